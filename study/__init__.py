@@ -1,0 +1,1 @@
+"""Train the Runs of a study of transfer learning through double descent."""
