@@ -1,0 +1,153 @@
+"""Axes to Runs: a grid is an ordered list of unique Runs, each start before the Runs that need it.
+
+Owns how axes multiply and how lists of Runs are joined. Adding a value to an axis, or asking for the
+same cell from another file, never changes a Run, since a Run is nothing but its fields. Refuses to
+look at a store or a task: task names and sizes are checked by `plan`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import product
+from typing import Any, Final
+
+from study.architectures import check_model, num_layers, standard_width
+from study.run import PRETRAINED, Recipe, Run
+
+EVERY_CUT: Final = "every cut"
+
+
+def grid(
+    *,
+    target_task: str | Sequence[str],
+    target_size: int | Sequence[int],
+    model: str | Sequence[str],
+    recipe: Recipe | Sequence[Recipe],
+    seed: int | Sequence[int],
+    width: int | None | Sequence[int | None] = None,
+    frozen: int | str | Sequence[int] = EVERY_CUT,
+    label_noise: float | Sequence[float] = 0.0,
+    target_part: str = "all",
+    source_task: str | None | Sequence[str | None] = None,
+    source_size: int | None | Sequence[int] = None,
+    source_part: str = "all",
+    source_label_noise: float = 0.0,
+    source_recipe: Recipe | None = None,
+    source_seed: int | None = None,
+) -> list[Run]:
+    """All combinations of the axes, as Runs: each source, followed by the cells that start from it.
+
+    An axis is one value or a sequence of them.
+
+    - `frozen`: numbers of leading layers, or EVERY_CUT: 0 to L − 1 of each model.
+    - `width`: None is the model's standard width.
+    - `source_task`: None (random initial values), "pretrained" (timm's weights), or a task, on which
+      one source of each `source_size` is trained.
+    - `source_recipe`: how sources are trained; by default as the cells, but for what speaks of a cut.
+    - `source_seed`: one seed for all sources; by default each cell's own, so that replicates are
+      independent. With one seed the spread over seeds leaves the source's share out.
+
+    Raises ValueError for an empty axis, a value given twice, an unknown model, a width that it cannot
+    have, more frozen layers than it has below its head, or whatever a Run refuses.
+    """
+    cells = []
+    for name, given_width, (origin, origin_size), each_recipe, noise, task, size, each_seed in product(
+        _axis("model", model),
+        _axis("width", width),
+        _sources(_axis("source_task", source_task), source_size),
+        _axis("recipe", recipe),
+        _axis("label_noise", label_noise),
+        _axis("target_task", target_task),
+        _axis("target_size", target_size),
+        _axis("seed", seed),
+    ):
+        actual_width = standard_width(name) if given_width is None else given_width
+        check_model(name, actual_width)
+        start: Run | str | None = origin
+        if origin is not None and origin_size is not None:
+            start = Run(
+                task=origin,
+                part=source_part,
+                size=origin_size,
+                label_noise=source_label_noise,
+                model=name,
+                width=actual_width,
+                recipe=source_recipe or _without_cut(each_recipe),
+                seed=each_seed if source_seed is None else source_seed,
+            )
+        cells += [
+            Run(
+                task=task,
+                part=target_part,
+                size=size,
+                label_noise=noise,
+                model=name,
+                width=actual_width,
+                start=start,
+                frozen=cut,
+                recipe=each_recipe,
+                seed=each_seed,
+            )
+            for cut in _cuts(name, frozen)
+        ]
+    return with_starts(cells)
+
+
+def union(*lists: Iterable[Run]) -> list[Run]:
+    """The Runs of all lists, each once, in the order in which they first come."""
+    return list(dict.fromkeys(run for runs in lists for run in runs))
+
+
+def with_starts(runs: Iterable[Run]) -> list[Run]:
+    """The Runs and, before each, the chain of Runs that it starts from; each once."""
+    return list(dict.fromkeys(each for run in runs for each in _chain(run)))
+
+
+def _chain(run: Run) -> Iterator[Run]:
+    if run.source is not None:
+        yield from _chain(run.source)
+    yield run
+
+
+def _axis(name: str, given: Any) -> list[Any]:
+    if given is None or isinstance(given, str | int | float | Recipe):
+        return [given]
+    values = list(given)
+    if not values:
+        raise ValueError(f"{name}={given!r}: an axis needs at least one value")
+    twice = [value for i, value in enumerate(values) if value in values[:i]]
+    if twice:
+        raise ValueError(f"{name}={given!r}: {twice[0]!r} is given twice")
+    return values
+
+
+def _sources(tasks: list[str | None], size: Any) -> list[tuple[str | None, int | None]]:
+    """(task or other origin, size) of each source; only a task has a size."""
+    named = [task for task in tasks if task not in (None, PRETRAINED)]
+    if named and size is None:
+        raise ValueError(f"source_size=None: the source tasks {named} need one size or more")
+    if size is not None and not named:
+        raise ValueError(f"source_size={size!r}, but source_task={tasks} names no task")
+    return [
+        (task, each)
+        for task in tasks
+        for each in (_axis("source_size", size) if task in named else [None])
+    ]
+
+
+def _without_cut(recipe: Recipe) -> Recipe:
+    return replace(recipe, above_cut="start", frozen_batchnorm="evaluation")
+
+
+def _cuts(model: str, frozen: Any) -> list[int]:
+    layers = num_layers(model)
+    if frozen == EVERY_CUT:
+        return list(range(layers))
+    cuts = _axis("frozen", frozen)
+    for cut in cuts:
+        if type(cut) is not int or not 0 <= cut < layers:
+            raise ValueError(
+                f"frozen={cut!r}: {model} has {layers} layers; choose 0 to {layers - 1}, or EVERY_CUT"
+            )
+    return cuts

@@ -1,0 +1,84 @@
+"""Pixels to network input: normalisation, and the augmentation of a recipe.
+
+Images stay uint8 until a batch is taken, so that a whole task fits on the device. Refuses randomness
+of its own: the values that an augmentation needs are drawn from a named stream, once an epoch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from study.seeds import uniform
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """`(pixel / 255 − mean) / std` for each channel: bit-equal to torchvision's ToTensor + Normalize.
+
+    `mean`, `std`: float32, shape (1, c, 1, 1), on the device of the images.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """`images`: uint8, shape (n, c, h, w). Returns float32 of the same shape."""
+        return (images.to(torch.float32) / 255 - self.mean) / self.std
+
+
+def normalisation(
+    mean: tuple[float, ...], std: tuple[float, ...], device: torch.device
+) -> Normalisation:
+    """The normalisation by these values for each channel, held on `device`."""
+    return Normalisation(
+        *(torch.tensor(v, dtype=torch.float32, device=device).view(1, -1, 1, 1) for v in (mean, std))
+    )
+
+
+@dataclass(frozen=True)
+class CropsAndFlips:
+    """One epoch's random shifts and mirrorings, by position in the training set.
+
+    `top`, `left`: int64, shape (n,), pixels from the padded image's corner; `mirror`: bool, shape (n,).
+    """
+
+    padding: int
+    top: Tensor
+    left: Tensor
+    mirror: Tensor
+
+    def __call__(self, images: Tensor, positions: Tensor) -> Tensor:
+        """`images`: uint8, shape (b, c, h, w), at these `positions`: int64, shape (b,)."""
+        height, width = images.shape[-2:]
+        padded = torch.nn.functional.pad(images, (self.padding,) * 4)
+        rows = self.top[positions, None] + torch.arange(height, device=images.device)
+        columns = torch.arange(width, device=images.device).expand(len(positions), width)
+        columns = torch.where(self.mirror[positions, None], width - 1 - columns, columns)
+        columns = columns + self.left[positions, None]
+        batch = torch.arange(len(positions), device=images.device)[:, None, None]
+        # Indexing puts the channels last: (b, h, w, c).
+        return padded[batch, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def crops_and_flips(
+    num_images: int, image_size: int, device: torch.device, *names: str | int
+) -> CropsAndFlips:
+    """Crops after padding by an eighth of the side with black (4 pixels at 32), and mirrorings.
+
+    He et al. 2016, section 4.2. `names` name the stream, the epoch among them.
+    """
+    padding = image_size // 8
+    shifts = 2 * padding + 1
+
+    def drawn(what: str) -> Tensor:
+        return torch.from_numpy(uniform(num_images, "augment", what, *names))
+
+    return CropsAndFlips(
+        padding=padding,
+        top=(drawn("top") * shifts).long().to(device),
+        left=(drawn("left") * shifts).long().to(device),
+        mirror=(drawn("mirror") < 0.5).to(device),
+    )
