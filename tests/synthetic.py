@@ -1,0 +1,318 @@
+"""A made-up study with planted effects, stored exactly as the store writes a real one.
+
+For tests and benchmarks of `analysis`: the truth is known, so that a verdict can be checked against
+it. Rows go through `schema.ROWS` and `store.publish_rows`; the values are a formula plus jitter from
+named streams: a study made again is the same study. Trains nothing, proves nothing about networks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from study import schema, store
+from study.store import Failure, Provenance
+from study.run import Recipe, Run
+from study.seeds import stream
+
+NUM_TEST = 10_000
+NUM_CLASSES = 10
+
+Columns = dict[str, np.ndarray]
+Measure = Callable[[Run], Columns]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Truth:
+    """What is planted; every effect is off at 0. Heights are in test error (a fraction).
+
+    - `epoch_peak`: height of the epoch-wise peak at 20 % label noise and the largest size; it grows
+      with noise and with size (C1); `peak_without_noise` is its height at no label noise.
+    - `slowdown`: interpolation and peak come this many times later per tenfold source size, as a
+      power of ten (C2).
+    - `capacity`: the largest target size that is interpolated with nothing frozen; it falls a
+      hundredfold, in equal ratios, to the head alone (C3).
+    - `freezing_peak`: height over the frozen counts where the size meets the capacity (C4).
+    - `overfreezing`: how much better the source "far" is than "near" with all but the head frozen;
+      with nothing frozen it is as much worse (C5a). `far_at_peak`: how much better near the peak of
+      the freezing axis (C5b).
+    - `jitter`: standard deviation between evaluations; `seed_spread`: between seeds (a seed shifts
+      its whole curve, the same in every cell of that seed).
+    """
+
+    epoch_peak: float = 0.08
+    peak_without_noise: float = 0.0
+    slowdown: float = 0.3
+    capacity: float = 8_000.0
+    freezing_peak: float = 0.06
+    overfreezing: float = 0.03
+    far_at_peak: float = 0.0
+    jitter: float = 0.002
+    seed_spread: float = 0.004
+
+
+NOTHING = Truth(epoch_peak=0.0, slowdown=0.0, freezing_peak=0.0, overfreezing=0.0)
+
+
+def runs(
+    *,
+    num_epochs: int = 200,
+    source_tasks: Sequence[str] = ("near", "far"),
+    source_sizes: Sequence[int] = (500, 5_000),
+    sizes: Sequence[int] = (250, 1_000, 4_000, 16_000),
+    label_noises: Sequence[float] = (0.0, 0.2),
+    frozen: Sequence[int] = (0, 2, 4, 6, 8, 9),
+    seeds: Sequence[int] = (0, 1, 2),
+    widths: Sequence[int] = (8,),
+    controls: bool = False,
+    recipe: Recipe | None = None,
+) -> list[Run]:
+    """Sources and cells "near"/"far" → "target", sources first; with `controls` every arm.
+
+    The controls use the largest source size: same task (half a → half b), random frozen, scratch,
+    and re-initialised above the cut.
+    """
+    recipe = recipe or Recipe(num_epochs=num_epochs)
+    plain = Recipe(num_epochs=num_epochs)
+    again = Recipe(num_epochs=num_epochs, above_cut="reinitialised")
+    starts: list[Run] = []
+    cells: list[Run] = []
+    for width in widths:
+        for seed in seeds:
+
+            def cell(
+                start: Run | None,
+                size: int,
+                noise: float,
+                cut: int,
+                recipe: Recipe = recipe,
+                part: str = "all",
+                width: int = width,
+                seed: int = seed,
+            ) -> Run:
+                return Run(
+                    task="target",
+                    part=part,
+                    size=size,
+                    label_noise=noise,
+                    model="resnet18",
+                    width=width,
+                    start=start,
+                    frozen=cut,
+                    recipe=recipe,
+                    seed=seed,
+                )
+
+            def source(
+                task: str, size: int, part: str = "all", width: int = width, seed: int = seed
+            ) -> Run:
+                return Run(
+                    task=task,
+                    part=part,
+                    size=size,
+                    model="resnet18",
+                    width=width,
+                    recipe=plain,
+                    seed=seed,
+                )
+
+            sources = [source(task, size) for task in source_tasks for size in source_sizes]
+            starts += sources
+            points = [
+                (size, noise, cut) for size in sizes for noise in label_noises for cut in frozen
+            ]
+            cells += [cell(start, *point) for start in sources for point in points]
+            if controls:
+                same = source("target", max(source_sizes), part="a")
+                starts.append(same)
+                cells += [cell(same, *point, part="b") for point in points]
+                cells += [cell(None, *point) for point in points]  # scratch, and random frozen
+                again_from = source(source_tasks[0], max(source_sizes))
+                cells += [cell(again_from, *point, recipe=again) for point in points]
+    return list(dict.fromkeys(starts + cells))
+
+
+def write(
+    root: Path | str,
+    wanted: Sequence[Run],
+    *,
+    name: str = "synthetic",
+    truth: Truth = Truth(),
+    measured: Callable[[Run], Columns] | None = None,
+    absent: Collection[Run] = (),
+    diverged: Collection[Run] = (),
+    failed: Collection[Run] = (),
+) -> list[Run]:
+    """Publishes a study under `root`: its list of wanted Runs, and the rows of those that ended.
+
+    A Run in `absent` has no rows, one in `failed` neither and a recorded failure, one in `diverged`
+    ends after a quarter of its evaluations. `measured` gives the columns in place of `truth`.
+    Returns the Runs that have rows.
+    """
+    place = store.open_store(root)
+    store_runs = [run for run in wanted if run not in absent and run not in failed]
+    for run in store_runs:
+        columns = measured(run) if measured else measure(run, truth)
+        steps = columns["step"]
+        if run in diverged:
+            columns = {key: values[: max(1, len(steps) // 4)] for key, values in columns.items()}
+        outcome = schema.DIVERGED if run in diverged else schema.FINISHED
+        place.publish_rows(
+            run, table(run, columns, outcome), provenance(run, int(columns["step"][-1]), outcome)
+        )
+    for run in failed:
+        place.write_failure(
+            run.id,
+            Failure(
+                tries=3, error="made up", final=True, at="2026-11-23T12:00:00+00:00", kind="error"
+            ),
+        )
+    place.write_study(name, wanted)
+    return store_runs
+
+
+def provenance(run: Run, last_step: int, outcome: str = schema.FINISHED) -> Provenance:
+    """What a real Run records, with made-up values."""
+    return Provenance(
+        code_version="0.1.0+synthetic",
+        packages={"torch": "0.0", "timm": "0.0"},
+        device="cpu",
+        host="nowhere",
+        began_at="2026-11-23T11:00:00+00:00",
+        ended_at="2026-11-23T12:00:00+00:00",
+        num_resumes=0,
+        weights_digest=None,
+        start_digest=None,
+        task_fingerprint="0" * 64,
+        diverged_step=last_step if outcome == schema.DIVERGED else None,
+    )
+
+
+def dimensions(run: Run) -> schema.Dimensions:
+    """The sizes of a ResNet-18 of this width with a 3×3 stem, by arithmetic."""
+    layers = layer_parameters(run.width or 64)
+    return schema.Dimensions(
+        num_layers=len(layers),
+        num_classes=NUM_CLASSES,
+        parameters_total=sum(layers),
+        parameters_trained=sum(layers[run.frozen :]),
+    )
+
+
+def layer_parameters(width: int) -> list[int]:
+    """Parameters of each layer of ResNet-18, stem to head: 10 values."""
+    counts, channels = [27 * width + 2 * width], width
+    for out in [width * 2**stage for stage in range(4) for _ in range(2)]:
+        shortcut = channels * out + 2 * out if out != channels else 0
+        counts.append(9 * channels * out + 9 * out * out + 4 * out + shortcut)
+        channels = out
+    return [*counts, channels * NUM_CLASSES + NUM_CLASSES]
+
+
+def evaluations(run: Run) -> tuple[np.ndarray, np.ndarray]:
+    """The epochs (float64) and steps (int64) at which the Run's recipe has it evaluated."""
+    recipe = run.recipe
+    steps_per_epoch = math.ceil(run.size / recipe.batch_size)
+    last = (
+        recipe.num_steps
+        if recipe.num_steps is not None
+        else (recipe.num_epochs or 0) * steps_per_epoch
+    )
+    if recipe.evaluation == "every_epoch":
+        steps = np.arange(0, last + 1, steps_per_epoch)
+        if steps[-1] != last:
+            steps = np.append(steps, last)
+    else:
+        spaced = np.rint(np.geomspace(1, last, recipe.num_evaluations))
+        steps = np.unique(np.concatenate([[0], spaced])).astype(np.int64)
+    return steps / steps_per_epoch, steps.astype(np.int64)
+
+
+def capacity(run: Run, truth: Truth) -> float:
+    """The largest target size that this Run's frozen count lets it interpolate."""
+    return truth.capacity * 10 ** (-2 * run.frozen / (dimensions(run).num_layers - 1))
+
+
+def measure(run: Run, truth: Truth) -> Columns:
+    """Every measured column of a Run, with the effects of `truth`: shapes (evaluations,)."""
+    epochs, steps = evaluations(run)
+    random = stream("synthetic", run.id)
+    n, flipped = run.size, round(run.label_noise * run.size)
+    reach = capacity(run, truth) / n  # ≥ 1: interpolates
+    source_size = run.source.size if run.source else 100
+    pace = 10 ** (truth.slowdown * math.log10(source_size / 100)) * 2.0  # epochs
+    learnt = 1 - np.exp(-epochs / pace)
+    peak_at = 5 * pace
+    bump = np.exp(-0.5 * (np.log((epochs + 1e-9) / peak_at) / 0.5) ** 2)
+    passed = 1 / (1 + np.exp(-4 * (np.log(epochs + 1e-9) - math.log(peak_at))))
+
+    floor = max(0.0, 1 - min(reach, 1.0)) * (0.3 + run.label_noise)
+    clean = 0.9 * (1 - learnt) + floor * learnt * 0.6
+    wrong = 1 - (1 - min(1.0, floor * 3)) * passed
+    height = run.label_noise / 0.2 * truth.epoch_peak + (
+        truth.peak_without_noise if run.label_noise == 0 else 0.0
+    )
+    height *= min(1.0, n / 16_000) ** 0.5
+    nearness = math.exp(-0.5 * (math.log(reach) / 0.4) ** 2)
+    test = 0.25 + 0.3 * (250 / n) ** 0.25 + 0.05 * run.frozen / 9
+    test = test + (0.9 - test) * (1 - learnt) + height * bump - 0.03 * passed
+    test = test + truth.freezing_peak * nearness * passed
+    if run.source and run.source.task == "far":
+        depth = run.frozen / (dimensions(run).num_layers - 1)
+        test = test + truth.overfreezing * (1 - 2 * depth) - truth.far_at_peak * nearness
+    elif run.source and run.source.task == run.task:
+        test = test - 0.02
+    shift = truth.seed_spread * stream("synthetic seed", run.seed).standard_normal()
+    test = test + shift * learnt + truth.jitter * random.standard_normal(len(epochs))
+    trained = truth.jitter * random.standard_normal(len(epochs))
+
+    num_clean = np.rint(np.clip(clean + trained * (clean > 0.01), 0, 1) * (n - flipped))
+    num_wrong = np.rint(np.clip(wrong, 0, 1) * flipped)
+    test_error = np.rint(np.clip(test, 0, 1) * NUM_TEST) / NUM_TEST
+    loss = 0.02 + 2.2 * clean + 0.002 * np.abs(random.standard_normal(len(epochs)))
+    loss_wrong = 0.05 + 2.6 * wrong + 0.002 * np.abs(random.standard_normal(len(epochs)))
+    nothing = np.full(len(epochs), np.nan)
+    share = flipped / n
+    return {
+        "epoch": epochs,
+        "step": steps,
+        "train_loss": (1 - share) * loss + share * loss_wrong,
+        "train_error": (num_clean + num_wrong) / n,
+        "train_loss_clean": loss,
+        "train_error_clean": num_clean / (n - flipped),
+        "train_loss_flipped": loss_wrong if flipped else nothing,
+        "train_error_flipped": num_wrong / flipped if flipped else nothing,
+        "test_loss": 0.1 + 2.2 * test_error + 0.002 * np.abs(random.standard_normal(len(epochs))),
+        "test_error": test_error,
+        "learning_rate": np.full(len(epochs), run.recipe.learning_rate),
+        "wall_seconds": np.cumsum(0.1 + 0.01 * random.random(len(epochs))),
+    }
+
+
+def table(run: Run, columns: Mapping[str, np.ndarray], outcome: str = schema.FINISHED) -> pa.Table:
+    """`schema.rows_table` of columns in place of Rows: equal to it, and fast at 4,000 rows.
+
+    NaN in a nullable column stands for null.
+    """
+    num_rows = len(columns["epoch"])
+    row = {name: values[0].item() for name, values in columns.items()}
+    one = schema.rows_table(run, dimensions(run), [schema.Row(**row)], outcome)
+    arrays = []
+    for column in schema.COLUMNS:
+        if column.name in columns:
+            values = columns[column.name]
+            absent = np.isnan(values) if column.nullable else None
+            arrays.append(pa.array(values, column.type, mask=absent))
+        elif pa.types.is_dictionary(column.type):
+            value = one.column(column.name).chunk(0)
+            indices = value.indices.take(pa.array(np.zeros(num_rows, np.int32)))
+            arrays.append(pa.DictionaryArray.from_arrays(indices, value.dictionary))
+        else:
+            value = one.column(column.name)[0].as_py()
+            arrays.append(pa.repeat(pa.scalar(value, column.type), num_rows))
+    return pa.table(arrays, schema=schema.ROWS)
