@@ -25,12 +25,12 @@ def grid(
     model: str | Sequence[str],
     recipe: Recipe | Sequence[Recipe],
     seed: int | Sequence[int],
-    width: int | None | Sequence[int | None] = None,
+    width: int | Sequence[int | None] | None = None,
     frozen: int | str | Sequence[int] = EVERY_CUT,
     label_noise: float | Sequence[float] = 0.0,
     target_part: str = "all",
-    source_task: str | None | Sequence[str | None] = None,
-    source_size: int | None | Sequence[int] = None,
+    source_task: str | Sequence[str | None] | None = None,
+    source_size: int | Sequence[int] | None = None,
     source_part: str = "all",
     source_label_noise: float = 0.0,
     source_recipe: Recipe | None = None,
@@ -52,7 +52,10 @@ def grid(
     have, more frozen layers than it has below its head, or whatever a Run refuses.
     """
     cells = []
-    for name, given_width, (origin, origin_size), each_recipe, noise, task, size, each_seed in product(
+    for name, given_width, (
+        origin,
+        origin_size,
+    ), each_recipe, noise, task, size, each_seed in product(
         _axis("model", model),
         _axis("width", width),
         _sources(_axis("source_task", source_task), source_size),

@@ -34,7 +34,10 @@ def normalisation(
 ) -> Normalisation:
     """The normalisation by these values for each channel, held on `device`."""
     return Normalisation(
-        *(torch.tensor(v, dtype=torch.float32, device=device).view(1, -1, 1, 1) for v in (mean, std))
+        *(
+            torch.tensor(v, dtype=torch.float32, device=device).view(1, -1, 1, 1)
+            for v in (mean, std)
+        )
     )
 
 

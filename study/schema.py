@@ -51,11 +51,15 @@ COORDINATES: Final = (
     Column("parameters_total", pa.int64(), "parameters", "of the network, its head included"),
     Column("parameters_trained", pa.int64(), "parameters", "above the cut"),
     Column("parameters_frozen", pa.int64(), "parameters", "below the cut"),
-    Column("outcome", NAME, "", "finished, or diverged: a loss was not finite, the rows end before"),
+    Column(
+        "outcome", NAME, "", "finished, or diverged: a loss was not finite, the rows end before"
+    ),
 )
 
 MEASUREMENTS: Final = (
-    Column("epoch", pa.float64(), "epochs", "passes over the training images; 0 is before training"),
+    Column(
+        "epoch", pa.float64(), "epochs", "passes over the training images; 0 is before training"
+    ),
     Column("step", pa.int64(), "steps", "optimiser steps so far"),
     Column("train_loss", pa.float64(), "nats", "mean cross-entropy against the labels trained on"),
     Column("train_error", pa.float64(), "fraction", "against the labels trained on"),
@@ -147,9 +151,7 @@ def rows_table(run: Run, dimensions: Dimensions, rows: list[Row], outcome: str) 
     }
     values = {name: [value] * len(rows) for name, value in constants.items()}
     values |= {field.name: [getattr(row, field.name) for row in rows] for field in fields(Row)}
-    return pa.table(
-        [pa.array(values[column.name], column.type) for column in COLUMNS], schema=ROWS
-    )
+    return pa.table([pa.array(values[column.name], column.type) for column in COLUMNS], schema=ROWS)
 
 
 def rows_of(table: pa.Table) -> list[Row]:

@@ -6,6 +6,7 @@ computed once per image. Refuses partial loading: weights that do not fit are an
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,11 +21,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from study.models import build, initialise
 from study.run import Run
+from study.steps import batch_spans
 
 HEAD: Final = "head"
 
-# Never fewer than this many images a batch but at the tail: on a CPU the bits of a convolution depend
-# on the batch only when it holds one image (`batches` makes no such batch).
 EVALUATION_BATCH_SIZE: Final = 256
 
 
@@ -109,11 +109,11 @@ def set_evaluation(parts: Cut) -> None:
     parts.suffix.eval()
 
 
-def calibrate(prefix: nn.Sequential, num_images: int, batch: Callable[[Tensor], Tensor]) -> None:
+def calibrate(prefix: nn.Sequential, num_images: int, batch: Callable[[slice], Tensor]) -> None:
     """Sets the BatchNorm statistics of a random prefix to the means over the images' batches.
 
     Random layers have never seen an image, and with statistics of 0 and 1 their features would shrink
-    or grow from layer to layer. `batch(positions)` gives the prefix's input.
+    or grow from layer to layer. `batch(span)` gives the prefix's input for a span of the images.
     """
     norms = [module for module in prefix.modules() if isinstance(module, _BatchNorm)]
     momenta = [module.momentum for module in norms]
@@ -122,49 +122,29 @@ def calibrate(prefix: nn.Sequential, num_images: int, batch: Callable[[Tensor], 
         module.momentum = None  # the plain mean over all batches
         module.train()
     with torch.no_grad():
-        for positions in batches(num_images, EVALUATION_BATCH_SIZE):
-            prefix(batch(positions))
+        for span in batch_spans(num_images, EVALUATION_BATCH_SIZE):
+            prefix(batch(span))
     for module, momentum in zip(norms, momenta, strict=True):
         module.momentum = momentum
         module.eval()
 
 
-def batches(num_images: int, batch_size: int) -> list[Tensor]:
-    """Positions 0 … n−1 in batches: int64; a tail of one image joins its neighbour."""
-    bounds = batch_bounds(num_images, batch_size)
-    return [torch.arange(low, high) for low, high in bounds]
-
-
-def batch_bounds(num_images: int, batch_size: int) -> list[tuple[int, int]]:
-    """First and one-past-last position of each batch; no batch holds a single image.
-
-    A batch of one would make BatchNorm fail, and its bits differ from those of the same image in a
-    larger batch.
-    """
-    assert num_images >= 2, num_images
-    assert batch_size >= 2, batch_size
-    starts = list(range(0, num_images, batch_size))
-    if len(starts) > 1 and num_images - starts[-1] == 1:
-        starts.pop()
-    return list(zip(starts, [*starts[1:], num_images], strict=True))
-
-
 def prefix_features(
-    prefix: nn.Sequential, num_images: int, batch: Callable[[Tensor], Tensor]
+    prefix: nn.Sequential, num_images: int, batch: Callable[[slice], Tensor]
 ) -> Tensor:
     """The prefix's features of all images: shape (n, *feature_shape), in the dtype that it gives.
 
     Held on the device where they fit in half of what is free there, else in host memory by the same
-    rule, else in a memory-mapped temporary file that is gone with the tensor. `batch(positions)` gives
-    the prefix's input.
+    rule, else in a memory-mapped temporary file that is gone with the tensor. `batch(span)` gives the
+    prefix's input for a span of the images.
     """
     held: Tensor | None = None
     with torch.no_grad():
-        for positions in batches(num_images, EVALUATION_BATCH_SIZE):
-            features = prefix(batch(positions))
+        for span in batch_spans(num_images, EVALUATION_BATCH_SIZE):
+            features = prefix(batch(span))
             if held is None:
                 held = _room(num_images, features)
-            held[positions[0] : positions[-1] + 1] = features.to(held.device)
+            held[span] = features
     assert held is not None
     return held
 
@@ -177,6 +157,8 @@ def _room(num_images: int, like: Tensor) -> Tensor:
     if num_bytes <= psutil.virtual_memory().available // 2:
         return torch.empty(shape, dtype=like.dtype)
     with tempfile.NamedTemporaryFile(prefix="freezewise-features-") as file:
-        # The mapping outlives the file's name, so that nothing is left behind by a kill.
-        mapped = np.memmap(Path(file.name), dtype=np.uint8, mode="w+", shape=(num_bytes,))
+        # Claimed now: a disk that fills up later would end the process without a message.
+        os.posix_fallocate(file.fileno(), 0, num_bytes)
+        # The mapping outlives the file's name, so that nothing is left behind.
+        mapped = np.memmap(Path(file.name), dtype=np.uint8, mode="r+", shape=(num_bytes,))
     return torch.from_numpy(mapped).view(like.dtype).view(shape)

@@ -1,0 +1,58 @@
+"""How a recipe's length, batches, evaluations and learning rates fall on optimiser steps.
+
+Pure arithmetic on a Recipe and a number of images; the loop in `train` and the estimates of `cost`
+both follow it. Knows no tensor and no file.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from study.run import Recipe
+
+
+def batch_spans(num_images: int, batch_size: int) -> list[slice]:
+    """The spans of positions of the batches, in order; no batch holds a single image.
+
+    A tail of one joins its neighbour: BatchNorm cannot be trained on one image, and its bits would
+    differ from those of the same image in a larger batch.
+    """
+    assert num_images >= 2, num_images
+    assert batch_size >= 2, batch_size
+    starts = list(range(0, num_images, batch_size))
+    if len(starts) > 1 and num_images - starts[-1] == 1:
+        starts.pop()
+    return [slice(*span) for span in zip(starts, [*starts[1:], num_images], strict=True)]
+
+
+def steps_per_epoch(recipe: Recipe, size: int) -> int:
+    """Optimiser steps in one pass over `size` images."""
+    return len(batch_spans(size, recipe.batch_size))
+
+
+def total_steps(recipe: Recipe, size: int) -> int:
+    """Optimiser steps of the whole training."""
+    if recipe.num_steps is not None:
+        return recipe.num_steps
+    assert recipe.num_epochs is not None
+    return recipe.num_epochs * steps_per_epoch(recipe, size)
+
+
+def evaluated_steps(recipe: Recipe, size: int) -> list[int]:
+    """The steps after which a row is measured: ascending, with 0 and the last."""
+    last = total_steps(recipe, size)
+    if recipe.evaluation == "every_epoch":
+        return sorted({*range(0, last, steps_per_epoch(recipe, size)), last})
+    spaced = np.geomspace(1, last, min(recipe.num_evaluations, last))
+    return sorted({0, last, *(round(step) for step in spaced.tolist())})
+
+
+def learning_rate(recipe: Recipe, step: int, last_step: int) -> float:
+    """The rate of the step that leads from `step` to `step + 1`."""
+    if recipe.schedule == "cosine":
+        return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * step / last_step))
+    if recipe.schedule == "inverse_sqrt":
+        return recipe.learning_rate / math.sqrt(1 + step // recipe.inverse_sqrt_steps)
+    return recipe.learning_rate
