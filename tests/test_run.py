@@ -1,0 +1,202 @@
+"""A Run's canonical form and id: what would orphan or alias finished work."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from study import run as run_module
+from study.run import CHOICES, Recipe, Run, describe, from_json, to_json
+
+RECIPE = Recipe(num_epochs=30)
+SOURCE = Run(task="digits-low", size=400, model="resnet18", width=8, recipe=RECIPE, seed=3)
+CELL = Run(
+    task="digits-high",
+    part="b",
+    size=200,
+    label_noise=0.2,
+    model="resnet18",
+    width=8,
+    start=SOURCE,
+    frozen=4,
+    recipe=RECIPE,
+    seed=3,
+)
+
+
+def test_ids_are_pinned() -> None:
+    # A changed id orphans every finished Run of every store: change the code back, not the literal.
+    assert SOURCE.id == "4ee81ff605e6"
+    assert CELL.id == "b587f4e4a260"
+    assert dataclasses.replace(CELL, start="pretrained").id == "4552922dbc21"
+    assert RECIPE.id == "2801d1eb"
+
+
+def test_canonical_json_is_pinned() -> None:
+    assert to_json(SOURCE) == (
+        '{"frozen":0,"label_noise":0,"model":"resnet18","part":"all","recipe":{"above_cut":"start",'
+        '"augmentation":"none","batch_size":128,"evaluation":"every_epoch",'
+        '"frozen_batchnorm":"evaluation","inverse_sqrt_steps":512,"learning_rate":0.0001,"momentum":0,'
+        '"num_epochs":30,"num_evaluations":0,"num_steps":null,"optimizer":"adam",'
+        '"precision":"float32","schedule":"constant","weight_decay":0},"seed":3,"size":400,'
+        '"start":null,"task":"digits-low","width":8}'
+    )
+
+
+def test_a_number_is_written_in_one_way() -> None:
+    whole, real = (dataclasses.replace(CELL, label_noise=noise) for noise in (0, 0.0))
+    assert whole == real
+    assert whole.id == real.id
+    assert dataclasses.replace(CELL, label_noise=-0.0).id == real.id
+
+
+@given(
+    size=st.integers(2, 10**6),
+    seed=st.integers(0, 2**63 - 1),
+    noise=st.floats(0, 1, exclude_max=True),
+    rate=st.floats(1e-8, 10),
+    frozen=st.integers(0, 60),
+    width=st.none() | st.integers(1, 512),
+)
+def test_json_gives_the_run_back(
+    size: int, seed: int, noise: float, rate: float, frozen: int, width: int | None
+) -> None:
+    recipe = Recipe(num_steps=10, learning_rate=rate)
+    source = Run(task="a", size=size, model="m", width=width, recipe=recipe, seed=seed)
+    run = dataclasses.replace(source, task="b", label_noise=noise, start=source, frozen=frozen)
+    again = from_json(to_json(run))
+    assert again == run
+    assert again.id == run.id
+    assert to_json(again) == to_json(run)
+
+
+def test_every_field_is_in_the_hash() -> None:
+    changes = {
+        "task": "digits",
+        "part": "a",
+        "size": 201,
+        "label_noise": 0.25,
+        "start": None,
+        "frozen": 5,
+        "recipe": Recipe(num_epochs=31),
+        "seed": 4,
+    }
+    ids = {dataclasses.replace(CELL, **{name: value}).id for name, value in changes.items()}
+    other_width = dataclasses.replace(CELL, start=None, width=9)
+    other_model = dataclasses.replace(CELL, start=None, model="resnet34")
+    ids |= {other_width.id, other_model.id, CELL.id}
+    assert len(ids) == len(dataclasses.fields(Run)) + 1
+
+
+def test_every_recipe_field_is_in_the_hash() -> None:
+    sgd = Recipe(num_epochs=9, optimizer="sgd", schedule="inverse_sqrt")
+    changes = [
+        {"optimizer": "adamw"},
+        {"learning_rate": 0.1},
+        {"momentum": 0.9},
+        {"weight_decay": 0.1},
+        {"schedule": "cosine"},
+        {"inverse_sqrt_steps": 100},
+        {"batch_size": 64},
+        {"num_epochs": 8},
+        {"num_epochs": None, "num_steps": 9},
+        {"augmentation": "crop_flip"},
+        {"above_cut": "reinitialised"},
+        {"frozen_batchnorm": "training"},
+        {"precision": "bfloat16"},
+        {"evaluation": "log_spaced", "num_evaluations": 5},
+        {"evaluation": "log_spaced", "num_evaluations": 6},
+    ]
+    assert {name for change in changes for name in change} == {
+        field.name for field in dataclasses.fields(Recipe)
+    }
+    assert len({dataclasses.replace(sgd, **change).id for change in changes} | {sgd.id}) == 16
+
+
+def test_a_field_of_a_later_release_leaves_old_ids_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    # As if `part` had come later with "all" as its original value.
+    monkeypatch.setitem(run_module.ADDED_LATER, "Run", {"part": "all"})
+    old, new = dataclasses.replace(SOURCE, part="all"), dataclasses.replace(SOURCE, part="a")
+    assert '"part"' not in to_json(old)
+    assert '"part":"a"' in to_json(new)
+    assert from_json(to_json(old)) == old
+    assert from_json(to_json(new)) == new
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"task": ""}, "Run.task=''"),
+        ({"size": 1}, "Run.size=1: must be a whole number, 2 or more"),
+        ({"size": 10.0}, "Run.size=10.0"),
+        ({"size": True}, "Run.size=True"),
+        ({"size": np.int64(10)}, "Run.size="),
+        ({"seed": -1}, "Run.seed=-1"),
+        ({"frozen": -1}, "Run.frozen=-1"),
+        ({"frozen": "all"}, "Run.frozen='all'"),
+        ({"label_noise": 1.0}, r"Run.label_noise=1.0: must be a finite number in \[0, 1\)"),
+        ({"label_noise": float("nan")}, "Run.label_noise=nan"),
+        ({"label_noise": np.float64(0.5)}, "Run.label_noise="),
+        ({"width": 0}, "Run.width=0"),
+        ({"part": "c"}, "Run.part='c': choose one of all, a, b"),
+        ({"start": "imagenet"}, "Run.start='imagenet': choose None, 'pretrained', or another Run"),
+        ({"model": "resnet34"}, "Run.model='resnet34', but its start has model='resnet18'"),
+        ({"width": 9}, "Run.width=9, but its start has width=8"),
+        ({"recipe": {"num_epochs": 3}}, "not a Recipe"),
+    ],
+)
+def test_a_wrong_run_is_refused_by_field_value_and_choices(
+    change: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(CELL, **change)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({}, "exactly one of num_epochs and num_steps"),
+        ({"num_epochs": 1, "num_steps": 1}, "exactly one of num_epochs and num_steps"),
+        ({"num_epochs": 0}, "Recipe.num_epochs=0"),
+        ({"num_epochs": 1, "batch_size": 1}, "Recipe.batch_size=1"),
+        ({"num_epochs": 1, "learning_rate": 0.0}, r"Recipe.learning_rate=0.0.*\(0, inf\]"),
+        ({"num_epochs": 1, "momentum": 0.9}, "only for optimizer='sgd'"),
+        ({"num_epochs": 1, "inverse_sqrt_steps": 9}, "only for schedule='inverse_sqrt'"),
+        ({"num_epochs": 1, "evaluation": "log_spaced"}, "needs 2 or more"),
+        ({"num_epochs": 1, "num_evaluations": 5}, "only for evaluation='log_spaced'"),
+        *(({"num_epochs": 1, name: "x"}, f"{name}='x'") for name in CHOICES if name != "part"),
+    ],
+)
+def test_a_wrong_recipe_is_refused(fields: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Recipe(**fields)  # type: ignore[arg-type]
+
+
+def test_reinitialising_needs_a_start() -> None:
+    recipe = Recipe(num_epochs=1, above_cut="reinitialised")
+    with pytest.raises(ValueError, match="needs a start"):
+        dataclasses.replace(SOURCE, recipe=recipe)
+
+
+def test_json_of_another_shape_is_refused() -> None:
+    plain = json.loads(to_json(CELL))
+    for wrong in ({**plain, "depth": 3}, {k: v for k, v in plain.items() if k != "seed"}, [], 3):
+        with pytest.raises(ValueError, match="Run"):
+            from_json(json.dumps(wrong))
+    del plain["recipe"]["batch_size"]
+    with pytest.raises(ValueError, match=r"Recipe.*batch_size"):
+        from_json(json.dumps(plain))
+
+
+def test_a_run_cannot_be_changed() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        CELL.size = 3  # type: ignore[misc]
+
+
+def test_description_names_both_ends() -> None:
+    assert describe(CELL) == (
+        "digits-low n=400 → digits-high half b n=200 noise 0.2, resnet18 width 8, frozen 4, seed 3"
+    )
