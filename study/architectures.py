@@ -171,7 +171,7 @@ def check_images(model: str, image_shape: tuple[int, int, int]) -> None:
     if channels != NUM_CHANNELS:
         raise ValueError(f"image_shape={image_shape}: {model} takes {NUM_CHANNELS} channels")
     if model.startswith(TIMM):
-        from study.models import check_timm_images
+        from study.timm_models import check_images as check_timm_images
 
         check_timm_images(model, image_shape)
         return

@@ -1,8 +1,9 @@
 """Networks as sequences of layers: built from timm's own classes, cut by slicing, drawn by name.
 
-Owns how a network's name becomes an `nn.Sequential`, its initial values, and the check that the
-sequence is the network. Refuses any network whose class is not exactly timm's ResNet, DenseNet or
-VisionTransformer. Freezing itself is `transfer`'s: `layers[:k]` is the prefix, `layers[k:]` is trained.
+Owns how a network's name becomes an `nn.Sequential`, its initial values, its pretrained weights under
+the layers' names, and the check that the sequence is the network. Refuses any network whose class is
+not exactly timm's ResNet, DenseNet or VisionTransformer. Freezing itself is `transfer`'s:
+`layers[:k]` is the prefix, `layers[k:]` is trained.
 """
 
 from __future__ import annotations
@@ -10,19 +11,28 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
 import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from timm.models.resnet import ResNet
+from timm.models.densenet import DenseNet
+from timm.models.resnet import BasicBlock, Bottleneck, ResNet
+from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from study import resnet
-from study.architectures import ARCHITECTURES, check_images, check_model
+from study import densenet, resnet, timm_models, vit
+from study.architectures import ARCHITECTURES, TIMM, check_images, check_model
 from study.seeds import seed_of
 
-Triple = tuple[float, ...]
+ImageShape = tuple[int, int, int]
+HEAD: Final = "head"
+CLASSIFIER: Final = "classifier"  # the head's linear map, in every family
+
+# The convolutional networks compute the same at any image size, so a small one settles it.
+CHECKED_IMAGE_SIZE: Final = 64
 
 
 @dataclass(frozen=True)
@@ -30,49 +40,52 @@ class _Family:
     """How one class of timm's is cut into layers, and how its modules' initial values are drawn."""
 
     layers: Callable[[Any], OrderedDict[str, nn.Module]]
-    fill: Callable[[nn.Module], None]
+    fill: Callable[[Any], None]
 
 
 _FAMILIES: Final[Mapping[type[nn.Module], _Family]] = MappingProxyType(
     {
         ResNet: _Family(resnet.layers, resnet.fill),
+        DenseNet: _Family(densenet.layers, densenet.fill),
+        VisionTransformer: _Family(vit.layers, vit.fill),
     }
 )
-_CLASS_OF: Final = MappingProxyType({"resnet": ResNet})
 
 
-def network(
-    model: str, width: int | None, num_classes: int, image_shape: tuple[int, int, int]
-) -> nn.Module:
+def network(model: str, width: int | None, num_classes: int, image_shape: ImageShape) -> nn.Module:
     """timm's own whole network: (n, *image_shape) to logits (n, num_classes).
 
-    Its initial values are whatever torch's default generator gives; see `initialise`. Raises
-    ValueError for an unknown model, a width it cannot have or images it cannot take.
+    Its values are arbitrary; see `initialise`. Raises ValueError for an unknown model, a width that it
+    cannot have, or images that it cannot take.
     """
     check_model(model, width)
     check_images(model, image_shape)
     if num_classes < 2:
         raise ValueError(f"num_classes={num_classes}: a classifier needs 2 or more")
     with torch.random.fork_rng(devices=[]):
-        architecture = ARCHITECTURES[model]
-        assert width is not None
+        return _network(model, width, num_classes, image_shape)
+
+
+def _network(model: str, width: int | None, num_classes: int, image_shape: ImageShape) -> nn.Module:
+    if model.startswith(TIMM):
+        return timm_models.create(model, num_classes)
+    assert width is not None
+    architecture = ARCHITECTURES[model]
+    if architecture.family == "resnet":
         return resnet.network(architecture, width, num_classes)
+    if architecture.family == "densenet":
+        return densenet.network(architecture, width, num_classes)
+    assert architecture.family == "vit", architecture
+    return vit.network(architecture, width, num_classes, image_shape)
 
 
 def layers_of(whole: nn.Module) -> nn.Sequential:
     """The layers of timm's network, in order, named; they share its modules and parameters."""
-    family = _FAMILIES.get(type(whole))
-    if family is None:
-        choices = ", ".join(each.__name__ for each in _FAMILIES)
-        raise ValueError(
-            f"class {type(whole).__module__}.{type(whole).__name__}: its layers are not known here, "
-            f"the class must be exactly one of {choices}"
-        )
-    return nn.Sequential(family.layers(whole))
+    return nn.Sequential(_FAMILIES[type(whole)].layers(whole))
 
 
 def build(
-    model: str, width: int | None, num_classes: int, image_shape: tuple[int, int, int]
+    model: str, width: int | None, num_classes: int, image_shape: ImageShape
 ) -> nn.Sequential:
     """The network as a sequence of its named layers: (n, *image_shape) to (n, num_classes).
 
@@ -92,39 +105,184 @@ def initialise(
 ) -> None:
     """Draws initial values in place, on the CPU, by timm's scheme; BatchNorm statistics start anew.
 
-    Each module's values come from a stream named by (model, seed, layer, module), so that they depend
-    neither on the cut nor on the number of classes, and torch's generators are left as they were.
+    In a network of the table each module's values come from a stream named by (model, seed, layer,
+    module), so that they depend neither on the cut nor on the number of classes. In a timm network by
+    name all but the classifier is what timm's constructor draws from one stream named by (model, seed).
+    torch's generators are left as they were.
 
     - `frozen`: in that many leading layers the last BatchNorm of a residual block starts at one, not
       at timm's zero, or a block frozen at random would be the identity (with ResNets only).
     - `only`: names of the layers to draw; all of them by default.
+
+    Raises ValueError for names in `only` that are none of the layers'.
     """
-    names = [name for name, _ in layers.named_children()]
-    wanted = set(names if only is None else only)
-    if unknown := wanted - set(names):
+    children = OrderedDict(layers.named_children())
+    wanted = list(children) if only is None else list(only)
+    if unknown := set(wanted) - set(children):
         raise ValueError(
-            f"only={sorted(unknown)}: {model} has no such layers, choose of {', '.join(names)}"
+            f"only={sorted(unknown)}: {model} has no such layers, choose of {', '.join(children)}"
         )
-    fill = _FAMILIES[_CLASS_OF[ARCHITECTURES[model].family]].fill
+    assert all(tensor.device.type == "cpu" for tensor in layers.state_dict().values())
     with torch.random.fork_rng(devices=[]), torch.no_grad():
-        for index, (name, layer) in enumerate(layers.named_children()):
-            if name not in wanted:
-                continue
-            for module_name, module in layer.named_modules():
-                own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
-                if own:
-                    assert all(tensor.device.type == "cpu" for tensor in own), name
-                    # Not torch.manual_seed, which would seed the GPUs' generators too.
-                    key = seed_of("initial", model, seed, name, module_name)
-                    torch.default_generator.manual_seed(key)
-                    fill(module)
-            if index >= frozen:
-                for module in layer.modules():
-                    if hasattr(module, "zero_init_last"):
-                        module.zero_init_last()
+        if model.startswith(TIMM):
+            _fill_as_timm_creates(children, wanted, model, seed)
+        else:
+            for name in wanted:
+                _fill(children[name], name, _family_of(model).fill, model, seed)
+        below_cut = list(children)[:frozen]
+        for name in wanted:
+            if name in below_cut:
+                _fill_last_norms(children[name], 1.0)
+            elif not model.startswith(TIMM):
+                _fill_last_norms(children[name], 0.0)
 
 
-def normalisation(model: str) -> tuple[Triple, Triple]:
-    """Mean and standard deviation per channel, applied as (x / 255 − mean) / std before the layers."""
+def _family_of(model: str) -> _Family:
+    if model.startswith(TIMM):
+        return _FAMILIES[type(timm_models.outline(model))]
+    classes = {"resnet": ResNet, "densenet": DenseNet, "vit": VisionTransformer}
+    return _FAMILIES[classes[ARCHITECTURES[model].family]]
+
+
+def _fill(layer: nn.Module, name: str, fill: Callable[[Any], None], model: str, seed: int) -> None:
+    for module_name, module in layer.named_modules():
+        if [*module.parameters(recurse=False), *module.buffers(recurse=False)]:
+            _seed(model, seed, name, module_name)
+            fill(module)
+
+
+def _fill_as_timm_creates(
+    children: Mapping[str, nn.Module], wanted: Iterable[str], model: str, seed: int
+) -> None:
+    # Two classes whatever the task has: the number of values that timm draws must not depend on it.
+    _seed(model, seed)
+    drawn = OrderedDict(layers_of(timm_models.create(model, 2)).named_children())
+    for name in wanted:
+        values, state = drawn[name].state_dict(), children[name].state_dict()
+        for key, tensor in state.items():
+            if not (name == HEAD and key.startswith(f"{CLASSIFIER}.")):
+                tensor.copy_(values[key])
+        if name == HEAD:
+            _seed(model, seed, HEAD, CLASSIFIER)
+            _family_of(model).fill(getattr(children[HEAD], CLASSIFIER))
+
+
+def _seed(*names: str | int) -> None:
+    # Not torch.manual_seed, which would seed the GPUs' generators too.
+    torch.default_generator.manual_seed(seed_of("initial", *names))
+
+
+def _fill_last_norms(layer: nn.Module, value: float) -> None:
+    for block in layer.modules():
+        if isinstance(block, BasicBlock | Bottleneck):
+            last = block.bn3 if isinstance(block, Bottleneck) else block.bn2
+            nn.init.constant_(last.weight, value)
+
+
+def normalisation(model: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel, applied as (x / 255 − mean) / std before the layers.
+
+    ImageNet's for all networks of the table, the network's own for a timm network by name.
+    """
+    if model.startswith(TIMM):
+        made_for = timm_models.outline(model).pretrained_cfg
+        return tuple(made_for["mean"]), tuple(made_for["std"])
     assert model in ARCHITECTURES, model
     return tuple(IMAGENET_DEFAULT_MEAN), tuple(IMAGENET_DEFAULT_STD)
+
+
+def pretrained(
+    model: str, image_shape: ImageShape, path: Path | None = None
+) -> dict[str, torch.Tensor]:
+    """timm's weights under the keys of `build`'s state dict, without the head's.
+
+    Fetched by timm, or read from the file `path`. Raises ValueError if there are none for this model,
+    or if they do not fit, naming the keys.
+    """
+    if path is None:
+        timm_models.check_pretrained(model)
+    check_images(model, image_shape)
+    whole = timm_models.with_weights(model, path)
+    names = layer_keys(whole)
+    return {
+        names[key]: tensor
+        for key, tensor in whole.state_dict().items()
+        if not names[key].startswith(f"{HEAD}.")
+    }
+
+
+def layer_keys(whole: nn.Module) -> dict[str, str]:
+    """timm's state-dict keys to ours: found by the tensors themselves, one to one."""
+    ours = {id(t): key for key, t in layers_of(whole).state_dict(keep_vars=True).items()}
+    theirs = {key: id(t) for key, t in whole.state_dict(keep_vars=True).items()}
+    assert len(set(theirs.values())) == len(theirs) and set(theirs.values()) == set(ours)
+    return {key: ours[tensor] for key, tensor in theirs.items()}
+
+
+def check_composition(model: str, width: int | None, image_shape: ImageShape) -> None:
+    """Raises ValueError, with the reason, unless the layers' composition is timm's forward pass.
+
+    Compared bit for bit, with BatchNorm as after training: the logits of two images in evaluation
+    mode, and the gradient of every parameter. Every parameter must belong to exactly one layer, and
+    every layer must have some, so that each further frozen layer lowers the number trained.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        whole = _network(model, width, 10, image_shape).eval()
+        _as_after_training(whole)
+        images = torch.randn(2, *image_shape)
+    layers = layers_of(whole)
+    parameters = dict(whole.named_parameters())
+    ours = [p for _, layer in layers.named_children() for p in layer.parameters()]
+    if sorted(map(id, ours)) != sorted(map(id, parameters.values())):
+        raise ValueError(
+            f"model={model!r}: its parameters are not each in exactly one of its layers"
+        )
+    if empty := [name for name, layer in layers.named_children() if not [*layer.parameters()]]:
+        raise ValueError(f"model={model!r}: no parameters in {', '.join(empty)}")
+    expected, composed = whole(images), layers(images)
+    if not torch.equal(expected, composed):
+        raise ValueError(
+            f"model={model!r}: the logits of its layers in sequence differ from those of timm's own "
+            f"forward pass, by up to {(expected - composed).abs().max().item():.3g}"
+        )
+    gradients = [
+        torch.autograd.grad(logits.square().mean(), list(parameters.values()), allow_unused=True)
+        for logits in (expected, composed)
+    ]
+    for name, first, second in zip(parameters, *gradients, strict=True):
+        if first is None or second is None or not torch.equal(first, second):
+            raise ValueError(
+                f"model={model!r}: the gradient of {name} differs between its layers in sequence "
+                "and timm's own forward pass"
+            )
+
+
+def _as_after_training(whole: nn.Module) -> None:
+    """Gives norms the affine values and statistics that no fresh network has."""
+    with torch.no_grad():
+        for name, parameter in whole.named_parameters():
+            if parameter.ndim == 1:
+                nn.init.uniform_(
+                    parameter, *((0.5, 1.5) if name.endswith("weight") else (-0.1, 0.1))
+                )
+        for name, buffer in whole.named_buffers():
+            if name.endswith("running_mean"):
+                nn.init.normal_(buffer, std=0.1)
+            elif name.endswith("running_var"):
+                nn.init.uniform_(buffer, 0.5, 1.5)
+
+
+@lru_cache(maxsize=32)
+def check_timm(model: str) -> None:
+    """Raises ValueError, with the reason, if "timm/<name>" is refused; checks its composition."""
+    whole = timm_models.outline(model)
+    shape = timm_models.image_shape(whole)
+    if type(whole) is not VisionTransformer:
+        shape = (shape[0], CHECKED_IMAGE_SIZE, CHECKED_IMAGE_SIZE)
+    check_composition(model, None, shape)
+
+
+def timm_layer_names(model: str) -> tuple[str, ...]:
+    """The names of a timm network's layers, from the input to the head."""
+    return tuple(name for name, _ in layers_of(timm_models.outline(model)).named_children())

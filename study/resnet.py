@@ -8,6 +8,7 @@ they changed in the forward pass is unknown here.
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import Any
 
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet, make_blocks
 from torch import nn
@@ -52,7 +53,7 @@ def layers(whole: ResNet) -> OrderedDict[str, nn.Module]:
     return OrderedDict(zip(names, (stem, *blocks, nn.Sequential(head)), strict=True))
 
 
-def fill(module: nn.Module) -> None:
+def fill(module: Any) -> None:
     """Draws one module's own initial values from torch's default generator, as timm's ResNet does."""
     module.reset_parameters()
     if isinstance(module, nn.Conv2d):

@@ -1,0 +1,121 @@
+"""timm's networks by name, "timm/<name>" or "timm/<name>.<tag>", in their original form.
+
+Owns which names are taken, the images and the normalisation that such a network was made for, and its
+pretrained weights, which timm fetches. Refuses names that timm does not know, and every class but
+exactly ResNet, DenseNet and VisionTransformer (not ByobNet, ResNetV2, Eva and the like, whose names
+may begin alike). Cutting them into layers is `models`'.
+"""
+
+from __future__ import annotations
+
+import difflib
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final
+
+import timm
+import torch
+from timm.models.densenet import DenseNet
+from timm.models.resnet import ResNet
+from timm.models.vision_transformer import VisionTransformer
+from torch import nn
+
+from study.architectures import NUM_CHANNELS, TIMM
+
+CLASSES: Final = (ResNet, DenseNet, VisionTransformer)
+TOTAL_STRIDE: Final = 32  # of timm's ResNets and DenseNets: their last map is a 32nd of the image
+
+
+def create(model: str, num_classes: int | None = None) -> Any:
+    """The network as timm makes it, without pretrained weights; drawn from torch's default generator.
+
+    `num_classes=None` keeps the original head. Raises ValueError for a name or class that is refused.
+    """
+    outline(model)
+    classes = {} if num_classes is None else {"num_classes": num_classes}
+    return timm.create_model(model.removeprefix(TIMM), **classes)
+
+
+@lru_cache(maxsize=32)
+def outline(model: str) -> Any:
+    """The network with its original head and without values (on torch's "meta" device): cheap.
+
+    Raises ValueError for a name or class that is refused.
+    """
+    name = model.removeprefix(TIMM)
+    architecture, _, tag = name.partition(".")
+    if not timm.is_model(architecture):
+        close = difflib.get_close_matches(architecture, timm.list_models(), n=5, cutoff=0.5)
+        raise ValueError(
+            f"model={model!r}: timm {timm.__version__} has no such network; "
+            f"close to it: {', '.join(close) or 'none'}"
+        )
+    tags = [each.partition(".")[2] for each in timm.list_pretrained(f"{architecture}.*")]
+    if tag and tag not in tags:
+        raise ValueError(
+            f"model={model!r}: timm {timm.__version__} has no weights {tag!r} for {architecture}; "
+            f"choose one of {', '.join(tags) or 'none'}"
+        )
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        whole = timm.create_model(name)
+    if type(whole) not in CLASSES:
+        raise ValueError(
+            f"model={model!r} is a {type(whole).__module__}.{type(whole).__name__}: the class must "
+            f"be exactly one of {', '.join(each.__name__ for each in CLASSES)}"
+        )
+    if image_shape(whole)[0] != NUM_CHANNELS:
+        raise ValueError(f"model={model!r} takes {image_shape(whole)[0]} channels, not 3")
+    return whole
+
+
+def image_shape(whole: Any) -> tuple[int, int, int]:
+    """(channels, height, width) of the images that the network was made for."""
+    channels, height, width = whole.pretrained_cfg["input_size"]
+    return channels, height, width
+
+
+def check_images(model: str, shape: tuple[int, int, int]) -> None:
+    """Raises ValueError if the network cannot take images of this shape (channels, height, width)."""
+    whole = outline(model)
+    if type(whole) is VisionTransformer:
+        if shape != image_shape(whole):
+            raise ValueError(
+                f"image_shape={shape}: {model} takes {image_shape(whole)} only; "
+                f"give the task image_size={image_shape(whole)[1]}"
+            )
+    elif min(shape[1:]) < TOTAL_STRIDE:
+        raise ValueError(
+            f"image_shape={shape}: {model} takes images of {TOTAL_STRIDE}×{TOTAL_STRIDE} pixels or "
+            f"more; it was made for image_size={image_shape(whole)[1]}"
+        )
+
+
+def check_pretrained(model: str) -> None:
+    """Raises ValueError if timm knows no weights for this network. Does not fetch them."""
+    if not model.startswith(TIMM):
+        raise ValueError(
+            f"start='pretrained': there are no pretrained weights for {model}, whose stem fits small "
+            "images; choose a timm network, 'timm/<name>'"
+        )
+    source = outline(model).pretrained_cfg
+    if not any(source.get(key) for key in ("url", "hf_hub_id", "file")):
+        raise ValueError(f"start='pretrained': timm {timm.__version__} has no weights for {model}")
+
+
+def with_weights(model: str, path: Path | None) -> nn.Module:
+    """The network with its original head and timm's weights, which timm fetches or reads from `path`.
+
+    Raises ValueError if the weights do not fit, naming the keys.
+    """
+    overlay = {"file": str(path)} if path is not None else {}
+    if path is not None and not path.is_file():
+        raise ValueError(f"pretrained weights of {model}: there is no file {path}")
+    # The original head is kept: asked for another number of classes, timm loads without strictness.
+    try:
+        with torch.random.fork_rng(devices=[]):
+            whole: nn.Module = timm.create_model(
+                model.removeprefix(TIMM), pretrained=True, pretrained_cfg_overlay=overlay
+            )
+    except RuntimeError as error:
+        raise ValueError(f"pretrained weights of {model} do not fit: {error}") from error
+    return whole

@@ -1,0 +1,112 @@
+"""Vision transformer for small images: timm's own class with patches of 4×4, and its layers.
+
+Dosovitskiy et al. 2021; depth, heads and embedding size of ViT-Tiny and ViT-Small as in Touvron et al.
+2021, table 1. The class token and the position embedding, which timm keeps in the network itself,
+belong to the first layer here. Refuses subclasses.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any
+
+import torch
+from timm.layers import trunc_normal_
+from timm.models.vision_transformer import VisionTransformer, global_pool_nlc
+from torch import nn
+
+from study.architectures import NUM_CHANNELS, PATCH_SIZE, Architecture, vit_layer_names
+
+
+def network(
+    architecture: Architecture, width: int, num_classes: int, image_shape: tuple[int, int, int]
+) -> VisionTransformer:
+    """timm's ViT of embedding size `width`. Takes (n, *image_shape), gives (n, num_classes)."""
+    return VisionTransformer(
+        img_size=image_shape[1:],
+        patch_size=PATCH_SIZE,
+        in_chans=NUM_CHANNELS,
+        num_classes=num_classes,
+        embed_dim=width,
+        depth=architecture.depths[0],
+        num_heads=architecture.num_heads,
+    )
+
+
+class Embedding(nn.Module):
+    """What comes before timm's encoder blocks: images to tokens, (n, c, h, w) to (n, tokens, width)."""
+
+    def __init__(self, whole: VisionTransformer) -> None:
+        super().__init__()
+        self.patch_embed = whole.patch_embed
+        self.cls_token = whole.cls_token
+        self.reg_token = whole.reg_token
+        self.pos_embed = whole.pos_embed
+        self.pos_drop = whole.pos_drop
+        self.patch_drop = whole.patch_drop
+        self.norm_pre = whole.norm_pre
+        self.no_embed_class = whole.no_embed_class
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        patches = self.patch_embed(images)
+        if patches.ndim == 4:  # (n, rows, columns, width), where timm would take any image size
+            patches = patches.flatten(1, 2)
+        if self.no_embed_class and self.pos_embed is not None:
+            patches = patches + self.pos_embed
+        tokens = [token for token in (self.cls_token, self.reg_token) if token is not None]
+        if tokens:
+            patches = torch.cat([*(t.expand(len(images), -1, -1) for t in tokens), patches], dim=1)
+        if not self.no_embed_class and self.pos_embed is not None:
+            patches = patches + self.pos_embed
+        return self.norm_pre(self.patch_drop(self.pos_drop(patches)))
+
+
+class Head(nn.Module):
+    """What comes after timm's encoder blocks: tokens to logits, (n, tokens, width) to (n, classes)."""
+
+    def __init__(self, whole: VisionTransformer) -> None:
+        super().__init__()
+        self.norm = whole.norm
+        self.attn_pool = whole.attn_pool
+        self.fc_norm = whole.fc_norm
+        self.dropout = whole.head_drop
+        self.classifier = whole.head
+        self.pool_type = whole.global_pool
+        self.num_prefix_tokens = whole.num_prefix_tokens
+        self.pool_include_prefix = whole.pool_include_prefix
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        tokens = self.norm(tokens)
+        if self.attn_pool is not None:
+            first = 0 if self.pool_include_prefix else self.num_prefix_tokens
+            pooled = self.attn_pool(tokens[:, first:])
+        else:
+            pooled = global_pool_nlc(
+                tokens,
+                pool_type=self.pool_type,
+                num_prefix_tokens=self.num_prefix_tokens,
+                reduce_include_prefix=self.pool_include_prefix,
+            )
+        return self.classifier(self.dropout(self.fc_norm(pooled)))
+
+
+def layers(whole: VisionTransformer) -> OrderedDict[str, nn.Module]:
+    """The layers of a ViT, sharing its modules: embedding, each encoder block, norm and head."""
+    names = vit_layer_names(len(whole.blocks))
+    return OrderedDict(zip(names, (Embedding(whole), *whole.blocks, Head(whole)), strict=True))
+
+
+def fill(module: Any) -> None:
+    """Draws one module's own initial values from torch's default generator, as timm's ViT does."""
+    if isinstance(module, Embedding):
+        for token in (module.cls_token, module.reg_token):
+            if token is not None:
+                nn.init.normal_(token, std=1e-6)
+        if module.pos_embed is not None:
+            trunc_normal_(module.pos_embed, std=0.02)
+        return
+    module.reset_parameters()
+    if isinstance(module, nn.Linear):
+        trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
