@@ -1,0 +1,355 @@
+"""Where everything lies, and how it is published and found again (DESIGN §5).
+
+Owns the layout under a root, which is a directory or a URI that `pyarrow.fs` reads (s3://, gs://):
+
+    tasks/<task>.arrow                      decoded images (`tasks`)
+    rows/<id>.arrow                         a finished Run; published last, it is the mark of completion
+    weights/<id>-<digest>.safetensors       where another Run starts from it
+    unfinished/<id>/checkpoint|began.json|failure.json
+    studies/<name>.json                     which Runs a study asked for
+    damaged/…                               what was set aside
+
+Refuses to load a pickle, to hand out anything that fails its checksum, and to train or plan.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import secrets
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+
+from study import objects, rows
+from study import run as runs
+from study.objects import WAITS, Damaged, Waits
+from study.provenance import Provenance
+from study.rows import Finished, Head
+from study.run import Run
+
+__all__ = ["Damaged", "Failure", "Finished", "Head", "Store", "Unfinished", "open_store"]
+
+_ID: Final = r"[0-9a-f]{12}"
+_ROWS: Final = re.compile(rf"({_ID})\.arrow")
+_WEIGHTS: Final = re.compile(rf"({_ID})-[0-9a-f]{{12}}\.safetensors")
+_UNFINISHED: Final = re.compile(rf"unfinished/({_ID})/(checkpoint|began\.json|failure\.json)")
+_STUDY: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+_CHECKPOINT_MAGIC: Final = b"freezewise checkpoint 1\n"
+# Concurrent reads of small objects: hides a bucket's latency; a directory needs no more.
+_NUM_READERS: Final = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """How a Run failed. `final`: it is not tried again until `study retry`; `at`: ISO 8601, UTC."""
+
+    tries: int
+    error: str
+    final: bool
+    at: str
+    kind: Literal["error", "start failed"] = "error"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unfinished:
+    """What lies there of a Run in flight; `newest`: when any of it was last written (UTC)."""
+
+    files: frozenset[str]
+    newest: datetime
+
+
+@dataclass(frozen=True)
+class Store:
+    """One store. Paths are relative to the root, with "/"; ids are Runs' ids.
+
+    Every method raises OSError, naming path and cause, where the root cannot be read or written: on
+    a bucket after bounded retries, in a directory at once unless the error is one that may pass.
+    """
+
+    root: str
+    fs: pafs.FileSystem = field(compare=False, repr=False)
+    base: str = field(repr=False)
+    waits: Waits = field(default=WAITS, compare=False, repr=False)
+
+    # Objects, whatever they hold.
+
+    def put(self, path: str, payload: bytes) -> None:
+        """Publish one object: all of it under its name, or nothing."""
+        objects.put(self.fs, self._at(path), (payload,), self.waits)
+
+    def put_file(self, path: str, local: Path) -> None:
+        """Publish a finished file of this machine; the caller gives it up (it may be moved)."""
+        objects.put_file(self.fs, self._at(path), local, self.waits)
+
+    def get(self, path: str) -> bytes:
+        """The whole object, unchecked. Raises FileNotFoundError."""
+        return objects.read(self.fs, self._at(path), self.waits)
+
+    def exists(self, path: str) -> bool:
+        """Whether a file lies there."""
+        return objects.info(self.fs, self._at(path), self.waits).type == pafs.FileType.File
+
+    def local_path(self, path: str) -> Path | None:
+        """The path on this machine; None on a bucket. Says nothing of whether it exists."""
+        return Path(self._at(path)) if objects.is_local(self.fs) else None
+
+    def set_aside(self, path: str) -> str:
+        """Move a damaged object to damaged/…, and return its new path. Raises FileNotFoundError."""
+        stamp = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+        new_path = f"damaged/{path}.{stamp}"
+        objects.move(self.fs, self._at(path), self._at(new_path), self.waits)
+        return new_path
+
+    def sweep(self) -> list[str]:
+        """Remove what killed processes have left: temporary files, checkpoints of finished Runs.
+
+        For the driver that holds the lease, before it starts. Returns the paths removed.
+        """
+        removed = []
+        if objects.is_local(self.fs):
+            swept = objects.sweep(Path(self.base))
+            removed += [path.relative_to(self.base).as_posix() for path in swept]
+        unfinished = self.unfinished()
+        for run_id in sorted(self.finished() & unfinished.keys()):
+            self.drop_unfinished(run_id)
+            removed.append(f"unfinished/{run_id}")
+        return removed
+
+    # Rows: finished Runs.
+
+    def finished(self) -> frozenset[str]:
+        """Ids of all finished and diverged Runs: one listing, no file is opened."""
+        return self._matching("rows", _ROWS)
+
+    def publish_rows(self, run: Run, table: pa.Table, provenance: Provenance) -> None:
+        """Publish a Run's rows (schema.ROWS): from here on it is finished."""
+        self.put(rows_path(run.id), rows.to_bytes(run, table, provenance))
+
+    def read_rows(self, run_id: str) -> Finished:
+        """A finished Run, its digests checked. Raises FileNotFoundError, Damaged."""
+        path = rows_path(run_id)
+        return rows.from_bytes(self.get(path), run_id, path)
+
+    def read_head(self, run_id: str) -> Head:
+        """Run and provenance of a finished Run; its rows are neither decoded nor checked."""
+        path = rows_path(run_id)
+        return rows.head_from_bytes(self.get(path), run_id, path)
+
+    def read_heads(self, run_ids: Iterable[str]) -> dict[str, Head | Damaged]:
+        """`read_head` of many at once; a damaged one is handed back in its place."""
+        return _concurrently(self.read_head, run_ids)
+
+    def check_rows(self, run_ids: Iterable[str]) -> dict[str, Damaged]:
+        """Those whose rows file fails a check of `read_rows`, and why."""
+        checked = _concurrently(self.read_rows, run_ids)
+        return {run_id: found for run_id, found in checked.items() if isinstance(found, Damaged)}
+
+    # Weights.
+
+    def publish_weights(self, run_id: str, payload: bytes) -> str:
+        """Publish weights under their own digest, and return it (SHA-256, hex).
+
+        Weights of a Run that was trained twice thus lie beside each other, and the rows, published
+        after them, say which are its own.
+        """
+        digest = hashlib.sha256(payload).hexdigest()
+        self.put(weights_path(run_id, digest), payload)
+        return digest
+
+    def read_weights(self, run_id: str, digest: str) -> bytes:
+        """The weights with this digest. Raises FileNotFoundError, Damaged."""
+        path = weights_path(run_id, digest)
+        payload = self.get(path)
+        found = hashlib.sha256(payload).hexdigest()
+        if found != digest:
+            raise Damaged(path, f"digest {found[:12]} of {len(payload)} bytes")
+        return payload
+
+    def weights(self) -> frozenset[str]:
+        """Ids of all Runs with weights: one listing."""
+        return self._matching("weights", _WEIGHTS)
+
+    # Runs in flight.
+
+    def write_checkpoint(self, run_id: str, payload: bytes) -> None:
+        """Replace the Run's checkpoint."""
+        frame = _CHECKPOINT_MAGIC + hashlib.sha256(payload).hexdigest().encode() + b"\n"
+        path = self._at(unfinished_path(run_id, "checkpoint"))
+        objects.put(self.fs, path, (frame, payload), self.waits)
+
+    def read_checkpoint(self, run_id: str) -> bytes | None:
+        """The Run's checkpoint, None if it has none. Raises Damaged."""
+        path = unfinished_path(run_id, "checkpoint")
+        try:
+            framed = self.get(path)
+        except FileNotFoundError:
+            return None
+        size = len(_CHECKPOINT_MAGIC)
+        frame, payload = framed[: size + 65], framed[size + 65 :]
+        if len(frame) < size + 65 or not frame.startswith(_CHECKPOINT_MAGIC):
+            raise Damaged(path, f"{len(framed)} bytes that do not begin as a checkpoint")
+        if hashlib.sha256(payload).hexdigest().encode() + b"\n" != frame[size:]:
+            raise Damaged(path, "its checksum does not fit")
+        return payload
+
+    def began(self, run_id: str, info: dict[str, Any]) -> None:
+        """Note who trains the Run, since when: plain values."""
+        self.put(unfinished_path(run_id, "began.json"), _sealed(info))
+
+    def read_began(self, run_id: str) -> dict[str, Any] | None:
+        """What `began` noted, None if nothing. Raises Damaged."""
+        path = unfinished_path(run_id, "began.json")
+        return dict(self._unsealed(path)) if self.exists(path) else None
+
+    def write_failure(self, run_id: str, failure: Failure) -> None:
+        """Note how the Run failed, in place of an earlier failure."""
+        self.put(unfinished_path(run_id, "failure.json"), _sealed(asdict(failure)))
+
+    def failures(self) -> dict[str, Failure]:
+        """How Runs failed, by id; unreadable notes count as absent (a failure can happen again)."""
+        ids = [
+            run_id for run_id, found in self.unfinished().items() if "failure.json" in found.files
+        ]
+        read = _concurrently(lambda i: self._unsealed(unfinished_path(i, "failure.json")), ids)
+        return {
+            run_id: Failure(**found) for run_id, found in read.items() if isinstance(found, dict)
+        }
+
+    def clear_failure(self, run_id: str) -> None:
+        """Forget the Run's failure, if it has one."""
+        path = self._at(unfinished_path(run_id, "failure.json"))
+        objects.remove(self.fs, path, self.waits)
+
+    def unfinished(self) -> dict[str, Unfinished]:
+        """What lies there of Runs in flight or failed, by id: one recursive listing."""
+        found: dict[str, Unfinished] = {}
+        for entry in objects.listed(self.fs, self._at("unfinished"), self.waits, recursive=True):
+            match = _UNFINISHED.fullmatch(entry.path.removeprefix(self._at("")))
+            if match:
+                assert entry.mtime is not None, "listings give the time of every file"
+                before = found.get(match[1], Unfinished(files=frozenset(), newest=entry.mtime))
+                found[match[1]] = Unfinished(
+                    files=before.files | {match[2]}, newest=max(before.newest, entry.mtime)
+                )
+        return found
+
+    def drop_unfinished(self, run_id: str) -> None:
+        """Remove all that lies there of a Run in flight."""
+        objects.remove_folder(self.fs, self._at(f"unfinished/{_checked(run_id)}"), self.waits)
+
+    # Studies.
+
+    def write_study(self, name: str, runs_asked: Sequence[Run]) -> None:
+        """Note which Runs a study asks for, in their order, in place of an earlier note."""
+        asked = [json.loads(runs.to_json(run)) for run in runs_asked]
+        self.put(study_path(name), _sealed({"runs": asked}))
+
+    def read_study(self, name: str) -> list[Run]:
+        """The Runs that a study asked for. Raises FileNotFoundError, Damaged."""
+        return [
+            runs.from_json(json.dumps(plain)) for plain in self._unsealed(study_path(name))["runs"]
+        ]
+
+    def studies(self) -> list[str]:
+        """Names of all studies, sorted."""
+        entries = objects.listed(self.fs, self._at("studies"), self.waits)
+        return sorted(e.base_name[:-5] for e in entries if e.base_name.endswith(".json"))
+
+    def _at(self, path: str) -> str:
+        return f"{self.base}/{path}"
+
+    def _matching(self, folder: str, pattern: re.Pattern[str]) -> frozenset[str]:
+        entries = objects.listed(self.fs, self._at(folder), self.waits)
+        matches = (pattern.fullmatch(entry.base_name) for entry in entries)
+        return frozenset(match[1] for match in matches if match)
+
+    def _unsealed(self, path: str) -> Any:
+        payload = self.get(path)
+        try:
+            envelope = json.loads(payload)
+            content, digest = envelope["content"], envelope["digest"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise Damaged(path, f"not the whole of a file of the store ({error})") from error
+        if digest != _digest_of(content):
+            raise Damaged(path, "its checksum does not fit")
+        return content
+
+
+def open_store(root: str | Path) -> Store:
+    """The store at a directory, or at a URI that `pyarrow.fs` reads; nothing is made or asked yet.
+
+    An S3 server of one's own is given in the URI's query, s3://bucket/folder?scheme=http&
+    endpoint_override=127.0.0.1:9000, or by AWS_ENDPOINT_URL in the environment. Raises ValueError.
+    """
+    if "://" not in str(root):
+        path = Path(root).expanduser().absolute()
+        return Store(str(path), pafs.LocalFileSystem(), str(path))
+    try:
+        fs, base = pafs.FileSystem.from_uri(str(root))
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(
+            f"root={str(root)!r}: {error}. Choose a directory, s3://bucket/folder, "
+            "gs://bucket/folder, or another URI that pyarrow.fs reads"
+        ) from error
+    if not base.strip("/"):
+        raise ValueError(f"root={str(root)!r}: it names no bucket or folder")
+    return Store(str(root), fs, base.rstrip("/"))
+
+
+def rows_path(run_id: str) -> str:
+    """Where a finished Run's rows lie."""
+    return f"rows/{_checked(run_id)}{rows.SUFFIX}"
+
+
+def weights_path(run_id: str, digest: str) -> str:
+    """Where a Run's weights with this digest lie."""
+    assert re.fullmatch(r"[0-9a-f]{64}", digest), digest
+    return f"weights/{_checked(run_id)}-{digest[:12]}.safetensors"
+
+
+def unfinished_path(run_id: str, name: str) -> str:
+    """Where a file of a Run in flight lies: checkpoint, began.json, failure.json."""
+    return f"unfinished/{_checked(run_id)}/{name}"
+
+
+def study_path(name: str) -> str:
+    """Where it is noted what a study asked for. ValueError if the name is no file's name."""
+    if not _STUDY.fullmatch(name):
+        raise ValueError(f"study={name!r}: use letters, digits, '.', '_' and '-' only")
+    return f"studies/{name}.json"
+
+
+def _checked(run_id: str) -> str:
+    if not re.fullmatch(_ID, run_id):
+        raise ValueError(f"run id {run_id!r}: an id is 12 hex digits")
+    return run_id
+
+
+def _sealed(content: dict[str, Any]) -> bytes:
+    return json.dumps({"digest": _digest_of(content), "content": content}, indent=1).encode()
+
+
+def _digest_of(content: Any) -> str:
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _concurrently(read: Any, run_ids: Iterable[str]) -> dict[str, Any]:
+    def or_damaged(run_id: str) -> Any:
+        try:
+            return read(run_id)
+        except Damaged as damaged:
+            return damaged
+
+    ids = list(run_ids)
+    with ThreadPoolExecutor(_NUM_READERS) as readers:
+        return dict(zip(ids, readers.map(or_damaged, ids), strict=True))
