@@ -184,8 +184,7 @@ def temporary_beside(path: Path) -> Path:
     It tells host and process, so that `sweep` knows what a killed process has left behind.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    host = re.sub(r"[^\w.-]", "-", socket.gethostname())
-    return path.with_name(f".{host}~{os.getpid()}~{secrets.token_hex(4)}~{path.name}.tmp")
+    return path.with_name(f".{_host()}~{os.getpid()}~{secrets.token_hex(4)}~{path.name}.tmp")
 
 
 def sweep(folder: Path) -> list[Path]:
@@ -197,15 +196,19 @@ def sweep(folder: Path) -> list[Path]:
     removed = []
     for path in folder.glob("**/.*.tmp"):
         match = _TEMPORARY.fullmatch(path.name)
-        if match is None:
-            continue
         with contextlib.suppress(FileNotFoundError):
             old = time.time() - path.stat().st_mtime > _TEMPORARY_LIVES_SECONDS
-            ours = match["host"] == re.sub(r"[^\w.-]", "-", socket.gethostname())
-            if old or (ours and not _is_alive(int(match["pid"]))):
+            orphaned = (
+                match is not None and match["host"] == _host() and not _is_alive(int(match["pid"]))
+            )
+            if old or orphaned:
                 path.unlink()
                 removed.append(path)
     return removed
+
+
+def _host() -> str:
+    return re.sub(r"[^\w.-]", "-", socket.gethostname())
 
 
 def _is_alive(pid: int) -> bool:

@@ -157,12 +157,17 @@ def _checked_head(file_schema: pa.Schema, run_id: str, path: str) -> Head:
             f"{path}: its format is {metadata[_FORMAT].decode()!r}, this version of freezewise reads "
             f"{FORMAT!r} only"
         )
-    run = runs.from_json(metadata[_RUN].decode())
+    try:
+        run = runs.from_json(metadata[_RUN].decode())
+        provenance = prov.from_json(metadata[_PROVENANCE].decode())
+    except ValueError as error:
+        # The checksum fits, so this was written so: by a release with other fields.
+        raise ValueError(f"{path}: {error}") from error
     if run.id != run_id:
         raise Damaged(path, f"it holds Run {run.id}, not the one of its name")
     return Head(
         run=run,
-        provenance=prov.from_json(metadata[_PROVENANCE].decode()),
+        provenance=provenance,
         rows_digest=metadata[_ROWS_DIGEST].decode(),
     )
 

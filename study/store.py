@@ -80,6 +80,11 @@ class Store:
     base: str = field(repr=False)
     waits: Waits = field(default=WAITS, compare=False, repr=False)
 
+    @property
+    def shown(self) -> str:
+        """The root for messages: without the credentials that a URI may carry."""
+        return re.sub(r"//[^/@]*@", "//", self.root)
+
     # Objects, whatever they hold.
 
     def put(self, path: str, payload: bytes) -> None:
@@ -101,6 +106,14 @@ class Store:
     def local_path(self, path: str) -> Path | None:
         """The path on this machine; None on a bucket. Says nothing of whether it exists."""
         return Path(self._at(path)) if objects.is_local(self.fs) else None
+
+    def listed(self, folder: str, *, recursive: bool = False) -> list[pafs.FileInfo]:
+        """The files in a folder, temporary ones left out, in one paged listing."""
+        return objects.listed(self.fs, self._at(folder), self.waits, recursive=recursive)
+
+    def remove(self, path: str) -> None:
+        """Remove an object; nothing happens where there is none."""
+        objects.remove(self.fs, self._at(path), self.waits)
 
     def set_aside(self, path: str) -> str:
         """Move a damaged object to damaged/…, and return its new path. Raises FileNotFoundError."""
@@ -226,13 +239,12 @@ class Store:
 
     def clear_failure(self, run_id: str) -> None:
         """Forget the Run's failure, if it has one."""
-        path = self._at(unfinished_path(run_id, "failure.json"))
-        objects.remove(self.fs, path, self.waits)
+        self.remove(unfinished_path(run_id, "failure.json"))
 
     def unfinished(self) -> dict[str, Unfinished]:
         """What lies there of Runs in flight or failed, by id: one recursive listing."""
         found: dict[str, Unfinished] = {}
-        for entry in objects.listed(self.fs, self._at("unfinished"), self.waits, recursive=True):
+        for entry in self.listed("unfinished", recursive=True):
             match = _UNFINISHED.fullmatch(entry.path.removeprefix(self._at("")))
             if match:
                 assert entry.mtime is not None, "listings give the time of every file"
@@ -261,14 +273,14 @@ class Store:
 
     def studies(self) -> list[str]:
         """Names of all studies, sorted."""
-        entries = objects.listed(self.fs, self._at("studies"), self.waits)
+        entries = self.listed("studies")
         return sorted(e.base_name[:-5] for e in entries if e.base_name.endswith(".json"))
 
     def _at(self, path: str) -> str:
         return f"{self.base}/{path}"
 
     def _matching(self, folder: str, pattern: re.Pattern[str]) -> frozenset[str]:
-        entries = objects.listed(self.fs, self._at(folder), self.waits)
+        entries = self.listed(folder)
         matches = (pattern.fullmatch(entry.base_name) for entry in entries)
         return frozenset(match[1] for match in matches if match)
 
