@@ -16,9 +16,9 @@ import numpy as np
 import pyarrow as pa
 
 from study import schema, store
-from study.store import Failure, Provenance
 from study.run import Recipe, Run
 from study.seeds import stream
+from study.store import Failure, Provenance
 
 NUM_TEST = 10_000
 NUM_CLASSES = 10

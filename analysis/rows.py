@@ -1,0 +1,173 @@
+"""Where a study's rows lie, in a store's files or in one exported Parquet file, and how to read them.
+
+Owns the two forms of storage. Both answer the same two questions: which Runs have rows, every
+checksum checked (`survey`, `export.open_export`), and what their columns hold (`read`). Refuses to
+take a damaged file for data.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.ipc
+import pyarrow.parquet as pq
+
+from study import schema
+from study.store import Damaged, Finished, Store, rows_path
+
+FILES_A_TASK: Final = 32
+DIMENSIONS: Final = ("num_layers", "num_classes", "parameters_total", "parameters_trained")
+
+# Called once for each Run, from several threads at a time: its id and its columns.
+Use = Callable[[str, Mapping[str, np.ndarray]], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Schedule:
+    """The evaluations of a Run: `epochs` (float64) and `steps` (int64), both of shape (rows,)."""
+
+    epochs: np.ndarray
+    steps: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What the rows of one ended Run say besides its fields, and what produced them."""
+
+    outcome: str
+    num_rows: int
+    num_layers: int
+    num_classes: int
+    parameters_total: int
+    parameters_trained: int
+    schedule: str
+    provenance: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Survey:
+    """Which Runs have rows: `facts` by id, `schedules` by the name that facts give, and what was
+    damaged: why, by id."""
+
+    facts: Mapping[str, Facts]
+    schedules: Mapping[str, Schedule]
+    damaged: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class StoreRows:
+    """The rows of a store: one file a Run."""
+
+    store: Store
+
+
+@dataclass(frozen=True)
+class ExportRows:
+    """The rows of an exported Parquet file; `groups`: the ids that each row group holds, in order."""
+
+    file: pq.ParquetFile
+    groups: tuple[tuple[str, ...], ...]
+    num_rows: Mapping[str, int]
+
+
+Rows = StoreRows | ExportRows
+
+
+def survey(store: Store, wanted: Iterable[str]) -> Survey:
+    """Which of the wanted Runs have rows in a store. Reads every value of every file once."""
+    facts: dict[str, Facts] = {}
+    schedules: dict[str, Schedule] = {}
+    damaged: dict[str, str] = {}
+
+    def one(run_id: str) -> None:
+        try:
+            finished = store.read_rows(run_id)
+        except Damaged as damage:
+            damaged[run_id] = str(damage)
+            return
+        facts[run_id] = facts_of(finished, schedules)
+
+    there = store.finished()
+    _in_threads(one, [run_id for run_id in wanted if run_id in there])
+    return Survey(facts=facts, schedules=schedules, damaged=damaged)
+
+
+def facts_of(finished: Finished, schedules: dict[str, Schedule]) -> Facts:
+    """The facts of an ended Run; its evaluations are added to `schedules`."""
+    table = finished.table
+    epochs, steps = (table.column(name).to_numpy() for name in ("epoch", "step"))
+    return Facts(
+        outcome=table.column("outcome")[0].as_py(),
+        num_rows=table.num_rows,
+        **{name: table.column(name)[0].as_py() for name in DIMENSIONS},
+        schedule=name_schedule(epochs, steps, schedules),
+        provenance=asdict(finished.provenance),
+    )
+
+
+def read(rows: Rows, run_ids: Iterable[str], columns: Sequence[str], use: Use) -> None:
+    """Gives each Run's columns to `use`: float64 (null is NaN) or int64, shape (rows,), in row order.
+
+    `use` is called from several threads at a time, once a Run, in no order.
+    """
+    if isinstance(rows, StoreRows):
+        _in_threads(lambda run_id: use(run_id, _read_file(rows.store, run_id, columns)), run_ids)
+        return
+    asked = set(run_ids)
+    groups = [index for index, ids in enumerate(rows.groups) if not asked.isdisjoint(ids)]
+    for index in groups:
+        table = rows.file.read_row_group(index, columns=list(columns))
+        values = {name: to_numpy(table, name) for name in columns}
+        first = 0
+        for run_id in rows.groups[index]:
+            last = first + rows.num_rows[run_id]
+            if run_id in asked:
+                use(run_id, {name: values[name][first:last] for name in columns})
+            first = last
+
+
+def to_numpy(table: pa.Table, name: str) -> np.ndarray:
+    """One column as numbers: null is NaN. Raises ValueError for a column of names."""
+    kind = table.schema.field(name).type
+    if not (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
+        raise ValueError(f"{name!r} is no column of numbers, but of {kind}")
+    return table.column(name).to_numpy()
+
+
+def _read_file(store: Store, run_id: str, columns: Sequence[str]) -> dict[str, np.ndarray]:
+    # The survey has checked the file's values; here only the asked columns are decompressed.
+    indices = [schema.ROWS.get_field_index(name) for name in columns]
+    options = pa.ipc.IpcReadOptions(included_fields=indices, use_threads=False)
+    path = rows_path(run_id)
+    local = store.local_path(path)
+    file = pa.OSFile(str(local), "rb") if local else pa.BufferReader(store.get(path))
+    with file:
+        table = pa.ipc.open_file(file, options=options).read_all()
+    return {name: to_numpy(table, name) for name in columns}
+
+
+def name_schedule(epochs: np.ndarray, steps: np.ndarray, known: dict[str, Schedule]) -> str:
+    """The name of these evaluations, made from their values; `known` gets them under it."""
+    name = hashlib.sha256(epochs.tobytes() + steps.tobytes()).hexdigest()[:8]
+    known.setdefault(name, Schedule(epochs, steps))
+    return name
+
+
+def _in_threads(work: Callable[[str], None], run_ids: Iterable[str]) -> None:
+    ids = list(run_ids)
+    pieces = [ids[first : first + FILES_A_TASK] for first in range(0, len(ids), FILES_A_TASK)]
+
+    def piece(some: Sequence[str]) -> None:
+        for run_id in some:
+            work(run_id)
+
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        for done in pool.map(piece, pieces):
+            assert done is None
