@@ -52,11 +52,15 @@ class Split:
 
 @dataclass(frozen=True, kw_only=True)
 class Listing:
-    """What a source has. `test` is None where the source has no test split."""
+    """What a source has. `test` is None where the source has no test split.
+
+    `image_shape` (c, h, w): of all its images, where that is known without decoding one.
+    """
 
     class_names: tuple[str, ...]
     train: Split
     test: Split | None
+    image_shape: tuple[int, int, int] | None = None
 
 
 def to_pixels(encoded: Encoded, where: str, image_size: int | None) -> np.ndarray:
@@ -119,6 +123,17 @@ def image_files(folder: Path) -> list[Path]:
     found = (p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
     plain = (p for p in found if not any(n.startswith(".") for n in p.relative_to(folder).parts))
     return sorted(plain, key=lambda path: path.relative_to(folder).as_posix())
+
+
+def folder_files(source: ImageFolderImages, data: Path) -> list[Path]:
+    """All image files of a folder tree, train first. Raises ValueError for a missing folder."""
+    folders = {"train": source.train} | ({} if source.test is None else {"test": source.test})
+    return [
+        file
+        for field, folder in folders.items()
+        for name in sorted(_class_folders(field, folder, data))
+        for file in image_files(data / folder / name)
+    ]
 
 
 def list_folder(source: ImageFolderImages, data: Path) -> Listing:

@@ -6,7 +6,6 @@ images in a store. Refuses another version under that name.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import tempfile
@@ -20,19 +19,10 @@ from typing import Final
 import numpy as np
 from tqdm import tqdm
 
-from study.images import (
-    Digits,
-    Encoded,
-    ImageFolderImages,
-    Listing,
-    image_files,
-    list_digits,
-    list_folder,
-    shown,
-    to_pixels,
-)
-from study.parquet_images import ParquetImages, list_parquet, parquet_files
+from study.images import Digits, Encoded, ImageFolderImages, Listing, to_pixels
+from study.parquet_images import ParquetImages
 from study.selection import Selection, select
+from study.sources import Images, is_origin, list_images, origin_of
 from study.store import Damaged, Store
 from study.task_files import (
     PreparedTask,
@@ -45,6 +35,7 @@ from study.task_files import (
     scratch_folder,
     task_path,
 )
+from study.torchvision_tasks import TinyImageNetImages, TorchvisionImages
 
 __all__ = [
     "BUILTIN",
@@ -54,13 +45,13 @@ __all__ = [
     "PreparedTask",
     "Task",
     "TaskInfo",
+    "TinyImageNetImages",
+    "TorchvisionImages",
     "describe",
     "load",
     "load_info",
     "prepare",
 ]
-
-Images = Digits | ImageFolderImages | ParquetImages
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,14 +86,22 @@ class Task:
             raise ValueError(f"Task.test_fraction={self.test_fraction!r}: must be inside (0, 1)")
 
 
-# 16×16 instead of the digits' own 8×8, so that the deeper layers of a ResNet, which halve the image
-# three times, still see 2×2 positions instead of one.
+# The digits are 16×16 instead of their own 8×8, so that the deeper layers of a ResNet, which halve the
+# image three times, still see 2×2 positions instead of one; the others are 32×32, so that any of them
+# can be the source of any other, for networks (ViT) that are built for one size.
 BUILTIN: Final[Mapping[str, Task]] = {
     task.name: task
     for task in (
         Task(name="digits", images=Digits(), image_size=16),
         Task(name="digits-low", images=Digits(), image_size=16, classes=(0, 1, 2, 3, 4)),
         Task(name="digits-high", images=Digits(), image_size=16, classes=(5, 6, 7, 8, 9)),
+        Task(name="mnist", images=TorchvisionImages(dataset="MNIST"), image_size=32),
+        Task(name="fashion-mnist", images=TorchvisionImages(dataset="FashionMNIST"), image_size=32),
+        Task(name="cifar10", images=TorchvisionImages(dataset="CIFAR10"), image_size=32),
+        Task(name="cifar100", images=TorchvisionImages(dataset="CIFAR100"), image_size=32),
+        Task(name="svhn", images=TorchvisionImages(dataset="SVHN"), image_size=32),
+        Task(name="food101", images=TorchvisionImages(dataset="Food101"), image_size=32),
+        Task(name="tiny-imagenet", images=TinyImageNetImages(), image_size=32),
     )
 }
 
@@ -113,8 +112,8 @@ def describe(task: Task, data: Path | None) -> TaskInfo:
     Raises ValueError naming task, field, and the missing file with the data directory.
     """
     try:
-        selection = select(_list(task.images, data), task.classes, task.test_fraction)
-        return _info(task, selection)
+        listing = list_images(task.images, data, download=False)
+        return _info(task, listing, select(listing, task.classes, task.test_fraction))
     except ValueError as error:
         raise ValueError(f"task {task.name!r}: {error}") from error
 
@@ -142,11 +141,12 @@ def _prepare(task: Task, store: Store, data: Path | None, progress: bool) -> Pre
             there = load(task.name, store)
         except Damaged:
             store.set_aside(task_path(task.name))
-    if there and there.definition == definition and _is_origin(task.images, data, there.origin):
+    if there and there.definition == definition and is_origin(task.images, data, there.origin):
         return there
 
-    selection = select(_list(task.images, data), task.classes, task.test_fraction)
-    info = _info(task, selection)
+    listing = list_images(task.images, data, download=True)
+    selection = select(listing, task.classes, task.test_fraction)
+    info = _info(task, listing, selection)
     # Written image by image to a file without a name, so that it needs no memory, a full disk is an
     # ordinary error, and a killed process leaves nothing behind.
     with tempfile.TemporaryFile(dir=scratch_folder(store)) as file:
@@ -165,7 +165,7 @@ def _prepare(task: Task, store: Store, data: Path | None, progress: bool) -> Pre
                 labels,
                 fingerprint=fingerprint,
                 definition=definition,
-                origin=_origin(task.images, data),
+                origin=origin_of(task.images, data),
             )
         elif there.fingerprint != fingerprint:
             raise ValueError(
@@ -182,59 +182,21 @@ def _definition(task: Task) -> str:
     return canonical_json(asdict(task) | {"images": {"kind": kind, **asdict(task.images)}})
 
 
-def _list(images: Images, data: Path | None) -> Listing:
-    match images:
-        case Digits():
-            return list_digits()
-        case ImageFolderImages():
-            return list_folder(images, _needed(data))
-        case ParquetImages():
-            return list_parquet(images, _needed(data))
-
-
-def _files(images: Images, data: Path | None) -> list[Path]:
-    match images:
-        case Digits():
-            return []
-        case ImageFolderImages(train=train, test=test):
-            folders = [train] if test is None else [train, test]
-            return [file for folder in folders for file in image_files(_needed(data) / folder)]
-        case ParquetImages():
-            return parquet_files(images, _needed(data))
-
-
-def _origin(images: Images, data: Path | None) -> str:
-    """Digest over names and sizes of the source's files, wherever the data directory is."""
-    sizes = [(shown(file, _needed(data)), file.stat().st_size) for file in _files(images, data)]
-    return hashlib.sha256(canonical_json(sizes).encode()).hexdigest()
-
-
-def _is_origin(images: Images, data: Path | None, origin: str) -> bool:
-    """Whether the source's files are those of `origin`, or are not at hand to be compared."""
-    if data is None:
-        return True
-    try:
-        return _origin(images, data) == origin
-    except ValueError:  # They are gone; a prepared task needs them no more.
-        return True
-
-
-def _needed(data: Path | None) -> Path:
-    if data is None:
-        raise ValueError("it needs a data directory, and none is given: use --data or STUDY_DATA")
-    return data
-
-
-def _info(task: Task, selection: Selection) -> TaskInfo:
-    train = selection.train
-    where, first = next(train.split.read(train.positions[:1]))
-    channels, height, width = to_pixels(first, where, task.image_size).shape
+def _info(task: Task, listing: Listing, selection: Selection) -> TaskInfo:
+    train, size = selection.train, task.image_size
+    if size is not None:
+        shape = (3, size, size)
+    elif listing.image_shape is not None:
+        shape = listing.image_shape
+    else:
+        where, first = next(train.split.read(train.positions[:1]))
+        shape = to_pixels(first, where, None).shape
     return TaskInfo(
         name=task.name,
         num_train=len(train.labels),
         num_test=len(selection.test.labels),
         classes=selection.class_names,
-        image_shape=(channels, height, width),
+        image_shape=shape,
     )
 
 
@@ -243,8 +205,7 @@ def _decoded(
 ) -> Iterator[np.ndarray]:
     """All images in order, train first: uint8, shape (c, h, w)."""
 
-    def decode(item: tuple[str, Encoded]) -> np.ndarray:
-        where, encoded = item
+    def decode(where: str, encoded: Encoded) -> np.ndarray:
         pixels = to_pixels(encoded, where, task.image_size)
         if pixels.shape != info.image_shape:
             raise ValueError(
@@ -253,8 +214,12 @@ def _decoded(
             )
         return pixels
 
+    def decode_lot(lot: list[tuple[str, Encoded]]) -> list[np.ndarray]:
+        return [decode(where, encoded) for where, encoded in lot]
+
     with (
-        # Pillow lets go of the interpreter while it decodes and resizes.
+        # Pillow lets go of the interpreter while it decodes and resizes; a small image costs less
+        # than handing it to a thread, so they go in lots.
         ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as decoders,
         tqdm(
             total=info.num_train + info.num_test,
@@ -265,6 +230,8 @@ def _decoded(
     ):
         for part in (selection.train, selection.test):
             images = part.split.read(part.positions)
-            while some := list(islice(images, 256)):
-                yield from decoders.map(decode, some)
-                bar.update(len(some))
+            while some := list(islice(images, 512)):
+                lots = [some[start : start + 32] for start in range(0, len(some), 32)]
+                for lot in decoders.map(decode_lot, lots):
+                    yield from lot
+                    bar.update(len(lot))
