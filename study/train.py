@@ -35,6 +35,7 @@ from study.transfer import (
 )
 
 Span = slice | Tensor
+_PLAIN: Final = "plain"  # name of the state's entry that holds its plain values, as JSON
 
 
 class Diverged(Exception):
@@ -87,11 +88,11 @@ class Training:
         self.parts = cut(self.layers, run.frozen)
         self._set_precision()
         self._normalise = normalisation(*normalisation_of(run.model), device)
-        self._train_images = torch.from_numpy(np.ascontiguousarray(train_images)).to(device)
-        self._test_images = torch.from_numpy(np.ascontiguousarray(test_images)).to(device)
+        self._train_images = torch.from_numpy(np.array(train_images)).to(device)
+        self._test_images = torch.from_numpy(np.array(test_images)).to(device)
         self._labels = torch.from_numpy(drawn.labels).to(device)
         self._flipped = torch.from_numpy(drawn.flipped).to(device)
-        self._test_labels = torch.from_numpy(test_labels).to(device)
+        self._test_labels = torch.from_numpy(np.array(test_labels)).to(device)
         self._optimizer = _optimizer(recipe, self.parts.suffix)
         if run.start is None and run.frozen > 0:
             with self._precision():
@@ -246,8 +247,8 @@ class Training:
         """All parameters and buffers by "<layer>.<name>", on the CPU."""
         return {key: value.cpu().contiguous() for key, value in self.layers.state_dict().items()}
 
-    def state(self) -> tuple[dict[str, Tensor], dict[str, str]]:
-        """Everything from which `restore` goes on: tensors by name, and plain values as JSON.
+    def state(self) -> dict[str, Tensor]:
+        """Everything from which `restore` goes on, as tensors by name, sharing memory with the training.
 
         The order of images and the augmentation are not in it: they are named streams, made again.
         """
@@ -267,18 +268,19 @@ class Training:
             "wall_seconds": self.seconds(),
             "rows": [asdict(row) for row in self.rows],
         }
-        return tensors, {"state": json.dumps(plain)}
+        tensors[_PLAIN] = torch.tensor(list(json.dumps(plain).encode()), dtype=torch.uint8)
+        return tensors
 
-    def restore(self, tensors: dict[str, Tensor], plain: dict[str, str]) -> None:
+    def restore(self, tensors: dict[str, Tensor]) -> None:
         """Goes back to where `state` was taken, by this Run in any process on the same kind of CPU."""
-        values = json.loads(plain["state"])
+        values = json.loads(bytes(tensors[_PLAIN].tolist()))
         assert values["run"] == self.run.id, (values["run"], self.run.id)
-        saved = {
-            key.removeprefix("weights."): v
-            for key, v in tensors.items()
+        weights = {
+            key.removeprefix("weights."): value
+            for key, value in tensors.items()
             if key.startswith("weights.")
         }
-        self.layers.load_state_dict(saved, strict=True)
+        self.layers.load_state_dict(weights, strict=True)
         index = {name: i for i, (name, _) in enumerate(self.parts.suffix.named_parameters())}
         state: dict[int, dict[str, Tensor]] = {}
         for key, value in tensors.items():
@@ -300,7 +302,7 @@ class Training:
 
     def _precision(self) -> AbstractContextManager[None]:
         if self.run.recipe.precision == "bfloat16":
-            return torch.autocast(self.device.type, dtype=torch.bfloat16)  # type: ignore[return-value]
+            return torch.autocast(self.device.type, dtype=torch.bfloat16)
         return nullcontext()
 
 
@@ -310,15 +312,14 @@ _FUSED: Final = ("cpu", "cuda")
 def _optimizer(recipe: Recipe, suffix: nn.Sequential) -> torch.optim.Optimizer:
     """An optimiser over the trained parameters alone: a frozen one has no state at all."""
     parameters = list(suffix.parameters())
-    common = {
-        "lr": recipe.learning_rate,
-        "weight_decay": recipe.weight_decay,
-        "fused": parameters[0].device.type in _FUSED,
-    }
+    rate, decay = recipe.learning_rate, recipe.weight_decay
+    fused = parameters[0].device.type in _FUSED
     if recipe.optimizer == "sgd":
-        return torch.optim.SGD(parameters, momentum=recipe.momentum, **common)
+        return torch.optim.SGD(
+            parameters, lr=rate, momentum=recipe.momentum, weight_decay=decay, fused=fused
+        )
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer]
-    return kind(parameters, **common)
+    return kind(parameters, lr=rate, weight_decay=decay, fused=fused)
 
 
 def _taken(features: Tensor, span: Span, device: torch.device) -> Tensor:

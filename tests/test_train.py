@@ -1,0 +1,165 @@
+"""The loop: rows, resuming from any step, divergence, and what a seed decides."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from study.draws import draw
+from study.run import Recipe, Run
+from study.store import Store
+from study.task_files import load
+from study.train import Diverged, Training
+from study.transfer import starting_network
+
+RUN = Run(
+    task="digits-low",
+    size=100,
+    label_noise=0.2,
+    model="resnet18",
+    width=4,
+    recipe=Recipe(num_epochs=3, learning_rate=1e-2, batch_size=40),
+    seed=1,
+)
+
+
+def training_of(run: Run, store: Store) -> Training:
+    task = load(run.task, store)
+    drawn = draw(task, part=run.part, size=run.size, seed=run.seed, label_noise=run.label_noise)
+    return Training(
+        run,
+        starting_network(run, task.info.num_classes, task.info.image_shape, None),
+        drawn,
+        task.train_images[drawn.indices],
+        task.test_images,
+        task.test_labels,
+        device=torch.device("cpu"),
+    )
+
+
+def to_the_end(training: Training) -> Training:
+    for _ in training:
+        pass
+    return training
+
+
+def outcome(training: Training) -> tuple[list[object], dict[str, list[float]]]:
+    rows: list[object] = [dataclasses.replace(row, wall_seconds=0) for row in training.rows]
+    return rows, {key: value.tolist() for key, value in training.weights().items()}
+
+
+def test_rows_say_what_was_measured(store: Store) -> None:
+    training = to_the_end(training_of(RUN, store))
+    rows = training.rows
+    assert [row.epoch for row in rows] == [0, 1, 2, 3]
+    assert [row.step for row in rows] == [0, 3, 6, 9]
+    assert rows[-1].train_error < rows[0].train_error
+    assert sorted(row.wall_seconds for row in rows) == [row.wall_seconds for row in rows]
+    for row in rows:
+        assert row.train_error_flipped is not None
+        assert row.train_loss_flipped is not None
+        # 20 of 100 images are flipped, so the parts add up to the whole.
+        assert row.train_error == pytest.approx(
+            0.8 * row.train_error_clean + 0.2 * row.train_error_flipped
+        )
+        assert row.train_loss == pytest.approx(
+            0.8 * row.train_loss_clean + 0.2 * row.train_loss_flipped
+        )
+
+
+def test_the_last_row_agrees_with_the_weights(store: Store) -> None:
+    training = to_the_end(training_of(RUN, store))
+    task = load(RUN.task, store)
+    training.layers.eval()
+    images = training._normalise(torch.from_numpy(np.array(task.test_images)))
+    with torch.no_grad():
+        answers = training.layers(images).argmax(1).numpy()
+    assert training.rows[-1].test_error == (answers != task.test_labels).mean()
+
+
+def test_without_label_noise_nothing_is_flipped(store: Store) -> None:
+    rows = to_the_end(training_of(dataclasses.replace(RUN, label_noise=0.0), store)).rows
+    assert {(row.train_error_flipped, row.train_loss_flipped) for row in rows} == {(None, None)}
+    assert all(row.train_error == row.train_error_clean for row in rows)
+
+
+@pytest.mark.parametrize("stop_at", [0, 1, 3, 4, 8, 9])
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        RUN.recipe,
+        dataclasses.replace(
+            RUN.recipe,
+            optimizer="sgd",
+            momentum=0.9,
+            schedule="cosine",
+            augmentation="crop_flip",
+            evaluation="log_spaced",
+            num_evaluations=4,
+        ),
+    ],
+    ids=["adam", "sgd-cosine-augmented"],
+)
+def test_resumed_from_any_step_gives_the_undisturbed_bits(
+    store: Store, recipe: Recipe, stop_at: int
+) -> None:
+    run = dataclasses.replace(RUN, recipe=recipe)
+    first = training_of(run, store)
+    for _ in first:
+        if first.step == stop_at:
+            break
+    state = {key: value.clone() for key, value in first.state().items()}
+    second = training_of(run, store)
+    second.restore(state)
+    assert second.step == stop_at
+    assert outcome(to_the_end(second)) == outcome(to_the_end(training_of(run, store)))
+    assert second.rows[-1].wall_seconds >= first.rows[-1].wall_seconds
+
+
+def test_a_state_of_another_run_is_refused(store: Store) -> None:
+    state = training_of(RUN, store).state()
+    with pytest.raises(AssertionError):
+        training_of(dataclasses.replace(RUN, seed=2), store).restore(state)
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_with_sound_rows(store: Store) -> None:
+    recipe = dataclasses.replace(RUN.recipe, optimizer="sgd", learning_rate=1e30)
+    training = training_of(dataclasses.replace(RUN, recipe=recipe), store)
+    with pytest.raises(Diverged) as caught:
+        to_the_end(training)
+    assert caught.value.step == training.rows[-1].step
+    assert all(np.isfinite([row.train_loss, row.test_loss]).all() for row in training.rows)
+
+
+def test_the_order_is_paired_across_cuts_and_not_across_seeds(store: Store) -> None:
+    def order(run: Run) -> list[float]:
+        training = training_of(run, store)
+        training._begin_epoch(1)
+        return training._order.tolist()
+
+    assert order(RUN) == order(dataclasses.replace(RUN, frozen=5, label_noise=0.0))
+    assert order(RUN) != order(dataclasses.replace(RUN, seed=2))
+
+
+def test_torchs_generator_is_left_alone(store: Store) -> None:
+    before = torch.random.get_rng_state()
+    to_the_end(training_of(RUN, store))
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_bfloat16_changes_the_arithmetic(store: Store) -> None:
+    recipe = dataclasses.replace(RUN.recipe, precision="bfloat16", num_epochs=1)
+    low = to_the_end(training_of(dataclasses.replace(RUN, recipe=recipe, frozen=3), store))
+    full = to_the_end(
+        training_of(
+            dataclasses.replace(
+                RUN, recipe=dataclasses.replace(recipe, precision="float32"), frozen=3
+            ),
+            store,
+        )
+    )
+    assert low._train_features is not None
+    assert low._train_features.dtype == torch.bfloat16
+    assert low.rows[-1].test_loss != full.rows[-1].test_loss
+    assert low.rows[-1].test_loss == pytest.approx(full.rows[-1].test_loss, rel=0.2)

@@ -1,0 +1,182 @@
+"""The start, the cut, and what frozen means: bit for bit, on real digits."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from study.draws import draw
+from study.run import Recipe, Run
+from study.store import Store, open_store
+from study.task_files import load
+from study.train import Training
+from study.transfer import HEAD, _room, cut, set_training, starting_network
+
+SHAPE = (3, 16, 16)
+SOURCE = Run(
+    task="digits-low",
+    size=100,
+    model="resnet18",
+    width=4,
+    recipe=Recipe(num_epochs=2, learning_rate=1e-2, batch_size=33),
+    seed=1,
+)
+CELL = dataclasses.replace(
+    SOURCE, task="digits-high", size=67, start=SOURCE, frozen=4, seed=2, label_noise=0.2
+)
+
+Weights = dict[str, torch.Tensor]
+
+
+def trained(run: Run, store: Store, start: Weights | None, *, cached: bool = True) -> Training:
+    task = load(run.task, store)
+    drawn = draw(task, part=run.part, size=run.size, seed=run.seed, label_noise=run.label_noise)
+    training = Training(
+        run,
+        starting_network(run, task.info.num_classes, task.info.image_shape, start),
+        drawn,
+        task.train_images[drawn.indices],
+        task.test_images,
+        task.test_labels,
+        device=torch.device("cpu"),
+        cached=cached,
+    )
+    for _ in training:
+        pass
+    return training
+
+
+def same_rows(a: Training, b: Training) -> bool:
+    def timeless(training: Training) -> list[object]:
+        return [dataclasses.replace(row, wall_seconds=0) for row in training.rows]
+
+    return timeless(a) == timeless(b)
+
+
+def same_weights(a: Weights, b: Weights) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(value, b[key]) for key, value in a.items())
+
+
+@pytest.fixture(scope="module")
+def start(prepared_digits: Path) -> Weights:
+    return trained(SOURCE, open_store(prepared_digits), None).weights()
+
+
+@pytest.mark.parametrize("frozen", [1, 4, 9])
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_frozen_stays_bit_identical_and_the_rest_does_not(
+    store: Store, start: Weights, frozen: int, optimizer: str
+) -> None:
+    recipe = dataclasses.replace(CELL.recipe, optimizer=optimizer, weight_decay=0.1)
+    training = trained(dataclasses.replace(CELL, frozen=frozen, recipe=recipe), store, start)
+    after = training.weights()
+    frozen_names = list(dict(training.layers.named_children()))[:frozen]
+    for key, value in after.items():
+        layer = key.split(".")[0]
+        if layer in frozen_names:
+            assert torch.equal(value, start[key]), key
+        elif layer != HEAD and value.is_floating_point():
+            assert not torch.equal(value, start[key]), key
+
+
+def test_the_optimiser_holds_nothing_for_frozen_parameters(store: Store, start: Weights) -> None:
+    training = trained(CELL, store, start)
+    held = [p for group in training._optimizer.param_groups for p in group["params"]]
+    assert {id(p) for p in held} == {id(p) for p in training.parts.suffix.parameters()}
+    assert {id(p) for p in training._optimizer.state} == {id(p) for p in held}
+    assert all(not p.requires_grad and p.grad is None for p in training.parts.prefix.parameters())
+
+
+@pytest.mark.parametrize("frozen", [1, 5, 9])
+@pytest.mark.parametrize("size", [34, 67, 100])  # tails of one, of one, and of one batch
+def test_features_computed_once_give_the_live_networks_bits(
+    store: Store, start: Weights, frozen: int, size: int
+) -> None:
+    run = dataclasses.replace(CELL, frozen=frozen, size=size)
+    cached, live = (trained(run, store, start, cached=cached) for cached in (True, False))
+    assert cached._train_features is not None
+    assert live._train_features is None
+    assert same_rows(cached, live)
+    assert same_weights(cached.weights(), live.weights())
+
+
+def test_the_head_is_always_new(start: Weights) -> None:
+    run = dataclasses.replace(CELL, frozen=0)
+    layers = starting_network(run, 5, SHAPE, start).state_dict()
+    for key, value in layers.items():
+        same = torch.equal(value, start[key])
+        assert same != (key.startswith(HEAD) and value.is_floating_point()), key
+
+
+def test_reinitialised_above_the_cut(start: Weights) -> None:
+    recipe = dataclasses.replace(CELL.recipe, above_cut="reinitialised")
+    layers = starting_network(dataclasses.replace(CELL, recipe=recipe), 5, SHAPE, start)
+    scratch = starting_network(dataclasses.replace(CELL, start=None, frozen=0), 5, SHAPE, None)
+    names = list(dict(layers.named_children()))
+    for key, value in layers.state_dict().items():
+        kept = key.split(".")[0] in names[: CELL.frozen]
+        assert torch.equal(value, (start if kept else scratch.state_dict())[key]), key
+
+
+def test_a_random_frozen_prefix_is_calibrated_and_no_identity(store: Store) -> None:
+    run = dataclasses.replace(CELL, start=None)
+    training = trained(run, store, None)
+    norms = [m for m in training.parts.prefix.modules() if isinstance(m, _BatchNorm)]
+    assert norms
+    for norm in norms:
+        assert norm.momentum is not None
+        assert not norm.training
+        assert norm.running_mean is not None
+        assert norm.running_mean.abs().max() > 0
+        assert torch.equal(norm.weight, torch.ones_like(norm.weight))
+    assert same_rows(training, trained(run, store, None, cached=False))
+
+
+def test_frozen_batchnorm_in_training_mode_updates_statistics_but_no_parameter(
+    store: Store, start: Weights
+) -> None:
+    recipe = dataclasses.replace(CELL.recipe, frozen_batchnorm="training")
+    training = trained(dataclasses.replace(CELL, recipe=recipe), store, start)
+    assert training._train_features is None  # they change with the statistics
+    parameters = dict(training.parts.prefix.named_parameters())
+    assert all(torch.equal(value, start[key]) for key, value in parameters.items())
+    changed = [
+        not torch.equal(value, start[key])
+        for key, value in training.parts.prefix.named_buffers()
+        if key.endswith("running_mean")
+    ]
+    assert changed
+    assert all(changed)
+
+
+def test_training_mode_reaches_only_the_suffix(start: Weights) -> None:
+    parts = cut(starting_network(CELL, 5, SHAPE, start), CELL.frozen)
+    set_training(parts, "evaluation")
+    assert not any(module.training for module in parts.prefix.modules())
+    assert all(module.training for module in parts.suffix.modules())
+
+
+def test_weights_that_do_not_fit_are_refused_by_key(start: Weights) -> None:
+    missing = {key: value for key, value in start.items() if key != "stem.conv1.weight"}
+    with pytest.raises(ValueError, match=r"missing \['stem.conv1.weight'\]"):
+        starting_network(CELL, 5, SHAPE, missing)
+    with pytest.raises(ValueError, match=r"not in the network \['stage9.weight'\]"):
+        starting_network(CELL, 5, SHAPE, start | {"stage9.weight": torch.ones(1)})
+    with pytest.raises(ValueError, match=r"of another shape \['stem.bn1.weight'\]"):
+        starting_network(CELL, 5, SHAPE, start | {"stem.bn1.weight": torch.ones(3)})
+
+
+def test_features_that_fit_nowhere_else_lie_in_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    class NoMemory:
+        available = 0
+
+    monkeypatch.setattr("study.transfer.psutil.virtual_memory", NoMemory)
+    like = torch.zeros(2, 3, 4, dtype=torch.bfloat16)
+    held = _room(10, like)
+    assert held.shape == (10, 3, 4)
+    assert held.dtype == torch.bfloat16
+    values = torch.arange(120, dtype=torch.bfloat16).view(10, 3, 4)
+    held[:] = values
+    assert torch.equal(held, values)
