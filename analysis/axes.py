@@ -5,14 +5,15 @@ Owns the order of the dimensions and the rules for evaluations at different epoc
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
 import pandas as pd
 
-from analysis.cells import DIVERGED, ENDED
-from analysis.load import Study
+from analysis.cells import DIVERGED, ENDED, selected
+from analysis.load import Study, require_rows
 
 DIMENSIONS: Final = (
     "model",
@@ -29,6 +30,34 @@ DIMENSIONS: Final = (
 )
 
 SCHEDULES: Final = ("same", "common", "union")
+
+# Coordinates that are no dimension: where Runs of one cell differ in one, the caller must choose.
+OTHERS: Final = ("part", "source_part", "source_seed", "source_recipe", "arm", "start")
+
+MAX_BYTES: Final = 2 * 2**30
+
+
+def chosen(
+    study: Study, arm: str | Sequence[str] | None, partial: bool | None, select: Mapping[str, Any]
+) -> pd.DataFrame:
+    """The lines of the cells that are meant, no two Runs in one cell.
+
+    Raises ValueError for a name or value that is not there, and for Runs that share a cell;
+    `load.Incomplete` where one has no rows, unless `partial` (None: as the study was opened).
+    """
+    cells = selected(study.cells, {} if arm is None else {"arm": arm})
+    cells = selected(cells, select)
+    if not (study.partial if partial is None else partial):
+        require_rows(study, cells)
+    doubled = cells[cells.duplicated(list(DIMENSIONS), keep=False)]
+    if not doubled.empty:
+        first = next(iter(doubled.groupby(list(DIMENSIONS))))[1]
+        differ = [name for name in OTHERS if first[name].nunique() > 1]
+        choices = "; ".join(f"{name} = {', '.join(map(repr, first[name]))}" for name in differ)
+        raise ValueError(
+            f"{len(doubled)} Runs share their cells with others: select one of {choices}"
+        )
+    return cells
 
 
 def ended_of(cells: pd.DataFrame) -> pd.DataFrame:
@@ -141,3 +170,14 @@ def parameters(
     trained[index] = known["parameters_trained"]
     share[index] = known["parameters_trained"] / known["parameters_total"]
     return {"parameters_trained": (over, trained), "share_trained": (over, share)}
+
+
+def empty(values: Sequence[str], shape: tuple[int, ...]) -> dict[str, np.ndarray]:
+    """An array of NaN for each name. Raises ValueError where they need more than MAX_BYTES."""
+    num_bytes = 8 * math.prod(shape) * len(values)
+    if num_bytes > MAX_BYTES:
+        raise ValueError(
+            f"an array of shape {shape} for {len(values)} columns needs {num_bytes / 2**30:.1f} GiB: "
+            "select fewer cells"
+        )
+    return {name: np.full(shape, np.nan) for name in values}

@@ -7,6 +7,7 @@ reader of Parquet gets the table; `load.open` gets all that the store would have
 
 from __future__ import annotations
 
+import hashlib
 import json
 import secrets
 from collections.abc import Mapping
@@ -18,13 +19,14 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from analysis.rows import ExportRows, Facts, Schedule, Survey, facts_of, name_schedule
+from analysis.rows import ExportRows, Facts, Schedule, Survey, facts_of, name_schedule, read_group
 from study import run as runs
 from study import schema
 from study.run import Run
 from study.store import Damaged, Store
 
 METADATA_KEY: Final = b"freezewise"
+DIGEST_KEY: Final = b"freezewise.digest"
 FORMAT: Final = "freezewise export 1"
 
 # Whole Runs are gathered up to this many rows; 4,000 epochs of 250 Runs. About 250 MB in memory.
@@ -99,7 +101,9 @@ def export(store: Store, study: str, path: str | Path) -> Written:
                 "damaged": damaged,
             }
             text = json.dumps(header, separators=(",", ":"), allow_nan=False)
-            writer.add_key_value_metadata({METADATA_KEY.decode(): text})
+            writer.add_key_value_metadata(
+                {METADATA_KEY.decode(): text, DIGEST_KEY.decode(): _digest(text.encode())}
+            )
         half.replace(path)
     finally:
         half.unlink(missing_ok=True)
@@ -128,18 +132,22 @@ def open_export(path: str | Path) -> Exported:
     metadata = file.metadata.metadata or {}
     if METADATA_KEY not in metadata:
         raise ValueError(f"{path}: a Parquet file, but not one that `study export` wrote")
+    if metadata.get(DIGEST_KEY) != _digest(metadata[METADATA_KEY]).encode():
+        raise ValueError(f"{path}: its metadata are not those that were written")
     header = json.loads(metadata[METADATA_KEY])
     if header["format"] != FORMAT:
         raise ValueError(
             f"{path}: its format is {header['format']!r}, this version reads {FORMAT!r} only"
         )
+    if not file.schema_arrow.equals(schema.ROWS, check_metadata=False):
+        raise ValueError(f"{path}: its columns are not those of a study's table")
     ended = {fact.pop("id"): Facts(**fact) for fact in header["ended"]}
     num_rows = {run_id: fact.num_rows for run_id, fact in ended.items()}
     schedules: dict[str, Schedule] = {}
     groups = []
     order = iter(ended)
     for index in range(file.num_row_groups):
-        table = file.read_row_group(index, columns=["epoch", "step"])
+        table = read_group(str(path), file, index, ["epoch", "step"])
         epochs, steps = (table.column(name).to_numpy() for name in ("epoch", "step"))
         ids, first = [], 0
         while first < table.num_rows:
@@ -156,7 +164,7 @@ def open_export(path: str | Path) -> Exported:
         wanted=tuple(runs.from_json(json.dumps(plain)) for plain in header["wanted"]),
         failures=header["failures"],
         survey=Survey(facts=ended, schedules=schedules, damaged=header["damaged"]),
-        rows=ExportRows(file, tuple(groups), num_rows),
+        rows=ExportRows(str(path), file, tuple(groups), num_rows),
     )
 
 
@@ -177,8 +185,14 @@ def _opened(path: str | Path) -> pq.ParquetFile:
         return pq.ParquetFile(
             source, page_checksum_verification=True, thrift_string_size_limit=2**31 - 1
         )
-    except pa.ArrowInvalid as error:
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{path}: not a whole Parquet file ({error})") from error
+
+
+def _digest(text: bytes) -> str:
+    return hashlib.sha256(text).hexdigest()
 
 
 def _write(writer: pq.ParquetWriter, gathered: list[pa.Table]) -> None:

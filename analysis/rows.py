@@ -72,6 +72,7 @@ class StoreRows:
 class ExportRows:
     """The rows of an exported Parquet file; `groups`: the ids that each row group holds, in order."""
 
+    path: str
     file: pq.ParquetFile
     groups: tuple[tuple[str, ...], ...]
     num_rows: Mapping[str, int]
@@ -123,7 +124,7 @@ def read(rows: Rows, run_ids: Iterable[str], columns: Sequence[str], use: Use) -
     asked = set(run_ids)
     groups = [index for index, ids in enumerate(rows.groups) if not asked.isdisjoint(ids)]
     for index in groups:
-        table = rows.file.read_row_group(index, columns=list(columns))
+        table = read_group(rows.path, rows.file, index, columns)
         values = {name: to_numpy(table, name) for name in columns}
         first = 0
         for run_id in rows.groups[index]:
@@ -131,6 +132,14 @@ def read(rows: Rows, run_ids: Iterable[str], columns: Sequence[str], use: Use) -
             if run_id in asked:
                 use(run_id, {name: values[name][first:last] for name in columns})
             first = last
+
+
+def read_group(path: str, file: pq.ParquetFile, index: int, columns: Sequence[str]) -> pa.Table:
+    """Columns of one row group of an export. Raises ValueError where a page fails its checksum."""
+    try:
+        return file.read_row_group(index, columns=list(columns))
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{path} is damaged: {error}. Export the study again") from error
 
 
 def to_numpy(table: pa.Table, name: str) -> np.ndarray:

@@ -7,9 +7,8 @@ different epochs are not mixed unasked.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,9 +16,10 @@ import xarray as xr
 
 from analysis.arms import TRANSFER
 from analysis.axes import (
-    DIMENSIONS,
     SCHEDULES,
     axes_of,
+    chosen,
+    empty,
     ended_of,
     flat_index,
     parameters,
@@ -28,14 +28,9 @@ from analysis.axes import (
     positions,
     rows_at,
 )
-from analysis.cells import DIVERGED, ENDED, selected
-from analysis.load import Study, require_rows
+from analysis.cells import DIVERGED, ENDED
+from analysis.load import Study
 from study import schema
-
-# Coordinates that are no dimension: where Runs of one cell differ in one, the caller must choose.
-OTHERS: Final = ("part", "source_part", "source_seed", "source_recipe", "arm", "start")
-
-MAX_BYTES: Final = 2 * 2**30
 
 
 def epoch_surface(
@@ -93,11 +88,11 @@ def epoch_surfaces(
         raise ValueError(f"x={x!r}: choose epoch or step")
     if schedule not in SCHEDULES:
         raise ValueError(f"schedule={schedule!r}: choose one of {', '.join(SCHEDULES)}")
-    cells = _cells_of(study, arm, partial, select)
+    cells = chosen(study, arm, partial, select)
     axes = axes_of(cells)
     points = points_over(study, cells, x, schedule)
     shape = (*(len(axis) for axis in axes.values()), len(points))
-    blocks = _empty(values, shape)
+    blocks = empty(values, shape)
     standing = {
         name: positions(points_of(study, name, x), points)
         for name in cells["schedule"].dropna().unique()
@@ -146,9 +141,9 @@ def freezing_surfaces(
     **select: Any,
 ) -> xr.Dataset:
     """Several columns at once, read in one pass: a Dataset with one `freezing_surface` for each."""
-    cells = _cells_of(study, arm, partial, select)
+    cells = chosen(study, arm, partial, select)
     axes = axes_of(cells)
-    blocks = _empty(values, tuple(len(axis) for axis in axes.values()))
+    blocks = empty(values, tuple(len(axis) for axis in axes.values()))
     where = flat_index(cells, axes)
     ended = ended_of(cells)
     rows = rows_at(study, ended, epoch)
@@ -159,6 +154,39 @@ def freezing_surfaces(
 
     study.read_values(list(rows), values, place)
     return _dataset(study, cells, axes, blocks, squeeze)
+
+
+def computed_surface(
+    study: Study,
+    name: str,
+    needs: Sequence[str],
+    compute: Callable[..., float],
+    *,
+    unit: str = "",
+    meaning: str = "",
+    arm: str | Sequence[str] | None = TRANSFER,
+    partial: bool | None = None,
+    squeeze: bool = False,
+    **select: Any,
+) -> xr.DataArray:
+    """One number computed from each Run's rows, over the grid: float64, dimensions DIMENSIONS.
+
+    `compute` gets the columns of `needs`, each of shape (rows,), of one Run, in row order (of one that
+    diverged, up to there), and returns a number; it is called from several threads. All else as in
+    `epoch_surface`.
+    """
+    cells = chosen(study, arm, partial, select)
+    axes = axes_of(cells)
+    blocks = empty([name], tuple(len(axis) for axis in axes.values()))
+    where = flat_index(cells, axes)
+
+    def place(run_id: str, columns: Mapping[str, np.ndarray]) -> None:
+        blocks[name].reshape(-1)[where[run_id]] = compute(*(columns[need] for need in needs))
+
+    study.read_values(list(ended_of(cells).index), needs, place)
+    surface = _dataset(study, cells, axes, blocks, squeeze)[name]
+    surface.attrs |= {"units": unit, "long_name": meaning or name}
+    return surface
 
 
 def over_seeds(surface: xr.DataArray) -> xr.Dataset:
@@ -212,34 +240,6 @@ def along(surface: xr.DataArray, axis: str) -> xr.DataArray:
         coordinate = coordinate.isel({name: 0}, drop=True)
     moved = surface.drop_vars(axis).assign_coords({axis: ("frozen", coordinate.values)})
     return moved.swap_dims(frozen=axis).sortby(axis)
-
-
-def _cells_of(
-    study: Study, arm: str | Sequence[str] | None, partial: bool | None, select: Mapping[str, Any]
-) -> pd.DataFrame:
-    cells = selected(study.cells, {} if arm is None else {"arm": arm})
-    cells = selected(cells, select)
-    if not (study.partial if partial is None else partial):
-        require_rows(study, cells)
-    doubled = cells[cells.duplicated(list(DIMENSIONS), keep=False)]
-    if not doubled.empty:
-        first = next(iter(doubled.groupby(list(DIMENSIONS))))[1]
-        differ = [name for name in OTHERS if first[name].nunique() > 1]
-        choices = "; ".join(f"{name} = {', '.join(map(repr, first[name]))}" for name in differ)
-        raise ValueError(
-            f"{len(doubled)} Runs share their cells with others: select one of {choices}"
-        )
-    return cells
-
-
-def _empty(values: Sequence[str], shape: tuple[int, ...]) -> dict[str, np.ndarray]:
-    num_bytes = 8 * math.prod(shape) * len(values)
-    if num_bytes > MAX_BYTES:
-        raise ValueError(
-            f"an array of shape {shape} for {len(values)} columns needs {num_bytes / 2**30:.1f} GiB: "
-            "select fewer cells"
-        )
-    return {name: np.full(shape, np.nan) for name in values}
 
 
 def _dataset(
