@@ -189,6 +189,18 @@ def check_images(model: str, image_shape: tuple[int, int, int]) -> None:
         )
 
 
+def check_pretrained(model: str) -> None:
+    """Raises ValueError if there are no pretrained weights for this network. Does not fetch them."""
+    if not model.startswith(TIMM):
+        raise ValueError(
+            f"start='pretrained': there are no pretrained weights for {model}, whose stem fits small "
+            "images; choose a timm network, 'timm/<name>'"
+        )
+    from study.timm_models import check_pretrained as check_timm_pretrained
+
+    check_timm_pretrained(model)
+
+
 def layer_names(model: str) -> tuple[str, ...]:
     """The names of the network's layers, from the input to the head."""
     if model.startswith(TIMM):

@@ -19,12 +19,12 @@ from typing import Any, Final
 import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models.densenet import DenseNet
-from timm.models.resnet import BasicBlock, Bottleneck, ResNet
+from timm.models.resnet import ResNet
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from study import densenet, resnet, timm_models, vit
-from study.architectures import ARCHITECTURES, TIMM, check_images, check_model
+from study import composition, densenet, resnet, timm_models, vit
+from study.architectures import ARCHITECTURES, TIMM, check_images, check_model, check_pretrained
 from study.seeds import seed_of
 
 ImageShape = tuple[int, int, int]
@@ -129,12 +129,9 @@ def initialise(
         else:
             for name in wanted:
                 _fill(children[name], name, _family_of(model).fill, model, seed)
-        below_cut = list(children)[:frozen]
-        for name in wanted:
-            if name in below_cut:
-                _fill_last_norms(children[name], 1.0)
-            elif not model.startswith(TIMM):
-                _fill_last_norms(children[name], 0.0)
+        for index, (name, layer) in enumerate(children.items()):
+            if name in wanted:
+                _fill_last_norms(layer, model, is_frozen=index < frozen)
 
 
 def _family_of(model: str) -> _Family:
@@ -172,11 +169,18 @@ def _seed(*names: str | int) -> None:
     torch.default_generator.manual_seed(seed_of("initial", *names))
 
 
-def _fill_last_norms(layer: nn.Module, value: float) -> None:
-    for block in layer.modules():
-        if isinstance(block, BasicBlock | Bottleneck):
-            last = block.bn3 if isinstance(block, Bottleneck) else block.bn2
-            nn.init.constant_(last.weight, value)
+def _fill_last_norms(layer: nn.Module, model: str, *, is_frozen: bool) -> None:
+    blocks: list[Any] = [each for each in layer.modules() if hasattr(each, "zero_init_last")]
+    for block in blocks:
+        if not model.startswith(TIMM):
+            if not is_frozen:
+                block.zero_init_last()
+        elif is_frozen:
+            # timm has set some norm's scale to zero already; what it is called differs by block.
+            for module in block.modules():
+                scale = getattr(module, "weight", None)
+                if scale is not None and scale.ndim == 1 and not scale.any():
+                    module.reset_parameters()
 
 
 def normalisation(model: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -200,7 +204,7 @@ def pretrained(
     or if they do not fit, naming the keys.
     """
     if path is None:
-        timm_models.check_pretrained(model)
+        check_pretrained(model)
     check_images(model, image_shape)
     whole = timm_models.with_weights(model, path)
     names = layer_keys(whole)
@@ -220,57 +224,11 @@ def layer_keys(whole: nn.Module) -> dict[str, str]:
 
 
 def check_composition(model: str, width: int | None, image_shape: ImageShape) -> None:
-    """Raises ValueError, with the reason, unless the layers' composition is timm's forward pass.
-
-    Compared bit for bit, with BatchNorm as after training: the logits of two images in evaluation
-    mode, and the gradient of every parameter. Every parameter must belong to exactly one layer, and
-    every layer must have some, so that each further frozen layer lowers the number trained.
-    """
+    """Raises ValueError, with the reason, unless the layers' composition is timm's forward pass."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
-        whole = _network(model, width, 10, image_shape).eval()
-        _as_after_training(whole)
-        images = torch.randn(2, *image_shape)
-    layers = layers_of(whole)
-    parameters = dict(whole.named_parameters())
-    ours = [p for _, layer in layers.named_children() for p in layer.parameters()]
-    if sorted(map(id, ours)) != sorted(map(id, parameters.values())):
-        raise ValueError(
-            f"model={model!r}: its parameters are not each in exactly one of its layers"
-        )
-    if empty := [name for name, layer in layers.named_children() if not [*layer.parameters()]]:
-        raise ValueError(f"model={model!r}: no parameters in {', '.join(empty)}")
-    expected, composed = whole(images), layers(images)
-    if not torch.equal(expected, composed):
-        raise ValueError(
-            f"model={model!r}: the logits of its layers in sequence differ from those of timm's own "
-            f"forward pass, by up to {(expected - composed).abs().max().item():.3g}"
-        )
-    gradients = [
-        torch.autograd.grad(logits.square().mean(), list(parameters.values()), allow_unused=True)
-        for logits in (expected, composed)
-    ]
-    for name, first, second in zip(parameters, *gradients, strict=True):
-        if first is None or second is None or not torch.equal(first, second):
-            raise ValueError(
-                f"model={model!r}: the gradient of {name} differs between its layers in sequence "
-                "and timm's own forward pass"
-            )
-
-
-def _as_after_training(whole: nn.Module) -> None:
-    """Gives norms the affine values and statistics that no fresh network has."""
-    with torch.no_grad():
-        for name, parameter in whole.named_parameters():
-            if parameter.ndim == 1:
-                nn.init.uniform_(
-                    parameter, *((0.5, 1.5) if name.endswith("weight") else (-0.1, 0.1))
-                )
-        for name, buffer in whole.named_buffers():
-            if name.endswith("running_mean"):
-                nn.init.normal_(buffer, std=0.1)
-            elif name.endswith("running_var"):
-                nn.init.uniform_(buffer, 0.5, 1.5)
+        whole = _network(model, width, 10, image_shape)
+        composition.check(model, whole, layers_of(whole), image_shape)
 
 
 @lru_cache(maxsize=32)

@@ -92,11 +92,6 @@ def check_images(model: str, shape: tuple[int, int, int]) -> None:
 
 def check_pretrained(model: str) -> None:
     """Raises ValueError if timm knows no weights for this network. Does not fetch them."""
-    if not model.startswith(TIMM):
-        raise ValueError(
-            f"start='pretrained': there are no pretrained weights for {model}, whose stem fits small "
-            "images; choose a timm network, 'timm/<name>'"
-        )
     source = outline(model).pretrained_cfg
     if not any(source.get(key) for key in ("url", "hf_hub_id", "file")):
         raise ValueError(f"start='pretrained': timm {timm.__version__} has no weights for {model}")

@@ -1,0 +1,97 @@
+"""timm's networks by name: what is refused, and pretrained weights under the layers' names."""
+
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file, save_file
+
+from study import composition
+from study.architectures import check_images, check_model, num_layers, standard_width
+from study.models import build, initialise, layers_of, normalisation, pretrained
+
+torch.set_num_threads(1)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("resnet19", ["no such network", "resnet18"]),
+        ("resnet18.nope", ["'nope'", "a1_in1k"]),
+        ("resnetv2_50", ["ResNetV2", "exactly one of ResNet, DenseNet, VisionTransformer"]),
+        ("resnet51q", ["ByobNet"]),
+        ("eva02_tiny_patch14_224", ["Eva"]),
+        ("deit_tiny_distilled_patch16_224", ["VisionTransformerDistilled"]),
+        ("hf-hub:timm/resnet18", ["no such network"]),
+    ],
+)
+def test_timm_names_of_other_classes_are_refused(name, words):
+    with pytest.raises(ValueError) as caught:
+        check_model(f"timm/{name}", None)
+    assert all(word in str(caught.value) for word in words), caught.value
+
+
+def test_timm_networks_say_what_they_take():
+    check_model("timm/test_vit", None)
+    assert num_layers("timm/test_vit") == 8
+    assert standard_width("timm/test_vit") is None
+    check_images("timm/test_vit", (3, 160, 160))
+    with pytest.raises(ValueError, match="image_size=160"):
+        check_images("timm/test_vit", (3, 32, 32))
+    check_images("timm/test_resnet", (3, 32, 32))
+    with pytest.raises(ValueError, match="32×32"):
+        check_images("timm/test_resnet", (3, 16, 16))
+    assert normalisation("timm/test_vit") == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    assert normalisation("timm/resnet18") == normalisation("resnet18")
+
+
+@pytest.fixture
+def weights(tmp_path):
+    """Saves a timm network's weights as timm does; gives the file and the network."""
+
+    def save(name):
+        torch.manual_seed(6)
+        whole = timm.create_model(name).eval()
+        composition.as_after_training(whole)
+        save_file(whole.state_dict(), tmp_path / f"{name}.safetensors")
+        return tmp_path / f"{name}.safetensors", whole
+
+    return save
+
+
+@pytest.mark.parametrize(
+    ("name", "size"), [("test_resnet", 64), ("densenet121", 64), ("test_vit", 160)]
+)
+def test_pretrained_weights_under_our_names_are_the_same_network(weights, name, size):
+    path, whole = weights(name)
+    state = torch.get_rng_state()
+    loaded = pretrained(f"timm/{name}", (3, size, size), path)
+    assert torch.equal(torch.get_rng_state(), state)
+    layers = build(f"timm/{name}", None, 7, (3, size, size)).eval()
+    initialise(layers, f"timm/{name}", 0)
+    head = {f"head.{key}" for key in layers[-1].state_dict()}
+    assert layers.state_dict().keys() - loaded.keys() == head
+    layers[:-1].load_state_dict(loaded, strict=True)
+    images = torch.randn(2, 3, size, size)
+    with torch.no_grad():
+        # The original network's own head upon our layers gives the original's logits.
+        assert torch.equal(layers_of(whole)[-1](layers[:-1](images)), whole(images))
+        assert layers(images).shape == (2, 7)
+
+
+def test_pretrained_weights_that_do_not_fit_are_refused_by_key(weights):
+    path, _ = weights("test_resnet")
+    tensors = load_file(path)
+    tensors["layer1.0.extra"] = tensors.pop("layer1.0.conv1.weight")
+    save_file(tensors, path)
+    with pytest.raises(ValueError) as caught:
+        pretrained("timm/test_resnet", (3, 64, 64), path)
+    assert "layer1.0.conv1.weight" in str(caught.value)
+    assert "layer1.0.extra" in str(caught.value)
+    with pytest.raises(ValueError, match="there is no file"):
+        pretrained("timm/test_resnet", (3, 64, 64), path.with_name("absent.safetensors"))
+
+
+@pytest.mark.parametrize("model", ["resnet18", "timm/densenet264d"])
+def test_networks_without_pretrained_weights_are_refused(model):
+    with pytest.raises(ValueError, match="start='pretrained'"):
+        pretrained(model, (3, 32, 32))
