@@ -10,7 +10,6 @@ say the rest, with a digest of their own.
 
 from __future__ import annotations
 
-import getpass
 import hashlib
 import json
 import os
@@ -122,7 +121,12 @@ def publish(
     )
     local = temporary_beside(scratch_folder(store) / f"{info.name}.arrow")
     try:
-        with pa.OSFile(str(local), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
+        # All pixels are one array: beyond 2 GiB its length does not fit 32 bits.
+        options = pa.ipc.IpcWriteOptions(allow_64bit=True)
+        with (
+            pa.OSFile(str(local), "wb") as sink,
+            pa.ipc.new_file(sink, batch.schema, options=options) as writer,
+        ):
             writer.write_batch(batch)
         store.put_file(task_path(info.name), local)
     finally:
@@ -178,7 +182,7 @@ def scratch_folder(store: Store) -> Path:
     if local is not None:
         local.mkdir(parents=True, exist_ok=True)
         return local
-    folder = Path(tempfile.gettempdir()) / f"freezewise-{getpass.getuser()}"
+    folder = Path(tempfile.gettempdir()) / f"freezewise-{os.getuid()}"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if folder.stat().st_uid != os.getuid():
         raise PermissionError(f"{folder} belongs to somebody else: set TMPDIR to a folder of yours")
@@ -195,16 +199,18 @@ def _opened(local: Path, path: str, name: str, version: tuple[int, ...]) -> Prep
             batch.validate()
             images = _values(batch.column("image").flatten())
             labels = _values(batch.column("label"))
-            test = _values(batch.column("split").indices)
+            split = batch.column("split")
+            test = _values(split.indices)
             info = _info_from(about["info"])
             images = images.reshape(-1, *info.image_shape)
         except (pa.ArrowException, OSError, KeyError, ValueError) as error:
-            raise Damaged(path, str(error)) from error
+            raise Damaged(path, f"not readable: {error}") from error
     if info.name != name:
         raise Damaged(path, f"it holds the task {info.name!r}")
     num = info.num_train
     whole = (
         len(images) == len(labels) == len(test) == num + info.num_test
+        and split.dictionary.to_pylist() == list(SPLITS)
         and images.dtype == np.uint8
         and labels.dtype == np.int64
         and not test[:num].any()
@@ -232,7 +238,7 @@ def _about(file: Any, path: str) -> dict[str, Any]:
         about = metadata[b"freezewise"]
         whole = hashlib.sha256(about).hexdigest().encode() == metadata[b"sha256"]
     except (pa.ArrowException, OSError, KeyError, TypeError) as error:
-        raise Damaged(path, str(error)) from error
+        raise Damaged(path, f"not readable: {error}") from error
     if not whole:
         raise Damaged(path, "the checksum of its metadata does not fit")
     plain: dict[str, Any] = json.loads(about)
