@@ -1,0 +1,68 @@
+"""ResNet-18: what else could explain what the frozen layers do? The control arms, on the same images.
+
+    command   study run controls --address auto
+    cost      COST_controls
+    Runs      COUNT_controls
+
+    arm             how                                              the rival that it answers
+    transfer        cifar100 → half b of cifar10
+    same task       half a of cifar10 → half b                       fragile co-adaptation
+    random frozen   no source, frozen layers at random               capacity alone
+    reinitialised   cifar100, layers above the cut drawn anew        features against optimisation
+    scratch         no source, nothing frozen                        training on the target alone
+    noise 0         every arm with clean labels too
+
+    axis            values                                unit
+    source size     10,000, 25,000                        images
+    target size     1,000, 2,000, 4,000, 8,000            images
+    label noise     0, 0.2                                fraction of the target's labels
+    frozen          0, 1, … 9 (every cut)                 layers of 10
+    width           64                                    channels of the stem
+    seed            0, 1, 2                               replicates of source and target alike
+
+All arms draw the target from half b, so that they differ in nothing but the arm. Random frozen layers
+at 0 are the scratch arm.
+Expect: not yet run.
+"""
+
+from dataclasses import replace
+from functools import partial
+
+from search_spaces._full_scale import (
+    LABEL_NOISES,
+    SEEDS,
+    SOURCE_RECIPE,
+    TARGET_RECIPE,
+    TARGET_SIZES,
+    TARGET_TASK,
+)
+from study.grid import EVERY_CUT, grid, union
+
+SOURCE_SIZES = (10_000, 25_000)
+
+arm = partial(
+    grid,
+    target_task=TARGET_TASK,
+    target_part="b",
+    target_size=TARGET_SIZES,
+    label_noise=LABEL_NOISES,
+    model="resnet18",
+    frozen=EVERY_CUT,
+    recipe=TARGET_RECIPE,
+    seed=SEEDS,
+)
+transfer = partial(
+    arm, source_task="cifar100", source_size=SOURCE_SIZES, source_recipe=SOURCE_RECIPE
+)
+
+RUNS = union(
+    transfer(),
+    arm(
+        source_task=TARGET_TASK,
+        source_part="a",
+        source_size=SOURCE_SIZES,
+        source_recipe=SOURCE_RECIPE,
+    ),
+    arm(source_task=None),
+    transfer(recipe=replace(TARGET_RECIPE, above_cut="reinitialised")),
+)

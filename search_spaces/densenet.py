@@ -1,0 +1,44 @@
+"""DenseNet-121: do the epochs, and the frozen layers, show double descent in transfer to CIFAR-10?
+
+    command   study run densenet --address auto
+    cost      COST_densenet
+    Runs      COUNT_densenet
+
+    axis            values                                unit
+    source task     cifar100, tiny-imagenet
+    source size     5,000, 10,000, 25,000, 50,000         images
+    target task     cifar10
+    target size     1,000, 2,000, 4,000, 8,000            images
+    label noise     0, 0.2                                fraction of the target's labels
+    frozen          every cut: stem, transitions, within the dense blocks   layers of 12
+    width           32                                    growth rate
+    seed            0, 1, 2                               replicates of source and target alike
+
+Settles C1 to C5 of arXiv 2211.11074 for one architecture; `controls` holds the rival explanations.
+Expect: not yet run.
+"""
+
+from search_spaces._full_scale import (
+    LABEL_NOISES,
+    SEEDS,
+    SOURCE_RECIPE,
+    SOURCE_SIZES,
+    SOURCE_TASKS,
+    TARGET_RECIPE,
+    TARGET_SIZES,
+    TARGET_TASK,
+)
+from study.grid import EVERY_CUT, grid
+
+RUNS = grid(
+    source_task=SOURCE_TASKS,
+    source_size=SOURCE_SIZES,
+    source_recipe=SOURCE_RECIPE,
+    target_task=TARGET_TASK,
+    target_size=TARGET_SIZES,
+    label_noise=LABEL_NOISES,
+    model="densenet121",
+    frozen=EVERY_CUT,
+    recipe=TARGET_RECIPE,
+    seed=SEEDS,
+)

@@ -1,0 +1,43 @@
+"""ResNet-18: is there double descent along the width, and does transfer move its peak?
+
+    command   study run width --address auto
+    cost      COST_width
+    Runs      COUNT_width
+
+    axis            values                                unit
+    source          none (scratch), cifar100 (25,000 images)
+    target task     cifar10
+    target size     4,000                                 images
+    label noise     0, 0.2                                fraction of the target's labels
+    frozen          0, 3, 6                               layers of 10
+    width           1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64  channels of the stem
+    seed            0, 1, 2                               replicates of source and target alike
+
+Model-wise double descent as in Nakkiran et al. 2019, figure 1, at a smaller training set. Without a
+source the frozen layers are random.
+Expect, from that paper (50,000 images, 20 % noise, augmented): width 3 falls with no peak along the
+epochs, width 12 rises to the end, width 64 descends twice (weakly). Not yet run.
+"""
+
+from search_spaces._full_scale import (
+    LABEL_NOISES,
+    SEEDS,
+    SOURCE_RECIPE,
+    TARGET_RECIPE,
+    TARGET_TASK,
+)
+from study.grid import grid
+
+RUNS = grid(
+    source_task=(None, "cifar100"),
+    source_size=25_000,
+    source_recipe=SOURCE_RECIPE,
+    target_task=TARGET_TASK,
+    target_size=4_000,
+    label_noise=LABEL_NOISES,
+    model="resnet18",
+    width=(1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64),
+    frozen=(0, 3, 6),
+    recipe=TARGET_RECIPE,
+    seed=SEEDS,
+)
