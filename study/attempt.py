@@ -1,0 +1,152 @@
+"""One try at one Run, and what a launch makes of how it ended.
+
+Owns how often a Run is tried, and which text of a failure the store keeps. Knows nothing of Ray: a
+trial on a cluster and `inline` both come through here.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from study import provenance
+from study.execute import Interrupted, execute
+from study.run import Run
+from study.schedule import DONE, START_FAILED, Schedule
+from study.schema import Row
+from study.store import Damaged, Failure, Store, rows_path, weights_path
+
+MAX_TRIES: Final = 4
+
+# Of a failure's text; the store keeps the end, where the exception stands.
+ERROR_CHARACTERS: Final = 8_000
+
+Outcome = Literal["finished", "diverged", "interrupted", "start lost", "try again", "failed"]
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """How a try ended; `error`: the text of the exception, where there was one."""
+
+    outcome: Outcome
+    error: str = ""
+
+
+def attempt(
+    run: Run,
+    store: Store,
+    *,
+    device: str,
+    num_threads: int,
+    keep_weights: bool,
+    checkpoint_seconds: float,
+    on_row: Callable[[Row], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> Attempt:
+    """Trains the Run, from its checkpoint where it has one.
+
+    An exception is noted in the store with the number of tries so far, those of earlier launches
+    included, and gives "try again", or "failed" after MAX_TRIES. Where the Run's start has vanished or
+    is damaged, that counts for nothing: it gives "start lost", and what is damaged is set aside.
+
+    Raises only what the store raises when the failure cannot be noted.
+    """
+    try:
+        if should_stop is not None and should_stop():
+            return Attempt("interrupted")
+        outcome = execute(
+            run,
+            store,
+            device=device,
+            num_threads=num_threads,
+            keep_weights=keep_weights,
+            checkpoint_seconds=checkpoint_seconds,
+            on_row=on_row,
+            should_stop=should_stop,
+        )
+        return Attempt("diverged" if outcome == "diverged" else "finished")
+    except Interrupted:
+        return Attempt("interrupted")
+    except Exception as error:
+        if run.source is not None and _is_lost(run.source, store, error):
+            return Attempt("start lost", str(error))
+        text = "".join(traceback.format_exception(error))
+        before = store.failures().get(run.id)
+        tries = 1 + (before.tries if before is not None and before.kind == "error" else 0)
+        give_up(run, store, text, tries=tries, final=tries >= MAX_TRIES)
+        return Attempt("failed" if tries >= MAX_TRIES else "try again", text)
+
+
+def give_up(run: Run, store: Store, error: str, *, tries: int, final: bool = True) -> None:
+    """Notes in the store that a try at this Run failed, and whether it was the last one."""
+    failure = Failure(
+        tries=tries, error=error[-ERROR_CHARACTERS:], final=final, at=provenance.now()
+    )
+    store.write_failure(run.id, failure)
+
+
+def _is_lost(start: Run, store: Store, error: Exception) -> bool:
+    """Whether the error is that this start's rows or weights are not what they should be."""
+    if isinstance(error, Damaged):
+        ours = start.id in error.path
+        if ours:
+            with suppress(FileNotFoundError):  # another trial has noticed it too
+                store.set_aside(error.path)
+        return ours
+    if not store.exists(rows_path(start.id)):
+        return True
+    made_by = store.read_head(start.id).provenance
+    digest = made_by.weights_digest
+    kept = digest is not None and store.exists(weights_path(start.id, digest))
+    return not kept and made_by.diverged_step is None
+
+
+class Outcomes:
+    """Carries what became of tries over to the schedule, and to the store where a Run is given up."""
+
+    def __init__(self, schedule: Schedule, store: Store) -> None:
+        self._schedule, self._store = schedule, store
+        self._times_lost: Counter[str] = Counter()
+
+    def settle(self, run: Run, ended: Attempt) -> None:
+        """This running Run ended so."""
+        schedule = self._schedule
+        match ended.outcome:
+            case "finished":
+                schedule.finish(run.id)
+            case "diverged":
+                schedule.finish(run.id, usable=False)
+            case "failed":
+                schedule.fail(run.id)
+            case "interrupted" | "try again":
+                schedule.again(run.id)
+            case "start lost":
+                self._lose_start(run, ended.error)
+
+    def _lose_start(self, run: Run, error: str) -> None:
+        start = run.source
+        assert start is not None, run.id
+        schedule = self._schedule
+        if schedule.state[start.id] == DONE:
+            self._times_lost[start.id] += 1
+            schedule.reopen(start.id)
+        schedule.again(run.id)
+        if self._times_lost[start.id] >= MAX_TRIES:
+            times = self._times_lost[start.id]
+            give_up(start, self._store, f"what it leaves was lost each time: {error}", tries=times)
+            schedule.fail(start.id)
+
+    def note_start_failed(self) -> None:
+        """Writes to the store, for its readers, which Runs cannot be had because their start failed."""
+        for run_id, state in self._schedule.state.items():
+            start = self._schedule.runs[run_id].source
+            if state == START_FAILED and start is not None:
+                error = f"its start {start.id} failed"
+                failure = Failure(
+                    tries=0, error=error, final=True, at=provenance.now(), kind="start failed"
+                )
+                self._store.write_failure(run_id, failure)

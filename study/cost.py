@@ -1,0 +1,195 @@
+"""What a Run will cost: floating-point operations and memory, counted on networks without data.
+
+Owns the arithmetic from layers to Runs, and a short measurement that turns operations into seconds.
+The counts decide which Run is taken first; they are estimates, and nothing else depends on them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from study.models import build, initialise
+from study.run import Run
+from study.steps import evaluated_steps, steps_per_epoch, total_steps
+from study.tasks import TaskInfo
+from study.transfer import EVALUATION_BATCH_SIZE
+
+# A training step costs a forward pass, and a backward pass of about twice as much.
+TRAINING_FACTOR: Final = 3
+
+# What a GPU is taken to do where none can be asked.
+ASSUMED_GPU_RATE: Final = 5e12
+
+OPTIMISER_VALUES: Final = {"adam": 2, "adamw": 2, "sgd": 1}
+
+BYTES: Final = 4  # of a float32
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerCost:
+    """One layer of a network. Per image: `flops` of a forward pass, `outputs` (values that it gives)
+    and `saved_bytes` (what a backward pass needs kept). `parameters`: of the layer."""
+
+    name: str
+    flops: int
+    outputs: int
+    saved_bytes: int
+    parameters: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """Bytes that a Run holds at once on its device, by what they are for."""
+
+    weights: int
+    optimiser: int
+    activations: int
+    images_and_features: int
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.optimiser + self.activations + self.images_and_features
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """Of one whole Run: multiply-adds count as two `flops`."""
+
+    flops: int
+    memory: Memory
+
+
+def cost_of(run: Run, info: TaskInfo) -> Cost:
+    """The cost of this Run on the task that `info` tells: training, evaluations, features, memory.
+
+    Raises ValueError where the network cannot be built.
+    """
+    recipe, counts = run.recipe, (run.size, info.num_test)
+    layers = layer_costs(run.model, run.width, info.num_classes, info.image_shape)
+    frozen, trained = layers[: run.frozen], layers[run.frozen :]
+    constant = recipe.augmentation == "none" and recipe.frozen_batchnorm == "evaluation"
+    prefix, suffix = (sum(layer.flops for layer in part) for part in (frozen, trained))
+
+    epochs = total_steps(recipe, run.size) / steps_per_epoch(recipe, run.size)
+    trained_images = round(epochs * run.size)
+    evaluated_images = len(evaluated_steps(recipe, run.size)) * sum(counts)
+    prefix_images = sum(counts) if constant else trained_images + evaluated_images
+    flops = (
+        trained_images * TRAINING_FACTOR * suffix
+        + evaluated_images * suffix
+        + prefix_images * prefix
+    )
+
+    parameters, of_suffix = (sum(layer.parameters for layer in part) for part in (layers, trained))
+    channels, height, width = info.image_shape
+    feature = frozen[-1].outputs * BYTES if frozen and constant else 0
+    widest = 2 * max(layer.outputs for layer in layers)  # what goes in and what comes out
+    batch = min(recipe.batch_size, run.size)
+    return Cost(
+        flops=flops,
+        memory=Memory(
+            weights=BYTES * (parameters + of_suffix),  # and the gradients
+            optimiser=BYTES * of_suffix * OPTIMISER_VALUES[recipe.optimizer],
+            activations=max(
+                batch * sum(layer.saved_bytes for layer in trained),
+                min(EVALUATION_BATCH_SIZE, max(counts)) * widest * BYTES,
+            ),
+            images_and_features=sum(counts) * (channels * height * width + feature),
+        ),
+    )
+
+
+@cache
+def layer_costs(
+    model: str, width: int | None, num_classes: int, image_shape: tuple[int, int, int]
+) -> tuple[LayerCost, ...]:
+    """The cost of each layer of this network, first to last, counted without any data."""
+    images = 2  # BatchNorm refuses one
+    with torch.device("meta"):
+        layers = build(model, width, num_classes, image_shape)
+        values = torch.empty(images, *image_shape)
+    costs = []
+    for name, layer in layers.named_children():
+        own = {id(parameter) for parameter in layer.parameters()}
+        with FlopCounterMode(display=False) as counter, _saved_bytes(own) as saved:
+            values = layer(values)
+        costs.append(
+            LayerCost(
+                name=name,
+                flops=counter.get_total_flops() // images,
+                outputs=values.numel() // images,
+                saved_bytes=sum(saved.values()) // images,
+                parameters=sum(parameter.numel() for parameter in layer.parameters()),
+            )
+        )
+        values = values.detach()
+    return tuple(costs)
+
+
+@contextmanager
+def _saved_bytes(parameters: set[int]) -> Iterator[dict[int, int]]:
+    """Bytes of what autograd keeps for the backward pass, by storage; parameters are left out."""
+    saved: dict[int, int] = {}
+    alive: list[Tensor] = []  # or a freed storage's address would be met again
+
+    def keep(tensor: Tensor) -> Tensor:
+        if id(tensor) not in parameters:
+            storage = tensor.untyped_storage()
+            saved[storage._cdata] = storage.nbytes()
+            alive.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        yield saved
+
+
+def measured_rate(run: Run, info: TaskInfo, *, device: str, seconds: float = 1.0) -> float:
+    """Operations a second that this machine reaches in training steps of this Run's whole network.
+
+    On one thread on the CPU, as a trial has; takes about `seconds`, and a few steps to warm up.
+    """
+    layers = build(run.model, run.width, info.num_classes, info.image_shape)
+    initialise(layers, run.model, run.seed)
+    layers.to(device).train()
+    batch = min(run.recipe.batch_size, run.size)
+    images = torch.zeros(batch, *info.image_shape, device=device)
+    labels = torch.zeros(batch, dtype=torch.int64, device=device)
+    per_image = sum(
+        layer.flops
+        for layer in layer_costs(run.model, run.width, info.num_classes, info.image_shape)
+    )
+    optimiser = torch.optim.Adam(layers.parameters(), lr=1e-4, fused=True)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        num_steps = 0
+        began = time.perf_counter()
+        spent = 0.0
+        while spent < seconds or num_steps < 2:
+            if num_steps == 1:
+                began = time.perf_counter()  # the first step warms up
+            _step(layers, images, labels, optimiser)
+            num_steps += 1
+            spent = time.perf_counter() - began
+    finally:
+        torch.set_num_threads(threads)
+    return (num_steps - 1) * batch * TRAINING_FACTOR * per_image / spent
+
+
+def _step(
+    layers: nn.Sequential, images: Tensor, labels: Tensor, optimiser: torch.optim.Optimizer
+) -> None:
+    optimiser.zero_grad(set_to_none=True)
+    loss = nn.functional.cross_entropy(layers(images), labels)
+    loss.backward()
+    optimiser.step()
+    loss.item()  # waits for the device

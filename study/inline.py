@@ -1,0 +1,65 @@
+"""Runs one after another in this process: for a debugger, a notebook, a machine without Ray.
+
+Owns nothing but the loop: order, tries and rows are those of a launch on a cluster, bit for bit.
+Refuses to import Ray.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+
+from study.attempt import Outcomes, attempt
+from study.interrupt import stop_on_signals
+from study.progress import Line, Progress
+from study.run import Run
+from study.schedule import Schedule
+from study.schema import Row
+from study.store import Store
+
+
+def run_inline(
+    schedule: Schedule,
+    store: Store,
+    *,
+    device: str,
+    num_threads: int,
+    keep: Collection[str],
+    checkpoint_seconds: float,
+    resume_hint: str,
+    must_stop: Callable[[], bool],
+) -> None:
+    """Ends every Run of the schedule, in this process, unless it is asked to stop before.
+
+    `keep`: ids of Runs whose weights are kept. `must_stop` is asked after every step, beside the
+    process's signals.
+    """
+    outcomes, progress, line = Outcomes(schedule, store), Progress(schedule), Line()
+    with stop_on_signals(resume_hint) as request:
+
+        def should_stop() -> bool:
+            return request.is_set or must_stop()
+
+        def show(run: Run, row: Row | None = None) -> None:
+            if row is not None:
+                progress.saw(run, row.step)
+            if line.is_due:
+                line.write(progress.text(num_running=1))
+
+        while not should_stop() and (run := schedule.next()) is not None:
+            show(run)
+            ended = attempt(
+                run,
+                store,
+                device=device,
+                num_threads=num_threads,
+                keep_weights=run.id in keep,
+                checkpoint_seconds=checkpoint_seconds,
+                on_row=lambda row, run=run: show(run, row),  # type: ignore[misc]
+                should_stop=should_stop,
+            )
+            outcomes.settle(run, ended)
+            progress.ended(run, finished=not schedule.is_open(run.id))
+    line.write(progress.text(num_running=0))
+    line.end()
+    if schedule.is_over:
+        outcomes.note_start_failed()

@@ -1,0 +1,78 @@
+"""Ctrl-C and SIGTERM as a wish to stop soon: what is training writes a checkpoint first.
+
+Owns the process's handlers while a study runs. A handler does nothing but take a note: it may run in
+the middle of anything, so that even asking Ray something could wait for itself for ever.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Final
+
+GRACE_SECONDS: Final = 20.0
+
+INTERRUPTED_STATUS: Final = 3  # of the process
+
+
+class StopRequest:
+    """Whether, and since when, this process has been asked to stop."""
+
+    def __init__(self, resume_hint: str) -> None:
+        self._resume_hint = resume_hint
+        self._since: float | None = None
+
+    @property
+    def is_set(self) -> bool:
+        return self._since is not None
+
+    def seconds(self) -> float:
+        """Since the first wish to stop; 0 where there was none."""
+        return 0.0 if self._since is None else time.monotonic() - self._since
+
+    def ask(self) -> None:
+        """Wishes to stop; further wishes change nothing."""
+        if self._since is None:
+            self._since = time.monotonic()
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        """The first signal asks; a further Ctrl-C ends the process at once, without any tidying."""
+        if self.is_set and number == signal.SIGINT:
+            sys.stdout.flush()
+            os.write(1, f"\n{self._resume_hint}\n".encode())
+            os._exit(INTERRUPTED_STATUS)
+        self.ask()
+
+
+@contextmanager
+def stop_on_signals(resume_hint: str) -> Iterator[StopRequest]:
+    """Within it, SIGINT and SIGTERM set the request that it gives; afterwards all is as before.
+
+    To be entered in the main thread, and after `ray.init`, which installs handlers of its own.
+    """
+    request = StopRequest(resume_hint)
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, request.handle) for number in numbers}
+    try:
+        yield request
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class Flag:
+    """A wish to stop that can be asked for from elsewhere; an actor is made of it."""
+
+    def __init__(self) -> None:
+        self._is_raised = False
+
+    def hoist(self) -> None:
+        self._is_raised = True
+
+    def is_raised(self) -> bool:
+        return self._is_raised

@@ -1,0 +1,153 @@
+"""A search space: a Python file that says which Runs one question needs.
+
+Owns finding such a file by name or path, running it, and turning whatever is wrong with it into one
+message with its line. Refuses to look at a store: whether a Run can be trained is for `plan` to say.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import search_spaces
+from study.grid import with_starts
+from study.run import Run, describe
+from study.tasks import BUILTIN, Task
+
+
+class UserError(ValueError):
+    """Something that the user wrote, gave or asked for is wrong; the text says what to change."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Space:
+    """What a search-space file defines.
+
+    - `name`: the study's name, the file's stem.
+    - `runs`: unique Runs, each start before the Runs that need it.
+    - `tasks`: every task that can be named: the built-in ones and the file's own.
+    - `doc`: the file's docstring, "" where it has none.
+    """
+
+    name: str
+    path: Path
+    runs: tuple[Run, ...]
+    tasks: Mapping[str, Task]
+    doc: str
+
+    @property
+    def task_names(self) -> tuple[str, ...]:
+        """The tasks that its Runs train on, each once, in order."""
+        return tuple(dict.fromkeys(run.task for run in self.runs))
+
+
+def packaged() -> dict[str, Path]:
+    """The search spaces that come with the project: name → file."""
+    folders = [Path(folder) for folder in search_spaces.__path__]
+    files = [file for folder in folders for file in folder.glob("*.py")]
+    return {file.stem: file for file in sorted(files) if not file.stem.startswith("_")}
+
+
+def load_space(name_or_path: str | Path) -> Space:
+    """The search space of this name in `search_spaces`, or in this file.
+
+    Raises UserError where there is no such file, where it fails (with file, line and exception), or
+    where it does not define RUNS, a list of different Runs, and at most TASKS, a list of Tasks.
+    """
+    path = _find(str(name_or_path))
+    module = _execute(path)
+    runs = _runs(path, getattr(module, "RUNS", None))
+    return Space(
+        name=path.stem,
+        path=path,
+        runs=tuple(with_starts(runs)),
+        tasks=_tasks(path, getattr(module, "TASKS", ())),
+        doc=(module.__doc__ or "").strip(),
+    )
+
+
+def _find(given: str) -> Path:
+    if given.endswith(".py") or "/" in given:
+        path = Path(given).expanduser()
+        if not path.is_file():
+            raise UserError(f"SPACE={given}: there is no such file")
+        return path
+    names = packaged()
+    if given not in names:
+        near = Path(f"{given}.py")
+        hint = f"; there is a file {near}: give its name with .py" if near.is_file() else ""
+        raise UserError(
+            f"SPACE={given}: choose one of {', '.join(names) or '(none)'}, "
+            f"or give the path of a .py file{hint}"
+        )
+    return names[given]
+
+
+def _execute(path: Path) -> ModuleType:
+    """Runs the file from its text: a byte-code cache may be older than an edit of the same second."""
+    module = ModuleType(f"search_space_{path.stem}")
+    module.__file__ = str(path)
+    # A dataclass defined in the file looks its module up by name.
+    sys.modules[module.__name__] = module
+    try:
+        exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)
+    except Exception as error:
+        raise UserError(f"{path}{_line(path, error)}: {_told(error)}") from error
+    return module
+
+
+def _line(path: Path, error: Exception) -> str:
+    if isinstance(error, SyntaxError) and error.filename == str(path):
+        return f", line {error.lineno}"
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
+    return f", line {frames[-1].lineno}" if frames else ""
+
+
+def _told(error: Exception) -> str:
+    text = error.msg if isinstance(error, SyntaxError) else str(error)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _runs(path: Path, given: object) -> list[Run]:
+    if given is None:
+        raise UserError(f"{path} does not define RUNS, a list of Runs (see study.grid)")
+    if not isinstance(given, Iterable) or isinstance(given, str):
+        raise UserError(
+            f"{path}: RUNS is of type {type(given).__name__}; it must be a list of Runs"
+        )
+    runs = list(given)
+    if not runs:
+        raise UserError(f"{path}: RUNS is empty")
+    for index, run in enumerate(runs):
+        if not isinstance(run, Run):
+            hint = ": join lists by study.grid.union" if isinstance(run, list | tuple) else ""
+            raise UserError(f"{path}: RUNS[{index}]={run!r:.80} is not a Run{hint}")
+    seen: dict[Run, int] = {}
+    for index, run in enumerate(runs):
+        first = seen.setdefault(run, index)
+        if first != index:
+            raise UserError(
+                f"{path}: RUNS[{first}] and RUNS[{index}] are the same Run ({describe(run)}); "
+                "join lists that overlap by study.grid.union"
+            )
+    return runs
+
+
+def _tasks(path: Path, given: object) -> dict[str, Task]:
+    if not isinstance(given, Iterable) or isinstance(given, str | Mapping):
+        raise UserError(
+            f"{path}: TASKS is of type {type(given).__name__}; it must be a list of Tasks"
+        )
+    tasks = dict(BUILTIN)
+    for index, task in enumerate(given):
+        if not isinstance(task, Task):
+            raise UserError(f"{path}: TASKS[{index}]={task!r:.80} is not a Task (see study.tasks)")
+        if task.name in tasks and tasks[task.name] != task:
+            owner = "a built-in task" if task.name in BUILTIN else "another of TASKS"
+            raise UserError(f"{path}: TASKS[{index}].name={task.name!r} is the name of {owner}")
+        tasks[task.name] = task
+    return tasks
