@@ -184,7 +184,7 @@ def open(root: str | Path, study: str | None = None, *, partial: bool = False) -
         wanted = tuple(store.read_study(name))
         failures = export.failures_of(store)
         rows = StoreRows(store)
-        found = survey(store, [run.id for run in wanted])
+        found = survey(rows, [run.id for run in wanted])
     cells = cells_of(wanted, found, failures)
     opened = Study(
         name=name,

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 import numpy as np
@@ -23,6 +24,11 @@ from study import schema
 from study.store import Damaged, Finished, Store, rows_path
 
 FILES_A_TASK: Final = 32
+
+# Three columns of 10,000 Runs × 4,000 epochs.
+KEPT_BYTES: Final = 2**30
+KEPT_AT_ONCE: Final = ("test_error", "train_error")
+
 DIMENSIONS: Final = ("num_layers", "num_classes", "parameters_total", "parameters_trained")
 
 # Called once for each Run, from several threads at a time: its id and its columns.
@@ -61,11 +67,42 @@ class Survey:
     damaged: Mapping[str, str]
 
 
+class Kept:
+    """Columns kept in memory after their first reading, up to `limit` bytes; the rest is read again.
+
+    Opening a file costs more than reading a column from it, and test and train error are asked for
+    again and again.
+    """
+
+    def __init__(self, limit: int = KEPT_BYTES) -> None:
+        self._columns: dict[tuple[str, str], np.ndarray] = {}
+        self._room = limit
+        self._lock = threading.Lock()
+
+    def get(self, run_id: str, names: Iterable[str]) -> dict[str, np.ndarray] | None:
+        """All these columns of a Run, or None where one is not kept."""
+        found = {name: self._columns.get((run_id, name)) for name in names}
+        kept = {name: values for name, values in found.items() if values is not None}
+        return kept if len(kept) == len(found) else None
+
+    def add(self, run_id: str, columns: Mapping[str, np.ndarray]) -> None:
+        """Keeps read-only copies of these columns where there is room."""
+        for name, values in columns.items():
+            with self._lock:
+                if (run_id, name) in self._columns or values.nbytes > self._room:
+                    continue
+                self._room -= values.nbytes
+            own = values.copy()  # a view could hold a whole file in memory
+            own.flags.writeable = False
+            self._columns[run_id, name] = own
+
+
 @dataclass(frozen=True)
 class StoreRows:
     """The rows of a store: one file a Run."""
 
     store: Store
+    kept: Kept = field(default_factory=Kept, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -81,8 +118,9 @@ class ExportRows:
 Rows = StoreRows | ExportRows
 
 
-def survey(store: Store, wanted: Iterable[str]) -> Survey:
+def survey(rows: StoreRows, wanted: Iterable[str]) -> Survey:
     """Which of the wanted Runs have rows in a store. Reads every value of every file once."""
+    store = rows.store
     facts: dict[str, Facts] = {}
     schedules: dict[str, Schedule] = {}
     damaged: dict[str, str] = {}
@@ -94,6 +132,7 @@ def survey(store: Store, wanted: Iterable[str]) -> Survey:
             damaged[run_id] = str(damage)
             return
         facts[run_id] = facts_of(finished, schedules)
+        rows.kept.add(run_id, {name: to_numpy(finished.table, name) for name in KEPT_AT_ONCE})
 
     there = store.finished()
     _in_threads(one, [run_id for run_id in wanted if run_id in there])
@@ -119,7 +158,7 @@ def read(rows: Rows, run_ids: Iterable[str], columns: Sequence[str], use: Use) -
     `use` is called from several threads at a time, once a Run, in no order.
     """
     if isinstance(rows, StoreRows):
-        _in_threads(lambda run_id: use(run_id, _read_file(rows.store, run_id, columns)), run_ids)
+        _in_threads(lambda run_id: use(run_id, _read_file(rows, run_id, columns)), run_ids)
         return
     asked = set(run_ids)
     groups = [index for index, ids in enumerate(rows.groups) if not asked.isdisjoint(ids)]
@@ -150,16 +189,21 @@ def to_numpy(table: pa.Table, name: str) -> np.ndarray:
     return table.column(name).to_numpy()
 
 
-def _read_file(store: Store, run_id: str, columns: Sequence[str]) -> dict[str, np.ndarray]:
+def _read_file(rows: StoreRows, run_id: str, columns: Sequence[str]) -> dict[str, np.ndarray]:
+    kept = rows.kept.get(run_id, columns)
+    if kept is not None:
+        return kept
     # The survey has checked the file's values; here only the asked columns are decompressed.
     indices = [schema.ROWS.get_field_index(name) for name in columns]
     options = pa.ipc.IpcReadOptions(included_fields=indices, use_threads=False)
     path = rows_path(run_id)
-    local = store.local_path(path)
-    file = pa.OSFile(str(local), "rb") if local else pa.BufferReader(store.get(path))
+    local = rows.store.local_path(path)
+    file = pa.OSFile(str(local), "rb") if local else pa.BufferReader(rows.store.get(path))
     with file:
         table = pa.ipc.open_file(file, options=options).read_all()
-    return {name: to_numpy(table, name) for name in columns}
+    read_now = {name: to_numpy(table, name) for name in columns}
+    rows.kept.add(run_id, read_now)
+    return read_now
 
 
 def name_schedule(epochs: np.ndarray, steps: np.ndarray, known: dict[str, Schedule]) -> str:

@@ -122,7 +122,7 @@ def test_rows_that_the_study_does_not_want_are_not_read(tmp_path: Path) -> None:
     assert len(load.open(tmp_path, "fewer").runs) == len(fewer)
     with pytest.raises(ValueError, match="name one: fewer, large"):
         load.open(tmp_path)
-    with pytest.raises(ValueError, match="'medium'.* has fewer, large"):
+    with pytest.raises(ValueError, match=r"'medium'.* has fewer, large"):
         load.open(tmp_path, "medium")
 
 
