@@ -82,6 +82,14 @@ def effective_capacity(
     Sizes are those of the selected Runs, so select arms and recipes that share them.
     """
     first = first_interpolation(study, epsilon=epsilon, arm=arm, partial=partial, **select)
+    result = capacity_of(first)
+    meaning = f"largest target size with train error ≤ {epsilon:g}"
+    result["capacity"].attrs = dict(first.attrs) | {"units": "images", "long_name": meaning}
+    return result
+
+
+def capacity_of(first: xr.DataArray) -> xr.Dataset:
+    """`effective_capacity` from a surface as `first_interpolation` gives it."""
     first = first.transpose(..., "size")
     sizes = first["size"].values
     reached, absent = np.isfinite(first.values), np.isnan(first.values)
@@ -96,8 +104,6 @@ def effective_capacity(
             "monotone": over.copy(data=~failed_below),
         }
     )
-    meaning = f"largest target size with train error ≤ {epsilon:g}"
-    result["capacity"].attrs = dict(first.attrs) | {"units": "images", "long_name": meaning}
     result["censored"].attrs = {"units": "", "long_name": "the largest size is interpolated"}
     result["monotone"].attrs = {"units": "", "long_name": "so is every smaller size"}
     return result
