@@ -47,6 +47,13 @@ def list_parquet(source: ParquetImages, data: Path) -> Listing:
     train_files = _found("train", source.train, data)
     train_labels = _labels(train_files, source, data)
     class_names = _names_in_metadata(train_files[0], source.label_column, data)
+    for file in parquet_files(source, data):
+        names = _names_in_metadata(file, source.label_column, data)
+        if names != class_names:  # Their numbers would mean other classes.
+            raise ValueError(
+                f"{shown(file, data)}: its class names {choices(names or ())} are not those of "
+                f"{shown(train_files[0], data)}, {choices(class_names or ())}"
+            )
     values = np.unique(train_labels)
     if class_names is not None and train_labels.dtype.kind == "i":
         values = np.arange(len(class_names))

@@ -65,9 +65,10 @@ def _files(images: Images, data: Path | None) -> list[Path]:
 
 
 def origin_of(images: Images, data: Path | None) -> str:
-    """Digest over names and sizes of the source's files, wherever the data directory is."""
-    sizes = [(shown(file, _needed(data)), file.stat().st_size) for file in _files(images, data)]
-    return hashlib.sha256(canonical_json(sizes).encode()).hexdigest()
+    """Digest over names, sizes and times of change of the source's files, below the data directory."""
+    files = [(shown(file, _needed(data)), file.stat()) for file in _files(images, data)]
+    plain = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in files]
+    return hashlib.sha256(canonical_json(plain).encode()).hexdigest()
 
 
 def is_origin(images: Images, data: Path | None, origin: str) -> bool:

@@ -51,7 +51,7 @@ class PreparedTask:
 
     - `fingerprint`: SHA-256 over images, labels, split and class names, in hex.
     - `definition`: canonical JSON of the Task that it was prepared from.
-    - `origin`: digest of the names and sizes of the files that it was decoded from.
+    - `origin`: digest of the names, sizes and times of the files that it was decoded from.
     """
 
     info: TaskInfo
@@ -200,7 +200,7 @@ def _opened(local: Path, path: str, name: str, version: tuple[int, ...]) -> Prep
             images = _values(batch.column("image").flatten())
             labels = _values(batch.column("label"))
             split = batch.column("split")
-            test = _values(split.indices)
+            test, splits = _values(split.indices), split.dictionary.to_pylist()
             info = _info_from(about["info"])
             images = images.reshape(-1, *info.image_shape)
         except (pa.ArrowException, OSError, KeyError, ValueError) as error:
@@ -210,7 +210,7 @@ def _opened(local: Path, path: str, name: str, version: tuple[int, ...]) -> Prep
     num = info.num_train
     whole = (
         len(images) == len(labels) == len(test) == num + info.num_test
-        and split.dictionary.to_pylist() == list(SPLITS)
+        and splits == list(SPLITS)
         and images.dtype == np.uint8
         and labels.dtype == np.int64
         and not test[:num].any()

@@ -121,10 +121,10 @@ def describe(task: Task, data: Path | None) -> TaskInfo:
 def prepare(task: Task, store: Store, data: Path | None, *, progress: bool) -> PreparedTask:
     """Decode the task into the store, once; what is there already is checked and handed back.
 
-    It is decoded again only where its definition, or the names or sizes of its files, are not those
-    that it was prepared from; that the pixels are then the same decides. (JPEG decoders differ in
-    the last bit: a task is prepared once and shared, not once on each machine.) `progress` shows a
-    bar on stderr. Raises ValueError for a source that cannot be read, and for another version under
+    It is decoded again only where its definition, or a name, size or time of its files, is not what
+    it was prepared from; whether the pixels are the same then decides. (JPEG decoders differ in the
+    last bit: a task is prepared once and shared, not once on each machine.) `progress` shows a bar on
+    stderr. Raises ValueError for a source that cannot be read, and for another version under
     the name of a task that the store holds; a damaged one is set aside and made anew.
     """
     try:
@@ -145,6 +145,7 @@ def _prepare(task: Task, store: Store, data: Path | None, progress: bool) -> Pre
         return there
 
     listing = list_images(task.images, data, download=True)
+    origin = origin_of(task.images, data)
     selection = select(listing, task.classes, task.test_fraction)
     info = _info(task, listing, selection)
     # Written image by image to a file without a name, so that it needs no memory, a full disk is an
@@ -157,23 +158,23 @@ def _prepare(task: Task, store: Store, data: Path | None, progress: bool) -> Pre
         images = np.memmap(file, dtype=np.uint8, mode="r", shape=shape)
         labels = np.concatenate([selection.train.labels, selection.test.labels])
         fingerprint = fingerprint_of(info, images, labels)
-        if there is None:
-            publish(
-                store,
-                info,
-                images,
-                labels,
-                fingerprint=fingerprint,
-                definition=definition,
-                origin=origin_of(task.images, data),
-            )
-        elif there.fingerprint != fingerprint:
+        if there and there.fingerprint != fingerprint:
             raise ValueError(
                 f"{store.root} holds another version under this name: fingerprint "
                 f"{there.fingerprint[:12]}, made from {there.definition}; this one is "
                 f"{fingerprint[:12]}, made from {definition}. Give the new one another name, "
                 "or use another root"
             )
+        # The same pixels from elsewhere are published again, so that they are not decoded each time.
+        publish(
+            store,
+            info,
+            images,
+            labels,
+            fingerprint=fingerprint,
+            definition=definition,
+            origin=origin,
+        )
     return load(task.name, store)
 
 
