@@ -77,7 +77,7 @@ def panel_grid(
         grid = panels.grid(test, rows, columns, beneath=0.62, right=1.05, title=title)
         note = panels.fill(grid, draw)
         panels.legend_right(grid, "frozen layers", order=int)
-        panels.remark(grid, note, f"dotted: train error = {epsilon:g}", "× a seed diverged")
+        panels.remark(grid, note, f"dotted: train error = {epsilon:g}")
         return grid.figure
 
 

@@ -144,7 +144,7 @@ def epoch_curves(
     mean, counts = marks.over_seeds(error, along=x)
     at = marks.epoch_positions(mean[x].values)
     colours = colours or marks.frozen_colours(mean["frozen"].values)
-    absent = []
+    absent, diverged = [], False
     for frozen, y, curves in zip(mean["frozen"].values, mean.values, error.values, strict=True):
         rank = list(colours).index(int(frozen))
         colour, marker = colours[int(frozen)], marks.MARKERS[rank % len(marks.MARKERS)]
@@ -157,7 +157,8 @@ def epoch_curves(
         dashes = marks.DASHES[rank % len(marks.DASHES)]
         axes.plot(at[first:], y[first:], color=colour, ls=dashes)
         last = _last_known(y)
-        ended = last < len(y) - 1 and np.isfinite(curves[0] if curves.ndim > 1 else y[0]).any()
+        ended = last < len(y) - 1
+        diverged |= ended
         end: dict[str, Any] = (
             {"marker": "x", "ms": 5.5, "mew": 1.4} if ended else {"marker": marker, "ms": 3.8}
         )
@@ -174,6 +175,8 @@ def epoch_curves(
     marks.note_seeds(axes, counts)
     if absent:
         marks.note(axes, f"absent: frozen {', '.join(absent)}")
+    if diverged:
+        marks.note(axes, "× a seed diverged")
     if legend:
         axes.legend(title="frozen layers", ncols=2, handlelength=3)
     return axes

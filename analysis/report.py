@@ -1,0 +1,246 @@
+"""One page about a study: its question, verdicts, pictures, tables, coverage and provenance.
+
+Owns the page and the tables beside it. The page holds everything that it shows (no network, no other
+file) and no date: the same rows make the same bytes. Refuses an incomplete study unless told partial.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Final
+
+import jinja2
+import pandas as pd
+
+from analysis import gallery, load, slices, tables
+from analysis.arms import SOURCE
+from analysis.cells import DONE
+from analysis.descent import EPSILON
+from analysis.gallery import Picture
+from analysis.load import Incomplete, Study
+from study.run import describe
+from study.store import Damaged
+
+PAGE: Final = "index.html"
+MAX_SVG_BYTES: Final = 350_000
+MAX_PICTURES: Final = 40
+MAX_LISTED: Final = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Shown:
+    """A picture in the page: `source` is a data URI, `width` and `height` in CSS pixels."""
+
+    picture: Picture
+    source: str
+    width: int
+    height: int
+    links: dict[str, str]
+
+
+def write_report(
+    study: Study,
+    directory: str | Path,
+    *,
+    question: str = "",
+    epsilon: float = EPSILON,
+    partial: bool = False,
+) -> Path:
+    """Writes the report of a study into `directory` (made if need be) and returns its index.html.
+
+    Beside the page: figures/ (PNG, SVG, PDF) and tables/ (CSV). `question`: what the study asks, plain
+    text; `epsilon`: interpolation is train error ≤ epsilon. Raises `load.Incomplete` where wanted Runs
+    have no rows, unless `partial`: then they are absent cells, and the page says so first.
+    """
+    if not partial:
+        load.require_rows(study, study.cells)
+    place = Path(directory)
+    for folder in ("figures", "tables"):
+        (place / folder).mkdir(parents=True, exist_ok=True)
+    errors = tables.final_errors(study, epsilon)
+    errors.to_csv(place / "tables" / "final_errors.csv", index=False)
+    study.cells.to_csv(place / "tables" / "runs.csv")
+    pictures = list(gallery.pictures(study, place / "figures", epsilon=epsilon))
+    page = _template().render(
+        study=study,
+        question=[part.strip() for part in question.strip().split("\n\n") if part.strip()],
+        warnings=_warnings(study),
+        facts=_facts(study),
+        groups=[
+            (group, [_shown(picture, place) for picture in some])
+            for group, some in groupby(pictures[:MAX_PICTURES], lambda picture: picture.group)
+        ],
+        more_pictures=[_links(picture, place) for picture in pictures[MAX_PICTURES:]],
+        errors=[
+            (part.title, _html(tables.by_frozen(errors, part))) for part in slices.slices(study)
+        ],
+        epsilon=f"{epsilon:g}",
+        coverage=_html(tables.coverage(study)),
+        not_done=_not_done(study),
+        max_listed=MAX_LISTED,
+        provenance=tables.provenance(study),
+        style=(Path(__file__).parent / "report.css").read_text(encoding="utf-8"),
+    )
+    index = place / PAGE
+    index.write_text(page, encoding="utf-8")
+    return index
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """`report ROOT [--study NAME] [--partial] [--out DIR]`: writes a report, prints the page's path.
+
+    Exit status: 0 written, 1 the study is incomplete, 2 wrong input.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m analysis report",
+        description="Write the report of a study: one HTML page, figures and tables.",
+    )
+    parser.add_argument("root", metavar="ROOT", help="a store, or a file that `study export` made")
+    parser.add_argument("--study", metavar="NAME", help="needed where a store has several")
+    parser.add_argument("--partial", action="store_true", help="though Runs are missing")
+    parser.add_argument("--out", metavar="DIR", help="default: reports/<study>")
+    parser.add_argument("--question", default="", help="what the study asks, shown at the top")
+    given = parser.parse_args(argv)
+    try:
+        study = load.open(given.root, given.study, partial=given.partial)
+    except Incomplete as incomplete:
+        print(f"report: {incomplete}", file=sys.stderr)
+        print("report: --partial writes it from what is there", file=sys.stderr)
+        return 1
+    except (ValueError, FileNotFoundError, Damaged) as wrong:
+        print(f"report: {wrong}", file=sys.stderr)
+        return 2
+    out = given.out or Path("reports") / study.name
+    print(write_report(study, out, question=given.question, partial=given.partial))
+    return 0
+
+
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    return environment.get_template("report.html")
+
+
+def _warnings(study: Study) -> list[str]:
+    found = []
+    coverage = study.coverage
+    gone = {state: n for state, n in coverage.items() if state not in (DONE, "diverged") and n}
+    if gone:
+        parts = ", ".join(f"{n} {state}" for state, n in gone.items())
+        found.append(
+            f"Partial: {sum(gone.values())} of {len(study.wanted)} Runs have no rows to read "
+            f"({parts}). Their cells are absent below: hatched, never filled in."
+        )
+    if coverage["diverged"]:
+        found.append(
+            f"{coverage['diverged']} Runs diverged: their loss was not finite, their rows end before. "
+            "They are marked ×, and are in no mean at the end."
+        )
+    versions = study.runs["code_version"].nunique()
+    if versions > 1:
+        found.append(f"The rows were made by {versions} versions of the code: see Provenance.")
+    seeds = study.cells.loc[study.cells["arm"] != SOURCE, "seed"].nunique()
+    if seeds < 3:
+        found.append(
+            f"{seeds} seed{'s' if seeds > 1 else ''}: "
+            + (
+                "no spread between replicates is known."
+                if seeds < 2
+                else "intervals are very wide."
+            )
+        )
+    fixed = slices.with_origins(study)["fixed_source_seed"] >= 0
+    if fixed.any():
+        found.append(
+            "The source's seed is fixed in some cells: the spread over seeds leaves it out there."
+        )
+    return found
+
+
+def _facts(study: Study) -> dict[str, str]:
+    cells = study.cells[study.cells["arm"] != SOURCE]
+    cells = cells if len(cells) else study.cells
+    network = slices.with_origins(study).loc[cells.index, "network"]
+    sources = [name for name in cells["source_task"].unique() if name != "none"]
+    epochs = study.runs["last_epoch"]
+    facts = {
+        "Runs": f"{study.coverage[DONE]:,} of {len(study.wanted):,} done",
+        "Sources": ", ".join(sources) or "none",
+        "Target": ", ".join(cells["task"].unique()),
+        "Network": ", ".join(network.unique()),
+        "Label noise": ", ".join(f"{noise:.0%}" for noise in sorted(cells["label_noise"].unique())),
+        "Source images": _listed(cells.loc[cells["source_size"] > 0, "source_size"]),
+        "Training images": _listed(cells["size"]),
+        "Frozen layers": _listed(cells["frozen"]),
+        "Seeds": str(cells["seed"].nunique()),
+        "Epochs": _listed(epochs) if epochs.nunique() < 6 else f"up to {epochs.max():,.0f}",
+    }
+    return {name: value for name, value in facts.items() if value}
+
+
+def _listed(values: pd.Series) -> str:
+    return ", ".join(f"{value:,.6g}" for value in sorted(values.unique()))
+
+
+def _not_done(study: Study) -> list[dict[str, str]]:
+    lines = study.cells[study.cells["state"] != DONE]
+    runs = {run.id: run for run in study.wanted}
+    return [
+        {
+            "id": str(run_id),
+            "what": describe(runs[str(run_id)]),
+            "state": line["state"],
+            "why": line["why"] or "",
+        }
+        for run_id, line in lines.iterrows()
+    ]
+
+
+def _shown(picture: Picture, place: Path) -> _Shown:
+    # SVG is sharp at every width; a grid of very many points is smaller as pixels.
+    small = picture.files["svg"].stat().st_size <= MAX_SVG_BYTES
+    kind, path = ("svg+xml", "svg") if small else ("png", "png")
+    data = base64.b64encode(picture.files[path].read_bytes()).decode()
+    width, height = (round(96 * inches) for inches in picture.inches)
+    return _Shown(
+        picture=picture,
+        source=f"data:image/{kind};base64,{data}",
+        width=width,
+        height=height,
+        links=_links(picture, place)["links"],
+    )
+
+
+def _links(picture: Picture, place: Path) -> dict[str, Any]:
+    links = {form: path.relative_to(place).as_posix() for form, path in picture.files.items()}
+    return {"group": picture.group, "heading": picture.heading, "links": links}
+
+
+def _html(table: pd.DataFrame) -> dict[str, Any]:
+    """A table for the template: heads of the index, heads of the columns, and lines of both."""
+    names = [str(name or "") for name in table.index.names]
+    lines = []
+    for key, values in zip(table.index, table.itertuples(index=False, name=None), strict=True):
+        heads = key if isinstance(key, tuple) else (key,)
+        lines.append(([_text(head) for head in heads], [_text(value) for value in values]))
+    return {
+        "index": names,
+        "over": str(table.columns.name or ""),
+        "columns": [_text(column) for column in table.columns],
+        "lines": lines,
+    }
+
+
+def _text(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) else str(value)
