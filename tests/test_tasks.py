@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -656,3 +658,12 @@ def test_fashion_mnist_where_it_already_lies(
     # A bag is a large bright thing, a sandal a small one.
     brightness = [prepared.train_images[prepared.train_labels == k].mean() for k in (0, 1)]
     assert brightness[0] > 2 * brightness[1]
+
+
+def test_importing_tasks_imports_neither_torch_nor_scikit_learn() -> None:
+    code = (
+        "import sys, study.tasks, study.draws\n"
+        "print({'torch', 'torchvision', 'sklearn', 'ray'} & {*sys.modules})"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "set()"
