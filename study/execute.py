@@ -28,6 +28,7 @@ from study.models import pretrained
 from study.provenance import Provenance
 from study.run import PRETRAINED, Run, describe
 from study.schema import DIVERGED, FINISHED, Row, rows_table
+from study.similarity import record_similarity
 from study.store import Damaged, Store, rows_path, unfinished_path, weights_path
 from study.task_files import PreparedTask
 from study.train import Diverged, Training
@@ -77,6 +78,7 @@ def execute(
     torch.set_num_threads(num_threads)
     task = task_files.load(run.task, store)
     start = _start(run, store, task)
+    record_similarity(run, store, task, start.weights, start.digest, device=torch.device(device))
     training = _training(run, task, start, torch.device(device))
     about = _resumed(training, store, start) or {
         "start_digest": start.digest,
