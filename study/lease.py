@@ -126,6 +126,11 @@ def acquire(root: str | Path, *, expiry_seconds: float = EXPIRY_SECONDS) -> Iter
             release()
 
 
+def to_json(owner: Owner) -> bytes:
+    """What a lease's file holds."""
+    return json.dumps(asdict(owner)).encode()
+
+
 def _hold_file(folder: Path, root: str, owner: Owner, expiry: float) -> tuple[Beat, Release]:
     folder.mkdir(parents=True, exist_ok=True)
     while True:
@@ -141,7 +146,7 @@ def _hold_file(folder: Path, root: str, owner: Owner, expiry: float) -> tuple[Be
         except FileExistsError:
             continue
         try:
-            os.write(file, json.dumps(asdict(owner)).encode())
+            os.write(file, to_json(owner))
         except OSError:
             os.close(file)  # what stays there says nothing, and expires
             raise
@@ -200,7 +205,7 @@ def _hold_object(store: Store, owner: Owner, expiry: float) -> tuple[Beat, Relea
     path = f"{_FOLDER}/{owner.token}.json"
 
     def earlier() -> tuple[Owner, float] | None:
-        store.put(path, json.dumps(asdict(owner)).encode())
+        store.put(path, to_json(owner))
         entries = store.listed(_FOLDER)
         now = max(entry.mtime for entry in entries)
         for entry in entries:

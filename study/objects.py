@@ -178,6 +178,15 @@ def move(fs: pafs.FileSystem, path: str, new_path: str, waits: Waits) -> None:
     _tried(fs, "move", path, waits, once)
 
 
+def may_pass(fs: pafs.FileSystem, error: OSError) -> bool:
+    """Whether what failed may succeed a little later: a server's fault or a time-out, but no refusal."""
+    if isinstance(error, PermissionError):
+        return False
+    if is_local(fs) or error.errno is not None:
+        return error.errno in _PASSING
+    return _LASTING.search(str(error)) is None
+
+
 def temporary_beside(path: Path) -> Path:
     """A new name in the folder of `path` (made if absent) that listings and datasets pass over.
 
@@ -276,18 +285,10 @@ def _tried(
         except FileNotFoundError:
             raise
         except OSError as error:
-            if wait is None or not _may_pass(fs, error):
+            if wait is None or not may_pass(fs, error):
                 raise _named(error, verb, path, 1 + len(waits) if wait is None else 1) from error
             time.sleep(wait * (0.75 + 0.5 * secrets.randbelow(1000) / 1000))
     raise AssertionError("unreachable")
-
-
-def _may_pass(fs: pafs.FileSystem, error: OSError) -> bool:
-    if isinstance(error, PermissionError):
-        return False
-    if is_local(fs) or error.errno is not None:
-        return error.errno in _PASSING
-    return _LASTING.search(str(error)) is None
 
 
 def _named(error: OSError, verb: str, path: str, num_tries: int) -> OSError:

@@ -83,7 +83,7 @@ class Store:
     @property
     def shown(self) -> str:
         """The root for messages: without the credentials that a URI may carry."""
-        return re.sub(r"//[^/@]*@", "//", self.root)
+        return _shown(self.root)
 
     # Objects, whatever they hold.
 
@@ -305,15 +305,19 @@ def open_store(root: str | Path) -> Store:
     if "://" not in str(root):
         path = Path(root).expanduser().absolute()
         return Store(str(path), pafs.LocalFileSystem(), str(path))
+    uri = str(root)
+    if uri.startswith("s3://") and "allow_delayed_open=" not in uri:
+        # Then a small object is one request, not the three of an upload in parts.
+        uri += ("&" if "?" in uri else "?") + "allow_delayed_open=true"
     try:
-        fs, base = pafs.FileSystem.from_uri(str(root))
-    except (pa.ArrowException, OSError) as error:
+        fs, base = pafs.FileSystem.from_uri(uri)
+    except pa.ArrowException as error:
         raise ValueError(
-            f"root={str(root)!r}: {error}. Choose a directory, s3://bucket/folder, "
+            f"root={_shown(str(root))!r}: {error}. Choose a directory, s3://bucket/folder, "
             "gs://bucket/folder, or another URI that pyarrow.fs reads"
         ) from error
     if not base.strip("/"):
-        raise ValueError(f"root={str(root)!r}: it names no bucket or folder")
+        raise ValueError(f"root={_shown(str(root))!r}: it names no bucket or folder")
     return Store(str(root), fs, base.rstrip("/"))
 
 
@@ -338,6 +342,10 @@ def study_path(name: str) -> str:
     if not _STUDY.fullmatch(name):
         raise ValueError(f"study={name!r}: use letters, digits, '.', '_' and '-' only")
     return f"studies/{name}.json"
+
+
+def _shown(root: str) -> str:
+    return re.sub(r"//[^/@]*@", "//", root)
 
 
 def _checked(run_id: str) -> str:

@@ -1,0 +1,137 @@
+"""A real S3 server on loopback (moto's, in a process of its own), and a proxy that makes it fail.
+
+For tests of what the store does on a bucket. `Proxy` passes requests on to the server, and answers
+the next ones that fit a rule with a status, or with a closed connection, instead.
+"""
+
+from __future__ import annotations
+
+import http.client
+import importlib.util
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+BUCKET = "bucket"
+IS_INSTALLED = all(importlib.util.find_spec(name) for name in ("moto", "flask", "flask_cors"))
+
+
+@contextmanager
+def moto_server() -> Iterator[int]:
+    """Its port. An empty BUCKET is there, any credentials do."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    environment = os.environ | {"AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": "any"}
+    server = subprocess.Popen(
+        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        for _ in range(600):
+            assert server.poll() is None, "the moto server ended"
+            with suppress(ConnectionRefusedError):
+                first = connection(port)
+                first.request("PUT", f"/{BUCKET}")
+                assert first.getresponse().status == 200
+                break
+            time.sleep(0.1)
+        yield port
+    finally:
+        server.kill()
+        server.wait()
+
+
+def connection(port: int) -> http.client.HTTPConnection:
+    """To the server at this port, for requests without a signature: moto takes them."""
+    return http.client.HTTPConnection("127.0.0.1", port)
+
+
+class Proxy:
+    """Passes requests on to the server at `port`, and counts them in `requests`.
+
+    `fail(pattern, times, status)`: the next `times` requests whose "METHOD path" fits the pattern
+    get this status; None closes the connection after the request, without an answer.
+    """
+
+    def __init__(self, port: int) -> None:
+        self.server_port = port
+        self.requests: list[str] = []
+        self._rules: list[list] = []
+        self._lock = threading.Lock()
+        proxy = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def answer(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                status = proxy._verdict(f"{self.command} {self.path}")
+                if status is None:
+                    self.close_connection = True
+                    self.connection.shutdown(socket.SHUT_RDWR)
+                    return
+                headers: list[tuple[str, str]] = []
+                content = (
+                    b"<Error><Code>InternalError</Code><Message>made to fail</Message></Error>"
+                )
+                if status == 0:
+                    server = connection(port)
+                    server.request(self.command, self.path, body, dict(self.headers))
+                    response = server.getresponse()
+                    status, headers, content = (
+                        response.status,
+                        response.getheaders(),
+                        response.read(),
+                    )
+                    server.close()
+                self.send_response(status)
+                for name, value in headers:
+                    if name.lower() not in ("connection", "transfer-encoding", "content-length"):
+                        self.send_header(name, value)
+                length = len(content)
+                if self.command == "HEAD":
+                    length = int(dict(headers).get("Content-Length", 0))
+                self.send_header("Content-Length", str(length))
+                self.end_headers()
+                if self.command != "HEAD":
+                    self.wfile.write(content)
+
+            do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = answer  # noqa: N815
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.port = self._server.server_address[1]
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def fail(self, pattern: str, times: int, status: int | None = 500) -> None:
+        with self._lock:
+            self._rules.append([re.compile(pattern), times, status])
+
+    def heal(self) -> None:
+        """Forget all rules, and what was counted."""
+        with self._lock:
+            self._rules.clear()
+            self.requests.clear()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def _verdict(self, request: str) -> int | None:
+        with self._lock:
+            self.requests.append(request)
+            for rule in self._rules:
+                if rule[1] > 0 and rule[0].search(request):
+                    rule[1] -= 1
+                    return rule[2]
+        return 0
