@@ -58,12 +58,12 @@ def arms(runs: Iterable[Run]) -> dict[str, str]:
     source that is the scratch baseline of another cell as well counts as "scratch".
     """
     runs = list(runs)
-    starts = {run.source.id for run in runs if run.source is not None}
+    starts = {run.source for run in runs if run.source is not None}
     alone = {run.id: arm(run) for run in runs}
     targets = {(run.task, run.part) for run in runs if alone[run.id] != SCRATCH}
     return {
         run.id: SOURCE
-        if alone[run.id] == SCRATCH and run.id in starts and (run.task, run.part) not in targets
+        if alone[run.id] == SCRATCH and run in starts and (run.task, run.part) not in targets
         else alone[run.id]
         for run in runs
     }

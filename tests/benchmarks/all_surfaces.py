@@ -1,0 +1,55 @@
+"""How long all surfaces of a study take, and in how much memory.
+
+    python tests/benchmarks/all_surfaces.py STORE_OR_EXPORT
+
+Prints seconds for each step and the process's peak of resident memory. Every surface holds every seed
+and every epoch; it is let go once its mean over seeds is made.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from analysis import derived, load, surfaces
+
+EVERY_EPOCH = ("test_error", "train_error", "test_loss", "train_loss")
+ONE_EPOCH = ("test_error", "train_error", "test_loss")
+
+
+def timed(name: str, make: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    began = time.perf_counter()
+    answer = make(*args, **options)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(f"{time.perf_counter() - began:7.2f} s  {peak:5.2f} GiB  {name}", flush=True)
+    return answer
+
+
+def main() -> None:
+    began = time.perf_counter()
+    study = timed("open", load.open, sys.argv[1])
+    for value in EVERY_EPOCH:
+        surface = timed(f"{value} over epochs", surfaces.epoch_surface, study, value)
+        timed("  its mean, standard error, count", surfaces.over_seeds, surface)
+        assert np.isfinite(surface.values).all()
+        del surface
+    timed("train error by label, over epochs", derived.train_error_by_label, study)
+    for epoch in ("last", 100):
+        for value in ONE_EPOCH:
+            name = f"{value}, epoch {epoch}"
+            surface = timed(name, surfaces.freezing_surface, study, value, epoch=epoch)
+            surfaces.along(surfaces.mean(surface), "parameters_trained")
+    timed("first interpolation", derived.first_interpolation, study)
+    timed("effective capacity", derived.effective_capacity, study)
+    timed("parameters per label", derived.parameters_per_label, study)
+    num_rows = int(study.runs["num_rows"].sum())
+    print(f"{time.perf_counter() - began:7.2f} s  in all, {num_rows} rows")
+
+
+if __name__ == "__main__":
+    main()

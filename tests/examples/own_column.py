@@ -1,0 +1,25 @@
+"""A column of one's own: how many of the wrong labels have been learnt, and when half of them were.
+
+python own_column.py STORE_OR_EXPORT
+"""
+
+import sys
+
+from analysis import load, surfaces
+
+study = load.add_column(
+    load.open(sys.argv[1]),
+    "learnt_wrong",
+    ["train_error_flipped"],
+    lambda train_error_flipped: 1 - train_error_flipped,
+    unit="fraction",
+    meaning="flipped images that are given the wrong label they were trained on",
+)
+
+learnt = surfaces.epoch_surface(study, "learnt_wrong", label_noise=0.2)
+half = (
+    (surfaces.mean(learnt) >= 0.5).idxmax("epoch").where(surfaces.mean(learnt).max("epoch") >= 0.5)
+)
+
+print("first epoch at which half of the wrong labels are learnt (mean over seeds), nothing frozen")
+print(half.sel(frozen=0, source_task="near").squeeze(drop=True).to_pandas().to_string())
