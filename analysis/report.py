@@ -70,7 +70,7 @@ def write_report(
     page = _template().render(
         study=study,
         question=[part.strip() for part in question.strip().split("\n\n") if part.strip()],
-        warnings=_warnings(study),
+        warnings=warnings(study),
         facts=_facts(study),
         groups=[
             (group, [_shown(picture, place) for picture in some])
@@ -90,6 +90,43 @@ def write_report(
     index = place / PAGE
     index.write_text(page, encoding="utf-8")
     return index
+
+
+def warnings(study: Study) -> list[str]:
+    """What a reader must know before looking at a number: sentences, the gravest first."""
+    found = []
+    coverage = study.coverage
+    gone = {state: n for state, n in coverage.items() if state not in (DONE, "diverged") and n}
+    if gone:
+        parts = ", ".join(f"{n} {state}" for state, n in gone.items())
+        found.append(
+            f"Partial: {sum(gone.values())} of {len(study.wanted)} Runs have no rows to read "
+            f"({parts}). Their cells are absent below: hatched, never filled in."
+        )
+    if coverage["diverged"]:
+        found.append(
+            f"{coverage['diverged']} Runs diverged: their loss was not finite, their rows end before. "
+            "They are marked ×, and are in no mean at the end."
+        )
+    versions = study.runs["code_version"].nunique()
+    if versions > 1:
+        found.append(f"The rows were made by {versions} versions of the code: see Provenance.")
+    seeds = study.cells.loc[study.cells["arm"] != SOURCE, "seed"].nunique()
+    if seeds < 3:
+        found.append(
+            f"{seeds} seed{'s' if seeds > 1 else ''}: "
+            + (
+                "no spread between replicates is known."
+                if seeds < 2
+                else "intervals are very wide."
+            )
+        )
+    fixed = slices.with_origins(study)["fixed_source_seed"] >= 0
+    if fixed.any():
+        found.append(
+            "The source's seed is fixed in some cells: the spread over seeds leaves it out there."
+        )
+    return found
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -130,42 +167,6 @@ def _template() -> jinja2.Template:
         undefined=jinja2.StrictUndefined,
     )
     return environment.get_template("report.html")
-
-
-def _warnings(study: Study) -> list[str]:
-    found = []
-    coverage = study.coverage
-    gone = {state: n for state, n in coverage.items() if state not in (DONE, "diverged") and n}
-    if gone:
-        parts = ", ".join(f"{n} {state}" for state, n in gone.items())
-        found.append(
-            f"Partial: {sum(gone.values())} of {len(study.wanted)} Runs have no rows to read "
-            f"({parts}). Their cells are absent below: hatched, never filled in."
-        )
-    if coverage["diverged"]:
-        found.append(
-            f"{coverage['diverged']} Runs diverged: their loss was not finite, their rows end before. "
-            "They are marked ×, and are in no mean at the end."
-        )
-    versions = study.runs["code_version"].nunique()
-    if versions > 1:
-        found.append(f"The rows were made by {versions} versions of the code: see Provenance.")
-    seeds = study.cells.loc[study.cells["arm"] != SOURCE, "seed"].nunique()
-    if seeds < 3:
-        found.append(
-            f"{seeds} seed{'s' if seeds > 1 else ''}: "
-            + (
-                "no spread between replicates is known."
-                if seeds < 2
-                else "intervals are very wide."
-            )
-        )
-    fixed = slices.with_origins(study)["fixed_source_seed"] >= 0
-    if fixed.any():
-        found.append(
-            "The source's seed is fixed in some cells: the spread over seeds leaves it out there."
-        )
-    return found
 
 
 def _facts(study: Study) -> dict[str, str]:
