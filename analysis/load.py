@@ -146,18 +146,27 @@ class Study:
             for name in columns
             for need in (self.added[name].needs if name in self.added else (name,))
         )
+        # Epochs and steps are known from opening; they need no file.
+        to_read = [name for name in needed if name not in ("epoch", "step")]
+        schedule_of = self.cells["schedule"].to_dict()
 
         def compute(run_id: str, values: Mapping[str, np.ndarray]) -> None:
+            schedule = self.schedules[schedule_of[run_id]]
+            known = {"epoch": schedule.epochs, "step": schedule.steps, **values}
             given = {}
             for name in columns:
                 if name in self.added:
                     extra = self.added[name]
-                    given[name] = extra.compute(*(values[need] for need in extra.needs))
+                    given[name] = extra.compute(*(known[need] for need in extra.needs))
                 else:
-                    given[name] = values[name]
+                    given[name] = known[name]
             use(run_id, given)
 
-        read(self.rows, run_ids, list(needed), compute)
+        if to_read:
+            read(self.rows, run_ids, to_read, compute)
+        else:
+            for run_id in run_ids:
+                compute(run_id, {})
 
     def _in_state(self, *states: str) -> tuple[Run, ...]:
         chosen = self.cells["state"].isin(states).to_numpy()

@@ -209,7 +209,10 @@ def _read_file(rows: StoreRows, run_id: str, columns: Sequence[str]) -> dict[str
 def name_schedule(epochs: np.ndarray, steps: np.ndarray, known: dict[str, Schedule]) -> str:
     """The name of these evaluations, made from their values; `known` gets them under it."""
     name = hashlib.sha256(epochs.tobytes() + steps.tobytes()).hexdigest()[:8]
-    known.setdefault(name, Schedule(epochs, steps))
+    if name not in known:
+        own = Schedule(epochs.copy(), steps.copy())  # views would hold all that was read with them
+        own.epochs.flags.writeable = own.steps.flags.writeable = False
+        known[name] = own
     return name
 
 

@@ -14,6 +14,7 @@ import pandas as pd
 import pyarrow.dataset
 import pyarrow.fs as pafs
 import pytest
+import s3_server
 import synthetic
 
 import analysis
@@ -207,6 +208,26 @@ def test_a_file_system_that_is_not_local_gives_the_same(whole: Path) -> None:
     study = load.open(whole)
     moved = replace(study, rows=load.StoreRows(elsewhere))
     assert surfaces.epoch_surface(moved).identical(surfaces.epoch_surface(study))
+
+
+@pytest.mark.skipif(
+    not s3_server.IS_INSTALLED, reason="needs moto's S3 server: pip install 'moto[server]'"
+)
+def test_a_bucket_gives_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "any")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "any")
+    runs = small(seeds=(0,), frozen=(0,))
+    with s3_server.moto_server() as port:
+        query = f"scheme=http&endpoint_override=127.0.0.1:{port}"
+        bucket = f"s3://{s3_server.BUCKET}/study?{query}"
+        for root in (bucket, tmp_path):
+            synthetic.write(root, runs, absent=runs[-1:])
+        here, there = (load.open(root, partial=True) for root in (tmp_path, bucket))
+        pd.testing.assert_frame_equal(here.cells, there.cells)
+        for value in ("test_error", "test_loss"):  # the one is kept in memory, the other read
+            assert surfaces.epoch_surface(there, value).identical(
+                surfaces.epoch_surface(here, value)
+            )
 
 
 def test_reading_rows(whole: Path) -> None:
