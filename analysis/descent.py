@@ -231,9 +231,7 @@ def judge(
         end_rise = mean_interval(last_rises, level=level)
         height = np.where(_rise_is_smaller(others, triples), rises, falls)
         peaks = x[triples[:, 1]]
-        guard = t_quantile(0.5 + level / 2, num - 1)
-        if not at:
-            guard = max(guard, SEARCH, t_quantile(SEARCH_LEVEL, num - 1))
+        guard = t_quantile(0.5 + level / 2, num - 1) if at else search_guard(num, level)
         status = _status(rise, fall, gain, matters, guard)
         if status == INCONCLUSIVE:
             reasons.append(
@@ -272,6 +270,12 @@ def judge(
         x=x,
         mean=mean,
     )
+
+
+def search_guard(num_seeds: int, level: float = LEVEL) -> float:
+    """Standard errors that a height over this many seeds must clear, where its place was searched."""
+    df = num_seeds - 1
+    return max(t_quantile(0.5 + level / 2, df), t_quantile(SEARCH_LEVEL, df), SEARCH)
 
 
 def _locate(curves: np.ndarray) -> np.ndarray:

@@ -107,7 +107,7 @@ def mean_interval(
         sd = 0.0 if sd < 1e-12 * float(np.abs(given).max()) else sd
     else:
         sd, df = spread.sd, spread.df
-    sd = max(sd, resolution / math.sqrt(12.0))
+    sd = max(sd, float(resolution) / math.sqrt(12.0))
     estimate, error = float(given.mean()), sd / math.sqrt(num)
     half = error * t_quantile(0.5 + level / 2, df) if error else 0.0
     return Interval(

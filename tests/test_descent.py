@@ -10,7 +10,7 @@ from scipy import stats
 
 from analysis.descent import INCONCLUSIVE, NONE, STRONG, WEAK, judge_epochs, judge_freezing
 from analysis.intervals import holm, mean_interval, pooled_spread
-from analysis.power import NO_PEAK, epochs_of, jitter, peaked, verdicts
+from analysis.power import NO_PEAK, epochs_of, height_coverage, jitter, peaked, verdicts
 from analysis.windows import epoch_windows, window_means
 
 EPOCHS = epochs_of(150)
@@ -125,23 +125,34 @@ def test_published_outcomes(width: int, knots: dict[int, float], status: str, so
         assert verdict.gain is not None and verdict.gain.high < 0
 
 
-def test_noise_is_seldom_a_peak_and_a_peak_is_seen() -> None:
-    """A small version of `analysis.power`: its worst shapes at three seeds, and a clear peak."""
-    worst = {
-        (kind, num_points): verdicts(
-            NO_PEAK["rise, plateau"],
-            kind=kind,
-            sd=sd,
-            num_seeds=3,
-            num_points=num_points,
-            num=1_000,
-        )
-        for kind, sd, num_points in (("white", 0.02, 150), ("AR", 0.02, 150), ("white", 0.01, 14))
-    }
-    for share in worst.values():
-        assert share[WEAK] + share[STRONG] <= 0.05
-    seen = verdicts(peaked(0.1, 0.05), kind="white", sd=0.02, num_seeds=3, num_points=150, num=200)
+@pytest.mark.parametrize(
+    ("kind", "sd", "num_points", "num_seeds"),
+    [
+        ("white", 0.02, 150, 3),
+        ("AR", 0.02, 150, 3),
+        ("white", 0.01, 14, 3),
+        # What locating on the other seeds costs where there are many: 11 % without the guard.
+        ("white", 0.05, 150, 10),
+    ],
+)
+def test_noise_is_seldom_a_peak(kind: str, sd: float, num_points: int, num_seeds: int) -> None:
+    """A small version of `analysis.power`: its worst shape, of a rise that ends in a plateau."""
+    share = verdicts(
+        NO_PEAK["rise, plateau"],
+        kind=kind,
+        sd=sd,
+        num_seeds=num_seeds,
+        num_points=num_points,
+        num=1_000,
+    )
+    assert share[WEAK] + share[STRONG] <= 0.05
+
+
+def test_a_peak_is_seen_and_its_interval_holds_it() -> None:
+    strong = peaked(0.1, 0.05)
+    seen = verdicts(strong, kind="white", sd=0.02, num_seeds=3, num_points=150, num=200)
     assert seen[STRONG] > 0.95
+    assert height_coverage(3, "white", 300) > 0.9
 
 
 def test_one_seed_is_inconclusive_with_a_face_value() -> None:
