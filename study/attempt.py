@@ -6,6 +6,7 @@ trial on a cluster and `inline` both come through here.
 
 from __future__ import annotations
 
+import sys
 import traceback
 from collections import Counter
 from collections.abc import Callable
@@ -50,10 +51,9 @@ def attempt(
     """Trains the Run, from its checkpoint where it has one.
 
     An exception is noted in the store with the number of tries so far, those of earlier launches
-    included, and gives "try again", or "failed" after MAX_TRIES. Where the Run's start has vanished or
-    is damaged, that counts for nothing: it gives "start lost", and what is damaged is set aside.
-
-    Raises only what the store raises when the failure cannot be noted.
+    included, and gives "try again", or "failed" after MAX_TRIES or where it cannot even be noted.
+    Where the Run's start has vanished or is damaged, that is no failure of the Run: it gives "start
+    lost", and what is damaged is set aside.
     """
     try:
         if should_stop is not None and should_stop():
@@ -72,21 +72,22 @@ def attempt(
     except Interrupted:
         return Attempt("interrupted")
     except Exception as error:
-        if run.source is not None and _is_lost(run.source, store, error):
-            return Attempt("start lost", str(error))
         text = "".join(traceback.format_exception(error))
-        before = store.failures().get(run.id)
-        tries = 1 + (before.tries if before is not None and before.kind == "error" else 0)
-        give_up(run, store, text, tries=tries, final=tries >= MAX_TRIES)
+        try:
+            if run.source is not None and _is_lost(run.source, store, error):
+                return Attempt("start lost", str(error))
+            before = store.failures().get(run.id)
+            tries = 1 + (before.tries if before is not None and before.kind == "error" else 0)
+            failure = Failure(
+                tries=tries,
+                error=text[-ERROR_CHARACTERS:],
+                final=tries >= MAX_TRIES,
+                at=provenance.now(),
+            )
+            store.write_failure(run.id, failure)
+        except (OSError, Damaged) as unwritable:
+            return Attempt("failed", f"{text}\nThis could not be noted in the store: {unwritable}")
         return Attempt("failed" if tries >= MAX_TRIES else "try again", text)
-
-
-def give_up(run: Run, store: Store, error: str, *, tries: int, final: bool = True) -> None:
-    """Notes in the store that a try at this Run failed, and whether it was the last one."""
-    failure = Failure(
-        tries=tries, error=error[-ERROR_CHARACTERS:], final=final, at=provenance.now()
-    )
-    store.write_failure(run.id, failure)
 
 
 def _is_lost(start: Run, store: Store, error: Exception) -> bool:
@@ -127,26 +128,39 @@ class Outcomes:
             case "start lost":
                 self._lose_start(run, ended.error)
 
-    def _lose_start(self, run: Run, error: str) -> None:
-        start = run.source
-        assert start is not None, run.id
-        schedule = self._schedule
-        if schedule.state[start.id] == DONE:
-            self._times_lost[start.id] += 1
-            schedule.reopen(start.id)
-        schedule.again(run.id)
-        if self._times_lost[start.id] >= MAX_TRIES:
-            times = self._times_lost[start.id]
-            give_up(start, self._store, f"what it leaves was lost each time: {error}", tries=times)
-            schedule.fail(start.id)
+    def give_up(self, run: Run, error: str) -> None:
+        """This running or waiting Run is not tried again, nor what would start from it."""
+        noted = self._store.failures().get(run.id)
+        told = noted.error if noted is not None and noted.kind == "error" else error
+        self._note(run, Failure(tries=MAX_TRIES, error=told, final=True, at=provenance.now()))
+        self._schedule.fail(run.id)
 
     def note_start_failed(self) -> None:
         """Writes to the store, for its readers, which Runs cannot be had because their start failed."""
         for run_id, state in self._schedule.state.items():
-            start = self._schedule.runs[run_id].source
-            if state == START_FAILED and start is not None:
-                error = f"its start {start.id} failed"
+            run = self._schedule.runs[run_id]
+            if state == START_FAILED and run.source is not None:
+                error = f"its start {run.source.id} failed"
                 failure = Failure(
                     tries=0, error=error, final=True, at=provenance.now(), kind="start failed"
                 )
-                self._store.write_failure(run_id, failure)
+                self._note(run, failure)
+
+    def _lose_start(self, run: Run, error: str) -> None:
+        start, schedule = run.source, self._schedule
+        assert start is not None, run.id
+        if schedule.state[start.id] == DONE:
+            self._times_lost[start.id] += 1
+            schedule.reopen(start.id)
+            if self._times_lost[start.id] >= MAX_TRIES:
+                self.give_up(start, f"what it leaves was lost {MAX_TRIES} times: {error}")
+        schedule.again(run.id)
+
+    def _note(self, run: Run, failure: Failure) -> None:
+        try:
+            self._store.write_failure(run.id, failure)
+        except OSError as unwritable:
+            # The others go on; without the note, the next launch tries this one again.
+            print(
+                f"study: {run.id} failed, and this cannot be noted: {unwritable}", file=sys.stderr
+            )

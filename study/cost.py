@@ -7,7 +7,8 @@ The counts decide which Run is taken first; they are estimates, and nothing else
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -30,6 +31,11 @@ TRAINING_FACTOR: Final = 3
 ASSUMED_GPU_RATE: Final = 5e12
 
 OPTIMISER_VALUES: Final = {"adam": 2, "adamw": 2, "sgd": 1}
+
+MAX_MEASURED: Final = 6
+
+# Of a measured step on the CPU: about a second at 20 GFLOP/s.
+MAX_STEP_FLOPS: Final = 2e10
 
 BYTES: Final = 4  # of a float32
 
@@ -152,6 +158,62 @@ def _saved_bytes(parameters: set[int]) -> Iterator[dict[int, int]]:
         yield saved
 
 
+@dataclass(frozen=True, kw_only=True)
+class Price:
+    """What Runs cost together.
+
+    - `seconds`: by device name, of all Runs one after another; `rates`: operations a second by device
+      and network, and `is_measured` whether they were measured here.
+    - `largest`: memory of the Run that needs most.
+    """
+
+    flops: int
+    seconds: Mapping[str, float]
+    rates: Mapping[str, Mapping[str, float]]
+    is_measured: Mapping[str, bool]
+    largest: Memory | None
+
+
+def price(runs: Sequence[Run], infos: Mapping[str, TaskInfo]) -> Price:
+    """The price of these Runs, with a measurement of about a second for each network.
+
+    Of more than MAX_MEASURED networks the costliest are measured; the others are taken to be as slow
+    as the slowest of them.
+    """
+    flops: Counter[str] = Counter()
+    example: dict[str, Run] = {}
+    largest: Memory | None = None
+    for run in runs:
+        cost = cost_of(run, infos[run.task])
+        network = run.model if run.width is None else f"{run.model} width {run.width}"
+        flops[network] += cost.flops
+        example.setdefault(network, run)
+        if largest is None or cost.memory.total > largest.total:
+            largest = cost.memory
+    seconds: dict[str, float] = {}
+    rates: dict[str, dict[str, float]] = {}
+    devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+    for device in devices:
+        rates[device] = {
+            network: measured_rate(example[network], infos[example[network].task], device=device)
+            for network, _ in flops.most_common(MAX_MEASURED)
+        }
+        slowest = min(rates[device].values(), default=1.0)
+        seconds[device] = sum(
+            n / rates[device].get(network, slowest) for network, n in flops.items()
+        )
+    if "cuda" not in devices:
+        rates["cuda"] = dict.fromkeys(flops, ASSUMED_GPU_RATE)
+        seconds["cuda"] = flops.total() / ASSUMED_GPU_RATE
+    return Price(
+        flops=flops.total(),
+        seconds=seconds,
+        rates=rates,
+        is_measured={device: device in devices for device in rates},
+        largest=largest,
+    )
+
+
 def measured_rate(run: Run, info: TaskInfo, *, device: str, seconds: float = 1.0) -> float:
     """Operations a second that this machine reaches in training steps of this Run's whole network.
 
@@ -160,13 +222,16 @@ def measured_rate(run: Run, info: TaskInfo, *, device: str, seconds: float = 1.0
     layers = build(run.model, run.width, info.num_classes, info.image_shape)
     initialise(layers, run.model, run.seed)
     layers.to(device).train()
-    batch = min(run.recipe.batch_size, run.size)
-    images = torch.zeros(batch, *info.image_shape, device=device)
-    labels = torch.zeros(batch, dtype=torch.int64, device=device)
     per_image = sum(
         layer.flops
         for layer in layer_costs(run.model, run.width, info.num_classes, info.image_shape)
     )
+    batch = min(run.recipe.batch_size, run.size)
+    if device == "cpu":
+        # A batch of a large network would take minutes; from a few images on the rate is the same.
+        batch = max(2, min(batch, int(MAX_STEP_FLOPS / (TRAINING_FACTOR * per_image))))
+    images = torch.zeros(batch, *info.image_shape, device=device)
+    labels = torch.zeros(batch, dtype=torch.int64, device=device)
     optimiser = torch.optim.Adam(layers.parameters(), lr=1e-4, fused=True)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

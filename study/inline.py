@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
+import torch
+
 from study.attempt import Outcomes, attempt
 from study.interrupt import stop_on_signals
 from study.progress import Line, Progress
@@ -21,7 +23,7 @@ def run_inline(
     schedule: Schedule,
     store: Store,
     *,
-    device: str,
+    use_gpu: bool,
     num_threads: int,
     keep: Collection[str],
     checkpoint_seconds: float,
@@ -30,9 +32,10 @@ def run_inline(
 ) -> None:
     """Ends every Run of the schedule, in this process, unless it is asked to stop before.
 
-    `keep`: ids of Runs whose weights are kept. `must_stop` is asked after every step, beside the
-    process's signals.
+    `use_gpu`: where there is one. `keep`: ids of Runs whose weights are kept. `must_stop` is asked
+    after every step, beside the process's signals.
     """
+    device = "cuda" if use_gpu and torch.cuda.is_available() else "cpu"
     outcomes, progress, line = Outcomes(schedule, store), Progress(schedule), Line()
     with stop_on_signals(resume_hint) as request:
 

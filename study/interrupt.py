@@ -17,6 +17,8 @@ from typing import Final
 
 GRACE_SECONDS: Final = 20.0
 
+STOPPING: Final = "stopping: what is training writes a checkpoint (Ctrl-C again ends at once)"
+
 INTERRUPTED_STATUS: Final = 3  # of the process
 
 

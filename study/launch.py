@@ -18,13 +18,14 @@ from typing import Any, Final
 import ray
 from ray import tune
 
-from study.attempt import MAX_TRIES, Attempt, Outcomes, attempt, give_up
-from study.interrupt import Flag, StopRequest, stop_on_signals
+from study.attempt import MAX_TRIES, Attempt, Outcomes, attempt
+from study.interrupt import STOPPING, Flag, StopRequest, stop_on_signals
 from study.progress import Line, Progress
 from study.resources import num_slots, told, trial_resources
 from study.run import Run, from_json, to_json
 from study.schedule import Schedule
 from study.schema import Row
+from study.space import UserError
 from study.store import Store, open_store
 
 LOCAL: Final = "local"
@@ -54,10 +55,6 @@ _TUNE: Final = {
 }
 
 
-class NoCluster(ValueError):
-    """There is no cluster at the address, or it cannot hold a single trial."""
-
-
 class _Leave(BaseException):
     """Leaves Tune's loop from inside. Not an Exception: Tune would first tidy up, for minutes."""
 
@@ -80,7 +77,8 @@ def launch(
 
     `address`: "local" starts Ray on this machine alone, anything else joins. `keep`: ids of Runs whose
     weights are kept. `must_stop` is asked now and then, beside the process's signals; then running
-    trials have `grace_seconds` to write a checkpoint. Raises NoCluster.
+    trials have `grace_seconds` to write a checkpoint. Raises UserError where there is
+    no cluster, or where this machine cannot hold a single trial.
     """
     for name, value in _TUNE.items():
         os.environ.setdefault(name, value)
@@ -122,7 +120,7 @@ def _check_room(resources: Mapping[str, float], address: str) -> None:
     cluster = ray.cluster_resources()
     if num_slots(cluster, resources) == 0 and address == LOCAL:
         has = {name: cluster.get(name.upper(), 0.0) for name in resources}
-        raise NoCluster(
+        raise UserError(
             f"a trial claims {told(resources)}, and this machine has {told(has)}: "
             "lower --gpus-per-trial or --cpus-per-trial"
         )
@@ -131,7 +129,7 @@ def _check_room(resources: Mapping[str, float], address: str) -> None:
 @contextmanager
 def _connected(address: str) -> Iterator[None]:
     if address.startswith("ray://"):
-        raise NoCluster(
+        raise UserError(
             f"--address={address}: Ray Client would move the driver away from its signals and its "
             "lease; run `study run` on a node of the cluster with --address auto, or as a Ray job"
         )
@@ -145,7 +143,7 @@ def _connected(address: str) -> Iterator[None]:
             **(own if address == LOCAL else {}),
         )
     except ConnectionError as error:
-        raise NoCluster(f"--address={address}: no Ray cluster answers there ({error})") from error
+        raise UserError(f"--address={address}: no Ray cluster answers there ({error})") from error
     for name in ("ray.tune", "ray.train", "ray.air"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
@@ -241,11 +239,17 @@ class _Watch(tune.Callback):
         self._flag = flag
         self._grace_seconds = grace_seconds
         self._line = Line()
+        self._has_told = False
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         if self._must_stop():
             self.request.ask()
         if self.request.is_set:
+            if not self._has_told:
+                self._line.end()
+                self._line.write(STOPPING)
+                self._line.end()
+                self._has_told = True
             self._flag.hoist.remote()
             none_runs = not any(trial.status == "RUNNING" for trial in trials)
             if none_runs or self.request.seconds() > self._grace_seconds:
@@ -253,6 +257,9 @@ class _Watch(tune.Callback):
         if self._line.is_due:
             num_running = sum(trial.status == "RUNNING" for trial in trials)
             self._line.write(self.progress.text(num_running))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune pickles its Tuner into its folder, from which nothing is ever read
 
     def show_last(self) -> None:
         """The line as it stands at the end."""
@@ -274,7 +281,7 @@ class _Releases(tune.search.Searcher):
     ) -> None:
         super().__init__()
         self.outcomes = Outcomes(schedule, store)
-        self._schedule, self._store, self._watch = schedule, store, watch
+        self._schedule, self._watch = schedule, watch
         self._keep, self._resources = frozenset(keep), resources
         self._max_concurrent = max_concurrent
         self._trials: dict[str, Run] = {}
@@ -323,12 +330,13 @@ class _Releases(tune.search.Searcher):
             self._step_at_loss[run.id] = step
             self._schedule.again(run.id)
             return
-        noted = self._store.failures().get(run.id)
-        lost = (
-            f"its worker was lost {MAX_TRIES} times, without an exception: killed, or out of memory"
+        self.outcomes.give_up(
+            run,
+            f"its worker was lost {MAX_TRIES} times, without an exception: killed, or out of memory",
         )
-        give_up(run, self._store, noted.error if noted else lost, tries=MAX_TRIES)
-        self._schedule.fail(run.id)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune pickles its Tuner into its folder, from which nothing is ever read
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: a launch is never restored from Tune's files."""

@@ -6,14 +6,17 @@ store of thousands of Runs is looked through in seconds.
 
 from __future__ import annotations
 
+import socket
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Final
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
 
-from study.run import Recipe, Run
-from study.store import Damaged, Failure, Head, Store
+from study.progress import duration
+from study.run import Run, describe
+from study.store import Damaged, Failure, Head, Store, Unfinished
 
 DONE: Final = "done"
 RUNNING: Final = "running"
@@ -24,8 +27,14 @@ ABSENT: Final = "absent"
 
 STATES: Final = (DONE, RUNNING, PARTIAL, FAILED, ABSENT)
 
-# A Run in flight writes its checkpoint more often than this, so an older one waits to be taken up.
-SECONDS_OF_LIFE: Final = 600.0
+# A Run in training on another machine counts as running for so long after it last wrote anything:
+# three checkpoints at the default interval.
+SECONDS_OF_LIFE: Final = 180.0
+
+# Reading a head is a request to the bucket.
+MAX_READ_OF_BUCKET: Final = 200
+
+MAX_LISTED: Final = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,12 +43,14 @@ class Standing:
 
     - `states`: of each Run, by id, in the study's order.
     - `causes`: why, for those that are failed or whose start is.
+    - `diverged`: finished starts that have no weights to start from, because they diverged.
     - `lost`: finished starts whose weights are wanted and gone: they count as absent.
     """
 
     runs: Mapping[str, Run]
     states: Mapping[str, str]
     causes: Mapping[str, str]
+    diverged: frozenset[str]
     lost: tuple[str, ...]
 
     def counts(self) -> Counter[str]:
@@ -50,54 +61,63 @@ class Standing:
         """Of the Runs in one of these states, in order."""
         return [run_id for run_id, state in self.states.items() if state in states]
 
-    @property
-    def is_complete(self) -> bool:
-        return all(state == DONE for state in self.states.values())
 
-
-def standing(runs: Sequence[Run], store: Store, *, driver: str | None = None) -> Standing:
+def standing(runs: Sequence[Run], store: Store) -> Standing:
     """How the store stands to these Runs, each start before its dependants: four listings.
-
-    `driver`: when the driver that is at work now began (ISO 8601), None if there is none. What has
-    been written since is running, what is older waits to be taken up again.
 
     A start counts as done only where those that still need it find its weights. One that diverged
     has none for ever: its dependants are "start failed".
     """
     by_id = {run.id: run for run in runs}
-    done = store.finished() & by_id.keys()
-    failures = {i: f for i, f in store.failures().items() if i in by_id and f.final}
-    done, lost, diverged = _usable(runs, store, set(done))
+    failures = store.failures()
     unfinished = store.unfinished()
-    since = datetime.fromisoformat(driver) if driver else None
+    done, diverged, lost = _usable(runs, store, set(store.finished() & by_id.keys()))
 
     states: dict[str, str] = {}
     causes: dict[str, str] = {}
     for run in runs:
-        start = run.source
-        found = unfinished.get(run.id)
+        start, failure, found = run.source, failures.get(run.id), unfinished.get(run.id)
         if run.id in done:
             state = DONE
-        elif run.id in failures and failures[run.id].kind == "error":
-            state, causes[run.id] = FAILED, _brief(failures[run.id])
+        elif failure is not None and failure.final and failure.kind == "error":
+            state, causes[run.id] = FAILED, _brief(failure)
         elif start is not None and start.id in diverged:
             state, causes[run.id] = START_FAILED, f"its start {start.id} diverged"
         elif start is not None and states[start.id] in (FAILED, START_FAILED):
             state, causes[run.id] = START_FAILED, f"its start {start.id} failed"
-        elif found and since and found.newest >= since:
+        elif found is not None and _is_alive(run.id, found, store):
             state = RUNNING
-        elif found and found.files & {"checkpoint"}:
+        elif found is not None and "checkpoint" in found.files:
             state = PARTIAL
         else:
             state = ABSENT
         states[run.id] = state
-    return Standing(runs=by_id, states=states, causes=causes, lost=tuple(lost))
+    return Standing(
+        runs=by_id,
+        states=states,
+        causes=causes,
+        diverged=frozenset(diverged),
+        lost=tuple(lost),
+    )
+
+
+def _is_alive(run_id: str, found: Unfinished, store: Store) -> bool:
+    """Whether a process trains this Run: asked for on this machine, guessed on another."""
+    if "began.json" not in found.files:
+        return False
+    try:
+        began = store.read_began(run_id)
+    except Damaged:
+        began = None
+    if began is not None and began["host"] == socket.gethostname() and Path("/proc/self").exists():
+        return Path(f"/proc/{began['pid']}").exists()
+    return (datetime.now(UTC) - found.newest).total_seconds() < SECONDS_OF_LIFE
 
 
 def _usable(
     runs: Sequence[Run], store: Store, done: set[str]
-) -> tuple[set[str], list[str], set[str]]:
-    """`done` without the starts whose weights are needed and gone; those; those that diverged."""
+) -> tuple[set[str], set[str], list[str]]:
+    """`done` without the starts whose weights are needed and gone; those that diverged; those gone."""
     lost: list[str] = []
     diverged: set[str] = set()
     weights = store.weights()
@@ -105,13 +125,12 @@ def _usable(
         start = run.source
         if start is None or run.id in done or start.id not in done or start.id in weights:
             continue
+        if start.id not in diverged and _has_diverged(store, start.id):
+            diverged.add(start.id)
         if start.id not in diverged:
-            if _has_diverged(store, start.id):
-                diverged.add(start.id)
-            else:
-                done.discard(start.id)
-                lost.append(start.id)
-    return done, lost, diverged
+            done.discard(start.id)
+            lost.append(start.id)
+    return done, diverged, lost
 
 
 def _has_diverged(store: Store, run_id: str) -> bool:
@@ -130,14 +149,16 @@ def _brief(failure: Failure) -> str:
 class Finished:
     """What the finished Runs say of themselves.
 
+    - `num_read`: how many were asked; all of them in a directory, a part of them on a bucket.
     - `code_versions`: Runs per version of the code that made them.
     - `diverged`: ids of Runs that ended because a loss was not finite.
     - `damaged`: why a rows file cannot be read, by id.
     - `other_starts`: ids of Runs that started from other weights than their start has now.
-    - `images_per_second`: training images that all Runs together go through in a second of the time
-      that they took, in the last hour of the study's work; None where too little is known.
+    - `images_per_second`: training images that all Runs together go through in a second, over the
+      last hour of the study's work; None where too little is known.
     """
 
+    num_read: int
     code_versions: Mapping[str, int]
     diverged: tuple[str, ...]
     damaged: Mapping[str, str]
@@ -146,12 +167,15 @@ class Finished:
 
 
 def finished(found: Standing, store: Store) -> Finished:
-    """Reads the head of every finished Run of the study."""
+    """Reads the heads of the study's finished Runs."""
     ids = found.ids(DONE)
+    if store.local_path("") is None:
+        ids = ids[-MAX_READ_OF_BUCKET:]
     heads = store.read_heads(ids)
     whole = {i: head for i, head in heads.items() if isinstance(head, Head)}
-    digests = {i: head.provenance.weights_digest for i, head in whole.items()}
+    weights = {i: head.provenance.weights_digest for i, head in whole.items()}
     return Finished(
+        num_read=len(ids),
         code_versions=Counter(head.provenance.code_version for head in whole.values()),
         diverged=tuple(i for i, h in whole.items() if h.provenance.diverged_step is not None),
         damaged={i: str(head) for i, head in heads.items() if isinstance(head, Damaged)},
@@ -159,42 +183,105 @@ def finished(found: Standing, store: Store) -> Finished:
             i
             for i, head in whole.items()
             if head.run.source is not None
-            and digests.get(head.run.source.id) not in (None, head.provenance.start_digest)
+            and weights.get(head.run.source.id) not in (None, head.provenance.start_digest)
         ),
         images_per_second=_rate(list(whole.values())),
     )
 
 
 def _rate(heads: Sequence[Head]) -> float | None:
-    """Training images a second over the last hour before the newest end, gaps between Runs left in."""
+    """Training images a second over the last hour before the newest end, pauses left in."""
     spans = [
         (
             datetime.fromisoformat(h.provenance.began_at),
             datetime.fromisoformat(h.provenance.ended_at),
-            h,
+            h.run,
         )
         for h in heads
     ]
-    if not spans:
+    newest = max((end for _, end, _ in spans), default=None)
+    if newest is None:
         return None
-    newest = max(end for _, end, _ in spans)
-    recent = [s for s in spans if (newest - s[1]).total_seconds() <= 3600]
-    oldest = min(begin for begin, _, _ in recent)
-    seconds = (newest - oldest).total_seconds()
-    return sum(num_images(h.run) for _, _, h in recent) / seconds if seconds > 0 else None
+    recent = [span for span in spans if (newest - span[1]).total_seconds() <= 3600]
+    seconds = (newest - min(began for began, _, _ in recent)).total_seconds()
+    return sum(num_images(run) for _, _, run in recent) / seconds if seconds > 0 else None
 
 
 def num_images(run: Run) -> int:
     """Training images that the whole Run goes through: its cost, as far as no network is known."""
-    recipe: Recipe = run.recipe
-    if recipe.num_epochs is not None:
-        return recipe.num_epochs * run.size
-    assert recipe.num_steps is not None
-    return recipe.num_steps * min(recipe.batch_size, run.size)
+    if run.recipe.num_epochs is not None:
+        return run.recipe.num_epochs * run.size
+    assert run.recipe.num_steps is not None
+    return run.recipe.num_steps * min(run.recipe.batch_size, run.size)
 
 
 def seconds_left(found: Standing, rate: float | None) -> float | None:
     """Until nothing is absent, at this many training images a second; None where it is not known."""
-    if not rate:
+    open_runs = [found.runs[i] for i in found.ids(RUNNING, PARTIAL, ABSENT)]
+    if not rate or not open_runs:
         return None
-    return sum(num_images(found.runs[i]) for i in found.ids(RUNNING, PARTIAL, ABSENT)) / rate
+    return sum(num_images(run) for run in open_runs) / rate
+
+
+def to_plain(name: str, found: Standing, said: Finished) -> dict[str, Any]:
+    """All of it as plain values, for JSON; times in seconds."""
+    return {
+        "study": name,
+        "runs": len(found.states),
+        "counts": {state: found.counts()[state] for state in (*STATES, START_FAILED)},
+        "states": dict(found.states),
+        "causes": dict(found.causes),
+        "diverged": list(said.diverged),
+        "damaged": dict(said.damaged),
+        "lost_weights": list(found.lost),
+        "other_starts": list(said.other_starts),
+        "code_versions": dict(said.code_versions),
+        "heads_read": said.num_read,
+        "images_per_second": said.images_per_second,
+        "seconds_left": seconds_left(found, said.images_per_second),
+    }
+
+
+def to_text(name: str, found: Standing, said: Finished) -> str:
+    """All of it for people; of what went wrong at most MAX_LISTED Runs by name."""
+    counts = found.counts()
+    parts = [f"{counts[state]} {state}" for state in STATES]
+    if counts[START_FAILED]:
+        parts.append(f"{counts[START_FAILED]} {START_FAILED}")
+    lines = [f"{name}: {len(found.states)} Runs: {', '.join(parts)}"]
+    left = seconds_left(found, said.images_per_second)
+    if said.images_per_second and left is not None:
+        lines.append(
+            f"  {said.images_per_second:,.0f} training images a second in the last hour of work, "
+            f"about {duration(left)} left at that rate"
+        )
+    if said.diverged:
+        lines.append(f"  {len(said.diverged)} of the done diverged (their loss was not finite)")
+    lines += failures_told(found)
+    lines += [
+        f"  damaged: {i}: {why}; `study run` makes it anew" for i, why in said.damaged.items()
+    ]
+    lines += [f"  {i}: its weights are needed and gone, it is trained anew" for i in found.lost]
+    if said.other_starts:
+        lines.append(
+            f"  {len(said.other_starts)} Runs started from other weights than their start has now: "
+            + ", ".join(said.other_starts[:MAX_LISTED])
+        )
+    if len(said.code_versions) > 1:
+        made = ", ".join(f"{n} by {version}" for version, n in said.code_versions.items())
+        lines.append(f"  rows were made by {len(said.code_versions)} versions of the code: {made}")
+    if said.num_read < counts[DONE]:
+        lines.append(f"  (of the done, {said.num_read} were looked into)")
+    return "\n".join(lines)
+
+
+def failures_told(found: Standing) -> list[str]:
+    """A line for each failed Run, with what it is and why; the last line counts the rest."""
+    failed = found.ids(FAILED, START_FAILED)
+    lines = [
+        f"  {found.states[i]}: {i} ({describe(found.runs[i])}): {found.causes[i]}"
+        for i in failed[:MAX_LISTED]
+    ]
+    if len(failed) > MAX_LISTED:
+        lines.append(f"  … and {len(failed) - MAX_LISTED} more")
+    return lines

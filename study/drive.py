@@ -1,0 +1,158 @@
+"""What `study run` does: from a plan without faults to every Run's rows in the store.
+
+Owns the order: lease, tidying, tasks, then whatever the store lacks. Decides by the store alone what
+is there, before and after, never by what a launch says of itself.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from study import tasks
+from study.lease import acquire
+from study.plan import make_plan
+from study.schedule import Schedule
+from study.space import Space, UserError
+from study.status import ABSENT, DONE, FAILED, PARTIAL, RUNNING, Standing, standing
+from study.store import Store, rows_path
+from study.tasks import TaskInfo
+
+
+@dataclass(frozen=True, kw_only=True)
+class Means:
+    """With what to train; nothing of it changes a row.
+
+    `address`: of a Ray cluster, "local" for one of its own, None to train inline, without Ray.
+    `resume_hint`: the line that tells an interrupted user how to go on.
+    """
+
+    address: str | None
+    gpus_per_trial: float | None
+    cpus_per_trial: float | None
+    max_concurrent: int | None
+    checkpoint_seconds: float
+    grace_seconds: float
+    resume_hint: str
+
+
+def bring_about(space: Space, store: Store, data: Path | None, means: Means) -> Standing:
+    """Trains what the store lacks of the study, and returns how it stands afterwards.
+
+    Raises UserError where the plan finds faults or there is no cluster, and lease.LeaseHeld where
+    another driver is at work.
+    """
+    refuse_faults(space, store, data)
+    with acquire(store.root) as lease:
+        store.sweep()
+        store.write_study(space.name, space.runs)
+        _set_damaged_aside(space, store)
+        found = standing(space.runs, store)
+        if found.ids(RUNNING, PARTIAL, ABSENT):
+            infos = _prepared(space, store, data)
+            _train(space, found, infos, store, means, lambda: lease.is_lost)
+            found = standing(space.runs, store)
+        if lease.is_lost:
+            tell(f"another driver has taken over {store.shown}, believing this one dead")
+    return found
+
+
+def refuse_faults(space: Space, store: Store, data: Path | None) -> None:
+    """Raises UserError with everything that the plan finds wrong; tells of its warnings."""
+    plan = make_plan(space, store, data)
+    if plan.wrong:
+        raise UserError("\n".join(plan.wrong))
+    for warning in plan.warnings:
+        tell(f"warning: {warning}")
+
+
+def tell(text: str) -> None:
+    """A remark for the user, on stderr."""
+    print(f"study: {text}", file=sys.stderr)
+
+
+def prepare(space: Space, store: Store, data: Path | None) -> dict[str, TaskInfo]:
+    """Prepares the tasks of the study that are not, and checks those that are; their infos by name."""
+    infos = {}
+    for name in space.task_names:
+        try:
+            if name in space.tasks:
+                shown = sys.stderr.isatty()
+                prepared = tasks.prepare(space.tasks[name], store, data, progress=shown)
+            else:
+                prepared = tasks.load(name, store)
+        except ValueError as error:
+            raise UserError(str(error)) from error
+        infos[name] = prepared.info
+    return infos
+
+
+def _prepared(space: Space, store: Store, data: Path | None) -> dict[str, TaskInfo]:
+    were_there = all(tasks.load_info(name, store) for name in space.task_names)
+    infos = prepare(space, store, data)
+    if not were_there:
+        refuse_faults(space, store, data)  # now that all numbers are known
+    return infos
+
+
+def _set_damaged_aside(space: Space, store: Store) -> None:
+    """A Run whose rows cannot be read is not done: it is trained again."""
+    there = store.finished()
+    for run_id, why in store.check_rows(r.id for r in space.runs if r.id in there).items():
+        place = store.set_aside(rows_path(run_id))
+        tell(f"{why}; moved to {place}, Run {run_id} is trained again")
+
+
+def _train(
+    space: Space,
+    found: Standing,
+    infos: Mapping[str, TaskInfo],
+    store: Store,
+    means: Means,
+    must_stop: Callable[[], bool],
+) -> None:
+    from study.cost import cost_of  # torch, where there is something to train
+
+    schedule = Schedule(
+        space.runs,
+        done=found.ids(DONE),
+        barren=found.diverged,
+        failed=found.ids(FAILED),
+        cost={run.id: cost_of(run, infos[run.task]).flops for run in space.runs},
+    )
+    if schedule.is_over:
+        return
+    keep = {run.source.id for run in space.runs if run.source is not None}
+    if means.address is None:
+        from study.inline import run_inline
+
+        run_inline(
+            schedule,
+            store,
+            use_gpu=means.gpus_per_trial != 0,
+            num_threads=max(1, int(means.cpus_per_trial or 1)),
+            keep=keep,
+            checkpoint_seconds=means.checkpoint_seconds,
+            resume_hint=means.resume_hint,
+            must_stop=must_stop,
+        )
+        return
+    try:
+        from study.launch import launch
+    except ImportError as error:
+        raise UserError(f"Ray cannot be imported ({error}): install it, or use --inline") from error
+    launch(
+        schedule,
+        store,
+        address=means.address,
+        gpus_per_trial=means.gpus_per_trial,
+        cpus_per_trial=means.cpus_per_trial,
+        max_concurrent=means.max_concurrent,
+        keep=keep,
+        checkpoint_seconds=means.checkpoint_seconds,
+        grace_seconds=means.grace_seconds,
+        resume_hint=means.resume_hint,
+        must_stop=must_stop,
+    )
