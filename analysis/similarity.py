@@ -16,6 +16,7 @@ import pandas as pd
 import pyarrow as pa
 import xarray as xr
 from matplotlib.axes import Axes
+from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
 from analysis import marks
 from analysis.arms import TRANSFER
@@ -27,6 +28,11 @@ from study import similarity_files
 from study.similarity_files import MEASURES, PLACES
 from study.store import Damaged, Store
 
+NAMES: Final = {
+    "logme": "LogME",
+    "linear_cka": "linear CKA",
+    "linear_cka_debiased": "linear CKA, debiased,",
+}
 VALUES: Final = tuple(column.name for column in MEASURES)
 NUM_READERS: Final = 16
 UNREADABLE: Final = "unreadable"  # attrs of `read`: why, by id of Run
@@ -89,23 +95,38 @@ def similarity_surface(
     - `place`: "cut" or "head". At the cut the features change with the frozen count; at the head they
       are the same for every frozen count of one source, seed and set of target images.
 
-    `arm`, `partial`, `squeeze` and `select` as in `surfaces.epoch_surface`. NaN where a Run has no
-    source, and where a measure has no value (`similarity_files.Similarity`). Raises
-    `load.Incomplete` where the similarity of a Run that has a source is absent, unless `partial`; they
-    are then NaN, and listed in `attrs["absent"]`.
+    All else as in `similarity_surfaces`. Raises ValueError for another value or place.
     """
     if value not in VALUES:
         raise ValueError(f"value={value!r}: choose one of {', '.join(VALUES)}")
     if place not in PLACES:
         raise ValueError(f"place={place!r}: choose one of {', '.join(PLACES)}")
+    whole = similarity_surfaces(study, arm=arm, partial=partial, **select)
+    surface = whole[value].sel(place=place, drop=True)
+    surface.attrs["long_name"] += f" at the {place}"
+    return surface.squeeze() if squeeze else surface
+
+
+def similarity_surfaces(
+    study: Study,
+    *,
+    arm: str | Sequence[str] | None = TRANSFER,
+    partial: bool | None = None,
+    **select: Any,
+) -> xr.Dataset:
+    """All measures at both places, read in one pass: dimensions "place", then those of the grid.
+
+    `arm`, `partial` and `select` as in `surfaces.epoch_surface`. NaN where a Run has no source, and
+    where a measure has no value (`similarity_files.Similarity`). Raises `load.Incomplete` where the
+    similarity of a Run that has a source is absent, unless `partial`; they are then NaN, and listed in
+    `attrs["absent"]`.
+    """
     cells = chosen(study, arm, partial, select)
     axes = axes_of(cells)
-    shape = tuple(len(axis) for axis in axes.values())
-    block = empty([value], shape)[value]
+    blocks = empty(VALUES, (len(PLACES), *(len(axis) for axis in axes.values())))
     with_source = cells.index[cells["source_recipe"] != "none"]
     frame = read(study, list(with_source))
-    here = frame.xs(place, level="place")[value]
-    absent = with_source.difference(here.index, sort=False)
+    absent = with_source.difference(frame.index.unique("run_id"), sort=False)
     if len(absent) and not (study.partial if partial is None else partial):
         reasons = frame.attrs[UNREADABLE]
         some = "; ".join(f"{run_id} ({reasons[run_id]})" for run_id in absent[:3])
@@ -115,22 +136,17 @@ def similarity_surface(
             tuple(run for run in study.wanted if run.id in absent),
         )
     where = flat_index(cells, axes)
-    block.reshape(-1)[[where[run_id] for run_id in here.index]] = here.to_numpy()
-    column = next(column for column in MEASURES if column.name == value)
-    surface = xr.DataArray(
-        block,
-        coords=axes | parameters(cells, axes),
-        dims=tuple(axes),
-        name=value,
-        attrs={
-            "units": column.unit,
-            "long_name": f"{value.replace('_', ' ')} at the {place}",
-            "place": place,
-            "study": study.name,
-            "absent": list(absent),
-        },
-    )
-    return surface.squeeze() if squeeze else surface
+    shared = {"study": study.name, "absent": list(absent)}
+    dims = ("place", *axes)
+    dataset = xr.Dataset(coords={"place": list(PLACES)} | axes | parameters(cells, axes))
+    for column in MEASURES:
+        block = blocks[column.name]
+        for layer, place in zip(block, PLACES, strict=True):
+            here = frame.xs(place, level="place")[column.name]
+            layer.reshape(-1)[[where[run_id] for run_id in here.index]] = here.to_numpy()
+        attrs = {"units": column.unit, "long_name": NAMES[column.name]} | shared
+        dataset[column.name] = (dims, block, attrs)
+    return dataset.assign_attrs(shared)
 
 
 def capacity_and_similarity(
@@ -177,7 +193,7 @@ def draw_capacity(axes: Axes, pairs: pd.DataFrame, *, by: str = "source_task") -
 
     `pairs`: as `capacity_and_similarity` gives it, narrowed to what may share a picture. Marker by
     `by`, colour by frozen count. An arrow upwards: the largest size studied is interpolated, the
-    capacity may lie beyond. Points on the dashed line: not even the smallest size is.
+    capacity may lie beyond. Points on the dashed line: not even the smallest size is interpolated.
     """
     value = pairs.attrs["value"]
     known = pairs.loc[pairs["capacity"] > 0, "capacity"]
@@ -193,12 +209,16 @@ def draw_capacity(axes: Axes, pairs: pd.DataFrame, *, by: str = "source_task") -
     up = {"arrowstyle": "->", "color": marks.FAINT, "lw": 0.8}
     for x, y in zip(beyond[value], beyond["capacity"], strict=True):
         axes.annotate("", (x, y * 1.35), (x, y * 1.05), arrowprops=up)
+    axes.set_yscale("log")
+    ticks = {float(capacity): f"{capacity:,.0f}" for capacity in sorted(known.unique())}
     if (pairs["capacity"] == 0).any():
         axes.axhline(floor, color=marks.FAINT, lw=0.7, ls="--", zorder=0)
-        marks.note(axes, "dashed: no size is interpolated")
-    axes.set_yscale("log")
+        ticks[floor] = "none"
+    axes.yaxis.set_major_locator(FixedLocator(list(ticks)))
+    axes.yaxis.set_major_formatter(FixedFormatter(list(ticks.values())))
+    axes.yaxis.set_minor_locator(NullLocator())
     axes.set_xlabel(pairs.attrs["label"])
-    axes.set_ylabel("effective capacity (images)")
+    axes.set_ylabel("effective capacity (images, log scale)")
     named = axes.legend(title=marks.name_of(by), loc="best")
     axes.add_artist(named)
     dots = [axes.scatter([], [], color=colours[count], s=22) for count in colours]
@@ -210,7 +230,5 @@ def draw_capacity(axes: Axes, pairs: pd.DataFrame, *, by: str = "source_task") -
 
 
 def _label(similarity: xr.DataArray) -> str:
-    unit = similarity.attrs["units"]
-    name = str(similarity.attrs["long_name"])
-    name = name.replace("logme", "LogME").replace("cka", "CKA")
+    unit, name = similarity.attrs["units"], str(similarity.attrs["long_name"])
     return f"{name} ({unit})" if unit else name

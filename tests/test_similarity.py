@@ -12,7 +12,7 @@ import pytest
 import synthetic
 import torch
 import xarray as xr
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from scipy.optimize import minimize
@@ -27,6 +27,7 @@ from analysis.similarity import (
     draw_capacity,
     read,
     similarity_surface,
+    similarity_surfaces,
 )
 from analysis.surfaces import freezing_surface
 from study import similarity_files
@@ -120,6 +121,7 @@ def test_logme_is_the_fixed_point_of_the_paper() -> None:
     assert logme(features, labels) == pytest.approx(np.mean(found) / n, abs=1e-6)
 
 
+@settings(deadline=None)
 @given(
     n=st.integers(4, 40),
     d=st.integers(1, 40),
@@ -203,6 +205,7 @@ def test_cka_is_that_of_the_gram_matrices(n: int, d: int) -> None:
     assert linear_cka(features, labels) == pytest.approx(cka_by_gram(features, labels), abs=1e-10)
 
 
+@settings(deadline=None)
 @given(
     n=st.integers(4, 40),
     d=st.integers(1, 40),
@@ -407,6 +410,7 @@ def test_file_round_trip_and_a_dataset_of_all(tmp_path: Path) -> None:
     assert units["logme"] == b"nats per image" and units["num_images"] == b"images"
 
 
+@settings(deadline=None)
 @given(where=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
 def test_a_flipped_bit_is_never_read_as_another_value(where: float, bit: int) -> None:
     whole = similarity_files.to_bytes(some_table())
@@ -471,6 +475,9 @@ def test_surface_lies_over_the_grid_of_a_freezing_surface(
         similarity_surface(study, "cka")
     with pytest.raises(ValueError, match="cut, head"):
         similarity_surface(study, place="neck")
+    both = similarity_surfaces(study)
+    assert both["logme"].dims == ("place", *error.dims)
+    assert (both["linear_cka"].sel(place="head") == surface + 1).all()
     everything = similarity_surface(study, arm=None)
     assert everything.sel(task="near", source_task="none").isnull().all()
 
