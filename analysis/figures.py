@@ -115,7 +115,7 @@ def epoch_maps(
 
     with matplotlib.rc_context(marks.STYLE):
         height = 0.5 + 0.11 * test.sizes["frozen"]
-        grid = panels.grid(test, rows, columns, height=height, right=0.95, bottom=1.12, title=title)
+        grid = panels.grid(test, rows, columns, height=height, right=0.95, bottom=1.02, title=title)
         panels.remark(grid, panels.fill(grid, draw))
         known = _known(test)
         beyond = bool(known.size) and bool(known.max() > (norm.vmax or 1.0) + 1e-6)
@@ -159,7 +159,7 @@ def freezing_maps(
 
     with matplotlib.rc_context(marks.STYLE):
         height = 0.6 + 0.24 * test.sizes["size"]
-        grid = panels.grid(test, rows, columns, height=height, right=0.95, bottom=1.12, title=title)
+        grid = panels.grid(test, rows, columns, height=height, right=0.95, bottom=1.02, title=title)
         panels.remark(grid, panels.fill(grid, draw))
         panels.colour_bar(grid, norm, marks.name_of(test), beyond=False)
         panels.legend_beneath(grid)

@@ -285,7 +285,7 @@ def region(
                 linewidths=1.3 if number == 0 else 0.9,
                 capstyle="projecting",
                 path_effects=HALO,
-                label="_" if number else f"{label} on the side of the ticks",
+                label="_" if number else f"{label} (side of the ticks)",
             ),
             autolim=False,
         )

@@ -160,8 +160,8 @@ def legend_beneath(grid: Grid) -> None:
             list(named.values()),
             list(named),
             ncols=max(1, int(width // 2.7)),
-            loc="lower left",
-            bbox_to_anchor=(0.02 / width, 0.22 / height),
+            loc="upper left",
+            bbox_to_anchor=(0.02 / width, 0.56 / height),
             borderaxespad=0,
         )
 

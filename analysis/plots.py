@@ -109,7 +109,7 @@ def epoch_map(
         train = _like(marks.over_seeds(train_error, along=x)[0], mean)
         reached = np.logical_or.accumulate(train <= epsilon, axis=1)
         known = np.broadcast_to(np.isfinite(train).any(axis=1)[:, None], train.shape)
-        marks.region(axes, reached, known, edges, y_edges, f"train error ≤ {epsilon:g} so far")
+        marks.region(axes, reached, known, edges, y_edges, f"train error ≤ {epsilon:g} reached")
     rows = np.arange(mean.sizes["frozen"])
     if ridge is not None:
         peaks = ridge.reindex(frozen=mean["frozen"]).values

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import argparse
 import base64
+import inspect
 import sys
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -21,9 +23,11 @@ import pandas as pd
 from analysis import gallery, load, slices, tables
 from analysis.arms import SOURCE
 from analysis.cells import DONE
+from analysis.claims import claims
 from analysis.descent import EPSILON
 from analysis.gallery import Picture
 from analysis.load import Incomplete, Study
+from analysis.verdicts import Verdict
 from study.run import describe
 from study.store import Damaged
 
@@ -50,14 +54,22 @@ def write_report(
     *,
     question: str = "",
     epsilon: float = EPSILON,
+    more_related: str | None = None,
+    less_related: str | None = None,
     partial: bool = False,
 ) -> Path:
     """Writes the report of a study into `directory` (made if need be) and returns its index.html.
 
-    Beside the page: figures/ (PNG, SVG, PDF) and tables/ (CSV). `question`: what the study asks, plain
-    text; `epsilon`: interpolation is train error ≤ epsilon. Raises `load.Incomplete` where wanted Runs
-    have no rows, unless `partial`: then they are absent cells, and the page says so first.
+    Beside the page: figures/ (PNG, SVG, PDF) and tables/ (CSV).
+
+    - `question`: what the study asks, as a docstring has it.
+    - `epsilon`: interpolation is train error ≤ epsilon.
+    - `more_related`, `less_related`: source tasks, for the claims that compare two of them.
+
+    Raises `load.Incomplete` where wanted Runs have no rows, unless `partial`: then they are absent
+    cells, and the page says so first. Raises ValueError for a source task that is not there.
     """
+    _check_sources(study, more_related, less_related)
     if not partial:
         load.require_rows(study, study.cells)
     place = Path(directory)
@@ -67,9 +79,14 @@ def write_report(
     errors.to_csv(place / "tables" / "final_errors.csv", index=False)
     study.cells.to_csv(place / "tables" / "runs.csv")
     pictures = list(gallery.pictures(study, place / "figures", epsilon=epsilon))
+    judged, unjudged = _judged(study, epsilon, more_related, less_related)
+    tables.verdicts(judged).to_csv(place / "tables" / "verdicts.csv", index=False)
     page = _template().render(
         study=study,
-        question=[part.strip() for part in question.strip().split("\n\n") if part.strip()],
+        verdicts=judged,
+        unjudged=unjudged,
+        effect=tables.effect_text,
+        question=_paragraphs(question),
         warnings=warnings(study),
         facts=_facts(study),
         groups=[
@@ -130,7 +147,7 @@ def warnings(study: Study) -> list[str]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """`report ROOT [--study NAME] [--partial] [--out DIR]`: writes a report, prints the page's path.
+    """`report ROOT [--study NAME] [--partial] [--out DIR] …`: writes a report, prints the page's path.
 
     Exit status: 0 written, 1 the study is incomplete, 2 wrong input.
     """
@@ -142,10 +159,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--study", metavar="NAME", help="needed where a store has several")
     parser.add_argument("--partial", action="store_true", help="though Runs are missing")
     parser.add_argument("--out", metavar="DIR", help="default: reports/<study>")
+    parser.add_argument("--more-related", metavar="TASK", help="of two sources, for C5")
+    parser.add_argument("--less-related", metavar="TASK", help="of two sources, for C5")
     parser.add_argument("--question", default="", help="what the study asks, shown at the top")
     given = parser.parse_args(argv)
     try:
         study = load.open(given.root, given.study, partial=given.partial)
+        _check_sources(study, given.more_related, given.less_related)
     except Incomplete as incomplete:
         print(f"report: {incomplete}", file=sys.stderr)
         print("report: --partial writes it from what is there", file=sys.stderr)
@@ -154,8 +174,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"report: {wrong}", file=sys.stderr)
         return 2
     out = given.out or Path("reports") / study.name
-    print(write_report(study, out, question=given.question, partial=given.partial))
+    page = write_report(
+        study,
+        out,
+        question=given.question,
+        more_related=given.more_related,
+        less_related=given.less_related,
+        partial=given.partial,
+    )
+    print(page)
     return 0
+
+
+def _check_sources(study: Study, *names: str | None) -> None:
+    there = sorted(set(study.cells["source_task"]) - {"none"})
+    for name in names:
+        if name is not None and name not in there:
+            choices = ", ".join(there) or "none, no Run of this study has a source"
+            raise ValueError(f"source task {name!r}: choose from {choices}")
 
 
 def _template() -> jinja2.Template:
@@ -167,6 +203,27 @@ def _template() -> jinja2.Template:
         undefined=jinja2.StrictUndefined,
     )
     return environment.get_template("report.html")
+
+
+def _judged(
+    study: Study, epsilon: float, more_related: str | None, less_related: str | None
+) -> tuple[tuple[Verdict, ...], str]:
+    """The verdicts, or why this study's claims cannot be judged as they stand: for the page to say."""
+    try:
+        return claims(
+            study, epsilon=epsilon, more_related=more_related, less_related=less_related
+        ), ""
+    except ValueError as refused:
+        return (), str(refused)
+
+
+def _paragraphs(text: str) -> list[tuple[str, str]]:
+    """A docstring's paragraphs: ("p", one line) or, where it is indented, ("pre", as it stands)."""
+    parts = [part for part in inspect.cleandoc(text).split("\n\n") if part.strip()]
+    return [
+        ("pre", textwrap.dedent(part)) if part.startswith(" ") else ("p", " ".join(part.split()))
+        for part in parts
+    ]
 
 
 def _facts(study: Study) -> dict[str, str]:

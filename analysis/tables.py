@@ -7,7 +7,7 @@ seeds are not all there says how many are.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -15,36 +15,9 @@ import pandas as pd
 
 from analysis import arms, slices
 from analysis.cells import DONE, STATES
+from analysis.intervals import Interval
 from analysis.load import Study
-
-CELL: Final = ["source_size", "size", "frozen"]
-_OF_RUN: Final = ("task", "part", "model", "width", "label_noise", "recipe", "num_layers")
-
-
-def final_errors(study: Study, epsilon: float) -> pd.DataFrame:
-    """One line for each cell, sources among them: mean, standard error and number of seeds of the test
-    error at the last evaluation, the mean train error, and whether it is ≤ `epsilon`.
-
-    Errors are fractions. A Run that diverged or has no rows is in no mean; `num_wanted` counts it.
-    """
-    cells = slices.with_origins(study)
-    cells = cells.assign(**_last_values(study))
-    keys = [*_KEYS]
-    grouped = cells.groupby(keys, sort=False, dropna=False)
-    count = grouped["test_error"].count()
-    table = pd.DataFrame(
-        {
-            "parameters_trained": grouped["parameters_trained"].first(),
-            "num_seeds": count,
-            "num_wanted": grouped.size(),
-            "test_error": grouped["test_error"].mean(),
-            "test_error_standard_error": grouped["test_error"].std(ddof=1) / np.sqrt(count),
-            "train_error": grouped["train_error"].mean(),
-        }
-    ).reset_index()
-    interpolates = table["train_error"] <= epsilon
-    return table.assign(interpolates=interpolates.where(table["train_error"].notna()))
-
+from analysis.verdicts import Verdict
 
 _KEYS: Final = (
     "arm",
@@ -64,9 +37,35 @@ _KEYS: Final = (
 )
 
 
+def final_errors(study: Study, epsilon: float) -> pd.DataFrame:
+    """One line for each cell, sources among them: mean, standard error and number of seeds of the test
+    error at the last evaluation, the mean train error, and whether it is ≤ `epsilon`.
+
+    Errors are fractions. A Run that diverged or has no rows is in no mean; `num_wanted` counts it.
+    """
+    cells = slices.with_origins(study)
+    cells = cells.assign(**_last_values(study))
+    grouped = cells.groupby(list(_KEYS), sort=False, dropna=False)
+    count = grouped["test_error"].count()
+    table = pd.DataFrame(
+        {
+            "parameters_trained": grouped["parameters_trained"].first(),
+            "num_seeds": count,
+            "num_wanted": grouped.size(),
+            "test_error": grouped["test_error"].mean(),
+            "test_error_standard_error": grouped["test_error"].std(ddof=1) / np.sqrt(count),
+            "train_error": grouped["train_error"].mean(),
+        }
+    ).reset_index()
+    interpolates = table["train_error"] <= epsilon
+    return table.assign(interpolates=interpolates.where(table["train_error"].notna()))
+
+
 def by_frozen(errors: pd.DataFrame, part: slices.Slice) -> pd.DataFrame:
-    """The final errors of one slice for reading: a line for each source, source size and size, a column
-    for each frozen count; "0.312 ± 0.004 (2 of 3)" with the standard error, "•" where it interpolates.
+    """The final errors of one slice for reading: "0.312 ± 0.004 (2 of 3) •".
+
+    A line for each source, source size and size, a column for each frozen count. After ± stands the
+    standard error, in brackets the seeds that are there where some are not, and • where it interpolates.
     """
     lines = []
     for line in part.lines:
@@ -76,19 +75,73 @@ def by_frozen(errors: pd.DataFrame, part: slices.Slice) -> pd.DataFrame:
                 {
                     "source": line.label,
                     "source images": cell["source_size"] or "",
-                    "images": cell["size"],
+                    "training images": cell["size"],
                     "frozen": cell["frozen"],
                     "text": _cell_text(cell),
                 }
             )
     table = pd.DataFrame(lines).pivot_table(
-        index=["source", "source images", "images"],
+        index=["source", "source images", "training images"],
         columns="frozen",
         values="text",
         aggfunc="first",
         sort=False,
     )
-    return table[sorted(table.columns)].fillna("").rename_axis(columns="frozen layers")
+    table = table[sorted(table.columns)].fillna("")
+    trained = pd.concat([line.cells for line in part.lines]).groupby("frozen")["parameters_trained"]
+    heads = {
+        frozen: f"{frozen} ({count:,.0f})" if np.isfinite(count) else f"{frozen}"
+        for frozen, count in trained.first().astype(float).items()
+    }
+    return table.rename(columns=heads).rename_axis(columns="frozen layers (trained parameters)")
+
+
+def verdicts(found: Sequence[Verdict]) -> pd.DataFrame:
+    """One line for each claim, each control's answer to it, and each exploratory finding.
+
+    `kind` is "primary", "control" or "exploratory"; `low` and `high` bound the 95 % interval of
+    `effect` over seeds, in `unit`; `p_holm` is for exploratory lines, corrected within their claim.
+    """
+    lines: list[dict[str, Any]] = []
+    for one in found:
+        answers = [("primary", one.arm, one.main)]
+        answers += [("control", control.arm, control.answer) for control in one.controls]
+        for kind, arm, answer in answers:
+            lines.append(
+                {
+                    "claim": one.claim,
+                    "kind": kind,
+                    "arm": arm,
+                    "answer": answer.answer,
+                    "compared": answer.compared,
+                    **_interval(answer.effect, answer.unit),
+                    "num_runs": len(answer.run_ids),
+                    "remarks": "; ".join((*answer.reasons, *answer.missing)),
+                }
+            )
+        for finding in one.exploratory:
+            lines.append(
+                {
+                    "claim": one.claim,
+                    "kind": "exploratory",
+                    "arm": one.arm,
+                    "compared": finding.what,
+                    **_interval(finding.effect, finding.unit),
+                    "p_holm": finding.p_holm,
+                }
+            )
+    return pd.DataFrame(lines)
+
+
+def effect_text(effect: Interval | None, unit: str) -> str:
+    """An effect with its interval and unit, for reading; "" where there is none."""
+    if effect is None:
+        return ""
+    if effect.df < 1:
+        text = f"{effect.estimate:+.3f} {unit}, interval unknown"
+    else:
+        text = f"{effect.estimate:+.3f} [{effect.low:+.3f}, {effect.high:+.3f}] {unit}"
+    return text.replace("-", "−")
 
 
 def coverage(study: Study) -> pd.DataFrame:
@@ -114,6 +167,18 @@ def provenance(study: Study) -> dict[str, dict[str, int]]:
         counts = study.runs[column].value_counts(dropna=False)
         found[kind] = {str(value): int(count) for value, count in counts.items()}
     return found
+
+
+def _interval(effect: Interval | None, unit: str) -> dict[str, Any]:
+    if effect is None:
+        return {}
+    return {
+        "effect": effect.estimate,
+        "low": effect.low,
+        "high": effect.high,
+        "unit": unit,
+        "num_seeds": effect.num,
+    }
 
 
 def _cell_text(cell: Mapping[str, Any]) -> str:

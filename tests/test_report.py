@@ -276,3 +276,22 @@ def test_the_command_refuses_what_is_incomplete_unless_told(
     assert "--partial" in capsys.readouterr().err
     assert report.main([*given, "--partial"]) == 0
     assert (tmp_path / "out" / report.PAGE).is_file()
+
+
+def test_every_claim_has_its_verdict_on_the_page(written: Path) -> None:
+    page = page_of(written)
+    table = pd.read_csv(written.parent / "tables" / "verdicts.csv")
+    primary = table[table["kind"] == "primary"]
+    assert list(primary["claim"]) == ["C1", "C2", "C3", "C4", "C5a", "C5b"]
+    verdicts = page.text[page.text.index("Verdicts on the claims") :]
+    for _, line in primary.iterrows():
+        assert line["claim"] in verdicts
+        assert line["answer"] in verdicts
+    assert len(page.all("details")) >= 6
+
+
+def test_a_source_that_is_not_there_is_refused(whole: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="'nowhere'.*far, near"):
+        report.write_report(load.open(whole), tmp_path / "out", more_related="nowhere")
+    assert not (tmp_path / "out").exists()
+    assert report.main([str(whole), "--less-related", "nowhere"]) == 2
