@@ -134,7 +134,9 @@ def selected(cells: pd.DataFrame, select: Mapping[str, Any]) -> pd.DataFrame:
         values = [wanted] if is_one else list(wanted)
         for value in values:
             if not (cells[name] == value).any():
-                choices = ", ".join(repr(v) for v in _plain(sorted(cells[name].unique())))
+                choices = ", ".join(
+                    repr(v) for v in _plain(sorted(cells[name].unique(), key=_order))
+                )
                 raise ValueError(f"{name}={value!r}: choose from {choices}")
         cells = cells[cells[name].isin(values)]
     return cells
@@ -142,3 +144,8 @@ def selected(cells: pd.DataFrame, select: Mapping[str, Any]) -> pd.DataFrame:
 
 def _plain(values: Sequence[Any]) -> list[Any]:
     return [value.item() if isinstance(value, np.generic) else value for value in values]
+
+
+def _order(value: Any) -> tuple[str, Any]:
+    # Provenance may be absent: None and text have no order among themselves.
+    return type(value).__name__, "" if value is None else value
