@@ -93,10 +93,14 @@ def _execute(path: Path) -> ModuleType:
     module.__file__ = str(path)
     # A dataclass defined in the file looks its module up by name.
     sys.modules[module.__name__] = module
+    # Files beside it can be imported, as when Python runs a script.
+    sys.path.insert(0, str(path.parent))
     try:
         exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)
     except Exception as error:
         raise UserError(f"{path}{_line(path, error)}: {_told(error)}") from error
+    finally:
+        sys.path.remove(str(path.parent))
     return module
 
 
