@@ -25,10 +25,11 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from study import objects, provenance
+from study import objects
 from study.store import Store, open_store
 
 Beat = Callable[[], bool]
@@ -245,7 +246,7 @@ def _this_process() -> Owner:
     return Owner(
         host=socket.gethostname(),
         pid=os.getpid(),
-        since=provenance.now(),
+        since=datetime.now(UTC).isoformat(timespec="milliseconds"),
         machine=machine,
         pid_start=_start_of(os.getpid()),
         token=secrets.token_hex(8),

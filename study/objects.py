@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
 import re
 import secrets
@@ -25,8 +26,9 @@ import pyarrow.fs as pafs
 
 Waits = tuple[float, ...]
 
-# Seconds before each further try where an error may pass: 15.5 s in all, beside the retries that an
-# S3 client makes by itself.
+# Seconds before each further try where an error may pass. pyarrow's S3 client tries again by itself
+# for 6 s (for about 100 s where a server accepts and never answers), so six tries bear an outage of
+# nearly a minute.
 WAITS: Final[Waits] = (0.5, 1.0, 2.0, 4.0, 8.0)
 
 # Of a directory, only what a network mount or a busy kernel may answer now and then is tried again.
@@ -49,6 +51,8 @@ _LASTING: Final = re.compile(
 # `pyarrow.dataset` and the listings of this module pass over names that begin with a dot.
 _TEMPORARY: Final = re.compile(r"\.(?P<host>.+)~(?P<pid>\d+)~[0-9a-f]{8}~.+\.tmp")
 _TEMPORARY_LIVES_SECONDS: Final = 24 * 3600.0
+
+_log = logging.getLogger(__name__)
 
 Answer = TypeVar("Answer")
 
@@ -287,6 +291,7 @@ def _tried(
         except OSError as error:
             if wait is None or not may_pass(fs, error):
                 raise _named(error, verb, path, 1 + len(waits) if wait is None else 1) from error
+            _log.warning("%s; trying again", _named(error, verb, path, 1))
             time.sleep(wait * (0.75 + 0.5 * secrets.randbelow(1000) / 1000))
     raise AssertionError("unreachable")
 

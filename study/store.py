@@ -305,15 +305,11 @@ def open_store(root: str | Path) -> Store:
     if "://" not in str(root):
         path = Path(root).expanduser().absolute()
         return Store(str(path), pafs.LocalFileSystem(), str(path))
-    uri = str(root)
-    if uri.startswith("s3://") and "allow_delayed_open=" not in uri:
-        # Then a small object is one request, not the three of an upload in parts.
-        uri += ("&" if "?" in uri else "?") + "allow_delayed_open=true"
     try:
-        fs, base = pafs.FileSystem.from_uri(uri)
+        fs, base = pafs.FileSystem.from_uri(str(root))
     except pa.ArrowException as error:
         raise ValueError(
-            f"root={_shown(str(root))!r}: {error}. Choose a directory, s3://bucket/folder, "
+            f"root={_shown(str(root))!r}: {_shown(str(error))}. Choose a directory, s3://bucket/folder, "
             "gs://bucket/folder, or another URI that pyarrow.fs reads"
         ) from error
     if not base.strip("/"):

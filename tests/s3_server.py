@@ -70,9 +70,14 @@ class Proxy:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
+            wbufsize = -1
 
             def answer(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                if self.headers.get("Transfer-Encoding") == "chunked":
+                    body = b"".join(iter(self.chunk, b""))
+                    del self.headers["Transfer-Encoding"]
                 status = proxy._verdict(f"{self.command} {self.path}")
                 if status is None:
                     self.close_connection = True
@@ -104,6 +109,11 @@ class Proxy:
                 if self.command != "HEAD":
                     self.wfile.write(content)
 
+            def chunk(self) -> bytes:
+                chunk = self.rfile.read(int(self.rfile.readline().split(b";")[0], 16))
+                self.rfile.readline()
+                return chunk
+
             do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = answer  # noqa: N815
 
             def log_message(self, *_: object) -> None:
@@ -111,7 +121,7 @@ class Proxy:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.port = self._server.server_address[1]
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
 
     def fail(self, pattern: str, times: int, status: int | None = 500) -> None:
         with self._lock:
