@@ -191,8 +191,10 @@ def _check_free(path: Path, root: str, expiry: float) -> None:
     # By the clock of the file system, which need not be this machine's.
     probe = objects.temporary_beside(path)
     probe.touch()
-    age = probe.stat().st_mtime - path.stat().st_mtime
-    probe.unlink()
+    try:
+        age = probe.stat().st_mtime - path.stat().st_mtime
+    finally:
+        probe.unlink()
     owner = _owner_from(content)
     here = _this_process()
     if owner is not None and owner.machine is not None and owner.machine == here.machine:

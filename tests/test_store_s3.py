@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import replace
@@ -53,7 +52,7 @@ def impatient(bucket: Store, proxy: s3_server.Proxy) -> Store:
         scheme="http",
         retry_strategy=pafs.AwsStandardS3RetryStrategy(max_attempts=1),
     )
-    return replace(bucket, fs=fs, waits=(0.01, 0.02))
+    return replace(bucket, fs=fs, waits=(0.01,))
 
 
 def test_every_method(bucket: Store, tmp_path: Path) -> None:
@@ -75,8 +74,8 @@ def test_every_method(bucket: Store, tmp_path: Path) -> None:
     bucket.clear_failure(run.id)
     assert bucket.failures() == {}
 
-    digest = bucket.publish_weights(run.id, LARGE)
-    assert bucket.read_weights(run.id, digest) == LARGE
+    digest = bucket.publish_weights(run.id, b"weights")
+    assert bucket.read_weights(run.id, digest) == b"weights"
     assert bucket.weights() == {run.id}
     bucket.publish_rows(run, table, replace(provenance, weights_digest=digest))
     assert bucket.finished() == {run.id}
@@ -126,26 +125,34 @@ def test_a_server_that_fails_now_and_then_is_asked_again(
     impatient: Store, proxy: s3_server.Proxy
 ) -> None:
     for status in (500, 503, None):
-        proxy.fail("PUT .*/small", 2, status)
+        proxy.fail("PUT .*/small", 1, status)
         impatient.put("x/small", b"value")
-        proxy.fail("(HEAD|GET) .*/small", 2, status)
+        proxy.fail("(HEAD|GET) .*/small", 1, status)
         assert impatient.get("x/small") == b"value"
-        proxy.fail("GET .*list-type", 2, status)
+        proxy.fail("GET .*list-type", 1, status)
         assert [info.base_name for info in impatient.listed("x")] == ["small"]
-    proxy.fail("PUT .*partNumber=2", 2)
+    proxy.fail("PUT .*partNumber=2", 1)
     impatient.put("x/large", LARGE)
     assert impatient.get("x/large") == LARGE
 
 
-@pytest.mark.parametrize("failing", ["POST .*uploads", "partNumber=1", "partNumber=2", "uploadId"])
-@pytest.mark.parametrize("status", [500, None])
+@pytest.mark.parametrize(
+    ("failing", "status"),
+    [
+        ("POST .*uploads", 500),
+        ("partNumber=1", 500),
+        ("partNumber=2", 500),
+        ("partNumber=2", None),
+        ("POST .*uploadId", 500),
+    ],
+)
 def test_a_write_that_fails_publishes_nothing(
     impatient: Store, proxy: s3_server.Proxy, failing: str, status: int | None
 ) -> None:
     # A stream of pyarrow's publishes what it has got whenever it is closed: at each request of an
     # upload it must be seen that nothing is.
     proxy.fail(failing, 1_000, status)
-    with pytest.raises(OSError, match=r"cannot write \(3 tries\).*x/large"):
+    with pytest.raises(OSError, match=r"cannot write \(2 tries\).*x/large"):
         impatient.put("x/large", LARGE)
     proxy.heal()
     assert impatient.listed("x") == []
@@ -174,13 +181,12 @@ def test_two_drivers_on_one_bucket(bucket: Store) -> None:
     second = lease.acquire(bucket.root)
     with lease.acquire(bucket.root), pytest.raises(lease.LeaseHeld, match=r"driver, process \d+"):
         second.__enter__()
-    with lease.acquire(bucket.root, expiry_seconds=0.6) as later:
+    with lease.acquire(bucket.root, expiry_seconds=6.0) as later:
         earlier = replace(later.owner, since="2001-01-01T00:00:00+00:00", token="0")
-        bucket.put("lease/0.json", lease.to_json(earlier))
-        for _ in range(200):
-            if later.is_lost:
+        for _ in range(300):
+            bucket.put("lease/0.json", lease.to_json(earlier))
+            if later.lost.wait(0.1):
                 break
-            time.sleep(0.05)
         assert later.is_lost
 
 
