@@ -130,9 +130,10 @@ class Outcomes:
 
     def give_up(self, run: Run, error: str) -> None:
         """This running or waiting Run is not tried again, nor what would start from it."""
-        noted = self._store.failures().get(run.id)
-        told = noted.error if noted is not None and noted.kind == "error" else error
-        self._note(run, Failure(tries=MAX_TRIES, error=told, final=True, at=provenance.now()))
+        with suppress(OSError):  # then `_note` says so
+            noted = self._store.failures().get(run.id)
+            error = noted.error if noted is not None and noted.kind == "error" else error
+        self._note(run, Failure(tries=MAX_TRIES, error=error, final=True, at=provenance.now()))
         self._schedule.fail(run.id)
 
     def note_start_failed(self) -> None:
