@@ -139,11 +139,10 @@ def train_error_by_label(
     partial: bool | None = None,
     squeeze: bool = False,
     **select: Any,
-) -> xr.DataArray:
-    """Train error over all images, those with their own label, and the flipped ones.
+) -> xr.Dataset:
+    """Train error of "all" images, of "clean" ones (with their own label) and of "flipped" ones.
 
-    An `epoch_surface` with the dimension "labels" (all, clean, flipped) before the others; "flipped"
-    is NaN in cells without label noise.
+    Three `epoch_surface`s, read in one pass; "flipped" is NaN in cells without label noise.
     """
     surfaces = epoch_surfaces(
         study,
@@ -155,14 +154,7 @@ def train_error_by_label(
         squeeze=squeeze,
         **select,
     )
-    joined = xr.concat(
-        [surfaces[name] for name in LABELS.values()],
-        xr.IndexVariable("labels", list(LABELS)),
-        combine_attrs="drop_conflicts",
-    )
-    joined.name = "train_error"
-    joined.attrs["long_name"] = "train error, against the labels trained on"
-    return joined
+    return surfaces.rename({column: labels for labels, column in LABELS.items()})
 
 
 def _cells_named(study: Study, surface: xr.DataArray, run_ids: Sequence[str]) -> np.ndarray:

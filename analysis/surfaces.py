@@ -195,13 +195,26 @@ def over_seeds(surface: xr.DataArray) -> xr.Dataset:
     The standard error is that of the mean, NaN for fewer than two seeds. `count` says how many seeds
     stand behind each mean: a diverged Run's are missing from it.
     """
-    count = surface.notnull().sum("seed")
-    mean = surface.mean("seed", skipna=True)
-    spread = surface.std("seed", ddof=1, skipna=True)
-    error = (spread / np.sqrt(count)).where(count >= 2)
-    result = xr.Dataset({"mean": mean, "standard_error": error, "count": count})
-    for name in ("mean", "standard_error"):
-        result[name].attrs = dict(surface.attrs)
+    if "seed" not in surface.dims:
+        raise ValueError(
+            f"the surface has no dimension 'seed', but {', '.join(map(str, surface.dims))}"
+        )
+    seeds = [surface.isel(seed=index).values for index in range(surface.sizes["seed"])]
+    # One seed at a time: the surface may hold 40 million values, and is not copied.
+    count = sum((~np.isnan(values)).astype(np.int64) for values in seeds)
+    with np.errstate(divide="ignore", invalid="ignore"):  # no seed: NaN; infinite: no spread
+        mean = sum(np.where(np.isnan(values), 0.0, values) for values in seeds) / count
+        square = sum(np.where(np.isnan(values), 0.0, (values - mean) ** 2) for values in seeds)
+        error = np.where(count >= 2, np.sqrt(square / (count - 1) / count), np.nan)
+    of_mean = surface.isel(seed=0, drop=True)
+    result = xr.Dataset(
+        {
+            "mean": of_mean.copy(data=mean),
+            "standard_error": of_mean.copy(data=error),
+            "count": of_mean.copy(data=count),
+        }
+    )
+    result["count"].attrs = {"units": "seeds", "long_name": "seeds behind the mean"}
     return result
 
 

@@ -238,6 +238,22 @@ def test_means_say_how_many_seeds_they_stand_on(
     assert surfaces.mean(surface).identical(over["mean"])
     assert surfaces.count(surface).identical(over["count"])
     assert over["mean"].attrs["units"] == "fraction"
+    assert over["mean"].dims == surface.dims[:-1] and "seed" not in over.coords
+
+
+def test_means_over_seeds_of_any_array() -> None:
+    nan, inf = np.nan, np.inf
+    surface = xr.DataArray(
+        [[1.0, 2.0, nan, nan, inf], [3.0, nan, nan, 5.0, inf]], dims=("seed", "x")
+    )
+    over = surfaces.over_seeds(surface)
+    assert np.array_equal(over["mean"], [2, 2, nan, 5, inf], equal_nan=True)
+    assert np.array_equal(over["count"], [2, 1, 0, 1, 2])
+    assert np.allclose(over["standard_error"], [1, nan, nan, nan, nan], equal_nan=True)
+    without = surfaces.over_seeds(surface.transpose("x", "seed"))
+    assert np.array_equal(without["mean"], over["mean"], equal_nan=True)
+    with pytest.raises(ValueError, match="no dimension 'seed'"):
+        surfaces.over_seeds(surface.isel(seed=0))
 
 
 # Evaluation schedules.
@@ -382,10 +398,9 @@ def test_parameters_per_label(study: load.Study) -> None:
 def test_train_error_by_label(study: load.Study) -> None:
     split = derived.train_error_by_label(study, size=1_000)
     noisy = split.sel(label_noise=0.2)
-    mixed = 0.8 * noisy.sel(labels="clean") + 0.2 * noisy.sel(labels="flipped")
-    assert np.allclose(noisy.sel(labels="all"), mixed)
-    assert split.sel(label_noise=0.0, labels="flipped").isnull().all()
-    assert split.sel(label_noise=0.0, labels="clean").notnull().all()
+    assert np.allclose(noisy["all"], 0.8 * noisy["clean"] + 0.2 * noisy["flipped"])
+    assert split["flipped"].sel(label_noise=0.0).isnull().all()
+    assert split["clean"].notnull().all()
 
 
 def test_a_number_of_ones_own_from_each_run(study: load.Study) -> None:
