@@ -142,35 +142,33 @@ def _hold_file(folder: Path, root: str, owner: Owner, expiry: float) -> tuple[Be
             except FileNotFoundError:
                 continue  # removed since, because there is a higher one
         number = highest + 1
+        path = _numbered(folder, number)
         try:
-            file = os.open(_numbered(folder, number), os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o644)
+            with path.open("xb") as stream:
+                stream.write(to_json(owner))
         except FileExistsError:
             continue
-        try:
-            os.write(file, to_json(owner))
-        except OSError:
-            os.close(file)  # what stays there says nothing, and expires
-            raise
         # One that listed long ago may create a number that was removed as outdated since then.
         if _highest(folder) == number:
             break
-        os.close(file)
-        _numbered(folder, number).unlink()
-    for path in folder.iterdir():
-        match = _FILE.fullmatch(path.name)
+        path.unlink(missing_ok=True)
+    for older in folder.iterdir():
+        match = _FILE.fullmatch(older.name)
         if match and int(match[1]) < number:
-            path.unlink(missing_ok=True)
+            older.unlink(missing_ok=True)
 
     def beat() -> bool:
-        os.utime(file)
-        return _highest(folder) == number
+        try:
+            if _highest(folder) != number:
+                return False
+            os.utime(path)
+        except FileNotFoundError:
+            return False  # passed over, or somebody has removed the whole folder
+        return True
 
     def release() -> None:
-        try:
-            os.ftruncate(file, 0)
-            os.pwrite(file, _RELEASED, 0)
-        finally:
-            os.close(file)
+        if _highest(folder) == number:
+            path.write_bytes(_RELEASED)
 
     return beat, release
 
