@@ -55,6 +55,11 @@ EPSILON: Final = 0.1
 # in a figure five centimetres high. Relative, so that the unit of y does not change the verdict.
 MIN_SHARE: Final = 0.02
 
+# Along the epochs the first minimum comes after a first descent: training starts at chance, and until
+# the error has fallen by a tenth of the curve's range, its wiggles there are no minimum. Along the
+# freezing the first descent may be small or lie outside the axis, so none is asked for.
+FIRST_DESCENT: Final = 0.1
+
 # What the search for the peak costs at four seeds and more, up to 30 windows: standard errors that
 # hold the false peaks of every no-peak shape in `analysis.power` under 5 %. Below four seeds
 # Student's t is wider than this, taken at SEARCH_LEVEL one-sided instead of 2.5 %.
@@ -121,14 +126,16 @@ def judge_epochs(
     at: tuple[float, float, float] | None = None,
     level: float = LEVEL,
     per_decade: int = WINDOWS_PER_DECADE,
+    first_descent: float = FIRST_DESCENT,
 ) -> Judgement:
     """Is there double descent along the epochs (or steps)?
 
     `epochs`: (points,), ascending; `values`, `train_errors`: (points,) or (seeds, points), NaN where
     a seed has none: such a seed is left out, and said. `min_height`: in the unit of `values`; None
     is MIN_SHARE of the mean curve's range. `at`: epochs of first minimum, peak and later minimum,
-    where they were named before looking; then nothing is searched. Raises ValueError on axes that do
-    not fit.
+    where they were named before looking; then nothing is searched. `first_descent`: how far the curve
+    must have fallen before its first minimum, as a share of its range. Raises ValueError on axes that
+    do not fit.
     """
     x, y, train = _present(epochs, values, train_errors)
     windows = epoch_windows(x, per_decade)
@@ -143,6 +150,7 @@ def judge_epochs(
         min_height=min_height,
         at=at,
         level=level,
+        first_descent=first_descent,
     )
 
 
@@ -187,6 +195,7 @@ def judge(
     min_height: float | None = None,
     at: tuple[float, float, float] | None = None,
     level: float = LEVEL,
+    first_descent: float = 0.0,
 ) -> Judgement:
     """As `judge_epochs`, on curves that are averaged already: `y`, `train_errors` (seeds, windows).
 
@@ -212,7 +221,7 @@ def judge(
         places, face = np.zeros(3, dtype=int), INCONCLUSIVE
         reasons.append(f"{x.size} points: a peak between two minima needs three")
     else:
-        places = np.array(_nearest(x, at)) if at else _locate(mean)
+        places = np.array(_nearest(x, at)) if at else _locate(mean, first_descent)
         face = _face_value(mean, places, matters)
     rise = fall = gain = end_rise = None
     height, peaks = np.full(num, np.nan), np.full(num, np.nan)
@@ -221,7 +230,7 @@ def judge(
         reasons.append("one seed: noise between replicates is unknown")
     elif x.size >= 3:
         others = (y.sum(axis=0) - y) / (num - 1)
-        triples = np.tile(places, (num, 1)) if at else _locate(others)
+        triples = np.tile(places, (num, 1)) if at else _locate(others, first_descent)
         low, top, later = (np.take_along_axis(y, triples[:, [c]], 1)[:, 0] for c in range(3))
         rises, falls = top - low, top - later
         rise, fall = mean_interval(rises, level=level), mean_interval(falls, level=level)
@@ -278,18 +287,23 @@ def search_guard(num_seeds: int, level: float = LEVEL) -> float:
     return max(t_quantile(0.5 + level / 2, df), t_quantile(SEARCH_LEVEL, df), SEARCH)
 
 
-def _locate(curves: np.ndarray) -> np.ndarray:
+def _locate(curves: np.ndarray, first_descent: float) -> np.ndarray:
     """Lowest point before, peak, lowest point after, of the most prominent peak: (…, 3) indices.
 
     `curves`: (…, points), three or more. The prominence of a point is the smaller of its heights
     over the lowest point before and over the lowest point after; negative where there is no peak.
+    Points before the first descent are no minimum; a curve that never descends has none of them.
     """
-    before = np.minimum.accumulate(curves, axis=-1)[..., :-2]
+    fallen = np.maximum.accumulate(curves, axis=-1) - curves
+    is_low = fallen >= first_descent * np.ptp(curves, axis=-1, keepdims=True)
+    is_low |= ~is_low[..., :-2].any(axis=-1, keepdims=True)
+    minima = np.where(is_low, curves, np.inf)
+    before = np.minimum.accumulate(minima, axis=-1)[..., :-2]
     after = np.minimum.accumulate(curves[..., ::-1], axis=-1)[..., ::-1][..., 2:]
     middle = curves[..., 1:-1]
     peak = np.minimum(middle - before, middle - after).argmax(axis=-1) + 1
     index = np.arange(curves.shape[-1])
-    first = np.where(index < peak[..., None], curves, np.inf).argmin(axis=-1)
+    first = np.where(index < peak[..., None], minima, np.inf).argmin(axis=-1)
     later = np.where(index > peak[..., None], curves, np.inf).argmin(axis=-1)
     return np.stack([first, peak, later], axis=-1)
 

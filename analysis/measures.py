@@ -65,10 +65,14 @@ class Measures:
 
 @dataclass(frozen=True)
 class Term:
-    """A weighted number of one cell and seed; those of one `group` are added up within each seed."""
+    """A weighted number of one cell and seed; those of one `group` are added up within each seed.
+
+    `part` tells the terms of a group apart: a seed in which one is absent has no sum.
+    """
 
     group: Hashable
     seed: int
+    part: Hashable
     weight: float
     value: float
     run_ids: tuple[str, ...]
@@ -155,10 +159,13 @@ def contrast(terms: Iterable[Term]) -> Contrast | None:
     seeds = sorted({seed for _, seed in sums})
     if not names:
         return None
-    whole = {name: max(len(sums.get((name, seed), ())) for seed in seeds) for name in names}
+    whole: dict[Hashable, set[Hashable]] = defaultdict(set)
+    for (name, _), parts in sums.items():
+        whole[name] |= {part.part for part in parts}
     values = np.full((len(names), len(seeds)), np.nan)
     for (name, seed), parts in sums.items():
-        if len(parts) == whole[name]:
+        assert len({part.part for part in parts}) == len(parts), (name, seed)
+        if len(parts) == len(whole[name]):
             total = sum(part.weight * part.value for part in parts)
             values[names.index(name), seeds.index(seed)] = total
     kept_groups, kept_seeds = _block(np.isfinite(values))

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.descent import STRONG, WEAK, Judgement, judge, judge_freezing
+from analysis.descent import FIRST_DESCENT, STRONG, WEAK, Judgement, judge, judge_freezing
 from analysis.intervals import Interval
 from analysis.measures import KEY, Measures, Term, groups, matrix
 
@@ -58,6 +58,7 @@ def _judged(
             train_errors=np.stack([curve.train for curve in curves]),
             epsilon=measures.epsilon,
             min_height=min_height,
+            first_descent=FIRST_DESCENT,
         )
         first = cell.iloc[0]
         key = tuple(first[name] for name in KEY if name not in without)
@@ -91,7 +92,7 @@ def height_terms(
             group = (*key, levels[0][0], levels[-1][0])
             used = [seed for seed, kept in zip(ids, verdict.used, strict=True) if kept]
             terms += [
-                Term(group, seed, weight, float(height), (ids[seed],))
+                Term(group, seed, weight, weight, float(height), (ids[seed],))
                 for seed, height in zip(used, verdict.height, strict=True)
             ]
     return terms
@@ -106,7 +107,7 @@ def peak_terms(measures: Measures, lines: pd.DataFrame, *, min_height: float) ->
         if verdict.status in (WEAK, STRONG):
             cells.setdefault(key, {})[level] = (verdict, ids)
     return [
-        Term(key, seed, weight, float(np.log10(peak)), (ids[seed],))
+        Term(key, seed, weight, weight, float(np.log10(peak)), (ids[seed],))
         for key, levels in cells.items()
         if len(levels) == 2
         for weight, size in ((-1.0, smallest), (1.0, largest))

@@ -48,7 +48,7 @@ def pace_terms(lines: pd.DataFrame) -> tuple[list[Term], Mapping[str, frozenset[
         epochs = np.minimum(cell["interpolated"], cell["last_epoch"].astype(float))
         weights = np.where(cell["source_size"] == largest, 1.0, -1.0)
         terms += [
-            Term(key, int(seed), float(weight), float(np.log10(epoch)), (str(run_id),))
+            Term(key, int(seed), weight, float(weight), float(np.log10(epoch)), (str(run_id),))
             for run_id, seed, weight, epoch in zip(
                 cell.index, cell["seed"], weights, epochs, strict=True
             )
@@ -87,10 +87,13 @@ def capacity_terms(lines: pd.DataFrame) -> tuple[list[Term], list[Bound], float]
             reached = seen.loc[np.isfinite(seen["interpolated"]), "size"]
             largest = reached.max() if len(reached) else sizes[0]
             weight = 1.0 if frozen == fewest else -1.0
-            own.append(Term(key, int(seed), weight, float(np.log2(largest)), tuple(seen.index)))
+            capacity = float(np.log2(largest))
+            own.append(Term(key, int(seed), frozen, weight, capacity, tuple(seen.index)))
             is_bound = not len(reached) or largest == sizes[-1]
             bound = Bound(key, int(seed), bool(frozen == fewest), bool(len(reached)))
             sides.append(bound if is_bound else None)
+        if len({term.part for term in own}) < 2:
+            continue
         if len({None if side is None else side.above for side in sides} - {None}) == 1 and all(
             sides
         ):
@@ -135,7 +138,14 @@ def difference_terms(
             for place, weights in places.items():
                 if frozen in weights:
                     terms[place].append(
-                        Term(key, int(seed), sign * weights[frozen], float(test), (run_id,))
+                        Term(
+                            key,
+                            int(seed),
+                            (source, frozen),
+                            sign * weights[frozen],
+                            float(test),
+                            (run_id,),
+                        )
                     )
     return terms
 
@@ -163,5 +173,5 @@ def against_terms(
             if other is not None:
                 for weight, one in ((1.0, run_id), (-1.0, other)):
                     value = float(measures.lines.at[one, "test"])
-                    terms.append(Term(key, int(place[-1]), weight, value, (one,)))
+                    terms.append(Term(key, int(place[-1]), weight, weight, value, (one,)))
     return terms

@@ -296,7 +296,7 @@ def test_two_runs_of_one_cell_and_seed_are_refused(tmp_path: Path) -> None:
 
 def test_a_contrast_averages_the_same_cells_in_every_seed() -> None:
     terms = [
-        Term(group, seed, sign, sign * group + (sign > 0) * seed, (f"{group}{seed}{sign}",))
+        Term(group, seed, sign, sign, sign * group + (sign > 0) * seed, (f"{group}{seed}",))
         for group in (1, 2, 3)
         for seed in (0, 1, 2)
         for sign in (-1.0, 1.0)
@@ -309,6 +309,8 @@ def test_a_contrast_averages_the_same_cells_in_every_seed() -> None:
     assert found.values.tolist() == [3.0, 4.0, 5.0]
     assert found.dropped == 1 and found.left_out == ()
     assert contrast([]) is None
+    # One side in one seed, the other in another: no seed has the difference.
+    assert contrast([Term(1, 0, "a", 1.0, 5.0, ("x",)), Term(1, 1, "b", -1.0, 5.0, ("y",))]) is None
 
 
 def test_conditions_and_conclusions() -> None:

@@ -8,7 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from analysis.descent import INCONCLUSIVE, NONE, STRONG, WEAK, judge_epochs, judge_freezing
+from analysis.descent import (
+    FIRST_DESCENT,
+    INCONCLUSIVE,
+    NONE,
+    STRONG,
+    WEAK,
+    judge,
+    judge_epochs,
+    judge_freezing,
+)
 from analysis.intervals import holm, mean_interval, pooled_spread
 from analysis.power import NO_PEAK, epochs_of, height_coverage, jitter, peaked, verdicts
 from analysis.windows import epoch_windows, window_means
@@ -123,6 +132,56 @@ def test_published_outcomes(width: int, knots: dict[int, float], status: str, so
     if status == WEAK:
         assert 15 < verdict.first_minimum < 35 and 60 < verdict.peak < 135
         assert verdict.gain is not None and verdict.gain.high < 0
+
+
+# Three networks each, trained by this project: digits, 300 images, ResNet-18 of width 4, Adam 1e-3, 400
+# epochs evaluated at 80 log-spaced steps; means of the twelve windows, (seeds, windows).
+REAL_EPOCHS = [0.33, 0.67, 1.25, 2.41, 4.23, 7.41, 13.23, 23.71, 42.42, 75.99, 130.18, 267.07]
+REAL = {
+    0.0: (
+        [
+            [0.9, 0.9, 0.9, 0.9, 0.9, 0.852, 0.552, 0.255, 0.09, 0.061, 0.064, 0.066],
+            [0.872, 0.872, 0.873, 0.898, 0.883, 0.762, 0.465, 0.204, 0.067, 0.059, 0.059, 0.057],
+            [0.9, 0.894, 0.881, 0.86, 0.834, 0.739, 0.528, 0.298, 0.131, 0.084, 0.078, 0.076],
+        ],
+        [
+            [0.897, 0.897, 0.897, 0.897, 0.895, 0.844, 0.531, 0.189, 0.022, 0.0, 0.0, 0.0],
+            [0.86, 0.86, 0.86, 0.903, 0.9, 0.753, 0.426, 0.136, 0.007, 0.0, 0.0, 0.0],
+            [0.9, 0.897, 0.878, 0.848, 0.79, 0.657, 0.415, 0.186, 0.018, 0.0, 0.0, 0.0],
+        ],
+    ),
+    0.2: (
+        [
+            [0.9, 0.9, 0.9, 0.9, 0.899, 0.86, 0.529, 0.301, 0.174, 0.195, 0.197, 0.202],
+            [0.877, 0.88, 0.876, 0.893, 0.886, 0.767, 0.542, 0.263, 0.158, 0.226, 0.241, 0.24],
+            [0.9, 0.894, 0.885, 0.874, 0.851, 0.782, 0.549, 0.339, 0.186, 0.222, 0.239, 0.244],
+        ],
+        [
+            [0.903, 0.903, 0.903, 0.903, 0.899, 0.863, 0.56, 0.347, 0.16, 0.003, 0.0, 0.0],
+            [0.87, 0.873, 0.867, 0.876, 0.89, 0.804, 0.568, 0.311, 0.139, 0.001, 0.0, 0.0],
+            [0.887, 0.887, 0.873, 0.871, 0.836, 0.756, 0.545, 0.34, 0.148, 0.004, 0.0, 0.0],
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("label_noise", REAL)
+def test_real_curves(label_noise: float) -> None:
+    """Without label noise a fall to a plateau; with it a rise to the end, that differs a lot between
+    seeds. Neither the wiggles at chance before learning begins nor the rise are double descent."""
+    test, train = REAL[label_noise]
+    verdict = judge(
+        np.array(REAL_EPOCHS),
+        np.array(test),
+        axis="epochs",
+        train_errors=np.array(train),
+        min_height=0.01,
+        first_descent=FIRST_DESCENT,
+    )
+    assert (verdict.status, verdict.interpolates) == (NONE, "some")
+    assert verdict.first_minimum > 40
+    assert verdict.end_rise is not None
+    assert (verdict.end_rise.estimate > 0.04) == (label_noise > 0)
 
 
 @pytest.mark.parametrize(
