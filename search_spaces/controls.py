@@ -1,8 +1,8 @@
 """ResNet-18: what else could explain what the frozen layers do? The control arms, on the same images.
 
     command   study run controls --address auto
-    cost      COST_controls
-    Runs      COUNT_controls
+    cost      4.8e19 floating-point operations: 110 GPU-days at 5 TFLOP/s (`study plan controls`)
+    Runs      1,692: 12 sources and 1,680 cells
 
     arm             how                                              the rival that it answers
     transfer        cifar100 → half b of cifar10

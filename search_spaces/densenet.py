@@ -1,8 +1,8 @@
 """DenseNet-121: do the epochs, and the frozen layers, show double descent in transfer to CIFAR-10?
 
     command   study run densenet --address auto
-    cost      COST_densenet
-    Runs      COUNT_densenet
+    cost      6.4e19 floating-point operations: 148 GPU-days at 5 TFLOP/s (`study plan densenet`)
+    Runs      2,328: 24 sources and 2,304 cells
 
     axis            values                                unit
     source task     cifar100, tiny-imagenet
@@ -10,7 +10,7 @@
     target task     cifar10
     target size     1,000, 2,000, 4,000, 8,000            images
     label noise     0, 0.2                                fraction of the target's labels
-    frozen          every cut: stem, transitions, within the dense blocks   layers of 12
+    frozen          0, 1, … 11 (every cut)                layers of 12
     width           32                                    growth rate
     seed            0, 1, 2                               replicates of source and target alike
 

@@ -1,0 +1,29 @@
+"""The spaces that come along: sound, of the size that they say, and asking for shared Runs once."""
+
+import re
+
+import pytest
+
+from study.run import Run
+from study.space import load_space, packaged
+
+
+@pytest.mark.parametrize("name", sorted(packaged()))
+def test_a_space_is_as_its_docstring_says(name: str) -> None:
+    space = load_space(name)
+    assert f"study run {name}" in space.doc
+    said = re.search(r"Runs\s+([\d,]+): ([\d,]+) sources .*?and ([\d,]+) cells", space.doc)
+    assert said, space.doc
+    sources = {run.source for run in space.runs if run.source is not None}
+    counts = len(space.runs), len(sources), len(space.runs) - len(sources)
+    assert counts == tuple(int(number.replace(",", "")) for number in said.groups())
+
+
+def test_sources_are_shared_between_spaces() -> None:
+    def sources(name: str) -> set[Run]:
+        return {run.source for run in load_space(name).runs if run.source is not None}
+
+    shared = sources("resnet") & sources("controls")
+    assert {(run.task, run.size) for run in shared} == {("cifar100", 10_000), ("cifar100", 25_000)}
+    assert sources("width") & sources("resnet")
+    assert sources("sources") & sources("resnet")
