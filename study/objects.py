@@ -1,4 +1,4 @@
-"""Whole objects on a file system: read, published atomically, listed, with bounded retries.
+"""Whole objects on a file system: read, published atomically, listed.
 
 Owns how bytes reach a directory or a bucket so that no torn object is ever seen under its own name.
 Knows nothing of what they mean: that is `store`. Never appends, never renames on a bucket (there a
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import logging
 import os
 import re
 import secrets
@@ -17,44 +16,17 @@ import shutil
 import socket
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Final
 
 import pyarrow as pa
 import pyarrow.fs as pafs
 
-Waits = tuple[float, ...]
-
-# Seconds before each further try where an error may pass. pyarrow's S3 client tries again by itself
-# for 6 s (for about 100 s where a server accepts and never answers), so six tries bear an outage of
-# nearly a minute.
-WAITS: Final[Waits] = (0.5, 1.0, 2.0, 4.0, 8.0)
-
-# Of a directory, only what a network mount or a busy kernel may answer now and then is tried again.
-_PASSING: Final = {
-    errno.EAGAIN,
-    errno.EBUSY,
-    errno.EINTR,
-    errno.ESTALE,
-    errno.ETIMEDOUT,
-    errno.ECONNRESET,
-    errno.ECONNREFUSED,
-}
-# pyarrow gives a bucket's errors as OSError without a number; these names in their text never pass.
-_LASTING: Final = re.compile(
-    r"ACCESS_DENIED|NO_SUCH_BUCKET|INVALID_ACCESS_KEY_ID|SIGNATURE_DOES_NOT_MATCH"
-    r"|UNRECOGNIZED_CLIENT|NOT_AUTHORIZED|MISSING_AUTHENTICATION|INVALID_CLIENT_TOKEN_ID"
-    r"|HTTP status (?:301|400|401|403)|InvalidBucketName"
-)
+from study.retries import Waits, is_local, tried
 
 # `pyarrow.dataset` and the listings of this module pass over names that begin with a dot.
 _TEMPORARY: Final = re.compile(r"\.(?P<host>.+)~(?P<pid>\d+)~[0-9a-f]{8}~.+\.tmp")
 _TEMPORARY_LIVES_SECONDS: Final = 24 * 3600.0
-
-_log = logging.getLogger(__name__)
-
-Answer = TypeVar("Answer")
 
 
 class Damaged(Exception):
@@ -68,11 +40,6 @@ class Damaged(Exception):
         return f"{self.path} is damaged: {self.why}"
 
 
-def is_local(fs: pafs.FileSystem) -> bool:
-    """Whether paths of this file system are paths of this machine."""
-    return isinstance(fs, pafs.LocalFileSystem)
-
-
 def read(fs: pafs.FileSystem, path: str, waits: Waits) -> bytes:
     """The whole object. Raises FileNotFoundError, or OSError that names path and cause."""
 
@@ -82,7 +49,7 @@ def read(fs: pafs.FileSystem, path: str, waits: Waits) -> bytes:
         with fs.open_input_stream(path) as stream:
             return bytes(stream.readall())
 
-    return _tried(fs, "read", path, waits, once)
+    return tried(fs, "read", path, waits, once)
 
 
 def put(fs: pafs.FileSystem, path: str, parts: tuple[bytes, ...], waits: Waits) -> None:
@@ -105,10 +72,10 @@ def put(fs: pafs.FileSystem, path: str, parts: tuple[bytes, ...], waits: Waits) 
             temporary.unlink(missing_ok=True)
 
     if is_local(fs):
-        _tried(fs, "write", path, waits, locally)
+        tried(fs, "write", path, waits, locally)
     else:
         whole = pa.py_buffer(b"".join(parts))
-        _tried(fs, "write", path, waits, lambda: _upload(fs, path, whole))
+        tried(fs, "write", path, waits, lambda: _upload(fs, path, whole))
 
 
 def put_file(fs: pafs.FileSystem, path: str, local: Path, waits: Waits) -> None:
@@ -126,16 +93,16 @@ def put_file(fs: pafs.FileSystem, path: str, local: Path, waits: Waits) -> None:
             _copy(local, Path(path))
 
     if is_local(fs):
-        _tried(fs, "write", path, waits, locally)
+        tried(fs, "write", path, waits, locally)
     else:
         with pa.memory_map(str(local)) as source:
             whole = source.read_buffer()
-            _tried(fs, "write", path, waits, lambda: _upload(fs, path, whole))
+            tried(fs, "write", path, waits, lambda: _upload(fs, path, whole))
 
 
 def info(fs: pafs.FileSystem, path: str, waits: Waits) -> pafs.FileInfo:
     """What lies at the path; its type is NotFound where nothing does."""
-    return _tried(fs, "look at", path, waits, lambda: fs.get_file_info(path))
+    return tried(fs, "look at", path, waits, lambda: fs.get_file_info(path))
 
 
 def listed(
@@ -143,7 +110,7 @@ def listed(
 ) -> list[pafs.FileInfo]:
     """The files in a folder, temporary ones left out, in one paged listing; [] where it is absent."""
     selector = pafs.FileSelector(folder, allow_not_found=True, recursive=recursive)
-    found = _tried(fs, "list", folder, waits, lambda: fs.get_file_info(selector))
+    found = tried(fs, "list", folder, waits, lambda: fs.get_file_info(selector))
     return [
         entry
         for entry in found
@@ -158,7 +125,7 @@ def remove(fs: pafs.FileSystem, path: str, waits: Waits) -> None:
         with contextlib.suppress(FileNotFoundError):
             fs.delete_file(path)
 
-    _tried(fs, "remove", path, waits, once)
+    tried(fs, "remove", path, waits, once)
 
 
 def remove_folder(fs: pafs.FileSystem, path: str, waits: Waits) -> None:
@@ -168,7 +135,7 @@ def remove_folder(fs: pafs.FileSystem, path: str, waits: Waits) -> None:
         with contextlib.suppress(FileNotFoundError):
             fs.delete_dir(path)
 
-    _tried(fs, "remove", path, waits, once)
+    tried(fs, "remove", path, waits, once)
 
 
 def move(fs: pafs.FileSystem, path: str, new_path: str, waits: Waits) -> None:
@@ -179,16 +146,7 @@ def move(fs: pafs.FileSystem, path: str, new_path: str, waits: Waits) -> None:
             Path(new_path).parent.mkdir(parents=True, exist_ok=True)
         fs.move(path, new_path)
 
-    _tried(fs, "move", path, waits, once)
-
-
-def may_pass(fs: pafs.FileSystem, error: OSError) -> bool:
-    """Whether what failed may succeed a little later: a server's fault or a time-out, but no refusal."""
-    if isinstance(error, PermissionError):
-        return False
-    if is_local(fs) or error.errno is not None:
-        return error.errno in _PASSING
-    return _LASTING.search(str(error)) is None
+    tried(fs, "move", path, waits, once)
 
 
 def temporary_beside(path: Path) -> Path:
@@ -278,26 +236,3 @@ def _upload(fs: pafs.FileSystem, path: str, whole: pa.Buffer) -> None:
     thread.join()
     if failure:
         raise failure[0]
-
-
-def _tried(
-    fs: pafs.FileSystem, verb: str, path: str, waits: Waits, once: Callable[[], Answer]
-) -> Answer:
-    for wait in (*waits, None):
-        try:
-            return once()
-        except FileNotFoundError:
-            raise
-        except OSError as error:
-            if wait is None or not may_pass(fs, error):
-                raise _named(error, verb, path, 1 + len(waits) if wait is None else 1) from error
-            _log.warning("%s; trying again", _named(error, verb, path, 1))
-            time.sleep(wait * (0.75 + 0.5 * secrets.randbelow(1000) / 1000))
-    raise AssertionError("unreachable")
-
-
-def _named(error: OSError, verb: str, path: str, num_tries: int) -> OSError:
-    cause = error.strerror or " ".join(str(error).split())
-    tries = f" ({num_tries} tries)" if num_tries > 1 else ""
-    arguments: tuple[Any, ...] = (error.errno or errno.EIO, f"cannot {verb}{tries}: {cause}", path)
-    return OSError(*arguments)

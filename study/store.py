@@ -1,14 +1,6 @@
 """Where everything lies, and how it is published and found again (DESIGN §5).
 
-Owns the layout under a root, which is a directory or a URI that `pyarrow.fs` reads (s3://, gs://):
-
-    tasks/<task>.arrow                      decoded images (`tasks`)
-    rows/<id>.arrow                         a finished Run; published last, it is the mark of completion
-    weights/<id>-<digest>.safetensors       where another Run starts from it
-    unfinished/<id>/checkpoint|began.json|failure.json
-    studies/<name>.json                     which Runs a study asked for
-    damaged/…                               what was set aside
-
+Owns the objects under a root, which is a directory or a URI that `pyarrow.fs` reads (s3://, gs://).
 Refuses to load a pickle, to hand out anything that fails its checksum, and to train or plan.
 """
 
@@ -28,22 +20,29 @@ from typing import Any, Final, Literal
 import pyarrow as pa
 import pyarrow.fs as pafs
 
-from study import objects, rows
+from study import layout, objects, rows
 from study import run as runs
-from study.objects import WAITS, Damaged, Waits
+from study.layout import rows_path, study_path, unfinished_path, weights_path
+from study.objects import Damaged
 from study.provenance import Provenance
+from study.retries import WAITS, Waits, is_local
 from study.rows import Finished, Head
 from study.run import Run
 
-__all__ = ["Damaged", "Failure", "Finished", "Head", "Store", "Unfinished", "open_store"]
+__all__ = [
+    "Damaged",
+    "Failure",
+    "Finished",
+    "Head",
+    "Store",
+    "Unfinished",
+    "open_store",
+    "rows_path",
+    "study_path",
+    "unfinished_path",
+    "weights_path",
+]
 
-_ID: Final = r"[0-9a-f]{12}"
-_ROWS: Final = re.compile(rf"({_ID})\.arrow")
-_WEIGHTS: Final = re.compile(rf"({_ID})-[0-9a-f]{{12}}\.safetensors")
-_UNFINISHED: Final = re.compile(rf"unfinished/({_ID})/(checkpoint|began\.json|failure\.json)")
-_STUDY: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-
-_CHECKPOINT_MAGIC: Final = b"freezewise checkpoint 1\n"
 # Concurrent reads of small objects: hides a bucket's latency; a directory needs no more.
 _NUM_READERS: Final = 16
 
@@ -105,7 +104,7 @@ class Store:
 
     def local_path(self, path: str) -> Path | None:
         """The path on this machine; None on a bucket. Says nothing of whether it exists."""
-        return Path(self._at(path)) if objects.is_local(self.fs) else None
+        return Path(self._at(path)) if is_local(self.fs) else None
 
     def listed(self, folder: str, *, recursive: bool = False) -> list[pafs.FileInfo]:
         """The files in a folder, temporary ones left out, in one paged listing."""
@@ -128,7 +127,7 @@ class Store:
         For the driver that holds the lease, before it starts. Returns the paths removed.
         """
         removed = []
-        if objects.is_local(self.fs):
+        if is_local(self.fs):
             swept = objects.sweep(Path(self.base))
             removed += [path.relative_to(self.base).as_posix() for path in swept]
         unfinished = self.unfinished()
@@ -141,7 +140,7 @@ class Store:
 
     def finished(self) -> frozenset[str]:
         """Ids of all finished and diverged Runs: one listing, no file is opened."""
-        return self._matching("rows", _ROWS)
+        return self._matching("rows", layout.ROWS_NAME)
 
     def publish_rows(self, run: Run, table: pa.Table, provenance: Provenance) -> None:
         """Publish a Run's rows (schema.ROWS): from here on it is finished."""
@@ -189,34 +188,26 @@ class Store:
 
     def weights(self) -> frozenset[str]:
         """Ids of all Runs with weights: one listing."""
-        return self._matching("weights", _WEIGHTS)
+        return self._matching("weights", layout.WEIGHTS_NAME)
 
     # Runs in flight.
 
     def write_checkpoint(self, run_id: str, payload: bytes) -> None:
         """Replace the Run's checkpoint."""
-        frame = _CHECKPOINT_MAGIC + hashlib.sha256(payload).hexdigest().encode() + b"\n"
         path = self._at(unfinished_path(run_id, "checkpoint"))
-        objects.put(self.fs, path, (frame, payload), self.waits)
+        objects.put(self.fs, path, (layout.frame(payload), payload), self.waits)
 
     def read_checkpoint(self, run_id: str) -> bytes | None:
         """The Run's checkpoint, None if it has none. Raises Damaged."""
         path = unfinished_path(run_id, "checkpoint")
         try:
-            framed = self.get(path)
+            return layout.unframe(self.get(path), path)
         except FileNotFoundError:
             return None
-        size = len(_CHECKPOINT_MAGIC)
-        frame, payload = framed[: size + 65], framed[size + 65 :]
-        if len(frame) < size + 65 or not frame.startswith(_CHECKPOINT_MAGIC):
-            raise Damaged(path, f"{len(framed)} bytes that do not begin as a checkpoint")
-        if hashlib.sha256(payload).hexdigest().encode() + b"\n" != frame[size:]:
-            raise Damaged(path, "its checksum does not fit")
-        return payload
 
     def began(self, run_id: str, info: dict[str, Any]) -> None:
         """Note who trains the Run, since when: plain values."""
-        self.put(unfinished_path(run_id, "began.json"), _sealed(info))
+        self.put(unfinished_path(run_id, "began.json"), layout.seal(info))
 
     def read_began(self, run_id: str) -> dict[str, Any] | None:
         """What `began` noted, None if nothing. Raises Damaged."""
@@ -225,7 +216,7 @@ class Store:
 
     def write_failure(self, run_id: str, failure: Failure) -> None:
         """Note how the Run failed, in place of an earlier failure."""
-        self.put(unfinished_path(run_id, "failure.json"), _sealed(asdict(failure)))
+        self.put(unfinished_path(run_id, "failure.json"), layout.seal(asdict(failure)))
 
     def failures(self) -> dict[str, Failure]:
         """How Runs failed, by id; unreadable notes count as absent (a failure can happen again)."""
@@ -245,7 +236,7 @@ class Store:
         """What lies there of Runs in flight or failed, by id: one recursive listing."""
         found: dict[str, Unfinished] = {}
         for entry in self.listed("unfinished", recursive=True):
-            match = _UNFINISHED.fullmatch(entry.path.removeprefix(self._at("")))
+            match = layout.UNFINISHED_PATH.fullmatch(entry.path.removeprefix(self._at("")))
             if match:
                 assert entry.mtime is not None, "listings give the time of every file"
                 before = found.get(match[1], Unfinished(files=frozenset(), newest=entry.mtime))
@@ -256,14 +247,16 @@ class Store:
 
     def drop_unfinished(self, run_id: str) -> None:
         """Remove all that lies there of a Run in flight."""
-        objects.remove_folder(self.fs, self._at(f"unfinished/{_checked(run_id)}"), self.waits)
+        objects.remove_folder(
+            self.fs, self._at(f"unfinished/{layout.checked_id(run_id)}"), self.waits
+        )
 
     # Studies.
 
     def write_study(self, name: str, runs_asked: Sequence[Run]) -> None:
         """Note which Runs a study asks for, in their order, in place of an earlier note."""
         asked = [json.loads(runs.to_json(run)) for run in runs_asked]
-        self.put(study_path(name), _sealed({"runs": asked}))
+        self.put(study_path(name), layout.seal({"runs": asked}))
 
     def read_study(self, name: str) -> list[Run]:
         """The Runs that a study asked for. Raises FileNotFoundError, Damaged."""
@@ -285,15 +278,7 @@ class Store:
         return frozenset(match[1] for match in matches if match)
 
     def _unsealed(self, path: str) -> Any:
-        payload = self.get(path)
-        try:
-            envelope = json.loads(payload)
-            content, digest = envelope["content"], envelope["digest"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise Damaged(path, f"not the whole of a file of the store ({error})") from error
-        if digest != _digest_of(content):
-            raise Damaged(path, "its checksum does not fit")
-        return content
+        return layout.unseal(self.get(path), path)
 
 
 def open_store(root: str | Path) -> Store:
@@ -317,46 +302,8 @@ def open_store(root: str | Path) -> Store:
     return Store(str(root), fs, base.rstrip("/"))
 
 
-def rows_path(run_id: str) -> str:
-    """Where a finished Run's rows lie."""
-    return f"rows/{_checked(run_id)}{rows.SUFFIX}"
-
-
-def weights_path(run_id: str, digest: str) -> str:
-    """Where a Run's weights with this digest lie."""
-    assert re.fullmatch(r"[0-9a-f]{64}", digest), digest
-    return f"weights/{_checked(run_id)}-{digest[:12]}.safetensors"
-
-
-def unfinished_path(run_id: str, name: str) -> str:
-    """Where a file of a Run in flight lies: checkpoint, began.json, failure.json."""
-    return f"unfinished/{_checked(run_id)}/{name}"
-
-
-def study_path(name: str) -> str:
-    """Where it is noted what a study asked for. ValueError if the name is no file's name."""
-    if not _STUDY.fullmatch(name):
-        raise ValueError(f"study={name!r}: use letters, digits, '.', '_' and '-' only")
-    return f"studies/{name}.json"
-
-
 def _shown(root: str) -> str:
     return re.sub(r"//[^/@]*@", "//", root)
-
-
-def _checked(run_id: str) -> str:
-    if not re.fullmatch(_ID, run_id):
-        raise ValueError(f"run id {run_id!r}: an id is 12 hex digits")
-    return run_id
-
-
-def _sealed(content: dict[str, Any]) -> bytes:
-    return json.dumps({"digest": _digest_of(content), "content": content}, indent=1).encode()
-
-
-def _digest_of(content: Any) -> str:
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _concurrently(read: Any, run_ids: Iterable[str]) -> dict[str, Any]:

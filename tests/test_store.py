@@ -210,7 +210,8 @@ def test_damage_is_named_or_changes_nothing(empty: Store) -> None:
 def test_damage_is_not_overlooked(empty: Store) -> None:
     for path, read in everything(empty).items():
         file, good = Path(empty.base) / path, empty.get(path)
-        for damage in (b"", b"foreign", good[: len(good) // 2]):
+        foreign = [b"foreign", b"[" * 100_000, b'{"digest": "", "content": NaN}', b"[1]"]
+        for damage in (b"", good[: len(good) // 2], *foreign):
             file.write_bytes(damage)
             with pytest.raises(Damaged, match=re.escape(path)):
                 read()

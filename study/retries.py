@@ -1,0 +1,86 @@
+"""Trying again where an error may pass, and telling clearly where it does not.
+
+Owns which errors of a directory or a bucket are worth another try, how often and after which waits.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import re
+import secrets
+import time
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+import pyarrow.fs as pafs
+
+Waits = tuple[float, ...]
+
+# Seconds before each further try where an error may pass. pyarrow's S3 client tries again by itself
+# for 6 s (for about 100 s where a server accepts and never answers), so six tries bear an outage of
+# nearly a minute.
+WAITS: Final[Waits] = (0.5, 1.0, 2.0, 4.0, 8.0)
+
+# Of a directory, only what a network mount or a busy kernel may answer now and then is tried again.
+_PASSING: Final = {
+    errno.EAGAIN,
+    errno.EBUSY,
+    errno.EINTR,
+    errno.ESTALE,
+    errno.ETIMEDOUT,
+    errno.ECONNRESET,
+    errno.ECONNREFUSED,
+}
+# pyarrow gives a bucket's errors as OSError without a number; these names in their text never pass.
+_LASTING: Final = re.compile(
+    r"ACCESS_DENIED|NO_SUCH_BUCKET|INVALID_ACCESS_KEY_ID|SIGNATURE_DOES_NOT_MATCH"
+    r"|UNRECOGNIZED_CLIENT|NOT_AUTHORIZED|MISSING_AUTHENTICATION|INVALID_CLIENT_TOKEN_ID"
+    r"|HTTP status (?:301|400|401|403)|InvalidBucketName"
+)
+
+_log = logging.getLogger(__name__)
+
+Answer = TypeVar("Answer")
+
+
+def is_local(fs: pafs.FileSystem) -> bool:
+    """Whether paths of this file system are paths of this machine."""
+    return isinstance(fs, pafs.LocalFileSystem)
+
+
+def tried(
+    fs: pafs.FileSystem, verb: str, path: str, waits: Waits, once: Callable[[], Answer]
+) -> Answer:
+    """What `once` returns, tried again after each of the `waits` (seconds) while errors may pass.
+
+    Raises FileNotFoundError as it comes, and otherwise an OSError that says what could not be done
+    (`verb`), with which path, why, and after how many tries.
+    """
+    for wait in (*waits, None):
+        try:
+            return once()
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            if wait is None or not may_pass(fs, error):
+                raise _named(error, verb, path, 1 + len(waits) if wait is None else 1) from error
+            _log.warning("%s; trying again", _named(error, verb, path, 1))
+            time.sleep(wait * (0.75 + 0.5 * secrets.randbelow(1000) / 1000))
+    raise AssertionError("unreachable")
+
+
+def may_pass(fs: pafs.FileSystem, error: OSError) -> bool:
+    """Whether what failed may succeed a little later: a server's fault or a time-out, but no refusal."""
+    if isinstance(error, PermissionError):
+        return False
+    if is_local(fs) or error.errno is not None:
+        return error.errno in _PASSING
+    return _LASTING.search(str(error)) is None
+
+
+def _named(error: OSError, verb: str, path: str, num_tries: int) -> OSError:
+    cause = error.strerror or " ".join(str(error).split())
+    tries = f" ({num_tries} tries)" if num_tries > 1 else ""
+    arguments: tuple[Any, ...] = (error.errno or errno.EIO, f"cannot {verb}{tries}: {cause}", path)
+    return OSError(*arguments)
