@@ -109,6 +109,11 @@ class Proxy:
                 if self.command != "HEAD":
                     self.wfile.write(content)
 
+            def handle_expect_100(self) -> bool:
+                going_on = super().handle_expect_100()
+                self.wfile.flush()  # or the client waits a second before it sends the body
+                return going_on
+
             def chunk(self) -> bytes:
                 chunk = self.rfile.read(int(self.rfile.readline().split(b";")[0], 16))
                 self.rfile.readline()
