@@ -13,11 +13,12 @@ from typing import Any, Final
 
 import matplotlib
 import numpy as np
+import pandas as pd
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis import marks, panels, plots
+from analysis import marks, panels, plots, similarity
 from analysis.descent import EPSILON
 from analysis.panels import at
 
@@ -213,10 +214,15 @@ def freezing_grid(
 
 
 def network_grid(
-    test: xr.DataArray, train: xr.DataArray | None = None, *, by: str = "model", **how: Any
+    test: xr.DataArray,
+    train: xr.DataArray | None = None,
+    *,
+    by: str = "model",
+    x: str = "share_trained",
+    **how: Any,
 ) -> Figure:
-    """Networks compared by the share of parameters that they train: see `freezing_grid`."""
-    return freezing_grid(test, train, by=by, x="share_trained", **how)
+    """Networks compared, by default by the share of parameters that they train: see `freezing_grid`."""
+    return freezing_grid(test, train, by=by, x=x, **how)
 
 
 def difference_grid(
@@ -242,11 +248,32 @@ def difference_grid(
         axes.set_ylim(*limits)
 
     with matplotlib.rc_context(marks.STYLE):
-        grid = panels.grid(test, rows, columns, right=0.3, title=title)
+        grid = panels.grid(test, rows, columns, left=0.88, right=0.3, title=title)
         note = panels.fill(grid, draw)
         panels.remark(
             grid, note, f"bars: {confidence:.0%} t-interval over paired seeds, dots: pairs"
         )
+        return grid.figure
+
+
+def capacity_figure(pairs: Sequence[pd.DataFrame], *, title: str = "") -> Figure:
+    """Effective capacity against several measures of similarity, side by side.
+
+    `pairs`: one table for each measure, as `similarity.capacity_and_similarity` gives it.
+    """
+    with matplotlib.rc_context(marks.STYLE):
+        names = xr.DataArray(np.zeros(len(pairs)), {"measure": range(len(pairs))}, ["measure"])
+        grid = panels.grid(names, "", "measure", height=2.2, right=1.0, title=title)
+        for axes, some in zip(grid.upper, pairs, strict=True):
+            similarity.draw_capacity(axes, some)
+            axes.set_title("")
+            axes.set_ylim(grid.upper[0].get_ylim())
+            if axes is not grid.upper[0]:
+                axes.set_ylabel("")
+                axes.tick_params(labelleft=False)
+            frozen = axes.get_legend()
+            if frozen is not None and axes is not grid.upper[-1]:
+                frozen.remove()
         return grid.figure
 
 

@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 
 from analysis import figures, hover, slices
 from analysis.load import Study
+from analysis.rows import StoreRows
 from analysis.slices import Line, Slice
 
 READING_MAP: Final = (
@@ -28,6 +29,7 @@ READING_MAP: Final = (
     "peaks that the seeds show, small dots peaks that only the mean has."
 )
 MAX_PAIRS: Final = 3
+SIMILARITIES: Final = ("logme", "linear_cka_debiased")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,94 +48,105 @@ class Picture:
     hover: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Album:
+    """Where the pictures of one group go; `values` is what is said of them to who cannot see them."""
+
+    directory: Path
+    name: str
+    group: str
+    values: str
+
+    def add(self, figure: Figure, kind: str, heading: str, caption: str, told: str = "") -> Picture:
+        stem = re.sub(r"[^\w.-]+", "-", f"{self.name}-{kind}")
+        paths = figures.save(figure, self.directory / stem)
+        width, height = figure.get_size_inches().tolist()
+        return Picture(
+            group=self.group,
+            heading=heading,
+            caption=caption,
+            alternative=f"{heading}; {self.group}. {self.values} {caption}",
+            files=dict(zip(figures.FORMATS, paths, strict=True)),
+            inches=(width, height),
+            hover=told,
+        )
+
+
 def pictures(study: Study, directory: Path, *, epsilon: float) -> Iterator[Picture]:
     """Draws and saves every figure of the study, slice by slice, then networks beside each other."""
     parts = slices.slices(study)
     ends = []
     for part in parts:
-        ends.append(slices.at_the_end(study, part.lines))
-        yield from _of_slice(study, part, ends[-1], directory, epsilon)
+        end = slices.at_the_end(study, part.lines)
+        ends.append(end)
+        album = _Album(directory=directory, name=part.name, group=part.title, values=_values(end))
+        main = [line for line in part.lines if not line.is_control] or list(part.lines)
+        controls = [line for line in part.lines if line not in main]
+        for line in main:
+            yield from _over_epochs(study, part, line, end, album, epsilon)
+        if end["test_error"].notnull().any() and end.sizes["frozen"] > 1:
+            yield from _maps_at_the_end(part, end, main, controls, album, epsilon)
+            yield from _curves_at_the_end(part, end, main, controls, album, epsilon)
+        if controls:
+            yield from _controls_over_epochs(study, part, controls, album, epsilon)
+        yield from _of_similarity(study, part, main, album, epsilon)
     yield from _of_networks(parts, ends, directory, epsilon)
 
 
-def _of_slice(
-    study: Study, part: Slice, end: xr.Dataset, directory: Path, epsilon: float
+def _over_epochs(
+    study: Study, part: Slice, line: Line, end: xr.Dataset, album: _Album, epsilon: float
 ) -> Iterator[Picture]:
-    main = [line for line in part.lines if not line.is_control] or list(part.lines)
-    controls = [line for line in part.lines if line not in main]
-
-    def save(figure: Figure, kind: str, heading: str, caption: str, told: str = "") -> Picture:
-        name = re.sub(r"[^\w.-]+", "-", f"{part.name}-{kind}")
-        paths = figures.save(figure, directory / name)
-        return Picture(
-            group=part.title,
-            heading=heading,
-            caption=caption,
-            alternative=f"{heading}; {part.title}. {_ranges(end)} {caption}",
-            files=dict(zip(figures.FORMATS, paths, strict=True)),
-            inches=tuple(figure.get_size_inches().tolist()),
-            hover=told,
-        )
-
-    for line in main:
-        way = f"{line.label} → {part.title}"
-        errors = slices.over_epochs(study, line)
-        test, train = errors["test_error"], errors["train_error"]
-        if not test.notnull().any():
-            continue
-        yield save(
-            figures.panel_grid(test, train, epsilon=epsilon, title=way),
-            f"{line.label}-curves",
-            f"Over the epochs, from {line.label}",
-            "Test error over the epochs, one curve for each number of frozen layers; the train error, "
-            "against the labels trained on, beneath. Rows: images of the source; columns: images of "
-            "the target.",
-        )
-        if test.sizes["epoch"] < 2 or test.sizes["frozen"] < 2:
-            continue
-        peaks = slices.epoch_peaks(errors, epsilon)
-        figure = figures.epoch_maps(
-            test,
-            train,
-            epsilon=epsilon,
-            ridge=peaks["at"],
-            ridge_shown=peaks["shown"],
-            diverged=_of_line(end, line)["diverged"],
-            title=way,
-        )
-        yield save(
-            figure,
-            f"{line.label}-epochs",
-            f"Epoch × frozen layers, from {line.label}",
-            READING_MAP.format(epsilon=epsilon),
-            hover.of_maps(figure, test, train, "epoch"),
-        )
-
-    yield from _of_ends(part, end, main, controls, save, epsilon)
-    if controls and end["test_error"].sel(source=[c.label for c in controls]).notnull().any():
-        yield _over_epochs_of_controls(study, part, controls, save, epsilon)
+    way = f"{line.label} → {part.title}"
+    errors = slices.over_epochs(study, line)
+    test, train = errors["test_error"], errors["train_error"]
+    if not test.notnull().any():
+        return
+    yield album.add(
+        figures.panel_grid(test, train, epsilon=epsilon, title=way),
+        f"{line.label}-curves",
+        f"Over the epochs, from {line.label}",
+        "Test error over the epochs, one curve for each number of frozen layers; the train error, "
+        "against the labels trained on, beneath. Panels: images of the source × images of the target.",
+    )
+    if test.sizes["frozen"] < 2:
+        return
+    peaks = slices.epoch_peaks(errors, epsilon)
+    figure = figures.epoch_maps(
+        test,
+        train,
+        epsilon=epsilon,
+        ridge=peaks["at"],
+        ridge_shown=peaks["shown"],
+        diverged=end["diverged"].sel(source=line.label, drop=True),
+        title=way,
+    )
+    yield album.add(
+        figure,
+        f"{line.label}-epochs",
+        f"Epoch × frozen layers, from {line.label}",
+        READING_MAP.format(epsilon=epsilon),
+        hover.of_maps(figure, test, train, "epoch"),
+    )
 
 
-def _of_ends(
+def _maps_at_the_end(
     part: Slice,
     end: xr.Dataset,
     main: Sequence[Line],
     controls: Sequence[Line],
-    save: Any,
+    album: _Album,
     epsilon: float,
 ) -> Iterator[Picture]:
-    if end.sizes["frozen"] < 2 or not end["test_error"].notnull().any():
-        return
-    for kind, lines in (("main", main), ("controls", controls)):
+    for lines in (main, controls):
         if not lines:
             continue
         some = end.sel(source=[line.label for line in lines])
-        rows, columns = "source", "source_size"
-        if kind == "controls":
+        rows, columns, which = "source", "source_size", ""
+        if lines is controls:
             # Controls stand beside the largest source only, where there are several.
             some, rows, columns = some.isel(source_size=-1, drop=True), "", "source"
+            which = " (controls)"
         peaks = slices.freezing_peaks(some, epsilon)
-        title = f"{part.title}: after the last epoch" + (", controls" if lines is controls else "")
         figure = figures.freezing_maps(
             some["test_error"],
             some["train_error"],
@@ -143,17 +156,28 @@ def _of_ends(
             ridge=peaks["at"],
             ridge_shown=peaks["shown"],
             diverged=some["diverged"],
-            title=title,
+            title=f"{part.title}: after the last epoch{which}",
         )
-        yield save(
+        yield album.add(
             figure,
-            f"{kind}-freezing",
-            "Training images × frozen layers, after the last epoch"
-            + (" (controls)" if lines is controls else ""),
+            "controls-freezing" if which else "freezing",
+            f"Training images × frozen layers, after the last epoch{which}",
             READING_MAP.format(epsilon=epsilon),
             hover.of_maps(figure, some["test_error"], some["train_error"], "size"),
         )
-    yield save(
+
+
+def _curves_at_the_end(
+    part: Slice,
+    end: xr.Dataset,
+    main: Sequence[Line],
+    controls: Sequence[Line],
+    album: _Album,
+    epsilon: float,
+) -> Iterator[Picture]:
+    each = "for each source" + (" and control" if controls else "")
+    filled = f"Markers are filled where the mean train error is at most {epsilon:g}."
+    yield album.add(
         figures.freezing_grid(
             end["test_error"],
             end["train_error"],
@@ -163,15 +187,11 @@ def _of_ends(
         ),
         "curves-freezing",
         "Over the freezing, after the last epoch",
-        "Test error after the last epoch against the number of frozen layers, for each source"
-        + (" and control" if controls else "")
-        + f". Markers are filled where the mean train error is at most {epsilon:g}.",
+        f"Test error after the last epoch against the number of frozen layers, {each}. {filled}",
     )
     sources = [line.label for line in main]
     for first, second in list(combinations(sources, 2))[:MAX_PAIRS]:
-        if end.sizes["seed"] < 2:
-            continue
-        yield save(
+        yield album.add(
             figures.difference_grid(
                 end["test_error"], second, first, title=f"{part.title}: {second} minus {first}"
             ),
@@ -183,26 +203,51 @@ def _of_ends(
         )
 
 
-def _over_epochs_of_controls(
-    study: Study, part: Slice, controls: Sequence[Line], save: Any, epsilon: float
-) -> Picture:
+def _controls_over_epochs(
+    study: Study, part: Slice, controls: Sequence[Line], album: _Album, epsilon: float
+) -> Iterator[Picture]:
     errors = [slices.over_epochs(study, line).isel(source_size=-1, drop=True) for line in controls]
     labels = pd.Index([line.label for line in controls], name="source")
     together = xr.concat(errors, labels, join="outer")
-    title = f"{part.title}: controls"
-    return save(
+    if not together["test_error"].notnull().any():
+        return
+    yield album.add(
         figures.panel_grid(
             together["test_error"],
             together["train_error"],
             rows="source",
             epsilon=epsilon,
-            title=title,
+            title=f"{part.title}: controls",
         ),
         "controls-curves",
         "Over the epochs (controls)",
         "The rival explanations: no source at all, the same task as source (disjoint images), layers "
         "above the cut made new. Where a control has several source sizes, the largest.",
     )
+
+
+def _of_similarity(
+    study: Study, part: Slice, main: Sequence[Line], album: _Album, epsilon: float
+) -> Iterator[Picture]:
+    if not isinstance(study.rows, StoreRows) or part.num_sizes < 2:
+        return
+    joined = [slices.capacity_pairs(study, line, SIMILARITIES, epsilon) for line in main]
+    drawn = []
+    for measure in SIMILARITIES:
+        known = [pairs[measure] for pairs in joined if len(pairs.get(measure, ()))]
+        if known:
+            drawn.append(pd.concat(known))
+            drawn[-1].attrs = known[0].attrs
+    if drawn:
+        yield album.add(
+            figures.capacity_figure(drawn, title=f"{part.title}: capacity and similarity"),
+            "capacity-similarity",
+            "Effective capacity against similarity of source and target",
+            f"The largest number of training images that is interpolated (train error at most {epsilon:g} "
+            "at some epoch): a point for each seed, source size and frozen count, beside the similarity "
+            "at the cut for the largest number of images. Arrow: the largest number studied is "
+            "interpolated, the capacity may lie beyond.",
+        )
 
 
 def _of_networks(
@@ -228,32 +273,27 @@ def _of_networks(
                 together["test_error"],
                 together["train_error"],
                 by="network",
+                x="share_frozen",
                 wanted=wanted,
                 epsilon=epsilon,
                 title=title,
             )
-            name = re.sub(r"[^\w.-]+", "-", f"{chosen[0].name}-{label}-networks")
-            paths = figures.save(figure, directory / name)
-            caption = (
-                "Test error after the last epoch against the share of its parameters that a network "
-                "trains: depths differ, so frozen counts cannot be compared."
-            )
-            yield Picture(
+            album = _Album(
+                directory=directory,
+                name=f"{chosen[0].name}-{label}",
                 group="Networks beside each other",
-                heading=title,
-                caption=caption,
-                alternative=f"Networks: {title}. {_ranges(together)} {caption}",
-                files=dict(zip(figures.FORMATS, paths, strict=True)),
-                inches=tuple(figure.get_size_inches().tolist()),
-                hover="",
+                values=_values(together),
+            )
+            yield album.add(
+                figure,
+                "networks",
+                title,
+                "Test error after the last epoch against the share of a network's layers below its head "
+                "that is frozen: depths differ, so frozen counts cannot be compared.",
             )
 
 
-def _of_line(end: xr.Dataset, line: Line) -> xr.Dataset:
-    return end.sel(source=line.label, drop=True)
-
-
-def _ranges(end: xr.Dataset) -> str:
+def _values(end: xr.Dataset) -> str:
     """What the values are, in words: for who hears the page."""
     mean = end["test_error"].mean("seed")
     if not np.isfinite(mean.values).any():

@@ -7,6 +7,7 @@ are changed only inside `matplotlib.rc_context(STYLE)`, by who makes a whole fig
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import Any, Final
 
 import matplotlib
@@ -76,6 +77,7 @@ NAMES: Final = {
     "frozen": "frozen layers",
     "parameters_trained": "trained parameters (log scale)",
     "share_trained": "share of parameters trained (log scale)",
+    "share_frozen": "frozen share of the layers below the head",
     "source_task": "source",
     "model": "network",
     "label_noise": "label noise",
@@ -249,33 +251,27 @@ def region(
 
     `inside` and `known` are (rows, columns); where a neighbour is not known no line is drawn.
     """
-    lines, ticks = [], []
     log = axes.get_xscale() == "log"
     x, y = (np.log(x_edges) if log else x_edges), y_edges
-    tick = 0.035 * (x[-1] - x[0]), 0.16
-    for i, j in np.argwhere(known):
-        for down, across in ((0, 1), (1, 0)):
-            k, m = i + down, j + across
-            if k >= inside.shape[0] or m >= inside.shape[1]:
-                continue
-            if not known[k, m] or inside[i, j] == inside[k, m]:
-                continue
-            towards = 1.0 if inside[k, m] else -1.0
-            if across:
-                lines.append([(x[m], y[i]), (x[m], y[i + 1])])
-                middle = (y[i] + y[i + 1]) / 2
-                ticks.append([(x[m], middle), (x[m] + towards * tick[0], middle)])
-            else:
-                lines.append([(x[j], y[k]), (x[j + 1], y[k])])
-                middle = (x[j] + x[j + 1]) / 2
-                if x[j + 1] - x[j] > tick[0]:
-                    ticks.append([(middle, y[k]), (middle, y[k] + towards * tick[1])])
+    upright = _borders(inside, known, x, y)
+    level = _borders(inside.T, known.T, y, x)
+    lines = [[(at, begin), (at, end)] for at, begin, end, _ in upright]
+    lines += [[(begin, at), (end, at)] for at, begin, end, _ in level]
     if not lines:
         some = "every" if inside[known].any() else "no"
         note(axes, f"{label}: {some} cell")
         return
+    across, along = 0.035 * (x[-1] - x[0]), 0.16
+    ticks = []
+    for at, begin, end, side in upright:
+        for middle in np.arange(begin, end) + 0.5:
+            ticks.append([(at, middle), (at + side * across, middle)])
+    for at, begin, end, side in level:
+        num = round((end - begin) / (0.1 * (x[-1] - x[0])))
+        for middle in begin + (np.arange(num) + 0.5) / max(num, 1) * (end - begin):
+            ticks.append([(middle, at), (middle, at + side * along)])
     for number, segments in enumerate((lines, ticks)):
-        points = np.array(segments)
+        points = np.array(segments, dtype=float).reshape(-1, 2, 2)
         if log:
             points[..., 0] = np.exp(points[..., 0])
         axes.add_collection(
@@ -289,6 +285,24 @@ def region(
             ),
             autolim=False,
         )
+
+
+def _borders(
+    inside: np.ndarray, known: np.ndarray, x: np.ndarray, y: np.ndarray
+) -> list[tuple[float, float, float, float]]:
+    """Upright borders of a region: (x, begin, end, side), side being +1 where it lies to the right.
+
+    Borders above one another are one, so that a map of thousands of cells has few lines.
+    """
+    found = []
+    differ = known[:, :-1] & known[:, 1:] & (inside[:, :-1] != inside[:, 1:])
+    sides = np.where(differ, np.where(inside[:, 1:], 1, -1), 0)
+    for column in np.flatnonzero(differ.any(axis=0)):
+        ends = np.flatnonzero(np.diff(sides[:, column], prepend=0, append=0))
+        for begin, end in pairwise(ends):
+            if sides[begin, column]:
+                found.append((x[column + 1], y[begin], y[end], float(sides[begin, column])))
+    return found
 
 
 def ridge_line(axes: Axes, x: np.ndarray, y: np.ndarray, shown: np.ndarray) -> None:

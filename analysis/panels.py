@@ -55,15 +55,19 @@ def grid(
     width: float = 2.35,
     height: float = 1.6,
     beneath: float = 0.0,
+    left: float = 0.72,
     right: float,
     bottom: float = 0.68,
 ) -> Grid:
     """A panel of width × height inches, and one of `beneath` inches under it, for each row and column.
 
-    A dimension that the array does not have counts as one value without a heading.
+    A dimension that the array does not have counts as one value without a heading. Where there would
+    be one column of several rows, it is laid down as one row.
     """
+    if len(_values(array, columns)) == 1:
+        rows, columns = columns, rows
     row_values, column_values = _values(array, rows), _values(array, columns)
-    left, top = 0.72 + 0.22 * (rows in array.dims), 0.3 + 0.3 * bool(title)
+    left, top = left + 0.22 * (rows in array.dims), 0.3 + 0.3 * bool(title)
     full = height + (beneath + GAP_BENEATH if beneath else 0.0)
     total_x = left + len(column_values) * (width + GAP_X) - GAP_X + right
     total_y = top + len(row_values) * (full + GAP_Y) - GAP_Y + bottom

@@ -262,7 +262,7 @@ def paired_difference(
     bars = np.where(np.isfinite(half), half, 0.0)
     axes.errorbar(at, mean, bars, color="#0072B2", marker="o", ms=4.2, lw=1.2, capsize=2.5)
     axes.set_ylim(*span(np.append(pairs, 0.0)))
-    axes.set_ylabel(f"difference in\n{marks.name_of(error)}")
+    axes.set_ylabel(f"difference in\n{marks.name_of(error)}", labelpad=1.0)
     side: dict[str, Any] = {
         "rotation": 90,
         "fontsize": 6.5,
@@ -370,8 +370,9 @@ def _depth(curve: xr.DataArray, x: str) -> np.ndarray:
 def _depth_axis(axes: Axes, array: xr.DataArray, x: str) -> None:
     axes.grid(axis="y", color=marks.FAINT, alpha=0.25, lw=0.5)
     if x != "frozen":
-        axes.set_xscale("log")
-        axes.set_xlabel(f"{marks.name_of(x)}; head only at the left")
+        if x in ("parameters_trained", "share_trained"):
+            axes.set_xscale("log")
+        axes.set_xlabel(marks.name_of(x))
         return
     counts = array["frozen"].values
     axes.set_xticks(counts[:: -(-len(counts) // 13)])

@@ -15,10 +15,11 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from analysis import arms, descent, surfaces
+from analysis import arms, derived, descent, similarity, surfaces
 from analysis.cells import DIVERGED
 from analysis.load import Study
 from study.run import Recipe
+from study.similarity_files import CUT
 
 GRID: Final = ("source_size", "size", "frozen")
 VALUES: Final = ("test_error", "train_error")
@@ -56,6 +57,11 @@ class Slice:
     label_noise: float
     recipe: str
     lines: tuple[Line, ...]
+
+    @property
+    def num_sizes(self) -> int:
+        """How many sizes of the training set the slice has."""
+        return pd.concat([line.cells["size"] for line in self.lines]).nunique()
 
 
 def slices(study: Study) -> list[Slice]:
@@ -96,8 +102,9 @@ def over_epochs(study: Study, line: Line) -> xr.Dataset:
 def at_the_end(study: Study, lines: Sequence[Line]) -> xr.Dataset:
     """Test and train error at the last evaluation of several lines, and which cells were wanted.
 
-    Dims (source, source_size, size, frozen, seed); `wanted` and `diverged` are without seed. A line
-    without a source has its values at every source size of the others, to be drawn beside them.
+    Dims (source, source_size, size, frozen, seed); `wanted` and `diverged` are without seed, and
+    `share_frozen` (of the layers below the head) is a coordinate over frozen. A line without a source
+    has its values at every source size of the others, to be drawn beside them.
     """
     parts = [_end_of(study, line) for line in lines]
     sizes = sorted({size for part in parts for size in part["source_size"].values.tolist() if size})
@@ -111,9 +118,28 @@ def at_the_end(study: Study, lines: Sequence[Line]) -> xr.Dataset:
     together = xr.concat(
         parts, pd.Index([line.label for line in lines], name="source"), join="outer"
     )
+    below_head = float(pd.concat([line.cells["num_layers"] for line in lines]).max()) - 1
+    together = together.assign_coords(share_frozen=together["frozen"] / below_head)
     return together.assign(
         {name: together[name].fillna(0.0).astype(bool) for name in ("wanted", "diverged")}
     )
+
+
+def capacity_pairs(
+    study: Study, line: Line, measures: Sequence[str], epsilon: float
+) -> dict[str, pd.DataFrame]:
+    """Effective capacity beside measures of similarity at the cut, as `similarity` joins them.
+
+    Empty where no similarity was measured; `study` must have been opened from a store.
+    """
+    if similarity.read(study, list(line.cells.index)).empty:
+        return {}
+    select = _select(line)
+    measured = similarity.similarity_surfaces(study, partial=True, **select).sel(
+        place=CUT, drop=True
+    )
+    capacity = derived.effective_capacity(study, epsilon=epsilon, partial=True, **select)
+    return {name: similarity.capacity_and_similarity(capacity, measured[name]) for name in measures}
 
 
 def epoch_peaks(errors: xr.Dataset, epsilon: float) -> xr.Dataset:

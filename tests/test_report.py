@@ -291,7 +291,7 @@ def test_every_claim_has_its_verdict_on_the_page(written: Path) -> None:
 
 
 def test_a_source_that_is_not_there_is_refused(whole: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="'nowhere'.*far, near"):
+    with pytest.raises(ValueError, match=r"'nowhere'.*far, near"):
         report.write_report(load.open(whole), tmp_path / "out", more_related="nowhere")
     assert not (tmp_path / "out").exists()
     assert report.main([str(whole), "--less-related", "nowhere"]) == 2
