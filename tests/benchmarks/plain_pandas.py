@@ -39,4 +39,5 @@ first = reached.groupby(COORDINATES, observed=True)["epoch"].min()
 but_size = [name for name in COORDINATES if name != "size"]
 capacity = first.reset_index().groupby(but_size, observed=True)["size"].max()
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-print(f"{time.perf_counter() - began:7.2f} s  in all, {peak:.2f} GiB")
+seconds = time.perf_counter() - began
+print(f"{seconds:7.2f} s  {time.process_time():7.2f} s CPU  {peak:5.2f} GiB  in all")
