@@ -139,7 +139,12 @@ def capacity_pairs(
         place=CUT, drop=True
     )
     capacity = derived.effective_capacity(study, epsilon=epsilon, partial=True, **select)
-    return {name: similarity.capacity_and_similarity(capacity, measured[name]) for name in measures}
+    found = {}
+    for name in measures:
+        one = measured[name]
+        one = one.assign_attrs(long_name=f"{one.attrs['long_name']} at the cut")
+        found[name] = similarity.capacity_and_similarity(capacity, one)
+    return found
 
 
 def epoch_peaks(errors: xr.Dataset, epsilon: float) -> xr.Dataset:

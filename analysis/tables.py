@@ -17,6 +17,7 @@ from analysis import arms, slices
 from analysis.cells import DONE, STATES
 from analysis.intervals import Interval
 from analysis.load import Study
+from analysis.rows import StoreRows
 from analysis.verdicts import Verdict
 
 _KEYS: Final = (
@@ -155,17 +156,27 @@ def coverage(study: Study) -> pd.DataFrame:
 
 
 def provenance(study: Study) -> dict[str, dict[str, int]]:
-    """What produced the rows: for each kind of fact its values, and how many Runs have each."""
+    """What produced the rows: for each kind of fact its values, and how many Runs have each.
+
+    Packages are read from the store for one Run of each code version and machine; an export has none.
+    """
     kinds = {
         "code version": "code_version",
         "device": "device",
         "host": "host",
-        "resumed": "num_resumes",
+        "times resumed": "num_resumes",
     }
     found = {}
     for kind, column in kinds.items():
         counts = study.runs[column].value_counts(dropna=False)
         found[kind] = {str(value): int(count) for value, count in counts.items()}
+    if isinstance(study.rows, StoreRows):
+        packages: dict[str, int] = {}
+        for _, same in study.runs.groupby(["code_version", "device", "host"], dropna=False):
+            used = study.rows.store.read_head(str(same.index[0])).provenance.packages
+            text = ", ".join(f"{name} {version}" for name, version in sorted(used.items()))
+            packages[text] = packages.get(text, 0) + len(same)
+        found["packages"] = packages
     return found
 
 

@@ -15,7 +15,9 @@ import synthetic
 
 from analysis import __main__ as command
 from analysis import load, report, slices, surfaces, tables
+from study import similarity_files
 from study.run import Recipe, Run
+from study.similarity_files import PLACES, Similarity
 from study.store import open_store
 
 
@@ -192,6 +194,7 @@ def test_mixed_code_versions_are_warned_of(tmp_path: Path, monkeypatch: pytest.M
         "0.2.0": len(runs) - 4,
         "0.1.0+synthetic": 4,
     }
+    assert tables.provenance(study)["packages"] == {"timm 0.0, torch 0.0": len(runs)}
 
 
 def test_sizes_that_were_evaluated_at_different_epochs_are_drawn_each_at_its_own(
@@ -211,6 +214,31 @@ def test_networks_are_set_beside_each_other(tmp_path: Path) -> None:
     )
     page = page_of(report.write_report(load.open(tmp_path / "root"), tmp_path / "out"))
     assert "Networks beside each other" in page.text
+
+
+def test_capacity_is_drawn_beside_similarity_where_it_was_measured(tmp_path: Path) -> None:
+    runs = small(source_tasks=("near",), frozen=(0, 9))
+    synthetic.write(tmp_path / "root", runs)
+    study = load.open(tmp_path / "root")
+    (line,) = slices.slices(study)[0].lines
+    assert slices.capacity_pairs(study, line, ["logme"], 0.1) == {}
+    for number, run in enumerate(run for run in runs if run.source):
+        measured = [
+            Similarity(
+                place=place,
+                num_images=run.size,
+                num_classes=10,
+                num_features=8,
+                logme=0.1 * number,
+                linear_cka=0.5,
+                linear_cka_debiased=0.4,
+            )
+            for place in PLACES
+        ]
+        table = similarity_files.table_of(run, "a" * 64, measured, "0.1.0")
+        similarity_files.publish(open_store(tmp_path / "root"), run, table)
+    page = page_of(report.write_report(study, tmp_path / "out"))
+    assert "Effective capacity against similarity" in page.text
 
 
 def test_one_size_one_seed_and_nothing_frozen_is_enough_for_a_page(tmp_path: Path) -> None:
