@@ -169,9 +169,11 @@ def open_export(path: str | Path) -> Exported:
 
 
 def failures_of(store: Store) -> dict[str, str]:
-    """Why Runs failed, by id."""
+    """Why Runs failed, by id; one that will be tried again has not failed."""
     return {
-        run_id: f"{failure.kind}: {failure.error}" for run_id, failure in store.failures().items()
+        run_id: f"{failure.kind}: {failure.error}"
+        for run_id, failure in store.failures().items()
+        if failure.final
     }
 
 

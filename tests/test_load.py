@@ -116,6 +116,13 @@ def test_what_is_absent_is_counted_and_needs_a_word(partial: tuple[Path, list[Ru
     assert len(study.runs) == 25
 
 
+def test_a_run_that_will_be_tried_again_has_not_failed(partial: tuple[Path, list[Run]]) -> None:
+    root, cells = partial
+    store = open_store(root)
+    store.write_failure(cells[2].id, replace(store.failures()[cells[2].id], final=False))
+    assert load.open(root, partial=True).missing == tuple(cells[:3])
+
+
 def test_rows_that_the_study_does_not_want_are_not_read(tmp_path: Path) -> None:
     synthetic.write(tmp_path, small(), name="large")
     fewer = small(seeds=(0,))
