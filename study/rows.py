@@ -81,6 +81,8 @@ def from_bytes(payload: bytes, run_id: str, path: str) -> Finished:
     """
     with _opened(payload, path) as reader:
         head = _checked_head(reader.schema, run_id, path)
+        if not reader.schema.equals(schema.ROWS, check_metadata=False):
+            raise Damaged(path, "its columns are not those of a study's table")
         try:
             table = reader.read_all()
             table.validate(full=True)
@@ -89,8 +91,6 @@ def from_bytes(payload: bytes, run_id: str, path: str) -> Finished:
     found = digest(table)
     if found != head.rows_digest:
         raise Damaged(path, f"rows digest {found[:12]}, written as {head.rows_digest[:12]}")
-    if not table.schema.equals(schema.ROWS, check_metadata=False):
-        raise Damaged(path, "its columns are not those of a study's table")
     rows = pa.Table.from_arrays(table.columns, schema=schema.ROWS)
     return Finished(run=head.run, table=rows, provenance=head.provenance)
 

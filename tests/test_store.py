@@ -226,6 +226,21 @@ def test_rows_under_the_name_of_another_run_are_damaged(empty: Store) -> None:
         empty.read_head(SOURCE.id)
 
 
+def test_rows_with_other_columns_are_damaged(empty: Store) -> None:
+    # As a flipped bit in the file's schema makes them, with metadata that are whole.
+    run = a_run()
+    good = rows.to_bytes(run, a_table(), a_provenance())
+    head = pa.ipc.open_file(good).schema.metadata
+    for column in (pa.array([{}], pa.struct([])), pa.array([1])):
+        table = pa.table({"run_id": column}).replace_schema_metadata(head)
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table)
+        empty.put(rows_path(run.id), sink.getvalue().to_pybytes())
+        with pytest.raises(Damaged, match="its columns are not those"):
+            empty.read_rows(run.id)
+
+
 def test_rows_of_a_later_format_are_refused_not_set_aside(
     empty: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
