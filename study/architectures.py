@@ -171,7 +171,7 @@ def check_images(model: str, image_shape: tuple[int, int, int]) -> None:
     if channels != NUM_CHANNELS:
         raise ValueError(f"image_shape={image_shape}: {model} takes {NUM_CHANNELS} channels")
     if model.startswith(TIMM):
-        from study.timm_models import check_images as check_timm_images
+        from study.networks.timm_models import check_images as check_timm_images
 
         check_timm_images(model, image_shape)
         return
@@ -196,7 +196,7 @@ def check_pretrained(model: str) -> None:
             f"start='pretrained': there are no pretrained weights for {model}, whose stem fits small "
             "images; choose a timm network, 'timm/<name>'"
         )
-    from study.timm_models import check_pretrained as check_timm_pretrained
+    from study.networks.timm_models import check_pretrained as check_timm_pretrained
 
     check_timm_pretrained(model)
 

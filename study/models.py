@@ -23,8 +23,8 @@ from timm.models.resnet import ResNet
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from study import composition, densenet, resnet, timm_models, vit
 from study.architectures import ARCHITECTURES, TIMM, check_images, check_model, check_pretrained
+from study.networks import composition, densenet, resnet, timm_models, vit
 from study.seeds import seed_of
 
 ImageShape = tuple[int, int, int]

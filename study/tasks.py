@@ -19,10 +19,11 @@ from typing import Final
 import numpy as np
 from tqdm import tqdm
 
-from study.images import Digits, Encoded, ImageFolderImages, Listing, to_pixels
-from study.parquet_images import ParquetImages
-from study.selection import Selection, select
-from study.sources import Images, is_origin, list_images, origin_of
+from study.image_sets.images import Digits, Encoded, ImageFolderImages, Listing, to_pixels
+from study.image_sets.parquet_images import ParquetImages
+from study.image_sets.selection import Selection, select
+from study.image_sets.sources import Images, is_origin, list_images, origin_of
+from study.image_sets.torchvision_tasks import TinyImageNetImages, TorchvisionImages
 from study.store import Damaged, Store
 from study.task_files import (
     PreparedTask,
@@ -35,7 +36,6 @@ from study.task_files import (
     scratch_folder,
     task_path,
 )
-from study.torchvision_tasks import TinyImageNetImages, TorchvisionImages
 
 __all__ = [
     "BUILTIN",

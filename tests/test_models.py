@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from study import models, resnet
+from study import models
 from study.architectures import ARCHITECTURES, standard_width
 from study.models import (
     build,
@@ -17,6 +17,7 @@ from study.models import (
     layers_of,
     network,
 )
+from study.networks import resnet
 
 torch.set_num_threads(1)
 

@@ -21,12 +21,12 @@ from sklearn.datasets import load_digits
 
 from study import task_files
 from study.draws import draw
-from study.images import ImageFolderImages, to_pixels
-from study.known_data_sets import KNOWN
-from study.parquet_images import ParquetImages
+from study.image_sets.images import ImageFolderImages, to_pixels
+from study.image_sets.known_data_sets import KNOWN
+from study.image_sets.parquet_images import ParquetImages
+from study.image_sets.torchvision_tasks import TinyImageNetImages, TorchvisionImages
 from study.store import Damaged, Store, open_store
 from study.tasks import BUILTIN, PreparedTask, Task, describe, load, load_info, prepare
-from study.torchvision_tasks import TinyImageNetImages, TorchvisionImages
 
 FOLDER = Task(name="photos", images=ImageFolderImages(train="photos"))
 

@@ -5,9 +5,9 @@ import timm
 import torch
 from safetensors.torch import load_file, save_file
 
-from study import composition
 from study.architectures import check_images, check_model, num_layers, standard_width
 from study.models import build, initialise, layers_of, normalisation, pretrained
+from study.networks import composition
 
 torch.set_num_threads(1)
 

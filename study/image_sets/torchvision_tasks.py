@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from study.images import (
+from study.image_sets.images import (
     Encoded,
     Listing,
     Split,
@@ -26,7 +26,7 @@ from study.images import (
     file_split,
     image_files,
 )
-from study.known_data_sets import KNOWN, TINY_IMAGENET
+from study.image_sets.known_data_sets import KNOWN, TINY_IMAGENET
 
 
 @dataclass(frozen=True, kw_only=True)

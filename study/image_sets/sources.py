@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from study.images import (
+from study.image_sets.images import (
     Digits,
     ImageFolderImages,
     Listing,
@@ -18,9 +18,8 @@ from study.images import (
     list_folder,
     shown,
 )
-from study.parquet_images import ParquetImages, list_parquet, parquet_files
-from study.task_files import canonical_json
-from study.torchvision_tasks import (
+from study.image_sets.parquet_images import ParquetImages, list_parquet, parquet_files
+from study.image_sets.torchvision_tasks import (
     TinyImageNetImages,
     TorchvisionImages,
     known_listing,
@@ -28,6 +27,7 @@ from study.torchvision_tasks import (
     list_torchvision,
     tiny_imagenet_files,
 )
+from study.task_files import canonical_json
 
 Images = Digits | ImageFolderImages | ParquetImages | TorchvisionImages | TinyImageNetImages
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from study.images import Listing, Split, choices
+from study.image_sets.images import Listing, Split, choices
 from study.seeds import permutation
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from study.images import Listing, Split, choices, shown
+from study.image_sets.images import Listing, Split, choices, shown
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,1 @@
+"""The families of networks, each built from timm's own class and taken apart into layers."""
