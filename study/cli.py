@@ -88,6 +88,7 @@ def _parser() -> argparse.ArgumentParser:
 def _add_means(run: argparse.ArgumentParser) -> None:
     run.add_argument(
         "--address",
+        type=_address,
         default=os.environ.get("RAY_ADDRESS") or "local",
         help="a Ray cluster to join: auto, or host:port (RAY_ADDRESS; default: this machine alone)",
     )
@@ -114,6 +115,15 @@ def _add_means(run: argparse.ArgumentParser) -> None:
         metavar="S",
         help="that Runs have for a checkpoint after Ctrl-C or SIGTERM (default %(default)g)",
     )
+
+
+def _address(text: str) -> str:
+    if text.startswith("ray://"):
+        # Ray Client would take the driver away from its signals, its lease and its terminal.
+        raise argparse.ArgumentTypeError(
+            f"{text}: run this on a node of the cluster with --address auto, or as a Ray job"
+        )
+    return text
 
 
 def _positive(text: str) -> float:

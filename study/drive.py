@@ -6,10 +6,12 @@ is there, before and after, never by what a launch says of itself.
 
 from __future__ import annotations
 
+import socket
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from study import tasks
 from study.lease import acquire
@@ -19,6 +21,8 @@ from study.space import Space, UserError
 from study.status import ABSENT, DONE, FAILED, PARTIAL, RUNNING, Standing, standing
 from study.store import Store, rows_path
 from study.tasks import TaskInfo
+
+SECONDS_TO_REACH: Final = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +49,8 @@ def bring_about(space: Space, store: Store, data: Path | None, means: Means) -> 
     another driver is at work.
     """
     refuse_faults(space, store, data)
+    if means.address is not None:
+        _refuse_unreachable(means.address)
     with acquire(store.root) as lease:
         store.sweep()
         store.write_study(space.name, space.runs)
@@ -66,6 +72,17 @@ def refuse_faults(space: Space, store: Store, data: Path | None) -> None:
         raise UserError("\n".join(plan.wrong))
     for warning in plan.warnings:
         tell(f"warning: {warning}")
+
+
+def _refuse_unreachable(address: str) -> None:
+    """Raises UserError where nothing listens at host:port; Ray itself would try for many minutes."""
+    host, _, port = address.rpartition(":")
+    if not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=SECONDS_TO_REACH).close()
+    except OSError as error:
+        raise UserError(f"--address={address}: no Ray cluster answers there ({error})") from error
 
 
 def tell(text: str) -> None:

@@ -128,11 +128,6 @@ def _check_room(resources: Mapping[str, float], address: str) -> None:
 
 @contextmanager
 def _connected(address: str) -> Iterator[None]:
-    if address.startswith("ray://"):
-        raise UserError(
-            f"--address={address}: Ray Client would move the driver away from its signals and its "
-            "lease; run `study run` on a node of the cluster with --address auto, or as a Ray job"
-        )
     # The store carries all data: Ray's own, sized by the machine's memory, would lie idle.
     own = {"include_dashboard": False, "object_store_memory": 128 * 2**20}
     try:

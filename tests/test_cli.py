@@ -124,6 +124,7 @@ def test_a_root_that_cannot_be_written_is_refused(capsys: pytest.CaptureFixture[
         ["--gpus-per-trial", "1.5"],
         ["--gpus-per-trial", "many"],
         ["--max-concurrent", "0"],
+        ["--address", "ray://127.0.0.1:10001"],
         ["--cpus-per-trial", "0"],
         ["--checkpoint-seconds", "-1"],
     ],
@@ -133,6 +134,11 @@ def test_a_wrong_flag_is_refused(capsys: pytest.CaptureFixture[str], flags: list
         main(["run", space(), *flags])
     assert ended.value.code == 2
     assert flags[0] in capsys.readouterr().err
+
+
+def test_an_address_where_no_cluster_is_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    said = refused(capsys, "run", space(), "--address", "127.0.0.1:1")
+    assert "--address=127.0.0.1:1" in said
 
 
 def test_wrong_input_and_status_start_neither_ray_nor_torch() -> None:
