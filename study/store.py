@@ -157,7 +157,7 @@ class Store:
         return rows.head_from_bytes(self.get(path), run_id, path)
 
     def read_heads(self, run_ids: Iterable[str]) -> dict[str, Head | Damaged]:
-        """`read_head` of many at once; a damaged one is handed back in its place."""
+        """`read_head` of many at once, by id; a damaged one gives its Damaged, an absent one nothing."""
         return _concurrently(self.read_head, run_ids)
 
     def check_rows(self, run_ids: Iterable[str]) -> dict[str, Damaged]:
@@ -215,8 +215,10 @@ class Store:
 
     def read_began(self, run_id: str) -> dict[str, Any] | None:
         """What `began` noted, None if nothing. Raises Damaged."""
-        path = unfinished_path(run_id, "began.json")
-        return dict(self._unsealed(path)) if self.exists(path) else None
+        try:
+            return dict(self._unsealed(unfinished_path(run_id, "began.json")))
+        except FileNotFoundError:
+            return None
 
     def write_failure(self, run_id: str, failure: Failure) -> None:
         """Note how the Run failed, in place of an earlier failure."""
@@ -311,12 +313,17 @@ def _shown(root: str) -> str:
 
 
 def _concurrently(read: Any, run_ids: Iterable[str]) -> dict[str, Any]:
-    def or_damaged(run_id: str) -> Any:
+    answers: dict[str, Any] = {}
+
+    def ask(run_id: str) -> None:
         try:
-            return read(run_id)
+            answers[run_id] = read(run_id)
         except Damaged as damaged:
-            return damaged
+            answers[run_id] = damaged
+        except FileNotFoundError:
+            pass  # gone since it was listed: another process has finished it, or set it aside
 
     ids = list(run_ids)
     with ThreadPoolExecutor(_NUM_READERS) as readers:
-        return dict(zip(ids, readers.map(or_damaged, ids), strict=True))
+        list(readers.map(ask, ids))
+    return {run_id: answers[run_id] for run_id in ids if run_id in answers}

@@ -264,6 +264,12 @@ def test_a_failure_is_noted_and_forgotten(empty: Store) -> None:
     assert empty.failures() == {}
 
 
+def test_what_vanishes_while_it_is_read_is_absent(empty: Store) -> None:
+    # `study status` looks while trials finish.
+    assert empty.read_heads([a_run().id]) == empty.check_rows([a_run().id]) == {}
+    assert empty.read_began(a_run().id) is None
+
+
 def test_sweep_removes_what_the_dead_left(empty: Store) -> None:
     run = a_run()
     empty.write_checkpoint(run.id, b"of a finished Run")
