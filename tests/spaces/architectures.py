@@ -1,16 +1,38 @@
-"""Three architectures side by side on real images: the Runs of three spaces as one study.
+"""Three narrow architectures side by side on real images: near, far and CIFAR-100 to CIFAR-10, four cuts.
 
 command   study run tests/spaces/architectures.py --data <the folder of the image sets>
-Runs      57: those of near_far, near_far_densenet and near_far_vit, none of them trained again
+Runs      45: 9 sources and 36 cells
 """
 
-import near_far
-import near_far_densenet
-import near_far_vit
-from _real_images import TASKS
+from dataclasses import replace
 
-from study.grid import union
+from _real_images import RECIPE, SOURCE_RECIPE, SOURCE_TASKS, TARGET_TASK, TASKS
+
+from study.grid import grid, union
 
 __all__ = ["RUNS", "TASKS"]
 
-RUNS = union(near_far.RUNS, near_far_densenet.RUNS, near_far_vit.RUNS)
+CUTS = {
+    ("resnet18", 4): (0, 3, 6, 9),
+    ("densenet121", 4): (0, 3, 7, 11),
+    ("vit_tiny", 48): (0, 4, 8, 13),
+}
+
+RUNS = union(
+    *(
+        grid(
+            source_task=SOURCE_TASKS,
+            source_size=2_000,
+            source_recipe=replace(SOURCE_RECIPE, num_epochs=3),
+            target_task=TARGET_TASK,
+            target_size=500,
+            label_noise=0.2,
+            model=model,
+            width=width,
+            frozen=cuts,
+            recipe=replace(RECIPE, num_epochs=8, num_evaluations=4),
+            seed=0,
+        )
+        for (model, width), cuts in CUTS.items()
+    )
+)
