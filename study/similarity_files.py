@@ -150,8 +150,8 @@ def to_bytes(table: pa.Table) -> bytes:
 def from_bytes(payload: bytes, run_id: str, path: str) -> pa.Table:
     """The table in the bytes of a file. `run_id`: the one that the file's name says.
 
-    Raises Damaged if anything in it is not as written, and ValueError for a whole file of a format that
-    this version does not know.
+    Raises Damaged if anything in it is not as written, or its format not one that this version knows:
+    it is cheap to measure again.
     """
     try:
         table = pa.ipc.open_file(pa.BufferReader(payload)).read_all()
@@ -162,10 +162,7 @@ def from_bytes(payload: bytes, run_id: str, path: str) -> pa.Table:
     if _FORMAT not in metadata or _DIGEST not in metadata:
         raise Damaged(path, "no similarity file of a study: its metadata lack format or digest")
     if metadata[_FORMAT] != FORMAT.encode():
-        raise ValueError(
-            f"{path}: its format is {metadata[_FORMAT].decode()!r}, this version of freezewise reads "
-            f"{FORMAT!r} only"
-        )
+        raise Damaged(path, f"its format is {metadata[_FORMAT]!r}, this version reads {FORMAT!r}")
     if not table.schema.equals(TABLE, check_metadata=False):
         raise Damaged(path, "its columns are not those of similarity")
     if digest(table).encode() != metadata[_DIGEST]:

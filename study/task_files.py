@@ -141,7 +141,7 @@ def load(name: str, store: Store) -> PreparedTask:
     """
     path = task_path(name)
     if not store.exists(path):
-        raise ValueError(f"task={name!r}: not prepared in {store.root}, run: study prepare {name}")
+        raise ValueError(f"task={name!r}: not prepared in {store.shown}, run: study prepare {name}")
     local = store.local_path(path)
     if local is not None:
         return _opened(local, path, name, _version(local))

@@ -160,7 +160,7 @@ def _prepare(task: Task, store: Store, data: Path | None, progress: bool) -> Pre
         fingerprint = fingerprint_of(info, images, labels)
         if there and there.fingerprint != fingerprint:
             raise ValueError(
-                f"{store.root} holds another version under this name: fingerprint "
+                f"{store.shown} holds another version under this name: fingerprint "
                 f"{there.fingerprint[:12]}, made from {there.definition}; this one is "
                 f"{fingerprint[:12]}, made from {definition}. Give the new one another name, "
                 "or use another root"
