@@ -137,9 +137,10 @@ def over_seeds(array: xr.DataArray, along: str | None = None) -> tuple[xr.DataAr
 
 
 def note(axes: Axes, text: str) -> None:
-    """Adds a small remark above the Axes, at the right."""
+    """Adds a small remark above the Axes, at the right, as a line of its own."""
     before = axes.get_title(loc="right")
-    axes.set_title(f"{before} · {text}" if before else text, loc="right", fontsize=6.5, color=FAINT)
+    lines = f"{before}\n{text}" if before else text
+    axes.set_title(lines, loc="right", fontsize=6.5, color=FAINT)
 
 
 def note_seeds(axes: Axes, counts: np.ndarray) -> None:
@@ -245,11 +246,15 @@ def region(
     known: np.ndarray,
     x_edges: np.ndarray,
     y_edges: np.ndarray,
+    *,
     label: str,
+    everywhere: str,
+    nowhere: str,
 ) -> None:
     """Draws the line between cells inside and outside a region, with ticks that point inside.
 
     `inside` and `known` are (rows, columns); where a neighbour is not known no line is drawn.
+    `everywhere` and `nowhere` are noted where there is no line to draw.
     """
     log = axes.get_xscale() == "log"
     x, y = (np.log(x_edges) if log else x_edges), y_edges
@@ -258,8 +263,8 @@ def region(
     lines = [[(at, begin), (at, end)] for at, begin, end, _ in upright]
     lines += [[(begin, at), (end, at)] for at, begin, end, _ in level]
     if not lines:
-        some = "every" if inside[known].any() else "no"
-        note(axes, f"{label}: {some} cell")
+        if known.any():
+            note(axes, everywhere if inside[known].any() else nowhere)
         return
     across, along = 0.035 * (x[-1] - x[0]), 0.16
     ticks = []

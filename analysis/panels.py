@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from analysis import marks
 
 GAP_X: Final = 0.26
-GAP_Y: Final = 0.26
+GAP_Y: Final = 0.34
 GAP_BENEATH: Final = 0.1
 
 # Draws one panel: its Axes, the Axes beneath it (the same one where there is none), its selection.
@@ -118,7 +118,7 @@ def grid(
 def fill(grid: Grid, draw: Draw) -> str:
     """Draws every panel and keeps names and numbers of axes at the outside only.
 
-    Returns the note that all panels would carry alike, to be said once.
+    Returns what is noted of all panels alike, to be said once.
     """
     for i, (axes, select) in enumerate(zip(grid.upper, grid.selections, strict=True)):
         under = grid.lower[i] if grid.lower else axes
@@ -130,12 +130,12 @@ def fill(grid: Grid, draw: Draw) -> str:
             if i % grid.num_columns:
                 panel.set_ylabel("")
                 panel.tick_params(labelleft=False)
-    notes = {panel.get_title(loc="right") for panel in grid.upper}
-    if len(notes) > 1:
-        return ""
-    for panel in grid.upper:
-        panel.set_title("", loc="right")
-    return notes.pop()
+    notes = [panel.get_title(loc="right").split("\n") for panel in grid.upper]
+    shared = [line for line in notes[0] if all(line in others for others in notes)]
+    for panel, lines in zip(grid.upper, notes, strict=True):
+        own = [line for line in lines if line not in shared]
+        panel.set_title("\n".join(own), loc="right", fontsize=6.5, color=marks.FAINT)
+    return " · ".join(line for line in shared if line)
 
 
 def legend_right(grid: Grid, title: str, order: Callable[[str], Any] | None = None) -> None:

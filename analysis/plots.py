@@ -50,8 +50,8 @@ def freezing_map(
     marks.note_seeds(axes, counts)
     if train_error is not None:
         train = _like(marks.over_seeds(train_error)[0], mean)
-        known, label = np.isfinite(train), f"train error ≤ {epsilon:g}"
-        marks.region(axes, train <= epsilon, known, x_edges, y_edges, label)
+        known = np.isfinite(train)
+        _edge(axes, train <= epsilon, known, x_edges, y_edges, epsilon)
     if ridge is not None:
         peaks = ridge.reindex({y: mean[y]}).values
         columns = np.interp(peaks, mean["frozen"].values, np.arange(mean.sizes["frozen"]))
@@ -109,7 +109,7 @@ def epoch_map(
         train = _like(marks.over_seeds(train_error, along=x)[0], mean)
         reached = np.logical_or.accumulate(train <= epsilon, axis=1)
         known = np.broadcast_to(np.isfinite(train).any(axis=1)[:, None], train.shape)
-        marks.region(axes, reached, known, edges, y_edges, f"train error ≤ {epsilon:g} reached")
+        _edge(axes, reached, known, edges, y_edges, epsilon, " reached")
     rows = np.arange(mean.sizes["frozen"])
     if ridge is not None:
         peaks = ridge.reindex(frozen=mean["frozen"]).values
@@ -315,6 +315,28 @@ def span(values: np.ndarray, *, margin: float = 0.08) -> tuple[float, float]:
         return 0.0, 1.0
     extra = margin * float(known.max() - known.min()) or 0.01
     return float(known.min()) - extra, float(known.max()) + extra
+
+
+def _edge(
+    axes: Axes,
+    inside: np.ndarray,
+    known: np.ndarray,
+    x_edges: np.ndarray,
+    y_edges: np.ndarray,
+    epsilon: float,
+    how: str = "",
+) -> None:
+    low, high = f"train error ≤ {epsilon:g}", f"train error > {epsilon:g}"
+    marks.region(
+        axes,
+        inside,
+        known,
+        x_edges,
+        y_edges,
+        label=f"{low}{how}",
+        everywhere=low,
+        nowhere=high,
+    )
 
 
 def _finish_map(axes: Axes, error: xr.DataArray, colour_bar: bool, legend: bool) -> Axes:
