@@ -6,19 +6,16 @@ figures into a directory; knows nothing of the page that shows them.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 import pandas as pd
 import xarray as xr
-from matplotlib.figure import Figure
 
-from analysis import figures, hover, slices
+from analysis import figures, hover, ridges, slices
+from analysis.album import Album, Picture, values_in_words
 from analysis.load import Study
 from analysis.rows import StoreRows
 from analysis.slices import Line, Slice
@@ -32,46 +29,6 @@ MAX_PAIRS: Final = 3
 SIMILARITIES: Final = ("logme", "linear_cka_debiased")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Picture:
-    """A saved figure: `files` by format; `inches` its size; `hover` what a pointer is told, as JSON.
-
-    `group` says which slice it shows, `heading` what of it.
-    """
-
-    group: str
-    heading: str
-    caption: str
-    alternative: str
-    files: dict[str, Path]
-    inches: tuple[float, float]
-    hover: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Album:
-    """Where the pictures of one group go; `values` is what is said of them to who cannot see them."""
-
-    directory: Path
-    name: str
-    group: str
-    values: str
-
-    def add(self, figure: Figure, kind: str, heading: str, caption: str, told: str = "") -> Picture:
-        stem = re.sub(r"[^\w.-]+", "-", f"{self.name}-{kind}")
-        paths = figures.save(figure, self.directory / stem)
-        width, height = figure.get_size_inches().tolist()
-        return Picture(
-            group=self.group,
-            heading=heading,
-            caption=caption,
-            alternative=f"{heading}; {self.group}. {self.values} {caption}",
-            files=dict(zip(figures.FORMATS, paths, strict=True)),
-            inches=(width, height),
-            hover=told,
-        )
-
-
 def pictures(study: Study, directory: Path, *, epsilon: float) -> Iterator[Picture]:
     """Draws and saves every figure of the study, slice by slice, then networks beside each other."""
     parts = slices.slices(study)
@@ -79,7 +36,9 @@ def pictures(study: Study, directory: Path, *, epsilon: float) -> Iterator[Pictu
     for part in parts:
         end = slices.at_the_end(study, part.lines)
         ends.append(end)
-        album = _Album(directory=directory, name=part.name, group=part.title, values=_values(end))
+        album = Album(
+            directory=directory, name=part.name, group=part.title, values=values_in_words(end)
+        )
         main = [line for line in part.lines if not line.is_control] or list(part.lines)
         controls = [line for line in part.lines if line not in main]
         for line in main:
@@ -94,7 +53,7 @@ def pictures(study: Study, directory: Path, *, epsilon: float) -> Iterator[Pictu
 
 
 def _over_epochs(
-    study: Study, part: Slice, line: Line, end: xr.Dataset, album: _Album, epsilon: float
+    study: Study, part: Slice, line: Line, end: xr.Dataset, album: Album, epsilon: float
 ) -> Iterator[Picture]:
     way = f"{line.label} → {part.title}"
     errors = slices.over_epochs(study, line)
@@ -110,7 +69,7 @@ def _over_epochs(
     )
     if test.sizes["frozen"] < 2:
         return
-    peaks = slices.epoch_peaks(errors, epsilon)
+    peaks = ridges.epoch_peaks(errors, epsilon)
     figure = figures.epoch_maps(
         test,
         train,
@@ -134,7 +93,7 @@ def _maps_at_the_end(
     end: xr.Dataset,
     main: Sequence[Line],
     controls: Sequence[Line],
-    album: _Album,
+    album: Album,
     epsilon: float,
 ) -> Iterator[Picture]:
     for lines in (main, controls):
@@ -146,7 +105,7 @@ def _maps_at_the_end(
             # Controls stand beside the largest source only, where there are several.
             some, rows, columns = some.isel(source_size=-1, drop=True), "", "source"
             which = " (controls)"
-        peaks = slices.freezing_peaks(some, epsilon)
+        peaks = ridges.freezing_peaks(some, epsilon)
         figure = figures.freezing_maps(
             some["test_error"],
             some["train_error"],
@@ -172,7 +131,7 @@ def _curves_at_the_end(
     end: xr.Dataset,
     main: Sequence[Line],
     controls: Sequence[Line],
-    album: _Album,
+    album: Album,
     epsilon: float,
 ) -> Iterator[Picture]:
     each = "for each source" + (" and control" if controls else "")
@@ -204,7 +163,7 @@ def _curves_at_the_end(
 
 
 def _controls_over_epochs(
-    study: Study, part: Slice, controls: Sequence[Line], album: _Album, epsilon: float
+    study: Study, part: Slice, controls: Sequence[Line], album: Album, epsilon: float
 ) -> Iterator[Picture]:
     errors = [slices.over_epochs(study, line).isel(source_size=-1, drop=True) for line in controls]
     labels = pd.Index([line.label for line in controls], name="source")
@@ -227,7 +186,7 @@ def _controls_over_epochs(
 
 
 def _of_similarity(
-    study: Study, part: Slice, main: Sequence[Line], album: _Album, epsilon: float
+    study: Study, part: Slice, main: Sequence[Line], album: Album, epsilon: float
 ) -> Iterator[Picture]:
     if not isinstance(study.rows, StoreRows) or part.num_sizes < 2:
         return
@@ -278,11 +237,11 @@ def _of_networks(
                 epsilon=epsilon,
                 title=title,
             )
-            album = _Album(
+            album = Album(
                 directory=directory,
                 name=f"{chosen[0].name}-{label}",
                 group="Networks beside each other",
-                values=_values(together),
+                values=values_in_words(together),
             )
             yield album.add(
                 figure,
@@ -291,21 +250,3 @@ def _of_networks(
                 "Test error after the last epoch against the share of a network's layers below its head "
                 "that is frozen: depths differ, so frozen counts cannot be compared.",
             )
-
-
-def _values(end: xr.Dataset) -> str:
-    """What the values are, in words: for who hears the page."""
-    mean = end["test_error"].mean("seed")
-    if not np.isfinite(mean.values).any():
-        return "No value is there yet."
-    words = []
-    for which, place in (("lowest", mean.argmin(...)), ("highest", mean.argmax(...))):
-        cell = mean.isel(place)
-        where = ", ".join(
-            f"{name.replace('_', ' ')} {cell[name].item()}"
-            for name in ("source", "network", "source_size", "size", "frozen")
-            if name in cell.coords
-        )
-        words.append(f"{which} mean test error at the end: {cell.item():.3f} ({where})")
-    text = "; ".join(words)
-    return f"{text[0].upper()}{text[1:]}."

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import argparse
 import base64
-import inspect
 import sys
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -20,15 +18,12 @@ from typing import Any, Final
 import jinja2
 import pandas as pd
 
-from analysis import gallery, load, slices, tables
-from analysis.arms import SOURCE
-from analysis.cells import DONE
+from analysis import gallery, load, overview, slices, tables
+from analysis.album import Picture
 from analysis.claims import claims
 from analysis.descent import EPSILON
-from analysis.gallery import Picture
 from analysis.load import Incomplete, Study
 from analysis.verdicts import Verdict
-from study.run import describe
 from study.store import Damaged
 
 PAGE: Final = "index.html"
@@ -86,9 +81,9 @@ def write_report(
         verdicts=judged,
         unjudged=unjudged,
         effect=tables.effect_text,
-        question=_paragraphs(question),
-        warnings=warnings(study),
-        facts=_facts(study),
+        question=overview.paragraphs(question),
+        warnings=overview.warnings(study),
+        facts=overview.facts(study),
         groups=[
             (group, [_shown(picture, place) for picture in some])
             for group, some in groupby(pictures[:MAX_PICTURES], lambda picture: picture.group)
@@ -99,7 +94,7 @@ def write_report(
         ],
         epsilon=f"{epsilon:g}",
         coverage=_html(tables.coverage(study)),
-        not_done=_not_done(study),
+        not_done=overview.not_done(study),
         max_listed=MAX_LISTED,
         provenance=tables.provenance(study),
         style=(Path(__file__).parent / "report.css").read_text(encoding="utf-8"),
@@ -107,43 +102,6 @@ def write_report(
     index = place / PAGE
     index.write_text(page, encoding="utf-8")
     return index
-
-
-def warnings(study: Study) -> list[str]:
-    """What a reader must know before looking at a number: sentences, the gravest first."""
-    found = []
-    coverage = study.coverage
-    gone = {state: n for state, n in coverage.items() if state not in (DONE, "diverged") and n}
-    if gone:
-        parts = ", ".join(f"{n} {state}" for state, n in gone.items())
-        found.append(
-            f"Partial: {sum(gone.values())} of {len(study.wanted)} Runs have no rows to read "
-            f"({parts}). Their cells are absent below: hatched, never filled in."
-        )
-    if coverage["diverged"]:
-        found.append(
-            f"{coverage['diverged']} Runs diverged: their loss was not finite, their rows end before. "
-            "They are marked ×, and are in no mean at the end."
-        )
-    versions = study.runs["code_version"].nunique()
-    if versions > 1:
-        found.append(f"The rows were made by {versions} versions of the code: see Provenance.")
-    seeds = study.cells.loc[study.cells["arm"] != SOURCE, "seed"].nunique()
-    if seeds < 3:
-        found.append(
-            f"{seeds} seed{'s' if seeds > 1 else ''}: "
-            + (
-                "no spread between replicates is known."
-                if seeds < 2
-                else "intervals are very wide."
-            )
-        )
-    fixed = slices.with_origins(study)["fixed_source_seed"] >= 0
-    if fixed.any():
-        found.append(
-            "The source's seed is fixed in some cells: the spread over seeds leaves it out there."
-        )
-    return found
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -215,54 +173,6 @@ def _judged(
         ), ""
     except ValueError as refused:
         return (), str(refused)
-
-
-def _paragraphs(text: str) -> list[tuple[str, str]]:
-    """A docstring's paragraphs: ("p", one line) or, where it is indented, ("pre", as it stands)."""
-    parts = [part for part in inspect.cleandoc(text).split("\n\n") if part.strip()]
-    return [
-        ("pre", textwrap.dedent(part)) if part.startswith(" ") else ("p", " ".join(part.split()))
-        for part in parts
-    ]
-
-
-def _facts(study: Study) -> dict[str, str]:
-    cells = study.cells[study.cells["arm"] != SOURCE]
-    cells = cells if len(cells) else study.cells
-    network = slices.with_origins(study).loc[cells.index, "network"]
-    sources = [name for name in cells["source_task"].unique() if name != "none"]
-    epochs = study.runs["last_epoch"]
-    facts = {
-        "Runs": f"{study.coverage[DONE]:,} of {len(study.wanted):,} done",
-        "Sources": ", ".join(sources) or "none",
-        "Target": ", ".join(cells["task"].unique()),
-        "Network": ", ".join(network.unique()),
-        "Label noise": ", ".join(f"{noise:.0%}" for noise in sorted(cells["label_noise"].unique())),
-        "Source images": _listed(cells.loc[cells["source_size"] > 0, "source_size"]),
-        "Training images": _listed(cells["size"]),
-        "Frozen layers": _listed(cells["frozen"]),
-        "Seeds": str(cells["seed"].nunique()),
-        "Epochs": _listed(epochs) if epochs.nunique() < 6 else f"up to {epochs.max():,.0f}",
-    }
-    return {name: value for name, value in facts.items() if value}
-
-
-def _listed(values: pd.Series) -> str:
-    return ", ".join(f"{value:,.6g}" for value in sorted(values.unique()))
-
-
-def _not_done(study: Study) -> list[dict[str, str]]:
-    lines = study.cells[study.cells["state"] != DONE]
-    runs = {run.id: run for run in study.wanted}
-    return [
-        {
-            "id": str(run_id),
-            "what": describe(runs[str(run_id)]),
-            "state": line["state"],
-            "why": line["why"] or "",
-        }
-        for run_id, line in lines.iterrows()
-    ]
 
 
 def _shown(picture: Picture, place: Path) -> _Shown:

@@ -2,7 +2,7 @@
 
 A slice holds one target task, network, label noise and recipe; in it a line is one origin of the
 weights (a source task, or a control arm), and its arrays run over source size × size × frozen × seed.
-Owns that division and the search for peaks to mark. Draws nothing, averages nothing.
+Owns that division. Draws nothing, averages nothing.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from analysis import arms, derived, descent, similarity, surfaces
+from analysis import arms, derived, similarity, surfaces
 from analysis.cells import DIVERGED
 from analysis.load import Study
 from study.run import Recipe
@@ -145,61 +145,6 @@ def capacity_pairs(
         one = one.assign_attrs(long_name=f"{one.attrs['long_name']} at the cut")
         found[name] = similarity.capacity_and_similarity(capacity, one)
     return found
-
-
-def epoch_peaks(errors: xr.Dataset, epsilon: float) -> xr.Dataset:
-    """Peaks along the epochs: `at` (an epoch, NaN where there is none) and `shown`, over GRID.
-
-    A peak is shown where `descent` finds double descent over the seeds, and otherwise taken at face
-    value from their mean.
-    """
-
-    def judge(test: np.ndarray, train: np.ndarray) -> descent.Judgement:
-        epochs = errors["epoch"].values
-        known = np.isfinite(test).any(axis=0)
-        return descent.judge_epochs(
-            epochs[known], test[:, known], train_errors=train[:, known], epsilon=epsilon
-        )
-
-    return _peaks(errors, "epoch", judge)
-
-
-def freezing_peaks(errors: xr.Dataset, epsilon: float) -> xr.Dataset:
-    """Peaks along the freezing: `at` (a frozen count) and `shown`, over all dims but frozen and seed."""
-    trained = errors["parameters_trained"].values
-
-    def judge(test: np.ndarray, train: np.ndarray) -> descent.Judgement:
-        known = np.isfinite(test).any(axis=0) & np.isfinite(trained)
-        return descent.judge_freezing(
-            trained[known], test[:, known], train_errors=train[:, known], epsilon=epsilon
-        )
-
-    found = _peaks(errors, "frozen", judge)
-    counts = np.append(errors["frozen"].values.astype(float), np.nan)
-    places = np.append(np.where(np.isfinite(trained), trained, np.inf), np.inf)
-    nearest = np.abs(places - found["at"].values[..., None])
-    index = np.where(np.isfinite(found["at"].values), nearest[..., :-1].argmin(-1), len(counts) - 1)
-    return found.assign(at=(found["at"].dims, counts[index]))
-
-
-def _peaks(errors: xr.Dataset, along: str, judge: Any) -> xr.Dataset:
-    test = errors["test_error"].transpose(..., "seed", along)
-    train = errors["train_error"].transpose(*test.dims)
-    places, shown = np.full(test.shape[:-2], np.nan), np.zeros(test.shape[:-2], bool)
-    for index in np.ndindex(places.shape):
-        curves = test.values[index]
-        # A seed that ended early has no curve to be judged; points that no seed has are no gap.
-        whole = np.isfinite(curves[:, np.isfinite(curves).any(axis=0)]).all(axis=1)
-        whole &= np.isfinite(curves).any(axis=1)
-        if not whole.any():
-            continue
-        found = judge(curves[whole], train.values[index][whole])
-        shown[index] = found.status in (descent.WEAK, descent.STRONG)
-        if shown[index] or found.face_value in (descent.WEAK, descent.STRONG):
-            places[index] = found.peak
-    dims = test.dims[:-2]
-    coords = {dim: errors[dim] for dim in dims}
-    return xr.Dataset({"at": (dims, places), "shown": (dims, shown)}, coords)
 
 
 def with_origins(study: Study) -> pd.DataFrame:

@@ -17,7 +17,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from scipy import stats
 
-from analysis import figures, marks, panels, plots
+from analysis import cell_marks, figures, marks, panels, plots
 
 SIZES, FROZEN, SEEDS = [50, 200, 800], [0, 2, 5, 9], [0, 1, 2]
 WORDS = {"label": "inside", "everywhere": "all of it", "nowhere": "none of it"}
@@ -157,7 +157,7 @@ def test_the_edge_of_interpolation_runs_between_cells_with_ticks_inwards(axes: A
     inside = np.array([[True, True], [True, False]])
     edges = np.array([-0.5, 0.5, 1.5])
     axes.set_xlim(-0.5, 1.5)
-    marks.region(axes, inside, np.ones((2, 2), bool), edges, edges, **WORDS)
+    cell_marks.region(axes, inside, np.ones((2, 2), bool), edges, edges, **WORDS)
     line, ticks = (c for c in axes.collections if isinstance(c, LineCollection))
     assert sorted(np.asarray(s).tolist() for s in line.get_segments()) == [
         [[0.5, 0.5], [0.5, 1.5]],
@@ -169,7 +169,7 @@ def test_the_edge_of_interpolation_runs_between_cells_with_ticks_inwards(axes: A
 
 def test_no_edge_is_drawn_towards_an_absent_cell(axes: Axes) -> None:
     inside, known = np.array([[True, False]]), np.array([[True, False]])
-    marks.region(axes, inside, known, np.array([0.0, 1, 2]), np.array([0.0, 1]), **WORDS)
+    cell_marks.region(axes, inside, known, np.array([0.0, 1, 2]), np.array([0.0, 1]), **WORDS)
     assert not axes.collections
     assert "all of it" in axes.get_title(loc="right")
 

@@ -14,7 +14,7 @@ import pytest
 import synthetic
 
 from analysis import __main__ as command
-from analysis import load, report, slices, surfaces, tables
+from analysis import load, overview, report, slices, surfaces, tables
 from study import similarity_files
 from study.run import Recipe, Run
 from study.similarity_files import PLACES, Similarity
@@ -173,7 +173,7 @@ def test_a_study_without_a_single_row_has_a_page(tmp_path: Path) -> None:
 
 def test_few_seeds_are_warned_of(tmp_path: Path) -> None:
     synthetic.write(tmp_path, small(seeds=(0,)))
-    (warning,) = report.warnings(load.open(tmp_path))
+    (warning,) = overview.warnings(load.open(tmp_path))
     assert "1 seed: no spread" in warning
 
 
@@ -189,7 +189,7 @@ def test_mixed_code_versions_are_warned_of(tmp_path: Path, monkeypatch: pytest.M
     synthetic.write(tmp_path / "root", runs[4:], name="second")
     open_store(tmp_path / "root").write_study("both", runs)
     study = load.open(tmp_path / "root", "both")
-    assert any("2 versions of the code" in warning for warning in report.warnings(study))
+    assert any("2 versions of the code" in warning for warning in overview.warnings(study))
     assert tables.provenance(study)["code version"] == {
         "0.2.0": len(runs) - 4,
         "0.1.0+synthetic": 4,
