@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -116,9 +116,14 @@ def digest(table: pa.Table) -> str:
     return total.hexdigest()
 
 
-def _canonical(column: pa.ChunkedArray) -> tuple[str, list[bytes]]:
-    array = column.combine_chunks()
+def _canonical(column: pa.ChunkedArray) -> tuple[str, list[Any]]:
+    """The column's kind, and buffers of bytes that hold its nulls and values."""
+    array = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
     if pa.types.is_dictionary(array.type):
+        if len(array.dictionary) == 1 and not array.null_count:
+            # One text in all rows, as of a coordinate: encoded anew, it would be what it is.
+            texts = json.dumps(array.dictionary.to_pylist()).encode()
+            return "string", [b"", texts, _little_endian(array.indices)]
         array = array.dictionary_decode()
     present = b""  # stands for all
     if array.null_count:
@@ -136,9 +141,10 @@ def _canonical(column: pa.ChunkedArray) -> tuple[str, list[bytes]]:
     raise ValueError(f"no digest is defined for a column of {array.type}")
 
 
-def _little_endian(array: pa.Array) -> bytes:
+def _little_endian(array: pa.Array) -> memoryview:
     values = array.to_numpy()
-    return bytes(values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes())
+    little = values.astype(values.dtype.newbyteorder("<"), copy=False)
+    return memoryview(little).cast("B")
 
 
 def _head_digest(metadata: dict[bytes, bytes]) -> bytes:
