@@ -68,7 +68,7 @@ def facts(study: Study) -> dict[str, str]:
     cells = cells if len(cells) else study.cells
     network = slices.with_origins(study).loc[cells.index, "network"]
     sources = [name for name in cells["source_task"].unique() if name != "none"]
-    epochs = study.runs["last_epoch"]
+    epochs = study.runs.loc[study.runs["state"] == DONE, "last_epoch"]
     facts = {
         "Runs": f"{study.coverage[DONE]:,} of {len(study.wanted):,} done",
         "Sources": ", ".join(sources) or "none",

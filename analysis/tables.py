@@ -168,7 +168,9 @@ def provenance(study: Study) -> dict[str, dict[str, int]]:
     }
     found = {}
     for kind, column in kinds.items():
-        counts = study.runs[column].value_counts(dropna=False)
+        # Beside Runs without rows a whole number became a float.
+        values = study.runs[column].convert_dtypes()
+        counts = values.value_counts(dropna=False)
         found[kind] = {str(value): int(count) for value, count in counts.items()}
     if isinstance(study.rows, StoreRows):
         packages: dict[str, int] = {}
