@@ -173,20 +173,21 @@ def finished(found: Standing, store: Store) -> Finished:
         ids = ids[-MAX_READ_OF_BUCKET:]
     heads = store.read_heads(ids)
     whole = {i: head for i, head in heads.items() if isinstance(head, Head)}
-    weights = {i: head.provenance.weights_digest for i, head in whole.items()}
     return Finished(
         num_read=len(ids),
         code_versions=Counter(head.provenance.code_version for head in whole.values()),
         diverged=tuple(i for i, h in whole.items() if h.provenance.diverged_step is not None),
         damaged={i: str(head) for i, head in heads.items() if isinstance(head, Damaged)},
-        other_starts=tuple(
-            i
-            for i, head in whole.items()
-            if head.run.source is not None
-            and weights.get(head.run.source.id) not in (None, head.provenance.start_digest)
-        ),
+        other_starts=tuple(i for i in whole if _has_other_start(found.runs[i], whole)),
         images_per_second=_rate(list(whole.values())),
     )
+
+
+def _has_other_start(run: Run, heads: Mapping[str, Head]) -> bool:
+    """Whether the Run's start has been made anew since, with other bits."""
+    start = heads.get(run.source.id) if run.source is not None else None
+    now = start.provenance.weights_digest if start is not None else None
+    return now not in (None, heads[run.id].provenance.start_digest)
 
 
 def _rate(heads: Sequence[Head]) -> float | None:
