@@ -142,7 +142,9 @@ def similarity_surfaces(
     for column in MEASURES:
         block = blocks[column.name]
         for layer, place in zip(block, PLACES, strict=True):
-            here = frame.xs(place, level="place")[column.name]
+            here = frame[frame.index.get_level_values("place") == place][column.name].droplevel(
+                "place"
+            )
             layer.reshape(-1)[[where[run_id] for run_id in here.index]] = here.to_numpy()
         attrs = {"units": column.unit, "long_name": NAMES[column.name]} | shared
         dataset[column.name] = (dims, block, attrs)

@@ -30,6 +30,9 @@ from search_spaces._full_scale import (
 )
 from study.grid import EVERY_CUT, grid
 
+# By kind and origin of the images (both CIFAR sets are drawn from the Tiny Images), before any result.
+RELATED = ("cifar100", "tiny-imagenet")
+
 RUNS = grid(
     source_task=SOURCE_TASKS,
     source_size=SOURCE_SIZES,

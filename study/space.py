@@ -31,6 +31,7 @@ class Space:
     - `runs`: unique Runs, each start before the Runs that need it.
     - `tasks`: every task that can be named: the built-in ones and the file's own.
     - `doc`: the file's docstring, "" where it has none.
+    - `related`: the more and the less related of two source tasks, for the claims that compare them.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Space:
     runs: tuple[Run, ...]
     tasks: Mapping[str, Task]
     doc: str
+    related: tuple[str, str] | None = None
 
     @property
     def task_names(self) -> tuple[str, ...]:
@@ -67,6 +69,7 @@ def load_space(name_or_path: str | Path) -> Space:
         runs=tuple(with_starts(runs)),
         tasks=_tasks(path, getattr(module, "TASKS", ())),
         doc=(module.__doc__ or "").strip(),
+        related=_related(path, getattr(module, "RELATED", None), runs),
     )
 
 
@@ -155,3 +158,16 @@ def _tasks(path: Path, given: object) -> dict[str, Task]:
             raise UserError(f"{path}: TASKS[{index}].name={task.name!r} is the name of {owner}")
         tasks[task.name] = task
     return tasks
+
+
+def _related(path: Path, given: object, runs: Iterable[Run]) -> tuple[str, str] | None:
+    if given is None:
+        return None
+    sources = sorted({run.source.task for run in runs if run.source is not None})
+    match given:
+        case (str(more), str(less)) if more != less and {more, less} <= set(sources):
+            return more, less
+    raise UserError(
+        f"{path}: RELATED={given!r}: give the more and the less related source task, "
+        f"two of {', '.join(sources) or '(no sources)'}"
+    )

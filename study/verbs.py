@@ -127,15 +127,15 @@ def _as_keyboard_interrupt(number: int, frame: FrameType | None) -> Never:
 def _write_report(space: Space, store: Store, *, partial: bool) -> Path:
     from analysis import load, report
 
-    study = load.open(store.root, space.name, partial=partial)
+    more_related, less_related = space.related or (None, None)
     return report.write_report(
-        study, REPORTS / space.name, question=_question(space), partial=partial
+        load.open(store.root, space.name, partial=partial),
+        REPORTS / space.name,
+        question=space.doc,
+        more_related=more_related,
+        less_related=less_related,
+        partial=partial,
     )
-
-
-def _question(space: Space) -> str:
-    """The first paragraph of the file's docstring."""
-    return space.doc.split("\n\n")[0]
 
 
 def status(args: argparse.Namespace) -> int:
@@ -240,7 +240,10 @@ def report(args: argparse.Namespace) -> int:
     if args.partial:
         given.append("--partial")
     with suppress(UserError):  # a study of the store whose file is not here
-        given += ["--question", _question(load_space(args.space))]
+        space = load_space(args.space)
+        given += ["--question", space.doc]
+        if space.related is not None:
+            given += ["--more-related", space.related[0], "--less-related", space.related[1]]
     return analysis_report.main(given)
 
 

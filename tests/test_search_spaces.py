@@ -1,11 +1,12 @@
 """The spaces that come along: sound, of the size that they say, and asking for shared Runs once."""
 
 import re
+from pathlib import Path
 
 import pytest
 
 from study.run import Run
-from study.space import load_space, packaged
+from study.space import UserError, load_space, packaged
 
 
 @pytest.mark.parametrize("name", sorted(packaged()))
@@ -27,3 +28,11 @@ def test_sources_are_shared_between_spaces() -> None:
     assert {(run.task, run.size) for run in shared} == {("cifar100", 10_000), ("cifar100", 25_000)}
     assert sources("width") & sources("resnet")
     assert sources("sources") & sources("resnet")
+
+
+def test_which_source_is_more_related_is_written_in_the_space(tmp_path: Path) -> None:
+    assert load_space("resnet").related == ("cifar100", "tiny-imagenet")
+    file = tmp_path / "mine.py"
+    file.write_text("from search_spaces.resnet import RUNS\nRELATED = ('cifar100', 'mnist')\n")
+    with pytest.raises(UserError, match=r"RELATED=.*two of cifar100, tiny-imagenet"):
+        load_space(file)

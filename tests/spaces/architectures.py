@@ -10,7 +10,9 @@ from _real_images import RECIPE, SOURCE_RECIPE, SOURCE_TASKS, TARGET_TASK, TASKS
 
 from study.grid import grid, union
 
-__all__ = ["RUNS", "TASKS"]
+__all__ = ["RELATED", "RUNS", "TASKS"]
+
+RELATED = ("tiny-imagenet-near", "tiny-imagenet-far")
 
 CUTS = {
     ("resnet18", 4): (0, 3, 6, 9),

@@ -8,7 +8,9 @@ from _real_images import RECIPE, SOURCE_RECIPE, SOURCE_TASKS, TARGET_TASK, TASKS
 
 from study.grid import grid
 
-__all__ = ["RUNS", "TASKS"]
+__all__ = ["RELATED", "RUNS", "TASKS"]
+
+RELATED = ("tiny-imagenet-near", "tiny-imagenet-far")
 
 RUNS = grid(
     source_task=SOURCE_TASKS,
