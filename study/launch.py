@@ -128,8 +128,13 @@ def _check_room(resources: Mapping[str, float], address: str) -> None:
 
 @contextmanager
 def _connected(address: str) -> Iterator[None]:
-    # The store carries all data: Ray's own, sized by the machine's memory, would lie idle.
-    own = {"include_dashboard": False, "object_store_memory": 128 * 2**20}
+    # The store carries all data: Ray's own, sized by the machine's memory, would lie idle. The loopback
+    # address stays the same when a laptop changes its network.
+    own: dict[str, Any] = {
+        "include_dashboard": False,
+        "object_store_memory": 128 * 2**20,
+        "_node_ip_address": "127.0.0.1",
+    }
     try:
         ray.init(
             address=address,
