@@ -144,6 +144,9 @@ def _connected(address: str) -> Iterator[None]:
         )
     except ConnectionError as error:
         raise UserError(f"--address={address}: no Ray cluster answers there ({error})") from error
+    # A lost node or worker: the last lines of Ray's own log, on stdout, even where nothing is to be
+    # logged to the driver. Ray has no setting for it; what matters of it is in the store.
+    ray._private.worker._worker_logs_enabled = False
     for name in ("ray.tune", "ray.train", "ray.air"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
