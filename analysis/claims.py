@@ -21,14 +21,12 @@ import numpy as np
 import pandas as pd
 
 from analysis.arms import TRANSFER
-from analysis.descent import EPSILON, NONE, STRONG, WEAK
-from analysis.load import Study
-from analysis.measures import Measures, contrast, measure, of_arm
-from analysis.pairs import c5a, c5b
-from analysis.peaks import freezing_curves, height_terms, peak_terms
-from analysis.primary import DOUBLING, ERROR, SLOWER
-from analysis.terms import capacity_terms, pace_terms
-from analysis.verdicts import (
+from analysis.deciding.measures import Measures, contrast, measure, of_arm
+from analysis.deciding.pairs import c5a, c5b
+from analysis.deciding.peaks import freezing_curves, height_terms, peak_terms
+from analysis.deciding.primary import DOUBLING, ERROR, SLOWER
+from analysis.deciding.terms import capacity_terms, pace_terms
+from analysis.deciding.verdicts import (
     CANNOT_TELL,
     DOES_NOT_HOLD,
     HOLDS,
@@ -45,6 +43,8 @@ from analysis.verdicts import (
     nothing,
     verdict,
 )
+from analysis.descent import EPSILON, NONE, STRONG, WEAK
+from analysis.load import Study
 
 
 def claims(

@@ -40,8 +40,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from analysis.intervals import LEVEL, Interval, mean_interval, t_quantile
-from analysis.windows import WINDOWS_PER_DECADE, check_axis, epoch_windows, window_means
+from analysis.deciding.intervals import LEVEL, Interval, mean_interval, t_quantile
+from analysis.deciding.windows import WINDOWS_PER_DECADE, check_axis, epoch_windows, window_means
 
 NONE: Final = "none"
 WEAK: Final = "weak"

@@ -18,9 +18,10 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis import marks, panels, plots, similarity
+from analysis import plots, similarity
 from analysis.descent import EPSILON
-from analysis.panels import at
+from analysis.pictures import marks, panels
+from analysis.pictures.panels import at
 
 FORMATS: Final = ("png", "svg", "pdf")
 # Without these a file would hold the time at which it was written.

@@ -10,10 +10,10 @@ import textwrap
 
 import pandas as pd
 
-from analysis import slices
 from analysis.arms import SOURCE
 from analysis.cells import DIVERGED, DONE
 from analysis.load import Study
+from analysis.pictures import slices
 from study.run import describe
 
 

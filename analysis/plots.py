@@ -14,9 +14,9 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 
-from analysis import marks
 from analysis.descent import EPSILON
-from analysis.maps import epoch_map, epoch_norm, freezing_map, shared_norm
+from analysis.pictures import marks
+from analysis.pictures.maps import epoch_map, epoch_norm, freezing_map, shared_norm
 
 __all__ = [
     "epoch_curves",

@@ -111,6 +111,7 @@ from typing import Final
 import numpy as np
 from scipy.signal import lfilter
 
+from analysis.deciding.intervals import Interval, mean_interval, pooled_spread
 from analysis.descent import (
     INCONCLUSIVE,
     NONE,
@@ -120,7 +121,6 @@ from analysis.descent import (
     judge_epochs,
     judge_freezing,
 )
-from analysis.intervals import Interval, mean_interval, pooled_spread
 
 MIN_HEIGHT: Final = 0.01
 NUM_SEEDS: Final = (2, 3, 5, 10)

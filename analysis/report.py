@@ -18,12 +18,13 @@ from typing import Any, Final
 import jinja2
 import pandas as pd
 
-from analysis import gallery, load, overview, slices, tables
-from analysis.album import Picture
+from analysis import load, overview, tables
 from analysis.claims import claims
+from analysis.deciding.verdicts import Verdict
 from analysis.descent import EPSILON
 from analysis.load import Incomplete, Study
-from analysis.verdicts import Verdict
+from analysis.pictures import gallery, slices
+from analysis.pictures.album import Picture
 from study.store import Damaged
 
 PAGE: Final = "index.html"

@@ -18,11 +18,11 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
-from analysis import marks
 from analysis.arms import TRANSFER
 from analysis.axes import axes_of, chosen, empty, flat_index, parameters
 from analysis.cells import ENDED
 from analysis.load import Incomplete, Study
+from analysis.pictures import marks
 from analysis.rows import StoreRows
 from study import similarity_files
 from study.similarity_files import MEASURES, PLACES

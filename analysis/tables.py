@@ -13,12 +13,13 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from analysis import arms, slices
+from analysis import arms
 from analysis.cells import DONE, STATES
-from analysis.intervals import Interval
+from analysis.deciding.intervals import Interval
+from analysis.deciding.verdicts import Verdict
 from analysis.load import Study
+from analysis.pictures import slices
 from analysis.rows import StoreRows
-from analysis.verdicts import Verdict
 
 _KEYS: Final = (
     "arm",

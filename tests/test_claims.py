@@ -11,8 +11,8 @@ import pytest
 from analysis import load
 from analysis.arms import RANDOM_FROZEN, REINITIALISED, SAME_TASK, SCRATCH
 from analysis.claims import c1, c2, c3, c4, c5a, c5b, claims
-from analysis.measures import Measures, Term, contrast, measure
-from analysis.verdicts import (
+from analysis.deciding.measures import Measures, Term, contrast, measure
+from analysis.deciding.verdicts import (
     CANNOT_TELL,
     DOES_NOT_HOLD,
     HOLDS,

@@ -8,6 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from analysis.deciding.intervals import holm, mean_interval, pooled_spread
+from analysis.deciding.windows import epoch_windows, window_means
 from analysis.descent import (
     FIRST_DESCENT,
     INCONCLUSIVE,
@@ -18,9 +20,7 @@ from analysis.descent import (
     judge_epochs,
     judge_freezing,
 )
-from analysis.intervals import holm, mean_interval, pooled_spread
 from analysis.power import NO_PEAK, epochs_of, height_coverage, jitter, peaked, verdicts
-from analysis.windows import epoch_windows, window_means
 
 EPOCHS = epochs_of(150)
 U = np.log10(EPOCHS) / np.log10(4_000)

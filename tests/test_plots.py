@@ -17,7 +17,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from scipy import stats
 
-from analysis import cell_marks, figures, marks, panels, plots
+from analysis import figures, plots
+from analysis.pictures import cell_marks, marks, panels
 
 SIZES, FROZEN, SEEDS = [50, 200, 800], [0, 2, 5, 9], [0, 1, 2]
 WORDS = {"label": "inside", "everywhere": "all of it", "nowhere": "none of it"}

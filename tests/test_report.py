@@ -14,7 +14,8 @@ import pytest
 import synthetic
 
 from analysis import __main__ as command
-from analysis import load, overview, report, slices, surfaces, tables
+from analysis import load, overview, report, surfaces, tables
+from analysis.pictures import slices
 from study import similarity_files
 from study.run import Recipe, Run
 from study.similarity_files import PLACES, Similarity

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.deciding.intervals import Interval
+from analysis.deciding.measures import KEY, Measures, Term, groups, matrix
 from analysis.descent import FIRST_DESCENT, STRONG, WEAK, Judgement, judge, judge_freezing
-from analysis.intervals import Interval
-from analysis.measures import KEY, Measures, Term, groups, matrix
 
 Group = tuple[Any, ...]
 

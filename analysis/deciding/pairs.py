@@ -12,12 +12,11 @@ from dataclasses import replace
 import pandas as pd
 
 from analysis.arms import REINITIALISED, SCRATCH, TRANSFER
-from analysis.descent import INCONCLUSIVE, NONE, STRONG, WEAK
-from analysis.measures import Measures, contrast, of_arm
-from analysis.peaks import freezing_curves
-from analysis.primary import ERROR
-from analysis.terms import against_terms, difference_terms
-from analysis.verdicts import (
+from analysis.deciding.measures import Measures, contrast, of_arm
+from analysis.deciding.peaks import freezing_curves
+from analysis.deciding.primary import ERROR
+from analysis.deciding.terms import against_terms, difference_terms
+from analysis.deciding.verdicts import (
     CANNOT_TELL,
     DOES_NOT_HOLD,
     HOLDS,
@@ -33,6 +32,7 @@ from analysis.verdicts import (
     nothing,
     verdict,
 )
+from analysis.descent import INCONCLUSIVE, NONE, STRONG, WEAK
 
 AskPair = Callable[[Measures, pd.DataFrame, str, str], Answer]
 

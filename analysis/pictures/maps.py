@@ -13,8 +13,8 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 
-from analysis import cell_marks, marks
 from analysis.descent import EPSILON
+from analysis.pictures import cell_marks, marks
 
 
 def freezing_map(

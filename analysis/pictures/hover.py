@@ -12,8 +12,8 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from analysis import marks
-from analysis.panels import at
+from analysis.pictures import marks
+from analysis.pictures.panels import at
 
 MAX_COLUMNS: Final = 160
 

@@ -14,11 +14,12 @@ from typing import Any, Final
 import pandas as pd
 import xarray as xr
 
-from analysis import figures, hover, ridges, slices
-from analysis.album import Album, Picture, values_in_words
+from analysis import figures
 from analysis.load import Study
+from analysis.pictures import hover, ridges, slices
+from analysis.pictures.album import Album, Picture, values_in_words
+from analysis.pictures.slices import Line, Slice
 from analysis.rows import StoreRows
-from analysis.slices import Line, Slice
 
 READING_MAP: Final = (
     "Lighter is a higher error. The black line is the edge of interpolation, its ticks point to where "

@@ -16,9 +16,9 @@ import pandas as pd
 
 from analysis.arms import RANDOM_FROZEN, SCRATCH, SOURCE
 from analysis.cells import DONE, selected
+from analysis.deciding.windows import epoch_windows, window_means
 from analysis.descent import EPSILON
 from analysis.load import Study
-from analysis.windows import epoch_windows, window_means
 
 # What makes a cell; its seeds are replicates.
 KEY: Final = (

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.patches import Rectangle
 
-from analysis.marks import FAINT, HALO, note
+from analysis.pictures.marks import FAINT, HALO, note
 
 
 def cells(

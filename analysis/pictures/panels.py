@@ -19,7 +19,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from analysis import marks
+from analysis.pictures import marks
 
 GAP_X: Final = 0.26
 GAP_Y: Final = 0.34

@@ -18,10 +18,10 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
+from analysis.deciding.intervals import Interval, holm, mean_interval
+from analysis.deciding.measures import Contrast, Measures, of_arm
+from analysis.deciding.primary import PRIMARY, RIVALS, STATEMENT
 from analysis.descent import search_guard
-from analysis.intervals import Interval, holm, mean_interval
-from analysis.measures import Contrast, Measures, of_arm
-from analysis.primary import PRIMARY, RIVALS, STATEMENT
 
 HOLDS: Final = "holds"
 DOES_NOT_HOLD: Final = "does not hold"

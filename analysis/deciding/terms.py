@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.measures import Measures, Term, groups
+from analysis.deciding.measures import Measures, Term, groups
 
 Group = tuple[Any, ...]
 

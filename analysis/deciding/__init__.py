@@ -1,0 +1,1 @@
+"""What verdicts are put together from: windows, intervals, terms of a contrast, primary contrasts."""
