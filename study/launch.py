@@ -33,6 +33,7 @@ LOCAL: Final = "local"
 # A report is a round trip to the driver, which all trials share.
 SECONDS_BETWEEN_REPORTS: Final = 5.0
 SECONDS_BETWEEN_QUESTIONS: Final = 1.0
+SECONDS_FOR_FIRST_ANSWER: Final = 5.0
 
 # So many Runs are handed to Tune beyond what the cluster can hold: when one ends, the next starts in
 # its worker at once, and an autoscaler sees that more is wanted. More would fix the order too early.
@@ -204,16 +205,21 @@ def _reporter() -> Callable[[Row], None]:
 
 
 def _question(flag: Any) -> Callable[[], bool]:
-    """Asks the flag now and then whether to stop, and does not wait for the answer."""
-    asked_at, answer = -float("inf"), None
+    """Asks the flag now and then whether to stop; waits only for the first answer.
+
+    So a trial that Tune starts when all are to stop need not begin.
+    """
+    asked_at, answer, patience = -float("inf"), None, SECONDS_FOR_FIRST_ANSWER
 
     def is_raised() -> bool:
-        nonlocal asked_at, answer
+        nonlocal asked_at, answer, patience
+        if answer is None and time.monotonic() - asked_at >= SECONDS_BETWEEN_QUESTIONS:
+            asked_at, answer = time.monotonic(), flag.is_raised.remote()
         if answer is None:
-            if time.monotonic() - asked_at >= SECONDS_BETWEEN_QUESTIONS:
-                asked_at, answer = time.monotonic(), flag.is_raised.remote()
             return False
-        if not ray.wait([answer], timeout=0)[0]:
+        ready, _ = ray.wait([answer], timeout=patience)
+        patience = 0.0
+        if not ready:
             return False
         try:
             raised = bool(ray.get(answer))

@@ -197,8 +197,8 @@ def _price_told(price: Price) -> list[str]:
     lines = [f"  cost      {price.flops:.2g} floating-point operations"]
     for device, unit in (("cpu", "one CPU core"), ("cuda", "one GPU")):
         rates = price.rates[device].values()
-        low, high = min(rates) / 1e9, max(rates) / 1e9
-        rate = f"{low:,.3g} GFLOP/s" if low == high else f"{low:,.3g} to {high:,.3g} GFLOP/s"
+        low, high = (f"{rate / 1e9:,.1f}" for rate in (min(rates), max(rates)))
+        rate = f"{low} GFLOP/s" if low == high else f"{low} to {high} GFLOP/s"
         how = "measured here just now" if price.is_measured[device] else "assumed"
         lines.append(f"            {duration(price.seconds[device])} on {unit}, at {rate} ({how})")
     memory = price.largest
