@@ -6,10 +6,12 @@ import heapq
 import random
 from itertools import count
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from study.grid import with_starts
+from study.progress import Progress, duration
 from study.run import Recipe, Run
 from study.schedule import DONE, FAILED, RUNNING, START_FAILED, WAITING, Schedule
 
@@ -166,3 +168,35 @@ def test_one_slot_costs_the_sum_and_idles_never(runs: list[Run], chance: random.
         schedule.finish(each.id)
     assert sorted(each.id for each in order) == sorted(cost)
     assert schedule.remaining_cost() == 0
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [(0.2, "0 s"), (59.6, "1 min"), (185, "3 min 5 s"), (7_260, "2 h 1 min"), (200_000, "2 d 7 h")],
+)
+def test_a_duration_is_told_in_its_two_largest_units(seconds: float, told: str) -> None:
+    assert duration(seconds) == told
+
+
+def test_time_left_follows_the_work_done_here_and_not_what_was_there_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = 100.0
+    monkeypatch.setattr("study.progress.time.monotonic", lambda: clock)
+    first, second, third = (
+        Run(task="digits", size=100, model="resnet18", width=4, recipe=Recipe(num_steps=10), seed=s)
+        for s in range(3)
+    )
+    runs = [first, second, third]
+    schedule = Schedule(runs, done=(), cost={run.id: 6.0 for run in runs})
+    progress = Progress(schedule)
+    assert progress.seconds_left() is None
+    taken_up = schedule.next()
+    assert taken_up is not None
+    progress.saw(taken_up, 5)
+    clock = 130.0
+    progress.saw(taken_up, 10)
+    schedule.finish(taken_up.id)
+    progress.ended(taken_up, finished=True)
+    assert progress.seconds_left() == pytest.approx(30 / 3 * 12), "3 of cost in 30 s, 12 are left"
+    assert progress.text(0) == "1 done, 0 running, 2 waiting, 0 failed, about 2 min left"
