@@ -7,6 +7,7 @@ is drawn in a panel. Every panel's Axes carries, as its label, the JSON of what 
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -24,6 +25,7 @@ from analysis.pictures import marks
 GAP_X: Final = 0.26
 GAP_Y: Final = 0.34
 GAP_BENEATH: Final = 0.1
+TITLE_LETTER: Final = 0.084  # inches that a letter of the title takes at most, on average
 
 # Draws one panel: its Axes, the Axes beneath it (the same one where there is none), its selection.
 Draw = Callable[[Axes, Axes, dict[str, Any]], None]
@@ -67,9 +69,11 @@ def grid(
     if len(_values(array, columns)) == 1:
         rows, columns = columns, rows
     row_values, column_values = _values(array, rows), _values(array, columns)
-    left, top = left + 0.22 * (rows in array.dims), 0.3 + 0.3 * bool(title)
+    left = left + 0.22 * (rows in array.dims)
     full = height + (beneath + GAP_BENEATH if beneath else 0.0)
     total_x = left + len(column_values) * (width + GAP_X) - GAP_X + right
+    lines = textwrap.wrap(title, int((total_x - 0.16) / TITLE_LETTER))
+    top = 0.3 + (0.14 + 0.16 * len(lines) if lines else 0.0)
     total_y = top + len(row_values) * (full + GAP_Y) - GAP_Y + bottom
     figure = Figure(figsize=(total_x, total_y))
     FigureCanvasAgg(figure)
@@ -102,8 +106,9 @@ def grid(
             selections.append(select)
             if beneath:
                 lower.append(panel(x, y - GAP_BENEATH - beneath, beneath, "beneath"))
-    if title:
-        figure.text(0.08 / total_x, 1 - 0.1 / total_y, title, va="top", fontsize=9, weight="bold")
+    if lines:
+        place = 0.08 / total_x, 1 - 0.1 / total_y
+        figure.text(*place, "\n".join(lines), va="top", fontsize=9, weight="bold")
     return Grid(
         figure=figure,
         upper=upper,
