@@ -1,0 +1,163 @@
+"""A store on a bucket whose server fails now and then, falls silent, or refuses one Run for good."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .places import Outcome, Place, Skipped, Workshop
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import s3_server
+
+STATUSES = (500, 503, None)  # None: the connection is closed without an answer
+
+
+@contextmanager
+def bucket(shop: Workshop, rng: random.Random) -> Iterator[tuple[Place, FlakyProxy]]:
+    """A place on a server of its own, behind a proxy. Raises Skipped where there is no server."""
+    if not s3_server.IS_INSTALLED:
+        raise Skipped("needs moto's S3 server: pip install 'moto[server]'")
+    variables = {
+        "AWS_ACCESS_KEY_ID": "any",
+        "AWS_SECRET_ACCESS_KEY": "any",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+    os.environ.update(variables)  # this process looks into the bucket too
+    with s3_server.moto_server() as port:
+        proxy = FlakyProxy(port, rng.randrange(1000))
+        try:
+            query = f"scheme=http&endpoint_override=127.0.0.1:{proxy.port}"
+            root = f"s3://{s3_server.BUCKET}/root?{query}"
+            yield shop.place(root=root, variables=variables), proxy
+        finally:
+            proxy.close()
+
+
+class FlakyProxy(s3_server.Proxy):
+    """Lets one request in `one_in` fail in one of the ways of STATUSES; 0: none."""
+
+    def __init__(self, port: int, seed: int) -> None:
+        super().__init__(port)
+        self.one_in = 0
+        self.num_failed = 0
+        self._rng = random.Random(seed)
+
+    def _verdict(self, request: str) -> int | None:
+        verdict = super()._verdict(request)
+        if verdict == 0 and self.one_in and self._rng.random() < 1 / self.one_in:
+            self.num_failed += 1
+            return self._rng.choice(STATUSES)
+        return verdict
+
+
+def now_and_then(shop: Workshop, rng: random.Random) -> Outcome:
+    with bucket(shop, rng) as (place, proxy):
+        proxy.one_in = rng.choice([8, 15, 30])
+        place.finish()
+        proxy.one_in = 0
+        fault = "bucket answers 500, 503 or nothing"
+        return place.judge(fault, proxy.num_failed, is_bucket=True)
+
+
+def silent(shop: Workshop, rng: random.Random) -> Outcome:
+    """The server accepts connections and answers nothing for some seconds."""
+    with bucket(shop, rng) as (place, proxy):
+        driver = place.run()
+        place.wait_until(lambda: place.count("saved") > 0, driver, "a checkpoint")
+        server = _listening_at(proxy.server_port)
+        os.kill(server, signal.SIGSTOP)
+        time.sleep(rng.uniform(5, 15))
+        os.kill(server, signal.SIGCONT)
+        status = driver.wait()
+        place.expect(status == 0, f"status {status}: {driver.said()}")
+        place.finish()
+        return place.judge("bucket falls silent for a while", 1, is_bucket=True)
+
+
+def driver_killed(shop: Workshop, rng: random.Random, *, times: int = 2) -> Outcome:
+    """The lease of a killed driver expires only after a while: here it is removed, as a user may."""
+    with bucket(shop, rng) as (place, proxy):
+        caused = 0
+        for _ in range(times):
+            saved = place.count("saved") + place.count("published")
+            driver = place.run()
+            place.wait_until(
+                lambda saved=saved: place.count("saved") + place.count("published") > saved,
+                driver,
+                "a checkpoint",
+            )
+            time.sleep(rng.uniform(0, 1))
+            caused += driver.kill()
+            _drop_leases(place)
+        proxy.one_in = 20
+        place.finish()
+        proxy.one_in = 0
+        return place.judge("driver killed, store on a bucket", caused, is_bucket=True)
+
+
+def refused_for_good(shop: Workshop, rng: random.Random) -> Outcome:
+    """The rows of one cell cannot be published, however often it is tried."""
+    with bucket(shop, rng) as (place, proxy):
+        (source,) = place.sources
+        cursed = rng.choice(sorted(place.runs.keys() - {source}))
+        proxy.fail(rf"(PUT|POST) .*/rows/{cursed}", 1_000_000, 500)
+        driver = place.run()
+        status = driver.wait(900)
+        place.expect(status == 1, f"status {status}: {driver.said()}")
+        place.expect(cursed in driver.said(), f"{cursed} is not named: {driver.said()}")
+        place.expect_no_traceback(driver)
+        failure = place.store.failures().get(cursed)
+        place.expect(failure is not None and failure.final, f"noted: {failure}")
+        place.expect(place.store.finished() == place.runs.keys() - {cursed}, "the others stopped")
+        place.expect(
+            f"rows/{cursed}" in place.say("status"), "`study status` does not tell the cause"
+        )
+        proxy.heal()
+        place.say("retry")
+        place.finish()
+        return place.judge("bucket refuses one Run for good", 1, is_bucket=True)
+
+
+def two_drivers(shop: Workshop, rng: random.Random) -> Outcome:
+    """Started at once: a duplicate may be trained, one result is published, dependants name its digest."""
+    with bucket(shop, rng) as (place, _):
+        both = [place.run(), place.run()]
+        statuses = [driver.wait() for driver in both]
+        place.expect(set(statuses) <= {0, 2, 3}, f"{statuses}: {[d.said() for d in both]}")
+        for driver in both:
+            place.expect_no_traceback(driver)
+        place.finish()
+        made = {i: place.store.read_head(i).provenance for i in place.store.finished()}
+        for run_id, run in place.runs.items():
+            if run.source is not None and run_id in made:
+                place.expect(
+                    made[run_id].start_digest == made[run.source.id].weights_digest,
+                    f"{run_id} names another start",
+                )
+        return place.judge("two drivers, one bucket", 1, may_be_redone=place.runs, is_bucket=True)
+
+
+def _drop_leases(place: Place) -> None:
+    for entry in place.store.listed("lease"):
+        place.store.remove(f"lease/{entry.base_name}")
+
+
+def _listening_at(port: int) -> int:
+    """The process of the moto server that was started for this port."""
+    for place in Path("/proc").iterdir():
+        if place.name.isdigit():
+            try:
+                command = (place / "cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if b"moto.server" in command and str(port).encode() in command:
+                return int(place.name)
+    raise AssertionError(f"no server at port {port}")

@@ -1,0 +1,166 @@
+"""Faults of a study on Ray: its driver, a worker, a raylet, a whole node."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from . import drivers
+from .drivers import Driver
+from .places import Outcome, Place, Workshop
+
+
+def driver_killed(shop: Workshop, rng: random.Random) -> Outcome:
+    """Its workers may live on for a moment; the next driver begins at once."""
+    place = shop.place("slow_source")
+    driver = place.run(on_ray=True)
+    place.wait_until(lambda: place.count("saved") > 0, driver, "a checkpoint")
+    time.sleep(rng.uniform(0, 2))
+    caused = int(driver.kill())
+    killed_at = time.monotonic()
+    if rng.random() < 0.5:
+        place.finish()
+    else:
+        place.finish(on_ray=True)
+    while drivers.processes_of(place.folder) and time.monotonic() - killed_at < 60:
+        time.sleep(0.1)
+    left = drivers.processes_of(place.folder)
+    place.expect(not left, f"processes of the killed driver live on: {left}")
+    return place.judge("driver on Ray killed", caused)
+
+
+def worker_killed(shop: Workshop, rng: random.Random, *, times: int = 2) -> Outcome:
+    """While it trains the source, then while it trains a cell."""
+    place = shop.place("slow_source")
+    (source,) = place.sources
+    driver = place.run(on_ray=True)
+    caused = 0
+    for is_source in (True, False)[:times]:
+        seen = len(place.journal.events())
+
+        def trains(seen: int = seen, is_source: bool = is_source) -> list[int]:
+            new = place.journal.events()[seen:]
+            wanted = [e for e in new if e.kind == "saved" and (e.run_id == source) == is_source]
+            return [e.pid for e in wanted[-1:]]
+
+        if place.wait_until(trains, driver, "a checkpoint"):
+            killed_at = time.monotonic()
+            caused += _kill(trains()[0])
+            place.wait_until(lambda: place.count("step") > 0, driver, "a step")
+            _note_move(place, driver, killed_at)
+    status = driver.wait()
+    place.expect(status == 0, f"status {status}: {driver.said()}")
+    place.finish()
+    return place.judge("worker killed", caused)
+
+
+def own_raylet_killed(shop: Workshop, rng: random.Random) -> Outcome:
+    """Of a Ray of the driver's own, which may go on with the workers it has, or end; never hang."""
+    place = shop.place("slower_source")
+    driver = place.run(on_ray=True)
+    place.wait_until(lambda: place.count("saved") > 0, driver, "a checkpoint")
+    (raylet,) = _named(place, "raylet")
+    caused = _kill(raylet)
+    status = driver.wait()
+    all_done = place.store.finished() == place.runs.keys()
+    place.expect((status == 0) == all_done, f"status {status}: {driver.said()}")
+    place.finish()
+    return place.judge("raylet of a driver's own Ray killed", caused)
+
+
+def raylet_killed(shop: Workshop, rng: random.Random) -> Outcome:
+    return _node_lost(shop, "raylet of a cluster's node killed", kills_raylet=True)
+
+
+def node_removed(shop: Workshop, rng: random.Random) -> Outcome:
+    return _node_lost(shop, "node removed while it trains the source", kills_raylet=False)
+
+
+def _node_lost(shop: Workshop, fault: str, *, kills_raylet: bool) -> Outcome:
+    """The node on which the source is trained that all others wait for; it goes on elsewhere."""
+    place = shop.place("slower_source" if kills_raylet else "slow_source")
+    (source,) = place.sources
+    with _cluster(place, num_nodes=2) as (cluster, nodes):
+        driver = place.run("--address", cluster.address, "--gpus-per-trial", "1")
+        place.wait_until(lambda: place.count("saved", source) > 1, driver, "two checkpoints")
+        worker = place.journal.tries()[-1].pid
+        raylets = {_raylet_of(node): node for node in nodes}
+        lost = raylets[_parent(worker)]
+        killed_at = time.monotonic()
+        if kills_raylet:
+            caused = _kill(_raylet_of(lost))
+        else:
+            cluster.remove_node(lost, allow_graceful=False)
+            caused = 1
+        _note_move(place, driver, killed_at)
+        status = driver.wait()
+        place.expect(status == 0, f"status {status}: {driver.said()}")
+        place.expect_no_traceback(driver)
+        place.expect(
+            place.store.read_head(source).provenance.num_resumes >= 1, "the source began anew"
+        )
+    place.finish()
+    return place.judge(fault, caused)
+
+
+@contextmanager
+def _cluster(place: Place, num_nodes: int) -> Iterator[tuple[Any, list[Any]]]:
+    """A head and nodes with a declared GPU each, as processes of this machine."""
+    variables = {"FAULTS_JOURNAL": str(place.journal.path), "STUDY_DEVICE": "cpu"}
+    with drivers.as_environment(drivers.environment() | variables):
+        from ray.cluster_utils import Cluster
+
+        small = {"object_store_memory": 100 * 2**20, "include_dashboard": False}
+        cluster = Cluster(
+            initialize_head=True, head_node_args={"num_cpus": 1, "num_gpus": 0, **small}
+        )
+        nodes = [
+            cluster.add_node(num_cpus=1, num_gpus=1, object_store_memory=100 * 2**20)
+            for _ in range(num_nodes)
+        ]
+        cluster.wait_for_nodes()
+    try:
+        yield cluster, nodes
+    finally:
+        cluster.shutdown()
+
+
+def _note_move(place: Place, driver: Driver, killed_at: float) -> None:
+    """Waits until some process goes on, and notes how soon that was."""
+    dead = {each.pid for each in place.journal.tries()}
+
+    def goes_on() -> list[float]:
+        return [e.at for e in place.journal.events() if e.kind == "step" and e.pid not in dead]
+
+    if place.wait_until(goes_on, driver, "training goes on elsewhere"):
+        place.resume_seconds.append(goes_on()[0] - killed_at)
+
+
+def _kill(pid: int) -> int:
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+        return 1
+    return 0
+
+
+def _raylet_of(node: Any) -> int:
+    return int(node.all_processes["raylet"][0].process.pid)
+
+
+def _parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def _named(place: Place, name: str) -> list[int]:
+    """Processes of this place whose program has this name."""
+    return [
+        pid
+        for pid in drivers.processes_of(place.folder)
+        if Path(f"/proc/{pid}/comm").read_text().strip() == name
+    ]

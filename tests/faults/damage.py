@@ -1,0 +1,99 @@
+"""Torn, emptied and bit-flipped files of a store: named, set aside, made anew."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from .places import Outcome, Place, Workshop
+
+Damage = Callable[[bytes, random.Random], bytes]
+
+
+def _torn(content: bytes, rng: random.Random) -> bytes:
+    return content[: rng.randrange(1, len(content))]
+
+
+def _emptied(content: bytes, rng: random.Random) -> bytes:
+    return b""
+
+
+def _flipped(content: bytes, rng: random.Random) -> bytes:
+    """One bit, where a flip changes anything: not in the zeros that pad a format."""
+    where = rng.choice([i for i, byte in enumerate(content) if byte] or [0])
+    changed = bytearray(content)
+    changed[where] ^= 1 << rng.randrange(8)
+    return bytes(changed)
+
+
+DAMAGES: Final[dict[str, Damage]] = {"torn": _torn, "emptied": _emptied, "bit-flipped": _flipped}
+
+
+def rows(shop: Workshop, rng: random.Random) -> Outcome:
+    return _damaged(shop, rng, "rows", lambda place: _one("rows/*.arrow", place, rng))
+
+
+def weights(shop: Workshop, rng: random.Random) -> Outcome:
+    return _damaged(shop, rng, "weights", lambda place: _one("weights/*", place, rng))
+
+
+def checkpoint(shop: Workshop, rng: random.Random) -> Outcome:
+    return _damaged(
+        shop, rng, "checkpoint", lambda place: _one("unfinished/*/checkpoint", place, rng)
+    )
+
+
+def study_file(shop: Workshop, rng: random.Random) -> Outcome:
+    return _damaged(shop, rng, "study file", lambda place: _one("studies/*.json", place, rng))
+
+
+def task(shop: Workshop, rng: random.Random) -> Outcome:
+    return _damaged(shop, rng, "prepared task", lambda place: _one("tasks/*.arrow", place, rng))
+
+
+def _damaged(
+    shop: Workshop, rng: random.Random, what: str, choose: Callable[[Place], Path]
+) -> Outcome:
+    """Of a study whose source and a cell are done and one of whose cells is under way."""
+    place = shop.place(like=_interrupted)
+    root = Path(place.root)
+    path = choose(place)
+    shown = path.relative_to(root).as_posix()
+    kind = rng.choice(list(DAMAGES))
+    path.write_bytes(DAMAGES[kind](path.read_bytes(), rng))
+    redone = {run_id for run_id in place.runs if run_id in shown}
+    told = place.say("status")
+    driver = place.finish()
+    place.expect(shown in driver.said() + told, f"{kind} {shown}: not named: {driver.said()}")
+    aside = list((root / "damaged" / shown).parent.glob(f"{path.name}.*"))
+    place.expect(bool(aside), f"{kind} {shown}: not set aside")
+    return place.judge(f"damaged {what}", 1, may_be_redone=redone)
+
+
+def _interrupted(place: Place) -> None:
+    """Brings a study to where a checkpoint of its second cell or a later one lies there, no more."""
+    for _ in range(100):
+        driver = place.run()
+        place.wait_until(
+            lambda: len(place.store.finished()) >= 2 and _checkpoints(place),
+            driver,
+            "a second cell",
+        )
+        driver.kill()
+        if len(place.store.finished()) < len(place.runs) and _checkpoints(place):
+            return
+        for run_id in place.store.finished() - place.sources:
+            place.store.remove(f"rows/{run_id}.arrow")  # too late: once more
+    raise AssertionError("a cell was never met under way")
+
+
+def _checkpoints(place: Place) -> list[Path]:
+    done = place.store.finished()
+    found = Path(place.root).glob("unfinished/*/checkpoint")
+    return [path for path in found if path.parent.name not in done]
+
+
+def _one(pattern: str, place: Place, rng: random.Random) -> Path:
+    return rng.choice(sorted(Path(place.root).glob(pattern)))

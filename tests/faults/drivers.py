@@ -1,0 +1,215 @@
+"""`study …` as processes of their own: started, watched, killed.
+
+A driver without Ray is forked from a server that has imported everything (torch takes seconds), and
+writes no report, unless it is to be `fresh`: then it is the command as a user gives it.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from typing import Final
+
+WITNESS: Final = Path(__file__).parent / "witness"
+PROJECT: Final = Path(__file__).parents[2]
+PATIENCE_SECONDS: Final = 300.0
+
+_PRELOADED: Final = ["study.verbs", "study.cli", "study.inline", "study.drive", "study.cost"]
+_FORKS: Final = multiprocessing.get_context("forkserver")
+
+
+class Hung(Exception):
+    """A process did not come to its end, or a moment never came."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Driver:
+    """A started driver. `started_at`: monotonic seconds."""
+
+    process: subprocess.Popen[bytes] | ForkServerProcess
+    out: Path
+    err: Path
+    started_at: float
+
+    @property
+    def pid(self) -> int:
+        assert self.process.pid is not None
+        return self.process.pid
+
+    def status(self) -> int | None:
+        """Its exit status, negative for the signal that ended it; None while it runs."""
+        if isinstance(self.process, subprocess.Popen):
+            return self.process.poll()
+        return self.process.exitcode
+
+    def wait(self, seconds: float = PATIENCE_SECONDS) -> int:
+        """Its exit status. Raises Hung, and kills it, where it does not end."""
+        until = time.monotonic() + seconds
+        while (status := self.status()) is None:
+            if time.monotonic() > until:
+                self.kill()
+                raise Hung(f"no end after {seconds:.0f} s; it said:\n{self.said()}")
+            time.sleep(0.01)
+        return status
+
+    def kill(self) -> bool:
+        """`kill -9`, then waits; whether it was still running."""
+        was_running = self.status() is None
+        if was_running:
+            os.kill(self.pid, signal.SIGKILL)
+        self.wait(30)
+        return was_running
+
+    def send(self, number: signal.Signals) -> bool:
+        """Sends a signal; whether it was still running."""
+        if self.status() is not None:
+            return False
+        os.kill(self.pid, number)
+        return True
+
+    def said(self) -> str:
+        """Its stdout, then its stderr."""
+        return self.out.read_text() + self.err.read_text()
+
+    def last_line(self) -> str:
+        """Of stdout; "" where there is none."""
+        return (self.out.read_text().splitlines() or [""])[-1]
+
+
+def start(
+    arguments: Sequence[str],
+    folder: Path,
+    *,
+    name: str,
+    variables: Mapping[str, str],
+    fresh: bool,
+    project: Path = PROJECT,
+    limits: Mapping[int, int] | None = None,
+) -> Driver:
+    """Starts `study ARGUMENTS` in a folder. `variables`: of the environment, the witness's among them.
+
+    `limits`: RLIMIT → value; RLIMIT_DATA is taken as bytes more than the process has. For forked ones.
+    """
+    out, err = folder / f"{name}.out", folder / f"{name}.err"
+    started_at = time.monotonic()
+    process: subprocess.Popen[bytes] | ForkServerProcess
+    if fresh:
+        assert not limits
+        with out.open("wb") as to_out, err.open("wb") as to_err:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "study", *arguments],
+                cwd=folder,
+                env=environment(project) | dict(variables),
+                stdout=to_out,
+                stderr=to_err,
+                stdin=subprocess.DEVNULL,
+            )
+    else:
+        start_fork_server()
+        out.touch()
+        err.touch()
+        process = _FORKS.Process(
+            target=_forked,
+            args=(list(arguments), str(folder), dict(variables), str(out), str(err), limits or {}),
+        )
+        process.start()
+    return Driver(process=process, out=out, err=err, started_at=started_at)
+
+
+def environment(project: Path = PROJECT) -> dict[str, str]:
+    """A process's environment in which the witness looks on, and nothing of Ray is inherited."""
+    kept = {
+        key: value for key, value in os.environ.items() if not key.startswith(("RAY_", "FAULTS"))
+    }
+    return kept | {"PYTHONPATH": f"{WITNESS}{os.pathsep}{project}", "FAULTS": "1"}
+
+
+@contextmanager
+def as_environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """This process's own environment is this one, for what starts processes without asking."""
+    before = dict(os.environ)
+    os.environ.clear()
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def start_fork_server() -> None:
+    """Once a process; the server has no thread of torch, and forks are as new as a start."""
+    from multiprocessing import forkserver
+
+    _FORKS.set_forkserver_preload(_PRELOADED)
+    with as_environment(environment() | {"OMP_NUM_THREADS": "1"}):
+        forkserver.ensure_running()
+
+
+def stop_fork_server() -> None:
+    """At the end of the harness."""
+    from multiprocessing import forkserver
+
+    forkserver._forkserver._stop()  # type: ignore[attr-defined]
+
+
+def _forked(
+    arguments: list[str],
+    folder: str,
+    variables: dict[str, str],
+    out: str,
+    err: str,
+    limits: dict[int, int],
+) -> None:
+    for path, number in ((out, 1), (err, 2)):
+        file = os.open(path, os.O_WRONLY | os.O_TRUNC)
+        os.dup2(file, number)
+        os.close(file)
+    os.chdir(folder)
+    os.environ.update(variables)
+    for which, value in limits.items():
+        value += _data_bytes() if which == resource.RLIMIT_DATA else 0
+        resource.setrlimit(which, (value, value))
+
+    import sitecustomize  # the witness
+
+    from study import cli, verbs
+
+    sitecustomize.arm()
+    # Figures take longer than the training here; fresh drivers write them.
+    verbs._write_report = lambda *_, **__: Path("(no report)")  # type: ignore[assignment]
+    sys.exit(cli.main(arguments))
+
+
+def _data_bytes() -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmData"))
+
+
+def processes_of(folder: Path) -> list[int]:
+    """Processes, Ray's included, whose journal lies in this folder."""
+    mark = f"FAULTS_JOURNAL={folder}/".encode()
+    found = []
+    for place in Path("/proc").iterdir():
+        if place.name.isdigit():
+            with suppress(OSError):
+                if mark in (place / "environ").read_bytes():
+                    found.append(int(place.name))
+    return found
+
+
+def end_processes_of(folder: Path) -> None:
+    """Kills what is left of a place's processes."""
+    for pid in processes_of(folder):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)

@@ -1,0 +1,133 @@
+"""What really happened: the witness's notes, as the tries that processes made at Runs.
+
+Owns the two measures that no result can show: what was trained again although a checkpoint (or the
+finished Run) was there, and how many seconds of training were redone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Event:
+    """`at`: monotonic seconds; `kind`: begin, step, save, saved, published."""
+
+    at: float
+    pid: int
+    kind: str
+    run_id: str
+    step: int
+
+
+@dataclass(kw_only=True)
+class Try:
+    """One process's training of one Run, from the step at which it took it up."""
+
+    run_id: str
+    pid: int
+    began_at: float
+    first_step: int
+    last_step: int
+    last_at: float
+    reached_at: dict[int, float]
+    saved: list[tuple[float, int]] = field(default_factory=list)
+    published_at: float | None = None
+    saving: int | None = None
+
+
+class Journal:
+    """The file that the witness writes, read as it grows."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._events: list[Event] = []
+        self._offset = 0
+
+    def events(self) -> list[Event]:
+        """All so far, in the order in which they were written."""
+        if self.path.exists():
+            with self.path.open() as stream:
+                stream.seek(self._offset)
+                text = stream.read()
+            whole = text[: text.rfind("\n") + 1]
+            self._offset += len(whole)
+            for line in whole.splitlines():
+                at, pid, kind, run_id, step = line.split()
+                self._events.append(Event(float(at), int(pid), kind, run_id, int(step)))
+        return self._events
+
+    def tries(self) -> list[Try]:
+        return tries(self.events())
+
+
+def tries(events: Iterable[Event]) -> list[Try]:
+    """The tries that the events tell of, in the order in which they began."""
+    current: dict[tuple[int, str], Try] = {}
+    found = []
+    for event in events:
+        key = (event.pid, event.run_id)
+        if event.kind == "begin":
+            current[key] = Try(
+                run_id=event.run_id,
+                pid=event.pid,
+                began_at=event.at,
+                first_step=event.step,
+                last_step=event.step,
+                last_at=event.at,
+                reached_at={event.step: event.at},
+            )
+            found.append(current[key])
+            continue
+        this = current.get(key)
+        assert this is not None, f"{event}: nothing was begun"
+        this.last_at = event.at
+        if event.kind == "step":
+            this.last_step = event.step
+            this.reached_at[event.step] = event.at
+        elif event.kind == "save":
+            this.saving = event.step
+        elif event.kind == "saved" and this.saving is not None:
+            this.saved.append((event.at, this.saving))
+        elif event.kind == "published":
+            this.published_at = event.at
+    return found
+
+
+def redone_seconds(found: Sequence[Try]) -> float:
+    """The longest stretch of training that any try at a Run did once more."""
+    longest = 0.0
+    for later, earlier in _pairs(found):
+        if earlier.last_step > later.first_step >= earlier.first_step:
+            longest = max(longest, earlier.last_at - earlier.reached_at[later.first_step])
+    return longest
+
+
+def trained_twice(found: Sequence[Try]) -> set[str]:
+    """Runs of which more was trained again than what came after the last checkpoint on the disk."""
+    twice = set()
+    for later, earlier in _pairs(found):
+        saved = [step for at, step in earlier.saved if at < later.began_at]
+        was_done = earlier.published_at is not None and earlier.published_at < later.began_at
+        if was_done or later.first_step < max(saved, default=0):
+            twice.add(later.run_id)
+    return twice
+
+
+def at_the_same_time(found: Sequence[Try]) -> set[str]:
+    """Runs that two processes trained at once."""
+    return {
+        later.run_id
+        for later, earlier in _pairs(found)
+        if earlier.pid != later.pid and later.began_at < earlier.last_at
+    }
+
+
+def _pairs(found: Sequence[Try]) -> Iterable[tuple[Try, Try]]:
+    """Each try with each earlier one at the same Run."""
+    for index, later in enumerate(found):
+        for earlier in found[:index]:
+            if earlier.run_id == later.run_id:
+                yield later, earlier

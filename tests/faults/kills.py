@@ -1,0 +1,115 @@
+"""`kill -9` of a driver without Ray, at random moments and at exact instants."""
+
+from __future__ import annotations
+
+import random
+import time
+from typing import Final
+
+from .places import CHECKPOINT_SECONDS, Outcome, Workshop
+
+# What Python is about to do to a path when the process dies. A published object is written to a temporary
+# file, flushed, renamed, and its folder is flushed.
+INSTANTS: Final = {
+    "open": "before a byte of it is written",
+    "write": "while it is written",
+    "os.rename": "written, not yet under its name",
+    "folder": "under its name, the folder not flushed",
+}
+# In the order in which a study first publishes them, so that each is still to come when its turn is.
+OBJECTS: Final = {
+    "study": r"/studies/.*\.json",
+    "began": r"/unfinished/[0-9a-f]{12}/began\.json",
+    "checkpoint": r"/unfinished/[0-9a-f]{12}/checkpoint",
+    "weights": r"/weights/[0-9a-f-]+\.safetensors",
+    "rows": r"/rows/[0-9a-f]{12}\.arrow",
+}
+EVERY_INSTANT: Final = [(instant, kind) for kind in OBJECTS for instant in INSTANTS]
+
+
+def random_moments(shop: Workshop, rng: random.Random, *, times: int = 3) -> Outcome:
+    place = shop.place()
+    duration = place.undisturbed.seconds
+    caused = 0
+    for _ in range(times):
+        driver = place.run()
+        time.sleep(rng.uniform(0, 0.6 * duration))
+        caused += driver.kill()
+    place.finish()
+    return place.judge("driver killed at a random moment", caused)
+
+
+def first_seconds(shop: Workshop, rng: random.Random, *, times: int = 2) -> Outcome:
+    """Of a command as a user starts it: imports, lease, listing, the first checkpoint."""
+    place = shop.place()
+    caused = 0
+    for _ in range(times):
+        driver = place.run(fresh=True)
+        time.sleep(rng.uniform(0, 6.0))
+        caused += driver.kill()
+    for _ in range(times):
+        driver = place.run()
+        time.sleep(rng.uniform(0, 0.5))
+        caused += driver.kill()
+    place.finish()
+    return place.judge("driver killed in its first seconds", caused)
+
+
+def between_checkpoints(shop: Workshop, rng: random.Random, *, times: int = 3) -> Outcome:
+    place = shop.place()
+    caused = 0
+    for _ in range(times):
+        saved = place.count("saved")
+        driver = place.run()
+        place.wait_until(lambda saved=saved: place.count("saved") > saved, driver, "a checkpoint")
+        time.sleep(rng.uniform(0, CHECKPOINT_SECONDS))
+        caused += driver.kill()
+    place.finish()
+    return place.judge("driver killed between two checkpoints", caused)
+
+
+def while_publishing(
+    shop: Workshop, rng: random.Random, *, instants: list[tuple[str, str]] | None = None
+) -> Outcome:
+    """At every instant of publishing every kind of object, one after another on one store."""
+    place = shop.place()
+    caused = 0
+    for instant, kind in instants or EVERY_INSTANT:
+        driver = place.run(die_at=die_at(instant, OBJECTS[kind], rng))
+        status = driver.wait()
+        place.expect(status == -9, f"{kind}, {instant}: status {status}: {driver.said()}")
+        caused += status == -9
+    place.finish()
+    return place.judge("driver killed while publishing", caused)
+
+
+def die_at(instant: str, path: str, rng: random.Random) -> str:
+    """What the witness is to be told, for the first object whose path fits."""
+    folder, _, name = path.rpartition("/")
+    temporary = rf"{folder}/\.[^/]*~{name}\.tmp$"
+    if instant == "folder":
+        return f"open {folder}$"
+    if instant == "write":
+        return f"open {temporary} {rng.randrange(10, 3000)}"
+    if instant == "os.rename":
+        return f"os.rename {path}$"
+    return f"open {temporary}"
+
+
+def after_a_source(shop: Workshop, rng: random.Random) -> Outcome:
+    """Its weights published and its rows not; both and nothing tidied; the first cell about to begin."""
+    place = shop.place()
+    (source,) = place.sources
+    cell = rng.choice(sorted(place.runs.keys() - place.sources))
+    caused = 0
+    for wish in (
+        rf"os.rename /rows/{source}\.arrow$",
+        rf"os.rename /unfinished/(?!{source})[0-9a-f]+/began\.json$",
+        rf"os.rename /rows/{cell}\.arrow$",
+    ):
+        driver = place.run(die_at=wish)
+        status = driver.wait()
+        place.expect(status == -9, f"{wish}: status {status}: {driver.said()}")
+        caused += status == -9
+    place.finish()
+    return place.judge("driver killed when a source has finished", caused)

@@ -1,0 +1,322 @@
+"""Where a fault happens: a fresh store with its driver and journal, and the verdict on what came out.
+
+A Workshop makes places and knows what an undisturbed study comes to. A Place is one store; `judge` holds
+it against the undisturbed one and names everything that is not as promised.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from study import tasks
+from study.run import Run
+from study.store import Store, open_store
+
+from . import drivers, journal, studies
+from .drivers import Driver, Hung
+
+CHECKPOINT_SECONDS: Final = 0.2
+# A checkpoint is due once the interval is over and the one before is on the disk: a machine on which
+# eight processes share two cores may take that much longer.
+SLACK_SECONDS: Final = 3.0
+
+TASKS: Final = ("digits-low", "digits-high")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What became of a study under one fault; `problems`: everything that was not as promised."""
+
+    fault: str
+    times: int
+    num_runs: int = 0
+    rows_lost: int = 0
+    rows_doubled: int = 0
+    sources_twice: int = 0
+    bit_equal: bool = True
+    resume_seconds: tuple[float, ...] = ()
+    redone_seconds: float = 0.0
+    problems: tuple[str, ...] = ()
+    skipped: str | None = None
+
+
+class Skipped(Exception):
+    """This machine cannot cause the fault; says why."""
+
+
+@dataclass(frozen=True)
+class Undisturbed:
+    """What a study comes to when nothing happens to it, and in how many seconds."""
+
+    results: Mapping[str, studies.Result | str]
+    num_rows: Mapping[tuple[str, int], int]
+    seconds: float
+
+
+class Workshop:
+    """A folder in which places are made. Everything in it is removed on closing, and every process."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._temporary = tempfile.TemporaryDirectory(prefix="freezewise-faults-", dir=folder)
+        self.folder = Path(self._temporary.name)
+        self._num_places = 0
+        self._undisturbed: dict[str, Undisturbed] = {}
+        self._copied: dict[Callable[[Place], None], Place] = {}
+        self._template = self.folder / "template"
+        for name in TASKS:
+            store = open_store(self._template)
+            tasks.prepare(tasks.BUILTIN[name], store, None, progress=False)
+
+    def close(self) -> None:
+        drivers.end_processes_of(self.folder)
+        self._temporary.cleanup()
+
+    def place(
+        self,
+        space: str = "tiny",
+        *,
+        root: str | None = None,
+        variables: Mapping[str, str] | None = None,
+        like: Callable[[Place], None] | None = None,
+    ) -> Place:
+        """A fresh place. `root`: a store elsewhere, in which the tasks are put too; `variables`: of its
+        processes; `like`: what has happened there before, done once and copied.
+        """
+        if like is not None and like not in self._copied:
+            self._copied[like] = first = self.place(space)
+            like(first)
+        self._num_places += 1
+        folder = self.folder / f"{self._num_places:03d}"
+        folder.mkdir()
+        if like is not None:
+            first = self._copied[like]
+            shutil.copytree(first.root, folder / "store")
+            shutil.copy(first.journal.path, folder)
+        place = Place(self, folder, space, root or str(folder / "store"), dict(variables or {}))
+        if like is None:
+            place.fill()
+        return place
+
+    def undisturbed(self, space: str) -> Undisturbed:
+        """Trained once, when it is first asked for: inline, from the start to the end."""
+        if space not in self._undisturbed:
+            place = self.place(space)
+            began = time.monotonic()
+            driver = place.run()
+            status = driver.wait()
+            assert status == 0, driver.said()
+            seconds = time.monotonic() - began
+            found = studies.results(place.store)
+            assert found.keys() == place.runs.keys(), (found.keys(), driver.said())
+            assert not journal.trained_twice(place.journal.tries())
+            self._undisturbed[space] = Undisturbed(found, studies.rows_there(place.store), seconds)
+        return self._undisturbed[space]
+
+    @property
+    def template(self) -> Path:
+        """A root that holds the prepared tasks and nothing else."""
+        return self._template
+
+
+@dataclass(eq=False)
+class Place:
+    """One store, its search space, and what has been done there."""
+
+    workshop: Workshop
+    folder: Path
+    space: str
+    root: str
+    variables: dict[str, str] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    started: list[Driver] = field(default_factory=list)
+    resume_seconds: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.journal = journal.Journal(self.folder / "journal")
+        text = studies.TEXTS[self.space]
+        (self.folder / f"{self.space}.py").write_text(text)
+        self.runs: dict[str, Run] = studies.runs_of(text)
+        self.sources = {run.source.id for run in self.runs.values() if run.source is not None}
+
+    @property
+    def store(self) -> Store:
+        """The store as this process sees it."""
+        return open_store(self.root)
+
+    @property
+    def undisturbed(self) -> Undisturbed:
+        return self.workshop.undisturbed(self.space)
+
+    def fill(self) -> None:
+        """Puts the prepared tasks into the store."""
+        for path in sorted((self.workshop.template / "tasks").iterdir()):
+            self.store.put(f"tasks/{path.name}", path.read_bytes())
+
+    def run(
+        self,
+        *flags: str,
+        fresh: bool = False,
+        on_ray: bool = False,
+        die_at: str | None = None,
+        project: Path = drivers.PROJECT,
+        limits: Mapping[int, int] | None = None,
+    ) -> Driver:
+        """Starts `study run`, by default inline."""
+        means = ["--gpus-per-trial", "0"] if on_ray else ["--inline"]
+        interval = ["--checkpoint-seconds", str(CHECKPOINT_SECONDS)]
+        given = ["run", f"{self.space}.py", "--root", self.root, *interval, *(flags or means)]
+        return self._start(given, die_at, fresh or on_ray or bool(flags), project, limits)
+
+    def say(self, verb: str, *flags: str, fresh: bool = False) -> str:
+        """What another verb says of the study; it must succeed, and without a traceback."""
+        driver = self._start(
+            [verb, f"{self.space}.py", "--root", self.root, *flags],
+            None,
+            fresh,
+            drivers.PROJECT,
+            None,
+        )
+        self.expect(driver.wait() == 0, f"study {verb}: {driver.said()}")
+        self.expect_no_traceback(driver)
+        return driver.said()
+
+    def _start(
+        self,
+        given: list[str],
+        die_at: str | None,
+        fresh: bool,
+        project: Path,
+        limits: Mapping[int, int] | None,
+    ) -> Driver:
+        variables = self.variables | {"FAULTS_JOURNAL": str(self.journal.path)}
+        if die_at is not None:
+            variables["FAULTS_DIE_AT"] = die_at
+        driver = drivers.start(
+            given,
+            self.folder,
+            name=f"driver-{len(self.started)}",
+            variables=variables,
+            fresh=fresh,
+            project=project,
+            limits=limits,
+        )
+        self.started.append(driver)
+        return driver
+
+    def wait_until(
+        self, is_so: Callable[[], Any], driver: Driver, what: str, seconds: float = 120.0
+    ) -> bool:
+        """Until it is so: True; False once the driver has ended without. Raises Hung."""
+        until = time.monotonic() + seconds
+        while not is_so():
+            if driver.status() is not None:
+                return bool(is_so())
+            if time.monotonic() > until:
+                raise Hung(f"waited {seconds:.0f} s in vain: {what}; it said:\n{driver.said()}")
+            time.sleep(0.005)
+        return True
+
+    def count(self, kind: str, run_id: str | None = None) -> int:
+        """How many notes of this kind the journal has."""
+        return sum(
+            event.kind == kind and run_id in (None, event.run_id) for event in self.journal.events()
+        )
+
+    def finish(self, *flags: str, **means: Any) -> Driver:
+        """Runs the study to its end, which it must reach; notes how soon training went on."""
+        before = {event.pid for event in self.journal.events()}
+        driver = self.run(*flags, **means)
+        status = driver.wait()
+        self.expect(status == 0, f"the last `study run` ended with {status}: {driver.said()}")
+        self.expect_no_traceback(driver)
+        steps = [e for e in self.journal.events() if e.kind == "step" and e.pid not in before]
+        self.resume_seconds += [event.at - driver.started_at for event in steps[:1]]
+        return driver
+
+    def expect(self, is_so: bool, problem: str) -> None:
+        """Notes a problem where it is not so."""
+        if not is_so:
+            self.problems.append(problem)
+
+    def expect_no_traceback(self, driver: Driver) -> None:
+        self.expect("Traceback" not in driver.said(), f"a traceback: {driver.said()}")
+
+    def judge(
+        self,
+        fault: str,
+        times: int,
+        *,
+        may_be_redone: Iterable[str] = (),
+        may_be_lost: Iterable[str] = (),
+        is_bucket: bool = False,
+    ) -> Outcome:
+        """Holds the store against the undisturbed one.
+
+        `may_be_redone`: Runs whose files were damaged; `may_be_lost`: Runs that could not succeed.
+        """
+        store, wanted = self.store, self.undisturbed
+        lost_ids = set(may_be_lost)
+        expected = {i: result for i, result in wanted.results.items() if i not in lost_ids}
+        found = studies.results(store)
+        there = studies.rows_there(store) if store.finished() else {}
+        expected_rows = {key for key in wanted.num_rows if key[0] not in lost_ids}
+        tries = self.journal.tries()
+        twice = journal.trained_twice(tries) - set(may_be_redone)
+        redone = journal.redone_seconds([t for t in tries if t.run_id not in set(may_be_redone)])
+        self.expect(found == expected, self._differences(found, expected))
+        self.expect(not set(there) - expected_rows, "rows that nobody asked for")
+        self.expect(not twice - self.sources, f"cells trained twice: {twice - self.sources}")
+        if not is_bucket:
+            both = journal.at_the_same_time(tries)
+            self.expect(not both, f"trained by two processes at once: {both}")
+        self.expect(
+            redone <= CHECKPOINT_SECONDS + SLACK_SECONDS, f"{redone:.1f} s of training were redone"
+        )
+        left = set(store.unfinished()) - lost_ids
+        self.expect(not left, f"left in unfinished/: {left}")
+        root = store.local_path("")
+        if root is not None:
+            temporary = [path.name for path in root.rglob("*.tmp")]
+            self.expect(not temporary, f"temporary files are left: {temporary}")
+        return Outcome(
+            fault=fault,
+            times=times,
+            num_runs=len(found),
+            rows_lost=len(expected_rows - set(there)),
+            rows_doubled=sum(number - 1 for number in there.values()),
+            sources_twice=len(twice & self.sources),
+            bit_equal=found == expected,
+            resume_seconds=tuple(self.resume_seconds),
+            redone_seconds=redone,
+            problems=tuple(self.problems),
+        )
+
+    def _differences(self, found: Mapping[str, Any], expected: Mapping[str, Any]) -> str:
+        missing, surplus = expected.keys() - found.keys(), found.keys() - expected.keys()
+        other = {
+            i: (found[i], expected[i]) for i in found.keys() & expected if found[i] != expected[i]
+        }
+        last = self.started[-1].said() if self.started else ""
+        return f"Runs missing {missing}, surplus {surplus}, different {other}; {last}"
+
+
+@contextmanager
+def workshop(folder: Path | None = None) -> Iterator[Workshop]:
+    """A Workshop that is closed in the end, whatever happens."""
+    made = Workshop(folder)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def removed(place: Place) -> None:
+    """Frees the disk of a place that was judged."""
+    shutil.rmtree(place.folder, ignore_errors=True)

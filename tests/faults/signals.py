@@ -1,0 +1,85 @@
+"""SIGINT and SIGTERM to a driver, with Ray and without: a checkpoint, status 3, how to go on."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+
+from .places import Outcome, Place, Workshop
+
+
+def inline(shop: Workshop, rng: random.Random) -> Outcome:
+    place = shop.place()
+    caused = 0
+    for number in rng.sample([signal.SIGINT, signal.SIGTERM], 2):
+        caused += _interrupt(place, number, rng, on_ray=False)
+    place.finish()
+    _expect_nothing_redone(place)
+    return place.judge("SIGINT, SIGTERM to the driver", caused)
+
+
+def on_ray(shop: Workshop, rng: random.Random) -> Outcome:
+    place = shop.place("slow_source")
+    caused = _interrupt(place, rng.choice([signal.SIGINT, signal.SIGTERM]), rng, on_ray=True)
+    place.finish()
+    _expect_nothing_redone(place)
+    return place.judge("SIGINT, SIGTERM to a driver on Ray", caused)
+
+
+def _interrupt(place: Place, number: signal.Signals, rng: random.Random, *, on_ray: bool) -> int:
+    num_steps = place.count("step")
+    driver = place.run(on_ray=on_ray)
+    place.wait_until(lambda: place.count("step") > num_steps, driver, "a step")
+    time.sleep(rng.uniform(0, 0.5))
+    if not driver.send(number):
+        return 0
+    status = driver.wait()
+    if status == 0:
+        return 0  # all was done before the signal counted
+    place.expect(status == 3, f"{number.name}: status {status}: {driver.said()}")
+    hint = f"study run {place.space}.py"
+    place.expect(
+        hint in driver.last_line(), f"the last line does not say how to go on: {driver.said()}"
+    )
+    place.expect_no_traceback(driver)
+    for run_id, found in place.store.unfinished().items():
+        place.expect("checkpoint" in found.files, f"{number.name}: {run_id} has no checkpoint")
+    return 1
+
+
+def _expect_nothing_redone(place: Place) -> None:
+    """What a signal ends has written where it stood."""
+    reached: dict[str, int] = {}
+    for each in place.journal.tries():
+        before = reached.get(each.run_id, 0)
+        place.expect(
+            each.first_step == before, f"{each.run_id} went on at {each.first_step}, not {before}"
+        )
+        reached[each.run_id] = each.last_step
+
+
+def second_ctrl_c(shop: Workshop, rng: random.Random) -> Outcome:
+    """It ends at once, without a checkpoint; nothing but the time since the last one is lost."""
+    place = shop.place()
+    saved = place.count("saved")
+    driver = place.run()
+    place.wait_until(lambda: place.count("saved") > saved, driver, "a checkpoint")
+    _two_at_once(place, driver.pid)
+    status = driver.wait(20)
+    place.expect(status == 3, f"status {status}: {driver.said()}")
+    place.expect("study run" in driver.last_line(), f"no word on how to go on: {driver.said()}")
+    place.expect_no_traceback(driver)
+    place.finish()
+    return place.judge("a second SIGINT", 1)
+
+
+def _two_at_once(place: Place, pid: int) -> None:
+    # Stopped in between, so that both wait for it and the first cannot be honoured before the second.
+    import os
+
+    for number in (signal.SIGSTOP, signal.SIGINT):
+        os.kill(pid, number)
+    os.kill(pid, signal.SIGCONT)
+    time.sleep(0.002)
+    os.kill(pid, signal.SIGINT)
