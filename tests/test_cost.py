@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from study.architectures import num_layers
@@ -45,10 +46,21 @@ def test_layers_add_up_to_the_network_that_is_trained(model: str, width: int) ->
     network = build(model, width, INFO.num_classes, INFO.image_shape)
     assert [layer.name for layer in layers] == [name for name, _ in network.named_children()]
     assert sum(layer.parameters for layer in layers) == sum(p.numel() for p in network.parameters())
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    # torch counts nothing for the CPU's fused attention.
+    plain = sdpa_kernel(SDPBackend.MATH)
+    with FlopCounterMode(display=False) as counter, torch.no_grad(), plain:
         logits = network.eval()(torch.zeros(2, *INFO.image_shape))
     assert sum(layer.flops for layer in layers) * 2 == counter.get_total_flops()
     assert layers[-1].outputs == logits.shape[1]
+
+
+def test_attention_is_counted() -> None:
+    tokens, width, patch = 1 + 8 * 8, 12, 3 * 4 * 4
+    block = layer_costs("vit_tiny", width, INFO.num_classes, INFO.image_shape)[1]
+    linear_maps = 2 * tokens * width * width * (3 + 1 + 4 + 4)
+    assert block.flops == linear_maps + 2 * (2 * tokens * tokens * width)
+    embedding = layer_costs("vit_tiny", width, INFO.num_classes, INFO.image_shape)[0]
+    assert embedding.flops == 2 * (tokens - 1) * patch * width
 
 
 @pytest.mark.parametrize(("model", "width"), NETWORKS)
