@@ -6,7 +6,6 @@ trial on a cluster and `inline` both come through here.
 
 from __future__ import annotations
 
-import sys
 import traceback
 from collections import Counter
 from collections.abc import Callable
@@ -26,12 +25,17 @@ MAX_TRIES: Final = 4
 # Of a failure's text; the store keeps the end, where the exception stands.
 ERROR_CHARACTERS: Final = 8_000
 
-Outcome = Literal["finished", "diverged", "interrupted", "start lost", "try again", "failed"]
+Outcome = Literal[
+    "finished", "diverged", "interrupted", "start lost", "try again", "failed", "failed unnoted"
+]
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """How a try ended; `error`: the text of the exception, where there was one."""
+    """How a try ended; `error`: the text of the exception, where there was one.
+
+    Of "failed unnoted" it is one line, as the store could not take note of more.
+    """
 
     outcome: Outcome
     error: str = ""
@@ -51,7 +55,8 @@ def attempt(
     """Trains the Run, from its checkpoint where it has one.
 
     An exception is noted in the store with the number of tries so far, those of earlier launches
-    included, and gives "try again", or "failed" after MAX_TRIES or where it cannot even be noted.
+    included, and gives "try again", or "failed" after MAX_TRIES; where it cannot even be noted (a full
+    disk), it gives "failed unnoted".
     Where the Run's start has vanished or is damaged, that is no failure of the Run: it gives "start
     lost", and what is damaged is set aside.
     """
@@ -73,6 +78,8 @@ def attempt(
         return Attempt("interrupted")
     except Exception as error:
         text = "".join(traceback.format_exception(error))
+        # The exception holds on to the whole training, and memory may be what there is too little of.
+        traceback.clear_frames(error.__traceback__)
         try:
             if run.source is not None and _is_lost(run.source, store, error):
                 return Attempt("start lost", str(error))
@@ -86,8 +93,14 @@ def attempt(
             )
             store.write_failure(run.id, failure)
         except (OSError, Damaged) as unwritable:
-            return Attempt("failed", f"{text}\nThis could not be noted in the store: {unwritable}")
+            return Attempt(
+                "failed unnoted", f"{_last_line(text)} (and no note of it: {unwritable})"
+            )
         return Attempt("failed" if tries >= MAX_TRIES else "try again", text)
+
+
+def _last_line(text: str) -> str:
+    return (text.strip().splitlines() or ["no message"])[-1]
 
 
 def _is_lost(start: Run, store: Store, error: Exception) -> bool:
@@ -107,11 +120,15 @@ def _is_lost(start: Run, store: Store, error: Exception) -> bool:
 
 
 class Outcomes:
-    """Carries what became of tries over to the schedule, and to the store where a Run is given up."""
+    """Carries what became of tries over to the schedule, and to the store where a Run is given up.
+
+    `unnoted`: why Runs failed of which the store could not take note, by id.
+    """
 
     def __init__(self, schedule: Schedule, store: Store) -> None:
         self._schedule, self._store = schedule, store
         self._times_lost: Counter[str] = Counter()
+        self.unnoted: dict[str, str] = {}
 
     def settle(self, run: Run, ended: Attempt) -> None:
         """This running Run ended so."""
@@ -123,6 +140,9 @@ class Outcomes:
                 schedule.finish(run.id, usable=False)
             case "failed":
                 schedule.fail(run.id)
+            case "failed unnoted":
+                self.unnoted[run.id] = ended.error
+                schedule.fail(run.id)
             case "interrupted" | "try again":
                 schedule.again(run.id)
             case "start lost":
@@ -130,7 +150,7 @@ class Outcomes:
 
     def give_up(self, run: Run, error: str) -> None:
         """This running or waiting Run is not tried again, nor what would start from it."""
-        with suppress(OSError):  # then `_note` says so
+        with suppress(OSError):  # then `_note` finds out
             noted = self._store.failures().get(run.id)
             error = noted.error if noted is not None and noted.kind == "error" else error
         self._note(run, Failure(tries=MAX_TRIES, error=error, final=True, at=provenance.now()))
@@ -162,6 +182,4 @@ class Outcomes:
             self._store.write_failure(run.id, failure)
         except OSError as unwritable:
             # The others go on; without the note, the next launch tries this one again.
-            print(
-                f"study: {run.id} failed, and this cannot be noted: {unwritable}", file=sys.stderr
-            )
+            self.unnoted[run.id] = f"{_last_line(failure.error)} (and no note of it: {unwritable})"

@@ -1,7 +1,7 @@
 """What `study run` does: from a plan without faults to every Run's rows in the store.
 
 Owns the order: lease, tidying, tasks, then whatever the store lacks. Decides by the store alone what
-is there, before and after, never by what a launch says of itself.
+is there, before and after; a launch is believed only where it says what it could not note there.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from study.plan import make_plan
 from study.schedule import Schedule
 from study.space import Space, UserError
 from study.status import ABSENT, DONE, FAILED, PARTIAL, RUNNING, Standing, standing
-from study.store import Store, rows_path
+from study.store import Damaged, Store, rows_path
 from study.tasks import TaskInfo
 
 SECONDS_TO_REACH: Final = 10.0
@@ -53,13 +53,16 @@ def bring_about(space: Space, store: Store, data: Path | None, means: Means) -> 
         _refuse_unreachable(means.address)
     with acquire(store.root) as lease:
         store.sweep()
-        store.write_study(space.name, space.runs)
+        _note_study(space, store)
         _set_damaged_aside(space, store)
         found = standing(space.runs, store)
         if found.ids(RUNNING, PARTIAL, ABSENT):
+            aside_before = set(store.aside())
             infos = _prepared(space, store, data)
-            _train(space, found, infos, store, means, lambda: lease.is_lost)
-            found = standing(space.runs, store)
+            unnoted = _train(space, found, infos, store, means, lambda: lease.is_lost)
+            found = standing(space.runs, store, unnoted=unnoted)
+            for path in sorted(set(store.aside()) - aside_before):
+                tell(f"{path} was damaged or of no more use; what it held was made anew")
         if lease.is_lost:
             tell(f"another driver has taken over {store.shown}, believing this one dead")
     return found
@@ -107,11 +110,28 @@ def prepare(space: Space, store: Store, data: Path | None) -> dict[str, TaskInfo
 
 
 def _prepared(space: Space, store: Store, data: Path | None) -> dict[str, TaskInfo]:
-    were_there = all(tasks.load_info(name, store) for name in space.task_names)
+    were_there = all(_is_prepared(name, store) for name in space.task_names)
     infos = prepare(space, store, data)
     if not were_there:
         refuse_faults(space, store, data)  # now that all numbers are known
     return infos
+
+
+def _is_prepared(name: str, store: Store) -> bool:
+    try:
+        return tasks.load_info(name, store) is not None
+    except Damaged:
+        return False
+
+
+def _note_study(space: Space, store: Store) -> None:
+    try:
+        store.read_study(space.name)
+    except (FileNotFoundError, ValueError):
+        pass  # never noted, or with fields of another release
+    except Damaged as damaged:
+        tell(f"{damaged}; moved to {store.set_aside(damaged.path)}, it is written again")
+    store.write_study(space.name, space.runs)
 
 
 def _set_damaged_aside(space: Space, store: Store) -> None:
@@ -129,7 +149,8 @@ def _train(
     store: Store,
     means: Means,
     must_stop: Callable[[], bool],
-) -> None:
+) -> Mapping[str, str]:
+    """Returns why Runs failed of which the store could not take note, by id."""
     from study.cost import cost_of  # torch, where there is something to train
 
     schedule = Schedule(
@@ -140,12 +161,12 @@ def _train(
         cost={run.id: cost_of(run, infos[run.task]).flops for run in space.runs},
     )
     if schedule.is_over:
-        return
+        return {}
     keep = {run.source.id for run in space.runs if run.source is not None}
     if means.address is None:
         from study.inline import run_inline
 
-        run_inline(
+        return run_inline(
             schedule,
             store,
             use_gpu=means.gpus_per_trial != 0,
@@ -155,12 +176,11 @@ def _train(
             resume_hint=means.resume_hint,
             must_stop=must_stop,
         )
-        return
     try:
         from study.launch import launch
     except ImportError as error:
         raise UserError(f"Ray cannot be imported ({error}): install it, or use --inline") from error
-    launch(
+    return launch(
         schedule,
         store,
         address=means.address,

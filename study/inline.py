@@ -6,7 +6,7 @@ Refuses to import Ray.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 
 import torch
 
@@ -29,11 +29,12 @@ def run_inline(
     checkpoint_seconds: float,
     resume_hint: str,
     must_stop: Callable[[], bool],
-) -> None:
+) -> Mapping[str, str]:
     """Ends every Run of the schedule, in this process, unless it is asked to stop before.
 
-    `use_gpu`: where there is one. `keep`: ids of Runs whose weights are kept. `must_stop` is asked
-    after every step, beside the process's signals.
+    Returns why Runs failed of which the store could not take note, by id. `use_gpu`: where there is
+    one. `keep`: ids of Runs whose weights are kept. `must_stop` is asked after every step, beside the
+    process's signals.
     """
     device = "cuda" if use_gpu and torch.cuda.is_available() else "cpu"
     outcomes, progress, line = Outcomes(schedule, store), Progress(schedule), Line()
@@ -66,3 +67,4 @@ def run_inline(
     line.end()
     if schedule.is_over:
         outcomes.note_start_failed()
+    return outcomes.unnoted

@@ -33,6 +33,7 @@ LOCAL: Final = "local"
 # A report is a round trip to the driver, which all trials share.
 SECONDS_BETWEEN_REPORTS: Final = 5.0
 SECONDS_BETWEEN_QUESTIONS: Final = 1.0
+SECONDS_BETWEEN_LOOKS: Final = 5.0  # at the driver's own node
 SECONDS_FOR_FIRST_ANSWER: Final = 5.0
 
 # So many Runs are handed to Tune beyond what the cluster can hold: when one ends, the next starts in
@@ -73,13 +74,14 @@ def launch(
     grace_seconds: float,
     resume_hint: str,
     must_stop: Callable[[], bool],
-) -> None:
+) -> Mapping[str, str]:
     """Ends every Run of the schedule on a cluster, unless it is asked to stop before.
 
     `address`: "local" starts Ray on this machine alone, anything else joins. `keep`: ids of Runs whose
     weights are kept. `must_stop` is asked now and then, beside the process's signals; then running
-    trials have `grace_seconds` to write a checkpoint. Raises UserError where there is
-    no cluster, or where this machine cannot hold a single trial.
+    trials have `grace_seconds` to write a checkpoint. Returns why Runs failed of which the
+    store could not take note, by id. Raises UserError where there is no cluster, or where this machine
+    cannot hold a single trial.
     """
     for name, value in _TUNE.items():
         os.environ.setdefault(name, value)
@@ -115,6 +117,7 @@ def launch(
             watch.show_last()
     if schedule.is_over:
         releases.outcomes.note_start_failed()
+    return releases.outcomes.unnoted
 
 
 def _check_room(resources: Mapping[str, float], address: str) -> None:
@@ -231,6 +234,10 @@ def _question(flag: Any) -> Callable[[], bool]:
     return is_raised
 
 
+def _is_alive(node_id: str) -> bool:
+    return any(node["NodeID"] == node_id and node["Alive"] for node in ray.nodes())
+
+
 class _Watch(tune.Callback):
     """Looks up once in every step of Tune's loop: the progress line, and the wish to stop."""
 
@@ -249,15 +256,21 @@ class _Watch(tune.Callback):
         self._grace_seconds = grace_seconds
         self._line = Line()
         self._has_told = False
+        self._node_id = ray.get_runtime_context().get_node_id()
+        self._looked_at = time.monotonic()
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         if self._must_stop():
             self.request.ask()
+        if time.monotonic() - self._looked_at >= SECONDS_BETWEEN_LOOKS:
+            self._looked_at = time.monotonic()
+            if not _is_alive(self._node_id):
+                # Tune would wait for ever. Trials see that the flag, on this node, is gone.
+                self._tell("Ray on this node has ended")
+                raise _Leave
         if self.request.is_set:
             if not self._has_told:
-                self._line.end()
-                self._line.write(STOPPING)
-                self._line.end()
+                self._tell(STOPPING)
                 self._has_told = True
             self._flag.hoist.remote()
             none_runs = not any(trial.status == "RUNNING" for trial in trials)
@@ -266,6 +279,11 @@ class _Watch(tune.Callback):
         if self._line.is_due:
             num_running = sum(trial.status == "RUNNING" for trial in trials)
             self._line.write(self.progress.text(num_running))
+
+    def _tell(self, text: str) -> None:
+        self._line.end()
+        self._line.write(text)
+        self._line.end()
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune pickles its Tuner into its folder, from which nothing is ever read

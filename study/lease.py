@@ -144,10 +144,17 @@ def _hold_file(folder: Path, root: str, owner: Owner, expiry: float) -> tuple[Be
         number = highest + 1
         path = _numbered(folder, number)
         try:
-            with path.open("xb") as stream:
-                stream.write(to_json(owner))
+            stream = path.open("xb")
         except FileExistsError:
             continue
+        with stream:
+            try:
+                stream.write(to_json(owner))
+                stream.flush()
+            except OSError:
+                # A full disk: a file that says nothing would keep everybody out until it expires.
+                path.unlink(missing_ok=True)
+                raise
         # One that listed long ago may create a number that was removed as outdated since then.
         if _highest(folder) == number:
             break
@@ -168,7 +175,9 @@ def _hold_file(folder: Path, root: str, owner: Owner, expiry: float) -> tuple[Be
 
     def release() -> None:
         if _highest(folder) == number:
-            path.write_bytes(_RELEASED)
+            # In place: on a full disk there is room for it.
+            with path.open("r+b") as stream:
+                stream.write(_RELEASED.rjust(path.stat().st_size))
 
     return beat, release
 
@@ -184,7 +193,7 @@ def _numbered(folder: Path, number: int) -> Path:
 
 def _check_free(path: Path, root: str, expiry: float) -> None:
     content = path.read_bytes()
-    if content == _RELEASED:
+    if content.lstrip() == _RELEASED:
         return
     # By the clock of the file system, which need not be this machine's.
     probe = objects.temporary_beside(path)

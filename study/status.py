@@ -62,8 +62,12 @@ class Standing:
         return [run_id for run_id, state in self.states.items() if state in states]
 
 
-def standing(runs: Sequence[Run], store: Store) -> Standing:
+def standing(
+    runs: Sequence[Run], store: Store, *, unnoted: Mapping[str, str] | None = None
+) -> Standing:
     """How the store stands to these Runs, each start before its dependants: four listings.
+
+    `unnoted`: why Runs failed of which the store could take no note (a full disk), by id.
 
     A start counts as done only where those that still need it find its weights. One that diverged
     has none for ever: its dependants are "start failed".
@@ -81,6 +85,8 @@ def standing(runs: Sequence[Run], store: Store) -> Standing:
             state = DONE
         elif failure is not None and failure.final and failure.kind == "error":
             state, causes[run.id] = FAILED, _brief(failure)
+        elif unnoted and run.id in unnoted:
+            state, causes[run.id] = FAILED, unnoted[run.id]
         elif start is not None and start.id in diverged:
             state, causes[run.id] = START_FAILED, f"its start {start.id} diverged"
         elif start is not None and states[start.id] in (FAILED, START_FAILED):

@@ -121,6 +121,10 @@ class Store:
         objects.move(self.fs, self._at(path), self._at(new_path), self.waits)
         return new_path
 
+    def aside(self) -> list[str]:
+        """Where everything lies that was set aside: one recursive listing."""
+        return [e.path.removeprefix(self._at("")) for e in self.listed("damaged", recursive=True)]
+
     def sweep(self) -> list[str]:
         """Remove what killed processes have left: temporary files, checkpoints of finished Runs.
 
