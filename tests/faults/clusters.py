@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from . import drivers
+from . import drivers, signals
 from .drivers import Driver
 from .places import Outcome, Place, Workshop
 
@@ -80,6 +80,20 @@ def raylet_killed(shop: Workshop, rng: random.Random) -> Outcome:
 
 def node_removed(shop: Workshop, rng: random.Random) -> Outcome:
     return _node_lost(shop, "node removed while it trains the source", kills_raylet=False)
+
+
+def signal_reaches_nodes(shop: Workshop, rng: random.Random) -> Outcome:
+    """SIGTERM to a driver whose trials run on other nodes: they write where they stand, none is redone."""
+    place = shop.place("slow_source")
+    with _cluster(place, num_nodes=2) as (cluster, _):
+        flags = ("--address", cluster.address, "--gpus-per-trial", "1")
+        driver = place.run(*flags)
+        place.wait_until(lambda: place.count("step") > 0, driver, "a step")
+        time.sleep(rng.uniform(0, 1))
+        caused = signals.end_politely(place, driver, signal.SIGTERM)
+        place.finish(*flags)
+    signals.expect_nothing_redone(place)
+    return place.judge("SIGTERM to a driver of a cluster", caused)
 
 
 def _node_lost(shop: Workshop, fault: str, *, kills_raylet: bool) -> Outcome:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import time
 
+from .drivers import Driver
 from .places import Outcome, Place, Workshop
 
 
@@ -15,7 +17,7 @@ def inline(shop: Workshop, rng: random.Random) -> Outcome:
     for number in rng.sample([signal.SIGINT, signal.SIGTERM], 2):
         caused += _interrupt(place, number, rng, on_ray=False)
     place.finish()
-    _expect_nothing_redone(place)
+    expect_nothing_redone(place)
     return place.judge("SIGINT, SIGTERM to the driver", caused)
 
 
@@ -23,7 +25,7 @@ def on_ray(shop: Workshop, rng: random.Random) -> Outcome:
     place = shop.place("slow_source")
     caused = _interrupt(place, rng.choice([signal.SIGINT, signal.SIGTERM]), rng, on_ray=True)
     place.finish()
-    _expect_nothing_redone(place)
+    expect_nothing_redone(place)
     return place.judge("SIGINT, SIGTERM to a driver on Ray", caused)
 
 
@@ -32,6 +34,11 @@ def _interrupt(place: Place, number: signal.Signals, rng: random.Random, *, on_r
     driver = place.run(on_ray=on_ray)
     place.wait_until(lambda: place.count("step") > num_steps, driver, "a step")
     time.sleep(rng.uniform(0, 0.5))
+    return end_politely(place, driver, number)
+
+
+def end_politely(place: Place, driver: Driver, number: signal.Signals) -> int:
+    """Sends the signal and expects what is promised of it; how often it counted."""
     if not driver.send(number):
         return 0
     status = driver.wait()
@@ -48,7 +55,7 @@ def _interrupt(place: Place, number: signal.Signals, rng: random.Random, *, on_r
     return 1
 
 
-def _expect_nothing_redone(place: Place) -> None:
+def expect_nothing_redone(place: Place) -> None:
     """What a signal ends has written where it stood."""
     reached: dict[str, int] = {}
     for each in place.journal.tries():
@@ -76,8 +83,6 @@ def second_ctrl_c(shop: Workshop, rng: random.Random) -> Outcome:
 
 def _two_at_once(place: Place, pid: int) -> None:
     # Stopped in between, so that both wait for it and the first cannot be honoured before the second.
-    import os
-
     for number in (signal.SIGSTOP, signal.SIGINT):
         os.kill(pid, number)
     os.kill(pid, signal.SIGCONT)

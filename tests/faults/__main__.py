@@ -1,0 +1,80 @@
+"""The long form: `python -m tests.faults --rounds 50`.
+
+Every round causes every fault once (those that take long in some rounds only: `catalogue`), at other
+moments each time; `--seed` gives them again, as far as a machine's pace allows. Prints one table; the
+exit status is 1 where anything was not as promised.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import re
+import sys
+import time
+from pathlib import Path
+
+from . import drivers, table
+from .catalogue import FAULTS
+from .places import Outcome, Skipped, Workshop, workshop
+
+
+def main() -> int:
+    given = _arguments()
+    names = [name for name in FAULTS if re.search(given.only, name)]
+    if given.list or not names:
+        print("\n".join(FAULTS))
+        return 0 if names else 2
+    drivers.start_fork_server()
+    outcomes: list[Outcome] = []
+    try:
+        with workshop(given.folder) as shop:
+            for number in range(given.rounds):
+                for name in names:
+                    if FAULTS[name].is_in(number):
+                        outcomes.append(_met(name, number, given.seed, shop))
+    except KeyboardInterrupt:
+        print("\nended early: what follows is of the rounds so far", file=sys.stderr)
+    finally:
+        drivers.stop_fork_server()
+    found = table.merged(outcomes)
+    print(table.rendered(found))
+    problems = [(o.fault, p) for o in found for p in o.problems]
+    for fault, problem in problems:
+        print(f"\n{fault}: {problem}")
+    return 1 if problems else 0
+
+
+def _met(name: str, number: int, seed: int, shop: Workshop) -> Outcome:
+    began = time.monotonic()
+    try:
+        outcome = FAULTS[name].cause(shop, random.Random(f"{seed} {number} {name}"))
+    except Skipped as skipped:
+        outcome = Outcome(fault=name, times=0, skipped=str(skipped))
+    except (drivers.Hung, AssertionError) as failed:
+        outcome = Outcome(fault=name, times=1, bit_equal=False, problems=(str(failed),))
+    verdict = "NOT AS PROMISED" if outcome.problems else "ok"
+    if outcome.skipped is not None:
+        verdict = "skipped"
+    print(
+        f"round {number + 1}: {name}: {verdict}, {time.monotonic() - began:.0f} s",
+        file=sys.stderr,
+        flush=True,
+    )
+    return outcome
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.faults", description="Studies under real faults, bit for bit."
+    )
+    parser.add_argument("--rounds", type=int, default=1, help="how often (default 1)")
+    parser.add_argument("--only", default="", metavar="REGEX", help="faults whose name fits")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments (default 0)")
+    parser.add_argument("--folder", type=Path, help="where stores are made (default: temporary)")
+    parser.add_argument("--list", action="store_true", help="the names of all faults")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
