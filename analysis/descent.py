@@ -126,6 +126,7 @@ def judge_epochs(
     min_height: float | None = None,
     at: tuple[float, float, float] | None = None,
     level: float = LEVEL,
+    search: float = SEARCH,
     per_decade: int = WINDOWS_PER_DECADE,
     first_descent: float = FIRST_DESCENT,
 ) -> Judgement:
@@ -134,7 +135,8 @@ def judge_epochs(
     `epochs`: (points,), ascending; `values`, `train_errors`: (points,) or (seeds, points), NaN where
     a seed has none: such a seed is left out, and said. `min_height`: in the unit of `values`; None
     is MIN_SHARE of the mean curve's range. `at`: epochs of first minimum, peak and later minimum,
-    where they were named before looking; then nothing is searched. `first_descent`: how far the curve
+    where they were named before looking; then nothing is searched. `search`: standard errors that a
+    height must clear where its place was searched, at the least. `first_descent`: how far the curve
     must have fallen before its first minimum, as a share of its range. Raises ValueError on axes that
     do not fit.
     """
@@ -151,6 +153,7 @@ def judge_epochs(
         min_height=min_height,
         at=at,
         level=level,
+        search=search,
         first_descent=first_descent,
     )
 
@@ -164,6 +167,7 @@ def judge_freezing(
     min_height: float | None = None,
     at: tuple[float, float, float] | None = None,
     level: float = LEVEL,
+    search: float = SEARCH,
 ) -> Judgement:
     """Is there double descent along the freezing, read from head only to nothing frozen?
 
@@ -183,6 +187,7 @@ def judge_freezing(
         min_height=min_height,
         at=at,
         level=level,
+        search=search,
     )
 
 
@@ -196,6 +201,7 @@ def judge(
     min_height: float | None = None,
     at: tuple[float, float, float] | None = None,
     level: float = LEVEL,
+    search: float = SEARCH,
     first_descent: float = 0.0,
 ) -> Judgement:
     """As `judge_epochs`, on curves that are averaged already: `y`, `train_errors` (seeds, windows).
@@ -241,7 +247,7 @@ def judge(
         end_rise = mean_interval(last_rises, level=level)
         height = np.where(_rise_is_smaller(others, triples), rises, falls)
         peaks = x[triples[:, 1]]
-        guard = t_quantile(0.5 + level / 2, num - 1) if at else search_guard(num, level)
+        guard = t_quantile(0.5 + level / 2, num - 1) if at else search_guard(num, level, search)
         status = _status(rise, fall, gain, matters, guard)
         if status == INCONCLUSIVE:
             reasons.append(
@@ -282,10 +288,10 @@ def judge(
     )
 
 
-def search_guard(num_seeds: int, level: float = LEVEL) -> float:
+def search_guard(num_seeds: int, level: float = LEVEL, search: float = SEARCH) -> float:
     """Standard errors that a height over this many seeds must clear, where its place was searched."""
     df = num_seeds - 1
-    return max(t_quantile(0.5 + level / 2, df), t_quantile(SEARCH_LEVEL, df), SEARCH)
+    return max(t_quantile(0.5 + level / 2, df), t_quantile(SEARCH_LEVEL, df), search)
 
 
 def _locate(curves: np.ndarray, first_descent: float) -> np.ndarray:

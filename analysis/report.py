@@ -65,6 +65,28 @@ def write_report(
     Raises `load.Incomplete` where wanted Runs have no rows, unless `partial`: then they are absent
     cells, and the page says so first. Raises ValueError for a source task that is not there.
     """
+    return _write(
+        study,
+        directory,
+        question=question,
+        epsilon=epsilon,
+        more_related=more_related,
+        less_related=less_related,
+        partial=partial,
+    )[0]
+
+
+def _write(
+    study: Study,
+    directory: str | Path,
+    *,
+    question: str,
+    epsilon: float,
+    more_related: str | None,
+    less_related: str | None,
+    partial: bool,
+) -> tuple[Path, str]:
+    """`write_report`, and the verdicts in lines of text."""
     _check_sources(study, more_related, less_related)
     if not partial:
         load.require_rows(study, study.cells)
@@ -102,11 +124,13 @@ def write_report(
     )
     index = place / PAGE
     index.write_text(page, encoding="utf-8")
-    return index
+    told = tables.verdicts_text(judged) or f"The claims were not judged: {unjudged}"
+    return index, told
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """`report ROOT [--study NAME] [--partial] [--out DIR] …`: writes a report, prints the page's path.
+    """`report ROOT [--study NAME] [--partial] [--out DIR] …`: writes a report, prints the verdicts on
+    the claims and, as its last line, the page's path.
 
     Exit status: 0 written, 1 the study is incomplete, 2 wrong input.
     """
@@ -133,14 +157,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"report: {wrong}", file=sys.stderr)
         return 2
     out = given.out or Path("reports") / study.name
-    page = write_report(
+    page, verdicts = _write(
         study,
         out,
         question=given.question,
+        epsilon=EPSILON,
         more_related=given.more_related,
         less_related=given.less_related,
         partial=given.partial,
     )
+    print(verdicts)
     print(page)
     return 0
 

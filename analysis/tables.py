@@ -135,6 +135,21 @@ def verdicts(found: Sequence[Verdict]) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
+def verdicts_text(found: Sequence[Verdict]) -> str:
+    """The primary verdicts for a terminal, a line each: claim, answer, effect, statement; "" for none."""
+    lines = [
+        (one.claim, one.answer, effect_text(one.effect, one.unit) or "–", one.statement)
+        for one in found
+    ]
+    widths = [max(len(line[i]) for line in lines) for i in range(3)] if lines else []
+    return "\n".join(
+        "  ".join(
+            [*(f"{text:{width}}" for text, width in zip(line, widths, strict=False)), line[3]]
+        )
+        for line in lines
+    )
+
+
 def effect_text(effect: Interval | None, unit: str) -> str:
     """An effect with its interval and unit, for reading; "" where there is none."""
     if effect is None:

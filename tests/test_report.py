@@ -319,6 +319,21 @@ def test_every_claim_has_its_verdict_on_the_page(written: Path) -> None:
     assert len(page.all("details")) >= 6
 
 
+def test_the_command_prints_the_verdicts_then_the_path(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = [str(whole), "--out", str(tmp_path), "--more-related", "near"]
+    assert report.main(given) == 0
+    *lines, last = capsys.readouterr().out.splitlines()
+    assert last == str(tmp_path / report.PAGE)
+    table = pd.read_csv(tmp_path / "tables" / "verdicts.csv")
+    primary = table[table["kind"] == "primary"]
+    assert [line.split()[0] for line in lines] == list(primary["claim"])
+    for line, answer, effect in zip(lines, primary["answer"], primary["effect"], strict=True):
+        assert f"  {answer}  " in line
+        assert np.isnan(effect) or f"  {effect:+.3f} ".replace("-", "−") in line
+
+
 def test_a_source_that_is_not_there_is_refused(whole: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"'nowhere'.*far, near"):
         report.write_report(load.open(whole), tmp_path / "out", more_related="nowhere")
