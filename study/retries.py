@@ -32,6 +32,9 @@ _PASSING: Final = {
     errno.ECONNRESET,
     errno.ECONNREFUSED,
 }
+# Somebody may make room, or mount it anew. Every Run meets it by itself, so none waits for long.
+_UNWRITABLE: Final = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+_NUM_WAITS_UNWRITABLE: Final = 3
 # pyarrow gives a bucket's errors as OSError without a number; these names in their text never pass.
 _LASTING: Final = re.compile(
     r"ACCESS_DENIED|NO_SUCH_BUCKET|INVALID_ACCESS_KEY_ID|SIGNATURE_DOES_NOT_MATCH"
@@ -57,26 +60,30 @@ def tried(
     Raises FileNotFoundError as it comes, and otherwise an OSError that says what could not be done
     (`verb`), with which path, why, and after how many tries.
     """
-    for wait in (*waits, None):
+    num_tries = 0
+    while True:
+        num_tries += 1
         try:
             return once()
         except FileNotFoundError:
             raise
         except OSError as error:
-            if wait is None or not may_pass(fs, error):
-                raise _named(error, verb, path, 1 + len(waits) if wait is None else 1) from error
+            worth = waits_for(fs, error, waits)
+            if num_tries > len(worth):
+                raise _named(error, verb, path, num_tries) from error
             _log.warning("%s; trying again", _named(error, verb, path, 1))
-            time.sleep(wait * (0.75 + 0.5 * secrets.randbelow(1000) / 1000))
-    raise AssertionError("unreachable")
+            time.sleep(worth[num_tries - 1] * (0.75 + 0.5 * secrets.randbelow(1000) / 1000))
 
 
-def may_pass(fs: pafs.FileSystem, error: OSError) -> bool:
-    """Whether what failed may succeed a little later: a server's fault or a time-out, but no refusal."""
+def waits_for(fs: pafs.FileSystem, error: OSError, waits: Waits) -> Waits:
+    """Those of the waits that this error is worth: none where nothing will change by waiting."""
     if isinstance(error, PermissionError):
-        return False
+        return ()
     if is_local(fs) or error.errno is not None:
-        return error.errno in _PASSING
-    return _LASTING.search(str(error)) is None
+        if error.errno in _UNWRITABLE:
+            return waits[:_NUM_WAITS_UNWRITABLE]
+        return waits if error.errno in _PASSING else ()
+    return () if _LASTING.search(str(error)) else waits
 
 
 def _named(error: OSError, verb: str, path: str, num_tries: int) -> OSError:

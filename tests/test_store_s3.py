@@ -14,7 +14,7 @@ import pytest
 import s3_server
 from test_store import a_failure, a_provenance, a_run, a_table
 
-from study import lease, retries
+from study import lease
 from study.store import Damaged, Store, open_store, rows_path, unfinished_path, weights_path
 
 pytestmark = pytest.mark.skipif(
@@ -188,11 +188,3 @@ def test_two_drivers_on_one_bucket(bucket: Store) -> None:
             if later.lost.wait(0.1):
                 break
         assert later.is_lost
-
-
-def test_errors_that_may_pass() -> None:
-    fs = open_store("s3://b/r?region=us-east-1").fs
-    assert retries.may_pass(fs, OSError("AWS Error INTERNAL_FAILURE during PutObject operation"))
-    assert retries.may_pass(fs, OSError("AWS Error NETWORK_CONNECTION during PutObject operation"))
-    assert not retries.may_pass(fs, OSError("AWS Error ACCESS_DENIED during PutObject operation"))
-    assert not retries.may_pass(fs, PermissionError("no"))

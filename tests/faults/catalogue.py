@@ -40,6 +40,7 @@ FAULTS: Final[Mapping[str, Fault]] = {
     "cluster-raylet-killed": Fault(clusters.raylet_killed, one_in=5),
     "cluster-node-removed": Fault(clusters.node_removed, one_in=5),
     "disk-full": Fault(disks.full),
+    "disk-full-for-long": Fault(disks.full_for_long, one_in=5),
     "disk-file-limit": Fault(disks.file_limit, one_in=2),
     "disk-read-only": Fault(disks.read_only, one_in=2),
     "damaged-rows": Fault(damage.rows),

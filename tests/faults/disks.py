@@ -15,6 +15,7 @@ from .drivers import Driver
 from .places import Outcome, Place, Skipped, Workshop
 
 SMALL_DISK_BYTES = 24 * 2**20
+FULL = "No space left"
 
 
 @contextmanager
@@ -38,29 +39,52 @@ def _mount(*arguments: str) -> int:
 
 
 def full(shop: Workshop, rng: random.Random) -> Outcome:
-    """Full while cells publish, with room for small notes only; then there is room again."""
+    """Full while a cell writes, for as long as the store waits: nothing fails."""
     disk = shop.folder / "full"
     with small_disk(disk):
-        place = shop.place(root=str(disk / "store"))
-        driver = place.run(die_at=_first_cell(place))
-        driver.wait()
-        ballast = disk / "ballast"
-        driver = place.run()
-        place.wait_until(lambda: place.count("step", _cell_of(place)) > 0, driver, "a step")
-        _fill(ballast, leave=rng.choice([0, 16_384]))
-        place.wait_until(lambda: _says(driver, place), driver, "a failure")
+        place, driver, ballast = _full_at_a_cell(shop, disk, rng)
+        place.wait_until(lambda: "trying again" in driver.err.read_text(), driver, "a refusal")
         ballast.unlink()
         status = driver.wait()
-        failed = set(place.store.failures())
-        said = driver.said() + _causes(place)
-        place.expect("No space left" in said, f"the cause is not told: {said}")
-        place.expect(status in (0, 1, 3), f"status {status}: {driver.said()}")
-        place.expect(bool(place.store.finished() - place.sources), "none of the others went on")
+        place.expect(status == 0, f"status {status}: {driver.said()}")
+        place.expect(FULL in driver.said(), f"the cause is not told: {driver.said()}")
         place.expect_no_traceback(driver)
-        if failed:
-            place.say("retry")
+        return place.judge("full disk, soon cleared", 1)
+
+
+def full_for_long(shop: Workshop, rng: random.Random) -> Outcome:
+    """Until a Run is given up, with room for small notes or for none; the others go on once there is."""
+    disk = shop.folder / "full-for-long"
+    with small_disk(disk):
+        place, driver, ballast = _full_at_a_cell(shop, disk, rng)
+
+        def is_given_up() -> bool:
+            final = any(failure.final for failure in place.store.failures().values())
+            # Where not even that can be noted: the next one cannot note that it begins.
+            return final or "began.json" in driver.err.read_text()
+
+        place.wait_until(is_given_up, driver, "a Run is given up")
+        ballast.unlink()
+        status = driver.wait()
+        place.expect(status == 1, f"status {status}: {driver.said()}")
+        told = driver.said() + place.say("status")
+        place.expect(FULL in told, f"the cause is not told: {told}")
+        place.expect(bool(place.store.finished() - place.sources), f"none of the others went on: {told}")
+        place.expect_no_traceback(driver)
+        place.say("retry")
         place.finish()
-        return place.judge("full disk while publishing", 1)
+        return place.judge("full disk until a Run is given up", 1)
+
+
+def _full_at_a_cell(shop: Workshop, disk: Path, rng: random.Random) -> tuple[Place, Driver, Path]:
+    """A study whose source is done and whose first cell meets a full disk, by this driver."""
+    place = shop.place(root=str(disk / "store"))
+    place.run(die_at=_first_cell(place)).wait()
+    driver = place.run()
+    place.wait_until(lambda: place.count("step", _cell_of(place)) > 0, driver, "a step")
+    ballast = disk / "ballast"
+    _fill(ballast, leave=rng.choice([0, 16_384]))
+    return place, driver, ballast
 
 
 def file_limit(shop: Workshop, rng: random.Random) -> Outcome:
@@ -121,14 +145,6 @@ def _first_cell(place: Place) -> str:
 def _cell_of(place: Place) -> str | None:
     cells = [e.run_id for e in place.journal.events() if e.run_id not in place.sources]
     return cells[-1] if cells else "none yet"
-
-
-def _says(driver: Driver, place: Place) -> bool:
-    return "cannot be noted" in driver.err.read_text() or bool(place.store.failures())
-
-
-def _causes(place: Place) -> str:
-    return " ".join(failure.error for failure in place.store.failures().values())
 
 
 def _fill(path: Path, *, leave: int) -> None:
