@@ -29,6 +29,8 @@ CHOICES: Final[dict[str, tuple[str, ...]]] = {
     "evaluation": ("every_epoch", "log_spaced"),
 }
 
+MAX_SEED: Final = 2**63 - 1  # a column of the table holds it
+
 # A field that a later release adds stands here with its literal original value, and is left out of
 # the canonical JSON while it holds that value, so that ids made before it existed live on.
 ADDED_LATER: Final[dict[str, dict[str, Plain]]] = {"Run": {}, "Recipe": {}}
@@ -52,8 +54,9 @@ class Recipe:
       of the batch, whereby they also go on updating the stored ones ("training").
     - `precision`: "tf32" and "bfloat16" (autocast) change the arithmetic of the training steps and of
       the evaluations alike.
-    - `evaluation`: after every epoch, or at `num_evaluations` log-spaced steps from 1 to the last.
-      Step 0 and the last step are evaluated in either case.
+    - `evaluation`: after every epoch, or at `num_evaluations` log-spaced steps from 1 to the last,
+      of which those that round to the same step are one. Step 0 and the last step are evaluated in
+      either case.
     """
 
     optimizer: str = "adam"
@@ -145,7 +148,7 @@ class Run:
             raise ValueError(f"Run.recipe={self.recipe!r}: not a Recipe")
         _check_choices(self)
         _check_int(self, "size", low=2)  # never a batch of one image
-        _check_int(self, "seed", low=0)
+        _check_int(self, "seed", low=0, high=MAX_SEED)
         _check_int(self, "frozen", low=0)
         _check_number(self, "label_noise", low=0.0, high=1.0, high_open=True)
         if self.width is not None:
@@ -252,11 +255,12 @@ def _check_choices(value: Run | Recipe) -> None:
                 )
 
 
-def _check_int(value: Run | Recipe, name: str, *, low: int) -> None:
+def _check_int(value: Run | Recipe, name: str, *, low: int, high: int | None = None) -> None:
     given = getattr(value, name)
-    if type(given) is not int or given < low:
+    if type(given) is not int or given < low or (high is not None and given > high):
+        bounds = f"{low} or more" if high is None else f"{low} to {high}"
         raise ValueError(
-            f"{type(value).__name__}.{name}={given!r}: must be a whole number, {low} or more"
+            f"{type(value).__name__}.{name}={given!r}: must be a whole number, {bounds}"
         )
 
 

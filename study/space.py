@@ -100,21 +100,21 @@ def _execute(path: Path) -> ModuleType:
     sys.path.insert(0, str(path.parent))
     try:
         exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserError(f"{path}{_line(path, error)}: {_told(error)}") from error
     finally:
         sys.path.remove(str(path.parent))
     return module
 
 
-def _line(path: Path, error: Exception) -> str:
+def _line(path: Path, error: BaseException) -> str:
     if isinstance(error, SyntaxError) and error.filename == str(path):
         return f", line {error.lineno}"
     frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
     return f", line {frames[-1].lineno}" if frames else ""
 
 
-def _told(error: Exception) -> str:
+def _told(error: BaseException) -> str:
     text = error.msg if isinstance(error, SyntaxError) else str(error)
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 

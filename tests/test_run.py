@@ -135,6 +135,7 @@ def test_a_field_of_a_later_release_leaves_old_ids_alone(monkeypatch: pytest.Mon
         ({"size": True}, "Run.size=True"),
         ({"size": np.int64(10)}, "Run.size="),
         ({"seed": -1}, "Run.seed=-1"),
+        ({"seed": 2**63}, f"Run.seed={2**63}: must be a whole number, 0 to {2**63 - 1}"),
         ({"frozen": -1}, "Run.frozen=-1"),
         ({"frozen": "all"}, "Run.frozen='all'"),
         ({"label_noise": 1.0}, r"Run.label_noise=1.0: must be a finite number in \[0, 1\)"),

@@ -36,3 +36,10 @@ def test_which_source_is_more_related_is_written_in_the_space(tmp_path: Path) ->
     file.write_text("from search_spaces.resnet import RUNS\nRELATED = ('cifar100', 'mnist')\n")
     with pytest.raises(UserError, match=r"RELATED=.*two of cifar100, tiny-imagenet"):
         load_space(file)
+
+
+def test_a_space_that_leaves_the_program_is_an_error(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text("import sys\n\nsys.exit(0)\n")
+    with pytest.raises(UserError, match=r"mine.py, line 3: SystemExit: 0"):
+        load_space(file)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
+import pickle
 import shutil
 import subprocess
 import sys
@@ -17,12 +19,14 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from scipy.io import savemat
 from sklearn.datasets import load_digits
+from torchvision import datasets
 
 from study import task_files
 from study.draws import draw
 from study.image_sets.images import ImageFolderImages, to_pixels
-from study.image_sets.known_data_sets import KNOWN
+from study.image_sets.known_data_sets import KNOWN, Known
 from study.image_sets.parquet_images import ParquetImages
 from study.image_sets.torchvision_tasks import TinyImageNetImages, TorchvisionImages
 from study.store import Damaged, Store, open_store
@@ -444,8 +448,106 @@ def test_tiny_imagenet_in_its_official_layout(tmp_path: Path, empty: Store) -> N
         describe(task, tmp_path)
 
 
+TRAIN_LABELS, TEST_LABELS = (1, 0, 1), (0, 1)
+
+
+def _mnist(data: Path, splits: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = data / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for name, (pixels, labels) in zip(("train", "t10k"), splits, strict=True):
+        for kind, values in (("images-idx3", pixels[..., 0]), ("labels-idx1", np.array(labels))):
+            head = bytes((0, 0, 8, values.ndim)) + np.array(values.shape, ">i4").tobytes()
+            (raw / f"{name}-{kind}-ubyte").write_bytes(head + values.astype(np.uint8).tobytes())
+
+
+def _cifar(data: Path, splits: Any, monkeypatch: pytest.MonkeyPatch, kind: Any, key: str) -> None:
+    def write(name: str, content: object) -> list[str]:
+        path = data / kind.base_folder / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(pickle.dumps(content))
+        return [name, hashlib.md5(path.read_bytes()).hexdigest()]
+
+    for name, (pixels, labels) in zip(("train", "test"), splits, strict=True):
+        rows = pixels.transpose(0, 3, 1, 2).reshape(len(pixels), -1)
+        file = write(f"{name}_batch", {"data": rows, key: list(labels)})
+        monkeypatch.setattr(kind, f"{name}_list", [file])
+    meta = write("meta", {"names": ["ant", "bee"]})
+    monkeypatch.setattr(kind, "meta", {"filename": meta[0], "key": "names", "md5": meta[1]})
+
+
+def _cifar10(data: Path, splits: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    _cifar(data, splits, monkeypatch, datasets.CIFAR10, "labels")
+
+
+def _cifar100(data: Path, splits: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Its list is the parent's until it has one of its own.
+    _cifar(data, splits, monkeypatch, datasets.CIFAR100, "fine_labels")
+
+
+def _svhn(data: Path, splits: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {}
+    for name, (pixels, labels) in zip(("train", "test"), splits, strict=True):
+        path = data / f"{name}_32x32.mat"
+        tens = np.where(np.array(labels) == 0, 10, labels)[:, None]  # its zero is a ten
+        savemat(path, {"X": pixels.transpose(1, 2, 3, 0), "y": tens})
+        files[name] = ["", path.name, hashlib.md5(path.read_bytes()).hexdigest()]
+    monkeypatch.setattr(datasets.SVHN, "split_list", files)
+
+
+def _food101(data: Path, splits: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = data / "food-101"
+    (root / "meta").mkdir(parents=True)
+    for split, (pixels, labels) in zip(("train", "test"), splits, strict=True):
+        listed: dict[str, list[str]] = {"bee": [], "ant": []}
+        for number, (image, label) in enumerate(zip(pixels, labels, strict=True)):
+            name = f"{('ant', 'bee')[label]}/{split}{number}"
+            listed[name.split("/")[0]].append(name)
+            path = root / "images" / f"{name}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(_png(Image.fromarray(image)))  # without loss, whatever its name says
+        (root / "meta" / f"{split}.json").write_text(json.dumps(listed))
+
+
+@pytest.mark.parametrize(
+    ("dataset", "write"),
+    [
+        ("MNIST", _mnist),
+        ("CIFAR10", _cifar10),
+        ("CIFAR100", _cifar100),
+        ("SVHN", _svhn),
+        ("Food101", _food101),
+    ],
+)
+def test_every_data_set_of_torchvision_is_read_in_its_official_layout(
+    dataset: str, write: Any, tmp_path: Path, empty: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    splits = [
+        (np.stack([_pixels(seed + i, 32, 32) for i in range(len(labels))]), labels)
+        for seed, labels in ((0, TRAIN_LABELS), (50, TEST_LABELS))
+    ]
+    if dataset == "MNIST":
+        splits = [(np.repeat(pixels[..., :1], 3, axis=3), labels) for pixels, labels in splits]
+    write(tmp_path, splits, monkeypatch)
+    few = Known(class_names=("ant", "bee"), train_counts=(1, 2), test_counts=(1, 1), side=None)
+    monkeypatch.setitem(KNOWN, dataset, few)
+    task = Task(name="few", images=TorchvisionImages(dataset=dataset))
+    prepared = _prepared(task, empty, tmp_path)
+    for (pixels, labels), images, ours in zip(
+        splits,
+        (prepared.train_images, prepared.test_images),
+        (prepared.train_labels, prepared.test_labels),
+        strict=True,
+    ):
+        expected = sorted((i.tobytes(), n) for i, n in zip(pixels, labels, strict=True))
+        found = (i.transpose(1, 2, 0).tobytes() for i in images)
+        assert sorted(zip(found, ours.tolist(), strict=True)) == expected
+    more = replace(few, train_counts=(2, 1))
+    monkeypatch.setitem(KNOWN, dataset, more)
+    with pytest.raises(ValueError, match=f"dataset='{dataset}': .* not the official data set"):
+        _prepared(replace(task, name="more"), empty, tmp_path)
+
+
 def test_known_data_sets_agree_with_torchvision_and_with_themselves() -> None:
-    datasets = pytest.importorskip("torchvision.datasets")
     for name, known in KNOWN.items():
         assert hasattr(datasets, name)
         assert len(known.class_names) == len(set(known.class_names))
@@ -643,7 +745,6 @@ def test_tiny_imagenet_images_some_of_them_grey(shared_data: Path, empty: Store)
 def test_fashion_mnist_where_it_already_lies(
     shared_data: Path, tmp_path: Path, empty: Store
 ) -> None:
-    pytest.importorskip("torchvision")
     raw = tmp_path / "FashionMNIST" / "raw"
     raw.mkdir(parents=True)
     for file in (shared_data / "FashionMNIST" / "raw").iterdir():
