@@ -1,11 +1,14 @@
-"""The scripts in tests/examples run as a user would run them, on a store and on its export."""
+"""What a user would type runs: the scripts in tests/examples, and the README's lines of Python."""
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import pyarrow.dataset
 import pytest
 import synthetic
 
@@ -55,3 +58,39 @@ def test_the_paper_table_holds_the_mean(root: Path) -> None:
     final = 100 * surfaces.freezing_surface(load.open(root), label_noise=0.2)
     cell = final.sel(source_task="near", source_size=5_000, size=1_000, frozen=9)
     assert f"{float(cell.mean()):.1f} ± " in answer.stdout
+
+
+def test_the_readmes_lines_run_as_they_stand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (EXAMPLES.parents[1] / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+    ours = next(block for block in blocks if "load.open(" in block)
+    others = next(block for block in blocks if "duckdb.sql(" in block)
+    # The study that the lines name, as small as they allow.
+    wanted = synthetic.runs(
+        num_epochs=60,
+        source_tasks=("near",),
+        source_sizes=(500,),
+        sizes=(250, 400),
+        label_noises=(0.2,),
+        frozen=(0, 9),
+        seeds=(0, 1),
+    )
+    synthetic.write(tmp_path / "store", wanted, name="quickstart")
+    export.export(open_store(tmp_path / "store"), "quickstart", tmp_path / "quickstart.parquet")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(ours, names)  # the README is ours
+    assert names["curves"].sizes["epoch"] == 61 and names["curves"].sizes["size"] == 1
+    assert names["mean"].dims == tuple(dim for dim in names["final"].dims if dim != "seed")
+    names |= {"pyarrow": pyarrow}
+    names |= {name: pytest.importorskip(name) for name in ("duckdb", "polars")}
+    *lines, last = others.strip().splitlines()
+    exec("\n".join(lines), names)
+    assert "avg(test_error)" in capsys.readouterr().out
+    answer = eval(last, names).sort("frozen")
+    # Sources, in the table too, stand among the unfrozen.
+    deepest = names["final"].sel(frozen=9).mean()
+    assert answer["frozen"].to_list() == [0, 9]
+    assert answer["test_error"][1] == pytest.approx(float(deepest))
