@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from pictures import pixels_of, save
 
 from study import tasks
 from study.store import Store, open_store
@@ -28,6 +29,21 @@ def store(prepared_digits: Path, tmp_path: Path) -> Store:
     """A fresh store in which the digits tasks are prepared."""
     shutil.copytree(prepared_digits, tmp_path / "store")
     return open_store(tmp_path / "store")
+
+
+@pytest.fixture
+def empty(tmp_path: Path) -> Store:
+    """A store with nothing in it."""
+    return open_store(tmp_path / "empty")
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """A data directory with a tree of 3 × 10 images, 6×4 pixels, of 3 classes."""
+    for label, name in enumerate(("ant", "bee", "cow")):
+        for number in range(10):
+            save(tmp_path / "photos" / name / f"{number}.png", pixels_of(label * 10 + number))
+    return tmp_path
 
 
 @pytest.fixture(scope="session")
