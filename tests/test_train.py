@@ -1,6 +1,7 @@
 """The loop: rows, resuming from any step, divergence, and what a seed decides."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -86,25 +87,39 @@ def test_without_label_noise_nothing_is_flipped(store: Store) -> None:
 
 @pytest.mark.parametrize("stop_at", [0, 1, 3, 4, 8, 9])
 @pytest.mark.parametrize(
-    "recipe",
+    ("frozen", "changes"),
     [
-        RUN.recipe,
-        dataclasses.replace(
-            RUN.recipe,
-            optimizer="sgd",
-            momentum=0.9,
-            schedule="cosine",
-            augmentation="crop_flip",
-            evaluation="log_spaced",
-            num_evaluations=4,
+        (0, {}),
+        (
+            0,
+            {
+                "optimizer": "sgd",
+                "momentum": 0.9,
+                "schedule": "cosine",
+                "augmentation": "crop_flip",
+                "evaluation": "log_spaced",
+                "num_evaluations": 4,
+            },
         ),
+        (
+            3,
+            {
+                "optimizer": "adamw",
+                "weight_decay": 0.1,
+                "schedule": "inverse_sqrt",
+                "inverse_sqrt_steps": 2,
+                "frozen_batchnorm": "training",
+            },
+        ),
+        (3, {}),
     ],
-    ids=["adam", "sgd-cosine-augmented"],
+    ids=["adam", "sgd-cosine-augmented", "adamw-inverse_sqrt-moving-statistics", "random-frozen"],
 )
 def test_resumed_from_any_step_gives_the_undisturbed_bits(
-    store: Store, recipe: Recipe, stop_at: int
+    store: Store, frozen: int, changes: dict[str, Any], stop_at: int
 ) -> None:
-    run = dataclasses.replace(RUN, recipe=recipe)
+    recipe = dataclasses.replace(RUN.recipe, **changes)
+    run = dataclasses.replace(RUN, recipe=recipe, frozen=frozen)
     first = training_of(run, store)
     for _ in first:
         if first.step == stop_at:

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from timm.layers import DropPath
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from study.draws import draw
@@ -102,6 +104,32 @@ def test_features_computed_once_give_the_live_networks_bits(
     assert same_weights(cached.weights(), live.weights())
 
 
+@pytest.mark.parametrize(
+    ("model", "width", "frozen"),
+    [("densenet121", 2, 3), ("densenet121", 2, 8), ("vit_tiny", 12, 1), ("vit_tiny", 12, 7)],
+)
+def test_the_other_families_too_train_upon_their_features(
+    store: Store, model: str, width: int, frozen: int
+) -> None:
+    # Two steps from random weights: what is frozen, and by which bits, needs no trained source.
+    recipe = dataclasses.replace(CELL.recipe, num_epochs=1, batch_size=40)
+    whole = dataclasses.replace(SOURCE, model=model, width=width, recipe=recipe)
+    run = dataclasses.replace(
+        CELL, model=model, width=width, recipe=recipe, start=whole, frozen=frozen
+    )
+    first = starting_network(whole, 5, SHAPE, None).state_dict()
+    cached, live = (trained(run, store, first, cached=cached) for cached in (True, False))
+    assert cached._train_features is not None
+    assert same_rows(cached, live)
+    assert same_weights(cached.weights(), live.weights())
+    frozen_names = list(dict(cached.layers.named_children()))[:frozen]
+    for key, value in cached.weights().items():
+        if key.split(".")[0] in frozen_names:
+            assert torch.equal(value, first[key]), key
+        elif key.endswith("weight") and value.ndim > 1:
+            assert not torch.equal(value, first[key]), key
+
+
 def test_the_head_is_always_new(start: Weights) -> None:
     run = dataclasses.replace(CELL, frozen=0)
     layers = starting_network(run, 5, SHAPE, start).state_dict()
@@ -156,6 +184,31 @@ def test_training_mode_reaches_only_the_suffix(start: Weights) -> None:
     set_training(parts, "evaluation")
     assert not any(module.training for module in parts.prefix.modules())
     assert all(module.training for module in parts.suffix.modules())
+
+
+@pytest.mark.parametrize("frozen_batchnorm", ["evaluation", "training"])
+def test_dropout_and_drop_path_are_off_below_the_cut(frozen_batchnorm: str) -> None:
+    layers = starting_network(
+        dataclasses.replace(SOURCE, model="vit_tiny", width=12), 5, SHAPE, None
+    )
+    for block in layers[1:-1]:
+        block.drop_path1, block.attn.proj_drop = DropPath(0.5), nn.Dropout(0.5)
+    parts = cut(layers, 6)
+    images = torch.randn(4, *SHAPE, generator=torch.Generator().manual_seed(0))
+    still = parts.prefix(images)
+    set_training(parts, frozen_batchnorm)
+    assert torch.equal(parts.prefix(images), still)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        assert not torch.equal(parts.suffix(still), parts.suffix(still))
+
+
+def test_training_mode_of_a_frozen_prefix_is_batchnorms_alone(start: Weights) -> None:
+    parts = cut(starting_network(CELL, 5, SHAPE, start), CELL.frozen)
+    set_training(parts, "training")
+    leaves = [m for m in parts.prefix.modules() if not list(m.children())]
+    assert {m.training for m in leaves if isinstance(m, _BatchNorm)} == {True}
+    assert {m.training for m in leaves if not isinstance(m, _BatchNorm)} == {False}
 
 
 def test_weights_that_do_not_fit_are_refused_by_key(start: Weights) -> None:
