@@ -1,6 +1,7 @@
 """The loop: rows, resuming from any step, divergence, and what a seed decides."""
 
 import dataclasses
+import math
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,9 @@ import pytest
 import torch
 
 from study.draws import draw
+from study.models import normalisation
 from study.run import Recipe, Run
+from study.seeds import permutation
 from study.store import Store
 from study.task_files import load
 from study.train import Diverged, Training
@@ -77,6 +80,56 @@ def test_the_last_row_agrees_with_the_weights(store: Store) -> None:
     with torch.no_grad():
         answers = training.layers(images).argmax(1).numpy()
     assert training.rows[-1].test_error == (answers != task.test_labels).mean()
+
+
+@pytest.mark.parametrize(
+    ("changes", "optimizer", "rate"),
+    [
+        ({}, lambda p: torch.optim.Adam(p, fused=True), lambda step: 1e-2),
+        (
+            {"optimizer": "adamw", "weight_decay": 0.1, "schedule": "cosine"},
+            lambda p: torch.optim.AdamW(p, weight_decay=0.1, fused=True),
+            lambda step: 1e-2 * (1 + math.cos(math.pi * step / 7)) / 2,
+        ),
+        (
+            {
+                "optimizer": "sgd",
+                "momentum": 0.9,
+                "weight_decay": 0.1,
+                "schedule": "inverse_sqrt",
+                "inverse_sqrt_steps": 3,
+            },
+            lambda p: torch.optim.SGD(p, lr=1, momentum=0.9, weight_decay=0.1, fused=True),
+            lambda step: 1e-2 / math.sqrt(1 + step // 3),
+        ),
+    ],
+    ids=["adam", "adamw-cosine", "sgd-inverse_sqrt"],
+)
+def test_the_loop_is_the_plain_one(
+    store: Store, changes: dict[str, Any], optimizer: Any, rate: Any
+) -> None:
+    # 81 images in batches of 40: two steps an epoch, the second of 41 images; seven steps.
+    recipe = dataclasses.replace(RUN.recipe, num_epochs=None, num_steps=7, **changes)
+    run = dataclasses.replace(RUN, size=81, recipe=recipe)
+    task = load(run.task, store)
+    drawn = draw(task, part="all", size=81, seed=run.seed, label_noise=run.label_noise)
+    layers = starting_network(run, 5, task.info.image_shape, None)
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in normalisation(run.model))
+    images = (torch.from_numpy(task.train_images[drawn.indices]) / 255 - mean) / std
+    labels = torch.from_numpy(drawn.labels)
+    plain = optimizer(layers.train().parameters())
+    for step in range(7):
+        order = permutation(81, "order", run.task, "all", 81, run.seed, step // 2)
+        batch = torch.from_numpy(order[:40] if step % 2 == 0 else order[40:])
+        plain.param_groups[0]["lr"] = rate(step)
+        plain.zero_grad()
+        torch.nn.functional.cross_entropy(layers(images[batch]), labels[batch]).backward()
+        plain.step()
+    training = to_the_end(training_of(run, store))
+    assert [row.epoch for row in training.rows] == [0, 1, 2, 3, 3.5]
+    assert training.rows[-1].learning_rate == rate(6)
+    for key, value in training.weights().items():
+        assert torch.equal(value, layers.state_dict()[key]), key
 
 
 def test_without_label_noise_nothing_is_flipped(store: Store) -> None:
