@@ -1,13 +1,26 @@
 """timm's networks by name: what is refused, and pretrained weights under the layers' names."""
 
+from functools import partial
+
 import pytest
 import timm
 import torch
+from pictures import prepare_quietly
+from safetensors.torch import load as tensors_of
 from safetensors.torch import load_file, save_file
 
-from study.architectures import check_images, check_model, num_layers, standard_width
+from study.architectures import (
+    check_images,
+    check_model,
+    layer_names,
+    num_layers,
+    standard_width,
+)
+from study.execute import execute
 from study.models import build, initialise, layers_of, normalisation, pretrained
 from study.networks import composition
+from study.run import Recipe, Run
+from study.tasks import Digits, Task
 
 torch.set_num_threads(1)
 
@@ -95,3 +108,32 @@ def test_pretrained_weights_that_do_not_fit_are_refused_by_key(weights):
 def test_networks_without_pretrained_weights_are_refused(model):
     with pytest.raises(ValueError, match="start='pretrained'"):
         pretrained(model, (3, 32, 32))
+
+
+def test_a_run_from_pretrained_weights_freezes_them_and_has_a_new_head(weights, store, monkeypatch):
+    path, _ = weights("test_resnet")
+    monkeypatch.setattr("study.execute.pretrained", partial(pretrained, path=path))
+    prepare_quietly(Task(name="digits-32", images=Digits(), image_size=32), store, None)
+    run = Run(
+        task="digits-32",
+        size=60,
+        model="timm/test_resnet",
+        start="pretrained",
+        frozen=2,
+        recipe=Recipe(num_epochs=1, batch_size=30, learning_rate=1e-3),
+        seed=0,
+    )
+    assert execute(run, store, keep_weights=True) == "finished"
+    made_by = store.read_head(run.id).provenance
+    after = tensors_of(store.read_weights(run.id, made_by.weights_digest))
+    before = pretrained("timm/test_resnet", (3, 32, 32), path)
+    frozen = layer_names("timm/test_resnet")[:2]
+    for key, tensor in before.items():
+        if key.partition(".")[0] in frozen:
+            assert torch.equal(after[key], tensor), key
+        elif tensor.ndim > 1:
+            assert not torch.equal(after[key], tensor), key
+    assert after["head.classifier.weight"].shape[0] == 10
+    table = store.read_rows(run.id).table
+    assert set(table["start"].to_pylist()) == {"pretrained"}
+    assert made_by.start_digest is not None
