@@ -1,8 +1,8 @@
 """The long form: `python -m tests.faults --rounds 50`.
 
 Every round causes every fault once (those that take long in some rounds only: `catalogue`), at other
-moments each time; `--seed` gives them again, as far as a machine's pace allows. Prints one table; the
-exit status is 1 where anything was not as promised.
+moments each time; `--seed` gives them again, as far as a machine's pace allows. What was not as promised
+is told at once, on stderr, and makes the exit status 1; at the end, one table.
 """
 
 from __future__ import annotations
@@ -39,10 +39,7 @@ def main() -> int:
         drivers.stop_fork_server()
     found = table.merged(outcomes)
     print(table.rendered(found))
-    problems = [(o.fault, p) for o in found for p in o.problems]
-    for fault, problem in problems:
-        print(f"\n{fault}: {problem}")
-    return 1 if problems else 0
+    return 1 if any(outcome.problems for outcome in found) else 0
 
 
 def _met(name: str, number: int, seed: int, shop: Workshop) -> Outcome:
@@ -56,11 +53,9 @@ def _met(name: str, number: int, seed: int, shop: Workshop) -> Outcome:
     verdict = "NOT AS PROMISED" if outcome.problems else "ok"
     if outcome.skipped is not None:
         verdict = "skipped"
-    print(
-        f"round {number + 1}: {name}: {verdict}, {time.monotonic() - began:.0f} s",
-        file=sys.stderr,
-        flush=True,
-    )
+    seconds = time.monotonic() - began
+    lines = [f"round {number + 1}: {name}: {verdict}, {seconds:.0f} s", *outcome.problems]
+    print("\n".join(lines), file=sys.stderr, flush=True)
     return outcome
 
 

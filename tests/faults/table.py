@@ -47,7 +47,7 @@ def _one(met: Sequence[Outcome]) -> Outcome:
 
 
 def rendered(outcomes: Iterable[Outcome]) -> str:
-    """The table as text: a line a fault, then everything that was not as promised."""
+    """The table as text: a line a fault."""
     lines = [_HEADER, *(_cells(outcome) for outcome in outcomes)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(_HEADER))]
     texts = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]

@@ -1,0 +1,138 @@
+"""Studies under real faults: the short form of `python -m tests.faults`, and what it would notice."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import pytest
+from faults import catalogue, damage, drivers, journal, kills, table
+from faults.journal import Event
+from faults.places import Outcome, Skipped, Workshop, workshop
+
+Cause = Callable[[Workshop, random.Random], Outcome]
+
+
+def _one_instant_of_each(shop: Workshop, rng: random.Random) -> Outcome:
+    instants = [(rng.choice(list(kills.INSTANTS)), kind) for kind in kills.OBJECTS]
+    return kills.while_publishing(shop, rng, instants=instants)
+
+
+# Of those that come often, fewer times; of those that take Ray, the two that need most of it.
+SHORT: Final[Mapping[str, Cause]] = {
+    "kill-random": partial(kills.random_moments, times=2),
+    "kill-publishing": _one_instant_of_each,
+    **{
+        name: catalogue.FAULTS[name].cause
+        for name in (
+            "kill-after-source",
+            "signal-inline",
+            "signal-twice",
+            "signal-ray",
+            "cluster-node-removed",
+            "disk-full",
+            "disk-file-limit",
+            "damaged-rows",
+            "damaged-weights",
+            "damaged-checkpoint",
+            "damaged-study-file",
+            "damaged-task",
+            "two-drivers",
+            "bucket-errors",
+        )
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
+    drivers.start_fork_server()
+    try:
+        with workshop(tmp_path_factory.mktemp("faults")) as made:
+            yield made
+    finally:
+        drivers.stop_fork_server()
+
+
+@pytest.mark.parametrize("name", SHORT)
+def test_nothing_is_lost_and_nothing_twice(name: str, shop: Workshop) -> None:
+    try:
+        outcome = SHORT[name](shop, random.Random(name))
+    except Skipped as skipped:
+        pytest.skip(str(skipped))
+    assert not outcome.problems, "\n".join(outcome.problems)
+    assert outcome.bit_equal
+    assert (outcome.rows_lost, outcome.rows_doubled, outcome.sources_twice) == (0, 0, 0)
+    assert outcome.num_runs > 0
+
+
+def test_what_is_not_as_promised_is_noticed(shop: Workshop) -> None:
+    place = shop.place()
+    assert place.run().wait() == 0
+    (source,) = place.sources
+    cell, other, *_ = sorted(place.runs.keys() - {source})
+    rows = Path(place.root) / "rows"
+    with place.journal.path.open("a") as stream:  # the source once more, from its beginning
+        stream.write(f"9e9 1 begin {source} 0\n9e9 1 step {source} 1\n")
+    (rows / f"{cell}.arrow").unlink()
+    torn = rows / f"{other}.arrow"
+    torn.write_bytes(torn.read_bytes().replace(b"digits-low", b"digits-lox"))
+    (rows / ".here~1~00000000~x.tmp").touch()
+    place.store.put(f"unfinished/{cell}/checkpoint", b"left")
+    outcome = place.judge("everything", 1)
+    assert not outcome.bit_equal
+    assert outcome.rows_lost > 0
+    assert outcome.sources_twice == 1
+    said = "\n".join(outcome.problems)
+    for word in (cell, other, "temporary files are left", "left in unfinished/"):
+        assert word in said
+    assert "NO" in table.rendered([outcome])
+
+
+def test_what_no_fault_has_befallen_is_not_blamed(shop: Workshop) -> None:
+    place = shop.place()
+    assert place.run().wait() == 0
+    assert place.judge("nothing", 0) == Outcome(
+        fault="nothing", times=0, num_runs=len(place.runs), redone_seconds=0.0
+    )
+
+
+def _events(*told: str) -> list[Event]:
+    fields = [line.split() for line in told]
+    return [Event(float(at), int(pid), kind, run, int(step)) for at, pid, kind, run, step in fields]
+
+
+def test_the_journal_tells_what_was_redone() -> None:
+    killed = ("1 7 begin r 0", "2 7 step r 1", "3 7 save r 1", "4 7 saved r -1", "5 7 step r 2")
+    resumed = journal.tries(_events(*killed, "6 7 step r 3", "9 8 begin r 1", "10 8 step r 2"))
+    assert not journal.trained_twice(resumed), "it went on from its last checkpoint"
+    assert journal.redone_seconds(resumed) == 6 - 2
+    anew = journal.tries(_events(*killed, "9 8 begin r 0"))
+    assert journal.trained_twice(anew) == {"r"}
+    at_once = journal.tries(_events(*killed, "4.5 8 begin r 1", "5.5 7 step r 3"))
+    assert journal.at_the_same_time(at_once) == {"r"}
+    finished = journal.tries(_events(*killed, "6 7 published r -1", "9 8 begin r 1"))
+    assert journal.trained_twice(finished) == {"r"}
+
+
+def test_every_damage_changes_something() -> None:
+    for seed in range(50):
+        for kind in damage.DAMAGES.values():
+            assert kind(b"\0some\0bytes\0", random.Random(seed)) != b"\0some\0bytes\0"
+
+
+def test_the_table_adds_up_rounds() -> None:
+    rounds = [
+        Outcome(fault="a", times=2, num_runs=5, resume_seconds=(1.0, 3.0), redone_seconds=0.5),
+        Outcome(fault="b", times=0, skipped="no root"),
+        Outcome(fault="a", times=1, num_runs=5, rows_lost=7, bit_equal=False, problems=("x",)),
+    ]
+    a, b = table.merged(rounds)
+    assert (a.times, a.num_runs, a.rows_lost, a.bit_equal) == (3, 10, 7, False)
+    assert (a.resume_seconds, a.redone_seconds, a.problems) == ((1.0, 3.0), 0.5, ("x",))
+    text = table.rendered([a, b])
+    assert "skipped: no root" in text
+    assert "2.0, 3.0" in text
