@@ -209,7 +209,9 @@ def freezing_grid(
         if train is not None:
             remarks.append(f"hollow: train error > {epsilon:g}")
         if "seed" in test.dims and test.sizes["seed"] > 1:
-            remarks.append(f"band: {confidence:.0%} t-interval over seeds, dots: seeds")
+            remarks.append(
+                f"band: {confidence:.0%} t-interval over seeds, cut off at the frame, dots: seeds"
+            )
         panels.remark(grid, *remarks)
         return grid.figure
 
@@ -252,7 +254,9 @@ def difference_grid(
         grid = panels.grid(test, rows, columns, left=0.88, right=0.3, title=title)
         note = panels.fill(grid, draw)
         panels.remark(
-            grid, note, f"bars: {confidence:.0%} t-interval over paired seeds, dots: pairs"
+            grid,
+            note,
+            f"bars: {confidence:.0%} t-interval over paired seeds, cut off at the frame, dots: pairs",
         )
         return grid.figure
 

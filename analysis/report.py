@@ -104,6 +104,7 @@ def _write(
         verdicts=judged,
         unjudged=unjudged,
         effect=tables.effect_text,
+        condition=tables.condition_text,
         question=overview.paragraphs(question),
         warnings=overview.warnings(study),
         facts=overview.facts(study),

@@ -16,7 +16,7 @@ import pandas as pd
 from analysis import arms
 from analysis.cells import DONE, STATES
 from analysis.deciding.intervals import Interval
-from analysis.deciding.verdicts import Verdict
+from analysis.deciding.verdicts import Condition, Verdict
 from analysis.load import Study
 from analysis.pictures import slices
 from analysis.rows import StoreRows
@@ -101,7 +101,8 @@ def by_frozen(errors: pd.DataFrame, part: slices.Slice) -> pd.DataFrame:
 def verdicts(found: Sequence[Verdict]) -> pd.DataFrame:
     """One line for each claim, each control's answer to it, and each exploratory finding.
 
-    `kind` is "primary", "control" or "exploratory"; `low` and `high` bound the 95 % interval of
+    `kind` is "primary", "control" or "exploratory"; `because` says what decided where that was not the
+    effect shown; `low` and `high` bound the 95 % interval of
     `effect` over seeds, in `unit`; `p_holm` is for exploratory lines, corrected within their claim.
     """
     lines: list[dict[str, Any]] = []
@@ -115,6 +116,7 @@ def verdicts(found: Sequence[Verdict]) -> pd.DataFrame:
                     "kind": kind,
                     "arm": arm,
                     "answer": answer.answer,
+                    "because": "; ".join(map(condition_text, answer.decisive)),
                     "compared": answer.compared,
                     **_interval(answer.effect, answer.unit),
                     "num_runs": len(answer.run_ids),
@@ -136,18 +138,23 @@ def verdicts(found: Sequence[Verdict]) -> pd.DataFrame:
 
 
 def verdicts_text(found: Sequence[Verdict]) -> str:
-    """The primary verdicts for a terminal, a line each: claim, answer, effect, statement; "" for none."""
-    lines = [
-        (one.claim, one.answer, effect_text(one.effect, one.unit) or "–", one.statement)
-        for one in found
-    ]
-    widths = [max(len(line[i]) for line in lines) for i in range(3)] if lines else []
-    return "\n".join(
-        "  ".join(
-            [*(f"{text:{width}}" for text, width in zip(line, widths, strict=False)), line[3]]
-        )
-        for line in lines
-    )
+    """The primary verdicts for a terminal: claim, answer, effect and statement in a line, and beneath it
+    what decided where that was not the effect shown; "" without a verdict."""
+    rows = [(one.claim, one.answer, effect_text(one.effect, one.unit) or "–") for one in found]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for one, row in zip(found, rows, strict=True):
+        cells = [f"{text:{width}}" for text, width in zip(row, widths, strict=True)]
+        lines.append("  ".join([*cells, one.statement]))
+        indent = " " * (widths[0] + 2)
+        lines += [f"{indent}because: {condition_text(part)}" for part in one.decisive]
+    return "\n".join(lines)
+
+
+def condition_text(part: Condition) -> str:
+    """A condition of a verdict with its answer and its interval, for reading."""
+    effect = effect_text(part.interval, part.unit)
+    return f"{part.what}: {part.answer}{', ' + effect if effect else ''}"
 
 
 def effect_text(effect: Interval | None, unit: str) -> str:
@@ -158,6 +165,8 @@ def effect_text(effect: Interval | None, unit: str) -> str:
         text = f"{effect.estimate:+.3f} {unit}, interval unknown"
     else:
         text = f"{effect.estimate:+.3f} [{effect.low:+.3f}, {effect.high:+.3f}] {unit}"
+    if unit == "log10 epochs":
+        text += f" (× {10**effect.estimate:.3g})"
     return text.replace("-", "−")
 
 

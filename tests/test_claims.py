@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analysis import load
+from analysis import load, tables
 from analysis.arms import RANDOM_FROZEN, REINITIALISED, SAME_TASK, SCRATCH
 from analysis.claims import c1, c2, c3, c4, c5a, c5b, claims
 from analysis.deciding.measures import Measures, Term, contrast, measure
@@ -176,8 +176,12 @@ def test_c4_a_peak_elsewhere_is_not_the_claim(tmp_path: Path) -> None:
     verdict = c4(measured(tmp_path, NOTHING, write={"measured": away}))
     assert [one.answer for one in verdict.conditions] == [HOLDS, DOES_NOT_HOLD]
     assert verdict.answer == DOES_NOT_HOLD
+    # The effect shown is large: what decided must be said beside it.
+    assert verdict.decisive == verdict.conditions[1:]
+    assert "because: the peak is at the edge of interpolation" in tables.verdicts_text([verdict])
     none = c4(measured(tmp_path / "none", NOTHING))
     assert [one.answer for one in none.conditions] == [DOES_NOT_HOLD, CANNOT_TELL]
+    assert none.decisive == () and "because" not in tables.verdicts_text([none])
 
 
 PAIR: dict[str, Any] = {"source_tasks": ("near", "far")}

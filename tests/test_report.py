@@ -325,6 +325,7 @@ def test_the_command_prints_the_verdicts_then_the_path(
     given = [str(whole), "--out", str(tmp_path), "--more-related", "near"]
     assert report.main(given) == 0
     *lines, last = capsys.readouterr().out.splitlines()
+    lines = [line for line in lines if not line.startswith(" ")]  # without the reasons beneath
     assert last == str(tmp_path / report.PAGE)
     table = pd.read_csv(tmp_path / "tables" / "verdicts.csv")
     primary = table[table["kind"] == "primary"]

@@ -53,6 +53,13 @@ class Answer:
     missing: tuple[str, ...] = ()
     reasons: tuple[str, ...] = ()
 
+    @property
+    def decisive(self) -> tuple[Condition, ...]:
+        """The conditions that kept the claim from holding, where they are not the effect's own."""
+        if self.answer == HOLDS or (self.conditions and self.conditions[0].answer == self.answer):
+            return ()
+        return tuple(one for one in self.conditions if one.answer == self.answer)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Control:
@@ -80,7 +87,8 @@ class Verdict:
 
     - `claim`: "C1" … "C5b"; `statement`: the claim; `primary`: its primary contrast, as named in the
       code before any result was read; `arm`: the arm it was put to.
-    - `answer`, `effect`, `unit`, `compared`, `cells`, `missing`, `reasons`, `conditions`: see `Answer`.
+    - `answer`, `effect`, `unit`, `compared`, `cells`, `missing`, `reasons`, `conditions`, `decisive`:
+      see `Answer`.
     - `controls`: the same question put to the control arms.
     - `exploratory`: everything else, corrected for multiplicity; no evidence for the claim.
     """
@@ -116,6 +124,10 @@ class Verdict:
     @property
     def cells(self) -> tuple[str, ...]:
         return self.main.run_ids
+
+    @property
+    def decisive(self) -> tuple[Condition, ...]:
+        return self.main.decisive
 
     @property
     def missing(self) -> tuple[str, ...]:
