@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from analysis import figures, plots
-from analysis.pictures import cell_marks, marks, panels
+from analysis.pictures import cell_marks, marks, panels, ridges
 
 SIZES, FROZEN, SEEDS = [50, 200, 800], [0, 2, 5, 9], [0, 1, 2]
 WORDS = {"label": "inside", "everywhere": "all of it", "nowhere": "none of it"}
@@ -47,6 +47,45 @@ def labels(axes: Axes) -> set[str]:
 def tick_labels(axes: Axes) -> dict[str, float]:
     ticks, names = axes.get_xticks(), [t.get_text() for t in axes.get_xticklabels()]
     return dict(zip(names, ticks.tolist(), strict=True))
+
+
+# Peaks to mark.
+
+
+def test_a_ridge_lies_where_the_peak_is_seen_and_nowhere_without_one() -> None:
+    epochs = np.arange(0.0, 401.0)
+    log = np.log(np.maximum(epochs, 0.5))
+    bump = 0.2 * np.exp(-0.5 * ((log - np.log(17)) / 0.4) ** 2)
+    fall = 0.9 - 0.3 * (log - log[0]) / np.ptp(log) * 2
+    curves = np.stack([fall + bump, fall, np.full(len(epochs), np.nan)])
+    test = curves[:, None, :] + 0.01 * np.arange(3)[None, :, None]
+    test[0, 2, 30:] = np.nan  # this seed diverged
+    train = np.broadcast_to(np.linspace(0.9, 0.0, len(epochs)), test.shape)
+    dims = ("frozen", "seed", "epoch")
+    both = xr.Dataset(
+        {"test_error": (dims, test), "train_error": (dims, train)},
+        {"frozen": [0, 4, 9], "epoch": epochs},
+    )
+    found = ridges.epoch_peaks(both, 0.1)
+    assert found["shown"].values.tolist() == [True, False, False]
+    # Not 13, the centre of the window from 10 to 17.
+    assert 16 <= float(found["at"][0]) <= 17
+    assert np.isnan(found["at"].values[1:]).all()
+
+
+def test_a_freezing_ridge_is_a_frozen_count() -> None:
+    test = np.array([0.20, 0.35, 0.25, 0.30])[:, None] + 0.01 * np.arange(3)
+    dims = ("size", "frozen", "seed")
+    both = xr.Dataset(
+        {
+            "test_error": (dims, np.stack([test, np.sort(test, axis=0)])),
+            "train_error": (dims, np.broadcast_to([[0.0], [0.05], [0.2], [0.4]], (2, 4, 3))),
+        },
+        {"frozen": FROZEN, "size": [100, 400]},
+    ).assign_coords(parameters_trained=("frozen", [9_000.0, 5_000.0, 800.0, 20.0]))
+    found = ridges.freezing_peaks(both, 0.1)
+    assert found["shown"].values.tolist() == [True, False]
+    assert float(found["at"][0]) == 2 and np.isnan(found["at"][1])
 
 
 # Scales.

@@ -11,23 +11,28 @@ import numpy as np
 import xarray as xr
 
 from analysis import descent
+from analysis.deciding.windows import epoch_windows
 
-Judge = Callable[[np.ndarray, np.ndarray], descent.Judgement]
+# Test and train error, (seeds, points), to the verdict and the place of the peak.
+Judge = Callable[[np.ndarray, np.ndarray], tuple[descent.Judgement, float]]
 
 
 def epoch_peaks(errors: xr.Dataset, epsilon: float) -> xr.Dataset:
     """Peaks along the epochs: `at` (an epoch, NaN where there is none) and `shown`, over GRID.
 
     A peak is shown where `descent` finds double descent over the seeds, and otherwise taken at face
-    value from their mean.
+    value from their mean. It lies at the epoch whose mean is the highest of the window that `descent`
+    names: the window's centre may lie beside the peak that a picture shows.
     """
 
-    def judge(test: np.ndarray, train: np.ndarray) -> descent.Judgement:
-        epochs = errors["epoch"].values
+    def judge(test: np.ndarray, train: np.ndarray) -> tuple[descent.Judgement, float]:
         known = np.isfinite(test).any(axis=0)
-        return descent.judge_epochs(
-            epochs[known], test[:, known], train_errors=train[:, known], epsilon=epsilon
-        )
+        epochs, test = errors["epoch"].values[known], test[:, known]
+        found = descent.judge_epochs(epochs, test, train_errors=train[:, known], epsilon=epsilon)
+        windows = epoch_windows(epochs)
+        which = int(np.abs(windows.centres - found.peak).argmin())
+        inside = (epochs >= windows.lows[which]) & (epochs <= windows.highs[which])
+        return found, float(epochs[inside][test.mean(axis=0)[inside].argmax()])
 
     return _peaks(errors, "epoch", judge)
 
@@ -36,11 +41,12 @@ def freezing_peaks(errors: xr.Dataset, epsilon: float) -> xr.Dataset:
     """Peaks along the freezing: `at` (a frozen count) and `shown`, over all dims but frozen and seed."""
     trained = errors["parameters_trained"].values
 
-    def judge(test: np.ndarray, train: np.ndarray) -> descent.Judgement:
+    def judge(test: np.ndarray, train: np.ndarray) -> tuple[descent.Judgement, float]:
         known = np.isfinite(test).any(axis=0) & np.isfinite(trained)
-        return descent.judge_freezing(
+        found = descent.judge_freezing(
             trained[known], test[:, known], train_errors=train[:, known], epsilon=epsilon
         )
+        return found, found.peak
 
     found = _peaks(errors, "frozen", judge)
     counts = np.append(errors["frozen"].values.astype(float), np.nan)
@@ -61,10 +67,10 @@ def _peaks(errors: xr.Dataset, along: str, judge: Judge) -> xr.Dataset:
         whole &= np.isfinite(curves).any(axis=1)
         if not whole.any():
             continue
-        found = judge(curves[whole], train.values[index][whole])
+        found, place = judge(curves[whole], train.values[index][whole])
         shown[index] = found.status in (descent.WEAK, descent.STRONG)
         if shown[index] or found.face_value in (descent.WEAK, descent.STRONG):
-            places[index] = found.peak
+            places[index] = place
     dims = test.dims[:-2]
     coords = {dim: errors[dim] for dim in dims}
     return xr.Dataset({"at": (dims, places), "shown": (dims, shown)}, coords)
