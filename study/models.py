@@ -100,16 +100,19 @@ def initialise(
     model: str,
     seed: int,
     *,
+    generation: int = 0,
     frozen: int = 0,
     only: Iterable[str] | None = None,
 ) -> None:
     """Draws initial values in place, on the CPU, by timm's scheme; BatchNorm statistics start anew.
 
-    In a network of the table each module's values come from a stream named by (model, seed, layer,
-    module), so that they depend neither on the cut nor on the number of classes. In a timm network by
-    name all but the classifier is what timm's constructor draws from one stream named by (model, seed).
-    torch's generators are left as they were.
+    In a network of the table each module's values come from a stream named by (model, seed, generation,
+    layer, module), so that they depend neither on the cut nor on the number of classes. In a timm
+    network by name all but the classifier is what timm's constructor draws from one stream named by
+    (model, seed, generation). torch's generators are left as they were.
 
+    - `generation`: `Run.generation`. A start's layers have learnt to work with the values that the
+      others began with: a new head that began with those of the start's head would know of its classes.
     - `frozen`: in that many leading layers the last BatchNorm of a residual block starts at one, not
       at timm's zero, or a block frozen at random would be the identity (with ResNets only).
     - `only`: names of the layers to draw; all of them by default.
@@ -123,12 +126,13 @@ def initialise(
             f"only={sorted(unknown)}: {model} has no such layers, choose of {', '.join(children)}"
         )
     assert all(tensor.device.type == "cpu" for tensor in layers.state_dict().values())
+    names = (model, seed, generation)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         if model.startswith(TIMM):
-            _fill_as_timm_creates(children, wanted, model, seed)
+            _fill_as_timm_creates(children, wanted, model, names)
         else:
             for name in wanted:
-                _fill(children[name], name, _family_of(model).fill, model, seed)
+                _fill(children[name], _family_of(model).fill, (*names, name))
         for index, (name, layer) in enumerate(children.items()):
             if name in wanted:
                 _fill_last_norms(layer, model, is_frozen=index < frozen)
@@ -141,18 +145,21 @@ def _family_of(model: str) -> _Family:
     return _FAMILIES[classes[ARCHITECTURES[model].family]]
 
 
-def _fill(layer: nn.Module, name: str, fill: Callable[[Any], None], model: str, seed: int) -> None:
+def _fill(layer: nn.Module, fill: Callable[[Any], None], names: tuple[str | int, ...]) -> None:
     for module_name, module in layer.named_modules():
         if [*module.parameters(recurse=False), *module.buffers(recurse=False)]:
-            _seed(model, seed, name, module_name)
+            _seed(*names, module_name)
             fill(module)
 
 
 def _fill_as_timm_creates(
-    children: Mapping[str, nn.Module], wanted: Iterable[str], model: str, seed: int
+    children: Mapping[str, nn.Module],
+    wanted: Iterable[str],
+    model: str,
+    names: tuple[str | int, ...],
 ) -> None:
     # Two classes whatever the task has: the number of values that timm draws must not depend on it.
-    _seed(model, seed)
+    _seed(*names)
     drawn = OrderedDict(layers_of(timm_models.create(model, 2)).named_children())
     for name in wanted:
         values, state = drawn[name].state_dict(), children[name].state_dict()
@@ -160,7 +167,7 @@ def _fill_as_timm_creates(
             if not (name == HEAD and key.startswith(f"{CLASSIFIER}.")):
                 tensor.copy_(values[key])
         if name == HEAD:
-            _seed(model, seed, HEAD, CLASSIFIER)
+            _seed(*names, HEAD, CLASSIFIER)
             _family_of(model).fill(getattr(children[HEAD], CLASSIFIER))
 
 

@@ -49,7 +49,7 @@ class Recipe:
     - `inverse_sqrt_steps`: for "inverse_sqrt" only; the rate is
       `learning_rate / sqrt(1 + floor(step / inverse_sqrt_steps))` (Nakkiran et al. 2019, appendix B).
     - `above_cut`: what the layers between the cut and the new head start from: the start's weights,
-      or fresh initial values ("reinitialised").
+      or fresh initial values ("reinitialised"), not those that the start began with.
     - `frozen_batchnorm`: frozen BatchNorm layers use their stored statistics ("evaluation"), or those
       of the batch, whereby they also go on updating the stored ones ("training").
     - `precision`: "tf32" and "bfloat16" (autocast) change the arithmetic of the training steps and of
@@ -178,6 +178,13 @@ class Run:
     def source(self) -> Run | None:
         """The Run that this one starts from, if it starts from one."""
         return self.start if isinstance(self.start, Run) else None
+
+    @property
+    def generation(self) -> int:
+        """How many trainings its start has behind it: 0 for random initial values, 1 for "pretrained"."""
+        if self.source is not None:
+            return self.source.generation + 1
+        return 0 if self.start is None else 1
 
 
 def to_json(value: Run | Recipe) -> str:

@@ -54,7 +54,13 @@ def starting_network(
     layers = build(run.model, run.width, num_classes, image_shape)
     names = list(dict(layers.named_children()))
     assert names[-1] == HEAD, names
-    initialise(layers, run.model, run.seed, frozen=run.frozen if run.start is None else 0)
+    initialise(
+        layers,
+        run.model,
+        run.seed,
+        generation=run.generation,
+        frozen=run.frozen if run.start is None else 0,
+    )
     if start_weights is not None:
         kept = run.frozen if run.recipe.above_cut == "reinitialised" else len(names) - 1
         _load(layers, start_weights, names[:kept])

@@ -33,16 +33,19 @@ def is_random(tensor):
 
 
 @pytest.mark.parametrize(("model", "width", "size"), FEW)
-def test_initial_values_depend_on_names_and_seed_only(model, width, size):
+def test_initial_values_depend_on_names_seed_and_generation_only(model, width, size):
     torch.manual_seed(3)
     state = torch.get_rng_state()
     first = drawn(model, width, size=size)
     assert torch.equal(torch.get_rng_state(), state)
     torch.manual_seed(4)
-    again, other = drawn(model, width, size=size), drawn(model, width, seed=1, size=size)
+    again = drawn(model, width, size=size)
     assert all(torch.equal(first[key], again[key]) for key in first)
     varied = [key for key in first if is_random(first[key])]
-    assert varied and not any(torch.equal(first[key], other[key]) for key in varied)
+    assert varied
+    for change in ({"seed": 1}, {"generation": 1}):
+        other = drawn(model, width, size=size, **change)
+        assert not any(torch.equal(first[key], other[key]) for key in varied)
     more = drawn(model, width, classes=7, size=size)
     assert all(torch.equal(first[k], more[k]) for k in first if not k.startswith("head.classifier"))
     # No two layers share their values.

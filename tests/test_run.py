@@ -192,6 +192,13 @@ def test_json_of_another_shape_is_refused() -> None:
         from_json(json.dumps(plain))
 
 
+def test_generations() -> None:
+    again = dataclasses.replace(CELL, start=CELL)
+    tuned = dataclasses.replace(SOURCE, start="pretrained")
+    runs = (SOURCE, CELL, again, tuned, dataclasses.replace(CELL, start=tuned))
+    assert [run.generation for run in runs] == [0, 1, 2, 1, 2]
+
+
 def test_a_run_cannot_be_changed() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         CELL.size = 3  # type: ignore[misc]

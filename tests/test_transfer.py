@@ -140,12 +140,41 @@ def test_the_head_is_always_new(start: Weights) -> None:
 
 def test_reinitialised_above_the_cut(start: Weights) -> None:
     recipe = dataclasses.replace(CELL.recipe, above_cut="reinitialised")
-    layers = starting_network(dataclasses.replace(CELL, recipe=recipe), 5, SHAPE, start)
-    scratch = starting_network(dataclasses.replace(CELL, start=None, frozen=0), 5, SHAPE, None)
+    run = dataclasses.replace(CELL, recipe=recipe)
+    layers = starting_network(run, 5, SHAPE, start)
+    lower_cut = starting_network(dataclasses.replace(run, frozen=1), 5, SHAPE, start)
+    # What the start began with its layers below the cut have learnt to work with.
+    began = starting_network(dataclasses.replace(SOURCE, seed=CELL.seed), 5, SHAPE, None)
     names = list(dict(layers.named_children()))
     for key, value in layers.state_dict().items():
-        kept = key.split(".")[0] in names[: CELL.frozen]
-        assert torch.equal(value, (start if kept else scratch.state_dict())[key]), key
+        if key.split(".")[0] in names[: CELL.frozen]:
+            assert torch.equal(value, start[key]), key
+        else:
+            assert torch.equal(value, lower_cut.state_dict()[key]), key
+            drawn = value.ndim > 1
+            assert drawn != torch.equal(value, began.state_dict()[key]), key
+
+
+def test_a_new_head_knows_nothing_of_the_starts_classes(store: Store) -> None:
+    # The same task and seed on disjoint halves: nothing but the initial values could tell.
+    recipe = dataclasses.replace(SOURCE.recipe, num_epochs=10)
+    source = dataclasses.replace(SOURCE, part="a", size=300, recipe=recipe)
+    cell = dataclasses.replace(source, part="b", start=source)
+    key = "head.classifier.weight"
+
+    def cosine(a: Weights, b: Weights) -> float:
+        return float(torch.cosine_similarity(a[key].flatten(), b[key].flatten(), dim=0))
+
+    began = starting_network(source, 5, SHAPE, None).state_dict()
+    after = trained(source, store, None).weights()
+    given = starting_network(cell, 5, SHAPE, after).state_dict()
+    assert cosine(after, began) > 0.5
+    assert abs(cosine(after, given)) < 0.3
+    again = dataclasses.replace(cell, start=cell)
+    heads = [given, starting_network(again, 5, SHAPE, after).state_dict()]
+    assert abs(cosine(*heads)) < 0.3
+    same_head = dataclasses.replace(cell, frozen=6, label_noise=0.5, size=50)
+    assert cosine(given, starting_network(same_head, 5, SHAPE, after).state_dict()) > 0.999
 
 
 def test_a_random_frozen_prefix_is_calibrated_and_no_identity(store: Store) -> None:
