@@ -17,14 +17,14 @@ RELATED = ("tiny-imagenet-near", "tiny-imagenet-far")
 CUTS = {
     ("resnet18", 4): (0, 3, 6, 9),
     ("densenet121", 4): (0, 3, 7, 11),
-    ("vit_tiny", 48): (0, 4, 8, 13),
+    ("vit_tiny", 24): (0, 4, 8, 13),
 }
 
 RUNS = union(
     *(
         grid(
             source_task=SOURCE_TASKS,
-            source_size=2_000,
+            source_size=1_000,
             source_recipe=replace(SOURCE_RECIPE, num_epochs=3),
             target_task=TARGET_TASK,
             target_size=500,
@@ -32,7 +32,7 @@ RUNS = union(
             model=model,
             width=width,
             frozen=cuts,
-            recipe=replace(RECIPE, num_epochs=8, num_evaluations=4),
+            recipe=replace(RECIPE, num_epochs=8, num_evaluations=3),
             seed=0,
         )
         for (model, width), cuts in CUTS.items()
