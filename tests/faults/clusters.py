@@ -30,7 +30,7 @@ def driver_killed(shop: Workshop, rng: random.Random) -> Outcome:
         place.finish(on_ray=True)
     while drivers.processes_of(place.folder) and time.monotonic() - killed_at < 60:
         time.sleep(0.1)
-    left = drivers.processes_of(place.folder)
+    left = [drivers.command_of(pid) for pid in drivers.processes_of(place.folder)]
     place.expect(not left, f"processes of the killed driver live on: {left}")
     return place.judge("driver on Ray killed", caused)
 

@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
 
@@ -301,10 +301,19 @@ class Place:
     def _differences(self, found: Mapping[str, Any], expected: Mapping[str, Any]) -> str:
         missing, surplus = expected.keys() - found.keys(), found.keys() - expected.keys()
         other = {
-            i: (found[i], expected[i]) for i in found.keys() & expected if found[i] != expected[i]
+            i: _difference(found[i], expected[i])
+            for i in found.keys() & expected
+            if found[i] != expected[i]
         }
         last = self.started[-1].said() if self.started else ""
         return f"Runs missing {missing}, surplus {surplus}, different {other}; {last}"
+
+
+def _difference(found: studies.Result | str, expected: studies.Result | str) -> str:
+    if isinstance(found, str) or isinstance(expected, str):
+        return f"{found!s} instead of {expected!s}"
+    names = (each.name for each in fields(expected))
+    return "other " + ", ".join(n for n in names if getattr(found, n) != getattr(expected, n))
 
 
 @contextmanager
