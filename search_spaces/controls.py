@@ -21,7 +21,7 @@
     seed            0, 1, 2                               replicates of source and target alike
 
 All arms draw the target from half b, so that they differ in nothing but the arm. Random frozen layers
-at 0 are the scratch arm.
+at 0 are the scratch arm, layers reinitialised at 0 the same from other initial values.
 Expect: not yet run.
 """
 
