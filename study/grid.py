@@ -7,13 +7,14 @@ look at a store or a task: task names and sizes are checked by `plan`.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import product
 from typing import Any, Final
 
 from study.architectures import check_model, num_layers, standard_width
-from study.run import PRETRAINED, Recipe, Run
+from study.run import PRETRAINED, Recipe, Run, describe
 
 EVERY_CUT: Final = "every cut"
 
@@ -94,7 +95,11 @@ def grid(
             )
             for cut in _cuts(name, frozen)
         ]
-    return with_starts(cells)
+    runs = with_starts(cells)
+    if len(set(cells)) < len(cells):
+        twice = next(cell for cell, times in Counter(cells).items() if times > 1)
+        raise ValueError(f"width={width!r}: the same width twice, as in {describe(twice)}")
+    return runs
 
 
 def union(*lists: Iterable[Run]) -> list[Run]:

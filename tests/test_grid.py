@@ -104,6 +104,7 @@ def test_a_chain_brings_all_its_links() -> None:
         ({"seed": ()}, "needs at least one value"),
         ({"model": "resnet19"}, "resnet18"),
         ({"width": 0}, "width"),
+        ({"width": (None, 64)}, r"width=\(None, 64\): the same width twice, as in .*width 64"),
         ({"source_size": None}, "source_size=None"),
         ({"source_task": None}, "names no task"),
         ({"target_size": 1}, "Run.size=1"),
