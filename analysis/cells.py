@@ -48,6 +48,7 @@ COORDINATES: Final = (
 FOUND: Final = (*DIMENSIONS, "num_rows", "last_epoch", "last_step", "schedule")
 PROVENANCE: Final = (
     "code_version",
+    "packages",
     "device",
     "host",
     "began_at",
@@ -103,6 +104,7 @@ def cells_of(wanted: Sequence[Run], found: Survey, failures: Mapping[str, str]) 
                 "schedule": facts.schedule,
             }
             line |= {name: facts.provenance.get(name) for name in PROVENANCE}
+            line["packages"] = ", ".join(f"{k} {v}" for k, v in sorted(line["packages"].items()))
         elif run.id in found.damaged:
             line |= {"state": DAMAGED, "why": found.damaged[run.id]}
         elif run.id in failures:

@@ -87,12 +87,13 @@ def c1(measures: Measures, *, arm: str = TRANSFER) -> Verdict:
     }
     for what, some in slices.items():
         found = contrast(height_terms(measures, some, "size", min_height=ERROR))
-        extra += explored(f"the same at {what}", found, "error")
+        extra += explored(f"the same at {what}", found, "error", searched=True)
     if len(noises) > 1:
         extra += explored(
             f"height of the peak, label noise {noises[-1]:g} − {noises[0]:g}, all sizes",
             contrast(height_terms(measures, lines, "label_noise", min_height=ERROR, matched=True)),
             "error",
+            searched=True,
         )
     return verdict("C1", measures, arm, _ask_c1, extra)
 

@@ -79,6 +79,8 @@ class Judgement:
       smaller was decided on the other seeds.
     - `first_minimum`, `peak`, `later_minimum`: places on the mean over seeds, for drawing; `peaks`:
       (seeds,) the place that the other seeds gave.
+    - `p_value`: one-sided, of "no double descent": the larger of the rise's and the fall's, so scaled
+      that a height which just clears what a verdict asks for has 1 − (1 + level) / 2; 1 with one seed.
     - `min_height`: the height that matters. `interpolates`: "nothing", "some", "everything" (of the
       curve), "unknown" without train errors.
     - `reasons`: sentences. `used`: (all seeds,) bool, False for a seed with a gap in its curve.
@@ -92,6 +94,7 @@ class Judgement:
     fall: Interval | None
     gain: Interval | None
     end_rise: Interval | None
+    p_value: float
     height: np.ndarray
     first_minimum: float
     peak: float
@@ -108,13 +111,6 @@ class Judgement:
     def wording(self) -> str:
         """The status in words: "none so far" for a curve that is highest at its end."""
         return "none so far" if self.so_far else self.status
-
-    @property
-    def p_value(self) -> float:
-        """One-sided p-value of "no double descent": the larger of the rise's and the fall's."""
-        if self.rise is None or self.fall is None:
-            return 1.0
-        return max(self.rise.p_above, self.fall.p_above)
 
 
 def judge_epochs(
@@ -232,7 +228,7 @@ def judge(
         face = _face_value(mean, places, matters)
     rise = fall = gain = end_rise = None
     height, peaks = np.full(num, np.nan), np.full(num, np.nan)
-    status, so_far = INCONCLUSIVE, False
+    status, so_far, p_value = INCONCLUSIVE, False, 1.0
     if num == 1:
         reasons.append("one seed: noise between replicates is unknown")
     elif x.size >= 3:
@@ -247,7 +243,9 @@ def judge(
         end_rise = mean_interval(last_rises, level=level)
         height = np.where(_rise_is_smaller(others, triples), rises, falls)
         peaks = x[triples[:, 1]]
-        guard = t_quantile(0.5 + level / 2, num - 1) if at else search_guard(num, level, search)
+        price = 1.0 if at else search_price(num, level, search)
+        guard = price * t_quantile(0.5 + level / 2, num - 1)
+        p_value = max(_p_above(rise, price), _p_above(fall, price))
         status = _status(rise, fall, gain, matters, guard)
         if status == INCONCLUSIVE:
             reasons.append(
@@ -274,6 +272,7 @@ def judge(
         fall=fall,
         gain=gain,
         end_rise=end_rise,
+        p_value=p_value,
         height=height,
         first_minimum=float(x[places[0]]),
         peak=float(x[places[1]]),
@@ -292,6 +291,17 @@ def search_guard(num_seeds: int, level: float = LEVEL, search: float = SEARCH) -
     """Standard errors that a height over this many seeds must clear, where its place was searched."""
     df = num_seeds - 1
     return max(t_quantile(0.5 + level / 2, df), t_quantile(SEARCH_LEVEL, df), search)
+
+
+def search_price(num_seeds: int, level: float = LEVEL, search: float = SEARCH) -> float:
+    """`search_guard` in units of what a height at a place named beforehand must clear; at least 1."""
+    if num_seeds < 2:
+        return 1.0
+    return search_guard(num_seeds, level, search) / t_quantile(0.5 + level / 2, num_seeds - 1)
+
+
+def _p_above(height: Interval, price: float) -> float:
+    return height.p_beyond(price) / 2 if height.estimate > 0 else 1.0
 
 
 def _locate(curves: np.ndarray, first_descent: float) -> np.ndarray:

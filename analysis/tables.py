@@ -19,7 +19,6 @@ from analysis.deciding.intervals import Interval
 from analysis.deciding.verdicts import Condition, Verdict
 from analysis.load import Study
 from analysis.pictures import slices
-from analysis.rows import StoreRows
 
 _KEYS: Final = (
     "arm",
@@ -181,12 +180,10 @@ def coverage(study: Study) -> pd.DataFrame:
 
 
 def provenance(study: Study) -> dict[str, dict[str, int]]:
-    """What produced the rows: for each kind of fact its values, and how many Runs have each.
-
-    Packages are read from the store for one Run of each code version and machine; an export has none.
-    """
+    """What produced the rows: for each kind of fact its values, and how many Runs have each."""
     kinds = {
         "code version": "code_version",
+        "packages": "packages",
         "device": "device",
         "host": "host",
         "times resumed": "num_resumes",
@@ -197,13 +194,6 @@ def provenance(study: Study) -> dict[str, dict[str, int]]:
         values = study.runs[column].convert_dtypes()
         counts = values.value_counts(dropna=False)
         found[kind] = {str(value): int(count) for value, count in counts.items()}
-    if isinstance(study.rows, StoreRows):
-        packages: dict[str, int] = {}
-        for _, same in study.runs.groupby(["code_version", "device", "host"], dropna=False):
-            used = study.rows.store.read_head(str(same.index[0])).provenance.packages
-            text = ", ".join(f"{name} {version}" for name, version in sorted(used.items()))
-            packages[text] = packages.get(text, 0) + len(same)
-        found["packages"] = packages
     return found
 
 

@@ -250,6 +250,13 @@ def test_one_seed_can_never_tell(tmp_path: Path) -> None:
         assert verdict.effect is None or np.isinf(verdict.effect.low)
 
 
+def test_a_study_that_cannot_put_the_question_can_never_tell(tmp_path: Path) -> None:
+    one_cut = measured(tmp_path, Truth(), frozen=(4,))
+    for verdict, why in ((c3(one_cut), "one frozen count"), (c4(one_cut), "three frozen counts")):
+        assert verdict.answer == CANNOT_TELL
+        assert any(why in reason for reason in verdict.reasons)
+
+
 def test_a_study_without_transfer_can_never_tell(tmp_path: Path) -> None:
     runs = [run for run in synthetic.runs(num_epochs=5, frozen=(0,), seeds=(0, 1)) if not run.start]
     synthetic.write(tmp_path, runs)

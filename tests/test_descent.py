@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from analysis.deciding.intervals import holm, mean_interval, pooled_spread
+from analysis.deciding.intervals import Interval, holm, mean_interval, pooled_spread
 from analysis.deciding.windows import epoch_windows, window_means
 from analysis.descent import (
     FIRST_DESCENT,
@@ -19,6 +19,8 @@ from analysis.descent import (
     judge,
     judge_epochs,
     judge_freezing,
+    search_guard,
+    search_price,
 )
 from analysis.power import NO_PEAK, epochs_of, height_coverage, jitter, peaked, verdicts
 
@@ -297,6 +299,38 @@ def test_the_interval_is_students(num: int, seed: int) -> None:
     low, high = theirs.confidence_interval(0.95)
     assert (ours.low, ours.high) == pytest.approx((low, high))
     assert ours.p_two_sided == pytest.approx(theirs.pvalue)
+
+
+@pytest.mark.parametrize("num", [2, 3, 5, 10])
+def test_a_height_that_just_clears_the_search_has_the_nominal_p(num: int) -> None:
+    assert search_guard(num) >= stats.t.ppf(0.975, num - 1)
+    at_guard = Interval(
+        estimate=search_guard(num),
+        low=0.0,
+        high=0.0,
+        standard_error=1.0,
+        df=num - 1,
+        num=num,
+        level=0.95,
+    )
+    assert at_guard.p_beyond(search_price(num)) == pytest.approx(0.05)
+    assert at_guard.p_two_sided <= 0.05
+
+
+@given(st.sampled_from(sorted(SHAPES)), st.integers(0, 10_000), st.sampled_from([2, 3, 6]))
+def test_a_peak_is_shown_just_where_its_p_value_says_so(
+    name: str, seed: int, num_seeds: int
+) -> None:
+    verdict = judge_epochs(EPOCHS, noisy(name, seed, num_seeds=num_seeds, sd=0.03))
+    assert verdict.rise is not None and verdict.fall is not None
+    large = min(verdict.rise.estimate, verdict.fall.estimate) >= verdict.min_height
+    assert (verdict.status in (WEAK, STRONG)) == (large and verdict.p_value < 0.025)
+
+
+def test_what_a_search_must_clear_is_an_argument() -> None:
+    values = noisy(STRONG, 3, sd=0.02, num_seeds=5)
+    assert judge_epochs(EPOCHS, values).status == STRONG
+    assert judge_epochs(EPOCHS, values, search=1e6).status == INCONCLUSIVE
 
 
 def test_one_value_has_no_interval_and_equal_values_keep_the_grids_error() -> None:

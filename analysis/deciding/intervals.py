@@ -56,7 +56,11 @@ class Interval:
     @property
     def p_two_sided(self) -> float:
         """Two-sided p-value of "zero" (Student's t)."""
-        return min(1.0, 2.0 * self._tail(abs(self.estimate)))
+        return self.p_beyond(1.0)
+
+    def p_beyond(self, price: float) -> float:
+        """`p_two_sided` of the estimate divided by `price`: what a search that led to it costs."""
+        return min(1.0, 2.0 * self._tail(abs(self.estimate) / price))
 
     def _tail(self, estimate: float) -> float:
         if self.df < 1:

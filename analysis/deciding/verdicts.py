@@ -21,7 +21,7 @@ import pandas as pd
 from analysis.deciding.intervals import Interval, holm, mean_interval
 from analysis.deciding.measures import Contrast, Measures, of_arm
 from analysis.deciding.primary import PRIMARY, RIVALS, STATEMENT
-from analysis.descent import search_guard
+from analysis.descent import search_guard, search_price
 
 HOLDS: Final = "holds"
 DOES_NOT_HOLD: Final = "does not hold"
@@ -193,6 +193,9 @@ def verdict(
 ) -> Verdict:
     """Puts the question to the arm and to the control arms beside it."""
     main = _asked(measures, arm, ask)
+    if main.answer == NOT_APPLICABLE:
+        # Of a control that is an answer; of the arm that the claim is about it is not known.
+        main = replace(main, answer=CANNOT_TELL)
     lines = of_arm(measures.lines, arm)
     caveats = []
     if lines["seed"].nunique() == 1:
@@ -264,13 +267,18 @@ def not_applicable(compared: str, why: str) -> Answer:
 
 
 def explored(
-    what: str, found: Contrast | None, unit: str, *, resolution: float = 0.0
+    what: str,
+    found: Contrast | None,
+    unit: str,
+    *,
+    resolution: float = 0.0,
+    searched: bool = False,
 ) -> list[Explored]:
-    """One exploratory contrast, or none where the cells do not give it."""
+    """One exploratory contrast, or none where the cells do not give it; `searched` as in `condition`."""
     if found is None:
         return []
     effect = mean_interval(found.values, resolution=resolution)
-    return [(what, effect, unit, effect.p_two_sided)]
+    return [(what, effect, unit, effect.p_beyond(search_price(effect.num) if searched else 1.0))]
 
 
 def findings(given: Sequence[Explored]) -> tuple[Finding, ...]:
