@@ -7,6 +7,7 @@ computed once per image. Refuses partial loading: weights that do not fit are an
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -164,7 +165,8 @@ def _room(num_images: int, like: Tensor) -> Tensor:
         return torch.empty(shape, dtype=like.dtype)
     with tempfile.NamedTemporaryFile(prefix="freezewise-features-") as file:
         # Claimed now: a disk that fills up later would end the process without a message.
-        os.posix_fallocate(file.fileno(), 0, num_bytes)
+        if sys.platform != "darwin":  # which has no such call
+            os.posix_fallocate(file.fileno(), 0, num_bytes)
         # The mapping outlives the file's name, so that nothing is left behind.
         mapped = np.memmap(Path(file.name), dtype=np.uint8, mode="r+", shape=(num_bytes,))
     return torch.from_numpy(mapped).view(like.dtype).view(shape)
