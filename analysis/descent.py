@@ -34,12 +34,12 @@ How often each verdict comes is kept, as a table, in `analysis.power`.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
+from analysis.deciding.curves import extent, locate, nearest, present, rise_is_smaller
 from analysis.deciding.intervals import LEVEL, Interval, mean_interval, t_quantile
 from analysis.deciding.windows import WINDOWS_PER_DECADE, check_axis, epoch_windows, window_means
 
@@ -136,7 +136,7 @@ def judge_epochs(
     must have fallen before its first minimum, as a share of its range. Raises ValueError on axes that
     do not fit.
     """
-    x, y, train = _present(epochs, values, train_errors)
+    x, y, train = present(epochs, values, train_errors)
     windows = epoch_windows(x, per_decade)
     y = window_means(y, windows)
     train = None if train is None else window_means(train, windows)
@@ -170,7 +170,7 @@ def judge_freezing(
     `trained_parameters`: (points,), in any order, no two alike: the curve is sorted by it, ascending.
     Everything else as in `judge_epochs`; points are not averaged.
     """
-    x, y, train = _present(trained_parameters, values, train_errors)
+    x, y, train = present(trained_parameters, values, train_errors)
     order = np.argsort(x, kind="stable")
     check_axis("trained_parameters", x[order])
     y, train = y[:, order], None if train is None else train[:, order]
@@ -212,7 +212,7 @@ def judge(
     reasons = []
     if not used.all():
         reasons.append(f"{np.sum(~used)} of {used.size} seeds have gaps and are left out")
-    interpolates = _interpolates(train_errors, epsilon)
+    interpolates = extent(train_errors, epsilon)
     y = y[used]
     num = len(y)
     mean = y.mean(axis=0)
@@ -224,7 +224,7 @@ def judge(
         places, face = np.zeros(3, dtype=int), INCONCLUSIVE
         reasons.append(f"{x.size} points: a peak between two minima needs three")
     else:
-        places = np.array(_nearest(x, at)) if at else _locate(mean, first_descent)
+        places = np.array(nearest(x, at)) if at else locate(mean, first_descent)
         face = _face_value(mean, places, matters)
     rise = fall = gain = end_rise = None
     height, peaks = np.full(num, np.nan), np.full(num, np.nan)
@@ -233,7 +233,7 @@ def judge(
         reasons.append("one seed: noise between replicates is unknown")
     elif x.size >= 3:
         others = (y.sum(axis=0) - y) / (num - 1)
-        triples = np.tile(places, (num, 1)) if at else _locate(others, first_descent)
+        triples = np.tile(places, (num, 1)) if at else locate(others, first_descent)
         low, top, later = (np.take_along_axis(y, triples[:, [c]], 1)[:, 0] for c in range(3))
         rises, falls = top - low, top - later
         rise, fall = mean_interval(rises, level=level), mean_interval(falls, level=level)
@@ -241,7 +241,7 @@ def judge(
         seeds = np.arange(num)
         last_rises = y[:, -1] - y[seeds, others[:, :-1].argmin(axis=1)]
         end_rise = mean_interval(last_rises, level=level)
-        height = np.where(_rise_is_smaller(others, triples), rises, falls)
+        height = np.where(rise_is_smaller(others, triples), rises, falls)
         peaks = x[triples[:, 1]]
         price = 1.0 if at else search_price(num, level, search)
         guard = price * t_quantile(0.5 + level / 2, num - 1)
@@ -304,32 +304,6 @@ def _p_above(height: Interval, price: float) -> float:
     return height.p_beyond(price) / 2 if height.estimate > 0 else 1.0
 
 
-def _locate(curves: np.ndarray, first_descent: float) -> np.ndarray:
-    """Lowest point before, peak, lowest point after, of the most prominent peak: (…, 3) indices.
-
-    `curves`: (…, points), three or more. The prominence of a point is the smaller of its heights
-    over the lowest point before and over the lowest point after; negative where there is no peak.
-    Points before the first descent are no minimum; a curve that never descends has none of them.
-    """
-    fallen = np.maximum.accumulate(curves, axis=-1) - curves
-    is_low = fallen >= first_descent * np.ptp(curves, axis=-1, keepdims=True)
-    is_low |= ~is_low[..., :-2].any(axis=-1, keepdims=True)
-    minima = np.where(is_low, curves, np.inf)
-    before = np.minimum.accumulate(minima, axis=-1)[..., :-2]
-    after = np.minimum.accumulate(curves[..., ::-1], axis=-1)[..., ::-1][..., 2:]
-    middle = curves[..., 1:-1]
-    peak = np.minimum(middle - before, middle - after).argmax(axis=-1) + 1
-    index = np.arange(curves.shape[-1])
-    first = np.where(index < peak[..., None], minima, np.inf).argmin(axis=-1)
-    later = np.where(index > peak[..., None], curves, np.inf).argmin(axis=-1)
-    return np.stack([first, peak, later], axis=-1)
-
-
-def _rise_is_smaller(others: np.ndarray, triples: np.ndarray) -> np.ndarray:
-    low, _, later = (np.take_along_axis(others, triples[:, [c]], 1)[:, 0] for c in range(3))
-    return low >= later
-
-
 def _face_value(mean: np.ndarray, places: np.ndarray, matters: float) -> str:
     low, top, later = mean[places]
     if min(top - low, top - later) < matters:
@@ -346,46 +320,3 @@ def _status(rise: Interval, fall: Interval, gain: Interval, matters: float, guar
 
 def _shown(height: Interval, matters: float, guard: float) -> bool:
     return height.estimate >= matters and height.estimate > guard * height.standard_error
-
-
-def _interpolates(train: np.ndarray | None, epsilon: float) -> str:
-    if train is None:
-        return "unknown"
-    complete = train[~np.isnan(train).any(axis=1)]
-    if not len(complete):
-        return "unknown"
-    reached = complete.mean(axis=0) <= epsilon
-    return "everything" if reached.all() else "some" if reached.any() else "nothing"
-
-
-def _present(
-    axis: Any, values: Any, train_errors: Any
-) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """The axis and the matrices without the points that no seed has."""
-    x = np.asarray(axis, dtype=np.float64)
-    y = _matrix("values", values, x.size)
-    keep = ~np.isnan(y).all(axis=0)
-    if not keep.any():
-        raise ValueError("values: not one value is given")
-    train = None
-    if train_errors is not None:
-        train = _matrix("train_errors", train_errors, x.size)[:, keep]
-    return x[keep], y[:, keep], train
-
-
-def _matrix(name: str, values: Any, num_points: int) -> np.ndarray:
-    matrix = np.atleast_2d(np.asarray(values, dtype=np.float64))
-    if matrix.ndim != 2 or matrix.shape[1] != num_points:
-        raise ValueError(
-            f"{name}: shape {matrix.shape}; (seeds, {num_points}) is needed, as the axis is long"
-        )
-    if np.isinf(matrix).any():
-        raise ValueError(f"{name}: holds an infinite value")
-    return matrix
-
-
-def _nearest(x: np.ndarray, at: Sequence[float]) -> list[int]:
-    places = [int(np.abs(x - place).argmin()) for place in at]
-    if len(places) != 3 or not places[0] < places[1] < places[2]:
-        raise ValueError(f"at={tuple(at)!r}: needs three different places on the axis, ascending")
-    return places
