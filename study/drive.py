@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 import sys
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Final
 from study import tasks
 from study.lease import acquire
 from study.plan import make_plan
+from study.processes import this_process
 from study.schedule import Schedule
 from study.space import Space, UserError
 from study.status import ABSENT, DONE, FAILED, PARTIAL, RUNNING, Standing, standing
@@ -23,6 +25,7 @@ from study.store import Damaged, Store, rows_path
 from study.tasks import TaskInfo
 
 SECONDS_TO_REACH: Final = 10.0
+SECONDS_FOR_ORPHANS: Final = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +58,7 @@ def bring_about(space: Space, store: Store, data: Path | None, means: Means) -> 
         store.sweep()
         _note_study(space, store)
         _set_damaged_aside(space, store)
+        _wait_for_orphans(store)
         found = standing(space.runs, store)
         if found.ids(RUNNING, PARTIAL, ABSENT):
             aside_before = set(store.aside())
@@ -140,6 +144,18 @@ def _set_damaged_aside(space: Space, store: Store) -> None:
     for run_id, why in store.check_rows(r.id for r in space.runs if r.id in there).items():
         place = store.set_aside(rows_path(run_id))
         tell(f"{why}; moved to {place}, Run {run_id} is trained again")
+
+
+def _wait_for_orphans(store: Store) -> None:
+    """Trials of a killed driver end by themselves; until then they would train beside this one's."""
+    until = time.monotonic() + SECONDS_FOR_ORPHANS
+    mine = this_process()
+    while left := {p for p in store.trained_by().values() if p.is_alive() and p != mine}:
+        if time.monotonic() > until:
+            pids = ", ".join(str(process.pid) for process in left)
+            tell(f"of an earlier driver, processes still train ({pids}); going on beside them")
+            return
+        time.sleep(0.2)
 
 
 def _train(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
 import socket
 import time
@@ -25,6 +24,7 @@ from torch import Tensor
 from study import provenance, task_files
 from study.draws import draw
 from study.models import pretrained
+from study.processes import this_process
 from study.provenance import Provenance
 from study.run import PRETRAINED, Run, describe
 from study.schema import DIVERGED, FINISHED, Row, rows_table
@@ -85,7 +85,7 @@ def execute(
         "began_at": provenance.now(),
         "num_resumes": 0,
     }
-    store.began(run.id, {"host": socket.gethostname(), "pid": os.getpid(), "at": provenance.now()})
+    store.began(run.id, this_process())
 
     outcome, diverged_step = FINISHED, None
     with _Checkpoints(run, store, checkpoint_seconds, about) as checkpoints:

@@ -20,7 +20,6 @@ import json
 import os
 import re
 import secrets
-import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -30,6 +29,7 @@ from pathlib import Path
 from typing import Final
 
 from study import objects
+from study.processes import Process, this_process
 from study.store import Store, open_store
 
 Beat = Callable[[], bool]
@@ -43,18 +43,13 @@ _RELEASED: Final = b"{}\n"
 
 @dataclass(frozen=True, kw_only=True)
 class Owner:
-    """A driver: where it runs, since when (ISO 8601, UTC), and what tells it from all others.
+    """A driver, since when (ISO 8601, UTC), and what tells it from all others.
 
-    `machine` tells machines, boots and containers apart, so that `pid` means something where it is
-    the same; `pid_start` tells a process from a later one with its number. Both are None on systems
-    that do not say; then the heartbeat alone counts.
+    Where its process cannot be seen from here, the heartbeat alone counts.
     """
 
-    host: str
-    pid: int
+    process: Process
     since: str
-    machine: str | None
-    pid_start: int | None
     token: str
 
 
@@ -68,7 +63,8 @@ class LeaseHeld(Exception):
     def __str__(self) -> str:
         who = "another driver"
         if self.owner is not None:
-            who += f", process {self.owner.pid} on {self.owner.host} since {self.owner.since}"
+            process = self.owner.process
+            who += f", process {process.pid} on {process.host} since {self.owner.since}"
         return (
             f"{self.root} is in use by {who} (last sign of life {self.age_seconds:.0f} s ago). "
             "Wait until it ends, or stop it, then run this again. One that has died is passed over "
@@ -97,7 +93,7 @@ def acquire(root: str | Path, *, expiry_seconds: float = EXPIRY_SECONDS) -> Iter
     holds it, OSError if the root cannot be written.
     """
     store = open_store(root)
-    lease = Lease(owner=_this_process())
+    lease = Lease(owner=_this_driver())
     folder = store.local_path(_FOLDER)
     if folder is None:
         beat, release = _hold_object(store, lease.owner, expiry_seconds)
@@ -203,11 +199,8 @@ def _check_free(path: Path, root: str, expiry: float) -> None:
     finally:
         probe.unlink()
     owner = _owner_from(content)
-    here = _this_process()
-    if owner is not None and owner.machine is not None and owner.machine == here.machine:
-        if _start_of(owner.pid) == owner.pid_start:
-            raise LeaseHeld(root, owner, age, expiry)
-    elif age < expiry:
+    alive = owner.process.is_alive() if owner is not None else None
+    if alive or (alive is None and age < expiry):
         raise LeaseHeld(root, owner, age, expiry)
 
 
@@ -242,31 +235,15 @@ def _hold_object(store: Store, owner: Owner, expiry: float) -> tuple[Beat, Relea
 
 def _owner_from(content: bytes) -> Owner | None:
     try:
-        return Owner(**json.loads(content))
-    except (ValueError, TypeError):
+        plain = json.loads(content)
+        return Owner(**(plain | {"process": Process(**plain["process"])}))
+    except (ValueError, TypeError, KeyError):
         return None  # being written at this moment, or by a process that died in doing so
 
 
-def _this_process() -> Owner:
-    machine = None
-    with suppress(OSError):
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        machine = f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+def _this_driver() -> Owner:
     return Owner(
-        host=socket.gethostname(),
-        pid=os.getpid(),
+        process=this_process(),
         since=datetime.now(UTC).isoformat(timespec="milliseconds"),
-        machine=machine,
-        pid_start=_start_of(os.getpid()),
         token=secrets.token_hex(8),
     )
-
-
-def _start_of(pid: int) -> int | None:
-    """When the process began, in clock ticks since boot; None if there is none, or it has ended."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return None
-    state, *rest = stat.rpartition(")")[2].split()
-    return None if state in "ZX" else int(rest[18])

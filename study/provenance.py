@@ -18,8 +18,8 @@ PACKAGES: Final = ("torch", "torchvision", "timm", "numpy", "pyarrow", "ray")
 
 # Modules that cannot change a measured value. All others count, so that a new one is never forgotten.
 _DECIDE_NO_ROW: Final = {
-    *("__init__", "grid", "store", "layout", "objects", "retries", "rows", "lease", "provenance"),
-    *("plan", "cost", "schedule", "launch", "progress", "cli", "space", "__main__"),
+    *("__init__", "grid", "store", "layout", "objects", "retries", "rows", "lease", "processes"),
+    *("provenance", "plan", "cost", "schedule", "launch", "progress", "cli", "space", "__main__"),
     *("attempt", "drive", "inline", "interrupt", "resources", "status", "verbs"),
 }
 

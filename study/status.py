@@ -6,12 +6,10 @@ store of thousands of Runs is looked through in seconds.
 
 from __future__ import annotations
 
-import socket
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Final
 
 from study.progress import duration
@@ -112,12 +110,13 @@ def _is_alive(run_id: str, found: Unfinished, store: Store) -> bool:
     if "began.json" not in found.files:
         return False
     try:
-        began = store.read_began(run_id)
+        process = store.read_began(run_id)
     except Damaged:
-        began = None
-    if began is not None and began["host"] == socket.gethostname() and Path("/proc/self").exists():
-        return Path(f"/proc/{began['pid']}").exists()
-    return (datetime.now(UTC) - found.newest).total_seconds() < SECONDS_OF_LIFE
+        process = None
+    alive = process.is_alive() if process is not None else None
+    if alive is None:
+        return (datetime.now(UTC) - found.newest).total_seconds() < SECONDS_OF_LIFE
+    return alive
 
 
 def _usable(

@@ -24,6 +24,7 @@ from study import layout, objects, rows
 from study import run as runs
 from study.layout import rows_path, study_path, unfinished_path, weights_path
 from study.objects import Damaged
+from study.processes import Process
 from study.provenance import Provenance
 from study.retries import WAITS, Waits, is_local
 from study.rows import Finished, Head
@@ -213,16 +214,25 @@ class Store:
         except FileNotFoundError:
             return None
 
-    def began(self, run_id: str, info: dict[str, Any]) -> None:
-        """Note who trains the Run, since when: plain values."""
-        self.put(unfinished_path(run_id, "began.json"), layout.seal(info))
+    def began(self, run_id: str, by: Process) -> None:
+        """Note which process trains the Run from now on."""
+        self.put(unfinished_path(run_id, "began.json"), layout.seal(asdict(by)))
 
-    def read_began(self, run_id: str) -> dict[str, Any] | None:
-        """What `began` noted, None if nothing. Raises Damaged."""
+    def read_began(self, run_id: str) -> Process | None:
+        """The process that last took the Run up, None if none did. Raises Damaged."""
+        path = unfinished_path(run_id, "began.json")
         try:
-            return dict(self._unsealed(unfinished_path(run_id, "began.json")))
+            return Process(**self._unsealed(path))
         except FileNotFoundError:
             return None
+        except TypeError as error:
+            raise Damaged(path, f"not a process ({error})") from error
+
+    def trained_by(self) -> dict[str, Process]:
+        """Which process last took up each Run in flight, by id; unreadable notes count as absent."""
+        ids = [i for i, found in self.unfinished().items() if "began.json" in found.files]
+        read = _concurrently(self.read_began, ids)
+        return {i: process for i, process in read.items() if isinstance(process, Process)}
 
     def write_failure(self, run_id: str, failure: Failure) -> None:
         """Note how the Run failed, in place of an earlier failure."""

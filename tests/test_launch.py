@@ -234,8 +234,7 @@ class Driver:
 
     def workers(self) -> set[int]:
         """The processes that have begun to train Runs that are not finished."""
-        began = (self.store.read_began(run_id) for run_id in self.store.unfinished())
-        return {each["pid"] for each in began if each is not None}
+        return {process.pid for process in self.store.trained_by().values()}
 
     def is_cell_in_flight(self) -> bool:
         """Whether the source is done, and a Run that starts from it is in training."""

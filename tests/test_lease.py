@@ -48,7 +48,8 @@ def holder(root: Path, expiry_seconds: float = 60.0) -> Iterator[subprocess.Pope
 def held_elsewhere(root: Path, seconds_ago: float) -> Path:
     """The file of a driver on another machine, whose last heartbeat was so long ago."""
     with lease.acquire(root) as ours:
-        owner = replace(ours.owner, host="elsewhere", machine="another", token="0")
+        process = replace(ours.owner.process, host="elsewhere", machine="another")
+        owner = replace(ours.owner, process=process, token="0")
     (released,) = (root / "lease").iterdir()
     path = released.with_name(f"{int(released.stem) + 1:08d}.json")
     path.write_bytes(lease.to_json(owner))

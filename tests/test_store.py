@@ -20,6 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from study import objects, provenance, rows, schema
+from study.processes import this_process
 from study.provenance import Provenance
 from study.run import Recipe, Run
 from study.store import (
@@ -171,7 +172,7 @@ def everything(store: Store) -> dict[str, Callable[[], object]]:
     digest = store.publish_weights(run.id, b"weights" * 50)
     store.publish_rows(run, a_table(), a_provenance())
     store.write_checkpoint(run.id, b"checkpoint" * 50)
-    store.began(run.id, {"host": "here"})
+    store.began(run.id, this_process())
     store.write_study("a", [run, SOURCE])
     return {
         rows_path(run.id): lambda: store.read_rows(run.id),

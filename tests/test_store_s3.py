@@ -15,6 +15,7 @@ import s3_server
 from test_store import a_failure, a_provenance, a_run, a_table
 
 from study import lease
+from study.processes import this_process
 from study.store import Damaged, Store, open_store, rows_path, unfinished_path, weights_path
 
 pytestmark = pytest.mark.skipif(
@@ -62,8 +63,8 @@ def test_every_method(bucket: Store, tmp_path: Path) -> None:
     assert bucket.studies() == []
     assert bucket.local_path("rows") is None
 
-    bucket.began(run.id, {"host": "here"})
-    assert bucket.read_began(run.id) == {"host": "here"}
+    bucket.began(run.id, this_process())
+    assert bucket.read_began(run.id) == this_process()
     assert bucket.read_checkpoint(run.id) is None
     bucket.write_checkpoint(run.id, b"checkpoint")
     assert bucket.read_checkpoint(run.id) == b"checkpoint"
