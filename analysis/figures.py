@@ -117,12 +117,13 @@ def epoch_maps(
 
     with matplotlib.rc_context(marks.STYLE):
         height = 0.5 + 0.11 * test.sizes["frozen"]
-        grid = panels.grid(test, rows, columns, height=height, right=0.95, bottom=1.02, title=title)
-        panels.remark(grid, panels.fill(grid, draw))
+        grid = panels.grid(test, rows, columns, height=height, right=0.95, bottom=0.68, title=title)
+        note = panels.fill(grid, draw)
+        panels.legend_beneath(grid)
+        panels.remark(grid, note)
         known = _known(test)
         beyond = bool(known.size) and bool(known.max() > (norm.vmax or 1.0) + 1e-6)
         panels.colour_bar(grid, norm, marks.name_of(test), beyond=beyond)
-        panels.legend_beneath(grid)
         return grid.figure
 
 
@@ -161,10 +162,11 @@ def freezing_maps(
 
     with matplotlib.rc_context(marks.STYLE):
         height = 0.6 + 0.24 * test.sizes["size"]
-        grid = panels.grid(test, rows, columns, height=height, right=0.95, bottom=1.02, title=title)
-        panels.remark(grid, panels.fill(grid, draw))
-        panels.colour_bar(grid, norm, marks.name_of(test), beyond=False)
+        grid = panels.grid(test, rows, columns, height=height, right=0.95, bottom=0.68, title=title)
+        note = panels.fill(grid, draw)
         panels.legend_beneath(grid)
+        panels.remark(grid, note)
+        panels.colour_bar(grid, norm, marks.name_of(test), beyond=False)
         return grid.figure
 
 

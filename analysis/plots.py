@@ -172,16 +172,9 @@ def paired_difference(
     axes.errorbar(at, mean, bars, color="#0072B2", marker="o", ms=4.2, lw=1.2, capsize=2.5)
     axes.set_ylim(*span(np.append(pairs, 0.0)))
     axes.set_ylabel(f"difference in\n{marks.name_of(error)}", labelpad=1.0)
-    side: dict[str, Any] = {
-        "rotation": 90,
-        "fontsize": 6.5,
-        "transform": axes.transAxes,
-        "color": marks.FAINT,
-    }
-    axes.text(1.015, 0.99, f"{second} better →", va="top", **side)
-    axes.text(1.015, 0.01, f"← {first} better", va="bottom", **side)
     _depth_axis(axes, error, "frozen")
     marks.note_seeds(axes, np.isfinite(pairs).sum(axis=1)[np.isfinite(pairs).any(axis=1)])
+    marks.note(axes, f"below 0: {first} better")
     return axes
 
 

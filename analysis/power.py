@@ -300,7 +300,7 @@ def coverage(num: int = 20_000) -> Iterator[str]:
         yield f"| {name} | " + " | ".join(cells) + " |"
     for kind in ("white", "AR"):
         cells = [f"{100 * height_coverage(n, kind, num // 10):.1f}" for n in NUM_SEEDS]
-        yield f"| cross-fitted, {kind} | " + " | ".join(cells) + " |"
+        yield f"| cross-fitted, {kind} jitter | " + " | ".join(cells) + " |"
 
 
 def height_coverage(num_seeds: int, kind: str, num: int, sd: float = 0.02) -> float:

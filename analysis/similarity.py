@@ -16,7 +16,7 @@ import pandas as pd
 import pyarrow as pa
 import xarray as xr
 from matplotlib.axes import Axes
-from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
+from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLocator
 
 from analysis.arms import TRANSFER
 from analysis.axes import axes_of, chosen, empty, flat_index, parameters
@@ -219,6 +219,7 @@ def draw_capacity(axes: Axes, pairs: pd.DataFrame, *, by: str = "source_task") -
     axes.yaxis.set_major_locator(FixedLocator(list(ticks)))
     axes.yaxis.set_major_formatter(FixedFormatter(list(ticks.values())))
     axes.yaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.set_xlabel(pairs.attrs["label"])
     axes.set_ylabel("effective capacity (images, log scale)")
     named = axes.legend(title=marks.name_of(by), loc="best")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,8 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, QuadMesh
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.text import Text
+from matplotlib.transforms import Bbox
 from scipy import stats
 
 from analysis import figures, plots
@@ -304,6 +307,7 @@ def test_a_paired_difference_is_of_the_same_seed(axes: Axes) -> None:
     (bars,) = axes.containers
     assert np.asarray(bars.lines[0].get_ydata()) == pytest.approx([0.1] * 4)
     assert "2–3 seeds" in axes.get_title(loc="right")
+    assert "below 0: far better" in axes.get_title(loc="right")
 
 
 def test_parameters_can_be_the_axis(axes: Axes) -> None:
@@ -367,6 +371,71 @@ def test_a_figure_is_saved_as_the_same_bytes_each_time(
     first = saved("a")
     assert first == saved("b")
     assert [content[:4] for content in first] == [b"\x89PNG", b"<?xm", b"%PDF"]
+
+
+def texts_of(figure: Figure) -> list[tuple[str, Bbox]]:
+    """Every text of a figure that is seen, and where it lies in pixels."""
+    figure.canvas.draw()
+    view = figure.canvas.get_renderer()  # type: ignore[attr-defined]
+    unseen = set()  # ticks beyond the ends of an axis
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            low, high = sorted(axis.get_view_interval())
+            for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks()):
+                if not low <= tick.get_loc() <= high:
+                    unseen |= {tick.label1, tick.label2}
+    texts = [text for text in figure.findobj(Text) if text.get_visible() and text not in unseen]
+    boxes = [(text.get_text(), text.get_window_extent(view)) for text in texts if text.get_text()]
+    return [(text, box) for text, box in boxes if box.width > 0]
+
+
+LONG: list[Any] = ["tiny-imagenet-near", "tiny-imagenet-far"]
+
+
+@pytest.mark.parametrize("seeds", [[0], [0, 1, 2]])
+@pytest.mark.parametrize("sizes", [[50], [50, 200, 800]])
+@pytest.mark.parametrize("kind", ["curves", "epochs", "freezing", "grid", "difference"])
+def test_no_text_lies_on_another_or_leaves_the_figure(
+    kind: str, sizes: list[int], seeds: list[int]
+) -> None:
+    over: dict[str, Any] = {"source_size": [500, 5_000], "size": sizes, "frozen": FROZEN}
+    every = errors(source=LONG, **over, seed=seeds, epoch=EPOCHS)
+    every.loc[{"frozen": 5, "seed": 0, "epoch": EPOCHS[3:]}] = np.nan  # a seed that diverged
+    every.loc[{"frozen": 9, "size": 50}] = np.nan  # an absent cell
+    near, end = every.isel(source=0, drop=True), every.isel(epoch=-1, drop=True)
+    cells = near.isel(seed=0, epoch=0, drop=True)
+    ends = end.isel(seed=0, drop=True)
+    title = f"{LONG[1]} → {LONG[0]}: a long title that is wrapped"
+    marked: dict[str, Any] = {"epsilon": 0.5, "title": title}
+    figure = {
+        "curves": lambda: figures.panel_grid(near, near, title=title),
+        "epochs": lambda: figures.epoch_maps(
+            near,
+            near,
+            ridge=xr.full_like(cells, 4.0),
+            ridge_shown=xr.ones_like(cells, bool) & (cells["frozen"] > 0),
+            diverged=xr.ones_like(cells, bool),
+            **marked,
+        ),
+        "freezing": lambda: figures.freezing_maps(
+            end,
+            end,
+            ridge=xr.full_like(ends.isel(frozen=0, drop=True), 2.0),
+            ridge_shown=xr.ones_like(ends.isel(frozen=0, drop=True), bool) & (ends["size"] > 50),
+            diverged=xr.ones_like(ends, bool),
+            **marked,
+        ),
+        "grid": lambda: figures.freezing_grid(end, end, title=title),
+        "difference": lambda: figures.difference_grid(end, *LONG, title=title),
+    }[kind]()
+    texts = texts_of(figure)
+    frame = figure.bbox
+    for i, (text, box) in enumerate(texts):
+        assert box.x0 >= -1 and box.x1 <= frame.x1 + 1, (text, box, frame)
+        assert box.y0 >= -1 and box.y1 <= frame.y1 + 1, (text, box, frame)
+        for other, there in texts[:i]:
+            apart = not box.padded(-1).overlaps(there.padded(-1))
+            assert apart, (text, other)
 
 
 def test_an_unknown_format_is_refused_before_anything_is_written(tmp_path: Path) -> None:

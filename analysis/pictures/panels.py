@@ -25,6 +25,7 @@ from analysis.pictures import marks
 GAP_X: Final = 0.26
 GAP_Y: Final = 0.34
 GAP_BENEATH: Final = 0.1
+LEGEND_ROW: Final = 0.17
 TITLE_LETTER: Final = 0.084  # inches that a letter of the title takes at most, on average
 
 # Draws one panel: its Axes, the Axes beneath it (the same one where there is none), its selection.
@@ -72,7 +73,7 @@ def grid(
     left = left + 0.22 * (rows in array.dims)
     full = height + (beneath + GAP_BENEATH if beneath else 0.0)
     total_x = left + len(column_values) * (width + GAP_X) - GAP_X + right
-    lines = textwrap.wrap(title, int((total_x - 0.16) / TITLE_LETTER))
+    lines = textwrap.wrap(title, int((total_x - 0.16) / TITLE_LETTER), break_on_hyphens=False)
     top = 0.3 + (0.14 + 0.16 * len(lines) if lines else 0.0)
     total_y = top + len(row_values) * (full + GAP_Y) - GAP_Y + bottom
     figure = Figure(figsize=(total_x, total_y))
@@ -161,18 +162,37 @@ def legend_right(grid: Grid, title: str, order: Callable[[str], Any] | None = No
 
 
 def legend_beneath(grid: Grid) -> None:
-    """One legend for the marks of all panels, beneath them."""
+    """One legend for the marks of all panels, beneath them; the figure grows by its rows.
+
+    To be called before anything else is put outside the panels.
+    """
     named = _named(grid.upper)
+    num_columns = max(1, int(grid.figure.get_size_inches()[0] // 2.7))
+    num_rows = -(-len(named) // num_columns)
+    _grow_beneath(grid.figure, LEGEND_ROW * num_rows)
     width, height = grid.figure.get_size_inches()
     if named:
         grid.figure.legend(
             list(named.values()),
             list(named),
-            ncols=max(1, int(width // 2.7)),
+            ncols=num_columns,
             loc="upper left",
-            bbox_to_anchor=(0.02 / width, 0.56 / height),
+            bbox_to_anchor=(0.02 / width, (0.22 + LEGEND_ROW * num_rows) / height),
             borderaxespad=0,
         )
+
+
+def _grow_beneath(figure: Figure, inches: float) -> None:
+    """Adds white space beneath everything; Axes and texts keep their sizes and distances."""
+    width, height = figure.get_size_inches()
+    taller = height + inches
+    for axes in figure.axes:
+        box = axes.get_position()
+        low, tall = (box.y0 * height + inches) / taller, box.height * height / taller
+        axes.set_position((box.x0, low, box.width, tall))
+    for text in figure.texts:
+        text.set_y((text.get_position()[1] * height + inches) / taller)
+    figure.set_size_inches(width, taller)
 
 
 def colour_bar(grid: Grid, norm: Normalize, label: str, *, beyond: bool) -> None:
