@@ -208,14 +208,6 @@ def processes_of(folder: Path) -> list[int]:
     return found
 
 
-def command_of(pid: int) -> str:
-    """Its command line; "" once it has ended."""
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
-    except OSError:
-        return ""
-
-
 def end_processes_of(folder: Path) -> None:
     """Kills what is left of a place's processes."""
     for pid in processes_of(folder):
