@@ -1,10 +1,12 @@
-"""Fixtures of many tests: a store with the digits prepared, and where real image sets may lie."""
+"""Fixtures of many tests: a store with the digits prepared, an S3 server, real image sets."""
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import s3_server
 import torch
 from pictures import pixels_of, save
 
@@ -44,6 +46,22 @@ def photos(tmp_path: Path) -> Path:
         for number in range(10):
             save(tmp_path / "photos" / name / f"{number}.png", pixels_of(label * 10 + number))
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def s3_port() -> Iterator[int]:
+    """Where a real S3 server listens on loopback, with an empty bucket."""
+    if not s3_server.IS_INSTALLED:
+        pytest.skip("needs moto's S3 server: pip install 'moto[server]'")
+    with s3_server.moto_server() as port:
+        yield port
+
+
+@pytest.fixture
+def s3_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any do, but there must be some."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "any")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "any")
 
 
 @pytest.fixture(scope="session")

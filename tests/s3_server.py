@@ -49,6 +49,11 @@ def moto_server() -> Iterator[int]:
         server.wait()
 
 
+def root(port: int, folder: str) -> str:
+    """The URI of a store in this folder of the bucket of a server, or proxy, at this port."""
+    return f"s3://{BUCKET}/{folder}/root?scheme=http&endpoint_override=127.0.0.1:{port}"
+
+
 def connection(port: int) -> http.client.HTTPConnection:
     """To the server at this port, for requests without a signature: moto takes them."""
     return http.client.HTTPConnection("127.0.0.1", port)

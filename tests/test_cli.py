@@ -6,13 +6,15 @@ import json
 import os
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 
 import pytest
+import s3_server
 
 import study
 from study.cli import main
-from study.store import Store
+from study.store import Store, open_store
 
 SPACE = """\
 '''Is a tiny study enough?
@@ -157,36 +159,49 @@ def test_wrong_input_and_status_start_neither_ray_nor_torch() -> None:
     assert done.stdout.splitlines()[-1] == "[]", done.stdout + done.stderr
 
 
-def test_a_study_from_plan_to_export(capsys: pytest.CaptureFixture[str]) -> None:
-    tiny = space()
-    assert main(["plan", tiny]) == 0
+@pytest.fixture(params=["directory", "bucket"])
+def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Of a store that is not there yet."""
+    if request.param == "directory":
+        return str(tmp_path / "store")
+    request.getfixturevalue("s3_credentials")
+    return s3_server.root(request.getfixturevalue("s3_port"), uuid.uuid4().hex)
+
+
+def test_a_study_from_plan_to_export(root: str, capsys: pytest.CaptureFixture[str]) -> None:
+    tiny, at_root = space(), ["--root", root]
+    assert main(["plan", tiny, *at_root]) == 0
     planned = capsys.readouterr().out
     assert "5 Runs, 1 of them starts" in planned
     assert "5 absent" in planned
-    assert not Path("store").exists(), "plan starts nothing"
+    assert not open_store(root).listed("", recursive=True), "plan starts nothing"
 
-    assert main(["run", tiny, "--inline"]) == 0
+    assert main(["prepare", tiny, *at_root]) == 0
+    assert "digits-high: 717 training" in capsys.readouterr().out
+    assert main(["run", tiny, "--inline", *at_root]) == 0
     page = Path(capsys.readouterr().out.splitlines()[-1])
     assert page.is_file()
     assert "Is a tiny study enough?" in page.read_text()
 
-    assert main(["status", tiny, "--json"]) == 0
+    assert main(["status", tiny, "--json", *at_root]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["counts"]["done"] == 5
     assert len(told["code_versions"]) == 1
 
     cell = list(told["states"])[-1]
-    assert main(["show", cell[:8]]) == 0
+    assert main(["show", cell[:8], *at_root]) == 0
     shown = capsys.readouterr().out
     assert f"rows/{cell}.arrow" in shown
     assert "digits-low n=40 → digits-high" in shown
-    assert main(["show", "no-id"]) == 2
+    assert main(["show", "no-id", *at_root]) == 2
+    assert main(["retry", tiny, *at_root]) == 0
+    assert "0 Runs are wanted again" in capsys.readouterr().out
 
-    assert main(["export", tiny, "all.parquet"]) == 0
+    assert main(["export", tiny, "all.parquet", *at_root]) == 0
     import pyarrow.parquet as pq
 
     assert pq.read_table("all.parquet").num_rows == 5 * 3
-    assert main(["report", tiny, "--out", "elsewhere"]) == 0
+    assert main(["report", tiny, "--out", "elsewhere", *at_root]) == 0
     assert Path("elsewhere/index.html").is_file()
 
 

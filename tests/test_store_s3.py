@@ -18,31 +18,18 @@ from study import lease
 from study.processes import this_process
 from study.store import Damaged, Store, open_store, rows_path, unfinished_path, weights_path
 
-pytestmark = pytest.mark.skipif(
-    not s3_server.IS_INSTALLED, reason="needs moto's S3 server: pip install 'moto[server]'"
-)
-
-
-@pytest.fixture(scope="module")
-def port() -> Iterator[int]:
-    with s3_server.moto_server() as port:
-        yield port
-
 
 @pytest.fixture
-def proxy(port: int) -> Iterator[s3_server.Proxy]:
-    proxy = s3_server.Proxy(port)
+def proxy(s3_port: int) -> Iterator[s3_server.Proxy]:
+    proxy = s3_server.Proxy(s3_port)
     yield proxy
     proxy.close()
 
 
 @pytest.fixture
-def bucket(proxy: s3_server.Proxy, monkeypatch: pytest.MonkeyPatch) -> Store:
+def bucket(proxy: s3_server.Proxy, s3_credentials: None) -> Store:
     """A store of this test alone, behind the proxy."""
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "any")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "any")
-    query = f"scheme=http&endpoint_override=127.0.0.1:{proxy.port}"
-    return open_store(f"s3://{s3_server.BUCKET}/{uuid.uuid4().hex}/root?{query}")
+    return open_store(s3_server.root(proxy.port, uuid.uuid4().hex))
 
 
 @pytest.fixture

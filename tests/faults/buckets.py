@@ -34,8 +34,7 @@ def bucket(shop: Workshop, rng: random.Random) -> Iterator[tuple[Place, FlakyPro
     with s3_server.moto_server() as port:
         proxy = FlakyProxy(port, rng.randrange(1000))
         try:
-            query = f"scheme=http&endpoint_override=127.0.0.1:{proxy.port}"
-            root = f"s3://{s3_server.BUCKET}/root?{query}"
+            root = s3_server.root(proxy.port, "faults")
             yield shop.place(root=root, variables=variables), proxy
         finally:
             proxy.close()
