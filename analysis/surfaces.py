@@ -7,8 +7,9 @@ different epochs are not mixed unasked.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
@@ -31,6 +32,9 @@ from analysis.axes import (
 from analysis.cells import DIVERGED, ENDED
 from analysis.load import Study
 from study import schema
+
+# Values that are averaged over seeds at a time: 256 KiB of them.
+BLOCK: Final = 2**15
 
 
 def epoch_surface(
@@ -199,23 +203,39 @@ def over_seeds(surface: xr.DataArray) -> xr.Dataset:
         raise ValueError(
             f"the surface has no dimension 'seed', but {', '.join(map(str, surface.dims))}"
         )
-    seeds = [surface.isel(seed=index).values for index in range(surface.sizes["seed"])]
-    # One seed at a time: the surface may hold 40 million values, and is not copied.
-    count = sum((~np.isnan(values)).astype(np.int64) for values in seeds)
-    with np.errstate(divide="ignore", invalid="ignore"):  # no seed: NaN; infinite: no spread
-        mean = sum(np.where(np.isnan(values), 0.0, values) for values in seeds) / count
-        square = sum(np.where(np.isnan(values), 0.0, (values - mean) ** 2) for values in seeds)
-        error = np.where(count >= 2, np.sqrt(square / (count - 1) / count), np.nan)
+    axis = surface.get_axis_num("seed")
+    before, after = (math.prod(part) for part in (surface.shape[:axis], surface.shape[axis + 1 :]))
+    values = surface.values.reshape(before, surface.sizes["seed"], after)
+    mean, error = np.empty((before, after)), np.empty((before, after))
+    count = np.empty((before, after), np.int64)
+    # Block by block: the surface may hold 40 million values, and what is worked on fits the cache.
+    step = max(1, BLOCK // max(1, values.shape[1] * after))
+    for first in range(0, before, step):
+        block = slice(first, first + step)
+        mean[block], error[block], count[block] = _over_seeds(values[block])
     of_mean = surface.isel(seed=0, drop=True)
     result = xr.Dataset(
         {
-            "mean": of_mean.copy(data=mean),
-            "standard_error": of_mean.copy(data=error),
-            "count": of_mean.copy(data=count),
+            name: of_mean.copy(data=numbers.reshape(of_mean.shape))
+            for name, numbers in (("mean", mean), ("standard_error", error), ("count", count))
         }
     )
     result["count"].attrs = {"units": "seeds", "long_name": "seeds behind the mean"}
     return result
+
+
+def _over_seeds(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean, standard error and count over axis 1 of values (cells, seeds, points), NaN left out."""
+    absent = np.isnan(values)
+    count = values.shape[1] - absent.sum(axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):  # no seed: NaN; infinite: no spread
+        mean = np.where(absent, 0.0, values).sum(axis=1) / count
+        square = values - mean[:, None]
+        square *= square
+        square[absent] = 0.0
+        error = np.sqrt(square.sum(axis=1) / (count - 1) / count)
+    error[count < 2] = np.nan
+    return mean, error, count
 
 
 def mean(surface: xr.DataArray) -> xr.DataArray:
