@@ -212,6 +212,8 @@ def draw_capacity(axes: Axes, pairs: pd.DataFrame, *, by: str = "source_task") -
     for x, y in zip(beyond[value], beyond["capacity"], strict=True):
         axes.annotate("", (x, y * 1.35), (x, y * 1.05), arrowprops=up)
     axes.set_yscale("log")
+    top = float(known.max()) if len(known) else floor
+    axes.set_ylim(floor / 1.3 if (pairs["capacity"] == 0).any() else floor * 1.5, top * 1.6)
     ticks = {float(capacity): f"{capacity:,.0f}" for capacity in sorted(known.unique())}
     if (pairs["capacity"] == 0).any():
         axes.axhline(floor, color=marks.FAINT, lw=0.7, ls="--", zorder=0)

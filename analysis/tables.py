@@ -212,12 +212,17 @@ def _interval(effect: Interval | None, unit: str) -> dict[str, Any]:
 def _cell_text(cell: Mapping[str, Any]) -> str:
     if cell["num_seeds"] == 0:
         return "absent"
-    text = f"{cell['test_error']:.3f}"
+    rest = []
     if cell["num_seeds"] > 1:
-        text += f" ± {cell['test_error_standard_error']:.3f}"
+        rest.append(f"± {cell['test_error_standard_error']:.3f}")
     if cell["num_seeds"] < cell["num_wanted"]:
-        text += f" ({cell['num_seeds']} of {cell['num_wanted']})"
-    return text + (" •" if cell["interpolates"] is True else "")
+        rest.append(f"({cell['num_seeds']} of {cell['num_wanted']})")
+    if cell["interpolates"] is True:
+        rest.append("•")
+    # Where a table is too wide for its page, a line may end after the mean and nowhere else.
+    return " ".join(
+        [f"{cell['test_error']:.3f}", " ".join(rest).replace(" ", "\N{NO-BREAK SPACE}")]
+    )
 
 
 def _last_values(study: Study) -> dict[str, pd.Series]:

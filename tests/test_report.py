@@ -131,6 +131,21 @@ def test_every_arm_is_in_the_table_of_final_errors(whole: Path, written: Path) -
         assert cell["test_error_standard_error"] == pytest.approx(seeds.std(ddof=1) / np.sqrt(2))
 
 
+def test_a_cell_of_the_table_says_mean_error_seeds_and_interpolation(tmp_path: Path) -> None:
+    runs = small(source_tasks=("near",), sizes=(250,), frozen=(0, 4, 9), seeds=(0, 1, 2))
+    cells = [run for run in runs if run.source]
+    lost = [run for run in cells if (run.frozen == 4 and run.seed > 0) or run.frozen == 9]
+    synthetic.write(tmp_path, runs, absent=lost)
+    study = load.open(tmp_path, partial=True)
+    (part,) = slices.slices(study)
+    table = tables.by_frozen(tables.final_errors(study, 1.0), part)
+    (texts,) = table.to_numpy().tolist()
+    # A line breaks at plain spaces only: between the mean and the rest.
+    assert re.fullmatch(r"0\.\d{3} ±\xa00\.\d{3}\xa0•", texts[0])
+    assert re.fullmatch(r"0\.\d{3} \(1\xa0of\xa03\)\xa0•", texts[1])
+    assert texts[2] == "absent"
+
+
 def test_a_pointer_is_told_the_values_of_the_surface(whole: Path, written: Path) -> None:
     page = page_of(written)
     told = [json.loads(str(img["data-hover"])) for img in page.all("img") if "data-hover" in img]

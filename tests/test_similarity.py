@@ -15,6 +15,7 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
+from matplotlib.text import Annotation
 from scipy.optimize import minimize
 from scipy.stats import multivariate_normal, ortho_group
 from torch import Tensor
@@ -517,7 +518,12 @@ def test_capacity_beside_similarity(studied: tuple[Store, list[Run]]) -> None:
         capacity_and_similarity(capacity, surface, size=7)
     with pytest.raises(ValueError, match="same grid"):
         capacity_and_similarity(capacity, surface.sel(seed=[0]))
-    axes = draw_capacity(Figure().add_subplot(), pairs)
+    beyond = pairs["capacity"] == 1_000
+    axes = draw_capacity(Figure().add_subplot(), pairs.assign(censored=beyond))
+    arrows = [text for text in axes.texts if isinstance(text, Annotation)]
+    low, high = axes.get_ylim()
+    assert len(arrows) == beyond.sum() > 0
+    assert all(low < arrow.xy[1] < high for arrow in arrows)
     assert axes.get_xlabel() == "LogME at the cut (nats per image)"
 
 
