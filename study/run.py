@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 from dataclasses import dataclass, fields
-from functools import cached_property
+from functools import cache, cached_property, lru_cache
 from typing import Any, Final
 
 Plain = str | int | float | bool | None
@@ -112,6 +112,10 @@ class Recipe:
         """First 8 hex digits of SHA-256 over the canonical JSON: the recipe as a coordinate."""
         return _digest(to_json(self), 8)
 
+    @cached_property
+    def _plain(self) -> dict[str, Any]:
+        return _plain_fields(self)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
@@ -174,6 +178,10 @@ class Run:
         """First 12 hex digits of SHA-256 over the canonical JSON."""
         return _digest(to_json(self), 12)
 
+    @cached_property
+    def _plain(self) -> dict[str, Any]:
+        return _plain_fields(self)
+
     @property
     def source(self) -> Run | None:
         """The Run that this one starts from, if it starts from one."""
@@ -197,7 +205,7 @@ def to_json(value: Run | Recipe) -> str:
 
 def from_json(text: str) -> Run:
     """The Run whose canonical JSON this is. Raises ValueError on an unknown or missing field."""
-    return _run_from(json.loads(text))
+    return _run_from(text)
 
 
 def describe(run: Run) -> str:
@@ -215,10 +223,7 @@ def describe(run: Run) -> str:
 
 def _canonical(value: Any) -> Any:
     if isinstance(value, Run | Recipe):
-        name = type(value).__name__
-        plain = {field.name: _canonical(getattr(value, field.name)) for field in fields(value)}
-        later = ADDED_LATER[name]
-        return {k: v for k, v in plain.items() if k not in later or v != _canonical(later[k])}
+        return value._plain
     if value is None or type(value) in (str, bool, int):
         return value
     if type(value) is float and math.isfinite(value):
@@ -226,18 +231,36 @@ def _canonical(value: Any) -> Any:
     raise ValueError(f"{value!r} ({type(value).__name__}) is not a plain value")
 
 
-def _run_from(plain: Any) -> Run:
-    values = _known_fields(Run, plain)
-    values["recipe"] = Recipe(**_known_fields(Recipe, values["recipe"]))
+def _plain_fields(value: Run | Recipe) -> dict[str, Any]:
+    plain = {name: _canonical(getattr(value, name)) for name in _names(type(value))}
+    later = ADDED_LATER[type(value).__name__]
+    return {k: v for k, v in plain.items() if k not in later or v != _canonical(later[k])}
+
+
+@cache
+def _names(kind: type[Run] | type[Recipe]) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(kind))
+
+
+# Thousands of Runs share a start and a recipe: read once, they are one object, with one id.
+@lru_cache(maxsize=10_000)
+def _run_from(text: str) -> Run:
+    values = _known_fields(Run, json.loads(text))
+    values["recipe"] = _recipe_from(json.dumps(values["recipe"], sort_keys=True))
     if isinstance(values["start"], dict):
-        values["start"] = _run_from(values["start"])
+        values["start"] = _run_from(json.dumps(values["start"], sort_keys=True))
     return Run(**values)
+
+
+@lru_cache(maxsize=1_000)
+def _recipe_from(text: str) -> Recipe:
+    return Recipe(**_known_fields(Recipe, json.loads(text)))
 
 
 def _known_fields(kind: type[Run] | type[Recipe], plain: Any) -> dict[str, Any]:
     if not isinstance(plain, dict):
         raise ValueError(f"{kind.__name__}: {plain!r} is not a JSON object")
-    names, later = {field.name for field in fields(kind)}, ADDED_LATER[kind.__name__]
+    names, later = set(_names(kind)), ADDED_LATER[kind.__name__]
     unknown, missing = set(plain) - names, names - set(plain) - set(later)
     if unknown or missing:
         raise ValueError(
@@ -253,13 +276,12 @@ def _digest(text: str, num_digits: int) -> str:
 
 def _check_choices(value: Run | Recipe) -> None:
     owner = type(value).__name__
-    for field in fields(value):
-        if field.name in CHOICES:
-            given = getattr(value, field.name)
-            if type(given) is not str or given not in CHOICES[field.name]:
-                raise ValueError(
-                    f"{owner}.{field.name}={given!r}: choose one of {', '.join(CHOICES[field.name])}"
-                )
+    for name in _names(type(value)):
+        if name not in CHOICES:
+            continue
+        given = getattr(value, name)
+        if type(given) is not str or given not in CHOICES[name]:
+            raise ValueError(f"{owner}.{name}={given!r}: choose one of {', '.join(CHOICES[name])}")
 
 
 def _check_int(value: Run | Recipe, name: str, *, low: int, high: int | None = None) -> None:
