@@ -49,9 +49,9 @@ def of_maps(figure: Figure, test: xr.DataArray, train: xr.DataArray, other: str)
         panels.append(
             {
                 "box": _round([box.x0, 1 - box.y1, box.width, box.height]),
-                "name": ", ".join(f"{k.replace('_', ' ')} {_text(v)}" for k, v in select.items()),
-                "xName": x,
-                "yName": y.replace("size", "training images"),
+                "name": ", ".join(f"{_called(k)} {_text(v)}" for k, v in select.items()),
+                "xName": _called(x),
+                "yName": _called(y),
                 "x": [_text(value) for value in mean[x].values[columns].tolist()],
                 "y": [_text(value) for value in mean[y].values.tolist()],
                 "right": _round((edges - low) / (high - low)),
@@ -67,6 +67,11 @@ def _columns(num: int) -> np.ndarray:
     if num <= MAX_COLUMNS:
         return np.arange(num)
     return np.unique(np.rint(np.geomspace(1, num, MAX_COLUMNS)).astype(int) - 1)
+
+
+def _called(dim: str) -> str:
+    names = {"size": "training images", "source_size": "source images", "frozen": "frozen layers"}
+    return names.get(dim, dim.replace("_", " "))
 
 
 def _round(values: Any) -> list[float | None]:
