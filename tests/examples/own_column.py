@@ -21,5 +21,7 @@ half = (
     (surfaces.mean(learnt) >= 0.5).idxmax("epoch").where(surfaces.mean(learnt).max("epoch") >= 0.5)
 )
 
-print("first epoch at which half of the wrong labels are learnt (mean over seeds), nothing frozen")
-print(half.sel(frozen=0, source_task="near").squeeze(drop=True).to_pandas().to_string())
+source = half["source_task"].values[0]
+print(f"first epoch at which half of the wrong labels are learnt, mean over seeds, from {source},")
+print("nothing frozen")
+print(half.sel(frozen=0, source_task=source).squeeze(drop=True).to_pandas().to_string())
