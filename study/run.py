@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 from dataclasses import dataclass, fields
-from functools import cache, cached_property, lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, Final
 
 Plain = str | int | float | bool | None
@@ -195,6 +195,11 @@ class Run:
         return 0 if self.start is None else 1
 
 
+_NAMES: Final[dict[type, tuple[str, ...]]] = {
+    kind: tuple(field.name for field in fields(kind)) for kind in (Recipe, Run)
+}
+
+
 def to_json(value: Run | Recipe) -> str:
     """Canonical JSON: keys sorted, no spaces, every number written in one way (0.0 as 0).
 
@@ -232,13 +237,13 @@ def _canonical(value: Any) -> Any:
 
 
 def _plain_fields(value: Run | Recipe) -> dict[str, Any]:
-    plain = {name: _canonical(getattr(value, name)) for name in _names(type(value))}
+    plain = {name: _canonical(getattr(value, name)) for name in _NAMES[type(value)]}
     later = ADDED_LATER[type(value).__name__]
     return {k: v for k, v in plain.items() if k not in later or v != _canonical(later[k])}
 
 
 @cache
-def _names(kind: type[Run] | type[Recipe]) -> tuple[str, ...]:
+def _names(kind: type[Any]) -> tuple[str, ...]:
     return tuple(field.name for field in fields(kind))
 
 
@@ -260,7 +265,7 @@ def _recipe_from(text: str) -> Recipe:
 def _known_fields(kind: type[Run] | type[Recipe], plain: Any) -> dict[str, Any]:
     if not isinstance(plain, dict):
         raise ValueError(f"{kind.__name__}: {plain!r} is not a JSON object")
-    names, later = set(_names(kind)), ADDED_LATER[kind.__name__]
+    names, later = set(_NAMES[kind]), ADDED_LATER[kind.__name__]
     unknown, missing = set(plain) - names, names - set(plain) - set(later)
     if unknown or missing:
         raise ValueError(
@@ -276,7 +281,7 @@ def _digest(text: str, num_digits: int) -> str:
 
 def _check_choices(value: Run | Recipe) -> None:
     owner = type(value).__name__
-    for name in _names(type(value)):
+    for name in _NAMES[type(value)]:
         if name not in CHOICES:
             continue
         given = getattr(value, name)
