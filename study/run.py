@@ -242,11 +242,6 @@ def _plain_fields(value: Run | Recipe) -> dict[str, Any]:
     return {k: v for k, v in plain.items() if k not in later or v != _canonical(later[k])}
 
 
-@cache
-def _names(kind: type[Any]) -> tuple[str, ...]:
-    return tuple(field.name for field in fields(kind))
-
-
 # Thousands of Runs share a start and a recipe: read once, they are one object, with one id.
 @lru_cache(maxsize=10_000)
 def _run_from(text: str) -> Run:
