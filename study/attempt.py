@@ -6,6 +6,7 @@ trial on a cluster and `inline` both come through here.
 
 from __future__ import annotations
 
+import gc
 import traceback
 from collections import Counter
 from collections.abc import Callable
@@ -80,10 +81,11 @@ def attempt(
         text = "".join(traceback.format_exception(error))
         # The exception holds on to the whole training, and memory may be what there is too little of.
         traceback.clear_frames(error.__traceback__)
+        gc.collect()
         try:
             if run.source is not None and _is_lost(run.source, store, error):
                 return Attempt("start lost", str(error))
-            before = store.failures().get(run.id)
+            before = store.read_failure(run.id)
             tries = 1 + (before.tries if before is not None and before.kind == "error" else 0)
             failure = Failure(
                 tries=tries,
@@ -151,7 +153,7 @@ class Outcomes:
     def give_up(self, run: Run, error: str) -> None:
         """This running or waiting Run is not tried again, nor what would start from it."""
         with suppress(OSError):  # then `_note` finds out
-            noted = self._store.failures().get(run.id)
+            noted = self._store.read_failure(run.id)
             error = noted.error if noted is not None and noted.kind == "error" else error
         self._note(run, Failure(tries=MAX_TRIES, error=error, final=True, at=provenance.now()))
         self._schedule.fail(run.id)

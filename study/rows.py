@@ -79,7 +79,7 @@ def from_bytes(payload: bytes, run_id: str, path: str) -> Finished:
     Raises Damaged if anything in it is not as written, and ValueError for a whole file of a format
     that this version does not know.
     """
-    with _opened(payload, path) as reader:
+    with _opened(pa.BufferReader(payload), path) as reader:
         head = _checked_head(reader.schema, run_id, path)
         if not reader.schema.equals(schema.ROWS, check_metadata=False):
             raise Damaged(path, "its columns are not those of a study's table")
@@ -95,9 +95,9 @@ def from_bytes(payload: bytes, run_id: str, path: str) -> Finished:
     return Finished(run=head.run, table=rows, provenance=head.provenance)
 
 
-def head_from_bytes(payload: bytes, run_id: str, path: str) -> Head:
+def head_from(source: pa.NativeFile, run_id: str, path: str) -> Head:
     """What `from_bytes` gives but for the rows, which are not looked at. Raises the same."""
-    with _opened(payload, path) as reader:
+    with _opened(source, path) as reader:
         return _checked_head(reader.schema, run_id, path)
 
 
@@ -154,11 +154,11 @@ def _head_digest(metadata: dict[bytes, bytes]) -> bytes:
     return total.hexdigest().encode()
 
 
-def _opened(payload: bytes, path: str) -> pa.ipc.RecordBatchFileReader:
-    if not payload:
+def _opened(source: pa.NativeFile, path: str) -> pa.ipc.RecordBatchFileReader:
+    if not source.size():
         raise Damaged(path, "it is empty")
     try:
-        return pa.ipc.open_file(pa.BufferReader(payload), options=_IN_THIS_THREAD)
+        return pa.ipc.open_file(source, options=_IN_THIS_THREAD)
     except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
         raise Damaged(path, f"not a whole Arrow file ({_brief(error)})") from error
 

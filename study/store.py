@@ -157,9 +157,10 @@ class Store:
         return rows.from_bytes(self.get(path), run_id, path)
 
     def read_head(self, run_id: str) -> Head:
-        """Run and provenance of a finished Run; its rows are neither decoded nor checked."""
+        """Run and provenance of a finished Run; its rows are not checked (and in a directory not read)."""
         path = rows_path(run_id)
-        return rows.head_from_bytes(self.get(path), run_id, path)
+        with objects.opened(self.fs, self._at(path), self.waits) as source:
+            return rows.head_from(source, run_id, path)
 
     def read_heads(self, run_ids: Iterable[str]) -> dict[str, Head | Damaged]:
         """`read_head` of many at once, by id; a damaged one gives its Damaged, an absent one nothing."""
@@ -238,15 +239,20 @@ class Store:
         """Note how the Run failed, in place of an earlier failure."""
         self.put(unfinished_path(run_id, "failure.json"), layout.seal(asdict(failure)))
 
+    def read_failure(self, run_id: str) -> Failure | None:
+        """How the Run failed; None if it did not, or if the note is unreadable (it can fail again)."""
+        try:
+            return Failure(**self._unsealed(unfinished_path(run_id, "failure.json")))
+        except (FileNotFoundError, Damaged):
+            return None
+
     def failures(self) -> dict[str, Failure]:
-        """How Runs failed, by id; unreadable notes count as absent (a failure can happen again)."""
+        """How Runs failed, by id: `read_failure` of all that there are."""
         ids = [
             run_id for run_id, found in self.unfinished().items() if "failure.json" in found.files
         ]
-        read = _concurrently(lambda i: self._unsealed(unfinished_path(i, "failure.json")), ids)
-        return {
-            run_id: Failure(**found) for run_id, found in read.items() if isinstance(found, dict)
-        }
+        read = _concurrently(self.read_failure, ids)
+        return {run_id: failure for run_id, failure in read.items() if failure is not None}
 
     def clear_failure(self, run_id: str) -> None:
         """Forget the Run's failure, if it has one."""

@@ -191,7 +191,7 @@ def show(args: argparse.Namespace) -> int:
         paths.insert(0, rows_path(run.id))
         if made_by.weights_digest is not None:
             paths.insert(1, weights_path(run.id, made_by.weights_digest))
-    failure = store.failures().get(run.id)
+    failure = store.read_failure(run.id)
     if failure is not None:
         lines += [f"  failure  after {failure.tries} tries, {failure.at}:", failure.error.rstrip()]
     lines += [f"  file     {path}" for path in paths if store.exists(path)]
