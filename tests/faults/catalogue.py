@@ -48,7 +48,7 @@ FAULTS: Final[Mapping[str, Fault]] = {
     "damaged-checkpoint": Fault(damage.checkpoint),
     "damaged-study-file": Fault(damage.study_file),
     "damaged-task": Fault(damage.task),
-    "bug-out-of-memory": Fault(bugs.out_of_memory, one_in=5),
+    "bug-out-of-memory": Fault(bugs.out_of_memory, one_in=10),
     "bug-worker-lost": Fault(bugs.worker_always_lost, one_in=10),
     "two-drivers": Fault(rivals.in_a_directory),
     "code-changed": Fault(versions.changed, one_in=10),

@@ -41,7 +41,7 @@ BIG = Run(
     task="digits-low",
     size=8,
     model="resnet18",
-    width=96,
+    width=256,
     seed=0,
     recipe=Recipe(num_steps=1, batch_size=8),
 )
