@@ -1,17 +1,12 @@
 """One Run through the store: published once, resumed from a kill, and honest about what it used."""
 
 import dataclasses
-import os
-import signal
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
 
 import pytest
 
 from study.execute import Interrupted, execute
-from study.run import Recipe, Run, to_json
+from study.run import Recipe, Run
 from study.schema import rows_of
 from study.store import Damaged, Store, open_store, rows_path, unfinished_path, weights_path
 
@@ -144,32 +139,3 @@ def test_divergence_is_data(store: Store) -> None:
     assert set(ended.table["outcome"].to_pylist()) == {"diverged"}
     with pytest.raises(ValueError, match="diverged"):
         execute(dataclasses.replace(CELL, recipe=recipe, start=wild), store)
-
-
-def test_killed_at_any_moment_nothing_is_lost(store: Store, tmp_path: Path) -> None:
-    execute(SOURCE, store, keep_weights=True)
-    again = open_store(tmp_path / "again")
-    again.put("tasks/digits-low.arrow", store.get("tasks/digits-low.arrow"))
-    script = textwrap.dedent(
-        """
-        import sys
-        from study.execute import execute
-        from study.run import from_json
-        from study.store import open_store
-        print("ready", flush=True)
-        execute(from_json(sys.argv[2]), open_store(sys.argv[1]), keep_weights=True,
-                checkpoint_seconds=0, on_row=lambda row: print(row.step, flush=True))
-        """
-    )
-    command = [sys.executable, "-c", script, again.root, to_json(SOURCE)]
-    for rows_to_wait in (1, 2):
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-            assert process.stdout is not None
-            for _ in range(1 + rows_to_wait):
-                process.stdout.readline()
-            os.kill(process.pid, signal.SIGKILL)
-    assert "checkpoint" in again.unfinished()[SOURCE.id].files
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    assert timeless(again, SOURCE) == timeless(store, SOURCE)
-    assert weights_digest(again, SOURCE) == weights_digest(store, SOURCE)
-    assert again.read_head(SOURCE.id).provenance.num_resumes >= 1

@@ -1,4 +1,4 @@
-"""Whole studies, inline and on a Ray of this machine alone: interrupted, killed, damaged, enlarged.
+"""Whole studies, inline and on a Ray of this machine: killed, damaged, enlarged; more in `test_faults`.
 
 Everything is held against one undisturbed inline study: the same ids, rows (but times) and weights.
 """
@@ -275,35 +275,3 @@ def test_kill_9_of_driver_and_worker_and_a_hopeless_run_leave_the_others_as_undi
     assert (driver.folder / out.splitlines()[-1]).is_file(), "the report of the others"
     assert result(driver.store) == {i: r for i, r in undisturbed.items() if i != hopeless}
     assert set(driver.store.unfinished()) == {hopeless}
-
-
-def test_sigterm_leaves_checkpoints_and_the_same_command_goes_on(
-    driver: Driver, undisturbed: dict[str, tuple[object, ...]]
-) -> None:
-    process = driver.start("--max-concurrent", "1")
-    driver.wait_for(driver.is_cell_in_flight, process)
-    process.terminate()
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 3, err
-    assert "to go on: study run long.py" in out.splitlines()[-1]
-    unfinished = driver.store.unfinished()
-    assert len(unfinished) <= 1, "one at a time"
-    assert all("checkpoint" in each.files for each in unfinished.values())
-    assert len(driver.store.finished()) < len(undisturbed)
-
-    process = driver.start("--inline")
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == 0, err
-    assert result(driver.store) == undisturbed
-    resumes = [driver.store.read_head(i).provenance.num_resumes for i in unfinished]
-    assert resumes == [1] * len(unfinished)
-
-
-def test_a_second_ctrl_c_ends_at_once(driver: Driver) -> None:
-    process = driver.start("--inline", "--grace-seconds", "1000")
-    driver.wait_for(lambda: bool(driver.store.unfinished()), process)
-    process.send_signal(signal.SIGINT)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 3, err
-    assert "to go on: study run long.py" in out.splitlines()[-1]
