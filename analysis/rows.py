@@ -12,7 +12,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
@@ -156,7 +156,7 @@ def facts_of(finished: Finished, schedules: dict[str, Schedule]) -> Facts:
         num_rows=table.num_rows,
         **{name: table.column(name)[0].as_py() for name in DIMENSIONS},
         schedule=name_schedule(epochs, steps, schedules),
-        provenance=asdict(finished.provenance),
+        provenance=dict(vars(finished.provenance)),
     )
 
 

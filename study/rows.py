@@ -108,13 +108,13 @@ def digest(table: pa.Table) -> str:
     Dictionary-encoded columns count as their strings. Values are taken as little-endian bytes, so
     that two tables are equal by it if and only if they are so bit for bit.
     """
-    total = hashlib.sha256(b"%d rows" % table.num_rows)
+    parts: list[Any] = [b"%d rows" % table.num_rows]
     for name, column in zip(table.column_names, table.columns, strict=True):
-        kind, parts = _canonical(column)
-        for part in (name.encode(), kind.encode(), *parts):
-            total.update(b"%d:" % len(part))
-            total.update(part)
-    return total.hexdigest()
+        kind, values = _canonical(column)
+        for part in (name.encode(), kind.encode(), *values):
+            parts += (b"%d:" % len(part), part)
+    # At once: each update lets go of the interpreter, for which threads that read files would queue.
+    return hashlib.sha256(b"".join(parts)).hexdigest()
 
 
 def _canonical(column: pa.ChunkedArray) -> tuple[str, list[Any]]:
