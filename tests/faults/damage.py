@@ -7,6 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+import pyarrow as pa
+import pyarrow.ipc
+
 from .places import Outcome, Place, Workshop
 
 Damage = Callable[[bytes, random.Random], bytes]
@@ -21,11 +24,28 @@ def _emptied(content: bytes, rng: random.Random) -> bytes:
 
 
 def _flipped(content: bytes, rng: random.Random) -> bytes:
-    """One bit, where a flip changes anything: not in the zeros that pad a format."""
-    where = rng.choice([i for i, byte in enumerate(content) if byte] or [0])
-    changed = bytearray(content)
-    changed[where] ^= 1 << rng.randrange(8)
-    return bytes(changed)
+    """One bit, where a flip changes anything: not in what pads a format, which no reader looks at."""
+    places = [i for i, byte in enumerate(content) if byte] or [0]
+    while True:
+        changed = bytearray(content)
+        changed[rng.choice(places)] ^= 1 << rng.randrange(8)
+        if _as_read(bytes(changed)) != _as_read(content):
+            return bytes(changed)
+
+
+def _as_read(content: bytes) -> bytes:
+    """All that a plain reader gets of an Arrow file, metadata included; else the bytes themselves."""
+    if not content.startswith(b"ARROW1"):
+        return content
+    try:
+        table = pa.ipc.open_file(pa.BufferReader(content)).read_all()
+        table.validate(full=True)
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table)
+    except (pa.ArrowException, OSError, ValueError, MemoryError):
+        return content
+    return bytes(sink.getvalue())
 
 
 DAMAGES: Final[dict[str, Damage]] = {"torn": _torn, "emptied": _emptied, "bit-flipped": _flipped}
