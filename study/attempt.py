@@ -19,6 +19,7 @@ from study.execute import Interrupted, execute
 from study.run import Run
 from study.schedule import DONE, START_FAILED, Schedule
 from study.schema import Row
+from study.status import last_line
 from study.store import Damaged, Failure, Store, rows_path, weights_path
 
 MAX_TRIES: Final = 4
@@ -95,14 +96,8 @@ def attempt(
             )
             store.write_failure(run.id, failure)
         except (OSError, Damaged) as unwritable:
-            return Attempt(
-                "failed unnoted", f"{_last_line(text)} (and no note of it: {unwritable})"
-            )
+            return Attempt("failed unnoted", f"{last_line(text)} (and no note of it: {unwritable})")
         return Attempt("failed" if tries >= MAX_TRIES else "try again", text)
-
-
-def _last_line(text: str) -> str:
-    return (text.strip().splitlines() or ["no message"])[-1]
 
 
 def _is_lost(start: Run, store: Store, error: Exception) -> bool:
@@ -184,4 +179,4 @@ class Outcomes:
             self._store.write_failure(run.id, failure)
         except OSError as unwritable:
             # The others go on; without the note, the next launch tries this one again.
-            self.unnoted[run.id] = f"{_last_line(failure.error)} (and no note of it: {unwritable})"
+            self.unnoted[run.id] = f"{last_line(failure.error)} (and no note of it: {unwritable})"

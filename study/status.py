@@ -146,8 +146,12 @@ def _has_diverged(store: Store, run_id: str) -> bool:
 
 
 def _brief(failure: Failure) -> str:
-    lines = failure.error.strip().splitlines()
-    return f"{lines[-1] if lines else 'no message'} ({failure.tries} tries)"
+    return f"{last_line(failure.error)} ({failure.tries} tries)"
+
+
+def last_line(error: str) -> str:
+    """Of a failure's text: the exception itself."""
+    return (error.strip().splitlines() or ["no message"])[-1]
 
 
 @dataclass(frozen=True, kw_only=True)
