@@ -2,6 +2,6 @@
 
 import sys
 
-from study.cli import main
+from study.command.cli import main
 
 sys.exit(main())

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import s3_server
 import torch
-from pictures import pixels_of, save
 
 from study import tasks
 from study.store import Store, open_store
+from tests import s3_server
+from tests.image_files import pixels_of, save
 
 # Tiny tensors over several threads are slower than over one, the more so on a busy machine.
 torch.set_num_threads(1)

@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from study import schema, store
+from study import store
 from study.run import Recipe, Run
 from study.seeds import stream
-from study.store import Failure, Provenance
+from study.store import Failure, Provenance, schema
 
 NUM_TEST = 10_000
 NUM_CLASSES = 10

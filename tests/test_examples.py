@@ -10,10 +10,11 @@ from typing import Any
 
 import pyarrow.dataset
 import pytest
-import synthetic
 
-from analysis import export, load, surfaces
+from analysis import load, surfaces
+from analysis.load import export
 from study.store import open_store
+from tests import synthetic
 
 EXAMPLES = Path(__file__).parent / "examples"
 

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-from faults import catalogue, damage, drivers, journal, kills, table
-from faults.journal import Event
-from faults.places import Outcome, Skipped, Workshop, workshop
+
+from tests.faults import catalogue, damage, drivers, journal, kills, table
+from tests.faults.journal import Event
+from tests.faults.places import Outcome, Skipped, Workshop, workshop
 
 Cause = Callable[[Workshop, random.Random], Outcome]
 

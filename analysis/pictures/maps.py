@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 
 from analysis.descent import EPSILON
-from analysis.pictures import cell_marks, marks
+from analysis.pictures import look, map_marks
 
 
 def freezing_map(
@@ -38,32 +38,32 @@ def freezing_map(
     row's peak, NaN where there is none; where `ridge_shown` is false it is a peak at face value only.
     `diverged`, of error's dims, is true where a seed diverged.
     """
-    y = marks.other_dim(error, "frozen")
-    mean, counts = marks.over_seeds(error.sortby([y, "frozen"]).transpose(y, "frozen", ...))
+    y = look.other_dim(error, "frozen")
+    mean, counts = look.over_seeds(error.sortby([y, "frozen"]).transpose(y, "frozen", ...))
     x_edges, y_edges = (np.arange(mean.sizes[dim] + 1) - 0.5 for dim in ("frozen", y))
     axes.set_xlim(x_edges[0], x_edges[-1])
     axes.set_ylim(y_edges[0], y_edges[-1])
     norm = norm or shared_norm(mean)
-    cell_marks.cells(axes, mean.values, x_edges, y_edges, norm=norm, cmap=marks.ERROR_COLOURS)
-    marks.note_seeds(axes, counts)
+    map_marks.cells(axes, mean.values, x_edges, y_edges, norm=norm, cmap=look.ERROR_COLOURS)
+    look.note_seeds(axes, counts)
     if train_error is not None:
-        train = marks.values_like(marks.over_seeds(train_error)[0], mean)
+        train = look.values_like(look.over_seeds(train_error)[0], mean)
         known = np.isfinite(train)
         _edge(axes, train <= epsilon, known, x_edges, y_edges, epsilon)
     if ridge is not None:
         peaks = ridge.reindex({y: mean[y]}).values
         columns = np.interp(peaks, mean["frozen"].values, np.arange(mean.sizes["frozen"]))
         columns[~np.isfinite(peaks)] = np.nan
-        cell_marks.ridge_line(
+        map_marks.ridge_line(
             axes, columns, np.arange(mean.sizes[y]), _shown(ridge, ridge_shown, mean[y])
         )
     if diverged is not None:
-        rows, columns = np.nonzero(marks.values_like(diverged, mean) == 1)
-        cell_marks.crosses(axes, columns, rows)
-    marks.category_axis(
+        rows, columns = np.nonzero(look.values_like(diverged, mean) == 1)
+        map_marks.crosses(axes, columns, rows)
+    look.category_axis(
         axes, "x", mean["frozen"].values, "frozen layers (fewer trained parameters →)"
     )
-    marks.category_axis(axes, "y", mean[y].values, marks.name_of(y))
+    look.category_axis(axes, "y", mean[y].values, look.name_of(y))
     return _finish_map(axes, error, colour_bar, legend)
 
 
@@ -88,43 +88,43 @@ def epoch_map(
     NaN where there is none; where `ridge_shown` is false it is a peak at face value only. `diverged`,
     over frozen, is true where a seed diverged.
     """
-    x = marks.other_dim(error, "frozen")
+    x = look.other_dim(error, "frozen")
     error = error.sortby(["frozen", x]).transpose("frozen", x, ...)
-    mean, counts = marks.over_seeds(error, along=x)
-    left, right = marks.log_edges(mean[x].values)
+    mean, counts = look.over_seeds(error, along=x)
+    left, right = look.log_edges(mean[x].values)
     edges, y_edges = np.append(left, right[-1]), np.arange(mean.sizes["frozen"] + 1) - 0.5
     axes.set_xscale("log")
     axes.set_xlim(left[0], right[-1])
     axes.set_ylim(y_edges[0], y_edges[-1])
-    look = {"norm": norm or shared_norm(mean), "cmap": marks.ERROR_COLOURS}
+    style = {"norm": norm or shared_norm(mean), "cmap": look.ERROR_COLOURS}
     first = int(mean[x].values[0] == 0 and mean.sizes[x] > 1)
     if first:
         zero = np.array([left[0], right[0]])
-        cell_marks.cells(axes, mean.values[:, :1], zero, y_edges, **look)
-    cell_marks.cells(axes, mean.values[:, first:], edges[first:], y_edges, **look)
-    marks.note_seeds(axes, counts)
+        map_marks.cells(axes, mean.values[:, :1], zero, y_edges, **style)
+    map_marks.cells(axes, mean.values[:, first:], edges[first:], y_edges, **style)
+    look.note_seeds(axes, counts)
     if train_error is not None:
-        train = marks.values_like(marks.over_seeds(train_error, along=x)[0], mean)
+        train = look.values_like(look.over_seeds(train_error, along=x)[0], mean)
         reached = np.logical_or.accumulate(train <= epsilon, axis=1)
         known = np.broadcast_to(np.isfinite(train).any(axis=1)[:, None], train.shape)
         _edge(axes, reached, known, edges, y_edges, epsilon, " reached")
     rows = np.arange(mean.sizes["frozen"])
     if ridge is not None:
         peaks = ridge.reindex(frozen=mean["frozen"]).values
-        at = marks.epoch_positions(mean[x].values, peaks)
-        cell_marks.ridge_line(axes, at, rows, _shown(ridge, ridge_shown, mean["frozen"]))
+        at = look.epoch_positions(mean[x].values, peaks)
+        map_marks.ridge_line(axes, at, rows, _shown(ridge, ridge_shown, mean["frozen"]))
     if diverged is not None:
         flags = diverged.reindex(frozen=mean["frozen"], fill_value=False).values.astype(bool)
-        at = np.sqrt(left * right)[[marks.last_known(row) for row in mean.values]]
-        cell_marks.crosses(axes, at[flags], rows[flags])
-    marks.log_epoch_axis(axes, mean[x].values, x)
-    marks.category_axis(axes, "y", mean["frozen"].values, marks.name_of("frozen"))
+        at = np.sqrt(left * right)[[look.last_known(row) for row in mean.values]]
+        map_marks.crosses(axes, at[flags], rows[flags])
+    look.log_epoch_axis(axes, mean[x].values, x)
+    look.category_axis(axes, "y", mean["frozen"].values, look.name_of("frozen"))
     return _finish_map(axes, error, colour_bar, legend)
 
 
 def shared_norm(*errors: xr.DataArray) -> Normalize:
     """One colour scale for several maps: from the least to the greatest mean over seeds of them all."""
-    values = np.concatenate([marks.over_seeds(error)[0].values.ravel() for error in errors])
+    values = np.concatenate([look.over_seeds(error)[0].values.ravel() for error in errors])
     known = values[np.isfinite(values)]
     low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
     return Normalize(low, high if high > low else low + 1e-9)
@@ -138,7 +138,7 @@ def epoch_norm(error: xr.DataArray) -> Normalize:
     in its last colour.
     """
     x = next(str(dim) for dim in ("epoch", "step") if dim in error.dims)
-    mean = marks.over_seeds(error.sortby(x), along=x)[0].transpose(..., x)
+    mean = look.over_seeds(error.sortby(x), along=x)[0].transpose(..., x)
     curves = mean.values.reshape(-1, mean.sizes[x])
     curves = curves[np.isfinite(curves).any(axis=1)]
     if not curves.size:
@@ -159,7 +159,7 @@ def _edge(
     how: str = "",
 ) -> None:
     low, high = f"train error ≤ {epsilon:g}", f"train error > {epsilon:g}"
-    cell_marks.region(
+    map_marks.region(
         axes,
         inside,
         known,
@@ -175,7 +175,7 @@ def _finish_map(axes: Axes, error: xr.DataArray, colour_bar: bool, legend: bool)
     for side in ("top", "right", "left", "bottom"):
         axes.spines[side].set_visible(False)
     if colour_bar:
-        axes.figure.colorbar(axes.collections[0], ax=axes, label=marks.name_of(error))
+        axes.figure.colorbar(axes.collections[0], ax=axes, label=look.name_of(error))
     handles, labels = axes.get_legend_handles_labels()
     named = dict(zip(labels, handles, strict=True))
     if legend and named:

@@ -20,7 +20,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from analysis.pictures import marks
+from analysis.pictures import look
 
 GAP_X: Final = 0.26
 GAP_Y: Final = 0.34
@@ -140,7 +140,7 @@ def fill(grid: Grid, draw: Draw) -> str:
     shared = [line for line in notes[0] if all(line in others for others in notes)]
     for panel, lines in zip(grid.upper, notes, strict=True):
         own = [line for line in lines if line not in shared]
-        panel.set_title("\n".join(own), loc="right", fontsize=6.5, color=marks.FAINT)
+        panel.set_title("\n".join(own), loc="right", fontsize=6.5, color=look.FAINT)
     return " · ".join(line for line in shared if line)
 
 
@@ -202,7 +202,7 @@ def colour_bar(grid: Grid, norm: Normalize, label: str, *, beyond: bool) -> None
     left = 1 - (grid.right_inches - 0.15) / width
     box = (left, 1 - grid.top_inches / height - length, 0.11 / width, length)
     bar = grid.figure.add_axes(box, label="<colorbar>")
-    scale = ScalarMappable(norm, marks.ERROR_COLOURS)
+    scale = ScalarMappable(norm, look.ERROR_COLOURS)
     grid.figure.colorbar(scale, cax=bar, extend="max" if beyond else "neither", label=label)
 
 
@@ -210,7 +210,7 @@ def remark(grid: Grid, *texts: str) -> None:
     """Small print beneath everything, at the left."""
     width, height = grid.figure.get_size_inches()
     line = " · ".join(text for text in texts if text)
-    grid.figure.text(0.08 / width, 0.07 / height, line, fontsize=6.5, color=marks.FAINT)
+    grid.figure.text(0.08 / width, 0.07 / height, line, fontsize=6.5, color=look.FAINT)
 
 
 def at(array: xr.DataArray, select: dict[str, Any]) -> xr.DataArray:

@@ -12,7 +12,7 @@ from typing import Any
 from timm.models.densenet import DenseBlock, DenseNet
 from torch import nn
 
-from study.architectures import NUM_CHANNELS, Architecture, densenet_layer_names, densenet_parts
+from study.networks.table import NUM_CHANNELS, Architecture, densenet_layer_names, densenet_parts
 
 
 def network(architecture: Architecture, width: int, num_classes: int) -> DenseNet:

@@ -13,7 +13,7 @@ from typing import Any
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet, make_blocks
 from torch import nn
 
-from study.architectures import NUM_CHANNELS, Architecture, resnet_layer_names
+from study.networks.table import NUM_CHANNELS, Architecture, resnet_layer_names
 
 
 def network(architecture: Architecture, width: int, num_classes: int) -> ResNet:

@@ -20,7 +20,7 @@ from timm.models.resnet import ResNet
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from study.architectures import NUM_CHANNELS, TIMM
+from study.networks.table import NUM_CHANNELS, TIMM
 
 CLASSES: Final = (ResNet, DenseNet, VisionTransformer)
 TOTAL_STRIDE: Final = 32  # of timm's ResNets and DenseNets: their last map is a 32nd of the image

@@ -15,7 +15,7 @@ from timm.layers import trunc_normal_
 from timm.models.vision_transformer import VisionTransformer, global_pool_nlc
 from torch import nn
 
-from study.architectures import NUM_CHANNELS, PATCH_SIZE, Architecture, vit_layer_names
+from study.networks.table import NUM_CHANNELS, PATCH_SIZE, Architecture, vit_layer_names
 
 
 def network(

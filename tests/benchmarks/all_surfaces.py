@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from analysis import derived, load, surfaces
+from analysis import load, surfaces
+from analysis.surfaces import derived
 
 EVERY_EPOCH = ("test_error", "train_error", "test_loss", "train_loss")
 ONE_EPOCH = ("test_error", "train_error", "test_loss")

@@ -9,16 +9,12 @@ ROOT/study.parquet.
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-import synthetic
-
-from analysis import export
+from analysis.load import export
 from study.store import open_store
+from tests import synthetic
 
 
 def main() -> None:

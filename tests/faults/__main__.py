@@ -15,9 +15,9 @@ import time
 import traceback
 from pathlib import Path
 
-from . import drivers, table
-from .catalogue import FAULTS
-from .places import Outcome, Skipped, Workshop, workshop
+from tests.faults import drivers, table
+from tests.faults.catalogue import FAULTS
+from tests.faults.places import Outcome, Skipped, Workshop, workshop
 
 
 def main() -> int:

@@ -5,17 +5,13 @@ from __future__ import annotations
 import os
 import random
 import signal
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .places import Outcome, Place, Skipped, Workshop
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-import s3_server
+from tests import s3_server
+from tests.faults.places import Outcome, Place, Skipped, Workshop
 
 STATUSES = (500, 503, None)  # None: the connection is closed without an answer
 

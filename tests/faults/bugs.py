@@ -8,10 +8,9 @@ import resource
 import signal
 from contextlib import suppress
 
-from study.attempt import MAX_TRIES
-from study.schema import DIVERGED
-
-from .places import Outcome, Place, Workshop
+from study.launching.attempt import MAX_TRIES
+from study.store.schema import DIVERGED
+from tests.faults.places import Outcome, Place, Workshop
 
 # Enough for the small Runs by far: what runs short is one large tensor, not the interpreter.
 ROOM_BYTES = 1000 * 2**20

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from . import buckets, bugs, clusters, damage, disks, kills, rivals, signals, versions
-from .places import Outcome, Workshop
+from tests.faults import buckets, bugs, clusters, damage, disks, kills, rivals, signals, versions
+from tests.faults.places import Outcome, Workshop
 
 
 @dataclass(frozen=True)

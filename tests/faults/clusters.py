@@ -11,9 +11,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from . import drivers, signals
-from .drivers import Driver
-from .places import Outcome, Place, Workshop
+from tests.faults import drivers, signals
+from tests.faults.drivers import Driver
+from tests.faults.places import Outcome, Place, Workshop
 
 
 def driver_killed(shop: Workshop, rng: random.Random) -> Outcome:

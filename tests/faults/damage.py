@@ -10,7 +10,7 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.ipc
 
-from .places import Outcome, Place, Workshop
+from tests.faults.places import Outcome, Place, Workshop
 
 Damage = Callable[[bytes, random.Random], bytes]
 

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .drivers import Driver
-from .places import Outcome, Place, Skipped, Workshop
+from tests.faults.drivers import Driver
+from tests.faults.places import Outcome, Place, Skipped, Workshop
 
 SMALL_DISK_BYTES = 24 * 2**20
 FULL = "No space left"

@@ -24,7 +24,13 @@ WITNESS: Final = Path(__file__).parent / "witness"
 PROJECT: Final = Path(__file__).parents[2]
 PATIENCE_SECONDS: Final = 300.0
 
-_PRELOADED: Final = ["study.verbs", "study.cli", "study.inline", "study.drive", "study.cost"]
+_PRELOADED: Final = [
+    "study.command.verbs",
+    "study.command.cli",
+    "study.launching.inline",
+    "study.launching.driver",
+    "study.planning.cost",
+]
 _FORKS: Final = multiprocessing.get_context("forkserver")
 
 
@@ -183,7 +189,7 @@ def _forked(
 
     import sitecustomize  # the witness
 
-    from study import cli, verbs
+    from study.command import cli, verbs
 
     sitecustomize.arm()
     # Figures take longer than the training here; fresh drivers write them.

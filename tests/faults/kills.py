@@ -6,7 +6,7 @@ import random
 import time
 from typing import Final
 
-from .places import CHECKPOINT_SECONDS, Outcome, Workshop
+from tests.faults.places import CHECKPOINT_SECONDS, Outcome, Workshop
 
 # What Python is about to do to a path when the process dies. A published object is written to a temporary
 # file, flushed, renamed, and its folder is flushed.

@@ -18,9 +18,8 @@ from typing import Any, Final
 from study import tasks
 from study.run import Run
 from study.store import Store, open_store
-
-from . import drivers, journal, studies
-from .drivers import Driver, Hung
+from tests.faults import drivers, journal, studies
+from tests.faults.drivers import Driver, Hung
 
 CHECKPOINT_SECONDS: Final = 0.2
 # A checkpoint is due once the interval is over and the one before is on the disk: a machine on which

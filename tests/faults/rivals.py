@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 
-from .places import Outcome, Workshop
+from tests.faults.places import Outcome, Workshop
 
 
 def in_a_directory(shop: Workshop, rng: random.Random) -> Outcome:

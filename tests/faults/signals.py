@@ -7,8 +7,8 @@ import random
 import signal
 import time
 
-from .drivers import Driver
-from .places import Outcome, Place, Workshop
+from tests.faults.drivers import Driver
+from tests.faults.places import Outcome, Place, Workshop
 
 
 def inline(shop: Workshop, rng: random.Random) -> Outcome:

@@ -9,9 +9,8 @@ from typing import Any, Final
 
 import pyarrow.dataset as pads
 
-from study import rows
 from study.run import Run
-from study.store import Damaged, Store
+from study.store import Damaged, Store, rows
 
 # A source, and cells from it: some tenths of a second to a few seconds each.
 TINY: Final = '''"""A tiny study."""

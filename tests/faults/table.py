@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from statistics import median
 
-from .places import Outcome
+from tests.faults.places import Outcome
 
 _HEADER = (
     "fault",

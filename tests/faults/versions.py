@@ -6,8 +6,8 @@ import random
 import shutil
 from pathlib import Path
 
-from .drivers import PROJECT
-from .places import Outcome, Workshop
+from tests.faults.drivers import PROJECT
+from tests.faults.places import Outcome, Workshop
 
 
 def changed(shop: Workshop, rng: random.Random) -> Outcome:
@@ -24,7 +24,7 @@ def changed(shop: Workshop, rng: random.Random) -> Outcome:
         die_at=rf"os.rename /unfinished/(?!{source})[0-9a-f]+/began\.json$",
     )
     place.expect(driver.wait() == -9, f"the first launch: {driver.said()}")
-    with (copy / "study" / "train.py").open("a") as module:
+    with (copy / "study" / "training" / "loop.py").open("a") as module:
         module.write("\n# A remark.\n")
     last = place.finish(fresh=True, project=copy)
     told = place.say("status")

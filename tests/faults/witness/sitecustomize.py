@@ -77,9 +77,9 @@ def _watch_store(module: ModuleType) -> None:
 
 
 _WATCHED = {
-    "study.train": _watch_train,
-    "study.execute": _watch_execute,
-    "study.store": _watch_store,
+    "study.training.loop": _watch_train,
+    "study.launching.execute": _watch_execute,
+    "study.store.store": _watch_store,
 }
 
 

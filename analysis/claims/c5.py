@@ -1,0 +1,207 @@
+"""The claims on two sources, a more and a less related one: C5a and C5b.
+
+Owns how the pair is named, and what is said where it is not. The verdicts are on the two sources
+compared, not on relatedness at large.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+import pandas as pd
+
+from analysis.claims.answers import (
+    CANNOT_TELL,
+    DOES_NOT_HOLD,
+    HOLDS,
+    Answer,
+    Ask,
+    Condition,
+    Explored,
+    Verdict,
+    answer_of,
+    condition,
+    explored,
+    not_applicable,
+    nothing,
+    verdict,
+)
+from analysis.claims.measures import Measures, contrast, of_arm
+from analysis.claims.peaks import freezing_curves
+from analysis.claims.primary import ERROR
+from analysis.claims.terms import against_terms, difference_terms
+from analysis.descent import INCONCLUSIVE, NONE, STRONG, WEAK
+from analysis.load.arms import REINITIALISED, SCRATCH, TRANSFER
+
+AskPair = Callable[[Measures, pd.DataFrame, str, str], Answer]
+
+
+def c5a(
+    measures: Measures,
+    *,
+    more_related: str | None = None,
+    less_related: str | None = None,
+    similarity: Mapping[str, float] | None = None,
+    arm: str = TRANSFER,
+) -> Verdict:
+    """C5a: with too many frozen layers, is a less related source better, or on par? Effect: test error
+    of the more related source − the less related, with the most layers frozen.
+
+    Which source is more related is said by name, or by `similarity` (source task → similarity to the
+    target: the most and the least similar are compared). Where it is not said, both readings are
+    given and none is decided. On par at every frozen count shows nothing of freezing: "cannot tell".
+    The verdict is on the two sources compared, not on relatedness at large. Raises ValueError for a
+    source that is not there.
+    """
+    return _of_pair("C5a", measures, arm, _ask_c5a, more_related, less_related, similarity)
+
+
+def _ask_c5a(measures: Measures, lines: pd.DataFrame, more: str, less: str) -> Answer:
+    compared = f"test error, {more} − {less}, with the most layers frozen"
+    terms = difference_terms(lines, more, less, epsilon=measures.epsilon)
+    found, before = contrast(terms["end"]), contrast(terms["low"])
+    if found is None:
+        return nothing(compared, "no cell has both sources")
+    at_end = condition(
+        f"{less} better or on par", found.values, unit="error", above=-ERROR, matters=-ERROR
+    )
+    better = condition(f"{less} better", found.values, unit="error", matters=ERROR)
+    changed = better
+    if better.answer != HOLDS and before is not None:
+        changed = condition(
+            f"{less} not better with few frozen layers", -before.values, unit="error", matters=0.0
+        )
+    # Its failing only means that freezing closed no gap: it never speaks against the claim.
+    due = Condition(
+        what=f"{less} better there, or behind with few frozen layers",
+        answer=HOLDS if changed.answer == HOLDS else CANNOT_TELL,
+        interval=changed.interval,
+        unit="error",
+    )
+    reasons = []
+    if at_end.answer == HOLDS and due.answer != HOLDS:
+        reasons.append(
+            "on par with few frozen layers too, as far as can be told: no sign of freezing"
+        )
+    return answer_of(compared, found, (at_end, due), reasons)
+
+
+def c5b(
+    measures: Measures,
+    *,
+    more_related: str | None = None,
+    less_related: str | None = None,
+    similarity: Mapping[str, float] | None = None,
+    arm: str = TRANSFER,
+) -> Verdict:
+    """C5b: is a less related source better near the peak of the freezing axis, and not only at its
+    underparameterised end? Effect: test error of the more related source − the less related, at the
+    edge of interpolation. Arguments as in `c5a`.
+    """
+    return _of_pair("C5b", measures, arm, _ask_c5b, more_related, less_related, similarity)
+
+
+def _ask_c5b(measures: Measures, lines: pd.DataFrame, more: str, less: str) -> Answer:
+    compared = f"test error, {more} − {less}, at the edge of interpolation"
+    terms = difference_terms(lines, more, less, epsilon=measures.epsilon)
+    edge, apart = contrast(terms["edge"]), contrast(terms["edge − end"])
+    if edge is None or apart is None:
+        return nothing(compared, "no cell has both sources and an edge inside the frozen counts")
+    of_more = lines[lines["source_task"] == more]
+    curves = freezing_curves(measures, of_more, min_height=ERROR)
+    status = curves[0].judgement.status if curves else INCONCLUSIVE
+    peak = HOLDS if status in (WEAK, STRONG) else DOES_NOT_HOLD if status == NONE else CANNOT_TELL
+    conditions = (
+        condition(f"{less} better at the edge", edge.values, unit="error", matters=ERROR),
+        condition("more so than at the end", apart.values, unit="error", matters=0.0),
+        Condition(what=f"freezing-wise double descent of {more}: {status}", answer=peak),
+    )
+    return answer_of(compared, edge, conditions, [])
+
+
+def _of_pair(
+    claim: str,
+    measures: Measures,
+    arm: str,
+    ask: AskPair,
+    more: str | None,
+    less: str | None,
+    similarity: Mapping[str, float] | None,
+) -> Verdict:
+    lines = of_arm(measures.lines, arm)
+    names = sorted(set(lines["source_task"]) - {"none"})
+    pair = _pair(names, more, less, similarity) if names else None
+    if pair is None:
+        return verdict(claim, measures, arm, _both_ways(ask, names), [])
+    terms = difference_terms(lines, *pair, epsilon=measures.epsilon)
+    extra: list[Explored] = []
+    for frozen in sorted(lines["frozen"].unique()):
+        alone = difference_terms(lines[lines["frozen"] == frozen], *pair, epsilon=measures.epsilon)
+        what = f"test error, {pair[0]} − {pair[1]}, {frozen} frozen layers"
+        extra += explored(what, contrast(alone["end"]), "error")
+    if claim == "C5a":
+        extra += explored(
+            "the same, edge of interpolation − end", contrast(terms["edge − end"]), "error"
+        )
+
+    def ask_arm(measures: Measures, some: pd.DataFrame, control: str) -> Answer:
+        if control in (arm, REINITIALISED):
+            return ask(measures, some, *pair)
+        if claim == "C5b":
+            return not_applicable("two sources", "it has no second source; see C5a")
+        compared = f"test error, {pair[0]} with the most layers frozen − {control}"
+        own = lines[lines["source_task"] == pair[0]]
+        found = contrast(against_terms(measures, own, some, unfrozen=control == SCRATCH))
+        if found is None:
+            return nothing(compared, "no cell of the same target, size and recipe")
+        on_par = condition(
+            f"{control} better or on par", found.values, unit="error", above=-ERROR, matters=-ERROR
+        )
+        return answer_of(compared, found, (on_par,), [])
+
+    return verdict(claim, measures, arm, ask_arm, extra)
+
+
+def _both_ways(ask: AskPair, names: Sequence[str]) -> Ask:
+    """Both readings where it was not said which source is more related; none is decided."""
+
+    def ask_arm(measures: Measures, lines: pd.DataFrame, arm: str) -> Answer:
+        if len(names) != 2:
+            return nothing("two sources", f"{len(names)} sources: name the two to be compared")
+        first, second = ask(measures, lines, *names), ask(measures, lines, *reversed(names))
+        said = [
+            f"if {name} is the more related: {answer.answer}"
+            for name, answer in zip(names, (first, second), strict=True)
+        ]
+        return replace(
+            first,
+            answer=CANNOT_TELL,
+            conditions=(),
+            reasons=("it is not said which source is more related", *said, *first.reasons),
+        )
+
+    return ask_arm
+
+
+def _pair(
+    names: Sequence[str],
+    more: str | None,
+    less: str | None,
+    similarity: Mapping[str, float] | None,
+) -> tuple[str, str] | None:
+    choices = ", ".join(names) or "none"
+    for field, value in (("more_related", more), ("less_related", less)):
+        if value is not None and value not in names:
+            raise ValueError(f"{field}={value!r}: the study's sources are {choices}")
+    if more is not None and more == less:
+        raise ValueError(f"more_related and less_related are both {more!r}")
+    if similarity is not None and more is None and less is None:
+        known = sorted((similarity[name], name) for name in names if name in similarity)
+        if len(known) < 2:
+            raise ValueError(f"similarity: of the sources ({choices}), {len(known)} have a value")
+        return None if known[0][0] == known[-1][0] else (known[-1][1], known[0][1])
+    if len(names) == 2 and (more is None) != (less is None):
+        other = next(name for name in names if name not in (more, less))
+        more, less = more or other, less or other
+    return (more, less) if more is not None and less is not None else None

@@ -1,0 +1,55 @@
+"""The claims, their primary contrasts, and the heights that matter: written before any result was read.
+
+One primary contrast per claim; all else that `claims` looks at is exploratory. A change here after
+results of a study are known makes its verdicts exploratory too: say so where they are reported.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from analysis.load.arms import RANDOM_FROZEN, REINITIALISED, SAME_TASK, SCRATCH
+
+STATEMENT: Final = {
+    "C1": "Epoch-wise double descent is more pronounced when the target set is large enough",
+    "C2": "A larger source set can slow down target training: interpolation comes later",
+    "C3": "The frozen count decides whether transfer is effectively under- or over-parameterised",
+    "C4": "This may induce freezing-wise double descent, its peak near the edge of interpolation",
+    "C5a": "With too many frozen layers a less related source is better than a more related one, or "
+    "on par with it",
+    "C5b": "Double descent can make a less related source better than a more related one",
+}
+
+PRIMARY: Final = {
+    "C1": "At the largest label noise: height of the epoch-wise peak (the smaller of its rise and its "
+    "fall, cross-fitted), largest target size − smallest, of those sizes whose mean train error "
+    "crosses ε within the curve; and the height at the larger size is above zero.",
+    "C2": "log10 of the first epoch with train error ≤ ε, largest source size − smallest, in cells "
+    "where in every seed at least one of the two gets there.",
+    "C3": "log2 of the largest target size that is interpolated, fewest frozen layers − most, each "
+    "capacity taken per seed and averaged over seeds.",
+    "C4": "The curve over trained parameters (test error, mean of the last window of epochs) whose "
+    "mean train error crosses ε most centrally: double descent is shown, and in every seed the peak, "
+    "located on the others, is one of the two points at the edge of interpolation.",
+    "C5a": "Test error of the more related source − the less related, most frozen layers: not below "
+    "−0.01; and it is either above zero there, or below zero over the lower half of the frozen counts.",
+    "C5b": "Test error of the more related source − the less related, mean of the two frozen counts at "
+    "the edge of interpolation: above zero, and more than with the most frozen layers; and the more "
+    "related source shows freezing-wise double descent.",
+}
+
+# One point of error: the height that matters, and the margin of "on par".
+ERROR: Final = 0.01
+# A tenth longer: the slowing that matters, in log10 of epochs.
+SLOWER: Final = float(np.log10(1.1))
+# One doubling of the target size: the difference in capacity that matters.
+DOUBLING: Final = 1.0
+
+RIVALS: Final = {
+    SAME_TASK: "fragile co-adaptation: the same task, other images",
+    RANDOM_FROZEN: "capacity alone: frozen layers that learnt nothing",
+    REINITIALISED: "features against optimisation: new values above the cut",
+    SCRATCH: "the target alone",
+}

@@ -1,0 +1,35 @@
+"""Double descent on a curve, decided: pure functions on arrays; reads no file."""
+
+from analysis.descent.judge import (
+    EPSILON,
+    FIRST_DESCENT,
+    INCONCLUSIVE,
+    MIN_SHARE,
+    NONE,
+    SEARCH,
+    STRONG,
+    WEAK,
+    Judgement,
+    judge,
+    judge_epochs,
+    judge_freezing,
+    search_guard,
+    search_price,
+)
+
+__all__ = [
+    "EPSILON",
+    "FIRST_DESCENT",
+    "INCONCLUSIVE",
+    "MIN_SHARE",
+    "NONE",
+    "SEARCH",
+    "STRONG",
+    "WEAK",
+    "Judgement",
+    "judge",
+    "judge_epochs",
+    "judge_freezing",
+    "search_guard",
+    "search_price",
+]

@@ -1,0 +1,5 @@
+"""A study, opened for reading: which Runs it wants, which have rows, and what these hold."""
+
+from analysis.load.study import AddedColumn, Incomplete, Study, add_column, open, require_rows
+
+__all__ = ["AddedColumn", "Incomplete", "Study", "add_column", "open", "require_rows"]

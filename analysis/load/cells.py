@@ -1,0 +1,153 @@
+"""One line for each wanted Run: its coordinates, its arm, and what became of it.
+
+Owns the table that surfaces are cut from, and how its lines are selected. Knows no file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import cache
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+
+from analysis.load.arms import arms
+from analysis.load.rows import DIMENSIONS, Facts, Survey
+from study.run import Recipe, Run
+from study.store import schema
+
+DONE: Final = "done"
+DIVERGED: Final = "diverged"
+FAILED: Final = "failed"
+MISSING: Final = "missing"
+DAMAGED: Final = "damaged"
+OTHER_START: Final = "other start"
+STATES: Final = (DONE, DIVERGED, FAILED, MISSING, DAMAGED, OTHER_START)
+ENDED: Final = (DONE, DIVERGED)
+
+COORDINATES: Final = (
+    "task",
+    "part",
+    "size",
+    "label_noise",
+    "model",
+    "width",
+    "frozen",
+    "seed",
+    "recipe",
+    "start",
+    "source_task",
+    "source_part",
+    "source_size",
+    "source_label_noise",
+    "source_seed",
+    "source_recipe",
+    "arm",
+)
+FOUND: Final = (*DIMENSIONS, "num_rows", "last_epoch", "last_step", "schedule")
+PROVENANCE: Final = (
+    "code_version",
+    "packages",
+    "device",
+    "host",
+    "began_at",
+    "ended_at",
+    "num_resumes",
+    "weights_digest",
+    "start_digest",
+    "task_fingerprint",
+)
+
+
+COLUMNS: Final = ("run_id", *COORDINATES, "state", "why", *FOUND, *PROVENANCE)
+
+
+def cells_of(wanted: Sequence[Run], found: Survey, failures: Mapping[str, str]) -> pd.DataFrame:
+    """The table of all wanted Runs, in their order, indexed by run id (`load.Study.cells`)."""
+    arm_of = arms(wanted)
+    # Equal sources and recipes are many objects; each one's id takes a tenth of a millisecond.
+    source_id: Callable[[Run], str] = cache(lambda source: source.id)
+    recipe_id: Callable[[Recipe], str] = cache(lambda recipe: recipe.id)
+    lines = []
+    for run in wanted:
+        facts, source = found.facts.get(run.id), run.source
+        line: dict[str, Any] = {
+            "run_id": run.id,
+            "task": run.task,
+            "part": run.part,
+            "size": run.size,
+            "label_noise": float(run.label_noise),
+            "model": run.model,
+            "width": run.width or 0,
+            "frozen": run.frozen,
+            "seed": run.seed,
+            "recipe": recipe_id(run.recipe),
+            "start": source_id(source) if source else run.start or "none",
+            "source_task": source.task if source else run.start or "none",
+            "source_part": source.part if source else "none",
+            "source_size": source.size if source else 0,
+            "source_label_noise": float(source.label_noise) if source else 0.0,
+            "source_seed": source.seed if source else -1,
+            "source_recipe": recipe_id(source.recipe) if source else "none",
+            "arm": arm_of[run.id],
+        }
+        if facts is not None:
+            last = found.schedules[facts.schedule]
+            line |= {name: getattr(facts, name) for name in DIMENSIONS}
+            line |= {
+                "state": _state(facts, found.facts.get(source_id(source)) if source else None),
+                "why": "",
+                "num_rows": facts.num_rows,
+                "last_epoch": float(last.epochs[-1]),
+                "last_step": int(last.steps[-1]),
+                "schedule": facts.schedule,
+            }
+            line |= {name: facts.provenance.get(name) for name in PROVENANCE}
+            line["packages"] = ", ".join(f"{k} {v}" for k, v in sorted(line["packages"].items()))
+        elif run.id in found.damaged:
+            line |= {"state": DAMAGED, "why": found.damaged[run.id]}
+        elif run.id in failures:
+            line |= {"state": FAILED, "why": failures[run.id]}
+        else:
+            line |= {"state": MISSING, "why": ""}
+        lines.append(line)
+    return pd.DataFrame(lines, columns=COLUMNS).set_index("run_id")
+
+
+def _state(facts: Facts, source: Facts | None) -> str:
+    # On a GPU a start trained again has other bits: its cells are not of one piece with the others.
+    if source is not None:
+        used, there = facts.provenance.get("start_digest"), source.provenance.get("weights_digest")
+        if used is not None and there is not None and used != there:
+            return OTHER_START
+    return DIVERGED if facts.outcome == schema.DIVERGED else DONE
+
+
+def selected(cells: pd.DataFrame, select: Mapping[str, Any]) -> pd.DataFrame:
+    """The lines of `cells` in which each named coordinate has the given value, or one of those given.
+
+    Raises ValueError for a coordinate or a value that is not there, with the choices.
+    """
+    for name, wanted in select.items():
+        if name not in cells.columns:
+            raise ValueError(f"select {name!r}: choose from {', '.join(cells.columns)}")
+        is_one = isinstance(wanted, str) or not isinstance(wanted, Collection | np.ndarray)
+        values = [wanted] if is_one else list(wanted)
+        for value in values:
+            if not (cells[name] == value).any():
+                choices = ", ".join(
+                    repr(v) for v in _plain(sorted(cells[name].unique(), key=_order))
+                )
+                raise ValueError(f"{name}={value!r}: choose from {choices}")
+        cells = cells[cells[name].isin(values)]
+    return cells
+
+
+def _plain(values: Sequence[Any]) -> list[Any]:
+    return [value.item() if isinstance(value, np.generic) else value for value in values]
+
+
+def _order(value: Any) -> tuple[str, Any]:
+    # Provenance may be absent: None and text have no order among themselves.
+    return type(value).__name__, "" if value is None else value

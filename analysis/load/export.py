@@ -1,0 +1,210 @@
+"""A whole study as one Parquet file, and that file opened again.
+
+Owns the form of the export: the table of `schema.ROWS`, each Run's rows together and in order, and in
+the file's own metadata the study's list of wanted Runs, what became of each, and its provenance. Any
+reader of Parquet gets the table; `load.open` gets all that the store would have told it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+
+from analysis.load.rows import (
+    ExportRows,
+    Facts,
+    Schedule,
+    Survey,
+    facts_of,
+    name_schedule,
+    read_group,
+)
+from study import run as runs
+from study.run import Run
+from study.store import Damaged, Store, schema
+
+METADATA_KEY: Final = b"freezewise"
+DIGEST_KEY: Final = b"freezewise.digest"
+FORMAT: Final = "freezewise export 1"
+
+# Whole Runs are gathered up to this many rows; 4,000 epochs of 250 Runs. About 250 MB in memory.
+ROWS_A_GROUP: Final = 1_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """An export, opened: what `load` needs of it."""
+
+    study: str
+    wanted: tuple[Run, ...]
+    failures: Mapping[str, str]
+    survey: Survey
+    rows: ExportRows
+
+
+@dataclass(frozen=True, kw_only=True)
+class Written:
+    """What `export` wrote; `absent`: ids of wanted Runs without rows, `damaged`: why, by id."""
+
+    num_runs: int
+    num_rows: int
+    absent: tuple[str, ...]
+    damaged: Mapping[str, str]
+
+
+def export(store: Store, study: str, path: str | Path) -> Written:
+    """Writes all rows of a study to one Parquet file on this machine, zstd-compressed.
+
+    Memory is bounded by one row group (`ROWS_A_GROUP`), however large the study. Every row file is
+    held against its checksum; a damaged one is left out and named. The file appears whole or not at
+    all. Raises FileNotFoundError for a study that is not there.
+    """
+    wanted = store.read_study(study)
+    there = store.finished()
+    facts: list[dict[str, Any]] = []
+    damaged: dict[str, str] = {}
+    num_rows = 0
+    path = Path(path).absolute()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    half = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with pq.ParquetWriter(
+            half, schema.ROWS, compression="zstd", write_page_checksum=True, store_schema=True
+        ) as writer:
+            gathered: list[pa.Table] = []
+            for run in wanted:
+                if run.id not in there:
+                    continue
+                try:
+                    finished = store.read_rows(run.id)
+                except Damaged as damage:
+                    damaged[run.id] = str(damage)
+                    continue
+                if (
+                    sum(table.num_rows for table in gathered) + finished.table.num_rows
+                    > ROWS_A_GROUP
+                ):
+                    _write(writer, gathered)
+                    gathered = []
+                gathered.append(finished.table)
+                num_rows += finished.table.num_rows
+                facts.append({"id": run.id} | asdict(facts_of(finished, {})))
+            _write(writer, gathered)
+            header = {
+                "format": FORMAT,
+                "study": study,
+                "wanted": [json.loads(runs.to_json(run)) for run in wanted],
+                "ended": facts,
+                "failures": failures_of(store),
+                "damaged": damaged,
+            }
+            text = json.dumps(header, separators=(",", ":"), allow_nan=False)
+            writer.add_key_value_metadata(
+                {METADATA_KEY.decode(): text, DIGEST_KEY.decode(): _digest(text.encode())}
+            )
+        half.replace(path)
+    finally:
+        half.unlink(missing_ok=True)
+    ended = {fact["id"] for fact in facts}
+    return Written(
+        num_runs=len(facts),
+        num_rows=num_rows,
+        absent=tuple(run.id for run in wanted if run.id not in ended),
+        damaged=damaged,
+    )
+
+
+def is_export(root: str | Path) -> bool:
+    """Whether this names a file, not a store: it ends in ".parquet", or is a file of this machine."""
+    if str(root).endswith(".parquet"):
+        return True
+    return "://" not in str(root) and Path(root).is_file()
+
+
+def open_export(path: str | Path) -> Exported:
+    """Opens an exported file. Every page read is held against its checksum.
+
+    Raises FileNotFoundError; ValueError where the file is not an export of a study.
+    """
+    file = _opened(path)
+    metadata = file.metadata.metadata or {}
+    if METADATA_KEY not in metadata:
+        raise ValueError(f"{path}: a Parquet file, but not one that `study export` wrote")
+    if metadata.get(DIGEST_KEY) != _digest(metadata[METADATA_KEY]).encode():
+        raise ValueError(f"{path}: its metadata are not those that were written")
+    header = json.loads(metadata[METADATA_KEY])
+    if header["format"] != FORMAT:
+        raise ValueError(
+            f"{path}: its format is {header['format']!r}, this version reads {FORMAT!r} only"
+        )
+    if not file.schema_arrow.equals(schema.ROWS, check_metadata=False):
+        raise ValueError(f"{path}: its columns are not those of a study's table")
+    ended = {fact.pop("id"): Facts(**fact) for fact in header["ended"]}
+    num_rows = {run_id: fact.num_rows for run_id, fact in ended.items()}
+    schedules: dict[str, Schedule] = {}
+    groups = []
+    order = iter(ended)
+    for index in range(file.num_row_groups):
+        table = read_group(str(path), file, index, ["epoch", "step"])
+        epochs, steps = (table.column(name).to_numpy() for name in ("epoch", "step"))
+        ids, first = [], 0
+        while first < table.num_rows:
+            run_id = next(order)
+            last = first + num_rows[run_id]
+            found = name_schedule(epochs[first:last], steps[first:last], schedules)
+            if found != ended[run_id].schedule:
+                raise ValueError(f"{path}: the rows of Run {run_id} are not where they should be")
+            ids.append(run_id)
+            first = last
+        groups.append(tuple(ids))
+    return Exported(
+        study=header["study"],
+        wanted=tuple(runs.from_json(json.dumps(plain)) for plain in header["wanted"]),
+        failures=header["failures"],
+        survey=Survey(facts=ended, schedules=schedules, damaged=header["damaged"]),
+        rows=ExportRows(str(path), file, tuple(groups), num_rows),
+    )
+
+
+def failures_of(store: Store) -> dict[str, str]:
+    """Why Runs failed, by id; one that will be tried again has not failed."""
+    return {
+        run_id: f"{failure.kind}: {failure.error}"
+        for run_id, failure in store.failures().items()
+        if failure.final
+    }
+
+
+def _opened(path: str | Path) -> pq.ParquetFile:
+    try:
+        source: Any = path
+        if "://" in str(path):
+            fs, inner = pafs.FileSystem.from_uri(str(path))
+            source = fs.open_input_file(inner)
+        # Pyarrow's limit of 100 MB for a text would end at some 60,000 Runs.
+        return pq.ParquetFile(
+            source, page_checksum_verification=True, thrift_string_size_limit=2**31 - 1
+        )
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{path}: not a whole Parquet file ({error})") from error
+
+
+def _digest(text: bytes) -> str:
+    return hashlib.sha256(text).hexdigest()
+
+
+def _write(writer: pq.ParquetWriter, gathered: list[pa.Table]) -> None:
+    if gathered:
+        table = pa.concat_tables(gathered).unify_dictionaries()
+        writer.write_table(table, row_group_size=table.num_rows)

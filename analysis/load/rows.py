@@ -1,0 +1,236 @@
+"""Where a study's rows lie, in a store's files or in one exported Parquet file, and how to read them.
+
+Owns the two forms of storage. Both answer the same two questions: which Runs have rows, every
+checksum checked (`survey`, `export.open_export`), and what their columns hold (`read`). Refuses to
+take a damaged file for data.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.ipc
+import pyarrow.parquet as pq
+
+from study.store import Damaged, Finished, Store, rows_path, schema
+
+FILES_A_TASK: Final = 32
+
+# Opening decodes every column for its checksum; these are kept in memory, as far as there is room: for
+# 10,000 Runs × 4,000 epochs all six. To read them again would take longer than all else.
+KEPT_AT_ONCE: Final = (
+    "test_error",
+    "train_error",
+    "train_error_clean",
+    "train_error_flipped",
+    "test_loss",
+    "train_loss",
+)
+KEPT_BYTES: Final = 15 * 2**27
+
+DIMENSIONS: Final = ("num_layers", "num_classes", "parameters_total", "parameters_trained")
+
+# Called once for each Run, from several threads at a time: its id and its columns.
+Use = Callable[[str, Mapping[str, np.ndarray]], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Schedule:
+    """The evaluations of a Run: `epochs` (float64) and `steps` (int64), both of shape (rows,)."""
+
+    epochs: np.ndarray
+    steps: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What the rows of one ended Run say besides its fields, and what produced them."""
+
+    outcome: str
+    num_rows: int
+    num_layers: int
+    num_classes: int
+    parameters_total: int
+    parameters_trained: int
+    schedule: str
+    provenance: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Survey:
+    """Which Runs have rows: `facts` by id, `schedules` by the name that facts give, and what was
+    damaged: why, by id."""
+
+    facts: Mapping[str, Facts]
+    schedules: Mapping[str, Schedule]
+    damaged: Mapping[str, str]
+
+
+class Kept:
+    """Columns kept in memory after their first reading, up to `limit` bytes; the rest is read again.
+
+    Opening a file costs more than reading a column from it, and test and train error are asked for
+    again and again.
+    """
+
+    def __init__(self, limit: int = KEPT_BYTES) -> None:
+        self._columns: dict[tuple[str, str], np.ndarray] = {}
+        self._room = limit
+        self._lock = threading.Lock()
+
+    def get(self, run_id: str, names: Iterable[str]) -> dict[str, np.ndarray] | None:
+        """All these columns of a Run, or None where one is not kept."""
+        found = {name: self._columns.get((run_id, name)) for name in names}
+        kept = {name: values for name, values in found.items() if values is not None}
+        return kept if len(kept) == len(found) else None
+
+    def add(self, run_id: str, columns: Mapping[str, np.ndarray]) -> None:
+        """Keeps read-only copies of these columns where there is room."""
+        for name, values in columns.items():
+            with self._lock:
+                if (run_id, name) in self._columns or values.nbytes > self._room:
+                    continue
+                self._room -= values.nbytes
+            own = values.copy()  # a view could hold a whole file in memory
+            own.flags.writeable = False
+            self._columns[run_id, name] = own
+
+
+@dataclass(frozen=True)
+class StoreRows:
+    """The rows of a store: one file a Run."""
+
+    store: Store
+    kept: Kept = field(default_factory=Kept, compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class ExportRows:
+    """The rows of an exported Parquet file; `groups`: the ids that each row group holds, in order."""
+
+    path: str
+    file: pq.ParquetFile
+    groups: tuple[tuple[str, ...], ...]
+    num_rows: Mapping[str, int]
+
+
+Rows = StoreRows | ExportRows
+
+
+def survey(rows: StoreRows, wanted: Iterable[str]) -> Survey:
+    """Which of the wanted Runs have rows in a store. Reads every value of every file once."""
+    store = rows.store
+    facts: dict[str, Facts] = {}
+    schedules: dict[str, Schedule] = {}
+    damaged: dict[str, str] = {}
+
+    def one(run_id: str) -> None:
+        try:
+            finished = store.read_rows(run_id)
+        except Damaged as damage:
+            damaged[run_id] = str(damage)
+            return
+        facts[run_id] = facts_of(finished, schedules)
+        rows.kept.add(run_id, {name: to_numpy(finished.table, name) for name in KEPT_AT_ONCE})
+
+    there = store.finished()
+    _in_threads(one, [run_id for run_id in wanted if run_id in there])
+    return Survey(facts=facts, schedules=schedules, damaged=damaged)
+
+
+def facts_of(finished: Finished, schedules: dict[str, Schedule]) -> Facts:
+    """The facts of an ended Run; its evaluations are added to `schedules`."""
+    table = finished.table
+    epochs, steps = (table.column(name).to_numpy() for name in ("epoch", "step"))
+    return Facts(
+        outcome=table.column("outcome")[0].as_py(),
+        num_rows=table.num_rows,
+        **{name: table.column(name)[0].as_py() for name in DIMENSIONS},
+        schedule=name_schedule(epochs, steps, schedules),
+        provenance=dict(vars(finished.provenance)),
+    )
+
+
+def read(rows: Rows, run_ids: Iterable[str], columns: Sequence[str], use: Use) -> None:
+    """Gives each Run's columns to `use`: float64 (null is NaN) or int64, shape (rows,), in row order.
+
+    `use` is called from several threads at a time, once a Run, in no order.
+    """
+    if isinstance(rows, StoreRows):
+        _in_threads(lambda run_id: use(run_id, _read_file(rows, run_id, columns)), run_ids)
+        return
+    asked = set(run_ids)
+    groups = [index for index, ids in enumerate(rows.groups) if not asked.isdisjoint(ids)]
+    for index in groups:
+        table = read_group(rows.path, rows.file, index, columns)
+        values = {name: to_numpy(table, name) for name in columns}
+        first = 0
+        for run_id in rows.groups[index]:
+            last = first + rows.num_rows[run_id]
+            if run_id in asked:
+                use(run_id, {name: values[name][first:last] for name in columns})
+            first = last
+
+
+def read_group(path: str, file: pq.ParquetFile, index: int, columns: Sequence[str]) -> pa.Table:
+    """Columns of one row group of an export. Raises ValueError where a page fails its checksum."""
+    try:
+        return file.read_row_group(index, columns=list(columns))
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{path} is damaged: {error}. Export the study again") from error
+
+
+def to_numpy(table: pa.Table, name: str) -> np.ndarray:
+    """One column as numbers: null is NaN. Raises ValueError for a column of names."""
+    kind = table.schema.field(name).type
+    if not (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
+        raise ValueError(f"{name!r} is no column of numbers, but of {kind}")
+    return table.column(name).to_numpy()
+
+
+def _read_file(rows: StoreRows, run_id: str, columns: Sequence[str]) -> dict[str, np.ndarray]:
+    kept = rows.kept.get(run_id, columns)
+    if kept is not None:
+        return kept
+    # The survey has checked the file's values; here only the asked columns are decompressed.
+    indices = [schema.ROWS.get_field_index(name) for name in columns]
+    options = pa.ipc.IpcReadOptions(included_fields=indices, use_threads=False)
+    path = rows_path(run_id)
+    local = rows.store.local_path(path)
+    file = pa.OSFile(str(local), "rb") if local else pa.BufferReader(rows.store.get(path))
+    with file:
+        table = pa.ipc.open_file(file, options=options).read_all()
+    read_now = {name: to_numpy(table, name) for name in columns}
+    rows.kept.add(run_id, read_now)
+    return read_now
+
+
+def name_schedule(epochs: np.ndarray, steps: np.ndarray, known: dict[str, Schedule]) -> str:
+    """The name of these evaluations, made from their values; `known` gets them under it."""
+    name = hashlib.sha256(epochs.tobytes() + steps.tobytes()).hexdigest()[:8]
+    if name not in known:
+        own = Schedule(epochs.copy(), steps.copy())  # views would hold all that was read with them
+        own.epochs.flags.writeable = own.steps.flags.writeable = False
+        known[name] = own
+    return name
+
+
+def _in_threads(work: Callable[[str], None], run_ids: Iterable[str]) -> None:
+    ids = list(run_ids)
+    pieces = [ids[first : first + FILES_A_TASK] for first in range(0, len(ids), FILES_A_TASK)]
+
+    def piece(some: Sequence[str]) -> None:
+        for run_id in some:
+            work(run_id)
+
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        for done in pool.map(piece, pieces):
+            assert done is None

@@ -1,0 +1,262 @@
+"""A study, opened for reading: which Runs it wants, which of them have rows, and where these lie.
+
+Owns completeness: a study is held against its own list of wanted Runs before any number is read, and
+one that is incomplete needs an explicit word. Refuses to write to a store, to take a damaged file for
+data, and to fill in an absent cell.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from analysis.load import export
+from analysis.load.cells import (
+    DAMAGED,
+    DIVERGED,
+    ENDED,
+    FAILED,
+    MISSING,
+    OTHER_START,
+    STATES,
+    cells_of,
+    selected,
+)
+from analysis.load.rows import Rows, Schedule, StoreRows, read, survey
+from study.run import Run
+from study.store import Store, open_store, schema
+
+
+class Incomplete(ValueError):
+    """Wanted Runs have no rows to read, and partial=True was not said; `runs` are these Runs."""
+
+    def __init__(self, message: str, runs: tuple[Run, ...]) -> None:
+        super().__init__(message)
+        self.runs = runs
+
+
+@dataclass(frozen=True, kw_only=True)
+class AddedColumn:
+    """A column computed from measured ones: `compute` gets one array of shape (rows,) for each name
+    in `needs`, of one Run, in row order, and returns one of the same shape."""
+
+    name: str
+    needs: tuple[str, ...]
+    compute: Callable[..., np.ndarray]
+    unit: str = ""
+    meaning: str = ""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Study:
+    """A study's wanted Runs and their rows.
+
+    - `wanted`: every Run that the study asked for, sources included, in the study's order.
+    - `cells`: pandas DataFrame, one line for each wanted Run, in that order, indexed by run id: the
+      Run's coordinates (`schema.COORDINATES`; "none" and 0 where it has no source), `arm`
+      (`arms.arms`), `state` (one of `STATES`), `why` (of a failed or damaged one), and for those with
+      rows the sizes of network and task, `num_rows`, `last_epoch`, `last_step`, `schedule` and the
+      provenance.
+    - `schedules`: the evaluations of Runs, by the name in `cells.schedule`.
+    - `partial`: opened with partial=True, so that surfaces may have absent cells.
+    """
+
+    name: str
+    wanted: tuple[Run, ...]
+    cells: pd.DataFrame
+    schedules: Mapping[str, Schedule]
+    partial: bool
+    rows: Rows = field(repr=False)
+    added: Mapping[str, AddedColumn] = field(default_factory=dict)
+
+    @cached_property
+    def runs(self) -> pd.DataFrame:
+        """The lines of `cells` that have rows: finished or diverged."""
+        return self.cells[self.cells["state"].isin(ENDED)]
+
+    @property
+    def missing(self) -> tuple[Run, ...]:
+        """Neither ended nor failed: not begun, unfinished, damaged, or trained from other bits of a
+        start than the start now has (`cells.state` says which)."""
+        return self._in_state(MISSING, DAMAGED, OTHER_START)
+
+    @property
+    def failed(self) -> tuple[Run, ...]:
+        """Given up after an error, or their start was."""
+        return self._in_state(FAILED)
+
+    @property
+    def diverged(self) -> tuple[Run, ...]:
+        """Ended by a loss that was not finite; their rows end before."""
+        return self._in_state(DIVERGED)
+
+    @property
+    def coverage(self) -> dict[str, int]:
+        """How many wanted Runs are in each of `STATES`."""
+        counts = Counter(self.cells["state"])
+        return {state: counts[state] for state in STATES}
+
+    def read(self, columns: Sequence[str] | None = None, **select: Any) -> pa.Table:
+        """The rows of the selected Runs that have any: `run_id`, then `columns` (default: all measured).
+
+        `select` names coordinates as in `selected`. Rows are in the order of `cells`, then of epochs.
+        """
+        names = list(columns) if columns is not None else [c.name for c in schema.MEASUREMENTS]
+        cells = selected(self.cells, select)
+        ids = list(cells.index[cells["state"].isin(ENDED)])
+        parts: dict[str, Mapping[str, np.ndarray]] = {}
+        self.read_values(ids, names, parts.__setitem__)
+        repeats = [len(parts[run_id][names[0]]) for run_id in ids] if names else [0] * len(ids)
+        indices = pa.array(np.repeat(np.arange(len(ids), dtype=np.int32), repeats))
+        arrays: dict[str, Any] = {
+            "run_id": pa.DictionaryArray.from_arrays(indices, pa.array(ids, pa.string()))
+        }
+        for name in names:
+            arrays[name] = np.concatenate([parts[run_id][name] for run_id in ids] or [np.empty(0)])
+        return pa.table(arrays)
+
+    def read_values(
+        self,
+        run_ids: Collection[str],
+        columns: Sequence[str],
+        use: Callable[[str, Mapping[str, np.ndarray]], None],
+    ) -> None:
+        """Gives each Run's columns, measured or added, to `use`: float64 or int64, null as NaN.
+
+        `use` is called from several threads at a time, once a Run, in no order. Raises ValueError for
+        a column that does not exist.
+        """
+        stored = [column.name for column in schema.MEASUREMENTS]
+        for name in columns:
+            if name not in stored and name not in self.added:
+                raise ValueError(
+                    f"column {name!r}: choose one of {', '.join([*stored, *self.added])}"
+                )
+        needed = dict.fromkeys(
+            need
+            for name in columns
+            for need in (self.added[name].needs if name in self.added else (name,))
+        )
+        # Epochs and steps are known from opening; they need no file.
+        to_read = [name for name in needed if name not in ("epoch", "step")]
+        schedule_of = self.cells["schedule"].to_dict()
+
+        def compute(run_id: str, values: Mapping[str, np.ndarray]) -> None:
+            schedule = self.schedules[schedule_of[run_id]]
+            known = {"epoch": schedule.epochs, "step": schedule.steps, **values}
+            given = {}
+            for name in columns:
+                if name in self.added:
+                    extra = self.added[name]
+                    given[name] = extra.compute(*(known[need] for need in extra.needs))
+                else:
+                    given[name] = known[name]
+            use(run_id, given)
+
+        if to_read:
+            read(self.rows, run_ids, to_read, compute)
+        else:
+            for run_id in run_ids:
+                compute(run_id, {})
+
+    def _in_state(self, *states: str) -> tuple[Run, ...]:
+        chosen = self.cells["state"].isin(states).to_numpy()
+        return tuple(run for run, is_in in zip(self.wanted, chosen, strict=True) if is_in)
+
+
+def open(root: str | Path, study: str | None = None, *, partial: bool = False) -> Study:
+    """Opens a study in a store (a directory or URI) or in the Parquet file that `study export` made.
+
+    `study` may be left out where there is only one. Every value of every row file is read once, and
+    held against its checksum. Raises `Incomplete` where wanted Runs have no rows, unless `partial`;
+    ValueError for a study that is not there, with the choices; FileNotFoundError for no store.
+    """
+    if export.is_export(root):
+        exported = export.open_export(root)
+        if study not in (None, exported.study):
+            raise ValueError(f"study {study!r}: {root} is an export of {exported.study!r}")
+        name, wanted, failures = exported.study, exported.wanted, exported.failures
+        rows: Rows = exported.rows
+        found = exported.survey
+    else:
+        store = open_store(root)
+        name = _one_of(study, store, root)
+        wanted = tuple(store.read_study(name))
+        failures = export.failures_of(store)
+        rows = StoreRows(store)
+        found = survey(rows, [run.id for run in wanted])
+    cells = cells_of(wanted, found, failures)
+    opened = Study(
+        name=name,
+        wanted=wanted,
+        cells=cells,
+        schedules=found.schedules,
+        partial=partial,
+        rows=rows,
+    )
+    if not partial:
+        require_rows(opened, opened.cells)
+    return opened
+
+
+def require_rows(study: Study, cells: pd.DataFrame) -> None:
+    """Raises `Incomplete` where a Run of these lines of `study.cells` has no rows."""
+    absent = cells[~cells["state"].isin(ENDED)]
+    if absent.empty:
+        return
+    counts = Counter(absent["state"])
+    reasons = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
+    damaged = [f"{run_id} ({why})" for run_id, why in absent["why"].items() if why][:3]
+    raise Incomplete(
+        f"study {study.name!r}: {len(absent)} of {len(cells)} Runs have no rows to read "
+        f"({reasons}){': ' + '; '.join(damaged) if damaged else ''}. "
+        "Pass partial=True to have NaN in their cells",
+        tuple(run for run in study.wanted if run.id in absent.index),
+    )
+
+
+def add_column(
+    study: Study,
+    name: str,
+    needs: Sequence[str],
+    compute: Callable[..., np.ndarray],
+    *,
+    unit: str = "",
+    meaning: str = "",
+) -> Study:
+    """The study with one more column for surfaces and `read`; nothing is written.
+
+    `compute` gets the columns of `needs`, each of shape (rows,), of one Run, in row order, and returns
+    an array of the same shape. Raises ValueError for a name that is taken or a need that is not there.
+    """
+    stored = [column.name for column in schema.MEASUREMENTS]
+    if name in stored or name in schema.ROWS.names:
+        raise ValueError(f"column {name!r} is one of the stored columns: choose another name")
+    for need in needs:
+        if need not in stored:
+            raise ValueError(f"column {name!r} needs {need!r}: choose from {', '.join(stored)}")
+    added = AddedColumn(
+        name=name, needs=tuple(needs), compute=compute, unit=unit, meaning=meaning or name
+    )
+    return replace(study, added={**study.added, name: added})
+
+
+def _one_of(study: str | None, store: Store, root: str | Path) -> str:
+    names = store.studies()
+    if not names:
+        raise ValueError(f"{root}: no study has been run here (studies/ is empty)")
+    if study is None:
+        if len(names) > 1:
+            raise ValueError(f"{root} has several studies, name one: {', '.join(names)}")
+        return names[0]
+    if study not in names:
+        raise ValueError(f"study {study!r}: {root} has {', '.join(names)}")
+    return study

@@ -1,0 +1,210 @@
+"""Pictures of surfaces and curves: each function draws on the Axes it is given, and returns it.
+
+Takes labelled arrays (xarray) as `surfaces` makes them, narrowed to the dimensions that a picture
+has; a further dimension "seed" may stay, is then averaged, and the number of seeds is written above the
+Axes. Refuses to read a store, to fill a gap (an absent cell is hatched and named so) and to judge a
+curve: a ridge to be marked is an argument. Uses no pyplot, so no global state.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+
+from analysis.descent import EPSILON
+from analysis.pictures import look
+from analysis.pictures.maps import epoch_map, epoch_norm, freezing_map, shared_norm
+
+__all__ = [
+    "epoch_curves",
+    "epoch_map",
+    "epoch_norm",
+    "freezing_curves",
+    "freezing_map",
+    "model_comparison",
+    "paired_difference",
+    "shared_norm",
+    "span",
+]
+
+
+def epoch_curves(
+    axes: Axes,
+    error: xr.DataArray,
+    *,
+    band: bool = False,
+    confidence: float = 0.95,
+    colours: dict[int, str] | None = None,
+    legend: bool = True,
+) -> Axes:
+    """Curves over epochs (log scale), one for each frozen count.
+
+    `error` has dims (frozen, epoch) or (frozen, step). Colour, dashes and the marker at a curve's end
+    all tell the frozen count; epoch 0 is a tick of its own at the left. A mean over seeds ends where
+    one of its seeds ends because it diverged: marked ×. `band`: t-intervals over seeds.
+    """
+    x = look.other_dim(error, "frozen")
+    error = error.sortby(["frozen", x]).transpose("frozen", x, ...)
+    mean, counts = look.over_seeds(error, along=x)
+    at = look.epoch_positions(mean[x].values)
+    colours = colours or look.frozen_colours(mean["frozen"].values)
+    absent, diverged = [], False
+    for frozen, y, curves in zip(mean["frozen"].values, mean.values, error.values, strict=True):
+        rank = list(colours).index(int(frozen))
+        colour, marker = colours[int(frozen)], look.MARKERS[rank % len(look.MARKERS)]
+        if not np.isfinite(y).any():
+            absent.append(f"{frozen}")
+            continue
+        # The step from epoch 0 is not to scale, so it is not drawn like the rest of the curve.
+        first = int(mean[x].values[0] == 0)
+        axes.plot(at[: first + 1], y[: first + 1], color=colour, lw=0.6, ls=":")
+        dashes = look.DASHES[rank % len(look.DASHES)]
+        axes.plot(at[first:], y[first:], color=colour, ls=dashes)
+        last = look.last_known(y)
+        ended = last < len(y) - 1
+        diverged |= ended
+        end: dict[str, Any] = (
+            {"marker": "x", "ms": 5.5, "mew": 1.4} if ended else {"marker": marker, "ms": 3.8}
+        )
+        axes.plot(at[last], y[last], color=colour, ls="none", clip_on=False, **end)
+        axes.plot([], [], color=colour, ls=dashes, marker=marker, ms=3.8, label=f"{frozen}")
+        if band and "seed" in error.dims:
+            _, half = look.t_interval(np.moveaxis(curves, -1, 0), confidence)
+            axes.fill_between(at, y - half, y + half, color=colour, alpha=0.15, lw=0)
+    look.log_epoch_axis(axes, mean[x].values, x)
+    left, right = look.log_edges(mean[x].values)
+    axes.set_xlim(left[0], right[-1])
+    axes.set_ylabel(look.name_of(error))
+    axes.grid(axis="y", color=look.FAINT, alpha=0.25, lw=0.5)
+    look.note_seeds(axes, counts)
+    if absent:
+        look.note(axes, f"absent: frozen {', '.join(absent)}")
+    if diverged:
+        look.note(axes, "× a seed diverged")
+    if legend:
+        axes.legend(title="frozen layers", ncols=2, handlelength=3)
+    return axes
+
+
+def freezing_curves(
+    axes: Axes,
+    error: xr.DataArray,
+    *,
+    by: str = "source_task",
+    x: str = "frozen",
+    train_error: xr.DataArray | None = None,
+    wanted: xr.DataArray | None = None,
+    epsilon: float = EPSILON,
+    confidence: float = 0.95,
+    legend: bool = True,
+) -> Axes:
+    """One curve over the depth of the cut for each value of `by`, with t-intervals over seeds.
+
+    `error` has dims (by, frozen[, seed]). `x`: "frozen", or one of the coordinates
+    "parameters_trained" and "share_trained" over (by,) frozen (log scale; 0 frozen is then at the right).
+    A marker is filled where the mean `train_error` is at most `epsilon`, hollow where it is not. A curve
+    has a gap at an absent cell, but none where `wanted`, over (by, frozen), is false: no such cell was
+    asked for.
+    Small dots are the seeds; a band that leaves the Axes is cut off, not narrowed.
+    """
+    error = error.sortby("frozen").transpose(by, "frozen", ...)
+    mean, counts = look.over_seeds(error)
+    train = None if train_error is None else look.values_like(look.over_seeds(train_error)[0], mean)
+    asked = np.ones(mean.shape, bool) if wanted is None else look.values_like(wanted, mean) == 1
+    for i, value in enumerate(mean[by].values):
+        style: dict[str, Any] = {
+            "color": look.OKABE_ITO[i % 7],
+            "ls": look.DASHES[i % len(look.DASHES)],
+        }
+        at, y = _depth(mean.isel({by: i}), x)[asked[i]], mean.values[i, asked[i]]
+        full = np.ones(len(y), bool) if train is None else train[i, asked[i]] <= epsilon
+        marker: dict[str, Any] = {
+            "marker": look.MARKERS[i % len(look.MARKERS)],
+            "ms": 4.8,
+            "mew": 1.1,
+        }
+        axes.plot(at, y, **style)
+        axes.plot(at[full], y[full], color=style["color"], **marker, ls="none")
+        axes.plot(at[~full], y[~full], color=style["color"], mfc="white", **marker, ls="none")
+        axes.plot([], [], label=f"{value}", **style, **marker)
+        if "seed" in error.dims and error.sizes["seed"] > 1:
+            seeds = error.isel({by: i}).transpose("frozen", "seed").values[asked[i]]
+            _, half = look.t_interval(seeds.T, confidence)
+            axes.fill_between(at, y - half, y + half, color=style["color"], alpha=0.13, lw=0)
+            axes.plot(at, seeds, color=style["color"], ls="none", marker=".", ms=2.5, alpha=0.7)
+    axes.set_ylim(*span(error.values))
+    axes.set_ylabel(look.name_of(error))
+    _depth_axis(axes, mean, x)
+    look.note_seeds(axes, counts)
+    if legend:
+        axes.legend(title=look.name_of(by))
+        if train is not None:
+            look.note(axes, f"hollow: train error > {epsilon:g}")
+    return axes
+
+
+def paired_difference(
+    axes: Axes,
+    error: xr.DataArray,
+    first: Any,
+    second: Any,
+    *,
+    by: str = "source_task",
+    confidence: float = 0.95,
+) -> Axes:
+    """The error after `first` minus the error after `second`, seed by seed, against frozen count (C5).
+
+    `error` has dims (by, frozen, seed). Bars are t-intervals over the seeds that both have; small
+    dots are those seeds. Below zero `first` is the better source.
+    """
+    error = error.sortby("frozen").transpose(by, "frozen", "seed")
+    pairs = (error.sel({by: first}, drop=True) - error.sel({by: second}, drop=True)).values
+    mean, half = look.t_interval(pairs.T, confidence)
+    at = error["frozen"].values
+    axes.axhline(0, color=look.INK, lw=0.8)
+    axes.plot(at, pairs, ls="none", marker=".", ms=3, color=look.FAINT)
+    bars = np.where(np.isfinite(half), half, 0.0)
+    axes.errorbar(at, mean, bars, color="#0072B2", marker="o", ms=4.2, lw=1.2, capsize=2.5)
+    axes.set_ylim(*span(np.append(pairs, 0.0)))
+    axes.set_ylabel(f"difference in\n{look.name_of(error)}", labelpad=1.0)
+    _depth_axis(axes, error, "frozen")
+    look.note_seeds(axes, np.isfinite(pairs).sum(axis=1)[np.isfinite(pairs).any(axis=1)])
+    look.note(axes, f"below 0: {first} better")
+    return axes
+
+
+def model_comparison(axes: Axes, error: xr.DataArray, *, by: str = "model", **how: Any) -> Axes:
+    """`freezing_curves` of networks: against the share of parameters trained, as depths differ."""
+    return freezing_curves(axes, error, by=by, x="share_trained", **how)
+
+
+def span(values: np.ndarray, *, margin: float = 0.08) -> tuple[float, float]:
+    """Limits of an axis that shows all known values, with a margin on both sides."""
+    known = values[np.isfinite(values)]
+    if known.size == 0:
+        return 0.0, 1.0
+    extra = margin * float(known.max() - known.min()) or 0.01
+    return float(known.min()) - extra, float(known.max()) + extra
+
+
+def _depth(curve: xr.DataArray, x: str) -> np.ndarray:
+    if x not in curve.coords:
+        raise ValueError(
+            f"x={x!r}: choose a coordinate over frozen, {sorted(map(str, curve.coords))}"
+        )
+    return curve[x].values
+
+
+def _depth_axis(axes: Axes, array: xr.DataArray, x: str) -> None:
+    axes.grid(axis="y", color=look.FAINT, alpha=0.25, lw=0.5)
+    if x != "frozen":
+        if x in ("parameters_trained", "share_trained"):
+            axes.set_xscale("log")
+        axes.set_xlabel(look.name_of(x))
+        return
+    counts = array["frozen"].values
+    axes.set_xticks(counts[:: -(-len(counts) // 13)])
+    axes.set_xlabel("frozen layers (fewer trained parameters →)")

@@ -1,0 +1,295 @@
+"""Whole figures: grids of the pictures in `plots`, with shared scales, one legend and headings.
+
+Each function takes labelled arrays and returns a matplotlib Figure; `save` writes it as PNG, SVG and
+PDF, the same bytes each time. A dimension named in `rows` or `columns` may be absent from the arrays:
+then there is one row, or one column.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from analysis.descent import EPSILON
+from analysis.pictures import curves, look, panels
+from analysis.pictures.panels import at
+from analysis.surfaces import similarity
+
+FORMATS: Final = ("png", "svg", "pdf")
+# Without these a file would hold the time at which it was written.
+_NO_DATE: Final[dict[str, dict[str, Any]]] = {
+    "png": {"Software": None},
+    "svg": {"Date": None},
+    "pdf": {"CreationDate": None},
+}
+
+
+def save(
+    figure: Figure, stem: Path, formats: Sequence[str] = FORMATS, *, dpi: int = 200
+) -> list[Path]:
+    """Writes `figure` as stem.png, stem.svg, stem.pdf (those of `formats`) and returns the paths."""
+    for form in formats:
+        if form not in _NO_DATE:
+            raise ValueError(f"formats={form!r}: choose from {', '.join(_NO_DATE)}")
+    paths = [stem.with_name(f"{stem.name}.{form}") for form in formats]
+    with matplotlib.rc_context(look.STYLE):
+        for path, form in zip(paths, formats, strict=True):
+            figure.savefig(path, dpi=dpi, metadata=_NO_DATE[form])
+    return paths
+
+
+def panel_grid(
+    test: xr.DataArray,
+    train: xr.DataArray,
+    *,
+    rows: str = "source_size",
+    columns: str = "size",
+    epsilon: float = EPSILON,
+    title: str = "",
+) -> Figure:
+    """Curves over epochs for every frozen count, the train curve beneath each panel.
+
+    The panel grid of arXiv 2211.11074: rows are source sizes, columns target sizes. Arrays have dims
+    (rows, columns, frozen, epoch[, seed]).
+    """
+    colours = look.frozen_colours(test["frozen"].values)
+    test_span = curves.span(_known(test))
+    train_span = curves.span(np.append(_known(train), [0.0, epsilon]))
+
+    def draw(upper: Axes, lower: Axes, select: dict[str, Any]) -> None:
+        curves.epoch_curves(upper, at(test, select), colours=colours, legend=False)
+        curves.epoch_curves(lower, at(train, select), colours=colours, legend=False)
+        lower.set_title("", loc="right")
+        lower.set_ylabel(lower.get_ylabel().replace(" (", "\n("))
+        lower.axhline(epsilon, color=look.INK, lw=0.7, ls=(0, (1, 2)))
+        upper.set_xlabel("")
+        upper.tick_params(labelbottom=False)
+        upper.set_ylim(*test_span)
+        lower.set_ylim(*train_span)
+
+    with matplotlib.rc_context(look.STYLE):
+        grid = panels.grid(test, rows, columns, beneath=0.62, right=1.05, title=title)
+        note = panels.fill(grid, draw)
+        panels.legend_right(grid, "frozen layers", order=int)
+        panels.remark(grid, note, f"dotted: train error = {epsilon:g}")
+        return grid.figure
+
+
+def epoch_maps(
+    test: xr.DataArray,
+    train: xr.DataArray,
+    *,
+    rows: str = "source_size",
+    columns: str = "size",
+    epsilon: float = EPSILON,
+    ridge: xr.DataArray | None = None,
+    ridge_shown: xr.DataArray | None = None,
+    diverged: xr.DataArray | None = None,
+    title: str = "",
+) -> Figure:
+    """Heat maps over epoch × frozen count; arrays have dims (rows, columns, frozen, epoch[, seed]).
+
+    `ridge`, `ridge_shown`, `diverged` have dims (rows, columns, frozen): see `plots.epoch_map`.
+    """
+    norm = curves.epoch_norm(test)
+
+    def draw(axes: Axes, _: Axes, select: dict[str, Any]) -> None:
+        curves.epoch_map(
+            axes,
+            at(test, select),
+            train_error=at(train, select),
+            epsilon=epsilon,
+            ridge=_maybe(ridge, select),
+            ridge_shown=_maybe(ridge_shown, select),
+            diverged=_maybe(diverged, select),
+            norm=norm,
+            colour_bar=False,
+            legend=False,
+        )
+
+    with matplotlib.rc_context(look.STYLE):
+        height = 0.5 + 0.11 * test.sizes["frozen"]
+        grid = panels.grid(test, rows, columns, height=height, right=0.95, bottom=0.68, title=title)
+        note = panels.fill(grid, draw)
+        panels.legend_beneath(grid)
+        panels.remark(grid, note)
+        known = _known(test)
+        beyond = bool(known.size) and bool(known.max() > (norm.vmax or 1.0) + 1e-6)
+        panels.colour_bar(grid, norm, look.name_of(test), beyond=beyond)
+        return grid.figure
+
+
+def freezing_maps(
+    test: xr.DataArray,
+    train: xr.DataArray,
+    *,
+    rows: str = "source",
+    columns: str = "source_size",
+    epsilon: float = EPSILON,
+    ridge: xr.DataArray | None = None,
+    ridge_shown: xr.DataArray | None = None,
+    diverged: xr.DataArray | None = None,
+    title: str = "",
+) -> Figure:
+    """Heat maps over target size × frozen count; arrays have dims (rows, columns, size, frozen[, seed]).
+
+    `ridge` and `ridge_shown` have dims (rows, columns, size), `diverged` those of `test` without seed:
+    see `plots.freezing_map`.
+    """
+    norm = curves.shared_norm(test)
+
+    def draw(axes: Axes, _: Axes, select: dict[str, Any]) -> None:
+        curves.freezing_map(
+            axes,
+            at(test, select),
+            train_error=at(train, select),
+            epsilon=epsilon,
+            ridge=_maybe(ridge, select),
+            ridge_shown=_maybe(ridge_shown, select),
+            diverged=_maybe(diverged, select),
+            norm=norm,
+            colour_bar=False,
+            legend=False,
+        )
+
+    with matplotlib.rc_context(look.STYLE):
+        height = 0.6 + 0.24 * test.sizes["size"]
+        grid = panels.grid(test, rows, columns, height=height, right=0.95, bottom=0.68, title=title)
+        note = panels.fill(grid, draw)
+        panels.legend_beneath(grid)
+        panels.remark(grid, note)
+        panels.colour_bar(grid, norm, look.name_of(test), beyond=False)
+        return grid.figure
+
+
+def freezing_grid(
+    test: xr.DataArray,
+    train: xr.DataArray | None = None,
+    *,
+    rows: str = "source_size",
+    columns: str = "size",
+    by: str = "source",
+    x: str = "frozen",
+    wanted: xr.DataArray | None = None,
+    epsilon: float = EPSILON,
+    confidence: float = 0.95,
+    title: str = "",
+) -> Figure:
+    """Freezing-wise curves for each value of `by`; arrays have dims (rows, columns, by, frozen[, seed]).
+
+    `wanted`, of these dims without seed: see `plots.freezing_curves`.
+    """
+    limits = curves.span(test.values)
+
+    def draw(axes: Axes, _: Axes, select: dict[str, Any]) -> None:
+        curves.freezing_curves(
+            axes,
+            at(test, select),
+            by=by,
+            x=x,
+            train_error=_maybe(train, select),
+            wanted=_maybe(wanted, select),
+            epsilon=epsilon,
+            confidence=confidence,
+            legend=False,
+        )
+        axes.set_ylim(*limits)
+
+    with matplotlib.rc_context(look.STYLE):
+        right = 0.75 + 0.075 * max(len(str(value)) for value in [*test[by].values, by])
+        grid = panels.grid(test, rows, columns, right=right, title=title)
+        remarks = [panels.fill(grid, draw)]
+        panels.legend_right(grid, look.name_of(by))
+        if train is not None:
+            remarks.append(f"hollow: train error > {epsilon:g}")
+        if "seed" in test.dims and test.sizes["seed"] > 1:
+            remarks.append(
+                f"band: {confidence:.0%} t-interval over seeds, cut off at the frame, dots: seeds"
+            )
+        panels.remark(grid, *remarks)
+        return grid.figure
+
+
+def network_grid(
+    test: xr.DataArray,
+    train: xr.DataArray | None = None,
+    *,
+    by: str = "model",
+    x: str = "share_trained",
+    **how: Any,
+) -> Figure:
+    """Networks compared, by default by the share of parameters that they train: see `freezing_grid`."""
+    return freezing_grid(test, train, by=by, x=x, **how)
+
+
+def difference_grid(
+    test: xr.DataArray,
+    first: Any,
+    second: Any,
+    *,
+    rows: str = "source_size",
+    columns: str = "size",
+    by: str = "source",
+    confidence: float = 0.95,
+    title: str = "",
+) -> Figure:
+    """Paired difference of two sources against depth.
+
+    `test` has dims (rows, columns, by, frozen, seed).
+    """
+    pairs = test.sel({by: first}, drop=True) - test.sel({by: second}, drop=True)
+    limits = curves.span(np.append(pairs.values, 0.0))
+
+    def draw(axes: Axes, _: Axes, select: dict[str, Any]) -> None:
+        curves.paired_difference(
+            axes, at(test, select), first, second, by=by, confidence=confidence
+        )
+        axes.set_ylim(*limits)
+
+    with matplotlib.rc_context(look.STYLE):
+        grid = panels.grid(test, rows, columns, left=0.88, right=0.3, title=title)
+        note = panels.fill(grid, draw)
+        panels.remark(
+            grid,
+            note,
+            f"bars: {confidence:.0%} t-interval over paired seeds, cut off at the frame, dots: pairs",
+        )
+        return grid.figure
+
+
+def capacity_figure(pairs: Sequence[pd.DataFrame], *, title: str = "") -> Figure:
+    """Effective capacity against several measures of similarity, side by side.
+
+    `pairs`: one table for each measure, as `similarity.capacity_and_similarity` gives it.
+    """
+    with matplotlib.rc_context(look.STYLE):
+        names = xr.DataArray(np.zeros(len(pairs)), {"measure": range(len(pairs))}, ["measure"])
+        grid = panels.grid(names, "", "measure", height=2.2, right=1.0, title=title)
+        for axes, some in zip(grid.upper, pairs, strict=True):
+            similarity.draw_capacity(axes, some)
+            axes.set_title("")
+            axes.set_ylim(grid.upper[0].get_ylim())
+            if axes is not grid.upper[0]:
+                axes.set_ylabel("")
+                axes.tick_params(labelleft=False)
+            frozen = axes.get_legend()
+            if frozen is not None and axes is not grid.upper[-1]:
+                frozen.remove()
+        return grid.figure
+
+
+def _maybe(array: xr.DataArray | None, select: dict[str, Any]) -> xr.DataArray | None:
+    return None if array is None else at(array, select)
+
+
+def _known(array: xr.DataArray) -> np.ndarray:
+    values = look.over_seeds(array)[0].values
+    return values[np.isfinite(values)]

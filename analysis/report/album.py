@@ -1,0 +1,74 @@
+"""A saved picture, and the album that pictures of one group are added to.
+
+Owns the names of files and the alternative text; knows nothing of what is drawn.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+from matplotlib.figure import Figure
+
+from analysis.pictures import figures
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """A saved figure: `files` by format; `inches` its size; `hover` what a pointer is told, as JSON.
+
+    `group` says which slice it shows, `heading` what of it.
+    """
+
+    group: str
+    heading: str
+    caption: str
+    alternative: str
+    files: dict[str, Path]
+    inches: tuple[float, float]
+    hover: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Album:
+    """Where the pictures of one group go; `values` is what is said of them to who cannot see them."""
+
+    directory: Path
+    name: str
+    group: str
+    values: str
+
+    def add(self, figure: Figure, kind: str, heading: str, caption: str, told: str = "") -> Picture:
+        stem = re.sub(r"[^\w.-]+", "-", f"{self.name}-{kind}")
+        paths = figures.save(figure, self.directory / stem)
+        width, height = figure.get_size_inches().tolist()
+        return Picture(
+            group=self.group,
+            heading=heading,
+            caption=caption,
+            alternative=f"{heading}; {self.group}. {self.values} {caption}",
+            files=dict(zip(figures.FORMATS, paths, strict=True)),
+            inches=(width, height),
+            hover=told,
+        )
+
+
+def values_in_words(end: xr.Dataset) -> str:
+    """What the values are, in words: for who hears the page."""
+    mean = end["test_error"].mean("seed")
+    if not np.isfinite(mean.values).any():
+        return "No value is there yet."
+    words = []
+    for which, place in (("lowest", mean.argmin(...)), ("highest", mean.argmax(...))):
+        cell = mean.isel(place)
+        where = ", ".join(
+            f"{name.replace('_', ' ')} {cell[name].item()}"
+            for name in ("source", "network", "source_size", "size", "frozen")
+            if name in cell.coords
+        )
+        words.append(f"{which} mean test error at the end: {cell.item():.3f} ({where})")
+    text = "; ".join(words)
+    return f"{text[0].upper()}{text[1:]}."

@@ -1,0 +1,242 @@
+"""One page about a study: its question, verdicts, pictures, tables, coverage and provenance.
+
+Owns the page and the tables beside it. The page holds everything that it shows (no network, no other
+file) and no date: the same rows make the same bytes. Refuses an incomplete study unless told partial.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Final
+
+import jinja2
+import pandas as pd
+
+from analysis import load
+from analysis.claims import claims
+from analysis.claims.answers import Verdict
+from analysis.descent import EPSILON
+from analysis.load import Incomplete, Study
+from analysis.report import gallery, overview, slices, tables
+from analysis.report.album import Picture
+from study.store import Damaged
+
+PAGE: Final = "index.html"
+MAX_SVG_BYTES: Final = 350_000
+MAX_PICTURES: Final = 40
+MAX_LISTED: Final = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Shown:
+    """A picture in the page: `source` is a data URI, `width` and `height` in CSS pixels."""
+
+    picture: Picture
+    source: str
+    width: int
+    height: int
+    links: dict[str, str]
+
+
+def write_report(
+    study: Study,
+    directory: str | Path,
+    *,
+    question: str = "",
+    epsilon: float = EPSILON,
+    more_related: str | None = None,
+    less_related: str | None = None,
+    partial: bool = False,
+) -> Path:
+    """Writes the report of a study into `directory` (made if need be) and returns its index.html.
+
+    Beside the page: figures/ (PNG, SVG, PDF) and tables/ (CSV).
+
+    - `question`: what the study asks, as a docstring has it.
+    - `epsilon`: interpolation is train error ≤ epsilon.
+    - `more_related`, `less_related`: source tasks, for the claims that compare two of them.
+
+    Raises `load.Incomplete` where wanted Runs have no rows, unless `partial`: then they are absent
+    cells, and the page says so first. Raises ValueError for a source task that is not there.
+    """
+    return _write(
+        study,
+        directory,
+        question=question,
+        epsilon=epsilon,
+        more_related=more_related,
+        less_related=less_related,
+        partial=partial,
+    )[0]
+
+
+def _write(
+    study: Study,
+    directory: str | Path,
+    *,
+    question: str,
+    epsilon: float,
+    more_related: str | None,
+    less_related: str | None,
+    partial: bool,
+) -> tuple[Path, str]:
+    """`write_report`, and the verdicts in lines of text."""
+    _check_sources(study, more_related, less_related)
+    if not partial:
+        load.require_rows(study, study.cells)
+    place = Path(directory)
+    for folder in ("figures", "tables"):
+        (place / folder).mkdir(parents=True, exist_ok=True)
+    errors = tables.final_errors(study, epsilon)
+    errors.to_csv(place / "tables" / "final_errors.csv", index=False)
+    study.cells.to_csv(place / "tables" / "runs.csv")
+    pictures = list(gallery.pictures(study, place / "figures", epsilon=epsilon))
+    judged, unjudged = _judged(study, epsilon, more_related, less_related)
+    tables.verdicts(judged).to_csv(place / "tables" / "verdicts.csv", index=False)
+    page = _template().render(
+        study=study,
+        verdicts=judged,
+        unjudged=unjudged,
+        effect=tables.effect_text,
+        condition=tables.condition_text,
+        question=overview.paragraphs(question),
+        warnings=overview.warnings(study),
+        facts=overview.facts(study),
+        groups=[
+            (group, [_shown(picture, place) for picture in some])
+            for group, some in groupby(pictures[:MAX_PICTURES], lambda picture: picture.group)
+        ],
+        more_pictures=[_links(picture, place) for picture in pictures[MAX_PICTURES:]],
+        errors=[
+            (part.title, _html(tables.by_frozen(errors, part))) for part in slices.slices(study)
+        ],
+        epsilon=f"{epsilon:g}",
+        coverage=_html(tables.coverage(study)),
+        not_done=overview.not_done(study),
+        max_listed=MAX_LISTED,
+        provenance=tables.provenance(study),
+        style=(Path(__file__).parent / "report.css").read_text(encoding="utf-8"),
+    )
+    index = place / PAGE
+    index.write_text(page, encoding="utf-8")
+    told = tables.verdicts_text(judged) or f"The claims were not judged: {unjudged}"
+    return index, told
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """`report ROOT [--study NAME] [--partial] [--out DIR] …`: writes a report, prints the verdicts on
+    the claims and, as its last line, the page's path.
+
+    Exit status: 0 written, 1 the study is incomplete, 2 wrong input.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m analysis report",
+        description="Write the report of a study: one HTML page, figures and tables.",
+    )
+    parser.add_argument("root", metavar="ROOT", help="a store, or a file that `study export` made")
+    parser.add_argument("--study", metavar="NAME", help="needed where a store has several")
+    parser.add_argument("--partial", action="store_true", help="though Runs are missing")
+    parser.add_argument("--out", metavar="DIR", help="default: reports/<study>")
+    parser.add_argument("--more-related", metavar="TASK", help="of two sources, for C5")
+    parser.add_argument("--less-related", metavar="TASK", help="of two sources, for C5")
+    parser.add_argument("--question", default="", help="what the study asks, shown at the top")
+    given = parser.parse_args(argv)
+    try:
+        study = load.open(given.root, given.study, partial=given.partial)
+        _check_sources(study, given.more_related, given.less_related)
+    except Incomplete as incomplete:
+        print(f"report: {incomplete}", file=sys.stderr)
+        print("report: --partial writes it from what is there", file=sys.stderr)
+        return 1
+    except (ValueError, FileNotFoundError, Damaged) as wrong:
+        print(f"report: {wrong}", file=sys.stderr)
+        return 2
+    out = given.out or Path("reports") / study.name
+    page, verdicts = _write(
+        study,
+        out,
+        question=given.question,
+        epsilon=EPSILON,
+        more_related=given.more_related,
+        less_related=given.less_related,
+        partial=given.partial,
+    )
+    print(verdicts)
+    print(page)
+    return 0
+
+
+def _check_sources(study: Study, *names: str | None) -> None:
+    there = sorted(set(study.cells["source_task"]) - {"none"})
+    for name in names:
+        if name is not None and name not in there:
+            choices = ", ".join(there) or "none, no Run of this study has a source"
+            raise ValueError(f"source task {name!r}: choose from {choices}")
+
+
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    return environment.get_template("report.html")
+
+
+def _judged(
+    study: Study, epsilon: float, more_related: str | None, less_related: str | None
+) -> tuple[tuple[Verdict, ...], str]:
+    """The verdicts, or why this study's claims cannot be judged as they stand: for the page to say."""
+    try:
+        return claims(
+            study, epsilon=epsilon, more_related=more_related, less_related=less_related
+        ), ""
+    except ValueError as refused:
+        return (), str(refused)
+
+
+def _shown(picture: Picture, place: Path) -> _Shown:
+    # SVG is sharp at every width; a grid of very many points is smaller as pixels.
+    small = picture.files["svg"].stat().st_size <= MAX_SVG_BYTES
+    kind, path = ("svg+xml", "svg") if small else ("png", "png")
+    data = base64.b64encode(picture.files[path].read_bytes()).decode()
+    width, height = (round(96 * inches) for inches in picture.inches)
+    return _Shown(
+        picture=picture,
+        source=f"data:image/{kind};base64,{data}",
+        width=width,
+        height=height,
+        links=_links(picture, place)["links"],
+    )
+
+
+def _links(picture: Picture, place: Path) -> dict[str, Any]:
+    links = {form: path.relative_to(place).as_posix() for form, path in picture.files.items()}
+    return {"group": picture.group, "heading": picture.heading, "links": links}
+
+
+def _html(table: pd.DataFrame) -> dict[str, Any]:
+    """A table for the template: heads of the index, heads of the columns, and lines of both."""
+    names = [str(name or "") for name in table.index.names]
+    lines = []
+    for key, values in zip(table.index, table.itertuples(index=False, name=None), strict=True):
+        heads = key if isinstance(key, tuple) else (key,)
+        lines.append(([_text(head) for head in heads], [_text(value) for value in values]))
+    return {
+        "index": names,
+        "over": str(table.columns.name or ""),
+        "columns": [_text(column) for column in table.columns],
+        "lines": lines,
+    }
+
+
+def _text(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) else str(value)

@@ -1,0 +1,238 @@
+"""Which pictures a study has: slices of it that differ in nothing but what a picture shows.
+
+A slice holds one target task, network, label noise and recipe; in it a line is one origin of the
+weights (a source task, or a control arm), and its arrays run over source size × size × frozen × seed.
+Owns that division. Draws nothing, averages nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from analysis import surfaces
+from analysis.load import Study, arms
+from analysis.load.cells import DIVERGED
+from analysis.surfaces import derived, similarity
+from study.run import Recipe
+from study.store.similarity import CUT
+
+GRID: Final = ("source_size", "size", "frozen")
+VALUES: Final = ("test_error", "train_error")
+
+# Fields that may tell apart lines of one arm and source task: those that differ are named.
+_FURTHER: Final = (
+    "part",
+    "source_part",
+    "source_label_noise",
+    "source_recipe",
+    "fixed_source_seed",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """One origin of the weights, called `label`; `cells` are its lines of `Study.cells`.
+
+    `is_control`: an arm that answers a rival explanation (DESIGN §1), not the transfer itself.
+    """
+
+    label: str
+    is_control: bool
+    cells: pd.DataFrame
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slice:
+    """Cells with one task, network, label noise and recipe; `name` is fit for a file's name."""
+
+    name: str
+    title: str
+    network: str
+    task: str
+    label_noise: float
+    recipe: str
+    lines: tuple[Line, ...]
+
+    @property
+    def num_sizes(self) -> int:
+        """How many sizes of the training set the slice has."""
+        return pd.concat([line.cells["size"] for line in self.lines]).nunique()
+
+
+def slices(study: Study) -> list[Slice]:
+    """All slices of a study, in the order of its list. Runs that are only sources are in none."""
+    cells = with_origins(study)
+    cells = cells[cells["arm"] != arms.SOURCE]
+    recipes = _recipe_names(study, list(dict.fromkeys(cells["base_recipe"])))
+    several = {name: cells[name].nunique() > 1 for name in ("task", "network", "base_recipe")}
+    found = []
+    keys = ["task", "network", "label_noise", "base_recipe"]
+    for (task, network, noise, recipe), group in cells.groupby(keys, sort=False):
+        title = f"{task}, {network}, label noise {noise:.0%}"
+        if several["base_recipe"]:
+            title += f", {recipes[recipe]}"
+        name = f"{task}-{network}-noise{round(100 * noise)}-{recipe}"
+        found.append(
+            Slice(
+                name="".join(c if c.isalnum() or c in "-." else "-" for c in name),
+                title=title,
+                network=network,
+                task=task,
+                label_noise=noise,
+                recipe=recipe,
+                lines=_lines(group),
+            )
+        )
+    return found
+
+
+def over_epochs(study: Study, line: Line) -> xr.Dataset:
+    """Test and train error of a line: dims (source_size, size, frozen, seed, epoch).
+
+    Cells that were evaluated at other epochs than the rest are NaN between their own.
+    """
+    return _narrow(surfaces.epoch_surfaces(study, VALUES, schedule="union", **_select(line)))
+
+
+def at_the_end(study: Study, lines: Sequence[Line]) -> xr.Dataset:
+    """Test and train error at the last evaluation of several lines, and which cells were wanted.
+
+    Dims (source, source_size, size, frozen, seed); `wanted` and `diverged` are without seed, and
+    `share_frozen` (of the layers below the head) is a coordinate over frozen. A line without a source
+    has its values at every source size of the others, to be drawn beside them.
+    """
+    parts = [_end_of(study, line) for line in lines]
+    sizes = sorted({size for part in parts for size in part["source_size"].values.tolist() if size})
+    if sizes:
+        parts = [
+            part.isel(source_size=[0] * len(sizes)).assign_coords(source_size=sizes)
+            if part["source_size"].values.tolist() == [0]
+            else part.sel(source_size=[s for s in part["source_size"].values if s])
+            for part in parts
+        ]
+    together = xr.concat(
+        parts, pd.Index([line.label for line in lines], name="source"), join="outer"
+    )
+    below_head = float(pd.concat([line.cells["num_layers"] for line in lines]).max()) - 1
+    together = together.assign_coords(share_frozen=together["frozen"] / below_head)
+    return together.assign(
+        {name: together[name].fillna(0.0).astype(bool) for name in ("wanted", "diverged")}
+    )
+
+
+def capacity_pairs(
+    study: Study, line: Line, measures: Sequence[str], epsilon: float
+) -> dict[str, pd.DataFrame]:
+    """Effective capacity beside measures of similarity at the cut, as `similarity` joins them.
+
+    Empty where no similarity was measured; `study` must have been opened from a store.
+    """
+    if similarity.read(study, list(line.cells.index)).empty:
+        return {}
+    select = _select(line)
+    measured = similarity.similarity_surfaces(study, partial=True, **select).sel(
+        place=CUT, drop=True
+    )
+    capacity = derived.effective_capacity(study, epsilon=epsilon, partial=True, **select)
+    found = {}
+    for name in measures:
+        one = measured[name]
+        one = one.assign_attrs(long_name=f"{one.attrs['long_name']} at the cut")
+        found[name] = similarity.capacity_and_similarity(capacity, one)
+    return found
+
+
+def with_origins(study: Study) -> pd.DataFrame:
+    """`Study.cells` with what slices and lines are made by: base_recipe, network, origin, and the seed
+    of the source where it is another than the Run's own (else −1)."""
+    bases: dict[str, str] = {}
+    for run in study.wanted:
+        bases[run.recipe.id] = replace(run.recipe, above_cut="start").id
+    width = study.cells["width"].map(lambda value: f" width {value}" if value else "")
+    fixed = (study.cells["source_seed"] >= 0) & (study.cells["source_seed"] != study.cells["seed"])
+    return study.cells.assign(
+        base_recipe=study.cells["recipe"].map(bases),
+        network=study.cells["model"] + width,
+        fixed_source_seed=np.where(fixed, study.cells["source_seed"], -1),
+        origin=np.where(
+            study.cells["arm"].isin([arms.SCRATCH, arms.RANDOM_FROZEN]),
+            arms.RANDOM_FROZEN,
+            study.cells["arm"],
+        ),
+    )
+
+
+def _recipe_names(study: Study, ids: Sequence[str]) -> dict[str, str]:
+    """What tells recipes apart: the fields in which they differ."""
+    recipes: dict[str, Recipe] = {}
+    for run in study.wanted:
+        plain = replace(run.recipe, above_cut="start")
+        if plain.id in ids:
+            recipes[plain.id] = plain
+    differ = [
+        field.name
+        for field in fields(Recipe)
+        if len({getattr(recipe, field.name) for recipe in recipes.values()}) > 1
+    ]
+    return {
+        name: ", ".join(f"{field} {getattr(recipe, field)}" for field in differ)
+        for name, recipe in recipes.items()
+    }
+
+
+def _lines(group: pd.DataFrame) -> tuple[Line, ...]:
+    keys = ["origin", "source_task", *_FURTHER]
+    found = list(group.groupby(keys, sort=False))
+    lines = []
+    for key, cells in found:
+        values = dict(zip(keys, key, strict=True))
+        twins = [
+            dict(zip(keys, other, strict=True))
+            for other, _ in found
+            if other[:2] == key[:2] and other != key
+        ]
+        differ = [name for name in _FURTHER if any(t[name] != values[name] for t in twins)]
+        label = _label(values["origin"], values["source_task"])
+        label += "".join(f", {name.replace('_', ' ')} {values[name]}" for name in differ)
+        is_control = values["origin"] not in (arms.TRANSFER, arms.FROM_PRETRAINED)
+        lines.append(Line(label=label, is_control=is_control, cells=cells))
+    return tuple(sorted(lines, key=lambda line: line.is_control))
+
+
+def _label(origin: str, source_task: str) -> str:
+    if origin == arms.RANDOM_FROZEN:
+        return "no source"
+    if origin == arms.SAME_TASK:
+        return "same task"
+    if origin == arms.REINITIALISED:
+        return f"{source_task}, new above"
+    return source_task
+
+
+def _select(line: Line) -> dict[str, Any]:
+    names = ["task", "model", "width", "label_noise", "recipe", "source_task"]
+    names += ["part", "source_part", "source_label_noise", "source_recipe", "source_seed"]
+    chosen: dict[str, Any] = {name: line.cells[name].unique().tolist() for name in names}
+    return chosen | {"arm": line.cells["arm"].unique().tolist()}
+
+
+def _end_of(study: Study, line: Line) -> xr.Dataset:
+    errors = _narrow(surfaces.freezing_surfaces(study, VALUES, **_select(line)))
+    flags = line.cells.assign(
+        wanted=1.0, diverged=(line.cells["state"] == DIVERGED).astype(float)
+    ).groupby(list(GRID))[["wanted", "diverged"]]
+    return errors.merge(flags.max().to_xarray(), join="left")
+
+
+def _narrow(errors: xr.Dataset) -> xr.Dataset:
+    keep = {*GRID, "seed", "epoch"}
+    others = {dim: 0 for dim in errors.dims if dim not in keep}
+    assert all(errors.sizes[dim] == 1 for dim in others), errors.sizes
+    order: Mapping[str, Any] = {dim: None for dim in (*GRID, "seed", "epoch") if dim in errors.dims}
+    return errors.isel(others, drop=True).transpose(*order)

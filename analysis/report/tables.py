@@ -1,0 +1,239 @@
+"""The tables of a report: final errors, coverage, and what produced the rows.
+
+Owns what stands in them; returns pandas DataFrames and plain values, and knows no HTML. A cell whose
+seeds are not all there says how many are.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+
+from analysis.claims.answers import Condition, Verdict
+from analysis.descent.intervals import Interval
+from analysis.load import Study, arms
+from analysis.load.cells import DONE, STATES
+from analysis.report import slices
+
+_KEYS: Final = (
+    "arm",
+    "source_task",
+    "source_part",
+    "source_size",
+    "source_label_noise",
+    "source_recipe",
+    "task",
+    "part",
+    "size",
+    "label_noise",
+    "model",
+    "width",
+    "recipe",
+    "frozen",
+)
+
+
+def final_errors(study: Study, epsilon: float) -> pd.DataFrame:
+    """One line for each cell, sources among them: mean, standard error and number of seeds of the test
+    error at the last evaluation, the mean train error, and whether it is ≤ `epsilon`.
+
+    Errors are fractions. A Run that diverged or has no rows is in no mean; `num_wanted` counts it.
+    """
+    cells = slices.with_origins(study)
+    cells = cells.assign(**_last_values(study))
+    grouped = cells.groupby(list(_KEYS), sort=False, dropna=False)
+    count = grouped["test_error"].count()
+    table = pd.DataFrame(
+        {
+            "parameters_trained": grouped["parameters_trained"].first(),
+            "num_seeds": count,
+            "num_wanted": grouped.size(),
+            "test_error": grouped["test_error"].mean(),
+            "test_error_standard_error": grouped["test_error"].std(ddof=1) / np.sqrt(count),
+            "train_error": grouped["train_error"].mean(),
+        }
+    ).reset_index()
+    interpolates = table["train_error"] <= epsilon
+    return table.assign(interpolates=interpolates.where(table["train_error"].notna()))
+
+
+def by_frozen(errors: pd.DataFrame, part: slices.Slice) -> pd.DataFrame:
+    """The final errors of one slice for reading: "0.312 ± 0.004 (2 of 3) •".
+
+    A line for each source, source size and size, a column for each frozen count. After ± stands the
+    standard error, in brackets the seeds that are there where some are not, and • where it interpolates.
+    """
+    lines = []
+    for line in part.lines:
+        keys = line.cells[list(_KEYS)].drop_duplicates()
+        for _, cell in errors.merge(keys, on=list(_KEYS)).iterrows():
+            lines.append(
+                {
+                    "source": line.label,
+                    "source images": cell["source_size"] or "",
+                    "training images": cell["size"],
+                    "frozen": cell["frozen"],
+                    "text": _cell_text(cell),
+                }
+            )
+    table = pd.DataFrame(lines).pivot_table(
+        index=["source", "source images", "training images"],
+        columns="frozen",
+        values="text",
+        aggfunc="first",
+        sort=False,
+    )
+    table = table[sorted(table.columns)].fillna("")
+    trained = pd.concat([line.cells for line in part.lines]).groupby("frozen")["parameters_trained"]
+    heads = {
+        frozen: f"{frozen} ({count:,.0f})" if np.isfinite(count) else f"{frozen}"
+        for frozen, count in trained.first().astype(float).items()
+    }
+    return table.rename(columns=heads).rename_axis(columns="frozen layers (trained parameters)")
+
+
+def verdicts(found: Sequence[Verdict]) -> pd.DataFrame:
+    """One line for each claim, each control's answer to it, and each exploratory finding.
+
+    `kind` is "primary", "control" or "exploratory"; `because` says what decided where that was not the
+    effect shown; `low` and `high` bound the 95 % interval of
+    `effect` over seeds, in `unit`; `p_holm` is for exploratory lines, corrected within their claim.
+    """
+    lines: list[dict[str, Any]] = []
+    for one in found:
+        answers = [("primary", one.arm, one.main)]
+        answers += [("control", control.arm, control.answer) for control in one.controls]
+        for kind, arm, answer in answers:
+            lines.append(
+                {
+                    "claim": one.claim,
+                    "kind": kind,
+                    "arm": arm,
+                    "answer": answer.answer,
+                    "because": "; ".join(map(condition_text, answer.decisive)),
+                    "compared": answer.compared,
+                    **_interval(answer.effect, answer.unit),
+                    "num_runs": len(answer.run_ids),
+                    "remarks": "; ".join((*answer.reasons, *answer.missing)),
+                }
+            )
+        for finding in one.exploratory:
+            lines.append(
+                {
+                    "claim": one.claim,
+                    "kind": "exploratory",
+                    "arm": one.arm,
+                    "compared": finding.what,
+                    **_interval(finding.effect, finding.unit),
+                    "p_holm": finding.p_holm,
+                }
+            )
+    return pd.DataFrame(lines)
+
+
+def verdicts_text(found: Sequence[Verdict]) -> str:
+    """The primary verdicts for a terminal: claim, answer, effect and statement in a line, and beneath it
+    what decided where that was not the effect shown; "" without a verdict."""
+    rows = [(one.claim, one.answer, effect_text(one.effect, one.unit) or "–") for one in found]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for one, row in zip(found, rows, strict=True):
+        cells = [f"{text:{width}}" for text, width in zip(row, widths, strict=True)]
+        lines.append("  ".join([*cells, one.statement]))
+        indent = " " * (widths[0] + 2)
+        lines += [f"{indent}because: {condition_text(part)}" for part in one.decisive]
+    return "\n".join(lines)
+
+
+def condition_text(part: Condition) -> str:
+    """A condition of a verdict with its answer and its interval, for reading."""
+    effect = effect_text(part.interval, part.unit)
+    return f"{part.what}: {part.answer}{', ' + effect if effect else ''}"
+
+
+def effect_text(effect: Interval | None, unit: str) -> str:
+    """An effect with its interval and unit, for reading; "" where there is none."""
+    if effect is None:
+        return ""
+    if effect.df < 1:
+        text = f"{effect.estimate:+.3f} {unit}, interval unknown"
+    else:
+        text = f"{effect.estimate:+.3f} [{effect.low:+.3f}, {effect.high:+.3f}] {unit}"
+    if unit == "log10 epochs":
+        text += f" (× {10**effect.estimate:.3g})"
+    return text.replace("-", "−")
+
+
+def coverage(study: Study) -> pd.DataFrame:
+    """How many Runs of each arm are in each state; the last line is their sum."""
+    counts = pd.crosstab(study.cells["arm"], study.cells["state"])
+    counts = counts.reindex(columns=list(STATES), fill_value=0)
+    counts = counts.loc[[arm for arm in arms.ARMS if arm in counts.index]]
+    counts.insert(0, "wanted", counts.sum(axis=1))
+    counts.loc["all"] = counts.sum()
+    return counts
+
+
+def provenance(study: Study) -> dict[str, dict[str, int]]:
+    """What produced the rows: for each kind of fact its values, and how many Runs have each."""
+    kinds = {
+        "code version": "code_version",
+        "packages": "packages",
+        "device": "device",
+        "host": "host",
+        "times resumed": "num_resumes",
+    }
+    found = {}
+    for kind, column in kinds.items():
+        # Beside Runs without rows a whole number became a float.
+        values = study.runs[column].convert_dtypes()
+        counts = values.value_counts(dropna=False)
+        found[kind] = {str(value): int(count) for value, count in counts.items()}
+    return found
+
+
+def _interval(effect: Interval | None, unit: str) -> dict[str, Any]:
+    if effect is None:
+        return {}
+    return {
+        "effect": effect.estimate,
+        "low": effect.low,
+        "high": effect.high,
+        "unit": unit,
+        "num_seeds": effect.num,
+    }
+
+
+def _cell_text(cell: Mapping[str, Any]) -> str:
+    if cell["num_seeds"] == 0:
+        return "absent"
+    rest = []
+    if cell["num_seeds"] > 1:
+        rest.append(f"± {cell['test_error_standard_error']:.3f}")
+    if cell["num_seeds"] < cell["num_wanted"]:
+        rest.append(f"({cell['num_seeds']} of {cell['num_wanted']})")
+    if cell["interpolates"] is True:
+        rest.append("•")
+    # Where a table is too wide for its page, a line may end after the mean and nowhere else.
+    return " ".join(
+        [f"{cell['test_error']:.3f}", " ".join(rest).replace(" ", "\N{NO-BREAK SPACE}")]
+    )
+
+
+def _last_values(study: Study) -> dict[str, pd.Series]:
+    ended = study.cells.index[study.cells["state"] == DONE]
+    last: dict[str, tuple[float, float]] = {}
+    lock = threading.Lock()
+
+    def keep(run_id: str, columns: Mapping[str, np.ndarray]) -> None:
+        with lock:
+            last[run_id] = (columns["test_error"][-1], columns["train_error"][-1])
+
+    study.read_values(list(ended), ["test_error", "train_error"], keep)
+    frame = pd.DataFrame.from_dict(last, orient="index", columns=["test_error", "train_error"])
+    frame = frame.reindex(study.cells.index).astype(float)
+    return {name: frame[name] for name in frame.columns}

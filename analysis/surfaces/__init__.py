@@ -1,0 +1,30 @@
+"""Surfaces over the grid of a study, as labelled arrays (xarray)."""
+
+from analysis.surfaces.grid import DIMENSIONS, SCHEDULES
+from analysis.surfaces.measured import (
+    along,
+    computed_surface,
+    count,
+    epoch_surface,
+    epoch_surfaces,
+    freezing_surface,
+    freezing_surfaces,
+    mean,
+    over_seeds,
+    standard_error,
+)
+
+__all__ = [
+    "DIMENSIONS",
+    "SCHEDULES",
+    "along",
+    "computed_surface",
+    "count",
+    "epoch_surface",
+    "epoch_surfaces",
+    "freezing_surface",
+    "freezing_surfaces",
+    "mean",
+    "over_seeds",
+    "standard_error",
+]

@@ -1,0 +1,167 @@
+"""Surfaces derived from the measured ones: interpolation, capacity, and what depends on them.
+
+Owns their definitions; each says where it is censored. Interpolated means: the train error, against
+the labels trained on, was at most ε at an evaluation. Decides no claim: that is `claims`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+import xarray as xr
+
+from analysis.descent import EPSILON
+from analysis.load import Study
+from analysis.load.arms import TRANSFER
+from analysis.surfaces.grid import chosen
+from analysis.surfaces.measured import computed_surface, epoch_surfaces
+
+LABELS: Final = {
+    "all": "train_error",
+    "clean": "train_error_clean",
+    "flipped": "train_error_flipped",
+}
+
+
+def first_interpolation(
+    study: Study,
+    *,
+    epsilon: float = EPSILON,
+    x: str = "epoch",
+    arm: str | Sequence[str] | None = TRANSFER,
+    partial: bool | None = None,
+    squeeze: bool = False,
+    **select: Any,
+) -> xr.DataArray:
+    """The first evaluated epoch (or, x="step", step) with train error ≤ `epsilon`, over the grid.
+
+    Infinite where a Run never came there, however long it was trained; NaN where it is absent, or
+    diverged before. The effective model complexity of Nakkiran et al. 2019 asks the same of a
+    training procedure, with ε = 0.1.
+    """
+    if x not in ("epoch", "step"):
+        raise ValueError(f"x={x!r}: choose epoch or step")
+
+    def first(points: np.ndarray, error: np.ndarray) -> float:
+        reached = np.flatnonzero(error <= epsilon)
+        return float(points[reached[0]]) if len(reached) else np.inf
+
+    surface = computed_surface(
+        study,
+        "first_interpolation",
+        [x, "train_error"],
+        first,
+        unit=f"{x}s",
+        meaning=f"first {x} with train error ≤ {epsilon:g}",
+        arm=arm,
+        partial=partial,
+        squeeze=squeeze,
+        **select,
+    )
+    unknown = _cells_named(study, surface, surface.attrs["diverged"])
+    return surface.where(~(unknown & np.isinf(surface)))
+
+
+def effective_capacity(
+    study: Study,
+    *,
+    epsilon: float = EPSILON,
+    arm: str | Sequence[str] | None = TRANSFER,
+    partial: bool | None = None,
+    **select: Any,
+) -> xr.Dataset:
+    """The largest target size that is interpolated, per frozen count and everything else but size.
+
+    - `capacity` (images): of the sizes studied; 0 where none is interpolated (it lies below the
+      smallest); NaN where a larger size that could change it is absent.
+    - `censored`: the largest size studied is interpolated, so that the capacity may lie beyond it.
+    - `monotone`: no smaller size than the capacity failed to be interpolated.
+
+    Sizes are those of the selected Runs, so select arms and recipes that share them.
+    """
+    first = first_interpolation(study, epsilon=epsilon, arm=arm, partial=partial, **select)
+    result = capacity_of(first)
+    meaning = f"largest target size with train error ≤ {epsilon:g}"
+    result["capacity"].attrs = dict(first.attrs) | {"units": "images", "long_name": meaning}
+    return result
+
+
+def capacity_of(first: xr.DataArray) -> xr.Dataset:
+    """`effective_capacity` from a surface as `first_interpolation` gives it."""
+    first = first.transpose(..., "size")
+    sizes = first["size"].values
+    reached, absent = np.isfinite(first.values), np.isnan(first.values)
+    largest = np.where(reached, sizes, 0).max(axis=-1)
+    capacity = np.where((absent & (sizes > largest[..., None])).any(axis=-1), np.nan, largest)
+    failed_below = (~reached & ~absent & (sizes < largest[..., None])).any(axis=-1)
+    over = first.isel(size=0, drop=True)
+    result = xr.Dataset(
+        {
+            "capacity": over.copy(data=capacity),
+            "censored": over.copy(data=capacity == sizes[-1]),
+            "monotone": over.copy(data=~failed_below),
+        }
+    )
+    result["censored"].attrs = {"units": "", "long_name": "the largest size is interpolated"}
+    result["monotone"].attrs = {"units": "", "long_name": "so is every smaller size"}
+    return result
+
+
+def parameters_per_label(
+    study: Study,
+    *,
+    arm: str | Sequence[str] | None = TRANSFER,
+    **select: Any,
+) -> xr.DataArray:
+    """Trained parameters ÷ (target size × classes), over (model, width, task, size, frozen).
+
+    Near 1 a classical count puts the edge of interpolation (Belkin et al. 2019); see
+    `effective_capacity` for where it was found. NaN where no Run of a cell has rows.
+    """
+    cells = chosen(study, arm, True, select)
+    over = ["model", "width", "task", "size", "frozen"]
+    ratio = cells["parameters_trained"] / (cells["size"] * cells["num_classes"])
+    line = ratio.astype(float).groupby([cells[name] for name in over]).first()
+    surface = xr.DataArray.from_series(line)
+    surface.name = "parameters_per_label"
+    surface.attrs = {"units": "", "long_name": "trained parameters ÷ (size × classes)"}
+    return surface
+
+
+def train_error_by_label(
+    study: Study,
+    *,
+    x: str = "epoch",
+    arm: str | Sequence[str] | None = TRANSFER,
+    schedule: str = "same",
+    partial: bool | None = None,
+    squeeze: bool = False,
+    **select: Any,
+) -> xr.Dataset:
+    """Train error of "all" images, of "clean" ones (with their own label) and of "flipped" ones.
+
+    Three `epoch_surface`s, read in one pass; "flipped" is NaN in cells without label noise.
+    """
+    surfaces = epoch_surfaces(
+        study,
+        list(LABELS.values()),
+        x=x,
+        arm=arm,
+        schedule=schedule,
+        partial=partial,
+        squeeze=squeeze,
+        **select,
+    )
+    return surfaces.rename({column: labels for labels, column in LABELS.items()})
+
+
+def _cells_named(study: Study, surface: xr.DataArray, run_ids: Sequence[str]) -> np.ndarray:
+    named = np.zeros(surface.shape, bool)
+    for run_id in run_ids:
+        line = study.cells.loc[run_id]
+        named[tuple(int(np.flatnonzero(surface[d].values == line[d])[0]) for d in surface.dims)] = (
+            True
+        )
+    return named

@@ -1,0 +1,183 @@
+"""How Runs become cells of an array: the dimensions, their values, and where each row stands.
+
+Owns the order of the dimensions and the rules for evaluations at different epochs. Reads nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+
+from analysis.load import Study, require_rows
+from analysis.load.cells import DIVERGED, ENDED, selected
+
+DIMENSIONS: Final = (
+    "model",
+    "width",
+    "source_task",
+    "source_size",
+    "source_label_noise",
+    "task",
+    "size",
+    "label_noise",
+    "recipe",
+    "frozen",
+    "seed",
+)
+
+SCHEDULES: Final = ("same", "common", "union")
+
+# Coordinates that are no dimension: where Runs of one cell differ in one, the caller must choose.
+OTHERS: Final = ("part", "source_part", "source_seed", "source_recipe", "arm", "start")
+
+MAX_BYTES: Final = 2 * 2**30
+
+
+def chosen(
+    study: Study, arm: str | Sequence[str] | None, partial: bool | None, select: Mapping[str, Any]
+) -> pd.DataFrame:
+    """The lines of the cells that are meant, no two Runs in one cell.
+
+    Raises ValueError for a name or value that is not there, and for Runs that share a cell;
+    `load.Incomplete` where one has no rows, unless `partial` (None: as the study was opened).
+    """
+    cells = selected(study.cells, {} if arm is None else {"arm": arm})
+    cells = selected(cells, select)
+    if not (study.partial if partial is None else partial):
+        require_rows(study, cells)
+    doubled = cells[cells.duplicated(list(DIMENSIONS), keep=False)]
+    if not doubled.empty:
+        first = next(iter(doubled.groupby(list(DIMENSIONS))))[1]
+        differ = [name for name in OTHERS if first[name].nunique() > 1]
+        choices = "; ".join(f"{name} = {', '.join(map(repr, first[name]))}" for name in differ)
+        raise ValueError(
+            f"{len(doubled)} Runs share their cells with others: select one of {choices}"
+        )
+    return cells
+
+
+def ended_of(cells: pd.DataFrame) -> pd.DataFrame:
+    """The lines whose Runs have rows."""
+    return cells[cells["state"].isin(ENDED)]
+
+
+def axes_of(cells: pd.DataFrame) -> dict[str, np.ndarray]:
+    """The values of each dimension, sorted, "none" first: one-dimensional arrays."""
+    axes = {}
+    for name in DIMENSIONS:
+        values = sorted(cells[name].unique(), key=lambda v: (v != "none", v))
+        axes[name] = np.array(values, dtype=object if isinstance(values[0], str) else None)
+    return axes
+
+
+def flat_index(cells: pd.DataFrame, axes: Mapping[str, np.ndarray]) -> dict[str, int]:
+    """The flat index of each Run's cell."""
+    codes = [pd.Index(values).get_indexer(pd.Index(cells[name])) for name, values in axes.items()]
+    flat = np.ravel_multi_index(codes, tuple(len(values) for values in axes.values()))
+    return dict(zip(cells.index, flat.tolist(), strict=True))
+
+
+def points_of(study: Study, schedule: str, x: str) -> np.ndarray:
+    """The epochs, or steps, of one schedule."""
+    evaluations = study.schedules[schedule]
+    return evaluations.epochs if x == "epoch" else evaluations.steps
+
+
+def points_over(study: Study, cells: pd.DataFrame, x: str, schedule: str) -> np.ndarray:
+    """The axis of evaluations of these cells, by one of SCHEDULES.
+
+    The rows of a diverged Run are the beginning of a schedule. Raises ValueError where cells were
+    evaluated at different points and `schedule` is "same".
+    """
+    ended = ended_of(cells)
+    whole = [
+        points_of(study, name, x)
+        for name in ended.loc[ended["state"] != DIVERGED, "schedule"].unique()
+    ]
+    cut = [
+        points_of(study, name, x)
+        for name in ended.loc[ended["state"] == DIVERGED, "schedule"].unique()
+    ]
+    if not whole:
+        whole = sorted(cut, key=len)[-1:]
+    if not whole:
+        return np.empty(0)
+    if schedule == "union":
+        return np.unique(np.concatenate(whole + cut))
+    if schedule == "common":
+        common = whole[0]
+        for other in whole[1:]:
+            common = np.intersect1d(common, other)
+        return common
+    first = whole[0]
+    same = all(np.array_equal(first, other) for other in whole[1:])
+    begins = all(len(c) <= len(first) and np.array_equal(first[: len(c)], c) for c in cut)
+    if not (same and begins):
+        raise ValueError(
+            f"the cells were evaluated at different {x}s ({len(whole + cut)} schedules): select cells "
+            f"of one, or pass schedule='common' (the {x}s that all have) or schedule='union' (all, "
+            "NaN where a cell was not evaluated)"
+        )
+    return first
+
+
+def positions(own: np.ndarray, points: np.ndarray) -> tuple[Any, Any]:
+    """Which of a Run's rows stand where on the axis: two indices of equal length."""
+    if len(own) <= len(points) and np.array_equal(points[: len(own)], own):
+        return slice(None), slice(0, len(own))
+    _, of_run, into = np.intersect1d(own, points, assume_unique=True, return_indices=True)
+    return of_run, into
+
+
+def rows_at(study: Study, ended: pd.DataFrame, epoch: str | float) -> dict[str, int]:
+    """Which row of each Run is meant; a Run that diverged before it has none."""
+    if isinstance(epoch, str) and epoch != "last":
+        raise ValueError(f"epoch={epoch!r}: choose 'last' or a number")
+    row_of: dict[str, int | None] = {}
+    for name in ended["schedule"].unique():
+        epochs = study.schedules[name].epochs
+        at = np.flatnonzero(epochs == epoch) if epoch != "last" else np.array([len(epochs) - 1])
+        row_of[name] = int(at[0]) if len(at) else None
+    rows = {}
+    for run_id, state, name in zip(ended.index, ended["state"], ended["schedule"], strict=True):
+        row = row_of[name]
+        if state == DIVERGED and (epoch == "last" or row is None):
+            continue
+        if row is None:
+            epochs = study.schedules[name].epochs
+            near = epochs[np.argsort(np.abs(epochs - float(epoch)))[:2]]
+            raise ValueError(
+                f"epoch={epoch!r}: Run {run_id} was evaluated at {len(epochs)} epochs, the nearest are "
+                f"{', '.join(f'{e:g}' for e in near)}; no row is interpolated"
+            )
+        rows[run_id] = row
+    return rows
+
+
+def parameters(
+    cells: pd.DataFrame, axes: Mapping[str, np.ndarray]
+) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
+    """The coordinates parameters_trained and share_trained over (model, width, task, frozen)."""
+    over = ("model", "width", "task", "frozen")
+    shape = tuple(len(axes[name]) for name in over)
+    trained, share = np.full(shape, np.nan), np.full(shape, np.nan)
+    known = cells.dropna(subset=["parameters_total"]).drop_duplicates(list(over))
+    index = tuple(pd.Index(axes[name]).get_indexer(pd.Index(known[name])) for name in over)
+    trained[index] = known["parameters_trained"]
+    share[index] = known["parameters_trained"] / known["parameters_total"]
+    return {"parameters_trained": (over, trained), "share_trained": (over, share)}
+
+
+def empty(values: Sequence[str], shape: tuple[int, ...]) -> dict[str, np.ndarray]:
+    """An array of NaN for each name. Raises ValueError where they need more than MAX_BYTES."""
+    num_bytes = 8 * math.prod(shape) * len(values)
+    if num_bytes > MAX_BYTES:
+        raise ValueError(
+            f"an array of shape {shape} for {len(values)} columns needs {num_bytes / 2**30:.1f} GiB: "
+            "select fewer cells"
+        )
+    return {name: np.full(shape, np.nan) for name in values}

@@ -1,0 +1,1 @@
+"""What a user types and reads: the verbs, their flags, their texts."""

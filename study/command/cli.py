@@ -1,0 +1,147 @@
+"""The verbs: what `study …` takes, says, and returns.
+
+Owns flags, their defaults from the environment, and how errors are told: what the user can change in
+one line without a traceback, a bug of our own with one. Imports neither torch nor ray.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from study.command.verbs import SOME_FAILED, VERBS, WRONG_INPUT
+from study.launching.interrupt import GRACE_SECONDS
+from study.planning.spaces import UserError
+from study.store import Damaged
+
+CHECKPOINT_SECONDS: Final = 60.0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Performs the verb in `argv`; returns the exit status."""
+    given = list(sys.argv[1:] if argv is None else argv)
+    args = _parser().parse_args(given)
+    args.command = shlex.join(["study", *given])
+    try:
+        return VERBS[args.verb](args)
+    except UserError as error:
+        return _refused(str(error), WRONG_INPUT)
+    except (Damaged, OSError) as error:
+        if isinstance(error, BrokenPipeError):
+            # Whoever read the output has left; what is in the buffer must not be tried again.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return SOME_FAILED
+        return _refused(str(error), SOME_FAILED)
+
+
+def _refused(text: str, exit_status: int) -> int:
+    for line in text.splitlines():
+        print(f"study: {line}", file=sys.stderr)
+    return exit_status
+
+
+def _parser() -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument(
+        "--root",
+        default=os.environ.get("STUDY_ROOT") or "./store",
+        help="the store: a directory or a URI (STUDY_ROOT; default ./store)",
+    )
+    common.add_argument(
+        "--data",
+        type=Path,
+        default=Path(os.environ.get("STUDY_DATA") or "./data"),
+        help="where image sets lie (STUDY_DATA; default ./data)",
+    )
+    parser = argparse.ArgumentParser(
+        prog="study", description="Transfer learning seen through double descent."
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    def verb(name: str, text: str, *positional: str) -> argparse.ArgumentParser:
+        added = verbs.add_parser(name, help=text, description=text, parents=[common])
+        for each in positional:
+            added.add_argument(each.lower(), metavar=each)
+        return added
+
+    prepare = verb("prepare", "read or download tasks, verify them, decode them once")
+    prepare.add_argument("tasks", metavar="TASK", nargs="+", help="a task, or a search space")
+    verb("plan", "what is wanted, there, wrong, and what it will cost; starts nothing", "SPACE")
+    run = verb("run", "train what is missing, then write the report", "SPACE")
+    _add_means(run)
+    status = verb("status", "how far a study is", "SPACE")
+    status.add_argument("--json", action="store_true", help="all of it, by Run")
+    verb("show", "one Run: its fields, start, state, last row, files", "ID")
+    verb("retry", "failed Runs are wanted again", "SPACE")
+    verb("export", "one Parquet file of all rows", "SPACE", "FILE")
+    report = verb("report", "figures, tables, verdicts on the claims, one HTML page", "SPACE")
+    report.add_argument("--partial", action="store_true", help="though Runs are missing")
+    report.add_argument("--out", metavar="DIR", help="default: reports/<study>")
+    return parser
+
+
+def _add_means(run: argparse.ArgumentParser) -> None:
+    run.add_argument(
+        "--address",
+        type=_address,
+        default=os.environ.get("RAY_ADDRESS") or "local",
+        help="a Ray cluster to join: auto, or host:port (RAY_ADDRESS; default: this machine alone)",
+    )
+    run.add_argument("--inline", action="store_true", help="one Run after another, without Ray")
+    run.add_argument(
+        "--gpus-per-trial",
+        type=_amount,
+        metavar="N",
+        help="0.25: four Runs a GPU; default 1 where there are GPUs, else 0",
+    )
+    run.add_argument("--cpus-per-trial", type=_positive, metavar="N", help="default 1")
+    run.add_argument("--max-concurrent", type=_count, metavar="N", help="Runs at the same time")
+    run.add_argument(
+        "--checkpoint-seconds",
+        type=_positive,
+        default=CHECKPOINT_SECONDS,
+        metavar="S",
+        help="between two checkpoints of a Run: what a crash can cost (default %(default)g)",
+    )
+    run.add_argument(
+        "--grace-seconds",
+        type=_positive,
+        default=GRACE_SECONDS,
+        metavar="S",
+        help="that Runs have for a checkpoint after Ctrl-C or SIGTERM (default %(default)g)",
+    )
+
+
+def _address(text: str) -> str:
+    if text.startswith("ray://"):
+        # Ray Client would take the driver away from its signals, its lease and its terminal.
+        raise argparse.ArgumentTypeError(
+            f"{text}: run this on a node of the cluster with --address auto, or as a Ray job"
+        )
+    return text
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text}: choose a number above 0")
+    return value
+
+
+def _amount(text: str) -> float:
+    value = float(text)
+    if not (0 <= value <= 1 or (value > 1 and value.is_integer())):
+        raise argparse.ArgumentTypeError(f"{text}: choose 0 to 1, or a whole number")
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text}: choose a whole number, 1 or more")
+    return value

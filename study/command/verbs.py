@@ -1,0 +1,291 @@
+"""What each verb of `study` does, given its parsed arguments; returns the exit status.
+
+Owns what is said to the user on success. Imports inside a verb what only that verb needs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+from typing import Final, Never
+
+from study.launching.interrupt import INTERRUPTED_STATUS
+from study.planning import inventory as states
+from study.planning.inventory import (
+    ABSENT,
+    DONE,
+    FAILED,
+    PARTIAL,
+    RUNNING,
+    START_FAILED,
+    Standing,
+    standing,
+)
+from study.planning.spaces import Space, UserError, load_space, packaged
+from study.run import Run, describe, to_json
+from study.store import Store, open_store, rows_path, unfinished_path, weights_path
+from study.store.schema import rows_of
+from study.tasks import BUILTIN
+
+OK: Final = 0
+SOME_FAILED: Final = 1
+WRONG_INPUT: Final = 2
+
+REPORTS: Final = Path("reports")
+
+
+def prepare(args: argparse.Namespace) -> int:
+    """Decodes the named tasks, and those of the named search spaces."""
+    from study import tasks
+
+    store, wanted = _store(args), {}
+    for name in args.tasks:
+        if name in BUILTIN:
+            wanted[name] = BUILTIN[name]
+        elif name in packaged() or name.endswith(".py"):
+            space = load_space(name)
+            wanted |= {each: space.tasks[each] for each in space.task_names if each in space.tasks}
+        else:
+            raise UserError(
+                f"TASK={name}: choose of {', '.join(BUILTIN)}, or a search space "
+                f"({', '.join(packaged())}, or the path of a .py file)"
+            )
+    for name, task in wanted.items():
+        try:
+            info = tasks.prepare(task, store, args.data, progress=sys.stderr.isatty()).info
+        except ValueError as error:
+            raise UserError(str(error)) from error
+        shape = "×".join(map(str, info.image_shape))
+        print(
+            f"{name}: {info.num_train:,} training and {info.num_test:,} test images of {shape}, "
+            f"{info.num_classes} classes"
+        )
+    return OK
+
+
+def plan(args: argparse.Namespace) -> int:
+    """Says how the study stands, what is left to pay, and everything that is wrong."""
+    from study.planning.plan import make_plan, to_text
+
+    space, store = load_space(args.space), _store(args)
+    made = make_plan(space, store, args.data)
+    price = None
+    if not made.wrong:
+        from study.planning.cost import price as price_of  # torch
+
+        left = made.standing.ids(RUNNING, PARTIAL, ABSENT)
+        price = price_of([made.standing.runs[run_id] for run_id in left], made.infos)
+    print(to_text(made, price))
+    if made.wrong:
+        raise UserError("\n".join(made.wrong))
+    return OK
+
+
+def run(args: argparse.Namespace) -> int:
+    """Brings the study about and writes its report, whose path is the last line."""
+    from study.launching.driver import Means, bring_about
+    from study.launching.lease import LeaseHeld
+
+    space, store = load_space(args.space), _store(args)
+    go_on = f"to go on: {args.command}"
+    signal.signal(signal.SIGTERM, _as_keyboard_interrupt)
+    try:
+        found = bring_about(
+            space,
+            store,
+            args.data,
+            Means(
+                address=None if args.inline else args.address,
+                gpus_per_trial=args.gpus_per_trial,
+                cpus_per_trial=args.cpus_per_trial,
+                max_concurrent=args.max_concurrent,
+                checkpoint_seconds=args.checkpoint_seconds,
+                grace_seconds=args.grace_seconds,
+                resume_hint=f"interrupted; {go_on}",
+            ),
+        )
+        left = found.ids(RUNNING, PARTIAL, ABSENT)
+        if left:
+            done = len(found.ids(DONE))
+            print(f"interrupted with {done} of {len(found.states)} Runs done; {go_on}")
+            return INTERRUPTED_STATUS
+        failed = found.ids(FAILED, START_FAILED)
+        if failed:
+            _say(f"{len(failed)} of {len(found.states)} Runs failed:", *states.failures_told(found))
+            _say(f"once the cause is gone: study retry {args.space}, then run this again")
+        if found.ids(DONE):
+            print(_write_report(space, store, partial=bool(failed)))
+        return SOME_FAILED if failed else OK
+    except LeaseHeld as held:
+        raise UserError(str(held)) from held
+    except KeyboardInterrupt:
+        print(f"interrupted; {go_on}")
+        return INTERRUPTED_STATUS
+
+
+def _as_keyboard_interrupt(number: int, frame: FrameType | None) -> Never:
+    raise KeyboardInterrupt
+
+
+def _write_report(space: Space, store: Store, *, partial: bool) -> Path:
+    from analysis import load, report
+
+    more_related, less_related = space.related or (None, None)
+    return report.write_report(
+        load.open(store.root, space.name, partial=partial),
+        REPORTS / space.name,
+        question=space.doc,
+        more_related=more_related,
+        less_related=less_related,
+        partial=partial,
+    )
+
+
+def status(args: argparse.Namespace) -> int:
+    """Says in which state the study's Runs are."""
+    store = _store(args)
+    name, runs = _study(args.space, store)
+    found = standing(runs, store)
+    said = states.finished(found, store)
+    if args.json:
+        print(json.dumps(states.to_plain(name, found, said), indent=1))
+    else:
+        print(states.to_text(name, found, said))
+    return OK
+
+
+def retry(args: argparse.Namespace) -> int:
+    """Forgets how Runs of the study failed, so that `run` tries them again."""
+    store = _store(args)
+    _, runs = _study(args.space, store)
+    failures = store.failures()
+    again = [run for run in runs if run.id in failures]
+    for each in again:
+        store.clear_failure(each.id)
+    print(f"{len(again)} Runs are wanted again")
+    return OK
+
+
+def show(args: argparse.Namespace) -> int:
+    """Says everything that the store has of one Run, given by its id or the beginning of it."""
+    store = _store(args)
+    run = _run_named(args.id, store)
+    chain = [run]
+    while chain[0].source is not None:
+        chain.insert(0, chain[0].source)
+    found = standing(chain, store)
+    lines = [f"{run.id}  {describe(run)}", f"  state    {_state(found, run)}"]
+    if run.source is not None:
+        source = f"{run.source.id}  {describe(run.source)} ({_state(found, run.source)})"
+        lines.append(f"  start    {source}")
+    lines += [f"  fields   {to_json(run)}"]
+    paths = [unfinished_path(run.id, name) for name in ("began.json", "checkpoint", "failure.json")]
+    if found.states[run.id] == DONE:
+        ended = store.read_rows(run.id)
+        made_by = ended.provenance
+        last = rows_of(ended.table)[-1]
+        lines += [
+            f"  last row epoch {last.epoch:g}, step {last.step}: train error {last.train_error:.4f}, "
+            f"test error {last.test_error:.4f}, test loss {last.test_loss:.4f}",
+            f"  made by  {made_by.code_version} on {made_by.device} ({made_by.host}), "
+            f"{made_by.began_at} to {made_by.ended_at}, resumed {made_by.num_resumes} times",
+            f"  packages {', '.join(f'{name} {v}' for name, v in made_by.packages.items())}",
+        ]
+        paths.insert(0, rows_path(run.id))
+        if made_by.weights_digest is not None:
+            paths.insert(1, weights_path(run.id, made_by.weights_digest))
+    failure = store.read_failure(run.id)
+    if failure is not None:
+        lines += [f"  failure  after {failure.tries} tries, {failure.at}:", failure.error.rstrip()]
+    lines += [f"  file     {path}" for path in paths if store.exists(path)]
+    print("\n".join(lines))
+    return OK
+
+
+def _state(found: Standing, run: Run) -> str:
+    cause = found.causes.get(run.id)
+    return found.states[run.id] + (f": {cause}" if cause else "")
+
+
+def _run_named(given: str, store: Store) -> Run:
+    known = {run.id: run for name in store.studies() for run in store.read_study(name)}
+    ids = sorted(i for i in {*known, *store.finished()} if i.startswith(given))
+    if len(ids) != 1:
+        which = f"{len(ids)} Runs, among them {', '.join(ids[:5])}" if ids else "no Run"
+        raise UserError(f"ID={given}: {store.shown} has {which} whose id begins so")
+    return known[ids[0]] if ids[0] in known else store.read_head(ids[0]).run
+
+
+def export(args: argparse.Namespace) -> int:
+    """Writes the rows of the study's finished Runs to one Parquet file."""
+    from analysis.load.export import export as write
+
+    store = _store(args)
+    name, _ = _study(args.space, store)
+    if name not in store.studies():
+        raise UserError(f"SPACE={args.space}: it has not been run in {store.shown} yet")
+    written = write(store, name, args.file)
+    if written.absent:
+        _say(f"{len(written.absent)} Runs have no rows yet; they are not in the file")
+    for run_id, why in written.damaged.items():
+        _say(f"{run_id} is not in the file: {why}")
+    print(f"{args.file}: {written.num_rows:,} rows of {written.num_runs:,} Runs")
+    return OK
+
+
+def report(args: argparse.Namespace) -> int:
+    """Writes the report, as `python -m analysis report` does."""
+    from analysis import report as analysis_report
+
+    store = _store(args)
+    name, _ = _study(args.space, store)
+    given = [store.root, "--study", name, "--out", args.out or str(REPORTS / name)]
+    if args.partial:
+        given.append("--partial")
+    with suppress(UserError):  # a study of the store whose file is not here
+        space = load_space(args.space)
+        given += ["--question", space.doc]
+        if space.related is not None:
+            given += ["--more-related", space.related[0], "--less-related", space.related[1]]
+    return analysis_report.main(given)
+
+
+def _store(args: argparse.Namespace) -> Store:
+    try:
+        return open_store(args.root)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def _study(given: str, store: Store) -> tuple[str, Sequence[Run]]:
+    """Name and Runs of a search space, or of a study that the store has where there is no such file."""
+    try:
+        space = load_space(given)
+    except UserError:
+        if given.endswith(".py") or given in packaged() or given not in store.studies():
+            raise
+        return given, store.read_study(given)
+    return space.name, space.runs
+
+
+def _say(*lines: str) -> None:
+    for line in lines:
+        print(f"study: {line}", file=sys.stderr)
+
+
+VERBS: Final = {
+    "prepare": prepare,
+    "plan": plan,
+    "run": run,
+    "status": status,
+    "show": show,
+    "retry": retry,
+    "export": export,
+    "report": report,
+}

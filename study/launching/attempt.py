@@ -1,0 +1,181 @@
+"""One try at one Run, and what a launch makes of how it ended.
+
+Owns how often a Run is tried, and which text of a failure the store keeps. Knows nothing of Ray: a
+trial on a cluster and `inline` both come through here.
+"""
+
+from __future__ import annotations
+
+import gc
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from study.launching.execute import Interrupted, execute
+from study.launching.queue import DONE, START_FAILED, Schedule
+from study.planning.inventory import last_line
+from study.run import Run
+from study.store import Damaged, Failure, Store, provenance, rows_path, weights_path
+from study.store.schema import Row
+
+MAX_TRIES: Final = 4
+
+# Of a failure's text; the store keeps the end, where the exception stands.
+ERROR_CHARACTERS: Final = 8_000
+
+Outcome = Literal[
+    "finished", "diverged", "interrupted", "start lost", "try again", "failed", "failed unnoted"
+]
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """How a try ended; `error`: the text of the exception, where there was one.
+
+    Of "failed unnoted" it is one line, as the store could not take note of more.
+    """
+
+    outcome: Outcome
+    error: str = ""
+
+
+def attempt(
+    run: Run,
+    store: Store,
+    *,
+    device: str,
+    num_threads: int,
+    keep_weights: bool,
+    checkpoint_seconds: float,
+    on_row: Callable[[Row], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> Attempt:
+    """Trains the Run, from its checkpoint where it has one.
+
+    An exception is noted in the store with the number of tries so far, those of earlier launches
+    included, and gives "try again", or "failed" after MAX_TRIES; where it cannot even be noted (a full
+    disk), it gives "failed unnoted".
+    Where the Run's start has vanished or is damaged, that is no failure of the Run: it gives "start
+    lost", and what is damaged is set aside.
+    """
+    try:
+        if should_stop is not None and should_stop():
+            return Attempt("interrupted")
+        outcome = execute(
+            run,
+            store,
+            device=device,
+            num_threads=num_threads,
+            keep_weights=keep_weights,
+            checkpoint_seconds=checkpoint_seconds,
+            on_row=on_row,
+            should_stop=should_stop,
+        )
+        return Attempt("diverged" if outcome == "diverged" else "finished")
+    except Interrupted:
+        return Attempt("interrupted")
+    except Exception as error:
+        text = "".join(traceback.format_exception(error))
+        # The exception holds on to the whole training, and memory may be what there is too little of.
+        traceback.clear_frames(error.__traceback__)
+        gc.collect()
+        try:
+            if run.source is not None and _is_lost(run.source, store, error):
+                return Attempt("start lost", str(error))
+            before = store.read_failure(run.id)
+            tries = 1 + (before.tries if before is not None and before.kind == "error" else 0)
+            failure = Failure(
+                tries=tries,
+                error=text[-ERROR_CHARACTERS:],
+                final=tries >= MAX_TRIES,
+                at=provenance.now(),
+            )
+            store.write_failure(run.id, failure)
+        except (OSError, Damaged) as unwritable:
+            return Attempt("failed unnoted", f"{last_line(text)} (and no note of it: {unwritable})")
+        return Attempt("failed" if tries >= MAX_TRIES else "try again", text)
+
+
+def _is_lost(start: Run, store: Store, error: Exception) -> bool:
+    """Whether the error is that this start's rows or weights are not what they should be."""
+    if isinstance(error, Damaged):
+        ours = start.id in error.path
+        if ours:
+            with suppress(FileNotFoundError):  # another trial has noticed it too
+                store.set_aside(error.path)
+        return ours
+    if not store.exists(rows_path(start.id)):
+        return True
+    made_by = store.read_head(start.id).provenance
+    digest = made_by.weights_digest
+    kept = digest is not None and store.exists(weights_path(start.id, digest))
+    return not kept and made_by.diverged_step is None
+
+
+class Outcomes:
+    """Carries what became of tries over to the schedule, and to the store where a Run is given up.
+
+    `unnoted`: why Runs failed of which the store could not take note, by id.
+    """
+
+    def __init__(self, schedule: Schedule, store: Store) -> None:
+        self._schedule, self._store = schedule, store
+        self._times_lost: Counter[str] = Counter()
+        self.unnoted: dict[str, str] = {}
+
+    def settle(self, run: Run, ended: Attempt) -> None:
+        """This running Run ended so."""
+        schedule = self._schedule
+        match ended.outcome:
+            case "finished":
+                schedule.finish(run.id)
+            case "diverged":
+                schedule.finish(run.id, usable=False)
+            case "failed":
+                schedule.fail(run.id)
+            case "failed unnoted":
+                self.unnoted[run.id] = ended.error
+                schedule.fail(run.id)
+            case "interrupted" | "try again":
+                schedule.again(run.id)
+            case "start lost":
+                self._lose_start(run, ended.error)
+
+    def give_up(self, run: Run, error: str) -> None:
+        """This running or waiting Run is not tried again, nor what would start from it."""
+        with suppress(OSError):  # then `_note` finds out
+            noted = self._store.read_failure(run.id)
+            error = noted.error if noted is not None and noted.kind == "error" else error
+        self._note(run, Failure(tries=MAX_TRIES, error=error, final=True, at=provenance.now()))
+        self._schedule.fail(run.id)
+
+    def note_start_failed(self) -> None:
+        """Writes to the store, for its readers, which Runs cannot be had because their start failed."""
+        for run_id, state in self._schedule.state.items():
+            run = self._schedule.runs[run_id]
+            if state == START_FAILED and run.source is not None:
+                error = f"its start {run.source.id} failed"
+                failure = Failure(
+                    tries=0, error=error, final=True, at=provenance.now(), kind="start failed"
+                )
+                self._note(run, failure)
+
+    def _lose_start(self, run: Run, error: str) -> None:
+        start, schedule = run.source, self._schedule
+        assert start is not None, run.id
+        if schedule.state[start.id] == DONE:
+            self._times_lost[start.id] += 1
+            schedule.reopen(start.id)
+            if self._times_lost[start.id] >= MAX_TRIES:
+                self.give_up(start, f"what it leaves was lost {MAX_TRIES} times: {error}")
+        schedule.again(run.id)
+
+    def _note(self, run: Run, failure: Failure) -> None:
+        try:
+            self._store.write_failure(run.id, failure)
+        except OSError as unwritable:
+            # The others go on; without the note, the next launch tries this one again.
+            self.unnoted[run.id] = f"{last_line(failure.error)} (and no note of it: {unwritable})"

@@ -1,0 +1,211 @@
+"""What `study run` does: from a plan without faults to every Run's rows in the store.
+
+Owns the order: lease, tidying, tasks, then whatever the store lacks. Decides by the store alone what
+is there, before and after; a launch is believed only where it says what it could not note there.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from study import tasks
+from study.launching.lease import acquire
+from study.launching.queue import Schedule
+from study.planning.inventory import ABSENT, DONE, FAILED, PARTIAL, RUNNING, Standing, standing
+from study.planning.plan import make_plan
+from study.planning.spaces import Space, UserError
+from study.store import Damaged, Store, rows_path
+from study.store.processes import this_process
+from study.tasks import TaskInfo
+
+SECONDS_TO_REACH: Final = 10.0
+SECONDS_FOR_ORPHANS: Final = 30.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Means:
+    """With what to train; nothing of it changes a row.
+
+    `address`: of a Ray cluster, "local" for one of its own, None to train inline, without Ray.
+    `resume_hint`: the line that tells an interrupted user how to go on.
+    """
+
+    address: str | None
+    gpus_per_trial: float | None
+    cpus_per_trial: float | None
+    max_concurrent: int | None
+    checkpoint_seconds: float
+    grace_seconds: float
+    resume_hint: str
+
+
+def bring_about(space: Space, store: Store, data: Path | None, means: Means) -> Standing:
+    """Trains what the store lacks of the study, and returns how it stands afterwards.
+
+    Raises UserError where the plan finds faults or there is no cluster, and lease.LeaseHeld where
+    another driver is at work.
+    """
+    refuse_faults(space, store, data)
+    if means.address is not None:
+        _refuse_unreachable(means.address)
+    with acquire(store.root) as lease:
+        store.sweep()
+        _note_study(space, store)
+        _set_damaged_aside(space, store)
+        _wait_for_orphans(store)
+        found = standing(space.runs, store)
+        if found.ids(RUNNING, PARTIAL, ABSENT):
+            aside_before = set(store.aside())
+            infos = _prepared(space, store, data)
+            unnoted = _train(space, found, infos, store, means, lambda: lease.is_lost)
+            found = standing(space.runs, store, unnoted=unnoted)
+            for path in sorted(set(store.aside()) - aside_before):
+                tell(f"{path} was damaged or of no more use; what it held was made anew")
+        if lease.is_lost:
+            tell(f"another driver has taken over {store.shown}, believing this one dead")
+    return found
+
+
+def refuse_faults(space: Space, store: Store, data: Path | None) -> None:
+    """Raises UserError with everything that the plan finds wrong; tells of its warnings."""
+    plan = make_plan(space, store, data)
+    if plan.wrong:
+        raise UserError("\n".join(plan.wrong))
+    for warning in plan.warnings:
+        tell(f"warning: {warning}")
+
+
+def _refuse_unreachable(address: str) -> None:
+    """Raises UserError where nothing listens at host:port; Ray itself would try for many minutes."""
+    host, _, port = address.rpartition(":")
+    if not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=SECONDS_TO_REACH).close()
+    except OSError as error:
+        raise UserError(f"--address={address}: no Ray cluster answers there ({error})") from error
+
+
+def tell(text: str) -> None:
+    """A remark for the user, on stderr."""
+    print(f"study: {text}", file=sys.stderr)
+
+
+def prepare(space: Space, store: Store, data: Path | None) -> dict[str, TaskInfo]:
+    """Prepares the tasks of the study that are not, and checks those that are; their infos by name."""
+    infos = {}
+    for name in space.task_names:
+        try:
+            if name in space.tasks:
+                shown = sys.stderr.isatty()
+                prepared = tasks.prepare(space.tasks[name], store, data, progress=shown)
+            else:
+                prepared = tasks.load(name, store)
+        except ValueError as error:
+            raise UserError(str(error)) from error
+        infos[name] = prepared.info
+    return infos
+
+
+def _prepared(space: Space, store: Store, data: Path | None) -> dict[str, TaskInfo]:
+    were_there = all(_is_prepared(name, store) for name in space.task_names)
+    infos = prepare(space, store, data)
+    if not were_there:
+        refuse_faults(space, store, data)  # now that all numbers are known
+    return infos
+
+
+def _is_prepared(name: str, store: Store) -> bool:
+    try:
+        return tasks.load_info(name, store) is not None
+    except Damaged:
+        return False
+
+
+def _note_study(space: Space, store: Store) -> None:
+    try:
+        store.read_study(space.name)
+    except (FileNotFoundError, ValueError):
+        pass  # never noted, or with fields of another release
+    except Damaged as damaged:
+        tell(f"{damaged}; moved to {store.set_aside(damaged.path)}, it is written again")
+    store.write_study(space.name, space.runs)
+
+
+def _set_damaged_aside(space: Space, store: Store) -> None:
+    """A Run whose rows cannot be read is not done: it is trained again."""
+    there = store.finished()
+    for run_id, why in store.check_rows(r.id for r in space.runs if r.id in there).items():
+        place = store.set_aside(rows_path(run_id))
+        tell(f"{why}; moved to {place}, Run {run_id} is trained again")
+
+
+def _wait_for_orphans(store: Store) -> None:
+    """Trials of a killed driver end by themselves; until then they would train beside this one's."""
+    until = time.monotonic() + SECONDS_FOR_ORPHANS
+    mine = this_process()
+    while left := {p for p in store.trained_by().values() if p.is_alive() and p != mine}:
+        if time.monotonic() > until:
+            pids = ", ".join(str(process.pid) for process in left)
+            tell(f"of an earlier driver, processes still train ({pids}); going on beside them")
+            return
+        time.sleep(0.2)
+
+
+def _train(
+    space: Space,
+    found: Standing,
+    infos: Mapping[str, TaskInfo],
+    store: Store,
+    means: Means,
+    must_stop: Callable[[], bool],
+) -> Mapping[str, str]:
+    """Returns why Runs failed of which the store could not take note, by id."""
+    from study.planning.cost import cost_of  # torch, where there is something to train
+
+    schedule = Schedule(
+        space.runs,
+        done=found.ids(DONE),
+        barren=found.diverged,
+        failed=found.ids(FAILED),
+        cost={run.id: cost_of(run, infos[run.task]).flops for run in space.runs},
+    )
+    if schedule.is_over:
+        return {}
+    keep = {run.source.id for run in space.runs if run.source is not None}
+    if means.address is None:
+        from study.launching.inline import run_inline
+
+        return run_inline(
+            schedule,
+            store,
+            use_gpu=means.gpus_per_trial != 0,
+            num_threads=max(1, int(means.cpus_per_trial or 1)),
+            keep=keep,
+            checkpoint_seconds=means.checkpoint_seconds,
+            resume_hint=means.resume_hint,
+            must_stop=must_stop,
+        )
+    try:
+        from study.launching.ray_tune import launch
+    except ImportError as error:
+        raise UserError(f"Ray cannot be imported ({error}): install it, or use --inline") from error
+    return launch(
+        schedule,
+        store,
+        address=means.address,
+        gpus_per_trial=means.gpus_per_trial,
+        cpus_per_trial=means.cpus_per_trial,
+        max_concurrent=means.max_concurrent,
+        keep=keep,
+        checkpoint_seconds=means.checkpoint_seconds,
+        grace_seconds=means.grace_seconds,
+        resume_hint=means.resume_hint,
+        must_stop=must_stop,
+    )

@@ -1,0 +1,248 @@
+"""Brings one Run about: from its task and its start in the store to its published rows.
+
+Owns when a checkpoint is written and what a Run leaves behind. Knows nothing of Ray: the same function
+serves a trial on a cluster, a notebook and a debugger, and gives the same rows in each.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import socket
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+from safetensors.torch import load as tensors_from_bytes
+from safetensors.torch import save as tensors_to_bytes
+from torch import Tensor
+
+from study.networks.build import pretrained
+from study.run import PRETRAINED, Run, describe
+from study.store import Damaged, Store, provenance, rows_path, unfinished_path, weights_path
+from study.store.processes import this_process
+from study.store.provenance import Provenance
+from study.store.schema import DIVERGED, FINISHED, Row, rows_table
+from study.tasks import prepared_file
+from study.tasks.draws import draw
+from study.tasks.prepared_file import PreparedTask
+from study.training.cut import starting_network
+from study.training.loop import Diverged, Training
+from study.training.similarity import record_similarity
+
+CHECKPOINT_SECONDS: Final = 60.0
+_ABOUT: Final = "execute"  # name of the checkpoint's entry that is not the training's own
+
+
+class Interrupted(Exception):
+    """The Run was asked to stop; its checkpoint is written, and it goes on from there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Start:
+    """The weights that a Run starts from, and their SHA-256 in hex; None where it starts from nothing."""
+
+    weights: dict[str, Tensor] | None
+    digest: str | None
+
+
+def execute(
+    run: Run,
+    store: Store,
+    *,
+    device: str = "cpu",
+    num_threads: int = 1,
+    keep_weights: bool = False,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    on_row: Callable[[Row], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> str:
+    """Trains `run` to its end, from its checkpoint where it has one, and publishes it.
+
+    Its task must be prepared and its start finished in `store`. Where its rows are there already (and
+    its weights, if `keep_weights`), nothing is done. `on_row` hears of each row that is measured in
+    this process; `should_stop` is asked after every step.
+
+    Returns "finished" or "diverged". Raises Interrupted once a checkpoint is written because
+    `should_stop` said so; ValueError where the task or the start is not there; Damaged where either
+    fails its checksum. A damaged checkpoint is set aside and the Run begins anew.
+    """
+    outcome = _outcome_so_far(run, store, keep_weights)
+    if outcome is not None:
+        return outcome
+    # One thread count gives one sequence of bits, and a worker keeps what the last Run has set.
+    torch.set_num_threads(num_threads)
+    task = prepared_file.load(run.task, store)
+    start = _start(run, store, task)
+    record_similarity(run, store, task, start.weights, start.digest, device=torch.device(device))
+    training = _training(run, task, start, torch.device(device))
+    about = _resumed(training, store, start) or {
+        "start_digest": start.digest,
+        "began_at": provenance.now(),
+        "num_resumes": 0,
+    }
+    store.began(run.id, this_process())
+
+    outcome, diverged_step = FINISHED, None
+    with _Checkpoints(run, store, checkpoint_seconds, about) as checkpoints:
+        try:
+            for row in training:
+                if row is not None and on_row is not None:
+                    on_row(row)
+                if should_stop is not None and should_stop():
+                    checkpoints.write(training)
+                    checkpoints.wait()
+                    raise Interrupted(f"{describe(run)}: stopped at step {training.step}")
+                if checkpoints.is_due():
+                    checkpoints.write(training)
+        except Diverged as diverged:
+            if not training.rows:
+                raise ValueError(
+                    f"{describe(run)}: the loss is not finite before training"
+                ) from None
+            outcome, diverged_step = DIVERGED, diverged.step
+
+    weights_digest = None
+    if keep_weights and outcome == FINISHED:
+        weights_digest = store.publish_weights(run.id, tensors_to_bytes(training.weights()))
+    made_by = Provenance(
+        code_version=provenance.code_version(),
+        packages=provenance.packages(),
+        device=_device_name(training.device, num_threads),
+        host=socket.gethostname(),
+        began_at=about["began_at"],
+        ended_at=provenance.now(),
+        num_resumes=about["num_resumes"],
+        weights_digest=weights_digest,
+        start_digest=start.digest,
+        task_fingerprint=task.fingerprint,
+        diverged_step=diverged_step,
+    )
+    dimensions = training.dimensions(task.info.num_classes)
+    store.publish_rows(run, rows_table(run, dimensions, training.rows, outcome), made_by)
+    store.drop_unfinished(run.id)
+    return outcome
+
+
+def _outcome_so_far(run: Run, store: Store, keep_weights: bool) -> str | None:
+    """How the Run ended, if all that it should leave is there."""
+    if not store.exists(rows_path(run.id)):
+        return None
+    try:
+        made_by = store.read_head(run.id).provenance
+    except Damaged as damaged:
+        store.set_aside(damaged.path)
+        return None
+    if made_by.diverged_step is not None:
+        return DIVERGED
+    digest = made_by.weights_digest
+    if keep_weights and not (digest and store.exists(weights_path(run.id, digest))):
+        return None
+    return FINISHED
+
+
+def _start(run: Run, store: Store, task: PreparedTask) -> _Start:
+    if run.start == PRETRAINED:
+        weights = pretrained(run.model, task.info.image_shape)
+        return _Start(weights=weights, digest=hashlib.sha256(tensors_to_bytes(weights)).hexdigest())
+    if run.source is None:
+        return _Start(weights=None, digest=None)
+    if not store.exists(rows_path(run.source.id)):
+        raise ValueError(f"{run.id}: its start {run.source.id} is not trained yet")
+    made_by = store.read_head(run.source.id).provenance
+    if made_by.diverged_step is not None:
+        raise ValueError(f"{run.id}: its start {run.source.id} diverged, it has no weights")
+    if made_by.weights_digest is None:
+        raise ValueError(f"{run.id}: its start {run.source.id} was trained without keeping weights")
+    payload = store.read_weights(run.source.id, made_by.weights_digest)
+    return _Start(weights=tensors_from_bytes(payload), digest=made_by.weights_digest)
+
+
+def _training(run: Run, task: PreparedTask, start: _Start, device: torch.device) -> Training:
+    drawn = draw(
+        task, part=run.part, size=run.size, seed=run.seed, label_noise=float(run.label_noise)
+    )
+    layers = starting_network(run, task.info.num_classes, task.info.image_shape, start.weights)
+    return Training(
+        run,
+        layers,
+        drawn,
+        task.train_images[drawn.indices],
+        task.test_images,
+        task.test_labels,
+        device=device,
+    )
+
+
+def _resumed(training: Training, store: Store, start: _Start) -> dict[str, Any] | None:
+    """Brings `training` to where its checkpoint was taken; None where it has none that is usable."""
+    run_id = training.run.id
+    try:
+        payload = store.read_checkpoint(run_id)
+    except Damaged as damaged:
+        store.set_aside(damaged.path)
+        return None
+    if payload is None:
+        return None
+    tensors = tensors_from_bytes(payload)
+    about: dict[str, Any] = json.loads(bytes(tensors.pop(_ABOUT).tolist()))
+    if about["start_digest"] != start.digest:
+        # Its start was made anew with other bits: going on would mix the two.
+        store.set_aside(unfinished_path(run_id, "checkpoint"))
+        return None
+    training.restore(tensors)
+    return about | {"num_resumes": about["num_resumes"] + 1}
+
+
+class _Checkpoints:
+    """Writes checkpoints of one Run, beside the training: serialising and writing take a thread.
+
+    What is written is copied first, so that training can go on. A failed write is raised at the next
+    one, or on leaving.
+    """
+
+    def __init__(self, run: Run, store: Store, seconds: float, about: dict[str, Any]) -> None:
+        self._run, self._store, self._about = run, store, about
+        self._seconds, self._last = seconds, time.monotonic()
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._pending: Future[None] | None = None
+
+    def __enter__(self) -> _Checkpoints:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._writer.shutdown(wait=True)
+        if kind is None:
+            self.wait()
+
+    def is_due(self) -> bool:
+        """Whether the interval is over and the last checkpoint is written."""
+        idle = self._pending is None or self._pending.done()
+        return idle and time.monotonic() - self._last >= self._seconds
+
+    def write(self, training: Training) -> None:
+        """Copies the state and begins to write it."""
+        self.wait()
+        tensors = {key: value.clone() for key, value in training.state().items()}
+        tensors[_ABOUT] = torch.tensor(list(json.dumps(self._about).encode()), dtype=torch.uint8)
+        self._pending = self._writer.submit(self._publish, tensors)
+        self._last = time.monotonic()
+
+    def wait(self) -> None:
+        """Until what has begun is written. Raises OSError where it could not be."""
+        if self._pending is not None:
+            self._pending.result()
+            self._pending = None
+
+    def _publish(self, tensors: dict[str, Tensor]) -> None:
+        self._store.write_checkpoint(self._run.id, tensors_to_bytes(tensors))
+
+
+def _device_name(device: torch.device, num_threads: int) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.machine()} CPU, {num_threads} thread{'s' if num_threads > 1 else ''}"

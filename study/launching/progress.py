@@ -1,0 +1,109 @@
+"""How far a launch has come, how long it will still take, and the one line that says so.
+
+Owns the arithmetic from costs, steps and a clock to the line's text, and how often it is written.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from itertools import pairwise
+from typing import Final, TextIO
+
+from study.launching.queue import DONE, FAILED, RUNNING, START_FAILED, WAITING, Schedule
+from study.run import Run
+from study.training.steps import total_steps
+
+SECONDS_BETWEEN_LINES: Final = 30.0  # in a log file
+SECONDS_BETWEEN_REWRITES: Final = 0.5  # on a terminal
+
+
+def duration(seconds: float) -> str:
+    """A length of time for people, in its two largest units: "2 h 5 min"."""
+    whole = round(seconds)
+    units = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
+    for (name, length), (finer, finer_length) in pairwise(units):
+        if whole >= length:
+            rest = whole % length // finer_length
+            return f"{whole // length} {name}" + (f" {rest} {finer}" if rest else "")
+    return f"{whole} s"
+
+
+class Progress:
+    """Follows the Runs of a schedule from now on.
+
+    The time left is the cost left over the cost that has been worked off in a second so far, by Runs
+    that ended and those half-way; what a Run had behind it when it was taken up does not count as work.
+    """
+
+    def __init__(self, schedule: Schedule) -> None:
+        self._schedule = schedule
+        self._began = time.monotonic()
+        self._worked = 0.0
+        self._first: dict[str, float] = {}
+        self._last: dict[str, float] = {}
+
+    def saw(self, run: Run, step: int) -> None:
+        """This running Run has come to this step."""
+        fraction = step / total_steps(run.recipe, run.size)
+        self._first.setdefault(run.id, fraction)
+        self._last[run.id] = fraction
+
+    def ended(self, run: Run, *, finished: bool) -> None:
+        """This Run is no longer running."""
+        first = self._first.pop(run.id, 0.0)
+        last = self._last.pop(run.id, first)
+        self._worked += ((1.0 if finished else last) - first) * self._schedule.cost[run.id]
+
+    def seconds_left(self) -> float | None:
+        """Until the schedule is over; None while nothing is known."""
+        cost = self._schedule.cost
+        worked = self._worked + sum((self._last[i] - self._first[i]) * cost[i] for i in self._last)
+        if worked <= 0:
+            return None
+        behind = sum(self._last[i] * cost[i] for i in self._last)
+        remaining = max(self._schedule.remaining_cost() - behind, 0.0)
+        return (time.monotonic() - self._began) * remaining / worked
+
+    def text(self, num_running: int) -> str:
+        """The line: "12 done, 2 running, 5 waiting, 0 failed, about 3 min 20 s left"."""
+        counts = self._schedule.counts()
+        num_open = counts[RUNNING] + counts[WAITING]
+        text = (
+            f"{counts[DONE]} done, {num_running} running, {num_open - num_running} waiting, "
+            f"{counts[FAILED] + counts[START_FAILED]} failed"
+        )
+        left = self.seconds_left() if num_open else None
+        return text if left is None else f"{text}, about {duration(left)} left"
+
+
+class Line:
+    """Writes a line to a stream: in place on a terminal, else now and then as a line of its own."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stderr
+        self._in_place = self._stream.isatty()
+        self._pause = SECONDS_BETWEEN_REWRITES if self._in_place else SECONDS_BETWEEN_LINES
+        self._written_at = -float("inf")
+        self._shown = ""
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the pause since the last line is over."""
+        return time.monotonic() - self._written_at >= self._pause
+
+    def write(self, text: str) -> None:
+        """Shows this text now."""
+        if self._in_place:
+            self._stream.write("\r" + text.ljust(len(self._shown)))
+        elif text != self._shown:
+            self._stream.write(text + "\n")
+        self._stream.flush()
+        self._written_at, self._shown = time.monotonic(), text
+
+    def end(self) -> None:
+        """What is written next begins on a line of its own."""
+        if self._in_place and self._shown:
+            self._stream.write("\n")
+            self._stream.flush()
+        self._shown = ""

@@ -1,0 +1,264 @@
+"""What a Run will cost: floating-point operations and memory, counted on networks without data.
+
+Owns the arithmetic from layers to Runs, and a short measurement that turns operations into seconds.
+The counts decide which Run is taken first; they are estimates, and nothing else depends on them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from study.networks.build import build, initialise
+from study.run import Run
+from study.tasks import TaskInfo
+from study.training.cut import EVALUATION_BATCH_SIZE
+from study.training.steps import evaluated_steps, steps_per_epoch, total_steps
+
+# A training step costs a forward pass, and a backward pass of about twice as much.
+TRAINING_FACTOR: Final = 3
+
+# What a GPU is taken to do where none can be asked.
+ASSUMED_GPU_RATE: Final = 5e12
+
+OPTIMISER_VALUES: Final = {"adam": 2, "adamw": 2, "sgd": 1}
+
+MAX_MEASURED: Final = 6
+
+# Of a measured step on the CPU: about a second at 20 GFLOP/s.
+MAX_STEP_FLOPS: Final = 2e10
+
+BYTES: Final = 4  # of a float32
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerCost:
+    """One layer of a network. Per image: `flops` of a forward pass, `outputs` (values that it gives)
+    and `saved_bytes` (what a backward pass needs kept). `parameters`: of the layer."""
+
+    name: str
+    flops: int
+    outputs: int
+    saved_bytes: int
+    parameters: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """Bytes that a Run holds at once on its device, by what they are for."""
+
+    weights: int
+    optimiser: int
+    activations: int
+    images_and_features: int
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.optimiser + self.activations + self.images_and_features
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """Of one whole Run: multiply-adds count as two `flops`."""
+
+    flops: int
+    memory: Memory
+
+
+def cost_of(run: Run, info: TaskInfo) -> Cost:
+    """The cost of this Run on the task that `info` tells: training, evaluations, features, memory.
+
+    Raises ValueError where the network cannot be built.
+    """
+    recipe, counts = run.recipe, (run.size, info.num_test)
+    layers = layer_costs(run.model, run.width, info.num_classes, info.image_shape)
+    frozen, trained = layers[: run.frozen], layers[run.frozen :]
+    constant = recipe.augmentation == "none" and recipe.frozen_batchnorm == "evaluation"
+    prefix, suffix = (sum(layer.flops for layer in part) for part in (frozen, trained))
+
+    epochs = total_steps(recipe, run.size) / steps_per_epoch(recipe, run.size)
+    trained_images = round(epochs * run.size)
+    evaluated_images = len(evaluated_steps(recipe, run.size)) * sum(counts)
+    prefix_images = sum(counts) if constant else trained_images + evaluated_images
+    flops = (
+        trained_images * TRAINING_FACTOR * suffix
+        + evaluated_images * suffix
+        + prefix_images * prefix
+    )
+
+    parameters, of_suffix = (sum(layer.parameters for layer in part) for part in (layers, trained))
+    channels, height, width = info.image_shape
+    feature = frozen[-1].outputs * BYTES if frozen and constant else 0
+    widest = 2 * max(layer.outputs for layer in layers)  # what goes in and what comes out
+    batch = min(recipe.batch_size, run.size)
+    return Cost(
+        flops=flops,
+        memory=Memory(
+            weights=BYTES * (parameters + of_suffix),  # and the gradients
+            optimiser=BYTES * of_suffix * OPTIMISER_VALUES[recipe.optimizer],
+            activations=max(
+                batch * sum(layer.saved_bytes for layer in trained),
+                min(EVALUATION_BATCH_SIZE, max(counts)) * widest * BYTES,
+            ),
+            images_and_features=sum(counts) * (channels * height * width + feature),
+        ),
+    )
+
+
+@cache
+def layer_costs(
+    model: str, width: int | None, num_classes: int, image_shape: tuple[int, int, int]
+) -> tuple[LayerCost, ...]:
+    """The cost of each layer of this network, first to last, counted without any data.
+
+    Attention is counted by its plain form, on any device: torch counts nothing for the CPU's fused
+    one. So for a ViT `saved_bytes` is up to twice too large.
+    """
+    images = 2  # BatchNorm refuses one
+    costs = []
+    saved: dict[int, int] = {}
+    with torch.device("meta"), sdpa_kernel(SDPBackend.MATH), _saved_bytes(saved):
+        layers = build(model, width, num_classes, image_shape)
+        values = torch.empty(images, *image_shape)
+        for name, layer in layers.named_children():
+            before = sum(saved.values())
+            with FlopCounterMode(display=False) as counter:
+                values = layer(values)
+            costs.append(
+                LayerCost(
+                    name=name,
+                    flops=counter.get_total_flops() // images,
+                    outputs=values.numel() // images,
+                    saved_bytes=(sum(saved.values()) - before) // images,
+                    parameters=sum(parameter.numel() for parameter in layer.parameters()),
+                )
+            )
+    return tuple(costs)
+
+
+@contextmanager
+def _saved_bytes(saved: dict[int, int]) -> Iterator[None]:
+    """Notes the bytes of what autograd keeps for a backward pass, by storage, but for parameters."""
+    alive: list[Tensor] = []  # or a freed storage's address would be met again
+
+    def keep(tensor: Tensor) -> Tensor:
+        if not isinstance(tensor, nn.Parameter):
+            storage = tensor.untyped_storage()
+            saved[storage._cdata] = storage.nbytes()
+            alive.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        yield
+
+
+@dataclass(frozen=True, kw_only=True)
+class Price:
+    """What Runs cost together.
+
+    - `seconds`: by device name, of all Runs one after another; `rates`: operations a second by device
+      and network, and `is_measured` whether they were measured here.
+    - `largest`: memory of the Run that needs most.
+    """
+
+    flops: int
+    seconds: Mapping[str, float]
+    rates: Mapping[str, Mapping[str, float]]
+    is_measured: Mapping[str, bool]
+    largest: Memory | None
+
+
+def price(runs: Sequence[Run], infos: Mapping[str, TaskInfo]) -> Price:
+    """The price of these Runs, with a measurement of about a second for each network.
+
+    Of more than MAX_MEASURED networks the costliest are measured; the others are taken to be as slow
+    as the slowest of them.
+    """
+    flops: Counter[str] = Counter()
+    example: dict[str, Run] = {}
+    largest: Memory | None = None
+    for run in runs:
+        cost = cost_of(run, infos[run.task])
+        network = run.model if run.width is None else f"{run.model} width {run.width}"
+        flops[network] += cost.flops
+        example.setdefault(network, run)
+        if largest is None or cost.memory.total > largest.total:
+            largest = cost.memory
+    seconds: dict[str, float] = {}
+    rates: dict[str, dict[str, float]] = {}
+    devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+    for device in devices:
+        rates[device] = {
+            network: measured_rate(example[network], infos[example[network].task], device=device)
+            for network, _ in flops.most_common(MAX_MEASURED)
+        }
+        slowest = min(rates[device].values(), default=1.0)
+        seconds[device] = sum(
+            n / rates[device].get(network, slowest) for network, n in flops.items()
+        )
+    if "cuda" not in devices:
+        rates["cuda"] = dict.fromkeys(flops, ASSUMED_GPU_RATE)
+        seconds["cuda"] = flops.total() / ASSUMED_GPU_RATE
+    return Price(
+        flops=flops.total(),
+        seconds=seconds,
+        rates=rates,
+        is_measured={device: device in devices for device in rates},
+        largest=largest,
+    )
+
+
+def measured_rate(run: Run, info: TaskInfo, *, device: str, seconds: float = 1.0) -> float:
+    """Operations a second that this machine reaches in training steps of this Run's whole network.
+
+    On one thread on the CPU, as a trial has; takes about `seconds`, and a few steps to warm up.
+    """
+    layers = build(run.model, run.width, info.num_classes, info.image_shape)
+    initialise(layers, run.model, run.seed)
+    layers.to(device).train()
+    per_image = sum(
+        layer.flops
+        for layer in layer_costs(run.model, run.width, info.num_classes, info.image_shape)
+    )
+    batch = min(run.recipe.batch_size, run.size)
+    if device == "cpu":
+        # A batch of a large network would take minutes; from a few images on the rate is the same.
+        batch = max(2, min(batch, int(MAX_STEP_FLOPS / (TRAINING_FACTOR * per_image))))
+    images = torch.zeros(batch, *info.image_shape, device=device)
+    labels = torch.zeros(batch, dtype=torch.int64, device=device)
+    optimiser = torch.optim.Adam(layers.parameters(), lr=1e-4, fused=True)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        num_steps = 0
+        began = time.perf_counter()
+        spent = 0.0
+        while spent < seconds or num_steps < 2:
+            if num_steps == 1:
+                began = time.perf_counter()  # the first step warms up
+            _step(layers, images, labels, optimiser)
+            num_steps += 1
+            spent = time.perf_counter() - began
+    finally:
+        torch.set_num_threads(threads)
+    return (num_steps - 1) * batch * TRAINING_FACTOR * per_image / spent
+
+
+def _step(
+    layers: nn.Sequential, images: Tensor, labels: Tensor, optimiser: torch.optim.Optimizer
+) -> None:
+    optimiser.zero_grad(set_to_none=True)
+    loss = nn.functional.cross_entropy(layers(images), labels)
+    loss.backward()
+    optimiser.step()
+    loss.item()  # waits for the device

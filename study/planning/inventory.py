@@ -1,0 +1,297 @@
+"""In which state each Run of a study is, as the store has it.
+
+Owns the states and how they are counted. Starts nothing, and imports neither torch nor ray, so that a
+store of thousands of Runs is looked through in seconds.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from study.launching.progress import duration
+from study.run import Run, describe
+from study.store import Damaged, Failure, Head, Store, Unfinished
+
+DONE: Final = "done"
+RUNNING: Final = "running"
+PARTIAL: Final = "partial"
+FAILED: Final = "failed"
+START_FAILED: Final = "start failed"
+ABSENT: Final = "absent"
+
+STATES: Final = (DONE, RUNNING, PARTIAL, FAILED, ABSENT)
+
+# A Run in training on another machine counts as running for so long after it last wrote anything:
+# three checkpoints at the default interval.
+SECONDS_OF_LIFE: Final = 180.0
+
+# Reading a head is a request to the bucket.
+MAX_READ_OF_BUCKET: Final = 200
+
+MAX_LISTED: Final = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """What a store has of a study.
+
+    - `states`: of each Run, by id, in the study's order.
+    - `causes`: why, for those that are failed or whose start is.
+    - `diverged`: finished starts that have no weights to start from, because they diverged.
+    - `lost`: finished starts whose weights are wanted and gone: they count as absent.
+    """
+
+    runs: Mapping[str, Run]
+    states: Mapping[str, str]
+    causes: Mapping[str, str]
+    diverged: frozenset[str]
+    lost: tuple[str, ...]
+
+    def counts(self) -> Counter[str]:
+        """How many Runs are in each state."""
+        return Counter(self.states.values())
+
+    def ids(self, *states: str) -> list[str]:
+        """Of the Runs in one of these states, in order."""
+        return [run_id for run_id, state in self.states.items() if state in states]
+
+
+def standing(
+    runs: Sequence[Run], store: Store, *, unnoted: Mapping[str, str] | None = None
+) -> Standing:
+    """How the store stands to these Runs, each start before its dependants: four listings.
+
+    `unnoted`: why Runs failed of which the store could take no note (a full disk), by id.
+
+    A start counts as done only where those that still need it find its weights. One that diverged
+    has none for ever: its dependants are "start failed".
+    """
+    by_id = {run.id: run for run in runs}
+    failures = store.failures()
+    unfinished = store.unfinished()
+    done, diverged, lost = _usable(runs, store, set(store.finished() & by_id.keys()))
+
+    states: dict[str, str] = {}
+    causes: dict[str, str] = {}
+    for run in runs:
+        start, failure, found = run.source, failures.get(run.id), unfinished.get(run.id)
+        if run.id in done:
+            state = DONE
+        elif failure is not None and failure.final and failure.kind == "error":
+            state, causes[run.id] = FAILED, _brief(failure)
+        elif unnoted and run.id in unnoted:
+            state, causes[run.id] = FAILED, unnoted[run.id]
+        elif start is not None and start.id in diverged:
+            state, causes[run.id] = START_FAILED, f"its start {start.id} diverged"
+        elif start is not None and states[start.id] in (FAILED, START_FAILED):
+            state, causes[run.id] = START_FAILED, f"its start {start.id} failed"
+        elif found is not None and _is_alive(run.id, found, store):
+            state = RUNNING
+        elif found is not None and "checkpoint" in found.files:
+            state = PARTIAL
+        else:
+            state = ABSENT
+        states[run.id] = state
+    return Standing(
+        runs=by_id,
+        states=states,
+        causes=causes,
+        diverged=frozenset(diverged),
+        lost=tuple(lost),
+    )
+
+
+def _is_alive(run_id: str, found: Unfinished, store: Store) -> bool:
+    """Whether a process trains this Run: asked for on this machine, guessed on another."""
+    if "began.json" not in found.files:
+        return False
+    try:
+        process = store.read_began(run_id)
+    except Damaged:
+        process = None
+    alive = process.is_alive() if process is not None else None
+    if alive is None:
+        return (datetime.now(UTC) - found.newest).total_seconds() < SECONDS_OF_LIFE
+    return alive
+
+
+def _usable(
+    runs: Sequence[Run], store: Store, done: set[str]
+) -> tuple[set[str], set[str], list[str]]:
+    """`done` without the starts whose weights are needed and gone; those that diverged; those gone."""
+    lost: list[str] = []
+    diverged: set[str] = set()
+    weights = store.weights()
+    for run in reversed(runs):  # what needs a start comes after it
+        start = run.source
+        if start is None or run.id in done or start.id not in done or start.id in weights:
+            continue
+        if start.id not in diverged and _has_diverged(store, start.id):
+            diverged.add(start.id)
+        if start.id not in diverged:
+            done.discard(start.id)
+            lost.append(start.id)
+    return done, diverged, lost
+
+
+def _has_diverged(store: Store, run_id: str) -> bool:
+    try:
+        return store.read_head(run_id).provenance.diverged_step is not None
+    except Damaged:
+        return False
+
+
+def _brief(failure: Failure) -> str:
+    return f"{last_line(failure.error)} ({failure.tries} tries)"
+
+
+def last_line(error: str) -> str:
+    """Of a failure's text: the exception itself."""
+    return (error.strip().splitlines() or ["no message"])[-1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """What the finished Runs say of themselves.
+
+    - `num_read`: how many were asked; all of them in a directory, a part of them on a bucket.
+    - `code_versions`: Runs per version of the code that made them.
+    - `diverged`: ids of Runs that ended because a loss was not finite.
+    - `damaged`: why a rows file cannot be read, by id.
+    - `other_starts`: ids of Runs that started from other weights than their start has now.
+    - `images_per_second`: training images that all Runs together go through in a second, over the
+      last hour of the study's work; None where too little is known.
+    """
+
+    num_read: int
+    code_versions: Mapping[str, int]
+    diverged: tuple[str, ...]
+    damaged: Mapping[str, str]
+    other_starts: tuple[str, ...]
+    images_per_second: float | None
+
+
+def finished(found: Standing, store: Store) -> Finished:
+    """Reads the heads of the study's finished Runs."""
+    ids = found.ids(DONE)
+    if store.local_path("") is None:
+        ids = ids[-MAX_READ_OF_BUCKET:]
+    heads = store.read_heads(ids)
+    whole = {i: head for i, head in heads.items() if isinstance(head, Head)}
+    return Finished(
+        num_read=len(ids),
+        code_versions=Counter(head.provenance.code_version for head in whole.values()),
+        diverged=tuple(i for i, h in whole.items() if h.provenance.diverged_step is not None),
+        damaged={i: str(head) for i, head in heads.items() if isinstance(head, Damaged)},
+        other_starts=tuple(i for i in whole if _has_other_start(found.runs[i], whole)),
+        images_per_second=_rate(list(whole.values())),
+    )
+
+
+def _has_other_start(run: Run, heads: Mapping[str, Head]) -> bool:
+    """Whether the Run's start has been made anew since, with other bits."""
+    start = heads.get(run.source.id) if run.source is not None else None
+    now = start.provenance.weights_digest if start is not None else None
+    return now not in (None, heads[run.id].provenance.start_digest)
+
+
+def _rate(heads: Sequence[Head]) -> float | None:
+    """Training images a second over the last hour before the newest end, pauses left in."""
+    spans = [
+        (
+            datetime.fromisoformat(h.provenance.began_at),
+            datetime.fromisoformat(h.provenance.ended_at),
+            h.run,
+        )
+        for h in heads
+    ]
+    newest = max((end for _, end, _ in spans), default=None)
+    if newest is None:
+        return None
+    recent = [span for span in spans if (newest - span[1]).total_seconds() <= 3600]
+    seconds = (newest - min(began for began, _, _ in recent)).total_seconds()
+    return sum(num_images(run) for _, _, run in recent) / seconds if seconds > 0 else None
+
+
+def num_images(run: Run) -> int:
+    """Training images that the whole Run goes through: its cost, as far as no network is known."""
+    if run.recipe.num_epochs is not None:
+        return run.recipe.num_epochs * run.size
+    assert run.recipe.num_steps is not None
+    return run.recipe.num_steps * min(run.recipe.batch_size, run.size)
+
+
+def seconds_left(found: Standing, rate: float | None) -> float | None:
+    """Until nothing is absent, at this many training images a second; None where it is not known."""
+    open_runs = [found.runs[i] for i in found.ids(RUNNING, PARTIAL, ABSENT)]
+    if not rate or not open_runs:
+        return None
+    return sum(num_images(run) for run in open_runs) / rate
+
+
+def to_plain(name: str, found: Standing, said: Finished) -> dict[str, Any]:
+    """All of it as plain values, for JSON; times in seconds."""
+    return {
+        "study": name,
+        "runs": len(found.states),
+        "counts": {state: found.counts()[state] for state in (*STATES, START_FAILED)},
+        "states": dict(found.states),
+        "causes": dict(found.causes),
+        "diverged": list(said.diverged),
+        "damaged": dict(said.damaged),
+        "lost_weights": list(found.lost),
+        "other_starts": list(said.other_starts),
+        "code_versions": dict(said.code_versions),
+        "heads_read": said.num_read,
+        "images_per_second": said.images_per_second,
+        "seconds_left": seconds_left(found, said.images_per_second),
+    }
+
+
+def to_text(name: str, found: Standing, said: Finished) -> str:
+    """All of it for people; of what went wrong at most MAX_LISTED Runs by name."""
+    counts = found.counts()
+    parts = [f"{counts[state]} {state}" for state in STATES]
+    if counts[START_FAILED]:
+        parts.append(f"{counts[START_FAILED]} {START_FAILED}")
+    lines = [f"{name}: {len(found.states)} Runs: {', '.join(parts)}"]
+    left = seconds_left(found, said.images_per_second)
+    if said.images_per_second and left is not None:
+        lines.append(
+            f"  {said.images_per_second:,.0f} training images a second in the last hour of work, "
+            f"about {duration(left)} left at that rate"
+        )
+    if said.diverged:
+        lines.append(f"  {len(said.diverged)} of the done diverged (their loss was not finite)")
+    lines += failures_told(found)
+    lines += [
+        f"  damaged: {i}: {why}; `study run` makes it anew" for i, why in said.damaged.items()
+    ]
+    lines += [f"  {i}: its weights are needed and gone, it is trained anew" for i in found.lost]
+    if said.other_starts:
+        lines.append(
+            f"  {len(said.other_starts)} Runs started from other weights than their start has now: "
+            + ", ".join(said.other_starts[:MAX_LISTED])
+        )
+    if len(said.code_versions) > 1:
+        made = ", ".join(f"{n} by {version}" for version, n in said.code_versions.items())
+        lines.append(f"  rows were made by {len(said.code_versions)} versions of the code: {made}")
+    if said.num_read < counts[DONE]:
+        lines.append(f"  (of the done, {said.num_read} were looked into)")
+    return "\n".join(lines)
+
+
+def failures_told(found: Standing) -> list[str]:
+    """A line for each failed Run, with what it is and why; the last line counts the rest."""
+    failed = found.ids(FAILED, START_FAILED)
+    lines = [
+        f"  {found.states[i]}: {i} ({describe(found.runs[i])}): {found.causes[i]}"
+        for i in failed[:MAX_LISTED]
+    ]
+    if len(failed) > MAX_LISTED:
+        lines.append(f"  … and {len(failed) - MAX_LISTED} more")
+    return lines

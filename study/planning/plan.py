@@ -1,0 +1,216 @@
+"""What a study wants, what is there, what is wrong, and what it will cost; starts nothing.
+
+Owns every check that can be made before a Run is trained, and collects what is wrong instead of
+stopping at the first. Writes nothing, downloads nothing, and leaves torch alone until it is to count.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from study import tasks
+from study.launching.progress import duration
+from study.networks.table import check_images, check_model, check_pretrained, num_layers
+from study.planning.inventory import START_FAILED, STATES, Standing, failures_told, standing
+from study.planning.spaces import Space
+from study.run import PRETRAINED, Run, describe
+from study.store import Damaged, Store, study_path
+from study.tasks import TaskInfo
+from study.tasks.draws import check_size
+
+if TYPE_CHECKING:
+    from study.planning.cost import Price  # torch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How a study stands, and whether it can be run.
+
+    - `infos`: what its tasks are, by name; `unprepared`: those that `study prepare` has yet to read.
+    - `wrong`: what must be changed before it can be run; `warnings`: what the user may not mean.
+    """
+
+    space: Space
+    standing: Standing
+    infos: Mapping[str, TaskInfo]
+    unprepared: tuple[str, ...]
+    wrong: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+def make_plan(space: Space, store: Store, data: Path | None) -> Plan:
+    """Looks at everything that the study needs. Reads of tasks only what `tasks.describe` does.
+
+    Raises OSError where the store's root cannot be listed.
+    """
+    infos, unprepared, wrong = _tasks(space, store, data)
+    wrong += _store_faults(space, store)
+    wrong += _grouped(space.runs, lambda run: _run_faults(run, infos))
+    return Plan(
+        space=space,
+        standing=standing(space.runs, store),
+        infos=infos,
+        unprepared=tuple(unprepared),
+        wrong=tuple(wrong),
+        warnings=tuple(_grouped(space.runs, _doubts)),
+    )
+
+
+def _tasks(
+    space: Space, store: Store, data: Path | None
+) -> tuple[dict[str, TaskInfo], list[str], list[str]]:
+    infos: dict[str, TaskInfo] = {}
+    unprepared: list[str] = []
+    wrong: list[str] = []
+    for name in space.task_names:
+        try:
+            info = tasks.load_info(name, store)
+        except Damaged:
+            info = None  # `prepare` sets it aside and makes it anew
+        if info is None and name not in space.tasks:
+            choices = ", ".join(space.tasks)
+            wrong.append(f"Run.task={name!r}: choose one of {choices}, or define it in TASKS")
+            continue
+        if info is None:
+            unprepared.append(name)
+            try:
+                info = tasks.describe(space.tasks[name], data)
+            except ValueError as error:
+                wrong.append(str(error))
+                continue
+        infos[name] = info
+    return infos, unprepared, wrong
+
+
+def _store_faults(space: Space, store: Store) -> Iterator[str]:
+    try:
+        study_path(space.name)
+    except ValueError as error:
+        yield f"{space.path}: {error}; the file's name is the study's"
+    root = store.local_path("")
+    if root is None:
+        return
+    nearest = next(each for each in (root, *root.parents) if each.exists())
+    if not nearest.is_dir():
+        yield f"root={store.shown}: {nearest} is not a directory"
+    elif not os.access(nearest, os.W_OK | os.X_OK):
+        yield f"root={store.shown}: {nearest} is not writable"
+
+
+def _run_faults(run: Run, infos: Mapping[str, TaskInfo]) -> Iterator[str]:
+    """What is wrong with this Run; what cannot be told because its task is unknown is passed over."""
+    fault = _model_fault(run.model, run.width)
+    if fault is not None:
+        yield fault
+    elif run.frozen >= num_layers(run.model):
+        layers = num_layers(run.model)
+        yield (
+            f"Run.frozen={run.frozen}: {run.model} has {layers} layers, choose 0 to {layers - 1} "
+            "(the head is always trained)"
+        )
+    if fault is None and run.start == PRETRAINED:
+        yield from _said(lambda: check_pretrained(run.model))
+    info = infos.get(run.task)
+    if info is None:
+        return
+    yield from _said(lambda: check_size(info, part=run.part, size=run.size))
+    if fault is None:
+        yield from _said(lambda: check_images(run.model, info.image_shape))
+    theirs = infos.get(run.source.task) if run.source is not None else None
+    if theirs is not None and theirs.image_shape != info.image_shape:
+        yield (
+            f"Run.start: images of task {info.name!r} have the shape {info.image_shape}, those of "
+            f"its start's task {theirs.name!r} {theirs.image_shape}; give one of them an image_size"
+        )
+
+
+@cache
+def _model_fault(model: str, width: int | None) -> str | None:
+    return next(_said(lambda: check_model(model, width)), None)
+
+
+def _said(check: Callable[[], None]) -> Iterator[str]:
+    try:
+        check()
+    except ValueError as error:
+        yield str(error)
+
+
+def _doubts(run: Run) -> Iterator[str]:
+    source = run.source
+    if source is not None and source.task == run.task:
+        parts = {source.part, run.part}
+        if parts != {"a", "b"}:
+            yield (
+                f"source and target are both {run.task!r}, parts {source.part!r} and {run.part!r}: "
+                "they share images; the halves 'a' and 'b' would not"
+            )
+
+
+def _grouped(runs: Sequence[Run], faults: Callable[[Run], Iterator[str]]) -> list[str]:
+    """Every fault once, with how many Runs have it and one of them."""
+    found: dict[str, list[Run]] = {}
+    for run in runs:
+        for fault in faults(run):
+            found.setdefault(fault, []).append(run)
+    return [
+        f"{fault} [{_num_runs(len(those))}: {describe(those[0])}]" for fault, those in found.items()
+    ]
+
+
+def _num_runs(count: int) -> str:
+    return "1 Run" if count == 1 else f"{count} Runs, the first"
+
+
+def to_text(plan: Plan, price: Price | None) -> str:
+    """The plan for people; `price` is that of what is left to be done, None where that is unknown."""
+    runs, counts = plan.space.runs, plan.standing.counts()
+    num_starts = len({run.source for run in runs if run.source is not None})
+    states = ", ".join(
+        f"{counts[state]} {state}" for state in (*STATES, START_FAILED) if counts[state]
+    )
+    lines = [
+        f"{plan.space.name}: {len(runs)} Runs, {num_starts} of them starts of others",
+        f"  there     {states}",
+    ]
+    for name, info in plan.infos.items():
+        shape = "×".join(map(str, info.image_shape))
+        state = "to be prepared" if name in plan.unprepared else "prepared"
+        lines.append(
+            f"  task      {name}: {info.num_train:,} training and {info.num_test:,} test images of "
+            f"{shape}, {info.num_classes} classes ({state})"
+        )
+    if price is not None and price.largest is not None:
+        lines += _price_told(price)
+    lines += failures_told(plan.standing)
+    lines += [f"  warning: {each}" for each in plan.warnings]
+    return "\n".join(lines)
+
+
+def _price_told(price: Price) -> list[str]:
+    lines = [f"  cost      {price.flops:.2g} floating-point operations"]
+    for device, unit in (("cpu", "one CPU core"), ("cuda", "one GPU")):
+        rates = price.rates[device].values()
+        low, high = (f"{rate / 1e9:,.1f}" for rate in (min(rates), max(rates)))
+        rate = f"{low} GFLOP/s" if low == high else f"{low} to {high} GFLOP/s"
+        how = "measured here just now" if price.is_measured[device] else "assumed"
+        lines.append(f"            {duration(price.seconds[device])} on {unit}, at {rate} ({how})")
+    memory = price.largest
+    assert memory is not None
+    parts = ", ".join(
+        f"{field.name.replace('_', ' ')} {_size(getattr(memory, field.name))}"
+        for field in fields(memory)
+    )
+    return [*lines, f"  memory    up to {_size(memory.total)} a trial: {parts}"]
+
+
+def _size(num_bytes: int) -> str:
+    units = ("KiB", "MiB", "GiB", "TiB")
+    power = min(max(int(math.log(max(num_bytes, 1), 1024)), 1), len(units))
+    return f"{num_bytes / 1024**power:.3g} {units[power - 1]}"

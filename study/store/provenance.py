@@ -1,0 +1,98 @@
+"""What made a Run's rows: code, packages, device, host, times, and digests of what went in.
+
+Owns the code version. Imports neither torch nor ray: a device's name is handed in by who has one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+PACKAGES: Final = ("torch", "torchvision", "timm", "numpy", "pyarrow", "ray")
+
+# What decides a measured value: files and whole folders of `study`. Beside them it plans, launches, stores.
+DECIDE_A_ROW: Final = ("run.py", "seeds.py", "networks", "tasks", "training")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """What produced the rows of one Run.
+
+    - `began_at`, `ended_at`: ISO 8601, UTC; `num_resumes`: how often it went on from a checkpoint.
+    - `weights_digest`: of the weights that it published, None if none were kept; `start_digest`: of
+      the weights it started from; `task_fingerprint`: of the images and labels it was trained on.
+    - `diverged_step`: the step at which a loss was not finite, None for a finished Run.
+    """
+
+    code_version: str
+    packages: dict[str, str]
+    device: str
+    host: str
+    began_at: str
+    ended_at: str
+    num_resumes: int = 0
+    weights_digest: str | None = None
+    start_digest: str | None = None
+    task_fingerprint: str | None = None
+    diverged_step: int | None = None
+
+
+def to_json(provenance: Provenance) -> str:
+    """JSON with sorted keys."""
+    return json.dumps(asdict(provenance), sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def from_json(text: str) -> Provenance:
+    """What `to_json` wrote; a field of a later release is passed over. ValueError if one is missing."""
+    plain = json.loads(text)
+    if not isinstance(plain, dict):
+        raise ValueError(f"Provenance: {plain!r} is not a JSON object")
+    try:
+        return Provenance(**{f.name: plain[f.name] for f in fields(Provenance) if f.name in plain})
+    except TypeError as error:
+        raise ValueError(f"Provenance from JSON: {error}") from error
+
+
+@cache
+def code_version() -> str:
+    """Package version and 8 hex digits over the sources that decide a row: "0.1.0+1f2e3d4c"."""
+    folder = Path(__file__).parents[1]
+    digest = hashlib.sha256()
+    for path in _deciding(folder):
+        source = path.read_bytes().replace(b"\r\n", b"\n")
+        name = path.relative_to(folder).as_posix().encode()
+        digest.update(b"%d %s %d " % (len(name), name, len(source)) + source)
+    return f"{_version('freezewise') or '0'}+{digest.hexdigest()[:8]}"
+
+
+def _deciding(folder: Path) -> list[Path]:
+    """The files of DECIDE_A_ROW, in the order of their paths."""
+    found = []
+    for name in DECIDE_A_ROW:
+        path = folder / name
+        assert path.exists(), path
+        found += [path] if path.is_file() else path.rglob("*.py")
+    return sorted(found)
+
+
+def packages() -> dict[str, str]:
+    """Version by name of those of PACKAGES that are installed."""
+    return {name: version for name in PACKAGES if (version := _version(name)) is not None}
+
+
+def now() -> str:
+    """This moment as ISO 8601 in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,172 @@
+"""Similarity of a start and a target: the table's columns, and its small Arrow file in the store.
+
+Owns names, units and the file's digest; `similarity` measures. Imports no torch, so that analysis can
+read what was measured. Refuses to hand out a file that fails its digest.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Final
+
+import pyarrow as pa
+
+from study.run import Run
+from study.store.atomic import Damaged
+from study.store.rows import digest
+from study.store.schema import Column
+from study.store.store import Store
+
+CUT: Final = "cut"
+HEAD: Final = "head"
+PLACES: Final = (CUT, HEAD)
+
+FORMAT: Final = "freezewise similarity 1"
+
+MEASURES: Final = (
+    Column(
+        "logme",
+        pa.float64(),
+        "nats per image",
+        "LogME: maximum log evidence of a linear map from features to one class against the rest, "
+        "mean over the classes",
+        nullable=True,
+    ),
+    Column(
+        "linear_cka",
+        pa.float64(),
+        "",
+        "linear CKA of features and one-hot labels, from 0 to 1; biased upwards for few images",
+        nullable=True,
+    ),
+    Column(
+        "linear_cka_debiased",
+        pa.float64(),
+        "",
+        "the same from unbiased estimates of HSIC: about 0 for features that say nothing",
+        nullable=True,
+    ),
+)
+
+COLUMNS: Final = (
+    Column("run_id", pa.string(), "", "the Run whose start is looked at"),
+    Column("start_digest", pa.string(), "", "SHA-256 of the start's weights"),
+    Column(
+        "place",
+        pa.string(),
+        "",
+        "cut: output of the frozen layers, averaged over positions or tokens (the normalised pixels "
+        "where nothing is frozen); head: input of the start's classifier, as its own head pools it",
+    ),
+    Column("num_images", pa.int32(), "images", "drawn training images of the target"),
+    Column("num_classes", pa.int32(), "classes", "classes among them"),
+    Column("num_features", pa.int32(), "features", "features of an image"),
+    *MEASURES,
+    Column("code_version", pa.string(), "", "of the code that measured"),
+)
+
+TABLE: Final = pa.schema(
+    [
+        pa.field(
+            column.name,
+            column.type,
+            nullable=column.nullable,
+            metadata={"unit": column.unit, "meaning": column.meaning},
+        )
+        for column in COLUMNS
+    ]
+)
+
+_FORMAT, _DIGEST = b"format", b"digest"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Similarity:
+    """What is measured at one place; the fields are columns. A measure is None where it has no value:
+    fewer than two classes, features that are not finite or (CKA) all alike; debiased also for fewer
+    than four images, or no two of the same class."""
+
+    place: str
+    num_images: int
+    num_classes: int
+    num_features: int
+    logme: float | None
+    linear_cka: float | None
+    linear_cka_debiased: float | None
+
+
+def table_of(
+    run: Run, start_digest: str, measured: Sequence[Similarity], code_version: str
+) -> pa.Table:
+    """The table (TABLE) of one Run: a row for each place."""
+    assert [each.place for each in measured] == list(PLACES), measured
+    rows = [
+        {"run_id": run.id, "start_digest": start_digest, "code_version": code_version}
+        | asdict(each)
+        for each in measured
+    ]
+    assert all(
+        value is None or math.isfinite(value)
+        for row in rows
+        for value in (row[column.name] for column in MEASURES)
+    ), rows
+    return pa.Table.from_pylist(rows, schema=TABLE)
+
+
+def similarity_path(run_id: str) -> str:
+    """Where a Run's similarity lies."""
+    if not re.fullmatch(r"[0-9a-f]{12}", run_id):
+        raise ValueError(f"run id {run_id!r}: an id is 12 hex digits")
+    return f"similarity/{run_id}.arrow"
+
+
+def publish(store: Store, run: Run, table: pa.Table) -> None:
+    """Publish a Run's similarity (TABLE) as one object, in place of an earlier one."""
+    assert set(table["run_id"].to_pylist()) == {run.id}, run.id
+    store.put(similarity_path(run.id), to_bytes(table))
+
+
+def read(store: Store, run_id: str) -> pa.Table:
+    """A Run's similarity (TABLE), checked. Raises FileNotFoundError, Damaged."""
+    path = similarity_path(run_id)
+    return from_bytes(store.get(path), run_id, path)
+
+
+def to_bytes(table: pa.Table) -> bytes:
+    """The bytes of the Arrow IPC file, with a digest over the columns' values."""
+    assert table.schema.equals(TABLE), table.schema.names
+    whole = table.combine_chunks().replace_schema_metadata(
+        {_FORMAT: FORMAT.encode(), _DIGEST: digest(table).encode()}
+    )
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, whole.schema) as writer:
+        writer.write_table(whole)
+    return sink.getvalue().to_pybytes()
+
+
+def from_bytes(payload: bytes, run_id: str, path: str) -> pa.Table:
+    """The table in the bytes of a file. `run_id`: the one that the file's name says.
+
+    Raises Damaged if anything in it is not as written, or its format not one that this version knows:
+    it is cheap to measure again.
+    """
+    try:
+        table = pa.ipc.open_file(pa.BufferReader(payload)).read_all()
+        table.validate(full=True)
+    except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
+        raise Damaged(path, "not a whole Arrow file") from error
+    metadata = table.schema.metadata or {}
+    if _FORMAT not in metadata or _DIGEST not in metadata:
+        raise Damaged(path, "no similarity file of a study: its metadata lack format or digest")
+    if metadata[_FORMAT] != FORMAT.encode():
+        raise Damaged(path, f"its format is {metadata[_FORMAT]!r}, this version reads {FORMAT!r}")
+    if not table.schema.equals(TABLE, check_metadata=False):
+        raise Damaged(path, "its columns are not those of similarity")
+    if digest(table).encode() != metadata[_DIGEST]:
+        raise Damaged(path, "its digest does not fit")
+    if set(table["run_id"].to_pylist()) != {run_id}:
+        raise Damaged(path, f"it is not that of Run {run_id}")
+    return pa.Table.from_arrays(table.columns, schema=TABLE)

@@ -1,0 +1,26 @@
+"""Images, decoded once into the store, and which of them a Run draws.
+
+This page hands on what a search-space file names: a Task, and where its images come from.
+"""
+
+from study.tasks.image_sets.listing import Digits, ImageFolderImages
+from study.tasks.image_sets.parquet import ParquetImages
+from study.tasks.image_sets.torchvision_sets import TinyImageNetImages, TorchvisionImages
+from study.tasks.prepare import BUILTIN, Task, describe, prepare
+from study.tasks.prepared_file import PreparedTask, TaskInfo, load, load_info
+
+__all__ = [
+    "BUILTIN",
+    "Digits",
+    "ImageFolderImages",
+    "ParquetImages",
+    "PreparedTask",
+    "Task",
+    "TaskInfo",
+    "TinyImageNetImages",
+    "TorchvisionImages",
+    "describe",
+    "load",
+    "load_info",
+    "prepare",
+]

@@ -1,0 +1,129 @@
+"""Which training images a Run sees, in which halves, and which of their labels are wrong.
+
+Owns the three draws that a task and a seed decide: the order in which images are taken, the two
+halves of a task, and label noise. Refuses to let them depend on anything else, so that what is
+compared is paired: a smaller set is a prefix of a larger one, a noisier set flips a superset.
+"""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from study.run import CHOICES
+from study.seeds import permutation, uniform
+from study.tasks.prepared_file import PreparedTask, TaskInfo
+
+PARTS: Final = CHOICES["part"]
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingSet:
+    """The images of one Run, all of shape (size,).
+
+    - `indices`: int64, into the task's training images, in the order drawn.
+    - `clean_labels`: int64, as the task has them; `labels`: int64, those trained on.
+    - `flipped`: bool, where the two differ.
+    """
+
+    indices: np.ndarray
+    clean_labels: np.ndarray
+    labels: np.ndarray
+    flipped: np.ndarray
+
+
+def available(task: TaskInfo | PreparedTask, part: str) -> int:
+    """How many training images `part` of a task has: the largest `size` of a Run.
+
+    Raises ValueError for an unknown part.
+    """
+    num_train = (task.info if isinstance(task, PreparedTask) else task).num_train
+    if part not in PARTS:
+        raise ValueError(f"part={part!r}: choose one of {', '.join(PARTS)}")
+    return {"all": num_train, "a": num_train - num_train // 2, "b": num_train // 2}[part]
+
+
+def check_size(task: TaskInfo | PreparedTask, *, part: str, size: int) -> None:
+    """Raises ValueError where `size` is not from 1 to what `part` of the task has."""
+    info, most = task.info if isinstance(task, PreparedTask) else task, available(task, part)
+    if not 1 <= size <= most:
+        what = "training images" if part == "all" else f"training images in its half {part}"
+        raise ValueError(f"size={size}: task {info.name!r} has {most} {what}, choose 1 to {most}")
+
+
+def draw(
+    prepared: PreparedTask, *, part: str, size: int, seed: int, label_noise: float
+) -> TrainingSet:
+    """`size` images of the task's `part`, stratified, and their labels with `label_noise` of them wrong.
+
+    The images are the first of an order that (task, part, seed) decides, in which every prefix has
+    each class within less than one image of its share. Exactly `round(label_noise * size)` labels are
+    replaced by a different class, uniform over the others: those of the images that come first in a
+    ranking of the task's images that (task, seed) decides. What a label is replaced by does not depend
+    on `size`, `part` or `label_noise`. (Nakkiran et al. 2019, section 4: an incorrect label, drawn once.)
+
+    Raises ValueError for an unknown part, or a size that it does not have.
+    """
+    check_size(prepared, part=part, size=size)
+    assert 0 <= label_noise < 1, label_noise
+    name, num_classes = prepared.info.name, prepared.info.num_classes
+    pool = _pool(name, prepared.train_labels, part)
+    order = stratified_order(prepared.train_labels[pool], size, "draw", name, part, seed)
+    indices = pool[order]
+    clean_labels = prepared.train_labels[indices]
+
+    num_train = prepared.info.num_train
+    score = uniform(num_train, "flip", name, seed)[indices]
+    flipped = np.zeros(size, dtype=bool)
+    flipped[np.argsort(score, kind="stable")[: round(label_noise * size)]] = True
+    away = uniform(num_train, "flip-to", name, seed)[indices] * (num_classes - 1)
+    wrong = (clean_labels + 1 + away.astype(np.int64)) % num_classes
+    return TrainingSet(indices, clean_labels, np.where(flipped, wrong, clean_labels), flipped)
+
+
+def stratified_order(labels: np.ndarray, num: int, *names: str | int) -> np.ndarray:
+    """The first `num` of an order of the images with these labels: int64, shape (num,).
+
+    In every prefix each class deviates by less than one image from its share. The images of a class
+    come in the order of the stream `names`; the classes take turns as the jobs of a just-in-time
+    schedule: the (j+1)-th of n_c images among n may come once m·n_c/n > j, must have come when
+    m·n_c/n ≥ j + 1, and the most urgent comes first, which always succeeds (Steiner and Yeomans 1993).
+    """
+    n = len(labels)
+    shuffled = permutation(n, *names)
+    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    counts = np.bincount(labels)
+    count = np.repeat(counts, counts)
+    rank = np.arange(n) - np.repeat(np.cumsum(counts) - counts, counts)
+    release = rank * n // count + 1
+    deadline = -(-(rank + 1) * n // count)
+    # Equally urgent classes take turns by the shuffle, so that no class is favoured in a small set.
+    turn = np.empty(n, dtype=np.int64)
+    turn[shuffled] = np.arange(n)
+    jobs = zip(deadline.tolist(), turn[by_class].tolist(), by_class.tolist(), strict=True)
+    waiting = [(first, *job) for first, job in zip(release.tolist(), jobs, strict=True)]
+    waiting.sort(reverse=True)
+    ready: list[tuple[int, int, int]] = []
+    order = np.empty(num, dtype=np.int64)
+    for m in range(1, num + 1):
+        while waiting and waiting[-1][0] <= m:
+            _, *job = waiting.pop()
+            heapq.heappush(ready, (job[0], job[1], job[2]))
+        last, _, order[m - 1] = heapq.heappop(ready)
+        assert last >= m, "an image came after its deadline"
+    return order
+
+
+def _pool(name: str, labels: np.ndarray, part: str) -> np.ndarray:
+    """The images of `part`, ascending: every other one of each class, in an order the task decides.
+
+    Counting on from class to class makes the halves' sizes depend on the number of images alone.
+    """
+    if part == "all":
+        return np.arange(len(labels))
+    shuffled = permutation(len(labels), "halves", name)
+    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    return np.sort(by_class[0 if part == "a" else 1 :: 2])

@@ -1,0 +1,192 @@
+"""Tasks in Parquet files of encoded images, as the Hugging Face hub has them.
+
+Owns which files a name means, the labels with their class names, and reading images a few rows at a
+time. Refuses a label that is not a class, and a row without an image: the message names file and row.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from study.tasks.image_sets.listing import Listing, Split, choices, shown
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParquetImages:
+    """Parquet files of encoded images, in the Hugging Face hub's form.
+
+    `train`, `test`: relative to the data directory; each is a file, a folder of files, a pattern like
+    "data/train-*.parquet", or several of these. `image_column` is a struct with `bytes`, or binary;
+    `label_column` whole numbers, or names. Class names are taken from the `huggingface` metadata
+    where they are there.
+    """
+
+    train: str | tuple[str, ...]
+    test: str | tuple[str, ...] | None = None
+    image_column: str = "image"
+    label_column: str = "label"
+
+
+def parquet_files(source: ParquetImages, data: Path) -> list[Path]:
+    """All files of a source, train first. Raises ValueError where a field names none."""
+    test = () if source.test is None else _found("test", source.test, data)
+    return [*_found("train", source.train, data), *test]
+
+
+def list_parquet(source: ParquetImages, data: Path) -> Listing:
+    """What the files hold. Raises ValueError for a missing file or column, or a label of no class."""
+    train_files = _found("train", source.train, data)
+    train_labels = _labels(train_files, source, data)
+    class_names = _names_in_metadata(train_files[0], source.label_column, data)
+    for file in parquet_files(source, data):
+        names = _names_in_metadata(file, source.label_column, data)
+        if names != class_names:  # Their numbers would mean other classes.
+            raise ValueError(
+                f"{shown(file, data)}: its class names {choices(names or ())} are not those of "
+                f"{shown(train_files[0], data)}, {choices(class_names or ())}"
+            )
+    values = np.unique(train_labels)
+    if class_names is not None and train_labels.dtype.kind == "i":
+        values = np.arange(len(class_names))
+    elif class_names is not None:
+        values = np.asarray(class_names)
+
+    def split(files: list[Path], labels: np.ndarray) -> Split:
+        order = np.argsort(values, kind="stable")
+        place = np.searchsorted(values[order], labels).clip(max=len(values) - 1)
+        wrong = np.flatnonzero(values[order[place]] != labels)
+        if len(wrong):
+            raise ValueError(
+                f"{_row(files, wrong[0], data)}: {source.label_column}={labels[wrong[0]].item()!r} "
+                f"is not a class, choose from {choices(values.tolist())}"
+            )
+
+        def read(positions: np.ndarray) -> Iterator[tuple[str, bytes]]:
+            return _images(files, source.image_column, positions, data)
+
+        return Split(labels=order[place].astype(np.int64), read=read)
+
+    test = None
+    if source.test is not None:
+        test_files = _found("test", source.test, data)
+        test = split(test_files, _labels(test_files, source, data))
+    return Listing(
+        class_names=class_names or tuple(str(value) for value in values),
+        train=split(train_files, train_labels),
+        test=test,
+    )
+
+
+def _found(field: str, given: str | tuple[str, ...], data: Path) -> list[Path]:
+    """The files that one field names, in the order given, a folder's by name."""
+    files: list[Path] = []
+    for name in (given,) if isinstance(given, str) else given:
+        path = data / name
+        if path.is_dir():
+            found = sorted(path.glob("*.parquet"))
+        elif "*" in path.name:
+            found = sorted(path.parent.glob(path.name))
+        else:
+            found = [path] if path.is_file() else []
+        if not found:
+            raise ValueError(
+                f"{field}={name!r}: no Parquet file at {path} (data directory: {data})"
+            )
+        files += found
+    return files
+
+
+def _names_in_metadata(file: Path, label_column: str, data: Path) -> tuple[str, ...] | None:
+    """The class names in the hub's metadata, if there are any."""
+    with _open(file, data) as opened:
+        text = (opened.schema_arrow.metadata or {}).get(b"huggingface")
+    if text is None:
+        return None
+    features = json.loads(text).get("info", {}).get("features") or {}
+    names = features.get(label_column, {}).get("names")
+    return None if names is None else tuple(names)
+
+
+def _labels(files: list[Path], source: ParquetImages, data: Path) -> np.ndarray:
+    """The labels of all files: int64 or str, shape (n,)."""
+    field = source.label_column
+    columns = []
+    for file in files:
+        name = shown(file, data)
+        with _open(file, data) as opened:
+            _check_column("label_column", field, opened, name)
+            column: Any = opened.read(columns=[field]).column(0).combine_chunks()
+        if column.null_count:
+            row = column.is_valid().index(False).as_py()
+            raise ValueError(f"{name} row {row}: no {field}")
+        if pa.types.is_dictionary(column.type):
+            column = column.dictionary_decode()
+        if pa.types.is_integer(column.type):
+            columns.append(column.cast(pa.int64()).to_numpy(zero_copy_only=False))
+        elif pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+            columns.append(np.asarray(column.to_pylist(), dtype=np.str_))
+        else:
+            raise ValueError(
+                f"label_column={field!r}: {name} has {column.type} there, "
+                "choose a column of whole numbers or of names"
+            )
+    return np.concatenate(columns)
+
+
+def _images(
+    files: list[Path], field: str, positions: np.ndarray, data: Path
+) -> Iterator[tuple[str, bytes]]:
+    """The encoded images at these positions, ascending and counted over all files' rows."""
+    before = 0
+    for file in files:
+        name = shown(file, data)
+        with _open(file, data) as opened:
+            _check_column("image_column", field, opened, name)
+            first_row = 0
+            for batch in opened.iter_batches(batch_size=256, columns=[field]):
+                bounds = before + first_row, before + first_row + len(batch)
+                wanted = positions[slice(*np.searchsorted(positions, bounds))] - bounds[0]
+                images = batch.column(0).take(pa.array(wanted)).to_pylist()
+                for row, image in zip(first_row + wanted, images, strict=True):
+                    content = image.get("bytes") if isinstance(image, dict) else image
+                    if not isinstance(content, bytes):
+                        raise ValueError(f"{name} row {row}: no image bytes in column {field!r}")
+                    yield f"{name} row {row}", content
+                first_row += len(batch)
+            before += first_row
+
+
+def _row(files: list[Path], position: int, data: Path) -> str:
+    """The file and the row in it, from 0, of a position counted over all files' rows."""
+    for file in files:
+        with _open(file, data) as opened:
+            num_rows = opened.metadata.num_rows
+        if position < num_rows:
+            return f"{shown(file, data)} row {position}"
+        position -= num_rows
+    raise AssertionError("a position beyond the last row")
+
+
+def _check_column(field: str, value: str, opened: pq.ParquetFile, name: str) -> None:
+    names = opened.schema_arrow.names
+    if value not in names:
+        raise ValueError(f"{field}={value!r}: not in {name}, choose from {choices(names)}")
+
+
+@contextmanager
+def _open(file: Path, data: Path) -> Iterator[pq.ParquetFile]:
+    """The opened file; pyarrow's own messages, which do not name the file, are given its name."""
+    try:
+        with pq.ParquetFile(file) as opened:
+            yield opened
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{shown(file, data)}: not a readable Parquet file ({error})") from error

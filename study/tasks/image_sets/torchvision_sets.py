@@ -1,0 +1,206 @@
+"""Data sets that torchvision downloads, and Tiny ImageNet in its official layout.
+
+Owns how they are read from where torchvision puts them; `known_data_sets` has what is known of them
+before a download. Downloads only when asked to, and verifies what it downloads by the
+published checksums.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from study.tasks.image_sets.known_sets import KNOWN, TINY_IMAGENET
+from study.tasks.image_sets.listing import (
+    Encoded,
+    Listing,
+    Split,
+    array_split,
+    choices,
+    file_split,
+    image_files,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TorchvisionImages:
+    """A data set of torchvision by its class's name, at torchvision's place in the data directory."""
+
+    dataset: str
+
+    def __post_init__(self) -> None:
+        if self.dataset not in KNOWN:
+            raise ValueError(f"dataset={self.dataset!r}: choose one of {', '.join(KNOWN)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TinyImageNetImages:
+    """Tiny ImageNet as it is published: 200 classes, 64×64; its validation images are the test split.
+
+    `folder`: relative to the data directory, with train/<wnid>/images/, val/images/,
+    val/val_annotations.txt and words.txt. Classes are in the order of their wnids, and are named by
+    the first of their words.
+    """
+
+    folder: str = "tiny-imagenet-200"
+
+
+_TINY_URL: Final = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
+_TINY_MD5: Final = "90528d7ca1a48142e341f4ef8d21d0de"
+
+
+def known_listing(source: TorchvisionImages | TinyImageNetImages) -> Listing:
+    """What is known before a download: the labels without their order, and no images.
+
+    The classes of Tiny ImageNet are named by their numbers until its files are there.
+    """
+    known = KNOWN[source.dataset] if isinstance(source, TorchvisionImages) else TINY_IMAGENET
+
+    def read(positions: np.ndarray) -> Iterator[tuple[str, Encoded]]:
+        raise ValueError("image_size=None: its images have several sizes, choose one")
+
+    def split(counts: tuple[int, ...]) -> Split:
+        return Split(labels=np.repeat(np.arange(len(counts)), counts), read=read)
+
+    return Listing(
+        class_names=known.class_names,
+        train=split(known.train_counts),
+        test=split(known.test_counts),
+        image_shape=None if known.side is None else (3, known.side, known.side),
+    )
+
+
+def list_torchvision(source: TorchvisionImages, data: Path) -> Listing:
+    """The data set where torchvision finds it below `data`, or else downloaded to there.
+
+    Raises ValueError where it can be neither read nor downloaded, or is not the official one.
+    """
+    from torchvision import datasets
+
+    known = KNOWN[source.dataset]
+    kind = getattr(datasets, source.dataset)
+
+    def split(name: str, counts: tuple[int, ...]) -> Split:
+        which: dict[str, Any] = {"train": name == "train"}
+        if source.dataset in ("SVHN", "Food101"):
+            which = {"split": name}
+        try:
+            opened = kind(data, download=True, **which)
+        except (OSError, RuntimeError) as error:
+            raise ValueError(
+                f"dataset={source.dataset!r}: neither read nor downloaded "
+                f"(data directory: {data}): {error}"
+            ) from error
+        images = _split_of(source.dataset, name, opened, data)
+        if not np.array_equal(np.bincount(images.labels, minlength=len(counts)), counts):
+            raise ValueError(
+                f"dataset={source.dataset!r}: what lies in {data} is not the official data set "
+                f"({len(images.labels)} {name} images instead of {sum(counts)}, or other labels)"
+            )
+        return images
+
+    return Listing(
+        class_names=known.class_names,
+        train=split("train", known.train_counts),
+        test=split("test", known.test_counts),
+    )
+
+
+def list_tiny_imagenet(source: TinyImageNetImages, data: Path, *, download: bool) -> Listing:
+    """Tiny ImageNet where it lies below `data`, or else downloaded to there if `download` says so.
+
+    Raises ValueError where it is neither there nor to be had, or an annotation names no class.
+    """
+    root = data / source.folder
+    if not root.is_dir():
+        if not download:
+            return known_listing(source)
+        _download_tiny_imagenet(root)
+    annotations, words = _checked_layout(source, data)
+    wnids = sorted(p.name for p in (root / "train").iterdir() if p.is_dir())
+    label_of = {wnid: label for label, wnid in enumerate(wnids)}
+    train_paths, train_labels = [], []
+    for wnid, label in label_of.items():
+        found = image_files(root / "train" / wnid / "images")
+        train_paths += found
+        train_labels += [label] * len(found)
+    test_paths, test_labels = [], []
+    for line in annotations.read_text().splitlines():
+        name, wnid, *_ = line.split("\t")
+        if wnid not in label_of:
+            raise ValueError(f"{annotations}: {name} is of {wnid!r}, choose from {choices(wnids)}")
+        test_paths.append(root / "val" / "images" / name)
+        test_labels.append(label_of[wnid])
+    return Listing(
+        class_names=_first_words(wnids, words),
+        train=file_split(train_paths, train_labels, data),
+        test=file_split(test_paths, test_labels, data),
+    )
+
+
+def tiny_imagenet_files(source: TinyImageNetImages, data: Path) -> list[Path]:
+    """Its files but for the unlabelled test set. Raises ValueError where the layout is another."""
+    root = data / source.folder
+    texts = _checked_layout(source, data)
+    return [*image_files(root / "train"), *image_files(root / "val"), *texts]
+
+
+def _checked_layout(source: TinyImageNetImages, data: Path) -> tuple[Path, Path]:
+    """The two text files of the official layout."""
+    root = data / source.folder
+    annotations, words = root / "val" / "val_annotations.txt", root / "words.txt"
+    for path in (root / "train", annotations, words):
+        if not path.exists():
+            raise ValueError(
+                f"folder={source.folder!r}: no {path}, which the official layout has "
+                f"(data directory: {data})"
+            )
+    return annotations, words
+
+
+def _split_of(dataset: str, name: str, opened: Any, data: Path) -> Split:
+    """The images of one opened data set of torchvision."""
+    if dataset == "Food101":
+        folder, names = data / "food-101", KNOWN[dataset].class_names
+        listed = json.loads((folder / "meta" / f"{name}.json").read_text())
+        pairs = [(names.index(food), image) for food in names for image in listed[food]]
+        paths = [folder / "images" / f"{image}.jpg" for _, image in pairs]
+        return file_split(paths, [label for label, _ in pairs], data)
+    if dataset == "SVHN":
+        return array_split(opened.data.transpose(0, 2, 3, 1), opened.labels, f"{dataset} {name}")
+    return array_split(np.asarray(opened.data), opened.targets, f"{dataset} {name}")
+
+
+def _first_words(wnids: list[str], words: Path) -> tuple[str, ...]:
+    """The first word of each class; all its words where another class has the same first one."""
+    lines = (line.split("\t", 1) for line in words.read_text().splitlines() if "\t" in line)
+    all_words = dict(lines)
+    full = [all_words.get(wnid, wnid) for wnid in wnids]
+    first = [text.split(",")[0] for text in full]
+    return tuple(
+        text if first.count(word) > 1 else word for text, word in zip(full, first, strict=True)
+    )
+
+
+def _download_tiny_imagenet(root: Path) -> None:
+    from torchvision.datasets.utils import download_url, extract_archive
+
+    archive = _TINY_URL.rsplit("/", 1)[1]
+    root.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        download_url(_TINY_URL, root.parent, archive, _TINY_MD5)
+        # Unpacked elsewhere first, so that a folder half unpacked is never taken for the whole.
+        with tempfile.TemporaryDirectory(dir=root.parent) as folder:
+            extract_archive(str(root.parent / archive), folder)
+            shutil.move(Path(folder) / "tiny-imagenet-200", root)
+    except (OSError, RuntimeError) as error:
+        raise ValueError(
+            f"folder={root.name!r}: {root} is not there, and {_TINY_URL} cannot be downloaded: {error}"
+        ) from error

@@ -1,0 +1,238 @@
+"""Which tasks there are, and how one is decoded once into the store.
+
+Owns a task's definition (images, classes, size), and the rule that a name means one version of the
+images in a store. Refuses another version under that name.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from tqdm import tqdm
+
+from study.store import Damaged, Store
+from study.tasks.image_sets.kinds import Images, is_origin, list_images, origin_of
+from study.tasks.image_sets.listing import Digits, Encoded, ImageFolderImages, Listing, to_pixels
+from study.tasks.image_sets.parquet import ParquetImages
+from study.tasks.image_sets.torchvision_sets import TinyImageNetImages, TorchvisionImages
+from study.tasks.prepared_file import (
+    PreparedTask,
+    TaskInfo,
+    canonical_json,
+    fingerprint_of,
+    load,
+    load_info,
+    publish,
+    scratch_folder,
+    task_path,
+)
+from study.tasks.selection import Selection, select
+
+__all__ = [
+    "BUILTIN",
+    "Digits",
+    "ImageFolderImages",
+    "ParquetImages",
+    "PreparedTask",
+    "Task",
+    "TaskInfo",
+    "TinyImageNetImages",
+    "TorchvisionImages",
+    "describe",
+    "load",
+    "load_info",
+    "prepare",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """A classification task by its definition.
+
+    - `name`: letters, digits, ".", "_", "-"; Runs and the store know the task by it.
+    - `images`: where the images come from.
+    - `classes`: the task is narrowed to these, by index or name, and they are numbered in this order;
+      None: all.
+    - `image_size`: images are resized to a square of so many pixels; None: they are taken as they are,
+      and must all have one size.
+    - `test_fraction`: of each class, so many images are drawn for testing where the source has no
+      test split. The draw depends on the source alone, so that tasks narrowed from one source agree
+      on which of its images are for testing.
+    """
+
+    name: str
+    images: Images
+    classes: tuple[int | str, ...] | None = None
+    image_size: int | None = None
+    test_fraction: float = 0.2
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):
+            raise ValueError(f"Task.name={self.name!r}: choose letters, digits, '.', '_' and '-'")
+        if self.classes is not None and len(self.classes) < 2:
+            raise ValueError(f"Task.classes={self.classes!r}: a task needs 2 classes or more")
+        if self.image_size is not None and self.image_size < 1:
+            raise ValueError(f"Task.image_size={self.image_size!r}: choose 1 or more, or None")
+        if not 0 < self.test_fraction < 1:
+            raise ValueError(f"Task.test_fraction={self.test_fraction!r}: must be inside (0, 1)")
+
+
+# The digits are 16×16 instead of their own 8×8, so that the deeper layers of a ResNet, which halve the
+# image three times, still see 2×2 positions instead of one; the others are 32×32, so that any of them
+# can be the source of any other, for networks (ViT) that are built for one size.
+BUILTIN: Final[Mapping[str, Task]] = {
+    task.name: task
+    for task in (
+        Task(name="digits", images=Digits(), image_size=16),
+        Task(name="digits-low", images=Digits(), image_size=16, classes=(0, 1, 2, 3, 4)),
+        Task(name="digits-high", images=Digits(), image_size=16, classes=(5, 6, 7, 8, 9)),
+        Task(name="mnist", images=TorchvisionImages(dataset="MNIST"), image_size=32),
+        Task(name="fashion-mnist", images=TorchvisionImages(dataset="FashionMNIST"), image_size=32),
+        Task(name="cifar10", images=TorchvisionImages(dataset="CIFAR10"), image_size=32),
+        Task(name="cifar100", images=TorchvisionImages(dataset="CIFAR100"), image_size=32),
+        Task(name="svhn", images=TorchvisionImages(dataset="SVHN"), image_size=32),
+        Task(name="food101", images=TorchvisionImages(dataset="Food101"), image_size=32),
+        Task(name="tiny-imagenet", images=TinyImageNetImages(), image_size=32),
+    )
+}
+
+
+def describe(task: Task, data: Path | None) -> TaskInfo:
+    """What the task will be once it is prepared; one image is decoded, and nothing is downloaded.
+
+    Raises ValueError naming task, field, and the missing file with the data directory.
+    """
+    try:
+        listing = list_images(task.images, data, download=False)
+        return _info(task, listing, select(listing, task.classes, task.test_fraction))
+    except ValueError as error:
+        raise ValueError(f"task {task.name!r}: {error}") from error
+
+
+def prepare(task: Task, store: Store, data: Path | None, *, progress: bool) -> PreparedTask:
+    """Decode the task into the store, once; what is there already is checked and handed back.
+
+    It is decoded again only where its definition, or a name, size or time of its files, is not what
+    it was prepared from; whether the pixels are the same then decides. (JPEG decoders differ in the
+    last bit: a task is prepared once and shared, not once on each machine.) `progress` shows a bar on
+    stderr. Raises ValueError for a source that cannot be read, and for another version under
+    the name of a task that the store holds; a damaged one is set aside and made anew.
+    """
+    try:
+        return _prepare(task, store, data, progress)
+    except ValueError as error:
+        raise ValueError(f"task {task.name!r}: {error}") from error
+
+
+def _prepare(task: Task, store: Store, data: Path | None, progress: bool) -> PreparedTask:
+    definition = _definition(task)
+    there = None
+    if store.exists(task_path(task.name)):
+        try:
+            there = load(task.name, store)
+        except Damaged:
+            store.set_aside(task_path(task.name))
+    if there and there.definition == definition and is_origin(task.images, data, there.origin):
+        return there
+
+    listing = list_images(task.images, data, download=True)
+    origin = origin_of(task.images, data)
+    selection = select(listing, task.classes, task.test_fraction)
+    info = _info(task, listing, selection)
+    # Written image by image to a file without a name, so that it needs no memory, a full disk is an
+    # ordinary error, and a killed process leaves nothing behind.
+    with tempfile.TemporaryFile(dir=scratch_folder(store)) as file:
+        for pixels in _decoded(task, selection, info, progress):
+            file.write(pixels.data)
+        file.flush()
+        shape = (info.num_train + info.num_test, *info.image_shape)
+        images = np.memmap(file, dtype=np.uint8, mode="r", shape=shape)
+        labels = np.concatenate([selection.train.labels, selection.test.labels])
+        fingerprint = fingerprint_of(info, images, labels)
+        if there and there.fingerprint != fingerprint:
+            raise ValueError(
+                f"{store.shown} holds another version under this name: fingerprint "
+                f"{there.fingerprint[:12]}, made from {there.definition}; this one is "
+                f"{fingerprint[:12]}, made from {definition}. Give the new one another name, "
+                "or use another root"
+            )
+        # The same pixels from elsewhere are published again, so that they are not decoded each time.
+        publish(
+            store,
+            info,
+            images,
+            labels,
+            fingerprint=fingerprint,
+            definition=definition,
+            origin=origin,
+        )
+    return load(task.name, store)
+
+
+def _definition(task: Task) -> str:
+    kind = type(task.images).__name__
+    return canonical_json(asdict(task) | {"images": {"kind": kind, **asdict(task.images)}})
+
+
+def _info(task: Task, listing: Listing, selection: Selection) -> TaskInfo:
+    train, size = selection.train, task.image_size
+    if size is not None:
+        shape = (3, size, size)
+    elif listing.image_shape is not None:
+        shape = listing.image_shape
+    else:
+        where, first = next(train.split.read(train.positions[:1]))
+        shape = to_pixels(first, where, None).shape
+    return TaskInfo(
+        name=task.name,
+        num_train=len(train.labels),
+        num_test=len(selection.test.labels),
+        classes=selection.class_names,
+        image_shape=shape,
+    )
+
+
+def _decoded(
+    task: Task, selection: Selection, info: TaskInfo, progress: bool
+) -> Iterator[np.ndarray]:
+    """All images in order, train first: uint8, shape (c, h, w)."""
+
+    def decode(where: str, encoded: Encoded) -> np.ndarray:
+        pixels = to_pixels(encoded, where, task.image_size)
+        if pixels.shape != info.image_shape:
+            raise ValueError(
+                f"image_size=None: {where} is {pixels.shape[2]}×{pixels.shape[1]} pixels, the first "
+                f"image {info.image_shape[2]}×{info.image_shape[1]}; choose an image_size"
+            )
+        return pixels
+
+    def decode_lot(lot: list[tuple[str, Encoded]]) -> list[np.ndarray]:
+        return [decode(where, encoded) for where, encoded in lot]
+
+    with (
+        # Pillow lets go of the interpreter while it decodes and resizes; a small image costs less
+        # than handing it to a thread, so they go in lots.
+        ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as decoders,
+        tqdm(
+            total=info.num_train + info.num_test,
+            desc=task.name,
+            unit=" images",
+            disable=not progress,
+        ) as bar,
+    ):
+        for part in (selection.train, selection.test):
+            images = part.split.read(part.positions)
+            while some := list(islice(images, 512)):
+                lots = [some[start : start + 32] for start in range(0, len(some), 32)]
+                for lot in decoders.map(decode_lot, lots):
+                    yield from lot
+                    bar.update(len(lot))

@@ -1,0 +1,263 @@
+"""A prepared task: one Arrow file of decoded images and labels, memory-mapped and checked.
+
+Owns the file's layout and the fingerprint of its content; where it lies is the store's. Refuses to
+hand out what does not match its fingerprint.
+
+The file has the columns `image` (c·h·w values), `label` and `split` ("train" first, then "test"), in
+one record batch, so that a memory map of it gives numpy arrays without a copy. The schema's metadata
+say the rest, with a digest of their own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+from pyarrow.fs import LocalFileSystem, copy_files
+
+from study.store import Damaged, Store
+from study.store.atomic import temporary_beside
+
+SPLITS: Final = ("train", "test")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskInfo:
+    """A task's numbers of images, its class names, and the shape (c, h, w) of its images."""
+
+    name: str
+    num_train: int
+    num_test: int
+    classes: tuple[str, ...]
+    image_shape: tuple[int, int, int]
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes the task has."""
+        return len(self.classes)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PreparedTask:
+    """A task's images, uint8 of shape (n, c, h, w), and labels, int64 of shape (n,): read-only.
+
+    - `fingerprint`: SHA-256 over images, labels, split and class names, in hex.
+    - `definition`: canonical JSON of the Task that it was prepared from.
+    - `origin`: digest of the names, sizes and times of the files that it was decoded from.
+    """
+
+    info: TaskInfo
+    fingerprint: str
+    definition: str
+    origin: str
+    train_images: np.ndarray
+    train_labels: np.ndarray
+    test_images: np.ndarray
+    test_labels: np.ndarray
+
+
+def canonical_json(plain: Any) -> str:
+    """JSON with sorted keys and no spaces, so that equal values have equal texts."""
+    return json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def task_path(name: str) -> str:
+    """Where a prepared task lies in a store."""
+    return f"tasks/{name}.arrow"
+
+
+def fingerprint_of(info: TaskInfo, images: np.ndarray, labels: np.ndarray) -> str:
+    """SHA-256 in hex over everything but the name. `images`, `labels`: train first, then test."""
+    plain = asdict(info)
+    del plain["name"]
+    digest = hashlib.sha256(canonical_json(plain).encode())
+    digest.update(np.ascontiguousarray(images).data)
+    digest.update(np.ascontiguousarray(labels, dtype="<i8").data)
+    return digest.hexdigest()
+
+
+def publish(
+    store: Store,
+    info: TaskInfo,
+    images: np.ndarray,
+    labels: np.ndarray,
+    *,
+    fingerprint: str,
+    definition: str,
+    origin: str,
+) -> None:
+    """Write the task's file and put it into the store as one object.
+
+    `images`: uint8, shape (n, c, h, w), contiguous; `labels`: int64, shape (n,); train first.
+    """
+    num, length = len(images), int(np.prod(info.image_shape))
+    buffer: Any = images
+    assert num == len(labels) == info.num_train + info.num_test
+    about = canonical_json(
+        {
+            "info": asdict(info),
+            "fingerprint": fingerprint,
+            "definition": definition,
+            "origin": origin,
+        }
+    )
+    values = pa.Array.from_buffers(pa.uint8(), num * length, [None, pa.py_buffer(buffer)])
+    split = np.repeat(np.arange(2, dtype=np.int8), [info.num_train, info.num_test])
+    columns = {
+        "image": pa.FixedSizeListArray.from_arrays(values, length),
+        "label": pa.array(labels, pa.int64()),
+        "split": pa.DictionaryArray.from_arrays(split, list(SPLITS)),
+    }
+    batch = pa.record_batch(columns).replace_schema_metadata(
+        {"freezewise": about, "sha256": hashlib.sha256(about.encode()).hexdigest()}
+    )
+    local = temporary_beside(scratch_folder(store) / f"{info.name}.arrow")
+    try:
+        # All pixels are one array: beyond 2 GiB its length does not fit 32 bits.
+        options = pa.ipc.IpcWriteOptions(allow_64bit=True)
+        with (
+            pa.OSFile(str(local), "wb") as sink,
+            pa.ipc.new_file(sink, batch.schema, options=options) as writer,
+        ):
+            writer.write_batch(batch)
+        store.put_file(task_path(info.name), local)
+    finally:
+        local.unlink(missing_ok=True)
+
+
+def load(name: str, store: Store) -> PreparedTask:
+    """The prepared task, memory-mapped, its fingerprint checked once per process.
+
+    From a bucket it is fetched once into this machine's temporary directory. Raises ValueError where
+    it is not prepared, and Damaged where its file is torn or changed.
+    """
+    path = task_path(name)
+    if not store.exists(path):
+        raise ValueError(f"task={name!r}: not prepared in {store.shown}, run: study prepare {name}")
+    local = store.local_path(path)
+    if local is not None:
+        return _opened(local, path, name, _version(local))
+    with store.fs.open_input_file(f"{store.base}/{path}") as file:
+        about = _about(file, path)
+    local = scratch_folder(store) / f"{name}-{about['fingerprint'][:16]}.arrow"
+    if local.exists():
+        try:
+            return _opened(local, path, name, _version(local))
+        except Damaged:
+            local.unlink(missing_ok=True)  # only the copy: it is fetched anew
+    temporary = temporary_beside(local)
+    try:
+        copy_files(
+            f"{store.base}/{path}",
+            str(temporary),
+            source_filesystem=store.fs,
+            destination_filesystem=LocalFileSystem(),
+        )
+        temporary.replace(local)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return _opened(local, path, name, _version(local))
+
+
+def load_info(name: str, store: Store) -> TaskInfo | None:
+    """What the store's prepared task of this name is, its images unread; None where there is none."""
+    path = task_path(name)
+    if not store.exists(path):
+        return None
+    with store.fs.open_input_file(f"{store.base}/{path}") as file:
+        return _info_from(_about(file, path)["info"])
+
+
+def scratch_folder(store: Store) -> Path:
+    """A folder for files on their way: beside the store's tasks, or this machine's temporary one."""
+    local = store.local_path("tasks")
+    if local is not None:
+        local.mkdir(parents=True, exist_ok=True)
+        return local
+    folder = Path(tempfile.gettempdir()) / f"freezewise-{os.getuid()}"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if folder.stat().st_uid != os.getuid():
+        raise PermissionError(f"{folder} belongs to somebody else: set TMPDIR to a folder of yours")
+    return folder
+
+
+@lru_cache(maxsize=64)
+def _opened(local: Path, path: str, name: str, version: tuple[int, ...]) -> PreparedTask:
+    """The file mapped and checked; `version` makes a replaced file be opened and checked again."""
+    with pa.memory_map(str(local)) as file:
+        about = _about(file, path)
+        try:
+            batch: Any = pa.ipc.open_file(file).get_batch(0)
+            batch.validate(full=True)  # or an offset that was changed is followed out of the file
+            images = _values(batch.column("image").flatten())
+            labels = _values(batch.column("label"))
+            split = batch.column("split")
+            test, splits = _values(split.indices), split.dictionary.to_pylist()
+            info = _info_from(about["info"])
+            images = images.reshape(-1, *info.image_shape)
+        except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+            raise Damaged(path, f"not readable: {error}") from error
+    if info.name != name:
+        raise Damaged(path, f"it holds the task {info.name!r}")
+    num = info.num_train
+    whole = (
+        len(images) == len(labels) == len(test) == num + info.num_test
+        and splits == list(SPLITS)
+        and images.dtype == np.uint8
+        and labels.dtype == np.int64
+        and not test[:num].any()
+        and (test[num:] == 1).all()
+        and fingerprint_of(info, images, labels) == about["fingerprint"]
+    )
+    if not whole:
+        raise Damaged(path, "its images and labels do not fit its fingerprint")
+    return PreparedTask(
+        info=info,
+        fingerprint=about["fingerprint"],
+        definition=about["definition"],
+        origin=about["origin"],
+        train_images=images[:num],
+        train_labels=labels[:num],
+        test_images=images[num:],
+        test_labels=labels[num:],
+    )
+
+
+def _about(file: Any, path: str) -> dict[str, Any]:
+    """What the schema's metadata say of the task, their digest checked."""
+    try:
+        metadata = pa.ipc.open_file(file).schema.metadata
+        about = metadata[b"freezewise"]
+        whole = hashlib.sha256(about).hexdigest().encode() == metadata[b"sha256"]
+    except (pa.ArrowException, OSError, KeyError, TypeError) as error:
+        raise Damaged(path, f"not readable: {error}") from error
+    if not whole:
+        raise Damaged(path, "the checksum of its metadata does not fit")
+    plain: dict[str, Any] = json.loads(about)
+    return plain
+
+
+def _values(array: pa.Array) -> np.ndarray:
+    if array.null_count:
+        raise ValueError("a value is missing")
+    return array.to_numpy(zero_copy_only=True)
+
+
+def _version(local: Path) -> tuple[int, ...]:
+    stat = local.stat()
+    return stat.st_mtime_ns, stat.st_size, stat.st_ino
+
+
+def _info_from(plain: dict[str, Any]) -> TaskInfo:
+    values: dict[str, Any] = {
+        name: tuple(v) if isinstance(v, list) else v for name, v in plain.items()
+    }
+    return TaskInfo(**values)

@@ -1,0 +1,1 @@
+"""One Run in plain PyTorch: knows neither Ray nor files."""

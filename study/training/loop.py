@@ -1,0 +1,328 @@
+"""The training loop: one Run, step by step, in plain PyTorch.
+
+Owns the steps, the evaluations and the state from which training goes on bit for bit. Knows nothing
+of Ray, files or clocks but for measuring its own time; `execute` decides when to save what it gives.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
+from typing import Final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from study.networks.build import normalisation as normalisation_of
+from study.run import Recipe, Run
+from study.seeds import permutation
+from study.store.schema import Dimensions, Row
+from study.tasks.draws import TrainingSet
+from study.training.cut import (
+    EVALUATION_BATCH_SIZE,
+    calibrate,
+    cut,
+    prefix_features,
+    set_evaluation,
+    set_training,
+)
+from study.training.pixels import CropsAndFlips, crops_and_flips, normalisation
+from study.training.steps import batch_spans, evaluated_steps, learning_rate, total_steps
+
+Span = slice | Tensor
+_PLAIN: Final = "plain"  # name of the state's entry that holds its plain values, as JSON
+
+
+class Diverged(Exception):
+    """A loss was not finite; `step` is the last step known to be sound."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__(f"the loss was not finite after step {step}")
+        self.step = step
+
+
+class Training:
+    """One Run in training: made at step 0, or at any step by `restore`.
+
+    `layers`: the network as the Run starts, on the CPU. `train_images`, `test_images`: uint8, shape
+    (n, c, h, w), the first being those that `drawn` tells. `cached` False computes the frozen prefix
+    anew for every batch, where it would be computed once per image; the results are the same bits.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        layers: nn.Sequential,
+        drawn: TrainingSet,
+        train_images: np.ndarray,
+        test_images: np.ndarray,
+        test_labels: np.ndarray,
+        *,
+        device: torch.device,
+        cached: bool = True,
+    ) -> None:
+        recipe = run.recipe
+        assert len(train_images) == len(drawn.labels) == run.size, run.id
+        self.run = run
+        self.layers = layers.to(device)
+        self.device = device
+        self.step = 0
+        self.rows: list[Row] = []
+        self.last_step = total_steps(recipe, run.size)
+        self._seconds_before = 0.0
+        self._began = time.perf_counter()
+        self._finite = torch.ones((), dtype=torch.bool, device=device)
+        self._sound_step = 0
+        self._spans = batch_spans(run.size, recipe.batch_size)
+        self._evaluated = set(evaluated_steps(recipe, run.size))
+        self._in_training = False
+        self._epoch = -1  # of `_order` and `_augment`
+        self._order = torch.empty(0)
+        self._augment: CropsAndFlips | None = None
+
+        self.parts = cut(self.layers, run.frozen)
+        self._set_precision()
+        self._normalise = normalisation(*normalisation_of(run.model), device)
+        self._train_images = torch.from_numpy(np.array(train_images)).to(device)
+        self._test_images = torch.from_numpy(np.array(test_images)).to(device)
+        self._labels = torch.from_numpy(drawn.labels).to(device)
+        self._flipped = torch.from_numpy(drawn.flipped).to(device)
+        self._test_labels = torch.from_numpy(np.array(test_labels)).to(device)
+        self._optimizer = _optimizer(recipe, self.parts.suffix)
+        if run.start is None and run.frozen > 0:
+            with self._precision():
+                calibrate(
+                    self.parts.prefix,
+                    run.size,
+                    lambda span: self._normalise(self._train_images[span]),
+                )
+        self._train_features: Tensor | None = None
+        self._test_features: Tensor | None = None
+        constant = recipe.augmentation == "none" and recipe.frozen_batchnorm == "evaluation"
+        if cached and constant and run.frozen > 0:
+            self._train_features = self._features(self._train_images)
+            self._test_features = self._features(self._test_images)
+
+    def dimensions(self, num_classes: int) -> Dimensions:
+        """The sizes of this Run's network."""
+        total, trained = (
+            sum(p.numel() for p in module.parameters())
+            for module in (self.layers, self.parts.suffix)
+        )
+        return Dimensions(
+            num_layers=len(self.layers),
+            num_classes=num_classes,
+            parameters_total=total,
+            parameters_trained=trained,
+        )
+
+    def __iter__(self) -> Iterator[Row | None]:
+        """Trains to the end: after each step, its Row where one is measured, else None.
+
+        May be left at any yield and gone on with later. Raises Diverged; the rows measured before
+        stand in `rows`.
+        """
+        if self.step == 0 and not self.rows:
+            yield self._measure()
+        while self.step < self.last_step:
+            self._train_step()
+            yield self._measure() if self.step in self._evaluated else None
+
+    def _train_step(self) -> None:
+        recipe = self.run.recipe
+        epoch, position = divmod(self.step, len(self._spans))
+        if epoch != self._epoch:
+            self._begin_epoch(epoch)
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate(recipe, self.step, self.last_step)
+        if not self._in_training:
+            set_training(self.parts, recipe.frozen_batchnorm)
+            self._in_training = True
+        positions = self._order[self._spans[position]]
+        with self._precision():
+            inputs = self._suffix_inputs(positions, training=True)
+            loss = nn.functional.cross_entropy(self.parts.suffix(inputs), self._labels[positions])
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self._optimizer.step()
+        # Kept on the device: asking for the value would wait for the device at every step.
+        self._finite &= torch.isfinite(loss.detach())
+        self.step += 1
+
+    def _begin_epoch(self, epoch: int) -> None:
+        run = self.run
+        names = (run.task, run.part, run.size, run.seed, epoch)
+        self._order = torch.from_numpy(permutation(run.size, "order", *names)).to(self.device)
+        if run.recipe.augmentation == "crop_flip":
+            height = self._train_images.shape[-2]
+            self._augment = crops_and_flips(run.size, height, self.device, *names)
+        self._epoch = epoch
+
+    def _suffix_inputs(self, span: Span, *, training: bool) -> Tensor:
+        """What the suffix sees of the training images of this span."""
+        if self._train_features is not None:
+            return _taken(self._train_features, span, self.device)
+        images = self._train_images[span]
+        if training and self._augment is not None:
+            assert isinstance(span, Tensor)
+            images = self._augment(images, span)
+        with torch.no_grad():
+            return self.parts.prefix(self._normalise(images))
+
+    def _measure(self) -> Row:
+        """One row, measured in evaluation mode on the whole training and test sets."""
+        set_evaluation(self.parts)
+        self._in_training = False
+        train_losses, train_wrong = self._losses(
+            self._labels, lambda span: self._suffix_inputs(span, training=False)
+        )
+        test_losses, test_wrong = self._losses(self._test_labels, self._test_inputs)
+        flipped, any_flipped = self._flipped, bool(self._flipped.any())
+        values = {
+            "train_loss": train_losses,
+            "train_error": train_wrong,
+            "train_loss_clean": train_losses[~flipped],
+            "train_error_clean": train_wrong[~flipped],
+            "train_loss_flipped": train_losses[flipped],
+            "train_error_flipped": train_wrong[flipped],
+            "test_loss": test_losses,
+            "test_error": test_wrong,
+        }
+        means = torch.stack([value.mean() for value in values.values()]).tolist()
+        measured = dict(zip(values, means, strict=True))
+        losses = (measured["train_loss"], measured["test_loss"])
+        if not (bool(self._finite) and all(math.isfinite(loss) for loss in losses)):
+            raise Diverged(self._sound_step)
+        self._sound_step = self.step
+        row = Row(
+            epoch=self.step / len(self._spans),
+            step=self.step,
+            train_loss=measured["train_loss"],
+            train_error=measured["train_error"],
+            train_loss_clean=measured["train_loss_clean"],
+            train_error_clean=measured["train_error_clean"],
+            train_loss_flipped=measured["train_loss_flipped"] if any_flipped else None,
+            train_error_flipped=measured["train_error_flipped"] if any_flipped else None,
+            test_loss=measured["test_loss"],
+            test_error=measured["test_error"],
+            learning_rate=learning_rate(self.run.recipe, max(self.step - 1, 0), self.last_step),
+            wall_seconds=self.seconds(),
+        )
+        self.rows.append(row)
+        return row
+
+    def _losses(self, labels: Tensor, inputs: Callable[[slice], Tensor]) -> tuple[Tensor, Tensor]:
+        """Cross-entropy in nats, and whether the answer is wrong: float64, shape (n,) each."""
+        with torch.no_grad(), self._precision():
+            logits = torch.cat(
+                [
+                    self.parts.suffix(inputs(span)).float()
+                    for span in batch_spans(len(labels), EVALUATION_BATCH_SIZE)
+                ]
+            )
+        losses = nn.functional.cross_entropy(logits, labels, reduction="none")
+        return losses.double(), (logits.argmax(1) != labels).double()
+
+    def _test_inputs(self, span: slice) -> Tensor:
+        if self._test_features is not None:
+            return _taken(self._test_features, span, self.device)
+        return self.parts.prefix(self._normalise(self._test_images[span]))
+
+    def _features(self, images: Tensor) -> Tensor:
+        with self._precision():
+            return prefix_features(
+                self.parts.prefix, len(images), lambda span: self._normalise(images[span])
+            )
+
+    def seconds(self) -> float:
+        """Seconds spent on this Run so far, those before an interruption included."""
+        return self._seconds_before + time.perf_counter() - self._began
+
+    def weights(self) -> dict[str, Tensor]:
+        """All parameters and buffers by "<layer>.<name>", on the CPU."""
+        return {key: value.cpu().contiguous() for key, value in self.layers.state_dict().items()}
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything from which `restore` goes on, as tensors by name, sharing memory with the training.
+
+        The order of images and the augmentation are not in it: they are named streams, made again.
+        """
+        names = [name for name, _ in self.parts.suffix.named_parameters()]
+        tensors = {f"weights.{key}": value for key, value in self.weights().items()}
+        for index, values in self._optimizer.state_dict()["state"].items():
+            tensors |= {
+                f"optimizer.{names[index]}/{key}": value.cpu().contiguous()
+                for key, value in values.items()
+                if value is not None
+            }
+        plain = {
+            "run": self.run.id,
+            "step": self.step,
+            "sound_step": self._sound_step,
+            "finite": bool(self._finite),
+            "wall_seconds": self.seconds(),
+            "rows": [asdict(row) for row in self.rows],
+        }
+        tensors[_PLAIN] = torch.tensor(list(json.dumps(plain).encode()), dtype=torch.uint8)
+        return tensors
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        """Goes back to where `state` was taken, by this Run in any process on the same kind of CPU."""
+        values = json.loads(bytes(tensors[_PLAIN].tolist()))
+        assert values["run"] == self.run.id, (values["run"], self.run.id)
+        weights = {
+            key.removeprefix("weights."): value
+            for key, value in tensors.items()
+            if key.startswith("weights.")
+        }
+        self.layers.load_state_dict(weights, strict=True)
+        index = {name: i for i, (name, _) in enumerate(self.parts.suffix.named_parameters())}
+        state: dict[int, dict[str, Tensor]] = {}
+        for key, value in tensors.items():
+            if key.startswith("optimizer."):
+                name, field = key.removeprefix("optimizer.").rsplit("/", 1)
+                state.setdefault(index[name], {})[field] = value
+        groups = self._optimizer.state_dict()["param_groups"]
+        self._optimizer.load_state_dict({"state": state, "param_groups": groups})
+        self.step, self._sound_step = values["step"], values["sound_step"]
+        self._finite.fill_(values["finite"])
+        self.rows = [Row(**row) for row in values["rows"]]
+        self._seconds_before, self._began = values["wall_seconds"], time.perf_counter()
+
+    def _set_precision(self) -> None:
+        # A worker trains one Run after another, so what the last one set is set anew.
+        fast = self.run.recipe.precision != "float32"
+        torch.set_float32_matmul_precision("high" if fast else "highest")
+        torch.backends.cudnn.allow_tf32 = fast
+
+    def _precision(self) -> AbstractContextManager[None]:
+        if self.run.recipe.precision == "bfloat16":
+            return torch.autocast(self.device.type, dtype=torch.bfloat16)
+        return nullcontext()
+
+
+_FUSED: Final = ("cpu", "cuda")
+
+
+def _optimizer(recipe: Recipe, suffix: nn.Sequential) -> torch.optim.Optimizer:
+    """An optimiser over the trained parameters alone: a frozen one has no state at all."""
+    parameters = list(suffix.parameters())
+    rate, decay = recipe.learning_rate, recipe.weight_decay
+    fused = parameters[0].device.type in _FUSED
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(
+            parameters, lr=rate, momentum=recipe.momentum, weight_decay=decay, fused=fused
+        )
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer]
+    return kind(parameters, lr=rate, weight_decay=decay, fused=fused)
+
+
+def _taken(features: Tensor, span: Span, device: torch.device) -> Tensor:
+    if isinstance(span, Tensor) and features.device != span.device:
+        span = span.to(features.device)
+    return features[span].to(device, non_blocking=True)

@@ -1,0 +1,281 @@
+"""How the start's network sees its target before training: LogME and linear CKA.
+
+Owns the two measures, and where in the network they are taken: at the cut of the Run and at the head.
+Features come from the start's whole network in evaluation mode, from the Run's own drawn images with
+their clean labels. The target's test images are not looked at. `similarity_files` owns the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor, nn
+
+from study.networks.build import CLASSIFIER, HEAD, build
+from study.networks.build import normalisation as normalisation_of
+from study.run import Run
+from study.store import Damaged, Store, provenance, similarity
+from study.store.similarity import Similarity, similarity_path, table_of
+from study.tasks.draws import draw
+from study.tasks.prepared_file import PreparedTask
+from study.training.cut import EVALUATION_BATCH_SIZE
+from study.training.pixels import normalisation
+from study.training.steps import batch_spans
+
+# Features are float32: what is smaller than this share of the whole is rounding. It bounds the rank of
+# features, and the evidence of a perfect fit, which would be infinite.
+ROUNDING: Final = 1e-6
+
+POINTS_A_DECADE: Final = 10
+NUM_ZOOMS: Final = 6  # the first on the whole grid; each further one narrows it tenfold
+
+
+def record_similarity(
+    run: Run,
+    store: Store,
+    task: PreparedTask,
+    start_weights: Mapping[str, Tensor] | None,
+    start_digest: str | None,
+    *,
+    device: torch.device,
+) -> None:
+    """Publishes how the start of `run` sees its target, unless the store has it for this start.
+
+    Nothing is done for a Run whose start is no Run. `start_weights` are all that the start published,
+    its head too. What is damaged in the store is set aside and measured anew.
+    """
+    if run.source is None:
+        return
+    assert start_weights is not None and start_digest is not None, run.id
+    if _recorded_start(store, run.id) == start_digest:
+        return
+    layers = start_network(run, task.info.image_shape, start_weights)
+    drawn = draw(
+        task, part=run.part, size=run.size, seed=run.seed, label_noise=float(run.label_noise)
+    )
+    images = task.train_images[drawn.indices]
+    table = measure(run, layers, images, drawn.clean_labels, start_digest, device=device)
+    similarity.publish(store, run, table)
+
+
+def _recorded_start(store: Store, run_id: str) -> str | None:
+    if not store.exists(similarity_path(run_id)):
+        return None
+    try:
+        return similarity.read(store, run_id)["start_digest"][0].as_py()
+    except Damaged as damaged:
+        store.set_aside(damaged.path)
+        return None
+
+
+def start_network(
+    run: Run, image_shape: tuple[int, int, int], start_weights: Mapping[str, Tensor]
+) -> nn.Sequential:
+    """The whole network of the start of `run`, its own head included, for images of the target."""
+    assert run.source is not None, run.id
+    num_classes = len(start_weights[f"{HEAD}.{CLASSIFIER}.weight"])
+    layers = build(run.model, run.width, num_classes, image_shape)
+    layers.load_state_dict(start_weights, strict=True)
+    return layers
+
+
+def measure(
+    run: Run,
+    layers: nn.Sequential,
+    images: np.ndarray,
+    labels: np.ndarray,
+    start_digest: str,
+    *,
+    device: torch.device,
+) -> pa.Table:
+    """The similarity (similarity_files.TABLE) of the start's network `layers` and the target's images.
+
+    `images`: uint8, shape (n, c, h, w); `labels`: int64, shape (n,), clean. `layers` are put into
+    evaluation mode on `device`; the measures are computed in float64 on the CPU.
+    """
+    normalise = normalisation(*normalisation_of(run.model), device)
+    pixels = torch.from_numpy(np.ascontiguousarray(images))
+    layers = layers.to(device).eval()
+    at_cut, at_head = [], []
+    with torch.no_grad(), _full_precision(), _classifier_input(layers) as head_inputs:
+        for span in batch_spans(len(pixels), EVALUATION_BATCH_SIZE):
+            features = layers[: run.frozen](normalise(pixels[span].to(device)))
+            at_cut.append(pooled(features).cpu())
+            layers[run.frozen :](features)
+            at_head.append(head_inputs.pop().cpu())
+    clean = torch.from_numpy(labels)
+    places = {similarity.CUT: at_cut, similarity.HEAD: at_head}
+    measured = [_similarity(place, torch.cat(parts), clean) for place, parts in places.items()]
+    return table_of(run, start_digest, measured, provenance.code_version())
+
+
+def _similarity(place: str, features: Tensor, labels: Tensor) -> Similarity:
+    features = features.double()
+    plain, debiased = linear_cka(features, labels)
+    return Similarity(
+        place=place,
+        num_images=len(labels),
+        num_classes=len(labels.unique()),
+        num_features=features.shape[1],
+        logme=logme(features, labels),
+        linear_cka=plain,
+        linear_cka_debiased=debiased,
+    )
+
+
+def pooled(features: Tensor) -> Tensor:
+    """Features of any layer as vectors: maps (n, c, h, w) and tokens (n, t, c) are averaged to (n, c).
+
+    Of a ViT all tokens count, the class token among them: at the first cuts it knows nothing of the
+    image yet. The pixels are a map as well.
+    """
+    if features.ndim == 4:
+        return features.mean((2, 3))
+    if features.ndim == 3:
+        return features.mean(1)
+    assert features.ndim == 2, features.shape
+    return features
+
+
+@contextmanager
+def _classifier_input(layers: nn.Sequential) -> Iterator[list[Tensor]]:
+    """What the head's classifier is given in each forward pass: (n, features), appended to a list."""
+    seen: list[Tensor] = []
+    classifier = getattr(layers[-1], CLASSIFIER)
+    hook = classifier.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    try:
+        yield seen
+    finally:
+        hook.remove()
+
+
+@contextmanager
+def _full_precision() -> Iterator[None]:
+    """Float32 in full, whatever a recipe has set: what is compared must not differ by it."""
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]
+
+
+def logme(features: Tensor, labels: Tensor) -> float | None:
+    """LogME in nats per image (You et al. 2021, section 4): mean over the classes present.
+
+    `features`: shape (n, d); `labels`: int64, shape (n,). For each class against the rest, the log
+    evidence of y = F w + noise, with w ~ N(0, 1/α) and noise ~ N(0, 1/β), at the α and β that maximise
+    it. Neither y nor F is centred, as in the paper. None for features that are not finite, or fewer
+    than two classes.
+
+    β is maximised in closed form, and the ratio α/β by search, which finds the highest maximum where
+    the paper's fixed point finds one. Where a fit is perfect by fewer directions than there are images,
+    the evidence has no bound but rounding, and comes to about 13. This is the evidence itself also
+    where n < d or F lacks rank, as in the paper; the authors' later code (You et al. 2022) adds
+    log(α)/2 for every direction that F lacks.
+    """
+    if not torch.isfinite(features).all() or len(labels.unique()) < 2:
+        return None
+    n = len(labels)
+    sigma, projected, residual = _spectrum(features.double(), _one_hot(labels))
+    evidence = [_evidence(n, sigma, *each) for each in zip(projected, residual, strict=True)]
+    return float(torch.stack(evidence).mean() / n)
+
+
+def _evidence(n: int, sigma: Tensor, projected: Tensor, residual: Tensor) -> Tensor:
+    """The maximum log evidence of one target of n values, by what `_spectrum` says of it."""
+
+    def squares(ratio: Tensor) -> Tensor:  # yᵀ (I + FFᵀ/ratio)⁻¹ y
+        return (ratio[:, None] / (ratio[:, None] + sigma)) @ projected + residual
+
+    def log_determinant(ratio: Tensor) -> Tensor:  # of I + FFᵀ/ratio
+        return torch.log1p(sigma / ratio[:, None]).sum(1)
+
+    floor = ROUNDING**2 * (projected.sum() + residual)
+    ratio = torch.ones(1, dtype=torch.float64)  # whatever it is, where no feature says anything
+    if len(sigma) > 0:
+        # Below these F fits all that it can, above them nothing.
+        low, high = float(sigma.min().log10()) - 12, float(sigma.sum().log10()) + 8
+        num_points = round((high - low) * POINTS_A_DECADE)
+        exponents = torch.linspace(low, high, num_points, dtype=torch.float64)
+        for _ in range(NUM_ZOOMS):
+            ratio = 10.0**exponents
+            profile = -n * (squares(ratio) + floor).log() - log_determinant(ratio)
+            best, step = exponents[profile.argmax()], exponents[1] - exponents[0]
+            exponents = best + step * torch.linspace(-1, 1, 21, dtype=torch.float64)
+        ratio = 10.0 ** best[None]
+    beta = n / (squares(ratio) + floor)
+    fit = n * (beta / (2 * torch.pi)).log() - beta * squares(ratio)
+    return (fit - log_determinant(ratio))[0] / 2
+
+
+def _spectrum(f: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The eigenvalues of FFᵀ that are not 0, shape (k,); of each target the squares along their
+    eigenvectors, shape (classes, k), and the sum of squares outside, shape (classes,)."""
+    wide = f.shape[0] <= f.shape[1]
+    sigma, vectors = torch.linalg.eigh(f @ f.T if wide else f.T @ f)
+    kept = sigma > max(float(sigma[-1]), 0.0) * ROUNDING**2
+    sigma, vectors = sigma[kept], vectors[:, kept]
+    along = vectors.T @ (targets if wide else f.T @ targets)
+    if not wide:
+        along /= sigma.sqrt()[:, None]
+    projected = along.square().T
+    residual = (targets.square().sum(0) - projected.sum(1)).clamp(min=0)
+    return sigma, projected, residual
+
+
+def linear_cka(features: Tensor, labels: Tensor) -> tuple[float | None, float | None]:
+    """Linear CKA of features and one-hot labels, plain and debiased.
+
+    `features`: shape (n, d); `labels`: int64, shape (n,). Kornblith et al. 2019, section 3: invariant
+    to rotation and isotropic scaling of the features. The plain value lies in [0, 1] and is biased
+    upwards for few images: features of noise come to about √((classes − 1) / (n + n²/d)), 0.4 for
+    50 images of 10 classes and 512 features. The debiased value, in [−1, 1], has the unbiased estimate
+    of HSIC (Song et al. 2012) for each of its three parts (Nguyen et al. 2021).
+
+    None for features that are not finite or the same for all images, or fewer than two classes; the
+    debiased value also for fewer than four images, or where no two share a class.
+    """
+    if not torch.isfinite(features).all() or len(labels.unique()) < 2:
+        return None, None
+    f, targets = features.double(), _one_hot(labels)
+    x, y = f - f.mean(0), targets - targets.mean(0)
+    if x.norm() <= ROUNDING * f.norm():
+        return None, None
+    products = [_squared_products(a, b) for a, b in ((x, y), (x, x), (y, y))]
+    plain = float(products[0] / (products[1] * products[2]).sqrt())
+    n = len(x)
+    if n < 4:
+        return plain, None
+    rows = [a.square().sum(1) for a in (x, y)]
+    pairs = ((0, 1), (0, 0), (1, 1))
+    xy, xx, yy = (
+        product
+        - n / (n - 2) * (rows[i] @ rows[j])
+        + rows[i].sum() * rows[j].sum() / ((n - 1) * (n - 2))
+        for product, (i, j) in zip(products, pairs, strict=True)
+    )
+    # Zero but for rounding: images that are all equally far from each other.
+    if xx <= ROUNDING**2 * products[1] or yy <= ROUNDING**2 * products[2]:
+        return plain, None
+    return plain, float(xy / (xx * yy).sqrt())
+
+
+def _squared_products(a: Tensor, b: Tensor) -> Tensor:
+    """tr(AAᵀBBᵀ), by the smaller of the two products that give it."""
+    n = len(a)
+    if n * n < a.shape[1] * b.shape[1]:
+        return ((a @ a.T) * (b @ b.T)).sum()
+    return (a.T @ b).square().sum()
+
+
+def _one_hot(labels: Tensor) -> Tensor:
+    """One column for each class that is present: float64, shape (n, classes)."""
+    return (labels[:, None] == labels.unique()).double()

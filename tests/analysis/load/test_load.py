@@ -1,0 +1,407 @@
+"""Opening a study: what it wants, what is there, what is damaged; the export tells the same."""
+
+from __future__ import annotations
+
+import json
+import pkgutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.dataset
+import pyarrow.fs as pafs
+import pytest
+
+import analysis
+from analysis import load, surfaces
+from analysis.load import export
+from analysis.load.arms import ARMS, arms
+from analysis.load.rows import StoreRows
+from study.run import Recipe, Run
+from study.store import open_store
+from tests import s3_server, synthetic
+
+
+def small(**axes: object) -> list[Run]:
+    given = {
+        "num_epochs": 12,
+        "sizes": (250, 1_000),
+        "source_sizes": (500,),
+        "label_noises": (0.2,),
+        "frozen": (0, 4, 9),
+        "seeds": (0, 1),
+    }
+    return synthetic.runs(**(given | axes))  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("whole")
+    synthetic.write(root, small(controls=True))
+    return root
+
+
+@pytest.fixture
+def partial(tmp_path: Path) -> tuple[Path, list[Run]]:
+    runs = small()
+    cells = [run for run in runs if run.source]
+    synthetic.write(
+        tmp_path,
+        runs,
+        absent=cells[:2],
+        failed=cells[2:3],
+        diverged=cells[3:5],
+    )
+    return tmp_path, cells
+
+
+def test_no_module_of_analysis_imports_torch_or_ray() -> None:
+    names = [
+        name
+        for _, name, _ in pkgutil.walk_packages(analysis.__path__, "analysis.")
+        if not name.endswith("__main__")
+    ]
+    assert "analysis.surfaces" in names
+    code = (
+        "import importlib, sys\n"
+        f"for name in {names!r}: importlib.import_module(name)\n"
+        "print(sorted({'torch', 'ray', 'timm', 'torchvision'} & set(sys.modules)))"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stdout.strip() == "[]"
+
+
+def test_the_synthetic_table_is_what_the_schema_makes() -> None:
+    from study.store import schema
+
+    for run in small(controls=True)[::7]:
+        columns = synthetic.measure(run, synthetic.Truth())
+        rows = [
+            schema.Row(
+                **{
+                    name: None if isinstance(value, float) and np.isnan(value) else value
+                    for name, value in zip(columns, line, strict=True)
+                }
+            )
+            for line in zip(*(values.tolist() for values in columns.values()), strict=True)
+        ]
+        expected = schema.rows_table(run, synthetic.dimensions(run), rows, schema.FINISHED)
+        assert synthetic.table(run, columns).equals(expected)
+
+
+def test_a_whole_study(whole: Path) -> None:
+    study = load.open(whole)
+    assert study.name == "synthetic"
+    assert study.coverage == {"done": len(study.wanted)} | dict.fromkeys(
+        ("diverged", "failed", "missing", "damaged", "other start"), 0
+    )
+    assert list(study.runs.index) == [run.id for run in study.wanted]
+    assert set(study.cells["arm"]) == set(ARMS) - {"pretrained"}
+    assert (study.runs["last_epoch"] == 12).all()
+    assert set(study.runs["code_version"]) == {"0.1.0+synthetic"}
+
+
+def test_what_is_absent_is_counted_and_needs_a_word(partial: tuple[Path, list[Run]]) -> None:
+    root, cells = partial
+    with pytest.raises(load.Incomplete, match=r"3 of 28 Runs .*1 failed, 2 missing.*partial=True"):
+        load.open(root)
+    study = load.open(root, partial=True)
+    assert study.missing == tuple(cells[:2])
+    assert study.failed == tuple(cells[2:3])
+    assert study.diverged == tuple(cells[3:5])
+    assert study.cells.loc[cells[2].id, "why"] == "error: made up"
+    assert len(study.runs) == 25
+
+
+def test_a_run_that_will_be_tried_again_has_not_failed(partial: tuple[Path, list[Run]]) -> None:
+    root, cells = partial
+    store = open_store(root)
+    store.write_failure(cells[2].id, replace(store.failures()[cells[2].id], final=False))
+    assert load.open(root, partial=True).missing == tuple(cells[:3])
+
+
+def test_rows_that_the_study_does_not_want_are_not_read(tmp_path: Path) -> None:
+    synthetic.write(tmp_path, small(), name="large")
+    fewer = small(seeds=(0,))
+    synthetic.write(tmp_path, fewer, name="fewer")
+    assert len(load.open(tmp_path, "fewer").runs) == len(fewer)
+    with pytest.raises(ValueError, match="name one: fewer, large"):
+        load.open(tmp_path)
+    with pytest.raises(ValueError, match=r"'medium'.* has fewer, large"):
+        load.open(tmp_path, "medium")
+
+
+def test_an_empty_place_is_no_study(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no study"):
+        load.open(tmp_path)
+    with pytest.raises(ValueError, match="no study"):
+        load.open(tmp_path / "nowhere")
+
+
+def test_a_study_of_which_nothing_is_there(tmp_path: Path) -> None:
+    runs = small()
+    synthetic.write(tmp_path, runs, absent=runs)
+    study = load.open(tmp_path, partial=True)
+    assert study.coverage["missing"] == len(runs)
+    assert surfaces.freezing_surface(study).isnull().all()
+    assert surfaces.epoch_surface(study).sizes["epoch"] == 0
+
+
+@pytest.mark.parametrize("damage", ["cut off", "emptied", "another Run's", "no Arrow file"])
+def test_a_damaged_file_is_named_and_no_data(tmp_path: Path, damage: str) -> None:
+    runs = small()
+    synthetic.write(tmp_path, runs)
+    path = tmp_path / "rows" / f"{runs[-1].id}.arrow"
+    payload = path.read_bytes()
+    path.write_bytes(
+        {
+            "cut off": payload[: len(payload) // 2],
+            "emptied": b"",
+            "another Run's": (tmp_path / "rows" / f"{runs[-2].id}.arrow").read_bytes(),
+            "no Arrow file": b"no Arrow file" * 100,
+        }[damage]
+    )
+    with pytest.raises(load.Incomplete, match=runs[-1].id):
+        load.open(tmp_path)
+    study = load.open(tmp_path, partial=True)
+    assert study.cells.loc[runs[-1].id, "state"] == "damaged"
+    assert study.missing == (runs[-1],)
+    assert int(surfaces.freezing_surface(study).isnull().sum()) == 1
+
+
+def test_no_changed_byte_changes_a_value(tmp_path: Path) -> None:
+    run = small()[-1]
+    synthetic.write(tmp_path, [run])
+    path = tmp_path / "rows" / f"{run.id}.arrow"
+    payload = path.read_bytes()
+    before = surfaces.epoch_surface(load.open(tmp_path), arm=None)
+    num_noticed = 0
+    for position in range(5, len(payload), len(payload) // 150):
+        changed = bytearray(payload)
+        changed[position] ^= 0x41
+        path.write_bytes(changed)
+        try:
+            study = load.open(tmp_path)
+        except (load.Incomplete, ValueError):
+            num_noticed += 1
+        else:
+            assert surfaces.epoch_surface(study, arm=None).equals(before)
+    assert num_noticed > 50
+
+
+def test_cells_from_other_bits_of_their_start_are_not_mixed_in(tmp_path: Path) -> None:
+    runs = small()
+    synthetic.write(tmp_path, runs)
+    source, cell = runs[0], next(run for run in runs if run.source == runs[0])
+    store = open_store(tmp_path)
+    for run, digests in (
+        (source, {"weights_digest": "a" * 64}),
+        (cell, {"start_digest": "b" * 64}),
+    ):
+        finished = store.read_rows(run.id)
+        store.publish_rows(run, finished.table, replace(finished.provenance, **digests))
+    study = load.open(tmp_path, partial=True)
+    assert study.cells.loc[cell.id, "state"] == "other start"
+    assert cell in study.missing
+    assert surfaces.freezing_surface(study).attrs["absent"] == [cell.id]
+
+
+def test_a_file_system_that_is_not_local_gives_the_same(whole: Path) -> None:
+    store = open_store(whole)
+    elsewhere = replace(store, fs=pafs.SubTreeFileSystem(str(whole), store.fs), base="")
+    study = load.open(whole)
+    moved = replace(study, rows=StoreRows(elsewhere))
+    assert surfaces.epoch_surface(moved).identical(surfaces.epoch_surface(study))
+
+
+@pytest.mark.skipif(
+    not s3_server.IS_INSTALLED, reason="needs moto's S3 server: pip install 'moto[server]'"
+)
+def test_a_bucket_gives_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "any")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "any")
+    runs = small(seeds=(0,), frozen=(0,))
+    with s3_server.moto_server() as port:
+        query = f"scheme=http&endpoint_override=127.0.0.1:{port}"
+        bucket = f"s3://{s3_server.BUCKET}/study?{query}"
+        for root in (bucket, tmp_path):
+            synthetic.write(root, runs, absent=runs[-1:])
+        here, there = (load.open(root, partial=True) for root in (tmp_path, bucket))
+        pd.testing.assert_frame_equal(here.cells, there.cells)
+        for value in ("test_error", "test_loss"):  # the one is kept in memory, the other read
+            assert surfaces.epoch_surface(there, value).identical(
+                surfaces.epoch_surface(here, value)
+            )
+
+
+def test_reading_rows(whole: Path) -> None:
+    study = load.open(whole)
+    table = study.read(["epoch", "test_error"], arm="transfer", seed=1, size=[250])
+    frame = table.to_pandas()
+    expected = study.cells.query("arm == 'transfer' and seed == 1 and size == 250")
+    assert list(frame["run_id"].unique()) == list(expected.index)
+    assert len(frame) == 13 * len(expected)
+    with pytest.raises(ValueError, match="'accuracy': choose one of epoch"):
+        study.read(["accuracy"])
+    with pytest.raises(ValueError, match="size=300: choose from 250, 500, 1000"):
+        study.read(["epoch"], size=300)
+    with pytest.raises(ValueError, match="select 'depth': choose from task"):
+        study.read(["epoch"], depth=300)
+
+
+def test_an_added_column(whole: Path) -> None:
+    study = load.add_column(
+        load.open(whole),
+        "gap",
+        ["test_error", "train_error"],
+        lambda test, train: test - train,
+        unit="fraction",
+    )
+    both = surfaces.epoch_surfaces(study, ["test_error", "train_error", "gap"])
+    assert np.array_equal(both["gap"], both["test_error"] - both["train_error"])
+    assert both["gap"].attrs["units"] == "fraction"
+    with pytest.raises(ValueError, match="stored columns"):
+        load.add_column(study, "test_loss", ["test_error"], np.abs)
+    with pytest.raises(ValueError, match="'error': choose from epoch"):
+        load.add_column(study, "new", ["error"], np.abs)
+
+
+def test_the_arm_of_a_run_that_is_both_source_and_baseline() -> None:
+    recipe = Recipe(num_epochs=1)
+
+    def run(task: str, start: Run | None = None, part: str = "all") -> Run:
+        return Run(
+            task=task, part=part, size=10, model="m", recipe=recipe, seed=0, start=start, frozen=0
+        )
+
+    a, b = run("a"), run("b")
+    assert arms([a, run("b", a)])[a.id] == "source"
+    # Both directions: each is the other's source, and the scratch baseline of its own task.
+    there_and_back = arms([a, b, run("b", a), run("a", b)])
+    assert there_and_back[a.id] == there_and_back[b.id] == "scratch"
+    half = run("a", part="a")
+    assert arms([half, run("a", half, part="b")])[half.id] == "source"
+    chain = run("c", run("b", a))
+    assert arms([a, run("b", a), chain])[run("b", a).id] == "transfer"
+
+
+# The export.
+
+
+def test_the_export_tells_what_the_store_tells(
+    partial: tuple[Path, list[Run]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, cells = partial
+    path = root / "rows" / f"{cells[-1].id}.arrow"
+    path.write_bytes(path.read_bytes()[:-100])
+    monkeypatch.setattr(export, "ROWS_A_GROUP", 40)
+    file = root / "exports" / "study.parquet"
+    written = export.export(open_store(root), "synthetic", file)
+    assert written.num_runs == 24
+    assert set(written.damaged) == {cells[-1].id}
+    assert set(written.absent) == {run.id for run in (*cells[:3], cells[-1])}
+    assert [p.name for p in file.parent.iterdir()] == ["study.parquet"]
+
+    there, here = load.open(root, partial=True), load.open(file, partial=True)
+    assert len(here.rows.groups) > 3  # type: ignore[union-attr]
+    assert here.wanted == there.wanted
+    pd.testing.assert_frame_equal(here.cells, there.cells)
+    for options in ({"size": 250}, {"seed": 1, "frozen": [0, 4]}, {"arm": None, "task": "near"}):
+        assert surfaces.epoch_surface(here, **options).identical(
+            surfaces.epoch_surface(there, **options)
+        )
+    assert here.read(size=1_000).equals(there.read(size=1_000))
+    with pytest.raises(load.Incomplete):
+        load.open(file)
+    with pytest.raises(ValueError, match="export of 'synthetic'"):
+        load.open(file, "other", partial=True)
+
+
+def test_the_export_is_the_table_of_the_store(whole: Path) -> None:
+    file = whole / "study.parquet"
+    export.export(open_store(whole), "synthetic", file)
+    stored = pyarrow.dataset.dataset(f"{whole}/rows", format="ipc").to_table().to_pandas()
+    names = dict.fromkeys(stored.select_dtypes("category").columns, object)
+    frames = [
+        frame.astype(names).sort_values(["run_id", "epoch"], ignore_index=True)
+        for frame in (pd.read_parquet(file), stored)
+    ]
+    pd.testing.assert_frame_equal(*frames)
+
+
+def test_no_changed_byte_of_an_export_changes_a_value(tmp_path: Path) -> None:
+    synthetic.write(tmp_path, small(seeds=(0,), sizes=(250,), frozen=(0,)))
+    file = tmp_path / "study.parquet"
+    export.export(open_store(tmp_path), "synthetic", file)
+    payload = file.read_bytes()
+    before = surfaces.epoch_surface(load.open(file))
+    for position in range(5, len(payload), len(payload) // 150):
+        changed = bytearray(payload)
+        changed[position] ^= 0x41
+        file.write_bytes(changed)
+        try:
+            after = surfaces.epoch_surface(load.open(file))
+        except ValueError:
+            continue
+        assert np.array_equal(after, before), position
+
+
+def test_other_files_are_no_export(tmp_path: Path) -> None:
+    pd.DataFrame({"a": [1]}).to_parquet(tmp_path / "other.parquet")
+    with pytest.raises(ValueError, match="not one that `study export` wrote"):
+        load.open(tmp_path / "other.parquet")
+    (tmp_path / "text.parquet").write_text("text")
+    with pytest.raises(ValueError, match="not a whole Parquet file"):
+        load.open(tmp_path / "text.parquet")
+    with pytest.raises(FileNotFoundError):
+        load.open(tmp_path / "none.parquet")
+
+
+def test_duckdb_in_two_lines(whole: Path) -> None:
+    duckdb = pytest.importorskip("duckdb")
+    file, rows = whole / "duckdb.parquet", whole / "rows"
+    export.export(open_store(whole), "synthetic", file)
+    asked = "SELECT frozen, avg(test_error) FROM {} WHERE epoch = 12 GROUP BY 1 ORDER BY 1"
+    from_export = duckdb.sql(asked.format(f"'{file}'")).fetchall()
+
+    stored = pyarrow.dataset.dataset(rows, format="ipc")
+    from_store = duckdb.sql(asked.format("stored")).fetchall()
+
+    assert [row[0] for row in from_export] == [0, 4, 9]
+    assert np.allclose(from_export, from_store)
+    assert stored.count_rows() == duckdb.sql(f"SELECT count(*) FROM '{file}'").fetchall()[0][0]
+
+
+def test_polars_in_two_lines(whole: Path) -> None:
+    pl = pytest.importorskip("polars")
+    file, rows = whole / "polars.parquet", whole / "rows"
+    export.export(open_store(whole), "synthetic", file)
+    last = pl.col("epoch") == 12
+    from_export = (
+        pl.scan_parquet(file).filter(last).group_by("frozen").agg(pl.mean("test_error")).collect()
+    )
+    from_store = (
+        pl.scan_pyarrow_dataset(pyarrow.dataset.dataset(rows, format="ipc"))
+        .filter(last)
+        .group_by("frozen")
+        .agg(pl.mean("test_error"))
+        .collect()
+    )
+    assert sorted(from_export["frozen"]) == [0, 4, 9]
+    assert np.allclose(
+        from_export.sort("frozen")["test_error"], from_store.sort("frozen")["test_error"]
+    )
+
+
+def test_the_export_says_where_it_comes_from(whole: Path) -> None:
+    import pyarrow.parquet as pq
+
+    file = whole / "traced.parquet"
+    export.export(open_store(whole), "synthetic", file)
+    header = json.loads(pq.read_metadata(file).metadata[export.METADATA_KEY])
+    assert header["study"] == "synthetic"
+    assert header["ended"][0]["provenance"]["code_version"] == "0.1.0+synthetic"

@@ -1,0 +1,451 @@
+"""Pictures: what stands where, what is marked, and that a picture is the same each time."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+from hypothesis import given
+from hypothesis import strategies as st
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection, QuadMesh
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from matplotlib.transforms import Bbox
+from scipy import stats
+
+from analysis.pictures import curves, figures, look, map_marks, panels
+from analysis.report import peaks
+
+SIZES, FROZEN, SEEDS = [50, 200, 800], [0, 2, 5, 9], [0, 1, 2]
+WORDS = {"label": "inside", "everywhere": "all of it", "nowhere": "none of it"}
+EPOCHS = [0.0, 1.0, 2.0, 4.0, 8.0, 16.0]
+
+
+def errors(**sizes: list[float]) -> xr.DataArray:
+    shape = tuple(len(values) for values in sizes.values())
+    values = np.random.default_rng(7).uniform(0.1, 0.9, shape)
+    return xr.DataArray(values, sizes, tuple(sizes), name="test_error")
+
+
+@pytest.fixture
+def axes() -> Axes:
+    return Figure(figsize=(4, 3)).add_subplot()
+
+
+def meshes(axes: Axes) -> list[QuadMesh]:
+    return [artist for artist in axes.collections if isinstance(artist, QuadMesh)]
+
+
+def labels(axes: Axes) -> set[str]:
+    return set(axes.get_legend_handles_labels()[1])
+
+
+def tick_labels(axes: Axes) -> dict[str, float]:
+    ticks, names = axes.get_xticks(), [t.get_text() for t in axes.get_xticklabels()]
+    return dict(zip(names, ticks.tolist(), strict=True))
+
+
+# Peaks to mark.
+
+
+def test_a_ridge_lies_where_the_peak_is_seen_and_nowhere_without_one() -> None:
+    epochs = np.arange(0.0, 401.0)
+    log = np.log(np.maximum(epochs, 0.5))
+    bump = 0.2 * np.exp(-0.5 * ((log - np.log(17)) / 0.4) ** 2)
+    fall = 0.9 - 0.3 * (log - log[0]) / np.ptp(log) * 2
+    curves = np.stack([fall + bump, fall, np.full(len(epochs), np.nan)])
+    test = curves[:, None, :] + 0.01 * np.arange(3)[None, :, None]
+    test[0, 2, 30:] = np.nan  # this seed diverged
+    train = np.broadcast_to(np.linspace(0.9, 0.0, len(epochs)), test.shape)
+    dims = ("frozen", "seed", "epoch")
+    both = xr.Dataset(
+        {"test_error": (dims, test), "train_error": (dims, train)},
+        {"frozen": [0, 4, 9], "epoch": epochs},
+    )
+    found = peaks.epoch_peaks(both, 0.1)
+    assert found["shown"].values.tolist() == [True, False, False]
+    # Not 13, the centre of the window from 10 to 17.
+    assert 16 <= float(found["at"][0]) <= 17
+    assert np.isnan(found["at"].values[1:]).all()
+
+
+def test_a_freezing_ridge_is_a_frozen_count() -> None:
+    test = np.array([0.20, 0.35, 0.25, 0.30])[:, None] + 0.01 * np.arange(3)
+    dims = ("size", "frozen", "seed")
+    both = xr.Dataset(
+        {
+            "test_error": (dims, np.stack([test, np.sort(test, axis=0)])),
+            "train_error": (dims, np.broadcast_to([[0.0], [0.05], [0.2], [0.4]], (2, 4, 3))),
+        },
+        {"frozen": FROZEN, "size": [100, 400]},
+    ).assign_coords(parameters_trained=("frozen", [9_000.0, 5_000.0, 800.0, 20.0]))
+    found = peaks.freezing_peaks(both, 0.1)
+    assert found["shown"].values.tolist() == [True, False]
+    assert float(found["at"][0]) == 2 and np.isnan(found["at"][1])
+
+
+# Scales.
+
+
+@given(st.sets(st.integers(1, 400_000), min_size=1, max_size=30), st.booleans())
+def test_every_epoch_lies_in_its_own_cell(steps: set[int], with_zero: bool) -> None:
+    x = np.array([0.0] * with_zero + [step / 63 for step in sorted(steps)])
+    left, right = look.log_edges(x)
+    at = look.epoch_positions(x)
+    assert ((left < at) & (at < right)).all()
+    assert (right[:-1] <= left[1:] * (1 + 1e-12)).all()
+    assert (left > 0).all()
+
+
+def test_epoch_0_has_a_tick_of_its_own_left_of_the_others(axes: Axes) -> None:
+    curves.epoch_curves(axes, errors(frozen=FROZEN, epoch=EPOCHS))
+    ticks = tick_labels(axes)
+    assert 0 < ticks["0"] < ticks["1"] == 1.0
+    assert axes.get_xlim()[0] < ticks["0"]
+
+
+@pytest.mark.parametrize("number", [2, 4, 10, 19])
+def test_frozen_counts_are_ordered_in_lightness(number: int) -> None:
+    colours = look.frozen_colours(range(number))
+    lightness = [np.dot(to_rgb(colour), (0.2126, 0.7152, 0.0722)) for colour in colours.values()]
+    assert (np.diff(lightness) > 0).all()
+    assert lightness[-1] < 0.8  # shows on white
+
+
+def test_error_colours_are_ordered_in_lightness() -> None:
+    rgb = look.ERROR_COLOURS(np.linspace(0, 1, 64))[:, :3]
+    assert (np.diff(rgb @ [0.2126, 0.7152, 0.0722]) > 0).all()
+
+
+# Seeds.
+
+
+def test_t_interval_is_students() -> None:
+    values = np.array([[0.1, 0.4, 0.3], [0.2, np.nan, 0.3], [0.4, 0.5, 0.3]])
+    mean, half = look.t_interval(values, 0.9)
+    for column in range(3):
+        seeds = values[np.isfinite(values[:, column]), column]
+        low, high = stats.t.interval(
+            0.9, len(seeds) - 1, seeds.mean(), max(stats.sem(seeds), 1e-300)
+        )
+        assert mean[column] == pytest.approx(seeds.mean())
+        assert half[column] == pytest.approx((high - low) / 2, abs=1e-12)
+
+
+def test_one_seed_has_no_interval() -> None:
+    mean, half = look.t_interval(np.array([[0.1, np.nan]]), 0.95)
+    assert mean[0] == 0.1
+    assert np.isnan(half).all()
+    assert np.isnan(mean[1])
+
+
+def test_a_mean_curve_ends_where_a_seed_ends() -> None:
+    curves = errors(epoch=EPOCHS, seed=SEEDS)
+    curves[4:, 1] = np.nan  # diverged
+    curves[:, 2] = np.nan  # absent
+    mean, counts = look.over_seeds(curves, along="epoch")
+    assert np.isfinite(mean.values[:4]).all()
+    assert np.isnan(mean.values[4:]).all()
+    assert mean.values[0] == pytest.approx(curves.values[0, :2].mean())
+    assert set(np.atleast_1d(counts)) == {2}
+
+
+def test_the_number_of_seeds_is_stated(axes: Axes) -> None:
+    some = errors(size=SIZES, frozen=FROZEN, seed=SEEDS)
+    some[0, 0, 1:] = np.nan
+    curves.freezing_map(axes, some)
+    assert "1–3 seeds" in axes.get_title(loc="right")
+
+
+# Maps.
+
+
+def test_a_map_shows_the_values_where_they_belong_whatever_their_order(axes: Axes) -> None:
+    some = errors(size=SIZES, frozen=FROZEN)
+    shuffled = some.isel(size=[2, 0, 1], frozen=[1, 3, 0, 2]).transpose("frozen", "size")
+    assert curves.freezing_map(axes, shuffled) is axes
+    (mesh,) = meshes(axes)
+    assert np.array_equal(np.asarray(mesh.get_array()), some.values)
+    assert list(tick_labels(axes)) == ["0", "2", "5", "9"]
+
+
+def test_an_epoch_map_shows_epoch_0_apart(axes: Axes) -> None:
+    some = errors(frozen=FROZEN, epoch=EPOCHS)
+    assert curves.epoch_map(axes, some) is axes
+    zero, rest = meshes(axes)
+    assert np.array_equal(np.asarray(zero.get_array()), some.values[:, :1])
+    assert np.array_equal(np.asarray(rest.get_array()), some.values[:, 1:])
+    assert zero.get_coordinates()[..., 0].max() < rest.get_coordinates()[..., 0].min()
+
+
+def test_absent_cells_are_hatched_and_named(axes: Axes) -> None:
+    some = errors(size=SIZES, frozen=FROZEN)
+    some[1, 1:3] = np.nan
+    curves.freezing_map(axes, some)
+    (patch,) = axes.patches
+    assert patch.get_hatch()
+    assert patch.get_bbox().bounds == (0.5, 0.5, 2.0, 1.0)
+    assert "absent" in labels(axes)
+    assert "absent" in [text.get_text() for text in axes.get_legend().get_texts()]
+
+
+def test_the_edge_of_interpolation_runs_between_cells_with_ticks_inwards(axes: Axes) -> None:
+    inside = np.array([[True, True], [True, False]])
+    edges = np.array([-0.5, 0.5, 1.5])
+    axes.set_xlim(-0.5, 1.5)
+    map_marks.region(axes, inside, np.ones((2, 2), bool), edges, edges, **WORDS)
+    line, ticks = (c for c in axes.collections if isinstance(c, LineCollection))
+    assert sorted(np.asarray(s).tolist() for s in line.get_segments()) == [
+        [[0.5, 0.5], [0.5, 1.5]],
+        [[0.5, 0.5], [1.5, 0.5]],
+    ]
+    ends = np.array([segment[1] for segment in ticks.get_segments()])
+    assert (ends.min(axis=1) < 0.5).all()  # towards the inside, never into the cell outside
+
+
+def test_no_edge_is_drawn_towards_an_absent_cell(axes: Axes) -> None:
+    inside, known = np.array([[True, False]]), np.array([[True, False]])
+    map_marks.region(axes, inside, known, np.array([0.0, 1, 2]), np.array([0.0, 1]), **WORDS)
+    assert not axes.collections
+    assert "all of it" in axes.get_title(loc="right")
+
+
+def test_the_first_interpolating_epoch_stays_reached(axes: Axes) -> None:
+    some = errors(frozen=[0, 1], epoch=EPOCHS)
+    train = xr.DataArray([[1, 0.2, 0.01, 0.2, 0.01, 0.2], [1.0] * 6], some.coords, some.dims)
+    curves.epoch_map(axes, some, train_error=train, epsilon=0.1)
+    line = next(c for c in axes.collections if isinstance(c, LineCollection))
+    upright = [s for s in line.get_segments() if s[0][0] == s[1][0]]
+    assert len(upright) == 1
+    assert 1.0 < upright[0][0][0] < 2.0
+
+
+def test_peaks_at_face_value_look_different(axes: Axes) -> None:
+    some = errors(size=SIZES, frozen=FROZEN)
+    ridge = xr.DataArray([2.0, np.nan, 5.0], {"size": SIZES}, ["size"])
+    shown = xr.DataArray([True, False, False], {"size": SIZES}, ["size"])
+    curves.freezing_map(axes, some, ridge=ridge, ridge_shown=shown)
+    assert {"peak", "peak at face value: the seeds cannot tell"} <= labels(axes)
+    circles, dots = (line for line in axes.lines if len(line.get_xdata()))
+    assert np.asarray(circles.get_xdata())[0] == 1
+    assert np.isnan(np.asarray(circles.get_xdata())[1:]).all()
+    assert np.asarray(dots.get_xdata())[2] == 2
+
+
+def test_diverged_cells_are_crossed(axes: Axes) -> None:
+    some = errors(size=SIZES, frozen=FROZEN)
+    diverged = xr.zeros_like(some, dtype=bool)
+    diverged[2, 3] = True
+    curves.freezing_map(axes, some, diverged=diverged)
+    (cross,) = (line for line in axes.lines if line.get_label() == "a seed diverged")
+    assert (np.asarray(cross.get_xdata())[0], np.asarray(cross.get_ydata())[0]) == (3, 2)
+
+
+def test_the_epoch_scale_is_not_used_up_by_untrained_networks() -> None:
+    curve = np.array([0.9, 0.8, 0.3, 0.55, 0.7, 0.4])
+    norm = curves.epoch_norm(xr.DataArray([curve], {"epoch": EPOCHS}, ["frozen", "epoch"]))
+    assert (norm.vmin, norm.vmax) == (0.3, 0.7)
+
+
+# Curves.
+
+
+def test_curves_differ_in_more_than_colour(axes: Axes) -> None:
+    curves.epoch_curves(axes, errors(frozen=FROZEN, epoch=EPOCHS))
+    handles, names = axes.get_legend_handles_labels()
+    assert names == ["0", "2", "5", "9"]
+    assert len({handle.get_marker() for handle in handles}) == 4
+    assert len({str(handle.get_linestyle()) for handle in handles}) > 1
+
+
+def test_a_diverged_curve_ends_in_a_cross_and_an_absent_one_is_named(axes: Axes) -> None:
+    some = errors(frozen=FROZEN, epoch=EPOCHS)
+    some[1, 3:] = np.nan
+    some[2] = np.nan
+    curves.epoch_curves(axes, some)
+    note = axes.get_title(loc="right")
+    assert "diverged" in note
+    assert "absent: frozen 5" in note
+    assert any(line.get_marker() == "x" for line in axes.lines)
+
+
+def test_a_gap_is_left_for_an_absent_cell_but_not_for_one_that_nobody_asked_for(
+    axes: Axes,
+) -> None:
+    some = errors(source_task=["near", "far"], frozen=FROZEN)
+    some[:, 1] = np.nan
+    wanted = xr.ones_like(some, dtype=bool)
+    wanted[1, 1] = False
+    curves.freezing_curves(axes, some, wanted=wanted)
+    near, far = (
+        line for line in axes.lines if line.get_linestyle() != "None" and len(line.get_xdata())
+    )
+    assert np.isnan(near.get_ydata()).tolist() == [False, True, False, False]
+    assert np.asarray(far.get_xdata()).tolist() == [0, 5, 9]
+
+
+def test_a_marker_is_filled_where_the_cell_interpolates(axes: Axes) -> None:
+    some = errors(source_task=["near"], frozen=FROZEN)
+    train = xr.DataArray([[0.0, 0.0, 0.5, 0.5]], some.coords, some.dims)
+    curves.freezing_curves(axes, some, train_error=train, epsilon=0.1)
+    hollow = next(line for line in axes.lines if line.get_markerfacecolor() == "white")
+    assert np.asarray(hollow.get_xdata()).tolist() == [5, 9]
+
+
+def test_a_paired_difference_is_of_the_same_seed(axes: Axes) -> None:
+    some = errors(source_task=["near", "far"], frozen=FROZEN, seed=SEEDS)
+    some[1] = some[0].values + 0.1
+    some[0, 2, 1] = np.nan
+    curves.paired_difference(axes, some, "far", "near")
+    (bars,) = axes.containers
+    assert np.asarray(bars.lines[0].get_ydata()) == pytest.approx([0.1] * 4)
+    assert "2–3 seeds" in axes.get_title(loc="right")
+    assert "below 0: far better" in axes.get_title(loc="right")
+
+
+def test_parameters_can_be_the_axis(axes: Axes) -> None:
+    some = errors(model=["a"], frozen=FROZEN)
+    share = ("frozen", [1.0, 0.5, 0.1, 0.01])
+    curves.model_comparison(axes, some.assign_coords(share_trained=share))
+    assert axes.get_xscale() == "log"
+    with pytest.raises(ValueError, match="share_trained"):
+        curves.model_comparison(axes, some)
+
+
+def test_an_array_with_too_many_dimensions_is_refused(axes: Axes) -> None:
+    some = errors(label_noise=[0.0, 0.2], size=SIZES, frozen=FROZEN)
+    with pytest.raises(ValueError, match="select first"):
+        curves.freezing_map(axes, some)
+
+
+# Whole figures.
+
+
+@pytest.fixture(scope="module")
+def grid() -> tuple[xr.DataArray, xr.DataArray]:
+    both = [
+        errors(source_size=[100, 1000], size=SIZES, frozen=FROZEN, epoch=EPOCHS, seed=SEEDS)
+        for _ in range(2)
+    ]
+    return both[0], both[1].rename("train_error")
+
+
+def test_the_panel_grid_has_rows_of_source_sizes_and_columns_of_sizes(
+    grid: tuple[xr.DataArray, xr.DataArray],
+) -> None:
+    figure = figures.panel_grid(*grid, title="near → target")
+    upper = [axes for axes in figure.axes if str(axes.get_label()).startswith("{")]
+    assert len(upper) == 6
+    assert len(figure.axes) == 12
+    assert upper[0].get_title(loc="left") == "50 training images"
+    rows = {round(axes.get_position().y0, 6) for axes in upper}
+    assert len(rows) == 2
+    assert "source: 1,000 images" in [text.get_text() for text in figure.texts]
+
+
+def test_epochs_that_a_panel_was_not_evaluated_at_leave_no_gap(
+    grid: tuple[xr.DataArray, xr.DataArray],
+) -> None:
+    test = grid[0].copy()
+    test.loc[{"size": 50, "epoch": [2.0, 8.0]}] = np.nan
+    assert panels.at(test, {"size": 50})["epoch"].values.tolist() == [0, 1, 4, 16]
+    assert panels.at(test, {"size": 200}).sizes["epoch"] == 6
+
+
+def test_a_figure_is_saved_as_the_same_bytes_each_time(
+    grid: tuple[xr.DataArray, xr.DataArray], tmp_path: Path
+) -> None:
+    def saved(name: str) -> list[bytes]:
+        end = [array.isel(epoch=-1, drop=True) for array in grid]
+        figure = figures.freezing_maps(*end, rows="", title="The same")
+        (tmp_path / name).mkdir()
+        return [path.read_bytes() for path in figures.save(figure, tmp_path / name / "map")]
+
+    first = saved("a")
+    assert first == saved("b")
+    assert [content[:4] for content in first] == [b"\x89PNG", b"<?xm", b"%PDF"]
+
+
+def texts_of(figure: Figure) -> list[tuple[str, Bbox]]:
+    """Every text of a figure that is seen, and where it lies in pixels."""
+    figure.canvas.draw()
+    view = figure.canvas.get_renderer()  # type: ignore[attr-defined]
+    unseen = set()  # ticks beyond the ends of an axis
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            low, high = sorted(axis.get_view_interval())
+            for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks()):
+                if not low <= tick.get_loc() <= high:
+                    unseen |= {tick.label1, tick.label2}
+    texts = [text for text in figure.findobj(Text) if text.get_visible() and text not in unseen]
+    boxes = [(text.get_text(), text.get_window_extent(view)) for text in texts if text.get_text()]
+    return [(text, box) for text, box in boxes if box.width > 0]
+
+
+LONG: list[Any] = ["tiny-imagenet-near", "tiny-imagenet-far"]
+
+
+@pytest.mark.parametrize("seeds", [[0], [0, 1, 2]])
+@pytest.mark.parametrize("sizes", [[50], [50, 200, 800]])
+@pytest.mark.parametrize("kind", ["curves", "epochs", "freezing", "grid", "difference"])
+def test_no_text_lies_on_another_or_leaves_the_figure(
+    kind: str, sizes: list[int], seeds: list[int]
+) -> None:
+    over: dict[str, Any] = {"source_size": [500, 5_000], "size": sizes, "frozen": FROZEN}
+    every = errors(source=LONG, **over, seed=seeds, epoch=EPOCHS)
+    every.loc[{"frozen": 5, "seed": 0, "epoch": EPOCHS[3:]}] = np.nan  # a seed that diverged
+    every.loc[{"frozen": 9, "size": 50}] = np.nan  # an absent cell
+    near, end = every.isel(source=0, drop=True), every.isel(epoch=-1, drop=True)
+    cells = near.isel(seed=0, epoch=0, drop=True)
+    ends = end.isel(seed=0, drop=True)
+    title = f"{LONG[1]} → {LONG[0]}: a long title that is wrapped"
+    marked: dict[str, Any] = {"epsilon": 0.5, "title": title}
+    figure = {
+        "curves": lambda: figures.panel_grid(near, near, title=title),
+        "epochs": lambda: figures.epoch_maps(
+            near,
+            near,
+            ridge=xr.full_like(cells, 4.0),
+            ridge_shown=xr.ones_like(cells, bool) & (cells["frozen"] > 0),
+            diverged=xr.ones_like(cells, bool),
+            **marked,
+        ),
+        "freezing": lambda: figures.freezing_maps(
+            end,
+            end,
+            ridge=xr.full_like(ends.isel(frozen=0, drop=True), 2.0),
+            ridge_shown=xr.ones_like(ends.isel(frozen=0, drop=True), bool) & (ends["size"] > 50),
+            diverged=xr.ones_like(ends, bool),
+            **marked,
+        ),
+        "grid": lambda: figures.freezing_grid(end, end, title=title),
+        "difference": lambda: figures.difference_grid(end, *LONG, title=title),
+    }[kind]()
+    texts = texts_of(figure)
+    frame = figure.bbox
+    for i, (text, box) in enumerate(texts):
+        assert box.x0 >= -1 and box.x1 <= frame.x1 + 1, (text, box, frame)
+        assert box.y0 >= -1 and box.y1 <= frame.y1 + 1, (text, box, frame)
+        for other, there in texts[:i]:
+            apart = not box.padded(-1).overlaps(there.padded(-1))
+            assert apart, (text, other)
+
+
+def test_an_unknown_format_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="png, svg, pdf"):
+        figures.save(Figure(), tmp_path / "a", ["png", "gif"])
+    assert not list(tmp_path.iterdir())
+
+
+def test_pictures_need_no_global_state() -> None:
+    unwanted = "{'torch', 'ray', 'matplotlib.pyplot'}"
+    code = f"import sys, analysis.report; print(sorted({unwanted} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,356 @@
+"""The page: that it stands alone, says what is missing, and holds the numbers that were measured."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis import __main__ as command
+from analysis import load, report, surfaces
+from analysis.report import overview, slices, tables
+from study.run import Recipe, Run
+from study.store import open_store, similarity
+from study.store.similarity import PLACES, Similarity
+from tests import synthetic
+
+
+def small(**axes: object) -> list[Run]:
+    given = {
+        "num_epochs": 6,
+        "sizes": (250, 1_000),
+        "source_sizes": (500,),
+        "label_noises": (0.2,),
+        "frozen": (0, 4, 9),
+        "seeds": (0, 1),
+    }
+    return synthetic.runs(**(given | axes))  # type: ignore[arg-type]
+
+
+def tiny() -> list[Run]:
+    return small(source_tasks=("near",), seeds=(0,), frozen=(4,))
+
+
+class Page(HTMLParser):
+    """The tags of a page with their attributes, and its text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.text = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in ("meta", "img", "br", "link"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open[-1:] not in (["style"], ["script"]):
+            self.text += data
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attrs for name, attrs in self.tags if name == tag]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("whole")
+    synthetic.write(root, small(controls=True))
+    return root
+
+
+@pytest.fixture(scope="module")
+def written(whole: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("report")
+    return report.write_report(load.open(whole), out, question="Does <it>?\n\nIn full.")
+
+
+def page_of(path: Path) -> Page:
+    page = Page(path.read_text(encoding="utf-8"))
+    assert not page.open
+    return page
+
+
+def test_the_page_stands_alone(written: Path) -> None:
+    page = page_of(written)
+    assert page.all("img")
+    assert all(str(img["src"]).startswith("data:image/") for img in page.all("img"))
+    assert not page.all("link")
+    assert all("src" not in script for script in page.all("script"))
+    assert not re.search(r"url\(|@import|https?://", written.read_text(encoding="utf-8"))
+    for link in page.all("a"):
+        target = str(link["href"])
+        assert target.startswith("#") or (written.parent / target).is_file(), target
+
+
+def test_the_page_can_be_heard_as_well_as_seen(written: Path) -> None:
+    page = page_of(written)
+    assert page.all("html") == [{"lang": "en"}]
+    assert all(len(str(img["alt"])) > 40 for img in page.all("img"))
+    assert len(page.all("figure")) == len(page.all("figcaption")) == len(page.all("img"))
+    assert all(head.get("scope") for head in page.all("th"))
+    ids = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
+    assert len(ids) == len(set(ids))
+
+
+def test_the_question_is_text_and_nothing_else(written: Path) -> None:
+    assert "Does <it>?" in page_of(written).text
+    assert "Does &lt;it&gt;?" in written.read_text(encoding="utf-8")
+
+
+def test_the_same_rows_make_the_same_bytes(whole: Path, written: Path, tmp_path: Path) -> None:
+    again = report.write_report(load.open(whole), tmp_path, question="Does <it>?\n\nIn full.")
+    files = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file())
+    assert {path.suffix for path in files} == {".html", ".csv", ".png", ".svg", ".pdf"}
+    for path in files:
+        assert (again.parent / path).read_bytes() == (written.parent / path).read_bytes(), path
+
+
+def test_every_arm_is_in_the_table_of_final_errors(whole: Path, written: Path) -> None:
+    table = pd.read_csv(written.parent / "tables" / "final_errors.csv")
+    study = load.open(whole)
+    assert table["num_wanted"].sum() == len(study.wanted)
+    assert set(table["arm"]) == set(study.cells["arm"])
+    surface = surfaces.freezing_surface(study).squeeze(drop=True)
+    for _, cell in table[table["arm"] == "transfer"].iterrows():
+        seeds = surface.sel({name: cell[name] for name in ("source_task", "size", "frozen")}).values
+        assert cell["num_seeds"] == 2
+        assert cell["test_error"] == pytest.approx(seeds.mean())
+        assert cell["test_error_standard_error"] == pytest.approx(seeds.std(ddof=1) / np.sqrt(2))
+
+
+def test_a_cell_of_the_table_says_mean_error_seeds_and_interpolation(tmp_path: Path) -> None:
+    runs = small(source_tasks=("near",), sizes=(250,), frozen=(0, 4, 9), seeds=(0, 1, 2))
+    cells = [run for run in runs if run.source]
+    lost = [run for run in cells if (run.frozen == 4 and run.seed > 0) or run.frozen == 9]
+    synthetic.write(tmp_path, runs, absent=lost)
+    study = load.open(tmp_path, partial=True)
+    (part,) = slices.slices(study)
+    table = tables.by_frozen(tables.final_errors(study, 1.0), part)
+    (texts,) = table.to_numpy().tolist()
+    # A line breaks at plain spaces only: between the mean and the rest.
+    assert re.fullmatch(r"0\.\d{3} ±\xa00\.\d{3}\xa0•", texts[0])
+    assert re.fullmatch(r"0\.\d{3} \(1\xa0of\xa03\)\xa0•", texts[1])
+    assert texts[2] == "absent"
+
+
+def test_a_pointer_is_told_the_values_of_the_surface(whole: Path, written: Path) -> None:
+    page = page_of(written)
+    told = [json.loads(str(img["data-hover"])) for img in page.all("img") if "data-hover" in img]
+    freezing = next(panels for panels in told if panels[0]["yName"] == "training images")
+    surface = surfaces.freezing_surface(load.open(whole), source_task="near")
+    mean = surface.mean("seed").squeeze(drop=True).transpose("size", "frozen")
+    assert np.array(freezing[0]["test"]) == pytest.approx(mean.values, abs=1e-4)
+    assert freezing[0]["y"] == ["250", "1,000"]
+    assert freezing[0]["right"] == pytest.approx([1 / 3, 2 / 3, 1], abs=1e-3)
+    epochs = next(panels for panels in told if panels[0]["xName"] == "epoch")
+    assert epochs[0]["x"] == ["0", "1", "2", "3", "4", "5", "6"]
+    assert epochs[0]["right"][-1] == pytest.approx(1, abs=1e-3)
+
+
+def test_an_incomplete_study_needs_the_word_and_says_so_first(tmp_path: Path) -> None:
+    runs = small()
+    cells = [run for run in runs if run.source]
+    synthetic.write(
+        tmp_path / "root", runs, absent=cells[:2], failed=cells[2:3], diverged=cells[3:5]
+    )
+    study = load.open(tmp_path / "root", partial=True)
+    with pytest.raises(load.Incomplete):
+        report.write_report(study, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    page = page_of(report.write_report(study, tmp_path / "out", partial=True))
+    before_pictures = page.text[: page.text.index("Pictures")]
+    assert f"Partial: 3 of {len(runs)} Runs" in before_pictures
+    assert "2 Runs diverged" in before_pictures
+    for run in cells[:5]:
+        assert run.id in page.text
+    assert "absent" in page.text
+
+
+def test_a_study_without_a_single_row_has_a_page(tmp_path: Path) -> None:
+    runs = small()
+    synthetic.write(tmp_path / "root", runs, absent=runs)
+    study = load.open(tmp_path / "root", partial=True)
+    page = page_of(report.write_report(study, tmp_path / "out", partial=True))
+    assert "No cell of the study has a value to draw yet" in page.text
+
+
+def test_few_seeds_are_warned_of(tmp_path: Path) -> None:
+    synthetic.write(tmp_path, small(seeds=(0,)))
+    (warning,) = overview.warnings(load.open(tmp_path))
+    assert "1 seed: no spread" in warning
+
+
+def test_mixed_code_versions_are_warned_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = small(source_tasks=("near",))
+    synthetic.write(tmp_path / "root", runs[:4], name="first")
+    plain = synthetic.provenance
+
+    def newer(run: Run, *args: object) -> object:
+        return replace(plain(run, *args), code_version="0.2.0")  # type: ignore[arg-type]
+
+    monkeypatch.setattr(synthetic, "provenance", newer)
+    synthetic.write(tmp_path / "root", runs[4:], name="second")
+    open_store(tmp_path / "root").write_study("both", runs)
+    study = load.open(tmp_path / "root", "both")
+    assert any("2 versions of the code" in warning for warning in overview.warnings(study))
+    assert tables.provenance(study)["code version"] == {
+        "0.2.0": len(runs) - 4,
+        "0.1.0+synthetic": 4,
+    }
+    assert tables.provenance(study)["packages"] == {"timm 0.0, torch 0.0": len(runs)}
+
+
+def test_sizes_that_were_evaluated_at_different_epochs_are_drawn_each_at_its_own(
+    tmp_path: Path,
+) -> None:
+    recipe = Recipe(num_steps=40, evaluation="log_spaced", num_evaluations=8)
+    synthetic.write(tmp_path / "root", small(recipe=recipe, source_tasks=("near",)))
+    study = load.open(tmp_path / "root")
+    errors = slices.over_epochs(study, slices.slices(study)[0].lines[0])
+    assert errors["test_error"].isnull().any()
+    assert report.write_report(study, tmp_path / "out").is_file()
+
+
+def test_networks_are_set_beside_each_other(tmp_path: Path) -> None:
+    synthetic.write(
+        tmp_path / "root", small(widths=(4, 8), source_tasks=("near",), sizes=(250,), frozen=(0, 9))
+    )
+    page = page_of(report.write_report(load.open(tmp_path / "root"), tmp_path / "out"))
+    assert "Networks beside each other" in page.text
+
+
+def test_capacity_is_drawn_beside_similarity_where_it_was_measured(tmp_path: Path) -> None:
+    runs = small(source_tasks=("near",), frozen=(0, 9))
+    synthetic.write(tmp_path / "root", runs)
+    study = load.open(tmp_path / "root")
+    (line,) = slices.slices(study)[0].lines
+    assert slices.capacity_pairs(study, line, ["logme"], 0.1) == {}
+    for number, run in enumerate(run for run in runs if run.source):
+        measured = [
+            Similarity(
+                place=place,
+                num_images=run.size,
+                num_classes=10,
+                num_features=8,
+                logme=0.1 * number,
+                linear_cka=0.5,
+                linear_cka_debiased=0.4,
+            )
+            for place in PLACES
+        ]
+        table = similarity.table_of(run, "a" * 64, measured, "0.1.0")
+        similarity.publish(open_store(tmp_path / "root"), run, table)
+    page = page_of(report.write_report(study, tmp_path / "out"))
+    assert "Effective capacity against similarity" in page.text
+
+
+def test_one_size_one_seed_and_nothing_frozen_is_enough_for_a_page(tmp_path: Path) -> None:
+    runs = [Run(task="t", size=250, model="resnet18", width=8, recipe=Recipe(num_epochs=4), seed=0)]
+    synthetic.write(tmp_path / "root", runs)
+    page = page_of(report.write_report(load.open(tmp_path / "root"), tmp_path / "out"))
+    assert "1 seed" in page.text
+    assert page.all("img")
+
+
+def test_lines_of_a_slice_are_told_apart(whole: Path) -> None:
+    (part,) = slices.slices(load.open(whole))
+    assert [line.label for line in part.lines] == [
+        "near",
+        "far",
+        "same task",
+        "no source",
+        "near, new above",
+    ]
+    assert [line.is_control for line in part.lines] == [False, False, True, True, True]
+    end = slices.at_the_end(load.open(whole), part.lines)
+    assert end["test_error"].notnull().all()
+    assert end["wanted"].all()
+
+
+def test_coverage_counts_every_wanted_run(whole: Path) -> None:
+    study = load.open(whole)
+    counts = tables.coverage(study)
+    assert counts.loc["all", "wanted"] == len(study.wanted)
+    assert counts.loc["all", "done"] == len(study.wanted)
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        (["report", "{root}", "--out", "{out}"], 0, "index.html"),
+        (["report", "{root}", "--study", "other"], 2, "synthetic"),
+        (["report", "{out}/nowhere"], 2, "nowhere"),
+        (["draw"], 2, "usage"),
+    ],
+)
+def test_the_command_says_what_it_did_or_why_not(
+    words: list[str],
+    status: int,
+    said: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    synthetic.write(tmp_path / "root", tiny())
+    given = [word.format(root=tmp_path / "root", out=tmp_path / "out") for word in words]
+    assert command.main(given) == status
+    shown = capsys.readouterr()
+    assert said in shown.out + shown.err
+
+
+def test_the_command_refuses_what_is_incomplete_unless_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = tiny()
+    synthetic.write(tmp_path / "root", runs, absent=runs[-1:])
+    given = [str(tmp_path / "root"), "--out", str(tmp_path / "out")]
+    assert report.main(given) == 1
+    assert "--partial" in capsys.readouterr().err
+    assert report.main([*given, "--partial"]) == 0
+    assert (tmp_path / "out" / report.PAGE).is_file()
+
+
+def test_every_claim_has_its_verdict_on_the_page(written: Path) -> None:
+    page = page_of(written)
+    table = pd.read_csv(written.parent / "tables" / "verdicts.csv")
+    primary = table[table["kind"] == "primary"]
+    assert list(primary["claim"]) == ["C1", "C2", "C3", "C4", "C5a", "C5b"]
+    verdicts = page.text[page.text.index("Verdicts on the claims") :]
+    for _, line in primary.iterrows():
+        assert line["claim"] in verdicts
+        assert line["answer"] in verdicts
+    assert len(page.all("details")) >= 6
+
+
+def test_the_command_prints_the_verdicts_then_the_path(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = [str(whole), "--out", str(tmp_path), "--more-related", "near"]
+    assert report.main(given) == 0
+    *lines, last = capsys.readouterr().out.splitlines()
+    lines = [line for line in lines if not line.startswith(" ")]  # without the reasons beneath
+    assert last == str(tmp_path / report.PAGE)
+    table = pd.read_csv(tmp_path / "tables" / "verdicts.csv")
+    primary = table[table["kind"] == "primary"]
+    assert [line.split()[0] for line in lines] == list(primary["claim"])
+    for line, answer, effect in zip(lines, primary["answer"], primary["effect"], strict=True):
+        assert f"  {answer}  " in line
+        assert np.isnan(effect) or f"  {effect:+.3f} ".replace("-", "−") in line
+
+
+def test_a_source_that_is_not_there_is_refused(whole: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"'nowhere'.*far, near"):
+        report.write_report(load.open(whole), tmp_path / "out", more_related="nowhere")
+    assert not (tmp_path / "out").exists()
+    assert report.main([str(whole), "--less-related", "nowhere"]) == 2

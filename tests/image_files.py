@@ -1,0 +1,57 @@
+"""Small made-up images for tests, as files and as Parquet files, and a task of a folder of them."""
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from study.store import Store
+from study.tasks import PreparedTask, Task, prepare
+from study.tasks.image_sets.listing import ImageFolderImages
+
+PHOTOS = Task(name="photos", images=ImageFolderImages(train="photos"))
+
+
+def pixels_of(seed: int, height: int = 4, width: int = 6) -> np.ndarray:
+    """Random colours: uint8, shape (height, width, 3)."""
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def save(path: Path, pixels: np.ndarray) -> None:
+    """Writes an image file of the kind that its suffix says, with the folders above it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+    """The bytes of an image file."""
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def parquet(path: Path, labels: Any, names: list[str] | None = None, **columns: Any) -> Path:
+    """A Parquet file in the hub's form; the image in row i has the pixels of seed i."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    images = [
+        {"bytes": encoded(Image.fromarray(pixels_of(row))), "path": f"{row}.png"}
+        for row in range(len(labels))
+    ]
+    table = pa.table({"image": images, "label": labels} | columns)
+    if names is not None:
+        features = {"label": {"names": names, "_type": "ClassLabel"}}
+        table = table.replace_schema_metadata(
+            {"huggingface": json.dumps({"info": {"features": features}})}
+        )
+    pq.write_table(table, path, row_group_size=4)
+    return path
+
+
+def prepare_quietly(task: Task, store: Store, data: Path | None) -> PreparedTask:
+    """`tasks.prepare` without a progress bar."""
+    return prepare(task, store, data, progress=False)

@@ -1,0 +1,236 @@
+"""The verbs as a user meets them: wrong input is one message and status 2, the rest does what it says."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+
+import pytest
+
+import study
+from study.command.cli import main
+from study.store import Store, open_store
+from tests import s3_server
+
+SPACE = """\
+'''Is a tiny study enough?
+
+    axis   values
+'''
+from study.grid import grid
+from study.run import Recipe
+
+RUNS = grid(
+    source_task="digits-low",
+    source_size=40,
+    target_task="digits-high",
+    target_size=[30, 50],
+    model="resnet18",
+    width=1,
+    frozen=[0, 9],
+    seed=0,
+    recipe=Recipe(num_epochs=2, batch_size=16, learning_rate=1e-3),
+)
+"""
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("STUDY_ROOT", "STUDY_DATA", "RAY_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def space(text: str = SPACE, name: str = "tiny.py") -> str:
+    Path(name).write_text(text)
+    return name
+
+
+def refused(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
+    """What `study …` says on stderr where it refuses; that it left nothing behind is checked."""
+    assert main(argv) == 2
+    said = capsys.readouterr()
+    assert all(line.startswith("study: ") for line in said.err.splitlines())
+    assert "Traceback" not in said.err
+    assert not Path("store").exists()
+    return said.err
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("target_size=[30, 50]", "target_size=[30, 5000]", ["size=5000", "717", "digits-high"]),
+        ('"digits-high"', '"digits-hihg"', ["'digits-hihg'", "digits-low", "cifar10"]),
+        ("frozen=[0, 9]", "frozen=[0, 10]", ["frozen=10", "10 layers", "0 to 9", "line 8"]),
+        ('"resnet18"', '"resnet19"', ["'resnet19'", "resnet18", "line 8"]),
+        ("width=1", "width=0", ["width=0", "line 8"]),
+        ("num_epochs=2", "num_epochs=2, num_steps=3", ["num_epochs=2", "num_steps=3", "line"]),
+        ("RUNS = grid(", "RUNS = gird(", ["NameError", "gird", "line 8"]),
+        ("seed=0,", "seed=0", ["SyntaxError", "line"]),
+        ("RUNS =", "RUN =", ["RUNS"]),
+        ("RUNS = grid(", "RUNS = 2 * grid(", ["same Run", "study.grid.union"]),
+        ('"digits-low"', '"cifar10"', ["(3, 16, 16)", "'cifar10' (3, 32, 32)"]),
+    ],
+)
+def test_a_wrong_space_is_refused_with_its_message(
+    capsys: pytest.CaptureFixture[str], old: str, new: str, says: list[str]
+) -> None:
+    assert old in SPACE
+    said = refused(capsys, "run", space(SPACE.replace(old, new)))
+    for part in says:
+        assert part in said, said
+
+
+def test_everything_that_is_wrong_is_said_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    wrong = SPACE.replace("source_size=40", "source_size=9999").replace(
+        "target_size=[30, 50]", "target_size=[30, 8888]"
+    )
+    said = refused(capsys, "run", space(wrong))
+    assert "size=9999" in said
+    assert "size=8888" in said
+    assert "2 Runs" in said
+
+
+def test_a_missing_data_directory_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    own = SPACE.replace('target_task="digits-high"', 'target_task="mine"') + (
+        "from study.tasks import ImageFolderImages, Task\n"
+        'TASKS = [Task(name="mine", images=ImageFolderImages(train="mine/train"))]\n'
+    )
+    said = refused(capsys, "run", space(own), "--data", "nowhere")
+    assert "nowhere" in said
+    assert "mine" in said
+
+
+def test_a_space_that_is_not_there_is_refused_with_the_choices(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert "quickstart" in refused(capsys, "run", "quikstart")
+    assert "no such file" in refused(capsys, "plan", "missing.py")
+    space()
+    assert "give its name with .py" in refused(capsys, "plan", "tiny")
+
+
+def test_a_root_that_cannot_be_written_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("file").write_text("not a folder")
+    assert "not a directory" in refused(capsys, "run", space(), "--root", "file/store")
+    assert "root=" in refused(capsys, "run", space(), "--root", "ftp2://nowhere")
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--gpus-per-trial", "1.5"],
+        ["--gpus-per-trial", "many"],
+        ["--max-concurrent", "0"],
+        ["--address", "ray://127.0.0.1:10001"],
+        ["--cpus-per-trial", "0"],
+        ["--checkpoint-seconds", "-1"],
+    ],
+)
+def test_a_wrong_flag_is_refused(capsys: pytest.CaptureFixture[str], flags: list[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["run", space(), *flags])
+    assert ended.value.code == 2
+    assert flags[0] in capsys.readouterr().err
+
+
+def test_an_address_where_no_cluster_is_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    said = refused(capsys, "run", space(), "--address", "127.0.0.1:1")
+    assert "--address=127.0.0.1:1" in said
+
+
+def test_wrong_input_and_status_start_neither_ray_nor_torch() -> None:
+    """Also what they import in passing: a fresh process, or other tests' imports would count."""
+    code = (
+        "import sys; from study.command.cli import main; "
+        "assert main(['run', 'wrong.py']) == 2; assert main(['status', 'tiny.py']) == 0; "
+        "print(sorted({'ray', 'torch'} & set(sys.modules)))"
+    )
+    space()
+    space(SPACE.replace("30, 50", "30, 5000"), "wrong.py")
+    env = os.environ | {"PYTHONPATH": str(Path(study.__file__).parents[1])}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=env, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "[]", done.stdout + done.stderr
+
+
+@pytest.fixture(params=["directory", "bucket"])
+def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Of a store that is not there yet."""
+    if request.param == "directory":
+        return str(tmp_path / "store")
+    request.getfixturevalue("s3_credentials")
+    return s3_server.root(request.getfixturevalue("s3_port"), uuid.uuid4().hex)
+
+
+def test_a_study_from_plan_to_export(root: str, capsys: pytest.CaptureFixture[str]) -> None:
+    tiny, at_root = space(), ["--root", root]
+    assert main(["plan", tiny, *at_root]) == 0
+    planned = capsys.readouterr().out
+    assert "5 Runs, 1 of them starts" in planned
+    assert "5 absent" in planned
+    assert not open_store(root).listed("", recursive=True), "plan starts nothing"
+
+    assert main(["prepare", tiny, *at_root]) == 0
+    assert "digits-high: 717 training" in capsys.readouterr().out
+    assert main(["run", tiny, "--inline", *at_root]) == 0
+    page = Path(capsys.readouterr().out.splitlines()[-1])
+    assert page.is_file()
+    assert "Is a tiny study enough?" in page.read_text()
+
+    assert main(["status", tiny, "--json", *at_root]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["counts"]["done"] == 5
+    assert len(told["code_versions"]) == 1
+
+    cell = list(told["states"])[-1]
+    assert main(["show", cell[:8], *at_root]) == 0
+    shown = capsys.readouterr().out
+    assert f"rows/{cell}.arrow" in shown
+    assert "digits-low n=40 → digits-high" in shown
+    assert main(["show", "no-id", *at_root]) == 2
+    assert main(["retry", tiny, *at_root]) == 0
+    assert "0 Runs are wanted again" in capsys.readouterr().out
+
+    assert main(["export", tiny, "all.parquet", *at_root]) == 0
+    import pyarrow.parquet as pq
+
+    assert pq.read_table("all.parquet").num_rows == 5 * 3
+    assert main(["report", tiny, "--out", "elsewhere", *at_root]) == 0
+    assert Path("elsewhere/index.html").is_file()
+
+
+def test_what_fails_for_good_is_named_and_wanted_again_after_retry(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The source cannot read its checkpoint, whoever tries: a folder lies in its place."""
+    tiny, root = space(), ["--root", store.root]
+    assert main(["status", tiny, "--json", *root]) == 0
+    source = next(iter(json.loads(capsys.readouterr().out)["states"]))
+    obstacle = Path(store.root, "unfinished", source, "checkpoint")
+    obstacle.mkdir(parents=True)
+    (obstacle / "in the way").touch()
+
+    assert main(["run", tiny, "--inline", *root]) == 1
+    said = capsys.readouterr().err
+    assert f"failed: {source}" in said
+    assert "4 tries" in said
+    assert said.count("start failed") == 4
+    assert "study retry tiny.py" in said
+
+    assert main(["run", tiny, "--inline", *root]) == 1, "not tried again unasked"
+    assert "running" not in capsys.readouterr().err
+    assert main(["status", tiny, *root]) == 0
+    assert "1 failed, 0 absent, 4 start failed" in capsys.readouterr().out
+
+    (obstacle / "in the way").unlink()
+    obstacle.rmdir()
+    assert main(["retry", tiny, *root]) == 0
+    assert "5 Runs" in capsys.readouterr().out
+    assert main(["run", tiny, "--inline", *root]) == 0
+    assert not list(Path(store.root, "unfinished").iterdir())

@@ -1,0 +1,141 @@
+"""One Run through the store: published once, resumed from a kill, and honest about what it used."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from study.launching.execute import Interrupted, execute
+from study.run import Recipe, Run
+from study.store import Damaged, Store, open_store, rows_path, unfinished_path, weights_path
+from study.store.schema import rows_of
+
+SOURCE = Run(
+    task="digits-low",
+    size=100,
+    model="resnet18",
+    width=4,
+    recipe=Recipe(num_epochs=4, learning_rate=1e-2, batch_size=40),
+    seed=1,
+)
+CELL = dataclasses.replace(SOURCE, task="digits-high", start=SOURCE, frozen=3, label_noise=0.2)
+
+
+def timeless(store: Store, run: Run) -> list[object]:
+    rows = rows_of(store.read_rows(run.id).table)
+    return [dataclasses.replace(row, wall_seconds=0) for row in rows]
+
+
+def weights_digest(store: Store, run: Run) -> str:
+    digest = store.read_head(run.id).provenance.weights_digest
+    assert digest is not None
+    return digest
+
+
+def test_a_source_and_its_cell(store: Store) -> None:
+    heard: list[float] = []
+    assert execute(SOURCE, store, keep_weights=True) == "finished"
+    assert execute(CELL, store, on_row=lambda row: heard.append(row.epoch)) == "finished"
+    assert heard == [0, 1, 2, 3, 4]
+    assert store.finished() == {SOURCE.id, CELL.id}
+    assert store.unfinished() == {}
+    cell = store.read_rows(CELL.id)
+    assert cell.run == CELL
+    assert cell.provenance.start_digest == weights_digest(store, SOURCE)
+    assert cell.provenance.weights_digest is None
+    assert cell.table["start"][0].as_py() == SOURCE.id
+    assert cell.table["parameters_frozen"][0].as_py() > 0
+    assert set(cell.table["outcome"].to_pylist()) == {"finished"}
+
+
+def test_what_is_there_is_not_trained_again(store: Store) -> None:
+    execute(SOURCE, store, keep_weights=True)
+    before = store.get(rows_path(SOURCE.id))
+    heard: list[object] = []
+    assert execute(SOURCE, store, keep_weights=True, on_row=heard.append) == "finished"
+    assert heard == []
+    assert store.get(rows_path(SOURCE.id)) == before
+
+
+def test_weights_that_are_wanted_later_are_made_later(store: Store) -> None:
+    execute(SOURCE, store)
+    rows = timeless(store, SOURCE)
+    with pytest.raises(ValueError, match="without keeping weights"):
+        execute(CELL, store)
+    execute(SOURCE, store, keep_weights=True)
+    assert timeless(store, SOURCE) == rows
+    assert execute(CELL, store) == "finished"
+
+
+def test_a_start_must_be_there_and_sound(store: Store) -> None:
+    with pytest.raises(ValueError, match="not trained yet"):
+        execute(CELL, store)
+    execute(SOURCE, store, keep_weights=True)
+    path = store.local_path(weights_path(SOURCE.id, weights_digest(store, SOURCE)))
+    assert path is not None
+    torn = bytearray(path.read_bytes())
+    torn[len(torn) // 2] ^= 1
+    path.write_bytes(torn)
+    with pytest.raises(Damaged, match="digest"):
+        execute(CELL, store)
+
+
+def test_interrupted_and_gone_on_with(store: Store, tmp_path: Path) -> None:
+    execute(SOURCE, store, keep_weights=True)
+    undisturbed = timeless(store, SOURCE)
+    digest = weights_digest(store, SOURCE)
+    again = open_store(tmp_path / "again")
+    again.put("tasks/digits-low.arrow", store.get("tasks/digits-low.arrow"))
+    for steps in (1, 4, 2):  # stopped three times, each time some steps further on
+        asked = iter([False] * steps + [True])
+        with pytest.raises(Interrupted):
+            execute(SOURCE, again, keep_weights=True, should_stop=asked.__next__)
+        assert again.finished() == frozenset()
+        assert "checkpoint" in again.unfinished()[SOURCE.id].files
+    assert execute(SOURCE, again, keep_weights=True) == "finished"
+    assert timeless(again, SOURCE) == undisturbed
+    assert weights_digest(again, SOURCE) == digest
+    assert again.read_head(SOURCE.id).provenance.num_resumes == 3
+    assert again.unfinished() == {}
+
+
+def test_a_damaged_checkpoint_is_set_aside_and_the_run_begins_anew(store: Store) -> None:
+    with pytest.raises(Interrupted):
+        execute(SOURCE, store, should_stop=lambda: True)
+    path = store.local_path(unfinished_path(SOURCE.id, "checkpoint"))
+    assert path is not None
+    path.write_bytes(path.read_bytes()[:-100])
+    assert execute(SOURCE, store) == "finished"
+    assert store.read_head(SOURCE.id).provenance.num_resumes == 0
+    assert list(Path(store.root, "damaged").rglob("checkpoint*"))
+
+
+def test_a_checkpoint_from_another_starts_bits_is_not_gone_on_with(store: Store) -> None:
+    execute(SOURCE, store, keep_weights=True)
+    with pytest.raises(Interrupted):
+        execute(CELL, store, should_stop=lambda: True)
+    head = store.read_rows(SOURCE.id)
+    other = dataclasses.replace(SOURCE, seed=2)
+    execute(other, store, keep_weights=True)
+    digest = weights_digest(store, other)
+    payload = store.read_weights(other.id, digest)
+    assert store.publish_weights(SOURCE.id, payload) == digest
+    made_by = dataclasses.replace(head.provenance, weights_digest=digest)
+    store.publish_rows(SOURCE, head.table, made_by)
+    assert execute(CELL, store) == "finished"
+    made = store.read_head(CELL.id).provenance
+    assert made.num_resumes == 0
+    assert made.start_digest == digest
+
+
+def test_divergence_is_data(store: Store) -> None:
+    recipe = dataclasses.replace(SOURCE.recipe, optimizer="sgd", learning_rate=1e30)
+    wild = dataclasses.replace(SOURCE, recipe=recipe)
+    assert execute(wild, store, keep_weights=True) == "diverged"
+    assert execute(wild, store, keep_weights=True) == "diverged"
+    ended = store.read_rows(wild.id)
+    assert ended.provenance.diverged_step is not None
+    assert ended.provenance.weights_digest is None
+    assert set(ended.table["outcome"].to_pylist()) == {"diverged"}
+    with pytest.raises(ValueError, match="diverged"):
+        execute(dataclasses.replace(CELL, recipe=recipe, start=wild), store)

@@ -1,0 +1,202 @@
+"""The order of trials: what may start when, what goes first, and what a failure takes with it."""
+
+from __future__ import annotations
+
+import heapq
+import random
+from itertools import count
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from study.grid import with_starts
+from study.launching.progress import Progress, duration
+from study.launching.queue import DONE, FAILED, RUNNING, START_FAILED, WAITING, Schedule
+from study.run import Recipe, Run
+
+RECIPE = Recipe(num_epochs=1)
+
+
+def run(seed: int, start: Run | None = None) -> Run:
+    return Run(
+        task="digits", size=10, model="resnet18", width=4, recipe=RECIPE, seed=seed, start=start
+    )
+
+
+@st.composite
+def forests(draw: st.DrawFn) -> list[Run]:
+    """Runs of which some start from others, in chains of any depth, in an order that may be dealt."""
+    runs: list[Run] = []
+    for seed in range(draw(st.integers(1, 12))):
+        start = draw(st.sampled_from([None, *runs]))
+        runs.append(run(seed, start))
+    return with_starts(draw(st.permutations(runs)))
+
+
+def unit_costs(runs: list[Run]) -> dict[str, float]:
+    return {each.id: 1.0 for each in runs}
+
+
+def test_a_start_comes_before_what_needs_it_and_is_handed_out_once() -> None:
+    source = run(0)
+    cells = [run(seed, source) for seed in range(1, 4)]
+    runs = with_starts(cells)
+    schedule = Schedule(runs, done=(), cost=unit_costs(runs))
+    assert schedule.next() == source
+    assert schedule.next() is None
+    schedule.finish(source.id)
+    assert [schedule.next() for _ in range(4)] == [*cells, None]
+
+
+def test_what_is_done_is_not_handed_out_and_unblocks_its_dependants() -> None:
+    source, other = run(0), run(9)
+    runs = with_starts([run(1, source), run(2, source), other])
+    schedule = Schedule(runs, done={source.id, other.id}, cost=unit_costs(runs))
+    assert [schedule.next(), schedule.next(), schedule.next()] == [runs[1], runs[2], None]
+
+
+def test_what_unblocks_the_longest_chain_goes_first_then_the_longest() -> None:
+    source = run(0)
+    cell, short, long = run(1, source), run(2), run(3)
+    runs = with_starts([short, long, cell])
+    cost = {source.id: 1.0, cell.id: 5.0, short.id: 2.0, long.id: 4.0}
+    schedule = Schedule(runs, done=(), cost=cost)
+    assert [schedule.next(), schedule.next(), schedule.next()] == [source, long, short]
+
+
+def test_a_failed_start_takes_what_waits_for_it_down_with_it_and_nothing_else() -> None:
+    source, alone = run(0), run(9)
+    middle = run(1, source)
+    last = run(2, middle)
+    runs = with_starts([last, run(3, source), alone])
+    schedule = Schedule(runs, done=(), cost=unit_costs(runs))
+    assert {schedule.next(), schedule.next()} == {source, alone}
+    schedule.fail(source.id)
+    assert schedule.state[source.id] == FAILED
+    assert [schedule.state[each.id] for each in (middle, last)] == [START_FAILED, START_FAILED]
+    assert schedule.state[alone.id] == RUNNING
+    assert not schedule.is_over
+    schedule.finish(alone.id)
+    assert schedule.is_over
+
+
+def test_from_a_start_that_diverged_nothing_starts() -> None:
+    source, earlier = run(0), run(5)
+    runs = with_starts([run(1, source), run(6, earlier)])
+    schedule = Schedule(runs, done={earlier.id}, barren={earlier.id}, cost=unit_costs(runs))
+    assert schedule.next() == source
+    schedule.finish(source.id, usable=False)
+    assert schedule.next() is None
+    assert schedule.counts() == {DONE: 2, START_FAILED: 2}
+
+
+def test_what_failed_in_an_earlier_launch_is_not_tried_again() -> None:
+    source = run(0)
+    runs = with_starts([run(1, source)])
+    schedule = Schedule(runs, done=(), failed={source.id}, cost=unit_costs(runs))
+    assert schedule.next() is None
+    assert schedule.is_over
+    assert schedule.counts() == {FAILED: 1, START_FAILED: 1}
+
+
+def test_a_start_that_cannot_be_used_is_trained_anew_before_what_noticed_it() -> None:
+    source = run(0)
+    first, second = run(1, source), run(2, source)
+    runs = with_starts([first, second])
+    schedule = Schedule(runs, done={source.id}, cost=unit_costs(runs))
+    assert schedule.next() == first
+    schedule.reopen(source.id)
+    schedule.again(first.id)
+    assert [schedule.next(), schedule.next()] == [source, None]
+    schedule.finish(source.id)
+    assert [schedule.next(), schedule.next(), schedule.next()] == [first, second, None]
+
+
+@settings(max_examples=200, deadline=None)
+@given(forests(), st.randoms(use_true_random=False), st.integers(1, 4))
+def test_every_run_ends_once_and_never_before_its_start(
+    runs: list[Run], chance: random.Random, slots: int
+) -> None:
+    """A whole study on some slots, with Runs that fail, stop half-way, and weights that are lost."""
+    done = {each.id for each in runs if chance.random() < 0.2}
+    failed = {each.id for each in runs if chance.random() < 0.1} - done
+    cost = {each.id: chance.random() for each in runs}
+    schedule = Schedule(runs, done=done, failed=failed, cost=cost)
+    in_flight: list[tuple[float, int, Run]] = []
+    clock, handed_out = 0.0, dict.fromkeys(schedule.runs, 0)
+    gives_up, ticket = 20, count()
+    while not schedule.is_over:
+        while len(in_flight) < slots and (each := schedule.next()) is not None:
+            assert each.source is None or schedule.state[each.source.id] == DONE
+            assert each.id not in failed
+            handed_out[each.id] += 1
+            heapq.heappush(in_flight, (clock + cost[each.id], next(ticket), each))
+        assert in_flight, "something waits, nothing runs, and nothing is given out"
+        clock, _, ended = heapq.heappop(in_flight)
+        luck = chance.random() if gives_up else 1.0
+        gives_up -= gives_up > 0
+        if luck < 0.1:
+            schedule.fail(ended.id)
+        elif luck < 0.2:
+            handed_out[ended.id] -= 1
+            schedule.again(ended.id)
+        elif luck < 0.3 and ended.source is not None:
+            if schedule.state[ended.source.id] == DONE:
+                handed_out[ended.source.id] = 0
+                schedule.reopen(ended.source.id)
+            handed_out[ended.id] -= 1
+            schedule.again(ended.id)
+        else:
+            schedule.finish(ended.id)
+    assert max(handed_out.values()) <= 1
+    for each in runs:
+        state = schedule.state[each.id]
+        assert state not in (WAITING, RUNNING)
+        if state == START_FAILED:
+            assert each.source is not None
+            assert schedule.state[each.source.id] in (FAILED, START_FAILED)
+
+
+@given(forests(), st.randoms(use_true_random=False))
+def test_one_slot_costs_the_sum_and_idles_never(runs: list[Run], chance: random.Random) -> None:
+    cost = {each.id: chance.random() for each in runs}
+    schedule = Schedule(runs, done=(), cost=cost)
+    order = []
+    while (each := schedule.next()) is not None:
+        order.append(each)
+        schedule.finish(each.id)
+    assert sorted(each.id for each in order) == sorted(cost)
+    assert schedule.remaining_cost() == 0
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [(0.2, "0 s"), (59.6, "1 min"), (185, "3 min 5 s"), (7_260, "2 h 1 min"), (200_000, "2 d 7 h")],
+)
+def test_a_duration_is_told_in_its_two_largest_units(seconds: float, told: str) -> None:
+    assert duration(seconds) == told
+
+
+def test_time_left_follows_the_work_done_here_and_not_what_was_there_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = 100.0
+    monkeypatch.setattr("study.launching.progress.time.monotonic", lambda: clock)
+    first, second, third = (
+        Run(task="digits", size=100, model="resnet18", width=4, recipe=Recipe(num_steps=10), seed=s)
+        for s in range(3)
+    )
+    runs = [first, second, third]
+    schedule = Schedule(runs, done=(), cost={run.id: 6.0 for run in runs})
+    progress = Progress(schedule)
+    assert progress.seconds_left() is None
+    taken_up = schedule.next()
+    assert taken_up is not None
+    progress.saw(taken_up, 5)
+    clock = 130.0
+    progress.saw(taken_up, 10)
+    schedule.finish(taken_up.id)
+    progress.ended(taken_up, finished=True)
+    assert progress.seconds_left() == pytest.approx(30 / 3 * 12), "3 of cost in 30 s, 12 are left"
+    assert progress.text(0) == "1 done, 0 running, 2 waiting, 0 failed, about 2 min left"

@@ -1,0 +1,116 @@
+"""Initial values: keyed by names, drawn as timm draws them."""
+
+import math
+
+import pytest
+import timm
+import torch
+
+from study.networks.build import build, initialise, layers_of
+from study.networks.table import layer_names, num_layers
+
+torch.set_num_threads(1)
+
+
+def drawn(model, width, seed=0, classes=5, size=16, **options):
+    layers = build(model, width, classes, (3, size, size))
+    initialise(layers, model, seed, **options)
+    return layers.state_dict()
+
+
+FEW = [
+    ("resnet18", 4, 16),
+    ("resnet50", 2, 16),
+    ("densenet121", 2, 16),
+    ("vit_tiny", 12, 16),
+    ("timm/test_resnet", None, 32),
+    ("timm/test_vit3", None, 160),
+]
+
+
+def is_random(tensor):
+    return bool((tensor != tensor.flatten()[0]).any()) if tensor.ndim else False
+
+
+@pytest.mark.parametrize(("model", "width", "size"), FEW)
+def test_initial_values_depend_on_names_seed_and_generation_only(model, width, size):
+    torch.manual_seed(3)
+    state = torch.get_rng_state()
+    first = drawn(model, width, size=size)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(4)
+    again = drawn(model, width, size=size)
+    assert all(torch.equal(first[key], again[key]) for key in first)
+    varied = [key for key in first if is_random(first[key])]
+    assert varied
+    for change in ({"seed": 1}, {"generation": 1}):
+        other = drawn(model, width, size=size, **change)
+        assert not any(torch.equal(first[key], other[key]) for key in varied)
+    more = drawn(model, width, classes=7, size=size)
+    assert all(torch.equal(first[k], more[k]) for k in first if not k.startswith("head.classifier"))
+    # No two layers share their values.
+    ends = [first[key].flatten()[:4].tolist() for key in varied if first[key].numel() >= 4]
+    assert len(set(map(tuple, ends))) == len(ends)
+
+
+@pytest.mark.parametrize(("model", "width", "size"), FEW)
+def test_only_the_layers_asked_for_are_drawn(model, width, size):
+    layers = build(model, width, 5, (3, size, size))
+    for tensor in layers.state_dict().values():
+        tensor.fill_(7)
+    wanted = [name for name, _ in layers.named_children()][-2:]
+    initialise(layers, model, 0, only=wanted)
+    fresh = drawn(model, width, size=size)
+    for key, tensor in layers.state_dict().items():
+        expected = fresh[key] if key.partition(".")[0] in wanted else torch.full_like(tensor, 7)
+        assert torch.equal(tensor, expected), key
+    with pytest.raises(ValueError, match=r"only=\['neck'\].*head"):
+        initialise(layers, model, 0, only=["neck"])
+
+
+@pytest.mark.parametrize(("model", "width"), [("resnet18", 4), ("timm/test_resnet", None)])
+def test_last_norms_start_at_zero_but_not_in_layers_frozen_at_random(model, width):
+    usual, cut = drawn(model, width, size=32), drawn(model, width, size=32, frozen=3)
+    last = [key for key in usual if key.endswith("weight") and not usual[key].any()]
+    assert len(last) == num_layers(model) - 2  # one in each residual block
+    frozen = layer_names(model)[:3]
+    for key in usual:
+        if key in last and key.partition(".")[0] in frozen:
+            assert torch.equal(cut[key], torch.ones_like(cut[key])), key
+        else:
+            assert torch.equal(cut[key], usual[key]), key
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        ("resnet18", "resnet18"),
+        ("resnet50", "resnet26"),
+        ("densenet121", "densenet121"),
+        ("vit_tiny", "vit_tiny_patch16_224"),
+        ("timm/test_vit3", "test_vit3"),
+        ("timm/test_resnet", "test_resnet"),
+    ],
+)
+def test_initial_values_are_distributed_as_timms(model, name):
+    # The whole of timm's own network, as timm's own constructor draws it.
+    torch.manual_seed(5)
+    whole = timm.create_model(name, num_classes=50)
+    layers = layers_of(whole)
+    theirs = {key: value.clone() for key, value in layers.state_dict().items()}
+    for tensor in layers.state_dict().values():
+        tensor.fill_(7)
+    initialise(layers, model, 0)
+    for key, ours in layers.state_dict().items():
+        expected = theirs[key].double()
+        if not is_random(expected):
+            assert torch.equal(ours.double(), expected), key  # constants: biases, norms, statistics
+            continue
+        # Mean, and second and fourth moment (which tells uniform from normal), within sampling
+        # error: the fourth power of a normal value has a relative standard deviation of 3.3.
+        n, scale, given = expected.numel(), expected.std(), ours.double()
+        assert not torch.equal(ours, theirs[key]), key
+        assert abs(given.mean() - expected.mean()) < 6 * scale * math.sqrt(2 / n), key
+        for power, spread in ((2, 1.5), (4, 3.3)):
+            ratio = (given / scale).pow(power).mean() / (expected / scale).pow(power).mean()
+            assert abs(ratio - 1) < 7 * spread * math.sqrt(2 / n), (key, power)

@@ -1,0 +1,124 @@
+"""The table of networks: names and layer counts that old Runs rely on, and what is refused."""
+
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from study.networks.table import (
+    ARCHITECTURES,
+    check_images,
+    check_model,
+    densenet_parts,
+    layer_names,
+    num_layers,
+    standard_width,
+)
+
+
+def test_layer_counts_are_pinned():
+    counts = {name: num_layers(name) for name in ARCHITECTURES}
+    assert counts == {
+        "resnet18": 10,
+        "resnet34": 18,
+        "resnet50": 18,
+        "densenet121": 12,
+        "vit_tiny": 14,
+        "vit_small": 14,
+    }
+
+
+def test_layer_names_are_pinned():
+    # A layer's name is part of every stored weight's key and of the stream of its initial values.
+    assert layer_names("resnet18") == (
+        "stem",
+        "stage1_block1",
+        "stage1_block2",
+        "stage2_block1",
+        "stage2_block2",
+        "stage3_block1",
+        "stage3_block2",
+        "stage4_block1",
+        "stage4_block2",
+        "head",
+    )
+    assert layer_names("densenet121") == (
+        "stem",
+        "transition1",
+        "block2_layer6",
+        "transition2",
+        "block3_layer6",
+        "block3_layer12",
+        "block3_layer18",
+        "transition3",
+        "block4_layer5",
+        "block4_layer11",
+        "block4_layer16",
+        "head",
+    )
+    assert layer_names("vit_tiny") == (
+        "embedding",
+        *(f"block{i}" for i in range(1, 13)),
+        "head",
+    )
+
+
+def test_names_are_unique_and_standard_widths_fit():
+    for name, architecture in ARCHITECTURES.items():
+        assert architecture.name == name
+        assert len(set(architecture.layer_names)) == len(architecture.layer_names)
+        check_model(name, standard_width(name))
+
+
+@given(st.integers(1, 100))
+def test_a_dense_block_is_cut_into_parts_of_about_six_layers(depth):
+    ends = densenet_parts(depth)
+    sizes = [end - first for first, end in zip((0, *ends), ends, strict=False)]
+    assert ends[-1] == depth
+    assert all(size >= 1 for size in sizes)
+    assert max(sizes) <= 9 and (depth < 6 or min(sizes) >= 4)
+
+
+@pytest.mark.parametrize(
+    ("model", "width", "words"),
+    [
+        ("resnet19", 64, ["model='resnet19'", "resnet18", "vit_small", "timm/<name>"]),
+        ("resnet18", None, ["width=None", "channels of the stem", "64"]),
+        ("resnet18", 0, ["width=0"]),
+        ("densenet121", 8.0, ["width=8.0", "growth rate"]),
+        ("resnet18", True, ["width=True"]),
+        ("vit_tiny", 64, ["width=64", "3 attention heads", "63 or 66"]),
+        ("vit_small", 3, ["width=3", "e.g. 6"]),
+        ("timm/resnet18", 64, ["width=64", "must be None"]),
+    ],
+)
+def test_a_wrong_model_is_refused_with_the_choices(model, width, words):
+    with pytest.raises(ValueError) as caught:
+        check_model(model, width)
+    assert all(word in str(caught.value) for word in words), caught.value
+
+
+@pytest.mark.parametrize(
+    ("model", "shape", "word"),
+    [
+        ("resnet18", (1, 32, 32), "3 channels"),
+        ("vit_tiny", (3, 28, 30), "multiples of 4"),
+        ("densenet121", (3, 7, 32), "8×8"),
+        ("resnet18", (3, 0, 8), "1×1"),
+        ("vit_tiny", (3, 0, 4), "1×1"),
+    ],
+)
+def test_images_that_do_not_fit_are_refused(model, shape, word):
+    with pytest.raises(ValueError, match=word):
+        check_images(model, shape)
+
+
+def test_the_table_needs_no_torch():
+    program = (
+        "import sys; from study.networks.table import *; check_model('resnet18', 4); "
+        "num_layers('vit_tiny'); check_images('densenet121', (3, 8, 8)); "
+        "sys.exit('torch' in sys.modules or 'timm' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

@@ -1,0 +1,133 @@
+"""timm's networks by name: what is refused, and pretrained weights under the layers' names."""
+
+from functools import partial
+
+import pytest
+import timm
+import torch
+from safetensors.torch import load as tensors_of
+from safetensors.torch import load_file, save_file
+
+from study.launching.execute import execute
+from study.networks import composition
+from study.networks.build import build, initialise, layers_of, normalisation, pretrained
+from study.networks.table import check_images, check_model, layer_names, num_layers, standard_width
+from study.run import Recipe, Run
+from study.tasks import Digits, Task
+from tests.image_files import prepare_quietly
+
+torch.set_num_threads(1)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("resnet19", ["no such network", "resnet18"]),
+        ("resnet18.nope", ["'nope'", "a1_in1k"]),
+        ("resnetv2_50", ["ResNetV2", "exactly one of ResNet, DenseNet, VisionTransformer"]),
+        ("resnet51q", ["ByobNet"]),
+        ("eva02_tiny_patch14_224", ["Eva"]),
+        ("deit_tiny_distilled_patch16_224", ["VisionTransformerDistilled"]),
+        ("hf-hub:timm/resnet18", ["no such network"]),
+    ],
+)
+def test_timm_names_of_other_classes_are_refused(name, words):
+    with pytest.raises(ValueError) as caught:
+        check_model(f"timm/{name}", None)
+    assert all(word in str(caught.value) for word in words), caught.value
+
+
+def test_timm_networks_say_what_they_take():
+    check_model("timm/test_vit", None)
+    assert num_layers("timm/test_vit") == 8
+    assert standard_width("timm/test_vit") is None
+    check_images("timm/test_vit", (3, 160, 160))
+    with pytest.raises(ValueError, match="image_size=160"):
+        check_images("timm/test_vit", (3, 32, 32))
+    check_images("timm/test_resnet", (3, 32, 32))
+    with pytest.raises(ValueError, match="32×32"):
+        check_images("timm/test_resnet", (3, 16, 16))
+    assert normalisation("timm/test_vit") == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    assert normalisation("timm/resnet18") == normalisation("resnet18")
+
+
+@pytest.fixture
+def weights(tmp_path):
+    """Saves a timm network's weights as timm does; gives the file and the network."""
+
+    def save(name):
+        torch.manual_seed(6)
+        whole = timm.create_model(name).eval()
+        composition.as_after_training(whole)
+        save_file(whole.state_dict(), tmp_path / f"{name}.safetensors")
+        return tmp_path / f"{name}.safetensors", whole
+
+    return save
+
+
+@pytest.mark.parametrize(
+    ("name", "size"), [("test_resnet", 64), ("densenet121", 64), ("test_vit", 160)]
+)
+def test_pretrained_weights_under_our_names_are_the_same_network(weights, name, size):
+    path, whole = weights(name)
+    state = torch.get_rng_state()
+    loaded = pretrained(f"timm/{name}", (3, size, size), path)
+    assert torch.equal(torch.get_rng_state(), state)
+    layers = build(f"timm/{name}", None, 7, (3, size, size)).eval()
+    initialise(layers, f"timm/{name}", 0)
+    head = {f"head.{key}" for key in layers[-1].state_dict()}
+    assert layers.state_dict().keys() - loaded.keys() == head
+    layers[:-1].load_state_dict(loaded, strict=True)
+    images = torch.randn(2, 3, size, size)
+    with torch.no_grad():
+        # The original network's own head upon our layers gives the original's logits.
+        assert torch.equal(layers_of(whole)[-1](layers[:-1](images)), whole(images))
+        assert layers(images).shape == (2, 7)
+
+
+def test_pretrained_weights_that_do_not_fit_are_refused_by_key(weights):
+    path, _ = weights("test_resnet")
+    tensors = load_file(path)
+    tensors["layer1.0.extra"] = tensors.pop("layer1.0.conv1.weight")
+    save_file(tensors, path)
+    with pytest.raises(ValueError) as caught:
+        pretrained("timm/test_resnet", (3, 64, 64), path)
+    assert "layer1.0.conv1.weight" in str(caught.value)
+    assert "layer1.0.extra" in str(caught.value)
+    with pytest.raises(ValueError, match="there is no file"):
+        pretrained("timm/test_resnet", (3, 64, 64), path.with_name("absent.safetensors"))
+
+
+@pytest.mark.parametrize("model", ["resnet18", "timm/densenet264d"])
+def test_networks_without_pretrained_weights_are_refused(model):
+    with pytest.raises(ValueError, match="start='pretrained'"):
+        pretrained(model, (3, 32, 32))
+
+
+def test_a_run_from_pretrained_weights_freezes_them_and_has_a_new_head(weights, store, monkeypatch):
+    path, _ = weights("test_resnet")
+    monkeypatch.setattr("study.launching.execute.pretrained", partial(pretrained, path=path))
+    prepare_quietly(Task(name="digits-32", images=Digits(), image_size=32), store, None)
+    run = Run(
+        task="digits-32",
+        size=60,
+        model="timm/test_resnet",
+        start="pretrained",
+        frozen=2,
+        recipe=Recipe(num_epochs=1, batch_size=30, learning_rate=1e-3),
+        seed=0,
+    )
+    assert execute(run, store, keep_weights=True) == "finished"
+    made_by = store.read_head(run.id).provenance
+    after = tensors_of(store.read_weights(run.id, made_by.weights_digest))
+    before = pretrained("timm/test_resnet", (3, 32, 32), path)
+    frozen = layer_names("timm/test_resnet")[:2]
+    for key, tensor in before.items():
+        if key.partition(".")[0] in frozen:
+            assert torch.equal(after[key], tensor), key
+        elif tensor.ndim > 1:
+            assert not torch.equal(after[key], tensor), key
+    assert after["head.classifier.weight"].shape[0] == 10
+    table = store.read_rows(run.id).table
+    assert set(table["start"].to_pylist()) == {"pretrained"}
+    assert made_by.start_digest is not None

@@ -1,0 +1,121 @@
+"""Counts of operations and memory, held against the networks themselves."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from study.networks.build import build
+from study.networks.table import num_layers
+from study.planning.cost import cost_of, layer_costs, price
+from study.run import Recipe, Run
+from study.tasks import TaskInfo
+
+INFO = TaskInfo(
+    name="made up",
+    num_train=1000,
+    num_test=200,
+    classes=("a", "b", "c", "d", "e"),
+    image_shape=(3, 32, 32),
+)
+
+NETWORKS = [("resnet18", 8), ("resnet50", 4), ("densenet121", 4), ("vit_tiny", 12)]
+
+
+def run(model: str = "resnet18", width: int = 8, frozen: int = 0, **recipe: object) -> Run:
+    length = {} if "num_steps" in recipe else {"num_epochs": 10}
+    return Run(
+        task="made up",
+        size=500,
+        model=model,
+        width=width,
+        frozen=frozen,
+        seed=0,
+        recipe=Recipe(batch_size=100, **{**length, **recipe}),  # type: ignore[arg-type]
+    )
+
+
+@pytest.mark.parametrize(("model", "width"), NETWORKS)
+def test_layers_add_up_to_the_network_that_is_trained(model: str, width: int) -> None:
+    layers = layer_costs(model, width, INFO.num_classes, INFO.image_shape)
+    network = build(model, width, INFO.num_classes, INFO.image_shape)
+    assert [layer.name for layer in layers] == [name for name, _ in network.named_children()]
+    assert sum(layer.parameters for layer in layers) == sum(p.numel() for p in network.parameters())
+    # torch counts nothing for the CPU's fused attention.
+    plain = sdpa_kernel(SDPBackend.MATH)
+    with FlopCounterMode(display=False) as counter, torch.no_grad(), plain:
+        logits = network.eval()(torch.zeros(2, *INFO.image_shape))
+    assert sum(layer.flops for layer in layers) * 2 == counter.get_total_flops()
+    assert layers[-1].outputs == logits.shape[1]
+
+
+def test_attention_is_counted() -> None:
+    tokens, width, patch = 1 + 8 * 8, 12, 3 * 4 * 4
+    block = layer_costs("vit_tiny", width, INFO.num_classes, INFO.image_shape)[1]
+    linear_maps = 2 * tokens * width * width * (3 + 1 + 4 + 4)
+    assert block.flops == linear_maps + 2 * (2 * tokens * tokens * width)
+    embedding = layer_costs("vit_tiny", width, INFO.num_classes, INFO.image_shape)[0]
+    assert embedding.flops == 2 * (tokens - 1) * patch * width
+
+
+@pytest.mark.parametrize(("model", "width"), NETWORKS)
+def test_saved_values_are_those_of_a_real_training_step(model: str, width: int) -> None:
+    network = build(model, width, INFO.num_classes, INFO.image_shape)
+    parameters = {p.untyped_storage().data_ptr() for p in network.parameters()}
+    saved: dict[int, int] = {}
+    alive = []
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in parameters:
+            saved[storage.data_ptr()] = storage.nbytes()
+            alive.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        network.train()(torch.zeros(8, *INFO.image_shape))
+    layers = layer_costs(model, width, INFO.num_classes, INFO.image_shape)
+    counted = 8 * sum(layer.saved_bytes for layer in layers)
+    if model.startswith("vit"):
+        assert sum(saved.values()) <= counted <= 2.1 * sum(saved.values())
+    else:
+        assert counted == pytest.approx(sum(saved.values()), rel=0.01)
+
+
+@pytest.mark.parametrize(("model", "width"), NETWORKS)
+def test_every_further_frozen_layer_makes_a_run_cheaper(model: str, width: int) -> None:
+    costs = [cost_of(run(model, width, frozen), INFO) for frozen in range(num_layers(model))]
+    assert all(a.flops > b.flops for a, b in pairwise(costs))
+    assert all(a.memory.optimiser > b.memory.optimiser for a, b in pairwise(costs))
+
+
+def test_cost_follows_the_recipe() -> None:
+    base = cost_of(run(), INFO).flops
+    assert cost_of(run(num_steps=50), INFO).flops == base, "ten epochs of five steps"
+    assert cost_of(run(num_epochs=20), INFO).flops > 1.9 * base
+    rare = cost_of(run(evaluation="log_spaced", num_evaluations=3), INFO).flops
+    assert rare < base
+    frozen = run(frozen=5)
+    live = replace(frozen, recipe=replace(frozen.recipe, augmentation="crop_flip"))
+    assert cost_of(live, INFO).flops > cost_of(frozen, INFO).flops, "its prefix runs at every step"
+    adam, plain = cost_of(run(), INFO).memory, cost_of(run(optimizer="sgd"), INFO).memory
+    assert adam.optimiser == 2 * plain.optimiser
+    assert adam.total > plain.total
+
+
+def test_the_price_of_runs_is_their_sum_and_says_what_was_measured() -> None:
+    runs = [run(), run(frozen=5), run("vit_tiny", 12)]
+    asked = price(runs, {"made up": INFO})
+    assert asked.flops == sum(cost_of(each, INFO).flops for each in runs)
+    assert set(asked.rates["cpu"]) == {"resnet18 width 8", "vit_tiny width 12"}
+    assert asked.is_measured["cpu"]
+    assert asked.is_measured["cuda"] == torch.cuda.is_available()
+    assert asked.largest == max(
+        (cost_of(each, INFO).memory for each in runs), key=lambda memory: memory.total
+    )
+    assert price([], {}).seconds["cpu"] == 0

@@ -1,0 +1,122 @@
+"""What a plan finds wrong before anything is trained, and what it leaves to the user's judgement."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from study.grid import grid, with_starts
+from study.planning.cost import price
+from study.planning.plan import Plan, make_plan, to_text
+from study.planning.spaces import Space
+from study.run import Recipe, Run
+from study.store import Store, open_store
+from study.tasks import BUILTIN, Digits, Task
+
+RECIPE = Recipe(num_epochs=2)
+
+
+def run(**changed: object) -> Run:
+    values: dict[str, object] = {
+        "task": "digits",
+        "size": 100,
+        "model": "resnet18",
+        "width": 4,
+        "recipe": RECIPE,
+        "seed": 0,
+    }
+    return Run(**{**values, **changed})  # type: ignore[arg-type]
+
+
+def planned(store: Store, *runs: Run, tasks: tuple[Task, ...] = (), name: str = "mine") -> Plan:
+    known = dict(BUILTIN) | {task.name: task for task in tasks}
+    space = Space(
+        name=name, path=Path(f"{name}.py"), runs=tuple(with_starts(runs)), tasks=known, doc=""
+    )
+    return make_plan(space, store, None)
+
+
+@pytest.fixture
+def absent(tmp_path: Path) -> Store:
+    """A store of which nothing is there yet."""
+    return open_store(tmp_path / "absent")
+
+
+def test_a_plan_without_faults_writes_nothing(absent: Store) -> None:
+    plan = planned(absent, run())
+    assert plan.wrong == ()
+    assert plan.warnings == ()
+    assert plan.unprepared == ("digits",)
+    assert not Path(absent.root).exists()
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"task": "digit"}, ["'digit'", "digits-high", "TASKS"]),
+        ({"size": 1439}, ["size=1439", "1438"]),
+        ({"size": 720, "part": "b"}, ["size=720", "half b", "719"]),
+        ({"model": "resnet20"}, ["'resnet20'", "resnet18", "vit_tiny"]),
+        ({"width": None}, ["width=None", "resnet18"]),
+        ({"frozen": 10}, ["frozen=10", "10 layers", "0 to 9"]),
+        ({"model": "densenet121", "width": 4, "task": "small"}, ["image_shape", "densenet121"]),
+        ({"start": "pretrained"}, ["start='pretrained'", "resnet18"]),
+        ({"start": run(task="small")}, ["(3, 16, 16)", "(3, 4, 4)", "image_size"]),
+    ],
+)
+def test_a_fault_is_named_with_the_choices(
+    absent: Store, changed: dict[str, object], says: list[str]
+) -> None:
+    small = Task(name="small", images=Digits(), image_size=4)
+    plan = planned(absent, run(**changed), tasks=(small,))
+    assert len(plan.wrong) == 1, plan.wrong
+    for part in says:
+        assert part in plan.wrong[0]
+
+
+def test_all_faults_are_found_and_each_is_said_once(absent: Store) -> None:
+    plan = planned(
+        absent, run(size=9999), run(size=9999, seed=1), run(frozen=10), run(task="unknown")
+    )
+    assert len(plan.wrong) == 3
+    assert any("2 Runs, the first" in each for each in plan.wrong)
+
+
+def test_a_name_that_is_no_study_is_refused(absent: Store) -> None:
+    assert "my study" in planned(absent, run(), name="my study").wrong[0]
+
+
+def test_source_and_target_that_share_images_are_a_warning_and_halves_are_not(
+    absent: Store,
+) -> None:
+    assert "share images" in planned(absent, run(start=run())).warnings[0]
+    assert planned(absent, run(part="b", start=run(part="a"))).warnings == ()
+    assert planned(absent, run(part="a", start=run(part="a"))).warnings != ()
+
+
+def test_what_is_there_is_told_apart_from_what_is_left(store: Store) -> None:
+    plan = planned(store, run(), run(seed=1))
+    assert plan.unprepared == ()
+    assert plan.standing.counts() == {"absent": 2}
+    text = to_text(plan, price(plan.space.runs, plan.infos))
+    assert "2 absent" in text
+    assert "(prepared)" in text
+    assert "one CPU core" in text
+    assert "a trial" in text
+
+
+def test_a_grid_of_thousands_is_planned_in_one_look_at_each_task(absent: Store) -> None:
+    runs = grid(
+        source_task="digits-low",
+        source_size=[100, 200],
+        target_task="digits-high",
+        target_size=list(range(50, 250)),
+        model="resnet18",
+        width=4,
+        recipe=RECIPE,
+        seed=[0, 1],
+    )
+    plan = planned(absent, *runs)
+    assert plan.wrong == ()
+    assert len(plan.standing.states) == len(runs) == 8004

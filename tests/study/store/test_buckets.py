@@ -1,0 +1,178 @@
+"""The store on a bucket: a real S3 server, made to fail now and then."""
+
+from __future__ import annotations
+
+import pickle
+import uuid
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow.dataset
+import pyarrow.fs as pafs
+import pytest
+
+from study.launching import lease
+from study.store import Damaged, Store, open_store, rows_path, unfinished_path, weights_path
+from study.store.processes import this_process
+from tests import s3_server
+from tests.stored import a_failure, a_provenance, a_run, a_table
+
+
+@pytest.fixture
+def proxy(s3_port: int) -> Iterator[s3_server.Proxy]:
+    proxy = s3_server.Proxy(s3_port)
+    yield proxy
+    proxy.close()
+
+
+@pytest.fixture
+def bucket(proxy: s3_server.Proxy, s3_credentials: None) -> Store:
+    """A store of this test alone, behind the proxy."""
+    return open_store(s3_server.root(proxy.port, uuid.uuid4().hex))
+
+
+@pytest.fixture
+def impatient(bucket: Store, proxy: s3_server.Proxy) -> Store:
+    """The same, with a client that does not try again by itself, and short waits between tries."""
+    fs = pafs.S3FileSystem(
+        endpoint_override=f"127.0.0.1:{proxy.port}",
+        scheme="http",
+        retry_strategy=pafs.AwsStandardS3RetryStrategy(max_attempts=1),
+    )
+    return replace(bucket, fs=fs, waits=(0.01,))
+
+
+def test_every_method(bucket: Store, tmp_path: Path) -> None:
+    run, table, provenance = a_run(), a_table(), a_provenance()
+    assert bucket.finished() == bucket.weights() == frozenset()
+    assert bucket.unfinished() == bucket.failures() == {}
+    assert bucket.studies() == []
+    assert bucket.local_path("rows") is None
+
+    bucket.began(run.id, this_process())
+    assert bucket.read_began(run.id) == this_process()
+    assert bucket.read_checkpoint(run.id) is None
+    bucket.write_checkpoint(run.id, b"checkpoint")
+    assert bucket.read_checkpoint(run.id) == b"checkpoint"
+    assert bucket.unfinished()[run.id].files == {"began.json", "checkpoint"}
+    bucket.write_failure(run.id, a_failure())
+    assert bucket.failures() == {run.id: a_failure()}
+    bucket.clear_failure(run.id)
+    bucket.clear_failure(run.id)
+    assert bucket.failures() == {}
+
+    digest = bucket.publish_weights(run.id, b"weights")
+    assert bucket.read_weights(run.id, digest) == b"weights"
+    assert bucket.weights() == {run.id}
+    bucket.publish_rows(run, table, replace(provenance, weights_digest=digest))
+    assert bucket.finished() == {run.id}
+    assert bucket.read_rows(run.id).table.equals(table)
+    assert bucket.read_head(run.id).run == run
+    assert bucket.sweep() == [f"unfinished/{run.id}"]
+    assert bucket.unfinished() == {}
+
+    bucket.write_study("a", [run])
+    assert bucket.read_study("a") == [run]
+    assert bucket.studies() == ["a"]
+
+    (tmp_path / "file").write_bytes(b"task")
+    bucket.put_file("tasks/t.arrow", tmp_path / "file")
+    assert bucket.get("tasks/t.arrow") == b"task"
+    assert bucket.exists("tasks/t.arrow")
+    assert not bucket.exists("tasks")
+    with pytest.raises(FileNotFoundError):
+        bucket.get("tasks/absent.arrow")
+
+    whole = pyarrow.dataset.dataset(f"{bucket.base}/rows", filesystem=bucket.fs, format="ipc")
+    assert whole.count_rows() == table.num_rows
+    assert pickle.loads(pickle.dumps(bucket)).finished() == {run.id}
+
+
+def test_damaged_objects_are_named_and_set_aside(bucket: Store) -> None:
+    run = a_run()
+    digest = bucket.publish_weights(run.id, b"weights")
+    for path in (rows_path(run.id), weights_path(run.id, digest)):
+        bucket.put(path, b"torn")
+    bucket.put(unfinished_path(run.id, "checkpoint"), b"")
+    with pytest.raises(Damaged, match=rows_path(run.id)):
+        bucket.read_rows(run.id)
+    with pytest.raises(Damaged, match=weights_path(run.id, digest)):
+        bucket.read_weights(run.id, digest)
+    with pytest.raises(Damaged, match="checkpoint"):
+        bucket.read_checkpoint(run.id)
+    aside = bucket.set_aside(rows_path(run.id))
+    assert bucket.get(aside) == b"torn"
+    assert bucket.finished() == frozenset()
+
+
+LARGE = bytes(12_000_000)  # two parts of an upload in parts
+
+
+def test_a_server_that_fails_now_and_then_is_asked_again(
+    impatient: Store, proxy: s3_server.Proxy
+) -> None:
+    for status in (500, 503, None):
+        proxy.fail("PUT .*/small", 1, status)
+        impatient.put("x/small", b"value")
+        proxy.fail("(HEAD|GET) .*/small", 1, status)
+        assert impatient.get("x/small") == b"value"
+        proxy.fail("GET .*list-type", 1, status)
+        assert [info.base_name for info in impatient.listed("x")] == ["small"]
+    proxy.fail("PUT .*partNumber=2", 1)
+    impatient.put("x/large", LARGE)
+    assert impatient.get("x/large") == LARGE
+
+
+@pytest.mark.parametrize(
+    ("failing", "status"),
+    [
+        ("POST .*uploads", 500),
+        ("partNumber=1", 500),
+        ("partNumber=2", 500),
+        ("partNumber=2", None),
+        ("POST .*uploadId", 500),
+    ],
+)
+def test_a_write_that_fails_publishes_nothing(
+    impatient: Store, proxy: s3_server.Proxy, failing: str, status: int | None
+) -> None:
+    # A stream of pyarrow's publishes what it has got whenever it is closed: at each request of an
+    # upload it must be seen that nothing is.
+    proxy.fail(failing, 1_000, status)
+    with pytest.raises(OSError, match=r"cannot write \(2 tries\).*x/large"):
+        impatient.put("x/large", LARGE)
+    proxy.heal()
+    assert impatient.listed("x") == []
+
+
+def test_what_cannot_pass_is_not_tried_again(bucket: Store) -> None:
+    absent = replace(bucket, base="no-such-bucket/root", waits=(60.0,))
+    with pytest.raises(OSError, match=r"cannot write.*no-such-bucket/root/x/y"):
+        absent.put("x/y", b"value")
+
+
+def test_thousands_of_finished_runs_are_one_paged_listing(
+    bucket: Store, proxy: s3_server.Proxy
+) -> None:
+    ids = [f"{number:012x}" for number in range(1_001)]
+    direct = s3_server.connection(proxy.server_port)
+    for run_id in ids:
+        direct.request("PUT", f"/{bucket.base}/rows/{run_id}.arrow", b"")
+        direct.getresponse().read()
+    proxy.heal()
+    assert bucket.finished() == set(ids)
+    assert len(proxy.requests) == 2
+
+
+def test_two_drivers_on_one_bucket(bucket: Store) -> None:
+    second = lease.acquire(bucket.root)
+    with lease.acquire(bucket.root), pytest.raises(lease.LeaseHeld, match=r"driver, process \d+"):
+        second.__enter__()
+    with lease.acquire(bucket.root, expiry_seconds=6.0) as later:
+        earlier = replace(later.owner, since="2001-01-01T00:00:00+00:00", token="0")
+        for _ in range(300):
+            bucket.put("lease/0.json", lease.to_json(earlier))
+            if later.lost.wait(0.1):
+                break
+        assert later.is_lost

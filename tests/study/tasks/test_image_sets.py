@@ -1,0 +1,282 @@
+"""Images as pixels, in folder trees and in Parquet files: what is read, and what is refused."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from study.store import Store
+from study.tasks import Task, describe
+from study.tasks.image_sets.listing import ImageFolderImages, to_pixels
+from study.tasks.image_sets.parquet import ParquetImages
+from tests.image_files import PHOTOS, encoded, parquet, pixels_of, prepare_quietly, save
+
+# Decoding.
+
+
+def test_every_kind_of_image_becomes_three_channels() -> None:
+    grey = np.arange(0, 240, 10, dtype=np.uint8).reshape(4, 6)
+    three = np.stack([grey] * 3)
+    colour = pixels_of(0)
+    for image, expected in [
+        (Image.fromarray(colour), colour.transpose(2, 0, 1)),
+        (Image.fromarray(grey), three),
+        (Image.fromarray(grey.astype(np.uint16) * 256 + 255), three),
+        (Image.fromarray(grey >= 120), np.where(three >= 120, 255, 0)),
+        (Image.fromarray(grey).convert("P"), three),
+    ]:
+        assert np.array_equal(to_pixels(encoded(image), "x", None), expected), image.mode
+    assert np.array_equal(to_pixels(grey, "x", None), three)
+
+
+def test_transparent_parts_become_white() -> None:
+    colour = pixels_of(1)
+    alpha = np.zeros((4, 6), dtype=np.uint8)
+    alpha[:2] = 255
+    expected = np.where(alpha[..., None] == 255, colour, 255).transpose(2, 0, 1)
+    image = Image.fromarray(np.dstack([colour, alpha]))
+    assert np.array_equal(to_pixels(encoded(image), "x", None), expected)
+    palette = Image.fromarray(np.array([[0, 1]], dtype=np.uint8), "P")
+    palette.putpalette([9, 8, 7, 6, 5, 4])
+    pixels = to_pixels(encoded(palette, transparency=0), "x", None)
+    assert pixels[:, 0].T.tolist() == [[255, 255, 255], [6, 5, 4]]
+
+
+def test_a_cameras_orientation_is_obeyed() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be shown after a quarter turn clockwise
+    colour = pixels_of(2)
+    pixels = to_pixels(encoded(Image.fromarray(colour), exif=exif), "x", None)
+    assert np.array_equal(pixels.transpose(1, 2, 0), np.rot90(colour, -1))
+
+
+def test_resizing_keeps_the_middle_square_and_does_not_alias() -> None:
+    wide = np.zeros((8, 24, 3), dtype=np.uint8)
+    wide[:, 8:16] = 200
+    assert (to_pixels(wide, "x", 8) == 200).all()
+    stripes = np.zeros((64, 64), dtype=np.uint8)
+    stripes[:, ::2] = 200
+    inner = to_pixels(stripes, "x", 8)[:, 1:-1, 1:-1].astype(int)
+    assert np.abs(inner - 100).max() <= 2  # picking every eighth column would give 0 or 200
+
+
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_pixels_of_no_known_range_are_refused(mode: str) -> None:
+    image = Image.fromarray(pixels_of(3)).convert("L").convert(mode)
+    with pytest.raises(ValueError, match=f"a.tif: '{mode}' pixels"):
+        to_pixels(encoded(image, "TIFF"), "a.tif", None)
+
+
+# Folder trees.
+
+
+def test_a_folder_tree(photos: Path, empty: Store) -> None:
+    (photos / "photos" / "ant" / "notes.txt").write_text("not an image")
+    (photos / "photos" / ".cache").mkdir()
+    task = prepare_quietly(PHOTOS, empty, photos)
+    assert task.info == describe(PHOTOS, photos)
+    assert task.info.classes == ("ant", "bee", "cow")
+    assert task.info.image_shape == (3, 4, 6)
+    assert np.bincount(task.train_labels).tolist() == [8, 8, 8]
+    assert np.bincount(task.test_labels).tolist() == [2, 2, 2]
+    expected = {
+        pixels_of(label * 10 + number).transpose(2, 0, 1).tobytes(): label
+        for label in range(3)
+        for number in range(10)
+    }
+    for images, labels in (
+        (task.train_images, task.train_labels),
+        (task.test_images, task.test_labels),
+    ):
+        for image, label in zip(images, labels, strict=True):
+            assert expected.pop(image.tobytes()) == label
+    assert not expected
+
+
+def test_a_given_test_folder_is_the_test_split(photos: Path, empty: Store) -> None:
+    for label, name in enumerate(("ant", "bee", "cow")):
+        save(photos / "held-out" / name / "one.png", pixels_of(100 + label))
+    images = ImageFolderImages(train="photos", test="held-out")
+    task = prepare_quietly(replace(PHOTOS, images=images), empty, photos)
+    assert (task.info.num_train, task.test_labels.tolist()) == (30, [0, 1, 2])
+    save(photos / "held-out" / "dog" / "one.png", pixels_of(0))
+    with pytest.raises(ValueError, match=r"held-out/dog is not a class .*'ant', 'bee', 'cow'"):
+        describe(replace(PHOTOS, images=images), photos)
+
+
+def test_classes_by_name_and_by_index_in_the_order_given(photos: Path, empty: Store) -> None:
+    task = prepare_quietly(replace(PHOTOS, classes=("cow", 0)), empty, photos)
+    assert task.info.classes == ("cow", "ant")
+    cows = {pixels_of(20 + number).transpose(2, 0, 1).tobytes() for number in range(10)}
+    is_cow = [image.tobytes() in cows for image in task.train_images]
+    assert is_cow == (task.train_labels == 0).tolist()
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        (("cow", "dog"), "classes: 'dog' is none, choose 0 to 2 or from 'ant', 'bee', 'cow'"),
+        ((0, 3), "classes: 3 is none, choose 0 to 2"),
+        ((0, "ant"), r"classes: 'ant' is given twice \(class 0\)"),
+    ],
+)
+def test_classes_named_wrongly(photos: Path, classes: tuple[int | str, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=f"task 'photos': {message}"):
+        describe(replace(PHOTOS, classes=classes), photos)
+
+
+def test_too_few_images_in_a_class(photos: Path) -> None:
+    for number in range(1, 10):
+        (photos / "photos" / "bee" / f"{number}.png").unlink()
+    with pytest.raises(ValueError, match=r"class 'bee' has 1 images: a test split .* 2 or more"):
+        describe(PHOTOS, photos)
+    shutil.copytree(photos / "photos", photos / "held-out")
+    (photos / "held-out" / "bee" / "0.png").unlink()
+    images = ImageFolderImages(train="photos", test="held-out")
+    with pytest.raises(ValueError, match="class 'bee' has no test image"):
+        describe(replace(PHOTOS, images=images), photos)
+
+
+def test_images_of_several_sizes_need_an_image_size(photos: Path, empty: Store) -> None:
+    save(photos / "photos" / "cow" / "9.png", pixels_of(0, 5, 5))
+    with pytest.raises(ValueError, match=r"photos/cow/9.png is 5×5 pixels, the first image 6×4"):
+        prepare_quietly(PHOTOS, empty, photos)
+    task = prepare_quietly(replace(PHOTOS, image_size=4), empty, photos)
+    assert task.info.image_shape == (3, 4, 4)
+
+
+def test_a_corrupt_image_is_named_and_nothing_is_published(photos: Path, empty: Store) -> None:
+    path = photos / "photos" / "bee" / "3.png"
+    path.write_bytes(path.read_bytes()[:60])
+    with pytest.raises(ValueError, match=r"task 'photos': photos/bee/3.png: not a readable image"):
+        prepare_quietly(PHOTOS, empty, photos)
+    assert not [path for path in Path(empty.root).rglob("*") if path.is_file()]
+
+
+def test_a_wrong_data_directory(photos: Path) -> None:
+    with pytest.raises(ValueError, match="task 'photos': it needs a data directory"):
+        describe(PHOTOS, None)
+    wrong = photos / "elsewhere"
+    with pytest.raises(
+        ValueError, match=f"train='photos': no folder {wrong}/photos .data directory: {wrong}"
+    ):
+        describe(PHOTOS, wrong)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("name", "a/b"), ("name", ""), ("classes", (1,)), ("image_size", 0), ("test_fraction", 1.0)],
+)
+def test_a_wrong_field_of_a_task(field: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=f"Task.{field}="):
+        replace(PHOTOS, **{field: value})
+
+
+# Parquet files.
+
+
+def test_parquet_files_with_the_hubs_class_names(tmp_path: Path, empty: Store) -> None:
+    parquet(tmp_path / "set" / "train.parquet", [1, 0, 1, 1, 0, 0, 1, 0, 0], ["no", "yes"])
+    parquet(tmp_path / "set" / "test.parquet", [1, 0], ["no", "yes"])
+    images = ParquetImages(train="set/train.parquet", test="set/test.parquet")
+    task = prepare_quietly(Task(name="p", images=images), empty, tmp_path)
+    assert task.info == describe(Task(name="p", images=images), tmp_path)
+    assert task.info.classes == ("no", "yes")
+    assert task.train_labels.tolist() == [1, 0, 1, 1, 0, 0, 1, 0, 0]
+    assert task.test_labels.tolist() == [1, 0]
+    for row in range(9):
+        assert np.array_equal(task.train_images[row], pixels_of(row).transpose(2, 0, 1))
+
+
+def test_parquet_shards_in_a_folder_a_pattern_or_a_list(tmp_path: Path, empty: Store) -> None:
+    for shard in range(2):
+        parquet(tmp_path / "set" / f"train-{shard}.parquet", [shard, 1, 0, 1, 2, 2])
+    both = ("set/train-0.parquet", "set/train-1.parquet")
+    ways: list[str | tuple[str, ...]] = ["set", "set/train-*.parquet", both]
+    prepared = [
+        prepare_quietly(
+            Task(name=f"p{i}", images=ParquetImages(train=train), classes=(2, "0")), empty, tmp_path
+        )
+        for i, train in enumerate(ways)
+    ]
+    assert len({task.fingerprint for task in prepared}) == 1
+    # Class 2 lies in rows 4 and 5 of each file, class 0 in rows 0 and 2, and in row 2.
+    task = prepared[0]
+    assert task.info.classes == ("2", "0")
+    images = np.concatenate([task.train_images, task.test_images])
+    labels = np.concatenate([task.train_labels, task.test_labels])
+    found = sorted(
+        (image.tobytes(), int(label)) for image, label in zip(images, labels, strict=True)
+    )
+    rows = [(4, 0), (5, 0), (4, 0), (5, 0), (0, 1), (2, 1), (2, 1)]
+    expected = sorted((pixels_of(row).transpose(2, 0, 1).tobytes(), label) for row, label in rows)
+    assert found == expected
+
+
+def test_parquet_files_that_disagree_on_the_class_names(tmp_path: Path) -> None:
+    parquet(tmp_path / "train.parquet", [0, 1, 0, 1], ["no", "yes"])
+    parquet(tmp_path / "test.parquet", [0, 1], ["yes", "no"])
+    images = ParquetImages(train="train.parquet", test="test.parquet")
+    with pytest.raises(
+        ValueError, match=r"test.parquet: its class names 'yes', 'no' are not .*train"
+    ):
+        describe(Task(name="p", images=images), tmp_path)
+
+
+def test_parquet_labels_may_be_names_and_images_plain_bytes(tmp_path: Path, empty: Store) -> None:
+    plain = [encoded(Image.fromarray(pixels_of(row))) for row in range(4)]
+    parquet(tmp_path / "t.parquet", ["b", "a", "b", "a"], img=plain)
+    images = ParquetImages(train="t.parquet", test="t.parquet", image_column="img")
+    task = prepare_quietly(Task(name="p", images=images), empty, tmp_path)
+    assert task.info.classes == ("a", "b")
+    assert task.test_labels.tolist() == [1, 0, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("labels", "fields", "message"),
+    [
+        ([0, 1, 0, 1, 2, 1], {}, r"t.parquet row 4: label=2 is not a class, choose from 0, 1"),
+        ([0, 1, 0, 1, -1, 1], {}, r"t.parquet row 4: label=-1 is not a class"),
+        ([0, 1, None, 1], {}, "t.parquet row 2: no label"),
+        ([0.5, 1.0], {}, "label_column='label': t.parquet has double there"),
+        ([0, 1], {"label_column": "y"}, "label_column='y': not in t.parquet, .* 'image', 'label'"),
+        ([0, 1], {"image_column": "x"}, "image_column='x': not in t.parquet, .* 'image', 'label'"),
+        ([0, 1], {"train": "u.parquet"}, "train='u.parquet': no Parquet file at .*data directory"),
+    ],
+)
+def test_what_is_wrong_with_a_parquet_file(
+    tmp_path: Path, labels: Any, fields: dict[str, str], message: str
+) -> None:
+    parquet(tmp_path / "t.parquet", labels, ["no", "yes"])
+    images = replace(ParquetImages(train="t.parquet", test="t.parquet"), **fields)
+    with pytest.raises(ValueError, match=f"task 'p': {message}"):
+        describe(Task(name="p", images=images), tmp_path)
+
+
+def test_a_row_without_a_readable_image_is_named(tmp_path: Path, empty: Store) -> None:
+    parquet(tmp_path / "a.parquet", [0, 1, 0, 1, 0, 1])
+    table = pq.read_table(tmp_path / "a.parquet")
+    images = table["image"].to_pylist()
+    task = Task(name="p", images=ParquetImages(train=("a.parquet", "b.parquet")))
+    for content, message in (
+        (b"\x89PNG nonsense", "not a readable image"),
+        (None, "no image bytes"),
+    ):
+        images[5]["bytes"] = content
+        pq.write_table(table.set_column(0, "image", [images]), tmp_path / "b.parquet")
+        with pytest.raises(ValueError, match=f"task 'p': b.parquet row 5: {message}"):
+            prepare_quietly(task, empty, tmp_path)
+
+
+def test_a_torn_parquet_file_is_named(tmp_path: Path) -> None:
+    path = parquet(tmp_path / "t.parquet", [0, 1])
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(ValueError, match=r"t.parquet: not a readable Parquet file"):
+        describe(Task(name="p", images=ParquetImages(train="t.parquet")), tmp_path)

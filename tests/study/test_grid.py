@@ -1,0 +1,115 @@
+"""Grids: order, uniqueness, the starts that come along, and what is refused."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from study.grid import EVERY_CUT, grid, union, with_starts
+from study.networks.table import num_layers
+from study.run import Recipe, Run
+
+RECIPE = Recipe(num_epochs=5)
+AXES: dict[str, Any] = {
+    "source_task": "digits-low",
+    "source_size": (100, 400),
+    "target_task": "digits-high",
+    "target_size": (50, 200),
+    "model": "resnet18",
+    "width": 4,
+    "frozen": (0, 3, 9),
+    "label_noise": (0, 0.2),
+    "seed": (0, 1),
+    "recipe": RECIPE,
+}
+
+
+def cells(runs: list[Run]) -> list[Run]:
+    return [run for run in runs if run.start is not None]
+
+
+def test_all_combinations_once_and_each_start_before_its_cells() -> None:
+    runs = grid(**AXES)
+    assert len(cells(runs)) == 2 * 2 * 3 * 2 * 2
+    assert len(runs) - len(cells(runs)) == 2 * 2  # source sizes × seeds
+    assert len(set(runs)) == len({run.id for run in runs}) == len(runs)
+    place = {run: i for i, run in enumerate(runs)}
+    assert all(place[run.source] < place[run] for run in runs if run.source)
+    assert all(run.source.seed == run.seed for run in cells(runs) if run.source)
+
+
+def test_every_cut_is_every_layer_count_below_the_head() -> None:
+    runs = cells(grid(**AXES | {"frozen": EVERY_CUT}))
+    assert sorted({run.frozen for run in runs}) == list(range(num_layers("resnet18")))
+
+
+def test_a_longer_axis_changes_and_repeats_no_run() -> None:
+    small = grid(**AXES)
+    for axis, values in [
+        ("target_size", (50, 200, 300)),
+        ("seed", (0, 1, 2)),
+        ("frozen", (0, 3, 6, 9)),
+    ]:
+        large = grid(**AXES | {axis: values})
+        assert set(small) < set(large)
+
+
+def test_the_same_cell_from_another_grid_is_the_same_run() -> None:
+    other = grid(**AXES | {"target_size": 200, "frozen": 3, "source_size": 400, "label_noise": 0.2})
+    joined = union(grid(**AXES), other)
+    assert joined == grid(**AXES)
+
+
+def test_one_source_seed_for_all_saves_sources() -> None:
+    runs = grid(**AXES | {"source_seed": 7})
+    assert {run.seed for run in runs if run.start is None} == {7}
+    assert len(runs) - len(cells(runs)) == 2
+
+
+def test_origins_without_a_size() -> None:
+    axes = {k: v for k, v in AXES.items() if k not in ("source_task", "source_size")}
+    assert {run.start for run in grid(**axes, source_task=(None, "pretrained"))} == {
+        None,
+        "pretrained",
+    }
+    mixed = grid(**axes, source_task=(None, "digits-low"), source_size=100)
+    assert {run.source.task if run.source else None for run in mixed} == {None, "digits-low"}
+
+
+def test_sources_are_trained_as_if_there_were_no_cut() -> None:
+    cut_recipe = replace(RECIPE, above_cut="reinitialised", frozen_batchnorm="training")
+    runs = grid(**AXES | {"recipe": (RECIPE, cut_recipe)})
+    sources = [run for run in runs if run.start is None]
+    assert {run.recipe for run in sources} == {RECIPE}
+    assert len(sources) == 4  # both arms share their sources
+
+
+def test_standard_width_is_written_out() -> None:
+    assert {run.width for run in grid(**AXES | {"width": None})} == {64}
+
+
+def test_a_chain_brings_all_its_links() -> None:
+    a = Run(task="a", size=10, model="resnet18", width=4, recipe=RECIPE, seed=0)
+    b = replace(a, task="b", start=a)
+    c = replace(a, task="c", start=b, frozen=2)
+    assert with_starts([c, b]) == [a, b, c]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"frozen": (0, 10)}, "frozen=10: resnet18 has 10 layers; choose 0 to 9"),
+        ({"frozen": (1, 1)}, "1 is given twice"),
+        ({"label_noise": (0, 0.0)}, "given twice"),
+        ({"seed": ()}, "needs at least one value"),
+        ({"model": "resnet19"}, "resnet18"),
+        ({"width": 0}, "width"),
+        ({"width": (None, 64)}, r"width=\(None, 64\): the same width twice, as in .*width 64"),
+        ({"source_size": None}, "source_size=None"),
+        ({"source_task": None}, "names no task"),
+        ({"target_size": 1}, "Run.size=1"),
+    ],
+)
+def test_wrong_axes_are_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        grid(**AXES | change)

@@ -1,0 +1,233 @@
+"""The loop: rows, resuming from any step, divergence, and what a seed decides."""
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from study.networks.build import normalisation
+from study.run import Recipe, Run
+from study.seeds import permutation
+from study.store import Store
+from study.tasks.draws import draw
+from study.tasks.prepared_file import load
+from study.training.cut import starting_network
+from study.training.loop import Diverged, Training
+
+RUN = Run(
+    task="digits-low",
+    size=100,
+    label_noise=0.2,
+    model="resnet18",
+    width=4,
+    recipe=Recipe(num_epochs=3, learning_rate=1e-2, batch_size=40),
+    seed=1,
+)
+
+
+def training_of(run: Run, store: Store) -> Training:
+    task = load(run.task, store)
+    drawn = draw(task, part=run.part, size=run.size, seed=run.seed, label_noise=run.label_noise)
+    return Training(
+        run,
+        starting_network(run, task.info.num_classes, task.info.image_shape, None),
+        drawn,
+        task.train_images[drawn.indices],
+        task.test_images,
+        task.test_labels,
+        device=torch.device("cpu"),
+    )
+
+
+def to_the_end(training: Training) -> Training:
+    for _ in training:
+        pass
+    return training
+
+
+def outcome(training: Training) -> tuple[list[object], dict[str, list[float]]]:
+    rows: list[object] = [dataclasses.replace(row, wall_seconds=0) for row in training.rows]
+    return rows, {key: value.tolist() for key, value in training.weights().items()}
+
+
+def test_rows_say_what_was_measured(store: Store) -> None:
+    training = to_the_end(training_of(RUN, store))
+    rows = training.rows
+    assert [row.epoch for row in rows] == [0, 1, 2, 3]
+    assert [row.step for row in rows] == [0, 3, 6, 9]
+    assert rows[-1].train_error < rows[0].train_error
+    assert sorted(row.wall_seconds for row in rows) == [row.wall_seconds for row in rows]
+    for row in rows:
+        assert row.train_error_flipped is not None
+        assert row.train_loss_flipped is not None
+        # 20 of 100 images are flipped, so the parts add up to the whole.
+        assert row.train_error == pytest.approx(
+            0.8 * row.train_error_clean + 0.2 * row.train_error_flipped
+        )
+        assert row.train_loss == pytest.approx(
+            0.8 * row.train_loss_clean + 0.2 * row.train_loss_flipped
+        )
+
+
+def test_the_last_row_agrees_with_the_weights(store: Store) -> None:
+    training = to_the_end(training_of(RUN, store))
+    task = load(RUN.task, store)
+    training.layers.eval()
+    images = training._normalise(torch.from_numpy(np.array(task.test_images)))
+    with torch.no_grad():
+        answers = training.layers(images).argmax(1).numpy()
+    assert training.rows[-1].test_error == (answers != task.test_labels).mean()
+
+
+@pytest.mark.parametrize(
+    ("changes", "optimizer", "rate"),
+    [
+        ({}, lambda p: torch.optim.Adam(p, fused=True), lambda step: 1e-2),
+        (
+            {"optimizer": "adamw", "weight_decay": 0.1, "schedule": "cosine"},
+            lambda p: torch.optim.AdamW(p, weight_decay=0.1, fused=True),
+            lambda step: 1e-2 * (1 + math.cos(math.pi * step / 7)) / 2,
+        ),
+        (
+            {
+                "optimizer": "sgd",
+                "momentum": 0.9,
+                "weight_decay": 0.1,
+                "schedule": "inverse_sqrt",
+                "inverse_sqrt_steps": 3,
+            },
+            lambda p: torch.optim.SGD(p, lr=1, momentum=0.9, weight_decay=0.1, fused=True),
+            lambda step: 1e-2 / math.sqrt(1 + step // 3),
+        ),
+    ],
+    ids=["adam", "adamw-cosine", "sgd-inverse_sqrt"],
+)
+def test_the_loop_is_the_plain_one(
+    store: Store, changes: dict[str, Any], optimizer: Any, rate: Any
+) -> None:
+    # 81 images in batches of 40: two steps an epoch, the second of 41 images; seven steps.
+    recipe = dataclasses.replace(RUN.recipe, num_epochs=None, num_steps=7, **changes)
+    run = dataclasses.replace(RUN, size=81, recipe=recipe)
+    task = load(run.task, store)
+    drawn = draw(task, part="all", size=81, seed=run.seed, label_noise=run.label_noise)
+    layers = starting_network(run, 5, task.info.image_shape, None)
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in normalisation(run.model))
+    images = (torch.from_numpy(task.train_images[drawn.indices]) / 255 - mean) / std
+    labels = torch.from_numpy(drawn.labels)
+    plain = optimizer(layers.train().parameters())
+    for step in range(7):
+        order = permutation(81, "order", run.task, "all", 81, run.seed, step // 2)
+        batch = torch.from_numpy(order[:40] if step % 2 == 0 else order[40:])
+        plain.param_groups[0]["lr"] = rate(step)
+        plain.zero_grad()
+        torch.nn.functional.cross_entropy(layers(images[batch]), labels[batch]).backward()
+        plain.step()
+    training = to_the_end(training_of(run, store))
+    assert [row.epoch for row in training.rows] == [0, 1, 2, 3, 3.5]
+    assert training.rows[-1].learning_rate == rate(6)
+    for key, value in training.weights().items():
+        assert torch.equal(value, layers.state_dict()[key]), key
+
+
+def test_without_label_noise_nothing_is_flipped(store: Store) -> None:
+    rows = to_the_end(training_of(dataclasses.replace(RUN, label_noise=0.0), store)).rows
+    assert {(row.train_error_flipped, row.train_loss_flipped) for row in rows} == {(None, None)}
+    assert all(row.train_error == row.train_error_clean for row in rows)
+
+
+@pytest.mark.parametrize("stop_at", [0, 1, 3, 4, 8, 9])
+@pytest.mark.parametrize(
+    ("frozen", "changes"),
+    [
+        (0, {}),
+        (
+            0,
+            {
+                "optimizer": "sgd",
+                "momentum": 0.9,
+                "schedule": "cosine",
+                "augmentation": "crop_flip",
+                "evaluation": "log_spaced",
+                "num_evaluations": 4,
+            },
+        ),
+        (
+            3,
+            {
+                "optimizer": "adamw",
+                "weight_decay": 0.1,
+                "schedule": "inverse_sqrt",
+                "inverse_sqrt_steps": 2,
+                "frozen_batchnorm": "training",
+            },
+        ),
+        (3, {}),
+    ],
+    ids=["adam", "sgd-cosine-augmented", "adamw-inverse_sqrt-moving-statistics", "random-frozen"],
+)
+def test_resumed_from_any_step_gives_the_undisturbed_bits(
+    store: Store, frozen: int, changes: dict[str, Any], stop_at: int
+) -> None:
+    recipe = dataclasses.replace(RUN.recipe, **changes)
+    run = dataclasses.replace(RUN, recipe=recipe, frozen=frozen)
+    first = training_of(run, store)
+    for _ in first:
+        if first.step == stop_at:
+            break
+    state = {key: value.clone() for key, value in first.state().items()}
+    second = training_of(run, store)
+    second.restore(state)
+    assert second.step == stop_at
+    assert outcome(to_the_end(second)) == outcome(to_the_end(training_of(run, store)))
+    assert second.rows[-1].wall_seconds >= first.rows[-1].wall_seconds
+
+
+def test_a_state_of_another_run_is_refused(store: Store) -> None:
+    state = training_of(RUN, store).state()
+    with pytest.raises(AssertionError):
+        training_of(dataclasses.replace(RUN, seed=2), store).restore(state)
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_with_sound_rows(store: Store) -> None:
+    recipe = dataclasses.replace(RUN.recipe, optimizer="sgd", learning_rate=1e30)
+    training = training_of(dataclasses.replace(RUN, recipe=recipe), store)
+    with pytest.raises(Diverged) as caught:
+        to_the_end(training)
+    assert caught.value.step == training.rows[-1].step
+    assert all(np.isfinite([row.train_loss, row.test_loss]).all() for row in training.rows)
+
+
+def test_the_order_is_paired_across_cuts_and_not_across_seeds(store: Store) -> None:
+    def order(run: Run) -> list[float]:
+        training = training_of(run, store)
+        training._begin_epoch(1)
+        return training._order.tolist()
+
+    assert order(RUN) == order(dataclasses.replace(RUN, frozen=5, label_noise=0.0))
+    assert order(RUN) != order(dataclasses.replace(RUN, seed=2))
+
+
+def test_torchs_generator_is_left_alone(store: Store) -> None:
+    before = torch.random.get_rng_state()
+    to_the_end(training_of(RUN, store))
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_bfloat16_changes_the_arithmetic(store: Store) -> None:
+    recipe = dataclasses.replace(RUN.recipe, precision="bfloat16", num_epochs=1)
+    low = to_the_end(training_of(dataclasses.replace(RUN, recipe=recipe, frozen=3), store))
+    full = to_the_end(
+        training_of(
+            dataclasses.replace(
+                RUN, recipe=dataclasses.replace(recipe, precision="float32"), frozen=3
+            ),
+            store,
+        )
+    )
+    assert low._train_features is not None
+    assert low._train_features.dtype == torch.bfloat16
+    assert low.rows[-1].test_loss != full.rows[-1].test_loss
+    assert low.rows[-1].test_loss == pytest.approx(full.rows[-1].test_loss, rel=0.2)

@@ -1,0 +1,60 @@
+"""Pixels to network input: against torchvision's own transforms, and against slices by hand."""
+
+import numpy as np
+import pytest
+import torch
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from torchvision import transforms
+
+from study.training.pixels import crops_and_flips, normalisation
+
+CPU = torch.device("cpu")
+
+
+def pictures(n: int, height: int, width: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (n, 3, height, width), dtype=torch.uint8, generator=generator)
+
+
+def test_normalisation_is_torchvisions_bit_for_bit() -> None:
+    every_value = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    picture = np.stack([every_value, every_value.T, every_value[::-1]], axis=2)
+    theirs = transforms.Compose(
+        [
+            transforms.ToTensor(),
+            transforms.Normalize(IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD),
+        ]
+    )
+    ours = normalisation(IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, CPU)
+    images = torch.from_numpy(picture.transpose(2, 0, 1).copy())[None]
+    assert torch.equal(ours(images)[0], theirs(picture))
+
+
+@pytest.mark.parametrize(("height", "width"), [(32, 32), (16, 24), (7, 7)])
+def test_each_image_is_padded_with_black_cropped_and_mirrored(height: int, width: int) -> None:
+    images, padding = pictures(40, height, width), height // 8
+    augment = crops_and_flips(40, height, CPU, "a task", 3)
+    assert augment.padding == padding
+    padded = np.pad(images.numpy(), ((0, 0), (0, 0), (padding, padding), (padding, padding)))
+    positions = torch.tensor([5, 3, 39, 0, 17])  # a batch is in the order of its epoch
+    given = augment(images[positions], positions)
+    assert given.dtype == torch.uint8
+    assert given.shape == (5, 3, height, width)
+    for position, ours in zip(positions.tolist(), given.numpy(), strict=True):
+        top, left = int(augment.top[position]), int(augment.left[position])
+        cropped = padded[position, :, top : top + height, left : left + width]
+        assert np.array_equal(ours, cropped[:, :, ::-1] if augment.mirror[position] else cropped)
+
+
+def test_shifts_and_mirrorings_are_uniform_and_decided_by_their_names() -> None:
+    augment = crops_and_flips(9000, 32, CPU, "a task", 3)
+    for shifts in (augment.top, augment.left):
+        counts = torch.bincount(shifts)
+        assert len(counts) == 9, "4 pixels to either side, or none"
+        assert (counts - 1000).abs().max() < 5 * 1000**0.5
+    assert abs(augment.mirror.sum() - 4500) < 5 * 2250**0.5
+    assert not torch.equal(augment.top, augment.left)
+    again, other = (crops_and_flips(9000, 32, CPU, "a task", epoch) for epoch in (3, 4))
+    for name in ("top", "left", "mirror"):
+        assert torch.equal(getattr(augment, name), getattr(again, name))
+        assert not torch.equal(getattr(augment, name), getattr(other, name))
