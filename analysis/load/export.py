@@ -31,6 +31,7 @@ from analysis.load.rows import (
 from study import run as runs
 from study.run import Run
 from study.store import Damaged, Store, schema
+from study.store import finished_ids, read_failures, read_rows, read_study
 
 METADATA_KEY: Final = b"freezewise"
 DIGEST_KEY: Final = b"freezewise.digest"
@@ -68,8 +69,8 @@ def export(store: Store, study: str, path: str | Path) -> Written:
     held against its checksum; a damaged one is left out and named. The file appears whole or not at
     all. Raises FileNotFoundError for a study that is not there.
     """
-    wanted = store.read_study(study)
-    there = store.finished()
+    wanted = read_study(store, study)
+    there = finished_ids(store)
     facts: list[dict[str, Any]] = []
     damaged: dict[str, str] = {}
     num_rows = 0
@@ -85,7 +86,7 @@ def export(store: Store, study: str, path: str | Path) -> Written:
                 if run.id not in there:
                     continue
                 try:
-                    finished = store.read_rows(run.id)
+                    finished = read_rows(store, run.id)
                 except Damaged as damage:
                     damaged[run.id] = str(damage)
                     continue
@@ -179,7 +180,7 @@ def failures_of(store: Store) -> dict[str, str]:
     """Why Runs failed, by id; one that will be tried again has not failed."""
     return {
         run_id: f"{failure.kind}: {failure.error}"
-        for run_id, failure in store.failures().items()
+        for run_id, failure in read_failures(store).items()
         if failure.final
     }
 

@@ -21,6 +21,7 @@ import pyarrow.ipc
 import pyarrow.parquet as pq
 
 from study.store import Damaged, Finished, Store, rows_path, schema
+from study.store import finished_ids, read_rows
 
 FILES_A_TASK: Final = 32
 
@@ -134,14 +135,14 @@ def survey(rows: StoreRows, wanted: Iterable[str]) -> Survey:
 
     def one(run_id: str) -> None:
         try:
-            finished = store.read_rows(run_id)
+            finished = read_rows(store, run_id)
         except Damaged as damage:
             damaged[run_id] = str(damage)
             return
         facts[run_id] = facts_of(finished, schedules)
         rows.kept.add(run_id, {name: to_numpy(finished.table, name) for name in KEPT_AT_ONCE})
 
-    there = store.finished()
+    there = finished_ids(store)
     _in_threads(one, [run_id for run_id in wanted if run_id in there])
     return Survey(facts=facts, schedules=schedules, damaged=damaged)
 

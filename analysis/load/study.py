@@ -33,6 +33,7 @@ from analysis.load.cells import (
 from analysis.load.rows import Rows, Schedule, StoreRows, read, survey
 from study.run import Run
 from study.store import Store, open_store, schema
+from study.store import read_study, study_names
 
 
 class Incomplete(ValueError):
@@ -189,7 +190,7 @@ def open(root: str | Path, study: str | None = None, *, partial: bool = False) -
     else:
         store = open_store(root)
         name = _one_of(study, store, root)
-        wanted = tuple(store.read_study(name))
+        wanted = tuple(read_study(store, name))
         failures = export.failures_of(store)
         rows = StoreRows(store)
         found = survey(rows, [run.id for run in wanted])
@@ -250,7 +251,7 @@ def add_column(
 
 
 def _one_of(study: str | None, store: Store, root: str | Path) -> str:
-    names = store.studies()
+    names = study_names(store)
     if not names:
         raise ValueError(f"{root}: no study has been run here (studies/ is empty)")
     if study is None:

@@ -1,9 +1,9 @@
-"""Pictures of surfaces and curves: each function draws on the Axes it is given, and returns it.
+"""Pictures of curves: each function draws on the Axes it is given, and returns it.
 
 Takes labelled arrays (xarray) as `surfaces` makes them, narrowed to the dimensions that a picture
 has; a further dimension "seed" may stay, is then averaged, and the number of seeds is written above the
-Axes. Refuses to read a store, to fill a gap (an absent cell is hatched and named so) and to judge a
-curve: a ridge to be marked is an argument. Uses no pyplot, so no global state.
+Axes. Refuses to read a store, to fill a gap (an absent cell is named so) and to judge a curve. Uses no
+pyplot, so no global state.
 """
 
 from __future__ import annotations
@@ -16,19 +16,6 @@ from matplotlib.axes import Axes
 
 from analysis.descent import EPSILON
 from analysis.pictures import look
-from analysis.pictures.maps import epoch_map, epoch_norm, freezing_map, shared_norm
-
-__all__ = [
-    "epoch_curves",
-    "epoch_map",
-    "epoch_norm",
-    "freezing_curves",
-    "freezing_map",
-    "model_comparison",
-    "paired_difference",
-    "shared_norm",
-    "span",
-]
 
 
 def epoch_curves(

@@ -1,4 +1,4 @@
-"""Whole figures: grids of the pictures in `plots`, with shared scales, one legend and headings.
+"""Whole figures: grids of curves, maps and clouds, with shared scales, one legend and headings.
 
 Each function takes labelled arrays and returns a matplotlib Figure; `save` writes it as PNG, SVG and
 PDF, the same bytes each time. A dimension named in `rows` or `columns` may be absent from the arrays:
@@ -19,9 +19,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.descent import EPSILON
-from analysis.pictures import curves, look, panels
+from analysis.pictures import capacity, curves, look, maps, panels
 from analysis.pictures.panels import at
-from analysis.surfaces import similarity
 
 FORMATS: Final = ("png", "svg", "pdf")
 # Without these a file would hold the time at which it was written.
@@ -97,12 +96,12 @@ def epoch_maps(
 ) -> Figure:
     """Heat maps over epoch × frozen count; arrays have dims (rows, columns, frozen, epoch[, seed]).
 
-    `ridge`, `ridge_shown`, `diverged` have dims (rows, columns, frozen): see `plots.epoch_map`.
+    `ridge`, `ridge_shown`, `diverged` have dims (rows, columns, frozen): see `maps.epoch_map`.
     """
-    norm = curves.epoch_norm(test)
+    norm = maps.epoch_norm(test)
 
     def draw(axes: Axes, _: Axes, select: dict[str, Any]) -> None:
-        curves.epoch_map(
+        maps.epoch_map(
             axes,
             at(test, select),
             train_error=at(train, select),
@@ -142,12 +141,12 @@ def freezing_maps(
     """Heat maps over target size × frozen count; arrays have dims (rows, columns, size, frozen[, seed]).
 
     `ridge` and `ridge_shown` have dims (rows, columns, size), `diverged` those of `test` without seed:
-    see `plots.freezing_map`.
+    see `maps.freezing_map`.
     """
-    norm = curves.shared_norm(test)
+    norm = maps.shared_norm(test)
 
     def draw(axes: Axes, _: Axes, select: dict[str, Any]) -> None:
-        curves.freezing_map(
+        maps.freezing_map(
             axes,
             at(test, select),
             train_error=at(train, select),
@@ -185,7 +184,7 @@ def freezing_grid(
 ) -> Figure:
     """Freezing-wise curves for each value of `by`; arrays have dims (rows, columns, by, frozen[, seed]).
 
-    `wanted`, of these dims without seed: see `plots.freezing_curves`.
+    `wanted`, of these dims without seed: see `curves.freezing_curves`.
     """
     limits = curves.span(test.values)
 
@@ -268,13 +267,13 @@ def difference_grid(
 def capacity_figure(pairs: Sequence[pd.DataFrame], *, title: str = "") -> Figure:
     """Effective capacity against several measures of similarity, side by side.
 
-    `pairs`: one table for each measure, as `similarity.capacity_and_similarity` gives it.
+    `pairs`: one table for each measure, as `surfaces.similarity.capacity_and_similarity` gives it.
     """
     with matplotlib.rc_context(look.STYLE):
         names = xr.DataArray(np.zeros(len(pairs)), {"measure": range(len(pairs))}, ["measure"])
         grid = panels.grid(names, "", "measure", height=2.2, right=1.0, title=title)
         for axes, some in zip(grid.upper, pairs, strict=True):
-            similarity.draw_capacity(axes, some)
+            capacity.draw_capacity(axes, some)
             axes.set_title("")
             axes.set_ylim(grid.upper[0].get_ylim())
             if axes is not grid.upper[0]:

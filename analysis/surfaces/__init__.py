@@ -4,15 +4,12 @@ from analysis.surfaces.grid import DIMENSIONS, SCHEDULES
 from analysis.surfaces.measured import (
     along,
     computed_surface,
-    count,
     epoch_surface,
     epoch_surfaces,
     freezing_surface,
     freezing_surfaces,
-    mean,
-    over_seeds,
-    standard_error,
 )
+from analysis.surfaces.seeds import count, mean, over_seeds, standard_error
 
 __all__ = [
     "DIMENSIONS",

@@ -1,6 +1,6 @@
 """Similarity of source and target as surfaces, joined to the study's other ones.
 
-Owns how the similarity files of a store (`study.similarity_files`) become labelled arrays, and what
+Owns how the similarity files of a store (`study.store.similarity`) become labelled arrays, and what
 stands beside a capacity. Refuses to compute a similarity, to fill in an absent one, and to take one
 measured from other weights of a start for that of the Run that was trained.
 """
@@ -11,18 +11,14 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import xarray as xr
-from matplotlib.axes import Axes
-from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLocator
 
 from analysis.load import Incomplete, Study
 from analysis.load.arms import TRANSFER
 from analysis.load.cells import ENDED
 from analysis.load.rows import StoreRows
-from analysis.pictures import look
 from analysis.surfaces.grid import axes_of, chosen, empty, flat_index, parameters
 from study.store import Damaged, Store, similarity
 from study.store.similarity import MEASURES, PLACES
@@ -40,9 +36,10 @@ UNREADABLE: Final = "unreadable"  # attrs of `read`: why, by id of Run
 def read(study: Study, run_ids: Sequence[str] | None = None) -> pd.DataFrame:
     """The similarity of these Runs (default: all that ended), indexed by (run_id, place).
 
-    Columns are those of `similarity_files.COLUMNS`. A Run without source has none; one whose start was
-    another than that looked at has none either, and neither has one whose file is absent or damaged:
-    `attrs["unreadable"]` says why, by run id. Raises ValueError for a study opened from an export.
+    Columns are those of `study.store.similarity.COLUMNS`. A Run without source has none; one whose
+    start was another than that looked at has none either, and neither has one whose file is absent or
+    damaged: `attrs["unreadable"]` says why, by run id. Raises ValueError for a study that was opened
+    from an export.
     """
     if not isinstance(study.rows, StoreRows):
         raise ValueError(
@@ -116,7 +113,7 @@ def similarity_surfaces(
     """All measures at both places, read in one pass: dimensions "place", then those of the grid.
 
     `arm`, `partial` and `select` as in `surfaces.epoch_surface`. NaN where a Run has no source, and
-    where a measure has no value (`similarity_files.Similarity`). Raises `load.Incomplete` where the
+    where a measure has no value (`study.store.similarity.Similarity`). Raises `load.Incomplete` where the
     similarity of a Run that has a source is absent, unless `partial`; they are then NaN, and listed in
     `attrs["absent"]`.
     """
@@ -187,50 +184,6 @@ def capacity_and_similarity(
         "label": _label(similarity),
     }
     return whole
-
-
-def draw_capacity(axes: Axes, pairs: pd.DataFrame, *, by: str = "source_task") -> Axes:
-    """Effective capacity (y, log scale) against similarity (x): a point for each line of `pairs`.
-
-    `pairs`: as `capacity_and_similarity` gives it, narrowed to what may share a picture. Marker by
-    `by`, colour by frozen count. An arrow upwards: the largest size studied is interpolated, the
-    capacity may lie beyond. Points on the dashed line: not even the smallest size is interpolated.
-    """
-    value = pairs.attrs["value"]
-    known = pairs.loc[pairs["capacity"] > 0, "capacity"]
-    floor = float(known.min()) / 2 if len(known) else 1.0
-    colours = look.frozen_colours(pairs["frozen"])
-    for number, (name, some) in enumerate(pairs.groupby(by, sort=True)):
-        marker = look.MARKERS[number % len(look.MARKERS)]
-        y = np.where(some["capacity"] > 0, some["capacity"], floor)
-        c = [colours[count] for count in some["frozen"]]
-        axes.scatter(some[value], y, c=c, marker=marker, s=22, linewidths=0.5, edgecolors="white")
-        axes.scatter([], [], color=look.FAINT, marker=marker, s=22, label=str(name))
-    beyond = pairs[pairs["censored"].astype(bool)]
-    up = {"arrowstyle": "->", "color": look.FAINT, "lw": 0.8}
-    for x, y in zip(beyond[value], beyond["capacity"], strict=True):
-        axes.annotate("", (x, y * 1.35), (x, y * 1.05), arrowprops=up)
-    axes.set_yscale("log")
-    top = float(known.max()) if len(known) else floor
-    axes.set_ylim(floor / 1.3 if (pairs["capacity"] == 0).any() else floor * 1.5, top * 1.6)
-    ticks = {float(capacity): f"{capacity:,.0f}" for capacity in sorted(known.unique())}
-    if (pairs["capacity"] == 0).any():
-        axes.axhline(floor, color=look.FAINT, lw=0.7, ls="--", zorder=0)
-        ticks[floor] = "none"
-    axes.yaxis.set_major_locator(FixedLocator(list(ticks)))
-    axes.yaxis.set_major_formatter(FixedFormatter(list(ticks.values())))
-    axes.yaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_locator(MaxNLocator(5))
-    axes.set_xlabel(pairs.attrs["label"])
-    axes.set_ylabel("effective capacity (images, log scale)")
-    named = axes.legend(title=look.name_of(by), loc="best")
-    axes.add_artist(named)
-    dots = [axes.scatter([], [], color=colours[count], s=22) for count in colours]
-    axes.legend(
-        dots, [str(count) for count in colours], title="frozen layers", loc="upper left",
-        bbox_to_anchor=(1.01, 1.0),
-    )  # fmt: skip
-    return axes
 
 
 def _label(similarity: xr.DataArray) -> str:

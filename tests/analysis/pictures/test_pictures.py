@@ -20,7 +20,7 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 from scipy import stats
 
-from analysis.pictures import curves, figures, look, map_marks, panels
+from analysis.pictures import curves, figures, look, map_marks, maps, panels
 from analysis.report import peaks
 
 SIZES, FROZEN, SEEDS = [50, 200, 800], [0, 2, 5, 9], [0, 1, 2]
@@ -160,7 +160,7 @@ def test_a_mean_curve_ends_where_a_seed_ends() -> None:
 def test_the_number_of_seeds_is_stated(axes: Axes) -> None:
     some = errors(size=SIZES, frozen=FROZEN, seed=SEEDS)
     some[0, 0, 1:] = np.nan
-    curves.freezing_map(axes, some)
+    maps.freezing_map(axes, some)
     assert "1–3 seeds" in axes.get_title(loc="right")
 
 
@@ -170,7 +170,7 @@ def test_the_number_of_seeds_is_stated(axes: Axes) -> None:
 def test_a_map_shows_the_values_where_they_belong_whatever_their_order(axes: Axes) -> None:
     some = errors(size=SIZES, frozen=FROZEN)
     shuffled = some.isel(size=[2, 0, 1], frozen=[1, 3, 0, 2]).transpose("frozen", "size")
-    assert curves.freezing_map(axes, shuffled) is axes
+    assert maps.freezing_map(axes, shuffled) is axes
     (mesh,) = meshes(axes)
     assert np.array_equal(np.asarray(mesh.get_array()), some.values)
     assert list(tick_labels(axes)) == ["0", "2", "5", "9"]
@@ -178,7 +178,7 @@ def test_a_map_shows_the_values_where_they_belong_whatever_their_order(axes: Axe
 
 def test_an_epoch_map_shows_epoch_0_apart(axes: Axes) -> None:
     some = errors(frozen=FROZEN, epoch=EPOCHS)
-    assert curves.epoch_map(axes, some) is axes
+    assert maps.epoch_map(axes, some) is axes
     zero, rest = meshes(axes)
     assert np.array_equal(np.asarray(zero.get_array()), some.values[:, :1])
     assert np.array_equal(np.asarray(rest.get_array()), some.values[:, 1:])
@@ -188,7 +188,7 @@ def test_an_epoch_map_shows_epoch_0_apart(axes: Axes) -> None:
 def test_absent_cells_are_hatched_and_named(axes: Axes) -> None:
     some = errors(size=SIZES, frozen=FROZEN)
     some[1, 1:3] = np.nan
-    curves.freezing_map(axes, some)
+    maps.freezing_map(axes, some)
     (patch,) = axes.patches
     assert patch.get_hatch()
     assert patch.get_bbox().bounds == (0.5, 0.5, 2.0, 1.0)
@@ -220,7 +220,7 @@ def test_no_edge_is_drawn_towards_an_absent_cell(axes: Axes) -> None:
 def test_the_first_interpolating_epoch_stays_reached(axes: Axes) -> None:
     some = errors(frozen=[0, 1], epoch=EPOCHS)
     train = xr.DataArray([[1, 0.2, 0.01, 0.2, 0.01, 0.2], [1.0] * 6], some.coords, some.dims)
-    curves.epoch_map(axes, some, train_error=train, epsilon=0.1)
+    maps.epoch_map(axes, some, train_error=train, epsilon=0.1)
     line = next(c for c in axes.collections if isinstance(c, LineCollection))
     upright = [s for s in line.get_segments() if s[0][0] == s[1][0]]
     assert len(upright) == 1
@@ -231,7 +231,7 @@ def test_peaks_at_face_value_look_different(axes: Axes) -> None:
     some = errors(size=SIZES, frozen=FROZEN)
     ridge = xr.DataArray([2.0, np.nan, 5.0], {"size": SIZES}, ["size"])
     shown = xr.DataArray([True, False, False], {"size": SIZES}, ["size"])
-    curves.freezing_map(axes, some, ridge=ridge, ridge_shown=shown)
+    maps.freezing_map(axes, some, ridge=ridge, ridge_shown=shown)
     assert {"peak", "peak at face value: the seeds cannot tell"} <= labels(axes)
     circles, dots = (line for line in axes.lines if len(line.get_xdata()))
     assert np.asarray(circles.get_xdata())[0] == 1
@@ -243,14 +243,14 @@ def test_diverged_cells_are_crossed(axes: Axes) -> None:
     some = errors(size=SIZES, frozen=FROZEN)
     diverged = xr.zeros_like(some, dtype=bool)
     diverged[2, 3] = True
-    curves.freezing_map(axes, some, diverged=diverged)
+    maps.freezing_map(axes, some, diverged=diverged)
     (cross,) = (line for line in axes.lines if line.get_label() == "a seed diverged")
     assert (np.asarray(cross.get_xdata())[0], np.asarray(cross.get_ydata())[0]) == (3, 2)
 
 
 def test_the_epoch_scale_is_not_used_up_by_untrained_networks() -> None:
     curve = np.array([0.9, 0.8, 0.3, 0.55, 0.7, 0.4])
-    norm = curves.epoch_norm(xr.DataArray([curve], {"epoch": EPOCHS}, ["frozen", "epoch"]))
+    norm = maps.epoch_norm(xr.DataArray([curve], {"epoch": EPOCHS}, ["frozen", "epoch"]))
     assert (norm.vmin, norm.vmax) == (0.3, 0.7)
 
 
@@ -322,7 +322,7 @@ def test_parameters_can_be_the_axis(axes: Axes) -> None:
 def test_an_array_with_too_many_dimensions_is_refused(axes: Axes) -> None:
     some = errors(label_noise=[0.0, 0.2], size=SIZES, frozen=FROZEN)
     with pytest.raises(ValueError, match="select first"):
-        curves.freezing_map(axes, some)
+        maps.freezing_map(axes, some)
 
 
 # Whole figures.
