@@ -1,19 +1,74 @@
-"""`python -m analysis report ROOT …`: see `analysis.report`."""
+"""`python -m analysis report ROOT` and `export ROOT STUDY FILE`: what can be done where torch is absent.
+
+Owns the flags and their help. Does nothing itself: `report.make_report` and `load.export` do the work,
+and `study report` and `study export` call the same.
+"""
 
 from __future__ import annotations
 
+import argparse
 import sys
+from collections.abc import Sequence
+from typing import Any
 
 
-def main(argv: list[str]) -> int:
-    """Runs the verb in argv[0]; returns the exit status: 2 for an unknown one."""
-    if argv[:1] == ["report"]:
-        from analysis import report
+def main(argv: Sequence[str] | None = None) -> int:
+    """Does what the words ask for (default: those of the command line); returns the exit status.
 
-        return report.main(argv[1:])
-    print("usage: python -m analysis report ROOT [--study NAME] [--partial] [--out DIR]")
-    return 0 if argv[:1] in (["-h"], ["--help"]) else 2
+    0 done, 1 the study is incomplete, 2 wrong input.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m analysis", description="Reads a study's store; trains nothing."
+    )
+    verbs = parser.add_subparsers(metavar="report | export", required=True)
+    report = verbs.add_parser(
+        "report", description="Write the report of a study: one HTML page, figures and tables."
+    )
+    report.add_argument("root", metavar="ROOT", help="a store, or a file that `study export` made")
+    report.add_argument("--study", metavar="NAME", help="needed where a store has several")
+    report.add_argument("--partial", action="store_true", help="though Runs are missing")
+    report.add_argument("--out", metavar="DIR", help="default: reports/<study>")
+    report.add_argument("--more-related", metavar="TASK", help="of two sources, for C5")
+    report.add_argument("--less-related", metavar="TASK", help="of two sources, for C5")
+    report.add_argument("--question", default="", help="what the study asks, shown at the top")
+    report.set_defaults(act=_report)
+    export = verbs.add_parser(
+        "export", description="Write all rows of a study to one Parquet file."
+    )
+    export.add_argument("root", metavar="ROOT", help="a store: a directory or URI")
+    export.add_argument("study", metavar="STUDY", help="its name in the store")
+    export.add_argument("file", metavar="FILE", help="the Parquet file, on this machine")
+    export.set_defaults(act=_export)
+    try:
+        given = vars(parser.parse_args(argv))
+    except SystemExit as ended:  # argparse has printed help, or what is wrong
+        return int(ended.code or 0)
+    act = given.pop("act")
+    return int(act(**given))
+
+
+def _report(**request: Any) -> int:
+    from analysis.report import make_report
+
+    return make_report(**request)
+
+
+def _export(root: str, study: str, file: str) -> int:
+    from analysis.load.export import export
+    from analysis.load.study import named_study
+    from study.store import open_store
+
+    try:
+        store = open_store(root)
+        written = export(store, named_study(study, store, root), file)
+    except (ValueError, FileNotFoundError) as wrong:
+        print(f"export: {wrong}", file=sys.stderr)
+        return 2
+    for remark in written.remarks:
+        print(f"export: {remark}", file=sys.stderr)
+    print(f"{file}: {written.num_rows:,} rows of {written.num_runs:,} Runs")
+    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -61,6 +61,15 @@ class Written:
     absent: tuple[str, ...]
     damaged: Mapping[str, str]
 
+    @property
+    def remarks(self) -> list[str]:
+        """What the file lacks, in sentences."""
+        remarks = [f"{run_id} is not in the file: {why}" for run_id, why in self.damaged.items()]
+        if self.absent:
+            num_absent = len(self.absent)
+            remarks.insert(0, f"{num_absent} Runs have no rows yet; they are not in the file")
+        return remarks
+
 
 def export(store: Store, study: str, path: str | Path) -> Written:
     """Writes all rows of a study to one Parquet file on this machine, zstd-compressed.

@@ -189,7 +189,7 @@ def open(root: str | Path, study: str | None = None, *, partial: bool = False) -
         found = exported.survey
     else:
         store = open_store(root)
-        name = _one_of(study, store, root)
+        name = named_study(study, store, root)
         wanted = tuple(read_study(store, name))
         failures = export.failures_of(store)
         rows = StoreRows(store)
@@ -250,7 +250,11 @@ def add_column(
     return replace(study, added={**study.added, name: added})
 
 
-def _one_of(study: str | None, store: Store, root: str | Path) -> str:
+def named_study(study: str | None, store: Store, root: str | Path) -> str:
+    """The name of the study that is meant, the only one where None is given.
+
+    Raises ValueError for one that is not there, and for None where there are several.
+    """
     names = study_names(store)
     if not names:
         raise ValueError(f"{root}: no study has been run here (studies/ is empty)")

@@ -1,12 +1,11 @@
 """One page about a study: its question, verdicts, pictures, tables, coverage and provenance.
 
 Owns the page and the tables beside it. The page holds everything that it shows (no network, no other
-file) and no date: the same rows make the same bytes. Refuses an incomplete study unless told partial.
+file) and no date: the same rows make the same bytes. Refuses an incomplete study without the word partial.
 """
 
 from __future__ import annotations
 
-import argparse
 import base64
 import sys
 from collections.abc import Sequence
@@ -125,31 +124,30 @@ def _write(
     )
     index = place / PAGE
     index.write_text(page, encoding="utf-8")
-    told = tables.verdicts_text(judged) or f"The claims were not judged: {unjudged}"
-    return index, told
+    text = tables.verdicts_text(judged) or f"The claims were not judged: {unjudged}"
+    return index, text
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """`report ROOT [--study NAME] [--partial] [--out DIR] …`: writes a report, prints the verdicts on
-    the claims and, as its last line, the page's path.
+def make_report(
+    root: str | Path,
+    study: str | None = None,
+    *,
+    out: str | Path | None = None,
+    partial: bool = False,
+    question: str = "",
+    more_related: str | None = None,
+    less_related: str | None = None,
+) -> int:
+    """Writes a report, prints the verdicts on the claims and, as its last line, the page's path.
 
-    Exit status: 0 written, 1 the study is incomplete, 2 wrong input.
+    `root`: a store, or a file that `study export` made; `study`: its name, needed where a store has
+    several; `out`: the directory (default: reports/<study>). All else as in `write_report`.
+
+    Returns the exit status: 0 written, 1 the study is incomplete, 2 wrong input (said on stderr).
     """
-    parser = argparse.ArgumentParser(
-        prog="python -m analysis report",
-        description="Write the report of a study: one HTML page, figures and tables.",
-    )
-    parser.add_argument("root", metavar="ROOT", help="a store, or a file that `study export` made")
-    parser.add_argument("--study", metavar="NAME", help="needed where a store has several")
-    parser.add_argument("--partial", action="store_true", help="though Runs are missing")
-    parser.add_argument("--out", metavar="DIR", help="default: reports/<study>")
-    parser.add_argument("--more-related", metavar="TASK", help="of two sources, for C5")
-    parser.add_argument("--less-related", metavar="TASK", help="of two sources, for C5")
-    parser.add_argument("--question", default="", help="what the study asks, shown at the top")
-    given = parser.parse_args(argv)
     try:
-        study = load.open(given.root, given.study, partial=given.partial)
-        _check_sources(study, given.more_related, given.less_related)
+        opened = load.open(root, study, partial=partial)
+        _check_sources(opened, more_related, less_related)
     except Incomplete as incomplete:
         print(f"report: {incomplete}", file=sys.stderr)
         print("report: --partial writes it from what is there", file=sys.stderr)
@@ -157,19 +155,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, FileNotFoundError, Damaged) as wrong:
         print(f"report: {wrong}", file=sys.stderr)
         return 2
-    out = given.out or Path("reports") / study.name
     page, verdicts = _write(
-        study,
-        out,
-        question=given.question,
+        opened,
+        out or Path("reports") / opened.name,
+        question=question,
         epsilon=EPSILON,
-        more_related=given.more_related,
-        less_related=given.less_related,
-        partial=given.partial,
+        more_related=more_related,
+        less_related=less_related,
+        partial=partial,
     )
     print(verdicts)
     print(page)
     return 0
+
+
+def main(argv: Sequence[str]) -> int:
+    """`make_report` from words, for `study report` until it calls that itself."""
+    from analysis.__main__ import main
+
+    return main(["report", *argv])
 
 
 def _check_sources(study: Study, *names: str | None) -> None:

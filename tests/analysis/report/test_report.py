@@ -293,6 +293,10 @@ def test_coverage_counts_every_wanted_run(whole: Path) -> None:
         (["report", "{root}", "--study", "other"], 2, "synthetic"),
         (["report", "{out}/nowhere"], 2, "nowhere"),
         (["draw"], 2, "usage"),
+        (["report", "--help"], 0, "--more-related"),
+        (["export", "{root}", "synthetic", "{out}/study.parquet"], 0, "21 rows of 3 Runs"),
+        (["export", "{root}", "other", "{out}/study.parquet"], 2, "synthetic"),
+        (["export", "{out}/nowhere", "synthetic", "{out}/study.parquet"], 2, "nowhere"),
     ],
 )
 def test_the_command_says_what_it_did_or_why_not(
@@ -314,10 +318,10 @@ def test_the_command_refuses_what_is_incomplete_unless_told(
 ) -> None:
     runs = tiny()
     synthetic.write(tmp_path / "root", runs, absent=runs[-1:])
-    given = [str(tmp_path / "root"), "--out", str(tmp_path / "out")]
-    assert report.main(given) == 1
+    root, out = tmp_path / "root", tmp_path / "out"
+    assert report.make_report(root, out=out) == 1
     assert "--partial" in capsys.readouterr().err
-    assert report.main([*given, "--partial"]) == 0
+    assert report.make_report(root, out=out, partial=True) == 0
     assert (tmp_path / "out" / report.PAGE).is_file()
 
 
@@ -336,8 +340,8 @@ def test_every_claim_has_its_verdict_on_the_page(written: Path) -> None:
 def test_the_command_prints_the_verdicts_then_the_path(
     whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    given = [str(whole), "--out", str(tmp_path), "--more-related", "near"]
-    assert report.main(given) == 0
+    given = ["report", str(whole), "--out", str(tmp_path), "--more-related", "near"]
+    assert command.main(given) == 0
     *lines, last = capsys.readouterr().out.splitlines()
     lines = [line for line in lines if not line.startswith(" ")]  # without the reasons beneath
     assert last == str(tmp_path / report.PAGE)
@@ -353,4 +357,4 @@ def test_a_source_that_is_not_there_is_refused(whole: Path, tmp_path: Path) -> N
     with pytest.raises(ValueError, match=r"'nowhere'.*far, near"):
         report.write_report(load.open(whole), tmp_path / "out", more_related="nowhere")
     assert not (tmp_path / "out").exists()
-    assert report.main([str(whole), "--less-related", "nowhere"]) == 2
+    assert report.make_report(whole, less_related="nowhere") == 2
