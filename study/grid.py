@@ -8,8 +8,8 @@ look at a store or a task: task names and sizes are checked by `plan`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields, replace
 from itertools import product
 from typing import Any, Final
 
@@ -17,6 +17,12 @@ from study.networks.table import check_model, num_layers, standard_width
 from study.run import PRETRAINED, Recipe, Run, describe
 
 EVERY_CUT: Final = "every cut"
+
+RECIPE_FIELDS: Final = frozenset(field.name for field in fields(Recipe))
+# Those of a Run that `grid` has no argument of its own for.
+OTHER_FIELDS: Final = frozenset(field.name for field in fields(Run)) - {
+    *("task", "part", "size", "label_noise", "model", "width", "start", "frozen", "recipe", "seed")
+}
 
 
 def grid(
@@ -36,6 +42,7 @@ def grid(
     source_label_noise: float = 0.0,
     source_recipe: Recipe | None = None,
     source_seed: int | None = None,
+    **axes: Any,
 ) -> list[Run]:
     """All combinations of the axes, as Runs: each source, followed by the cells that start from it.
 
@@ -48,24 +55,35 @@ def grid(
     - `source_recipe`: how sources are trained; by default as the cells, but for what speaks of a cut.
     - `source_seed`: one seed for all sources; by default each cell's own, so that replicates are
       independent. With one seed the spread over seeds leaves the source's share out.
+    - `axes`: any other field of a Run, or a field of the Recipe (then of `source_recipe`'s default
+      too), by its name.
 
-    Raises ValueError for an empty axis, a value given twice, an unknown model, a width that it cannot
-    have, more frozen layers than it has below its head, or whatever a Run refuses.
+    Raises ValueError for an empty axis, a value given twice, an unknown field, an unknown model, a
+    width that it cannot have, more frozen layers than it has below its head, or whatever a Run refuses.
     """
     cells = []
-    for name, given_width, (
-        origin,
-        origin_size,
-    ), each_recipe, noise, task, size, each_seed in product(
+    for (
+        name,
+        given_width,
+        (origin, origin_size),
+        given_recipe,
+        further,
+        noise,
+        task,
+        size,
+        each_seed,
+    ) in product(
         _axis("model", model),
         _axis("width", width),
         _sources(_axis("source_task", source_task), source_size),
         _axis("recipe", recipe),
+        _further(axes),
         _axis("label_noise", label_noise),
         _axis("target_task", target_task),
         _axis("target_size", target_size),
         _axis("seed", seed),
     ):
+        each_recipe = replace(given_recipe, **_only(RECIPE_FIELDS, further))
         actual_width = standard_width(name) if given_width is None else given_width
         check_model(name, actual_width)
         start: Run | str | None = origin
@@ -92,6 +110,7 @@ def grid(
                 frozen=cut,
                 recipe=each_recipe,
                 seed=each_seed,
+                **_only(OTHER_FIELDS, further),
             )
             for cut in _cuts(name, frozen)
         ]
@@ -128,6 +147,20 @@ def _axis(name: str, given: Any) -> list[Any]:
     if twice:
         raise ValueError(f"{name}={given!r}: {twice[0]!r} is given twice")
     return values
+
+
+def _further(axes: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """All combinations of the values of further axes, by field."""
+    for name in axes:
+        if name not in RECIPE_FIELDS | OTHER_FIELDS:
+            choices = ", ".join(sorted(RECIPE_FIELDS | OTHER_FIELDS))
+            raise ValueError(f"grid({name}=…): no argument, nor a field; fields are {choices}")
+    values = product(*(_axis(name, given) for name, given in axes.items()))
+    return [dict(zip(axes, each, strict=True)) for each in values]
+
+
+def _only(names: Collection[str], values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name in names}
 
 
 def _sources(tasks: list[str | None], size: Any) -> list[tuple[str | None, int | None]]:

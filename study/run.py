@@ -1,120 +1,56 @@
 """The one noun: a Run is one training, named by what decides its result.
 
-Owns the fields of a Run and of its Recipe, their canonical JSON, the id made from it, and every check
-that needs nothing but the values. Knows nothing of files, devices, or which tasks and networks exist;
-what cannot change a result (paths, workers, checkpoint intervals) is refused a place here.
+Owns the fields of a Run, its canonical JSON, the id made from it, every check that needs nothing but
+the values, and the one list of coordinates that say where in a grid a Run stands. Knows nothing of
+files, devices, or which tasks and networks exist; what cannot change a result (paths, workers,
+checkpoint intervals) is refused a place here.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import math
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import cached_property, lru_cache
 from typing import Any, Final
 
-Plain = str | int | float | bool | None
+from study.fields import (
+    Plain,
+    canonical,
+    canonical_json,
+    check_choice,
+    check_int,
+    check_number,
+    digest_of,
+    known_fields,
+)
+from study.recipe import Recipe, from_plain
+
+__all__ = [
+    "COORDINATES",
+    "GROUPS",
+    "HEAD",
+    "MAX_SEED",
+    "PARTS",
+    "PRETRAINED",
+    "Coordinate",
+    "Recipe",
+    "Run",
+    "coordinates",
+    "describe",
+    "from_json",
+    "to_json",
+]
 
 PRETRAINED: Final = "pretrained"
-
-CHOICES: Final[dict[str, tuple[str, ...]]] = {
-    "part": ("all", "a", "b"),
-    "optimizer": ("adam", "sgd", "adamw"),
-    "schedule": ("constant", "cosine", "inverse_sqrt"),
-    "augmentation": ("none", "crop_flip"),
-    "above_cut": ("start", "reinitialised"),
-    "frozen_batchnorm": ("evaluation", "training"),
-    "precision": ("float32", "tf32", "bfloat16"),
-    "evaluation": ("every_epoch", "log_spaced"),
-}
+PARTS: Final = ("all", "a", "b")
+HEAD: Final = "head"  # the last layer of every network: always new, always trained
 
 MAX_SEED: Final = 2**63 - 1  # a column of the table holds it
 
 # A field that a later release adds stands here with its literal original value, and is left out of
 # the canonical JSON while it holds that value, so that ids made before it existed live on.
-ADDED_LATER: Final[dict[str, dict[str, Plain]]] = {"Run": {}, "Recipe": {}}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """How a Run is trained.
-
-    Exactly one of `num_epochs` and `num_steps` is given: the length in passes over the drawn images,
-    or in optimiser steps (so that a larger set does not get more updates). Defaults follow Nakkiran
-    et al. 2019 (Adam, 1e-4, batches of 128) where that paper has one; the recipe of arXiv 2211.11074
-    is not known to us.
-
-    - `momentum`: for "sgd" only.
-    - `inverse_sqrt_steps`: for "inverse_sqrt" only; the rate is
-      `learning_rate / sqrt(1 + floor(step / inverse_sqrt_steps))` (Nakkiran et al. 2019, appendix B).
-    - `above_cut`: what the layers between the cut and the new head start from: the start's weights,
-      or fresh initial values ("reinitialised"), not those that the start began with.
-    - `frozen_batchnorm`: frozen BatchNorm layers use their stored statistics ("evaluation"), or those
-      of the batch, whereby they also go on updating the stored ones ("training").
-    - `precision`: "tf32" and "bfloat16" (autocast) change the arithmetic of the training steps and of
-      the evaluations alike.
-    - `evaluation`: after every epoch, or at `num_evaluations` log-spaced steps from 1 to the last,
-      of which those that round to the same step are one. Step 0 and the last step are evaluated in
-      either case.
-    """
-
-    optimizer: str = "adam"
-    learning_rate: float = 1e-4
-    momentum: float = 0.0
-    weight_decay: float = 0.0
-    schedule: str = "constant"
-    inverse_sqrt_steps: int = 512
-    batch_size: int = 128
-    num_epochs: int | None = None
-    num_steps: int | None = None
-    augmentation: str = "none"
-    above_cut: str = "start"
-    frozen_batchnorm: str = "evaluation"
-    precision: str = "float32"
-    evaluation: str = "every_epoch"
-    num_evaluations: int = 0
-
-    def __post_init__(self) -> None:
-        _check_choices(self)
-        _check_number(self, "learning_rate", low=0.0, low_open=True)
-        _check_number(self, "momentum", low=0.0, high=1.0)
-        _check_number(self, "weight_decay", low=0.0)
-        _check_int(self, "inverse_sqrt_steps", low=1)
-        _check_int(self, "batch_size", low=2)
-        _check_int(self, "num_evaluations", low=0)
-        lengths = [name for name in ("num_epochs", "num_steps") if getattr(self, name) is not None]
-        if len(lengths) != 1:
-            raise ValueError(
-                "Recipe: give exactly one of num_epochs and num_steps, "
-                f"not num_epochs={self.num_epochs!r} and num_steps={self.num_steps!r}"
-            )
-        _check_int(self, lengths[0], low=1)
-        # A field that has no effect must hold its default, so that one training has one id.
-        if self.momentum != 0 and self.optimizer != "sgd":
-            raise ValueError(f"Recipe.momentum={self.momentum!r} is only for optimizer='sgd'")
-        if self.inverse_sqrt_steps != 512 and self.schedule != "inverse_sqrt":
-            raise ValueError(
-                f"Recipe.inverse_sqrt_steps={self.inverse_sqrt_steps!r} is only for "
-                "schedule='inverse_sqrt'"
-            )
-        if self.evaluation == "log_spaced" and self.num_evaluations < 2:
-            raise ValueError(
-                f"Recipe.num_evaluations={self.num_evaluations!r}: evaluation='log_spaced' needs 2 or more"
-            )
-        if self.evaluation == "every_epoch" and self.num_evaluations != 0:
-            raise ValueError(
-                f"Recipe.num_evaluations={self.num_evaluations!r} is only for evaluation='log_spaced'"
-            )
-
-    @cached_property
-    def id(self) -> str:
-        """First 8 hex digits of SHA-256 over the canonical JSON: the recipe as a coordinate."""
-        return _digest(to_json(self), 8)
-
-    @cached_property
-    def _plain(self) -> dict[str, Any]:
-        return _plain_fields(self)
+ADDED_LATER: Final[dict[str, Plain]] = {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,13 +86,13 @@ class Run:
                 raise ValueError(f"Run.{name}={value!r}: not a name")
         if not isinstance(self.recipe, Recipe):
             raise ValueError(f"Run.recipe={self.recipe!r}: not a Recipe")
-        _check_choices(self)
-        _check_int(self, "size", low=2)  # never a batch of one image
-        _check_int(self, "seed", low=0, high=MAX_SEED)
-        _check_int(self, "frozen", low=0)
-        _check_number(self, "label_noise", low=0.0, high=1.0, high_open=True)
+        check_choice("Run", "part", self.part, PARTS)
+        check_int("Run", "size", self.size, low=2)  # never a batch of one image
+        check_int("Run", "seed", self.seed, low=0, high=MAX_SEED)
+        check_int("Run", "frozen", self.frozen, low=0)
+        check_number("Run", "label_noise", self.label_noise, low=0.0, high=1.0, high_open=True)
         if self.width is not None:
-            _check_int(self, "width", low=1)
+            check_int("Run", "width", self.width, low=1)
         if isinstance(self.start, Run):
             for name in ("model", "width"):
                 ours, theirs = getattr(self, name), getattr(self.start, name)
@@ -176,11 +112,17 @@ class Run:
     @cached_property
     def id(self) -> str:
         """First 12 hex digits of SHA-256 over the canonical JSON."""
-        return _digest(to_json(self), 12)
+        return digest_of(to_json(self))[:12]
 
     @cached_property
-    def _plain(self) -> dict[str, Any]:
-        return _plain_fields(self)
+    def plain(self) -> dict[str, Any]:
+        """Its fields in canonical form, recipe and start likewise; without those of later releases
+        that hold their first value."""
+        plain: dict[str, Any] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            plain[field.name] = value.plain if isinstance(value, Run | Recipe) else canonical(value)
+        return {k: v for k, v in plain.items() if k not in ADDED_LATER or v != ADDED_LATER[k]}
 
     @property
     def source(self) -> Run | None:
@@ -195,17 +137,120 @@ class Run:
         return 0 if self.start is None else 1
 
 
-_NAMES: Final[dict[type, tuple[str, ...]]] = {
-    kind: tuple(field.name for field in fields(kind)) for kind in (Recipe, Run)
-}
+@dataclass(frozen=True, kw_only=True)
+class Coordinate:
+    """One thing that tells in which cell of a grid a Run is: a column of the rows, an axis of surfaces.
+
+    - `kind`: "name", "count" (a whole number, 32 bits), "seed" (64 bits) or "fraction".
+    - `of`: its value for a Run, None where the Run has none; `absent` stands for None in analysis.
+    - `group`: of what it speaks. Axes of a surface come in the order of GROUPS.
+    - `is_axis`: a dimension of surfaces. `makes_cell`: Runs that differ in it are in different cells;
+      those that differ in nothing else but seeds are replicates of one.
+    - `since`: the format of rows files that first had it.
+    """
+
+    name: str
+    kind: str
+    group: str
+    of: Callable[[Run], Plain]
+    meaning: str
+    unit: str = ""
+    absent: Plain = None
+    is_axis: bool = False
+    makes_cell: bool = True
+    since: int = 1
 
 
-def to_json(value: Run | Recipe) -> str:
+GROUPS: Final = ("network", "source", "target", "recipe", "cut", "replicate")
+
+
+def _of_source(value: Callable[[Run], Plain]) -> Callable[[Run], Plain]:
+    return lambda run: None if run.source is None else value(run.source)
+
+
+# What makes a cell, in one place: a new field of a Run that is to be an axis gets its line here, with
+# the next number as `since`. The order is that of the columns.
+COORDINATES: Final = (
+    Coordinate(
+        name="task", kind="name", group="target", of=lambda run: run.task,
+        meaning="target task", is_axis=True,
+    ),
+    Coordinate(
+        name="part", kind="name", group="target", of=lambda run: run.part,
+        meaning="which of the task's training images may be drawn: all, a or b",
+    ),
+    Coordinate(
+        name="size", kind="count", group="target", of=lambda run: run.size,
+        meaning="number of training images", unit="images", is_axis=True,
+    ),
+    Coordinate(
+        name="label_noise", kind="fraction", group="target", of=lambda run: float(run.label_noise),
+        meaning="labels replaced by a different class", unit="fraction", is_axis=True,
+    ),
+    Coordinate(
+        name="model", kind="name", group="network", of=lambda run: run.model,
+        meaning="network", is_axis=True,
+    ),
+    Coordinate(
+        name="width", kind="count", group="network", of=lambda run: run.width, absent=0,
+        meaning="width in the unit of the network's family", is_axis=True,
+    ),
+    Coordinate(
+        name="frozen", kind="count", group="cut", of=lambda run: run.frozen,
+        meaning="leading layers kept frozen", unit="layers", is_axis=True,
+    ),
+    Coordinate(
+        name="seed", kind="seed", group="replicate", of=lambda run: run.seed,
+        meaning="replicate", is_axis=True, makes_cell=False,
+    ),
+    Coordinate(
+        name="recipe", kind="name", group="recipe", of=lambda run: run.recipe.id,
+        meaning="id of the Recipe", is_axis=True,
+    ),
+    Coordinate(
+        name="start", kind="name", group="source", makes_cell=False,
+        of=lambda run: run.source.id if run.source else str(run.start or "none"),
+        meaning="none, pretrained, or the id of the Run it starts from",
+    ),
+    Coordinate(
+        name="source_task", kind="name", group="source", of=_of_source(lambda run: run.task),
+        meaning="task of the start", absent="none", is_axis=True,
+    ),
+    Coordinate(
+        name="source_part", kind="name", group="source", of=_of_source(lambda run: run.part),
+        meaning="part of the start", absent="none",
+    ),
+    Coordinate(
+        name="source_size", kind="count", group="source", of=_of_source(lambda run: run.size),
+        meaning="size of the start", unit="images", absent=0, is_axis=True,
+    ),
+    Coordinate(
+        name="source_label_noise", kind="fraction", group="source",
+        of=_of_source(lambda run: float(run.label_noise)),
+        meaning="of the start", unit="fraction", absent=0.0, is_axis=True,
+    ),
+    Coordinate(
+        name="source_seed", kind="seed", group="source", of=_of_source(lambda run: run.seed),
+        meaning="replicate of the start", absent=-1, makes_cell=False,
+    ),
+    Coordinate(
+        name="source_recipe", kind="name", group="source", of=_of_source(lambda run: run.recipe.id),
+        meaning="id of the start's Recipe", absent="none",
+    ),
+)  # fmt: skip
+
+
+def coordinates(run: Run) -> dict[str, Plain]:
+    """Where a Run stands in a grid: the value of each of COORDINATES by name, None where it has none."""
+    return {coordinate.name: coordinate.of(run) for coordinate in COORDINATES}
+
+
+def to_json(run: Run) -> str:
     """Canonical JSON: keys sorted, no spaces, every number written in one way (0.0 as 0).
 
     Raises ValueError for a value that is not a plain one, or not finite.
     """
-    return json.dumps(_canonical(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return canonical_json(run.plain)
 
 
 def from_json(text: str) -> Run:
@@ -223,94 +268,23 @@ def describe(run: Run) -> str:
         origin = f"{run.source.task} n={run.source.size} → "
     else:
         origin = f"{run.start} → " if run.start else ""
-    return f"{origin}{target}, {model}, frozen {run.frozen}, seed {run.seed}"
-
-
-def _canonical(value: Any) -> Any:
-    if isinstance(value, Run | Recipe):
-        return value._plain
-    if value is None or type(value) in (str, bool, int):
-        return value
-    if type(value) is float and math.isfinite(value):
-        return int(value) if value.is_integer() else value
-    raise ValueError(f"{value!r} ({type(value).__name__}) is not a plain value")
-
-
-def _plain_fields(value: Run | Recipe) -> dict[str, Any]:
-    plain = {name: _canonical(getattr(value, name)) for name in _NAMES[type(value)]}
-    later = ADDED_LATER[type(value).__name__]
-    return {k: v for k, v in plain.items() if k not in later or v != _canonical(later[k])}
+    later = "".join(
+        f", {k.replace('_', ' ')} {run.plain[k]}" for k in ADDED_LATER if k in run.plain
+    )
+    return f"{origin}{target}, {model}, frozen {run.frozen}{later}, seed {run.seed}"
 
 
 # Thousands of Runs share a start and a recipe: read once, they are one object, with one id.
 @lru_cache(maxsize=10_000)
 def _run_from(text: str) -> Run:
-    values = _known_fields(Run, json.loads(text))
-    values["recipe"] = _recipe_from(json.dumps(values["recipe"], sort_keys=True))
+    names = [field.name for field in fields(Run)]
+    values = known_fields("Run", json.loads(text), names, ADDED_LATER)
+    values["recipe"] = _recipe_from(canonical_json(values["recipe"]))
     if isinstance(values["start"], dict):
-        values["start"] = _run_from(json.dumps(values["start"], sort_keys=True))
+        values["start"] = _run_from(canonical_json(values["start"]))
     return Run(**values)
 
 
 @lru_cache(maxsize=1_000)
 def _recipe_from(text: str) -> Recipe:
-    return Recipe(**_known_fields(Recipe, json.loads(text)))
-
-
-def _known_fields(kind: type[Run] | type[Recipe], plain: Any) -> dict[str, Any]:
-    if not isinstance(plain, dict):
-        raise ValueError(f"{kind.__name__}: {plain!r} is not a JSON object")
-    names, later = set(_NAMES[kind]), ADDED_LATER[kind.__name__]
-    unknown, missing = set(plain) - names, names - set(plain) - set(later)
-    if unknown or missing:
-        raise ValueError(
-            f"{kind.__name__} from JSON: unknown fields {sorted(unknown)}, "
-            f"missing fields {sorted(missing)}"
-        )
-    return later | plain
-
-
-def _digest(text: str, num_digits: int) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:num_digits]
-
-
-def _check_choices(value: Run | Recipe) -> None:
-    owner = type(value).__name__
-    for name in _NAMES[type(value)]:
-        if name not in CHOICES:
-            continue
-        given = getattr(value, name)
-        if type(given) is not str or given not in CHOICES[name]:
-            raise ValueError(f"{owner}.{name}={given!r}: choose one of {', '.join(CHOICES[name])}")
-
-
-def _check_int(value: Run | Recipe, name: str, *, low: int, high: int | None = None) -> None:
-    given = getattr(value, name)
-    if type(given) is not int or given < low or (high is not None and given > high):
-        bounds = f"{low} or more" if high is None else f"{low} to {high}"
-        raise ValueError(
-            f"{type(value).__name__}.{name}={given!r}: must be a whole number, {bounds}"
-        )
-
-
-def _check_number(
-    value: Run | Recipe,
-    name: str,
-    *,
-    low: float,
-    high: float = math.inf,
-    low_open: bool = False,
-    high_open: bool = False,
-) -> None:
-    given = getattr(value, name)
-    inside = (
-        type(given) in (int, float)
-        and math.isfinite(given)
-        and (given > low if low_open else given >= low)
-        and (given < high if high_open else given <= high)
-    )
-    if not inside:
-        bracket = ("(" if low_open else "[") + f"{low:g}, {high:g}" + (")" if high_open else "]")
-        raise ValueError(
-            f"{type(value).__name__}.{name}={given!r}: must be a finite number in {bracket}"
-        )
+    return from_plain(json.loads(text))

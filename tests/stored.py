@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from study.run import Recipe, Run
 from study.store import Failure, Provenance, schema
+from study.store.states import FINISHED
 
 SOURCE = Run(
     task="near", size=100, model="resnet18", width=4, recipe=Recipe(num_epochs=3), seed=0, part="a"
@@ -36,10 +37,10 @@ def a_table(run: Run | None = None, values: list[float] | None = None) -> pa.Tab
         )
         for epoch, value in enumerate(values or [2.0, 1.0, 0.1])
     ]
-    dimensions = schema.Dimensions(
+    dimensions = schema.Sizes(
         num_layers=10, num_classes=5, parameters_total=9_000, parameters_trained=4_000
     )
-    return schema.rows_table(run or a_run(), dimensions, measured, schema.FINISHED)
+    return schema.rows_table(run or a_run(), dimensions, measured, FINISHED)
 
 
 def a_provenance() -> Provenance:

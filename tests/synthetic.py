@@ -18,7 +18,8 @@ import pyarrow as pa
 from study import store
 from study.run import Recipe, Run
 from study.seeds import stream
-from study.store import Failure, Provenance, schema
+from study.store import Failure, Provenance, publish_rows, schema, write_failure, write_study
+from study.store.states import DIVERGED, FINISHED
 
 NUM_TEST = 10_000
 NUM_CLASSES = 10
@@ -161,22 +162,26 @@ def write(
         steps = columns["step"]
         if run in diverged:
             columns = {key: values[: max(1, len(steps) // 4)] for key, values in columns.items()}
-        outcome = schema.DIVERGED if run in diverged else schema.FINISHED
-        place.publish_rows(
-            run, table(run, columns, outcome), provenance(run, int(columns["step"][-1]), outcome)
+        outcome = DIVERGED if run in diverged else FINISHED
+        publish_rows(
+            place,
+            run,
+            table(run, columns, outcome),
+            provenance(run, int(columns["step"][-1]), outcome),
         )
     for run in failed:
-        place.write_failure(
+        write_failure(
+            place,
             run.id,
             Failure(
                 tries=3, error="made up", final=True, at="2026-11-23T12:00:00+00:00", kind="error"
             ),
         )
-    place.write_study(name, wanted)
+    write_study(place, name, wanted)
     return store_runs
 
 
-def provenance(run: Run, last_step: int, outcome: str = schema.FINISHED) -> Provenance:
+def provenance(run: Run, last_step: int, outcome: str = FINISHED) -> Provenance:
     """What a real Run records, with made-up values."""
     return Provenance(
         code_version="0.1.0+synthetic",
@@ -189,14 +194,14 @@ def provenance(run: Run, last_step: int, outcome: str = schema.FINISHED) -> Prov
         weights_digest=None,
         start_digest=None,
         task_fingerprint="0" * 64,
-        diverged_step=last_step if outcome == schema.DIVERGED else None,
+        diverged_step=last_step if outcome == DIVERGED else None,
     )
 
 
-def dimensions(run: Run) -> schema.Dimensions:
+def dimensions(run: Run) -> schema.Sizes:
     """The sizes of a ResNet-18 of this width with a 3×3 stem, by arithmetic."""
     layers = layer_parameters(run.width or 64)
-    return schema.Dimensions(
+    return schema.Sizes(
         num_layers=len(layers),
         num_classes=NUM_CLASSES,
         parameters_total=sum(layers),
@@ -294,7 +299,7 @@ def measure(run: Run, truth: Truth) -> Columns:
     }
 
 
-def table(run: Run, columns: Mapping[str, np.ndarray], outcome: str = schema.FINISHED) -> pa.Table:
+def table(run: Run, columns: Mapping[str, np.ndarray], outcome: str = FINISHED) -> pa.Table:
     """`schema.rows_table` of columns in place of Rows: equal to it, and fast at 4,000 rows.
 
     NaN in a nullable column stands for null.

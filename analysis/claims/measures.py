@@ -18,7 +18,8 @@ from analysis.descent import EPSILON
 from analysis.descent.windows import epoch_windows, window_means
 from analysis.load import Study
 from analysis.load.arms import RANDOM_FROZEN, SCRATCH, SOURCE
-from analysis.load.cells import DONE, selected
+from analysis.load.cells import selected
+from study.store.states import DONE
 
 # What makes a cell; its seeds are replicates.
 KEY: Final = (

@@ -15,14 +15,8 @@ import pandas as pd
 from analysis.load.arms import arms
 from analysis.load.rows import DIMENSIONS, Facts, Survey
 from study.run import Recipe, Run
-from study.store import schema
+from study.store.states import DAMAGED, DIVERGED, DONE, FAILED, MISSING, OTHER_START
 
-DONE: Final = "done"
-DIVERGED: Final = "diverged"
-FAILED: Final = "failed"
-MISSING: Final = "missing"
-DAMAGED: Final = "damaged"
-OTHER_START: Final = "other start"
 STATES: Final = (DONE, DIVERGED, FAILED, MISSING, DAMAGED, OTHER_START)
 ENDED: Final = (DONE, DIVERGED)
 
@@ -121,7 +115,7 @@ def _state(facts: Facts, source: Facts | None) -> str:
         used, there = facts.provenance.get("start_digest"), source.provenance.get("weights_digest")
         if used is not None and there is not None and used != there:
             return OTHER_START
-    return DIVERGED if facts.outcome == schema.DIVERGED else DONE
+    return DIVERGED if facts.outcome == DIVERGED else DONE
 
 
 def selected(cells: pd.DataFrame, select: Mapping[str, Any]) -> pd.DataFrame:

@@ -30,8 +30,7 @@ from analysis.load.rows import (
 )
 from study import run as runs
 from study.run import Run
-from study.store import Damaged, Store, schema
-from study.store import finished_ids, read_failures, read_rows, read_study
+from study.store import Damaged, Store, finished_ids, read_failures, read_rows, read_study, schema
 
 METADATA_KEY: Final = b"freezewise"
 DIGEST_KEY: Final = b"freezewise.digest"

@@ -20,8 +20,7 @@ import pyarrow as pa
 import pyarrow.ipc
 import pyarrow.parquet as pq
 
-from study.store import Damaged, Finished, Store, rows_path, schema
-from study.store import finished_ids, read_rows
+from study.store import Damaged, Finished, Store, finished_ids, read_rows, rows_path, schema
 
 FILES_A_TASK: Final = 32
 

@@ -19,21 +19,11 @@ import pandas as pd
 import pyarrow as pa
 
 from analysis.load import export
-from analysis.load.cells import (
-    DAMAGED,
-    DIVERGED,
-    ENDED,
-    FAILED,
-    MISSING,
-    OTHER_START,
-    STATES,
-    cells_of,
-    selected,
-)
+from analysis.load.cells import ENDED, STATES, cells_of, selected
 from analysis.load.rows import Rows, Schedule, StoreRows, read, survey
 from study.run import Run
-from study.store import Store, open_store, schema
-from study.store import read_study, study_names
+from study.store import Store, open_store, read_study, schema, study_names
+from study.store.states import DAMAGED, DIVERGED, FAILED, MISSING, OTHER_START
 
 
 class Incomplete(ValueError):

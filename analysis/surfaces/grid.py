@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 
 from analysis.load import Study, require_rows
-from analysis.load.cells import DIVERGED, ENDED, selected
+from analysis.load.cells import ENDED, selected
+from study.store.states import DIVERGED
 
 DIMENSIONS: Final = (
     "model",

@@ -29,7 +29,21 @@ from study.planning.inventory import (
 )
 from study.planning.spaces import Space, UserError, load_space, packaged
 from study.run import Run, describe, to_json
-from study.store import Store, open_store, rows_path, unfinished_path, weights_path
+from study.store import (
+    Store,
+    clear_failure,
+    finished_ids,
+    open_store,
+    read_failure,
+    read_failures,
+    read_head,
+    read_rows,
+    read_study,
+    rows_path,
+    study_names,
+    unfinished_path,
+    weights_path,
+)
 from study.store.schema import rows_of
 from study.tasks import BUILTIN
 
@@ -164,10 +178,10 @@ def retry(args: argparse.Namespace) -> int:
     """Forgets how Runs of the study failed, so that `run` tries them again."""
     store = _store(args)
     _, runs = _study(args.space, store)
-    failures = store.failures()
+    failures = read_failures(store)
     again = [run for run in runs if run.id in failures]
     for each in again:
-        store.clear_failure(each.id)
+        clear_failure(store, each.id)
     print(f"{len(again)} Runs are wanted again")
     return OK
 
@@ -187,7 +201,7 @@ def show(args: argparse.Namespace) -> int:
     lines += [f"  fields   {to_json(run)}"]
     paths = [unfinished_path(run.id, name) for name in ("began.json", "checkpoint", "failure.json")]
     if found.states[run.id] == DONE:
-        ended = store.read_rows(run.id)
+        ended = read_rows(store, run.id)
         made_by = ended.provenance
         last = rows_of(ended.table)[-1]
         lines += [
@@ -200,7 +214,7 @@ def show(args: argparse.Namespace) -> int:
         paths.insert(0, rows_path(run.id))
         if made_by.weights_digest is not None:
             paths.insert(1, weights_path(run.id, made_by.weights_digest))
-    failure = store.read_failure(run.id)
+    failure = read_failure(store, run.id)
     if failure is not None:
         lines += [f"  failure  after {failure.tries} tries, {failure.at}:", failure.error.rstrip()]
     lines += [f"  file     {path}" for path in paths if store.exists(path)]
@@ -214,12 +228,12 @@ def _state(found: Standing, run: Run) -> str:
 
 
 def _run_named(given: str, store: Store) -> Run:
-    known = {run.id: run for name in store.studies() for run in store.read_study(name)}
-    ids = sorted(i for i in {*known, *store.finished()} if i.startswith(given))
+    known = {run.id: run for name in study_names(store) for run in read_study(store, name)}
+    ids = sorted(i for i in {*known, *finished_ids(store)} if i.startswith(given))
     if len(ids) != 1:
         which = f"{len(ids)} Runs, among them {', '.join(ids[:5])}" if ids else "no Run"
         raise UserError(f"ID={given}: {store.shown} has {which} whose id begins so")
-    return known[ids[0]] if ids[0] in known else store.read_head(ids[0]).run
+    return known[ids[0]] if ids[0] in known else read_head(store, ids[0]).run
 
 
 def export(args: argparse.Namespace) -> int:
@@ -228,7 +242,7 @@ def export(args: argparse.Namespace) -> int:
 
     store = _store(args)
     name, _ = _study(args.space, store)
-    if name not in store.studies():
+    if name not in study_names(store):
         raise UserError(f"SPACE={args.space}: it has not been run in {store.shown} yet")
     written = write(store, name, args.file)
     if written.absent:
@@ -268,9 +282,9 @@ def _study(given: str, store: Store) -> tuple[str, Sequence[Run]]:
     try:
         space = load_space(given)
     except UserError:
-        if given.endswith(".py") or given in packaged() or given not in store.studies():
+        if given.endswith(".py") or given in packaged() or given not in study_names(store):
             raise
-        return given, store.read_study(given)
+        return given, read_study(store, given)
     return space.name, space.runs
 
 

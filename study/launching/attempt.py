@@ -18,7 +18,17 @@ from study.launching.execute import Interrupted, execute
 from study.launching.queue import DONE, START_FAILED, Schedule
 from study.planning.inventory import last_line
 from study.run import Run
-from study.store import Damaged, Failure, Store, provenance, rows_path, weights_path
+from study.store import (
+    Damaged,
+    Failure,
+    Store,
+    provenance,
+    read_failure,
+    read_head,
+    rows_path,
+    weights_path,
+    write_failure,
+)
 from study.store.schema import Row
 
 MAX_TRIES: Final = 4
@@ -85,7 +95,7 @@ def attempt(
         try:
             if run.source is not None and _is_lost(run.source, store, error):
                 return Attempt("start lost", str(error))
-            before = store.read_failure(run.id)
+            before = read_failure(store, run.id)
             tries = 1 + (before.tries if before is not None and before.kind == "error" else 0)
             failure = Failure(
                 tries=tries,
@@ -93,7 +103,7 @@ def attempt(
                 final=tries >= MAX_TRIES,
                 at=provenance.now(),
             )
-            store.write_failure(run.id, failure)
+            write_failure(store, run.id, failure)
         except (OSError, Damaged) as unwritable:
             return Attempt("failed unnoted", f"{last_line(text)} (and no note of it: {unwritable})")
         return Attempt("failed" if tries >= MAX_TRIES else "try again", text)
@@ -109,7 +119,7 @@ def _is_lost(start: Run, store: Store, error: Exception) -> bool:
         return ours
     if not store.exists(rows_path(start.id)):
         return True
-    made_by = store.read_head(start.id).provenance
+    made_by = read_head(store, start.id).provenance
     digest = made_by.weights_digest
     kept = digest is not None and store.exists(weights_path(start.id, digest))
     return not kept and made_by.diverged_step is None
@@ -147,7 +157,7 @@ class Outcomes:
     def give_up(self, run: Run, error: str) -> None:
         """This running or waiting Run is not tried again, nor what would start from it."""
         with suppress(OSError):  # then `_note` finds out
-            noted = self._store.read_failure(run.id)
+            noted = read_failure(self._store, run.id)
             error = noted.error if noted is not None and noted.kind == "error" else error
         self._note(run, Failure(tries=MAX_TRIES, error=error, final=True, at=provenance.now()))
         self._schedule.fail(run.id)
@@ -175,7 +185,7 @@ class Outcomes:
 
     def _note(self, run: Run, failure: Failure) -> None:
         try:
-            self._store.write_failure(run.id, failure)
+            write_failure(self._store, run.id, failure)
         except OSError as unwritable:
             # The others go on; without the note, the next launch tries this one again.
             self.unnoted[run.id] = f"{last_line(failure.error)} (and no note of it: {unwritable})"

@@ -20,7 +20,17 @@ from study.launching.queue import Schedule
 from study.planning.inventory import ABSENT, DONE, FAILED, PARTIAL, RUNNING, Standing, standing
 from study.planning.plan import make_plan
 from study.planning.spaces import Space, UserError
-from study.store import Damaged, Store, rows_path
+from study.store import (
+    Damaged,
+    Store,
+    check_rows,
+    finished_ids,
+    read_study,
+    rows_path,
+    sweep,
+    trained_by,
+    write_study,
+)
 from study.store.processes import this_process
 from study.tasks import TaskInfo
 
@@ -55,7 +65,7 @@ def bring_about(space: Space, store: Store, data: Path | None, means: Means) -> 
     if means.address is not None:
         _refuse_unreachable(means.address)
     with acquire(store.root) as lease:
-        store.sweep()
+        sweep(store)
         _note_study(space, store)
         _set_damaged_aside(space, store)
         _wait_for_orphans(store)
@@ -130,18 +140,18 @@ def _is_prepared(name: str, store: Store) -> bool:
 
 def _note_study(space: Space, store: Store) -> None:
     try:
-        store.read_study(space.name)
+        read_study(store, space.name)
     except (FileNotFoundError, ValueError):
         pass  # never noted, or with fields of another release
     except Damaged as damaged:
         tell(f"{damaged}; moved to {store.set_aside(damaged.path)}, it is written again")
-    store.write_study(space.name, space.runs)
+    write_study(store, space.name, space.runs)
 
 
 def _set_damaged_aside(space: Space, store: Store) -> None:
     """A Run whose rows cannot be read is not done: it is trained again."""
-    there = store.finished()
-    for run_id, why in store.check_rows(r.id for r in space.runs if r.id in there).items():
+    there = finished_ids(store)
+    for run_id, why in check_rows(store, (r.id for r in space.runs if r.id in there)).items():
         place = store.set_aside(rows_path(run_id))
         tell(f"{why}; moved to {place}, Run {run_id} is trained again")
 
@@ -150,7 +160,7 @@ def _wait_for_orphans(store: Store) -> None:
     """Trials of a killed driver end by themselves; until then they would train beside this one's."""
     until = time.monotonic() + SECONDS_FOR_ORPHANS
     mine = this_process()
-    while left := {p for p in store.trained_by().values() if p.is_alive() and p != mine}:
+    while left := {p for p in trained_by(store).values() if p.is_alive() and p != mine}:
         if time.monotonic() > until:
             pids = ", ".join(str(process.pid) for process in left)
             tell(f"of an earlier driver, processes still train ({pids}); going on beside them")

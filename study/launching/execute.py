@@ -23,10 +23,26 @@ from torch import Tensor
 
 from study.networks.build import pretrained
 from study.run import PRETRAINED, Run, describe
-from study.store import Damaged, Store, provenance, rows_path, unfinished_path, weights_path
+from study.store import (
+    Damaged,
+    Store,
+    drop_unfinished,
+    note_began,
+    provenance,
+    publish_rows,
+    publish_weights,
+    read_checkpoint,
+    read_head,
+    read_weights,
+    rows_path,
+    unfinished_path,
+    weights_path,
+    write_checkpoint,
+)
 from study.store.processes import this_process
 from study.store.provenance import Provenance
-from study.store.schema import DIVERGED, FINISHED, Row, rows_table
+from study.store.schema import Row, rows_table
+from study.store.states import DIVERGED, FINISHED
 from study.tasks import prepared_file
 from study.tasks.draws import draw
 from study.tasks.prepared_file import PreparedTask
@@ -85,7 +101,7 @@ def execute(
         "began_at": provenance.now(),
         "num_resumes": 0,
     }
-    store.began(run.id, this_process())
+    note_began(store, run.id, this_process())
 
     outcome, diverged_step = FINISHED, None
     with _Checkpoints(run, store, checkpoint_seconds, about) as checkpoints:
@@ -108,7 +124,7 @@ def execute(
 
     weights_digest = None
     if keep_weights and outcome == FINISHED:
-        weights_digest = store.publish_weights(run.id, tensors_to_bytes(training.weights()))
+        weights_digest = publish_weights(store, run.id, tensors_to_bytes(training.weights()))
     made_by = Provenance(
         code_version=provenance.code_version(),
         packages=provenance.packages(),
@@ -123,8 +139,8 @@ def execute(
         diverged_step=diverged_step,
     )
     dimensions = training.dimensions(task.info.num_classes)
-    store.publish_rows(run, rows_table(run, dimensions, training.rows, outcome), made_by)
-    store.drop_unfinished(run.id)
+    publish_rows(store, run, rows_table(run, dimensions, training.rows, outcome), made_by)
+    drop_unfinished(store, run.id)
     return outcome
 
 
@@ -133,7 +149,7 @@ def _outcome_so_far(run: Run, store: Store, keep_weights: bool) -> str | None:
     if not store.exists(rows_path(run.id)):
         return None
     try:
-        made_by = store.read_head(run.id).provenance
+        made_by = read_head(store, run.id).provenance
     except Damaged as damaged:
         store.set_aside(damaged.path)
         return None
@@ -153,12 +169,12 @@ def _start(run: Run, store: Store, task: PreparedTask) -> _Start:
         return _Start(weights=None, digest=None)
     if not store.exists(rows_path(run.source.id)):
         raise ValueError(f"{run.id}: its start {run.source.id} is not trained yet")
-    made_by = store.read_head(run.source.id).provenance
+    made_by = read_head(store, run.source.id).provenance
     if made_by.diverged_step is not None:
         raise ValueError(f"{run.id}: its start {run.source.id} diverged, it has no weights")
     if made_by.weights_digest is None:
         raise ValueError(f"{run.id}: its start {run.source.id} was trained without keeping weights")
-    payload = store.read_weights(run.source.id, made_by.weights_digest)
+    payload = read_weights(store, run.source.id, made_by.weights_digest)
     return _Start(weights=tensors_from_bytes(payload), digest=made_by.weights_digest)
 
 
@@ -182,7 +198,7 @@ def _resumed(training: Training, store: Store, start: _Start) -> dict[str, Any] 
     """Brings `training` to where its checkpoint was taken; None where it has none that is usable."""
     run_id = training.run.id
     try:
-        payload = store.read_checkpoint(run_id)
+        payload = read_checkpoint(store, run_id)
     except Damaged as damaged:
         store.set_aside(damaged.path)
         return None
@@ -239,7 +255,7 @@ class _Checkpoints:
             self._pending = None
 
     def _publish(self, tensors: dict[str, Tensor]) -> None:
-        self._store.write_checkpoint(self._run.id, tensors_to_bytes(tensors))
+        write_checkpoint(self._store, self._run.id, tensors_to_bytes(tensors))
 
 
 def _device_name(device: torch.device, num_threads: int) -> str:

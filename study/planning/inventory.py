@@ -14,7 +14,20 @@ from typing import Any, Final
 
 from study.launching.progress import duration
 from study.run import Run, describe
-from study.store import Damaged, Failure, Head, Store, Unfinished
+from study.store import (
+    Damaged,
+    Failure,
+    Head,
+    Store,
+    Unfinished,
+    finished_ids,
+    ids_with_weights,
+    list_unfinished,
+    read_began,
+    read_failures,
+    read_head,
+    read_heads,
+)
 
 DONE: Final = "done"
 RUNNING: Final = "running"
@@ -71,9 +84,9 @@ def standing(
     has none for ever: its dependants are "start failed".
     """
     by_id = {run.id: run for run in runs}
-    failures = store.failures()
-    unfinished = store.unfinished()
-    done, diverged, lost = _usable(runs, store, set(store.finished() & by_id.keys()))
+    failures = read_failures(store)
+    unfinished = list_unfinished(store)
+    done, diverged, lost = _usable(runs, store, set(finished_ids(store) & by_id.keys()))
 
     states: dict[str, str] = {}
     causes: dict[str, str] = {}
@@ -110,7 +123,7 @@ def _is_alive(run_id: str, found: Unfinished, store: Store) -> bool:
     if "began.json" not in found.files:
         return False
     try:
-        process = store.read_began(run_id)
+        process = read_began(store, run_id)
     except Damaged:
         process = None
     alive = process.is_alive() if process is not None else None
@@ -125,7 +138,7 @@ def _usable(
     """`done` without the starts whose weights are needed and gone; those that diverged; those gone."""
     lost: list[str] = []
     diverged: set[str] = set()
-    weights = store.weights()
+    weights = ids_with_weights(store)
     for run in reversed(runs):  # what needs a start comes after it
         start = run.source
         if start is None or run.id in done or start.id not in done or start.id in weights:
@@ -140,7 +153,7 @@ def _usable(
 
 def _has_diverged(store: Store, run_id: str) -> bool:
     try:
-        return store.read_head(run_id).provenance.diverged_step is not None
+        return read_head(store, run_id).provenance.diverged_step is not None
     except Damaged:
         return False
 
@@ -180,7 +193,7 @@ def finished(found: Standing, store: Store) -> Finished:
     ids = found.ids(DONE)
     if store.local_path("") is None:
         ids = ids[-MAX_READ_OF_BUCKET:]
-    heads = store.read_heads(ids)
+    heads = read_heads(store, ids)
     whole = {i: head for i, head in heads.items() if isinstance(head, Head)}
     return Finished(
         num_read=len(ids),

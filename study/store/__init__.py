@@ -1,26 +1,77 @@
 """Where everything lies, and how it is published and found again (see study/README.md).
 
 One file for each kind of object under a root; this page hands on what the rest of the project, and
-scripts of users, need of them.
+scripts of users, need. No pickle is ever loaded, and nothing is handed out that fails its checksum.
 """
 
-from study.store.atomic import Damaged
+from study.store.atomic import Damaged, Newer
 from study.store.layout import rows_path, study_path, unfinished_path, weights_path
 from study.store.provenance import Provenance
-from study.store.rows import Finished, Head
-from study.store.store import Failure, Store, Unfinished, open_store
+from study.store.rows import (
+    check_rows,
+    finished_ids,
+    publish_rows,
+    read_head,
+    read_heads,
+    read_rows,
+)
+from study.store.rows_file import Finished, Head
+from study.store.store import Store, open_store
+from study.store.studies import read_study, study_names, write_study
+from study.store.tidying import sweep
+from study.store.unfinished import (
+    Failure,
+    Unfinished,
+    clear_failure,
+    drop_unfinished,
+    list_unfinished,
+    note_began,
+    read_began,
+    read_checkpoint,
+    read_failure,
+    read_failures,
+    trained_by,
+    write_checkpoint,
+    write_failure,
+)
+from study.store.weights import ids_with_weights, publish_weights, read_weights
 
 __all__ = [
     "Damaged",
     "Failure",
     "Finished",
     "Head",
+    "Newer",
     "Provenance",
     "Store",
     "Unfinished",
+    "check_rows",
+    "clear_failure",
+    "drop_unfinished",
+    "finished_ids",
+    "ids_with_weights",
+    "list_unfinished",
+    "note_began",
     "open_store",
+    "publish_rows",
+    "publish_weights",
+    "read_began",
+    "read_checkpoint",
+    "read_failure",
+    "read_failures",
+    "read_head",
+    "read_heads",
+    "read_rows",
+    "read_study",
+    "read_weights",
     "rows_path",
+    "study_names",
     "study_path",
+    "sweep",
+    "trained_by",
     "unfinished_path",
     "weights_path",
+    "write_checkpoint",
+    "write_failure",
+    "write_study",
 ]

@@ -22,11 +22,22 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.fs as pafs
 
+from study.store.provenance import release
 from study.store.retries import Waits, is_local, tried
 
 # `pyarrow.dataset` and the listings of this module pass over names that begin with a dot.
 _TEMPORARY: Final = re.compile(r"\.(?P<host>.+)~(?P<pid>\d+)~[0-9a-f]{8}~.+\.tmp")
 _TEMPORARY_LIVES_SECONDS: Final = 24 * 3600.0
+
+
+class Newer(ValueError):
+    """A whole object that a later release wrote, in a form that this one does not know."""
+
+    def __init__(self, path: str, written_by: str, what: str) -> None:
+        super().__init__(
+            f"{path} was written by freezewise {written_by or 'of a later release'} ({what}), which "
+            f"this version, {release()}, does not read: install that one or a later one"
+        )
 
 
 class Damaged(Exception):

@@ -1,59 +1,77 @@
-"""The names of a store's objects, and the forms of those that carry their checksum within.
+"""The name of every object of a store, under its root:
 
-Owns the layout under a root:
-
-    tasks/<task>.arrow                      decoded images (`tasks`)
+    tasks/<task>.arrow                      decoded images (`study.tasks.prepared_file`)
     rows/<id>.arrow                         a finished Run; published last, it is the mark of completion
     weights/<id>-<digest>.safetensors       where another Run starts from it
+    similarity/<id>.arrow                   how a Run's start saw its target before training
     unfinished/<id>/checkpoint|began.json|failure.json
     studies/<name>.json                     which Runs a study asked for
     damaged/…                               what was set aside
-    lease/…                                 which driver is at work here (`lease`)
+    lease/…                                 which driver is at work here (`study.launching.lease`)
 
-and the sealed forms: JSON beside its digest, and a checkpoint behind its own. (Rows are `rows`;
-weights are named by their digest.) Reads and writes nothing.
+Owns these names and nothing else; reads and writes nothing.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
-from typing import Any, Final
+from typing import Final
 
-from study.store import rows
-from study.store.atomic import Damaged
+ROWS: Final = "rows"
+WEIGHTS: Final = "weights"
+UNFINISHED: Final = "unfinished"
+STUDIES: Final = "studies"
+DAMAGED: Final = "damaged"
+LEASE: Final = "lease"
 
 _ID: Final = r"[0-9a-f]{12}"
 ROWS_NAME: Final = re.compile(rf"({_ID})\.arrow")
 WEIGHTS_NAME: Final = re.compile(rf"({_ID})-[0-9a-f]{{12}}\.safetensors")
 UNFINISHED_PATH: Final = re.compile(rf"unfinished/({_ID})/(checkpoint|began\.json|failure\.json)")
-_STUDY: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+STUDY_NAME: Final = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)\.json")
 
-_MAGIC: Final = b"freezewise checkpoint 1\n"
+
+def task_path(name: str) -> str:
+    """Where a prepared task lies."""
+    return f"tasks/{name}.arrow"
 
 
 def rows_path(run_id: str) -> str:
     """Where a finished Run's rows lie."""
-    return f"rows/{checked_id(run_id)}{rows.SUFFIX}"
+    return f"{ROWS}/{checked_id(run_id)}.arrow"
 
 
 def weights_path(run_id: str, digest: str) -> str:
     """Where a Run's weights with this digest lie."""
     assert re.fullmatch(r"[0-9a-f]{64}", digest), digest
-    return f"weights/{checked_id(run_id)}-{digest[:12]}.safetensors"
+    return f"{WEIGHTS}/{checked_id(run_id)}-{digest[:12]}.safetensors"
+
+
+def similarity_path(run_id: str) -> str:
+    """Where a Run's similarity lies."""
+    return f"similarity/{checked_id(run_id)}.arrow"
+
+
+def unfinished_folder(run_id: str) -> str:
+    """Where all lies that there is of a Run in flight."""
+    return f"{UNFINISHED}/{checked_id(run_id)}"
 
 
 def unfinished_path(run_id: str, name: str) -> str:
     """Where a file of a Run in flight lies: checkpoint, began.json, failure.json."""
-    return f"unfinished/{checked_id(run_id)}/{name}"
+    return f"{unfinished_folder(run_id)}/{name}"
 
 
 def study_path(name: str) -> str:
     """Where it is noted what a study asked for. ValueError if the name is no file's name."""
-    if not _STUDY.fullmatch(name):
+    if not STUDY_NAME.fullmatch(f"{name}.json"):
         raise ValueError(f"study={name!r}: use letters, digits, '.', '_' and '-' only")
-    return f"studies/{name}.json"
+    return f"{STUDIES}/{name}.json"
+
+
+def damaged_path(path: str, stamp: str) -> str:
+    """Where an object goes that is set aside."""
+    return f"{DAMAGED}/{path}.{stamp}"
 
 
 def checked_id(run_id: str) -> str:
@@ -61,42 +79,3 @@ def checked_id(run_id: str) -> str:
     if not re.fullmatch(_ID, run_id):
         raise ValueError(f"run id {run_id!r}: an id is 12 hex digits")
     return run_id
-
-
-def seal(content: dict[str, Any]) -> bytes:
-    """Plain values as JSON, with their digest."""
-    return json.dumps({"digest": _digest_of(content), "content": content}, indent=1).encode()
-
-
-def unseal(payload: bytes, path: str) -> Any:
-    """What `seal` was given. Raises Damaged."""
-    try:
-        envelope = json.loads(payload)
-        content, digest = envelope["content"], envelope["digest"]
-        found = _digest_of(content)
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise Damaged(path, f"not the whole of a file of the store ({error})") from error
-    if found != digest:
-        raise Damaged(path, "its checksum does not fit")
-    return content
-
-
-def frame(payload: bytes) -> bytes:
-    """What stands before a checkpoint's payload in its object."""
-    return _MAGIC + hashlib.sha256(payload).hexdigest().encode() + b"\n"
-
-
-def unframe(framed: bytes, path: str) -> bytes:
-    """A checkpoint's payload. Raises Damaged."""
-    size = len(_MAGIC) + 65
-    payload = framed[size:]
-    if len(framed) < size or not framed.startswith(_MAGIC):
-        raise Damaged(path, f"{len(framed)} bytes that do not begin as a checkpoint")
-    if frame(payload) != framed[:size]:
-        raise Damaged(path, "its checksum does not fit")
-    return payload
-
-
-def _digest_of(content: Any) -> str:
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()

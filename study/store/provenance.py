@@ -14,10 +14,12 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
+from study.fields import canonical_json
+
 PACKAGES: Final = ("torch", "torchvision", "timm", "numpy", "pyarrow", "ray")
 
-# What decides a measured value: files and whole folders of `study`. Beside them it plans, launches, stores.
-DECIDE_A_ROW: Final = ("run.py", "seeds.py", "networks", "tasks", "training")
+# What decides a measured value: files and whole folders of `study`. The rest plans, launches, stores.
+DECIDE_A_ROW: Final = ("run.py", "recipe.py", "seeds.py", "networks", "tasks", "training")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +47,7 @@ class Provenance:
 
 def to_json(provenance: Provenance) -> str:
     """JSON with sorted keys."""
-    return json.dumps(asdict(provenance), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return canonical_json(asdict(provenance))
 
 
 def from_json(text: str) -> Provenance:
@@ -68,17 +70,22 @@ def code_version() -> str:
         source = path.read_bytes().replace(b"\r\n", b"\n")
         name = path.relative_to(folder).as_posix().encode()
         digest.update(b"%d %s %d " % (len(name), name, len(source)) + source)
-    return f"{_version('freezewise') or '0'}+{digest.hexdigest()[:8]}"
+    return f"{release()}+{digest.hexdigest()[:8]}"
 
 
 def _deciding(folder: Path) -> list[Path]:
     """The files of DECIDE_A_ROW, in the order of their paths."""
-    found = []
+    found: list[Path] = []
     for name in DECIDE_A_ROW:
         path = folder / name
         assert path.exists(), path
         found += [path] if path.is_file() else path.rglob("*.py")
     return sorted(found)
+
+
+def release() -> str:
+    """The version of this package, "0" where it is not installed."""
+    return _version("freezewise") or "0"
 
 
 def packages() -> dict[str, str]:

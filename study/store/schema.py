@@ -6,12 +6,15 @@ was measured at each evaluated epoch. Owns the names; reads and writes no file (
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from typing import Final
 
 import pyarrow as pa
 
-from study.run import Run
+from study import run as runs
+from study.run import Run, coordinates
+from study.store.states import DIVERGED, FINISHED
 
 # Dictionary-encoded, so that a coordinate repeated over 4,000 rows costs a few bytes a row.
 NAME: Final = pa.dictionary(pa.int32(), pa.string())
@@ -19,33 +22,34 @@ NAME: Final = pa.dictionary(pa.int32(), pa.string())
 
 @dataclass(frozen=True)
 class Column:
-    """One column of the table; `unit` is "" where there is none."""
+    """One column of the table; `unit` is "" where there is none; `since`: the first format with it."""
 
     name: str
     type: pa.DataType
     unit: str
     meaning: str
     nullable: bool = False
+    since: int = 1
 
+
+_TYPES: Final[Mapping[str, pa.DataType]] = {
+    "name": NAME,
+    "count": pa.int32(),
+    "seed": pa.int64(),
+    "fraction": pa.float64(),
+}
+
+# A column is null where some Run has none of it.
+_NULLABLE: Final = frozenset(c.name for c in runs.COORDINATES if c.absent is not None)
 
 COORDINATES: Final = (
     Column("run_id", NAME, "", "the Run's id"),
-    Column("task", NAME, "", "target task"),
-    Column("part", NAME, "", "which of the task's training images may be drawn: all, a or b"),
-    Column("size", pa.int32(), "images", "number of training images"),
-    Column("label_noise", pa.float64(), "fraction", "labels replaced by a different class"),
-    Column("model", NAME, "", "network"),
-    Column("width", pa.int32(), "", "width in the unit of the network's family", nullable=True),
-    Column("frozen", pa.int32(), "layers", "leading layers kept frozen"),
-    Column("seed", pa.int64(), "", "replicate"),
-    Column("recipe", NAME, "", "id of the Recipe"),
-    Column("start", NAME, "", "none, pretrained, or the id of the Run it starts from"),
-    Column("source_task", NAME, "", "task of the start", nullable=True),
-    Column("source_part", NAME, "", "part of the start", nullable=True),
-    Column("source_size", pa.int32(), "images", "size of the start", nullable=True),
-    Column("source_label_noise", pa.float64(), "fraction", "of the start", nullable=True),
-    Column("source_seed", pa.int64(), "", "replicate of the start", nullable=True),
-    Column("source_recipe", NAME, "", "id of the start's Recipe", nullable=True),
+    *(
+        Column(
+            c.name, _TYPES[c.kind], c.unit, c.meaning, nullable=c.name in _NULLABLE, since=c.since
+        )
+        for c in runs.COORDINATES
+    ),
     Column("num_layers", pa.int32(), "layers", "layers of the network, its head included"),
     Column("num_classes", pa.int32(), "classes", "classes of the task"),
     Column("parameters_total", pa.int64(), "parameters", "of the network, its head included"),
@@ -75,20 +79,28 @@ MEASUREMENTS: Final = (
 
 COLUMNS: Final = COORDINATES + MEASUREMENTS
 
-ROWS: Final = pa.schema(
-    [
-        pa.field(
-            column.name,
-            column.type,
-            nullable=column.nullable,
-            metadata={"unit": column.unit, "meaning": column.meaning},
-        )
-        for column in COLUMNS
-    ]
-)
+# Of the files of rows: rises when a column is added, and with it what older files lack.
+FORMAT: Final = max(column.since for column in COLUMNS)
 
-FINISHED: Final = "finished"
-DIVERGED: Final = "diverged"
+
+def schema_of(number: int) -> pa.Schema:
+    """The columns of rows files of this format, 1 to FORMAT, with unit and meaning as metadata."""
+    assert 1 <= number <= FORMAT, number
+    return pa.schema(
+        [
+            pa.field(
+                column.name,
+                column.type,
+                nullable=column.nullable,
+                metadata={"unit": column.unit, "meaning": column.meaning},
+            )
+            for column in COLUMNS
+            if column.since <= number
+        ]
+    )
+
+
+ROWS: Final = schema_of(FORMAT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +122,7 @@ class Row:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Dimensions:
+class Sizes:
     """What a Run's fields do not say by themselves: the sizes that its network and task give."""
 
     num_layers: int
@@ -119,39 +131,34 @@ class Dimensions:
     parameters_trained: int
 
 
-def rows_table(run: Run, dimensions: Dimensions, rows: list[Row], outcome: str) -> pa.Table:
+def rows_table(run: Run, sizes: Sizes, rows: Sequence[Row], outcome: str) -> pa.Table:
     """The table of one ended Run, without metadata beyond the schema's own: shape (rows, columns)."""
     assert outcome in (FINISHED, DIVERGED), outcome
     assert rows, f"{run.id}: a Run has at least the row of epoch 0"
-    source = run.source
     constants = {
         "run_id": run.id,
-        "task": run.task,
-        "part": run.part,
-        "size": run.size,
-        "label_noise": float(run.label_noise),
-        "model": run.model,
-        "width": run.width,
-        "frozen": run.frozen,
-        "seed": run.seed,
-        "recipe": run.recipe.id,
-        "start": source.id if source else str(run.start or "none"),
-        "source_task": source.task if source else None,
-        "source_part": source.part if source else None,
-        "source_size": source.size if source else None,
-        "source_label_noise": float(source.label_noise) if source else None,
-        "source_seed": source.seed if source else None,
-        "source_recipe": source.recipe.id if source else None,
-        "num_layers": dimensions.num_layers,
-        "num_classes": dimensions.num_classes,
-        "parameters_total": dimensions.parameters_total,
-        "parameters_trained": dimensions.parameters_trained,
-        "parameters_frozen": dimensions.parameters_total - dimensions.parameters_trained,
+        **coordinates(run),
+        **asdict(sizes),
+        "parameters_frozen": sizes.parameters_total - sizes.parameters_trained,
         "outcome": outcome,
     }
     values = {name: [value] * len(rows) for name, value in constants.items()}
     values |= {field.name: [getattr(row, field.name) for row in rows] for field in fields(Row)}
     return pa.table([pa.array(values[column.name], column.type) for column in COLUMNS], schema=ROWS)
+
+
+def completed(table: pa.Table, run: Run, number: int) -> pa.Table:
+    """A whole table of an older format with the columns that came later, as the Run has them (ROWS)."""
+    if number == FORMAT:
+        return pa.Table.from_arrays(table.columns, schema=ROWS)
+    known = coordinates(run)
+    arrays = [
+        table[column.name]
+        if column.since <= number
+        else pa.array([known[column.name]] * table.num_rows, column.type)
+        for column in COLUMNS
+    ]
+    return pa.table(arrays, schema=ROWS)
 
 
 def rows_of(table: pa.Table) -> list[Row]:

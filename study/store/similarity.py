@@ -16,9 +16,9 @@ import pyarrow as pa
 
 from study.run import Run
 from study.store.atomic import Damaged
-from study.store.rows import digest
 from study.store.schema import Column
 from study.store.store import Store
+from study.store.table_digest import digest
 
 CUT: Final = "cut"
 HEAD: Final = "head"

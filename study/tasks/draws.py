@@ -9,15 +9,12 @@ from __future__ import annotations
 
 import heapq
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 
-from study.run import CHOICES
+from study.run import PARTS
 from study.seeds import permutation, uniform
 from study.tasks.prepared_file import PreparedTask, TaskInfo
-
-PARTS: Final = CHOICES["part"]
 
 
 @dataclass(frozen=True, eq=False)

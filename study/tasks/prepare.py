@@ -19,7 +19,9 @@ from typing import Final
 import numpy as np
 from tqdm import tqdm
 
+from study.fields import canonical_json
 from study.store import Damaged, Store
+from study.store.layout import task_path
 from study.tasks.image_sets.kinds import Images, is_origin, list_images, origin_of
 from study.tasks.image_sets.listing import Digits, Encoded, ImageFolderImages, Listing, to_pixels
 from study.tasks.image_sets.parquet import ParquetImages
@@ -27,13 +29,11 @@ from study.tasks.image_sets.torchvision_sets import TinyImageNetImages, Torchvis
 from study.tasks.prepared_file import (
     PreparedTask,
     TaskInfo,
-    canonical_json,
     fingerprint_of,
     load,
     load_info,
     publish,
     scratch_folder,
-    task_path,
 )
 from study.tasks.selection import Selection, select
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from study.networks.build import normalisation as normalisation_of
 from study.run import Recipe, Run
 from study.seeds import permutation
-from study.store.schema import Dimensions, Row
+from study.store.schema import Row, Sizes
 from study.tasks.draws import TrainingSet
 from study.training.cut import (
     EVALUATION_BATCH_SIZE,
@@ -108,13 +108,13 @@ class Training:
             self._train_features = self._features(self._train_images)
             self._test_features = self._features(self._test_images)
 
-    def dimensions(self, num_classes: int) -> Dimensions:
+    def dimensions(self, num_classes: int) -> Sizes:
         """The sizes of this Run's network."""
         total, trained = (
             sum(p.numel() for p in module.parameters())
             for module in (self.layers, self.parts.suffix)
         )
-        return Dimensions(
+        return Sizes(
             num_layers=len(self.layers),
             num_classes=num_classes,
             parameters_total=total,

@@ -20,7 +20,8 @@ from study.networks.build import CLASSIFIER, HEAD, build
 from study.networks.build import normalisation as normalisation_of
 from study.run import Run
 from study.store import Damaged, Store, provenance, similarity
-from study.store.similarity import Similarity, similarity_path, table_of
+from study.store.layout import similarity_path
+from study.store.similarity import Similarity, table_of
 from study.tasks.draws import draw
 from study.tasks.prepared_file import PreparedTask
 from study.training.cut import EVALUATION_BATCH_SIZE

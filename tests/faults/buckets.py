@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from study.store import finished_ids, read_failures, read_head
 from tests import s3_server
 from tests.faults.places import Outcome, Place, Skipped, Workshop
 
@@ -109,9 +110,11 @@ def refused_for_good(shop: Workshop, rng: random.Random) -> Outcome:
         place.expect(status == 1, f"status {status}: {driver.said()}")
         place.expect(cursed in driver.said(), f"{cursed} is not named: {driver.said()}")
         place.expect_no_traceback(driver)
-        failure = place.store.failures().get(cursed)
+        failure = read_failures(place.store).get(cursed)
         place.expect(failure is not None and failure.final, f"noted: {failure}")
-        place.expect(place.store.finished() == place.runs.keys() - {cursed}, "the others stopped")
+        place.expect(
+            finished_ids(place.store) == place.runs.keys() - {cursed}, "the others stopped"
+        )
         place.expect(
             f"rows/{cursed}" in place.say("status"), "`study status` does not tell the cause"
         )
@@ -130,7 +133,7 @@ def two_drivers(shop: Workshop, rng: random.Random) -> Outcome:
         for driver in both:
             place.expect_no_traceback(driver)
         place.finish()
-        made = {i: place.store.read_head(i).provenance for i in place.store.finished()}
+        made = {i: read_head(place.store, i).provenance for i in finished_ids(place.store)}
         for run_id, run in place.runs.items():
             if run.source is not None and run_id in made:
                 place.expect(

@@ -9,7 +9,8 @@ import signal
 from contextlib import suppress
 
 from study.launching.attempt import MAX_TRIES
-from study.store.schema import DIVERGED
+from study.store import finished_ids, read_failures, read_rows
+from study.store.states import DIVERGED
 from tests.faults.places import Outcome, Place, Workshop
 
 # Enough for the small Runs by far: what runs short is one large tensor, not the interpreter.
@@ -25,8 +26,8 @@ def out_of_memory(shop: Workshop, rng: random.Random) -> Outcome:
     (wild,) = (run_id for run_id, run in place.runs.items() if run.recipe.learning_rate == 1e30)
     place.expect(status == 1, f"status {status}: {driver.said()}")
     _expect_given_up(place, big, driver.said(), "memory")
-    place.expect(place.store.finished() == place.runs.keys() - {big}, "the others did not go on")
-    outcomes = set(place.store.read_rows(wild).table["outcome"].to_pylist())
+    place.expect(finished_ids(place.store) == place.runs.keys() - {big}, "the others did not go on")
+    outcomes = set(read_rows(place.store, wild).table["outcome"].to_pylist())
     place.expect(outcomes == {DIVERGED}, f"not finite at once: {outcomes}")
     num_steps = place.count("step")
     again = place.run()
@@ -58,14 +59,16 @@ def worker_always_lost(shop: Workshop, rng: random.Random) -> Outcome:
     place.expect(driver.status() == 1, f"status {driver.status()}: {driver.said()}")
     place.expect(len(killed) <= MAX_TRIES, f"{len(killed)} tries")
     _expect_given_up(place, cursed, driver.said(), "lost")
-    place.expect(place.store.finished() == place.runs.keys() - {cursed}, "the others did not go on")
+    place.expect(
+        finished_ids(place.store) == place.runs.keys() - {cursed}, "the others did not go on"
+    )
     place.say("retry")
     place.finish()
     return place.judge("a Run whose worker always dies", len(killed))
 
 
 def _expect_given_up(place: Place, run_id: str, said: str, word: str) -> None:
-    failure = place.store.failures().get(run_id)
+    failure = read_failures(place.store).get(run_id)
     place.expect(
         failure is not None
         and failure.final

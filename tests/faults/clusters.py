@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from study.store import finished_ids, read_head
 from tests.faults import drivers, signals
 from tests.faults.drivers import Driver
 from tests.faults.places import Outcome, Place, Workshop
@@ -71,7 +72,7 @@ def own_raylet_killed(shop: Workshop, rng: random.Random) -> Outcome:
     (raylet,) = _named(place, "raylet")
     caused = _kill(raylet)
     status = driver.wait()
-    all_done = place.store.finished() == place.runs.keys()
+    all_done = finished_ids(place.store) == place.runs.keys()
     place.expect((status == 0) == all_done, f"status {status}: {driver.said()}")
     place.finish()
     return place.judge("raylet of a driver's own Ray killed", caused)
@@ -120,7 +121,7 @@ def _node_lost(shop: Workshop, fault: str, *, kills_raylet: bool) -> Outcome:
         place.expect(status == 0, f"status {status}: {driver.said()}")
         place.expect_no_traceback(driver)
         place.expect(
-            place.store.read_head(source).provenance.num_resumes >= 1, "the source began anew"
+            read_head(place.store, source).provenance.num_resumes >= 1, "the source began anew"
         )
     place.finish()
     return place.judge(fault, caused)

@@ -10,6 +10,7 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.ipc
 
+from study.store import finished_ids
 from tests.faults.places import Outcome, Place, Workshop
 
 Damage = Callable[[bytes, random.Random], bytes]
@@ -97,20 +98,20 @@ def _interrupted(place: Place) -> None:
     for _ in range(100):
         driver = place.run()
         place.wait_until(
-            lambda: len(place.store.finished()) >= 2 and _checkpoints(place),
+            lambda: len(finished_ids(place.store)) >= 2 and _checkpoints(place),
             driver,
             "a second cell",
         )
         driver.kill()
-        if len(place.store.finished()) < len(place.runs) and _checkpoints(place):
+        if len(finished_ids(place.store)) < len(place.runs) and _checkpoints(place):
             return
-        for run_id in place.store.finished() - place.sources:
+        for run_id in finished_ids(place.store) - place.sources:
             place.store.remove(f"rows/{run_id}.arrow")  # too late: once more
     raise AssertionError("a cell was never met under way")
 
 
 def _checkpoints(place: Place) -> list[Path]:
-    done = place.store.finished()
+    done = finished_ids(place.store)
     found = Path(place.root).glob("unfinished/*/checkpoint")
     return [path for path in found if path.parent.name not in done]
 

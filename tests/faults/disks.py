@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from study.store import finished_ids, read_failures
 from tests.faults.drivers import Driver
 from tests.faults.places import Outcome, Place, Skipped, Workshop
 
@@ -59,7 +60,7 @@ def full_for_long(shop: Workshop, rng: random.Random) -> Outcome:
         place, driver, ballast = _full_at_a_cell(shop, disk, rng)
 
         def is_given_up() -> bool:
-            final = any(failure.final for failure in place.store.failures().values())
+            final = any(failure.final for failure in read_failures(place.store).values())
             # Where not even that can be noted: the next one cannot write what it writes first.
             said = driver.err.read_text()
             return final or "similarity/" in said or "began.json" in said
@@ -71,7 +72,7 @@ def full_for_long(shop: Workshop, rng: random.Random) -> Outcome:
         told = driver.said() + place.say("status")
         place.expect(FULL in told, f"the cause is not told: {told}")
         place.expect(
-            bool(place.store.finished() - place.sources), f"none of the others went on: {told}"
+            bool(finished_ids(place.store) - place.sources), f"none of the others went on: {told}"
         )
         place.expect_no_traceback(driver)
         place.say("retry")
@@ -98,7 +99,7 @@ def file_limit(shop: Workshop, rng: random.Random) -> Outcome:
     place.expect(status == 1, f"status {status}: {driver.said()}")
     place.expect("File too large" in driver.said(), f"the cause is not told: {driver.said()}")
     place.expect_no_traceback(driver)
-    failures = place.store.failures()
+    failures = read_failures(place.store)
     (source,) = place.sources
     place.expect(
         source in failures and failures[source].tries == 4, f"not tried 4 times: {failures}"
@@ -134,7 +135,7 @@ def read_only(shop: Workshop, rng: random.Random) -> Outcome:
         place.expect_no_traceback(again)
         place.say("status")
         _mount("-o", "remount,rw", str(disk))
-        if place.store.failures():
+        if read_failures(place.store):
             place.say("retry")
         place.finish()
         return place.judge("store becomes read-only", 1)

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from study import tasks
 from study.run import Run
-from study.store import Store, open_store
+from study.store import Store, finished_ids, list_unfinished, open_store
 from tests.faults import drivers, journal, studies
 from tests.faults.drivers import Driver, Hung
 
@@ -264,7 +264,7 @@ class Place:
         lost_ids = set(may_be_lost)
         expected = {i: result for i, result in wanted.results.items() if i not in lost_ids}
         found = studies.results(store)
-        there = studies.rows_there(store) if store.finished() else {}
+        there = studies.rows_there(store) if finished_ids(store) else {}
         expected_rows = {key for key in wanted.num_rows if key[0] not in lost_ids}
         tries = self.journal.tries()
         twice = journal.trained_twice(tries) - set(may_be_redone)
@@ -278,7 +278,7 @@ class Place:
         self.expect(
             redone <= CHECKPOINT_SECONDS + SLACK_SECONDS, f"{redone:.1f} s of training were redone"
         )
-        left = set(store.unfinished()) - lost_ids
+        left = set(list_unfinished(store)) - lost_ids
         self.expect(not left, f"left in unfinished/: {left}")
         root = store.local_path("")
         if root is not None:

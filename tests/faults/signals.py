@@ -7,6 +7,7 @@ import random
 import signal
 import time
 
+from study.store import list_unfinished
 from tests.faults.drivers import Driver
 from tests.faults.places import Outcome, Place, Workshop
 
@@ -50,7 +51,7 @@ def end_politely(place: Place, driver: Driver, number: signal.Signals) -> int:
         hint in driver.last_line(), f"the last line does not say how to go on: {driver.said()}"
     )
     place.expect_no_traceback(driver)
-    for run_id, found in place.store.unfinished().items():
+    for run_id, found in list_unfinished(place.store).items():
         place.expect("checkpoint" in found.files, f"{number.name}: {run_id} has no checkpoint")
     return 1
 

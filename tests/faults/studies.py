@@ -10,7 +10,7 @@ from typing import Any, Final
 import pyarrow.dataset as pads
 
 from study.run import Run
-from study.store import Damaged, Store, rows
+from study.store import Damaged, Store, finished_ids, read_rows, read_weights, rows
 
 # A source, and cells from it: some tenths of a second to a few seconds each.
 TINY: Final = '''"""A tiny study."""
@@ -87,12 +87,12 @@ class Result:
 def results(store: Store) -> dict[str, Result | str]:
     """The Result of each finished Run; where one cannot be read, why."""
     found: dict[str, Result | str] = {}
-    for run_id in store.finished():
+    for run_id in finished_ids(store):
         try:
-            run = store.read_rows(run_id)
+            run = read_rows(store, run_id)
             made_by = run.provenance
             if made_by.weights_digest is not None:
-                store.read_weights(run_id, made_by.weights_digest)
+                read_weights(store, run_id, made_by.weights_digest)
         except (Damaged, OSError) as error:
             found[run_id] = str(error)
             continue
@@ -107,7 +107,7 @@ def results(store: Store) -> dict[str, Result | str]:
 
 def rows_there(store: Store) -> Counter[tuple[str, int]]:
     """How often each (Run, step) stands in the table, as any reader of it sees it."""
-    if not store.finished():
+    if not finished_ids(store):
         return Counter()
     table = pads.dataset(f"{store.base}/rows", filesystem=store.fs, format="ipc").to_table(
         columns=["run_id", "step"]

@@ -6,6 +6,7 @@ import random
 import shutil
 from pathlib import Path
 
+from study.store import read_head
 from tests.faults.drivers import PROJECT
 from tests.faults.places import Outcome, Workshop
 
@@ -31,7 +32,7 @@ def changed(shop: Workshop, rng: random.Random) -> Outcome:
     place.expect("2 versions of the code" in told, f"`study status` does not say so: {told}")
     report = Path(place.folder, last.last_line())
     place.expect(report.is_file(), f"no report: {last.said()}")
-    versions = {place.store.read_head(i).provenance.code_version for i in place.runs}
+    versions = {read_head(place.store, i).provenance.code_version for i in place.runs}
     place.expect(len(versions) == 2, f"versions in the rows: {versions}")
     if report.is_file():
         page = report.read_text()

@@ -84,6 +84,13 @@ def test_sources_are_trained_as_if_there_were_no_cut() -> None:
     assert len(sources) == 4  # both arms share their sources
 
 
+def test_a_field_of_the_recipe_is_an_axis_by_its_name() -> None:
+    recipes = tuple(replace(RECIPE, learning_rate=rate) for rate in (1e-4, 1e-3))
+    assert set(grid(**AXES, learning_rate=(1e-4, 1e-3))) == set(grid(**AXES | {"recipe": recipes}))
+    alone = grid(**AXES, learning_rate=1e-3, source_recipe=RECIPE)
+    assert {run.recipe for run in alone if run.start is None} == {RECIPE}
+
+
 def test_standard_width_is_written_out() -> None:
     assert {run.width for run in grid(**AXES | {"width": None})} == {64}
 
@@ -98,6 +105,8 @@ def test_a_chain_brings_all_its_links() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"depth": 3}, r"grid\(depth=…\): no argument, nor a field; fields are above_cut"),
+        ({"momentum": (0.0, 0.9)}, "only for optimizer='sgd'"),
         ({"frozen": (0, 10)}, "frozen=10: resnet18 has 10 layers; choose 0 to 9"),
         ({"frozen": (1, 1)}, "1 is given twice"),
         ({"label_noise": (0, 0.0)}, "given twice"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from study.fields import canonical_json
 from study.tasks.image_sets.listing import (
     Digits,
     ImageFolderImages,
@@ -27,7 +28,6 @@ from study.tasks.image_sets.torchvision_sets import (
     list_torchvision,
     tiny_imagenet_files,
 )
-from study.tasks.prepared_file import canonical_json
 
 Images = Digits | ImageFolderImages | ParquetImages | TorchvisionImages | TinyImageNetImages
 

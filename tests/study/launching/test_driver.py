@@ -23,7 +23,16 @@ from study.launching.resources import num_slots, trial_resources
 from study.planning.inventory import DONE, START_FAILED, Standing
 from study.planning.spaces import Space
 from study.run import Recipe, Run
-from study.store import Failure, Store, open_store
+from study.store import (
+    Failure,
+    Store,
+    finished_ids,
+    list_unfinished,
+    open_store,
+    read_rows,
+    trained_by,
+    write_failure,
+)
 from study.store.provenance import now
 from study.tasks import BUILTIN
 
@@ -86,8 +95,8 @@ def inline(store: Store, runs: list[Run]) -> Standing:
 def result(store: Store) -> dict[str, tuple[object, ...]]:
     """Everything of the finished Runs that must not depend on how they came about."""
     found = {}
-    for run_id in store.finished():
-        run = store.read_rows(run_id)
+    for run_id in finished_ids(store):
+        run = read_rows(store, run_id)
         made_by = run.provenance
         rows = run.table.drop_columns("wall_seconds").to_pydict()
         found[run_id] = (rows, made_by.weights_digest, made_by.start_digest)
@@ -237,11 +246,11 @@ class Driver:
 
     def workers(self) -> set[int]:
         """The processes that have begun to train Runs that are not finished."""
-        return {process.pid for process in self.store.trained_by().values()}
+        return {process.pid for process in trained_by(self.store).values()}
 
     def is_cell_in_flight(self) -> bool:
         """Whether the source is done, and a Run that starts from it is in training."""
-        return bool(self.store.finished() and self.workers())
+        return bool(finished_ids(self.store) and self.workers())
 
 
 @pytest.fixture
@@ -258,13 +267,13 @@ def test_kill_9_of_driver_and_worker_and_a_hopeless_run_leave_the_others_as_undi
     obstacle.mkdir(parents=True)
     (obstacle / "in the way").touch()
     earlier = Failure(tries=2, error="of an earlier launch", final=False, at=now())
-    driver.store.write_failure(hopeless, earlier)
+    write_failure(driver.store, hopeless, earlier)
 
     process = driver.start()
     driver.wait_for(driver.is_cell_in_flight, process)
     process.kill()
     process.communicate()
-    assert driver.store.finished()
+    assert finished_ids(driver.store)
     killed = driver.workers()
 
     process = driver.start()
@@ -277,4 +286,4 @@ def test_kill_9_of_driver_and_worker_and_a_hopeless_run_leave_the_others_as_undi
     assert len(err.splitlines()) < 20, "walls of text"
     assert (driver.folder / out.splitlines()[-1]).is_file(), "the report of the others"
     assert result(driver.store) == {i: r for i, r in undisturbed.items() if i != hopeless}
-    assert set(driver.store.unfinished()) == {hopeless}
+    assert set(list_unfinished(driver.store)) == {hopeless}

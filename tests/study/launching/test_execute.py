@@ -7,7 +7,21 @@ import pytest
 
 from study.launching.execute import Interrupted, execute
 from study.run import Recipe, Run
-from study.store import Damaged, Store, open_store, rows_path, unfinished_path, weights_path
+from study.store import (
+    Damaged,
+    Store,
+    finished_ids,
+    list_unfinished,
+    open_store,
+    publish_rows,
+    publish_weights,
+    read_head,
+    read_rows,
+    read_weights,
+    rows_path,
+    unfinished_path,
+    weights_path,
+)
 from study.store.schema import rows_of
 
 SOURCE = Run(
@@ -22,12 +36,12 @@ CELL = dataclasses.replace(SOURCE, task="digits-high", start=SOURCE, frozen=3, l
 
 
 def timeless(store: Store, run: Run) -> list[object]:
-    rows = rows_of(store.read_rows(run.id).table)
+    rows = rows_of(read_rows(store, run.id).table)
     return [dataclasses.replace(row, wall_seconds=0) for row in rows]
 
 
 def weights_digest(store: Store, run: Run) -> str:
-    digest = store.read_head(run.id).provenance.weights_digest
+    digest = read_head(store, run.id).provenance.weights_digest
     assert digest is not None
     return digest
 
@@ -37,9 +51,9 @@ def test_a_source_and_its_cell(store: Store) -> None:
     assert execute(SOURCE, store, keep_weights=True) == "finished"
     assert execute(CELL, store, on_row=lambda row: heard.append(row.epoch)) == "finished"
     assert heard == [0, 1, 2, 3, 4]
-    assert store.finished() == {SOURCE.id, CELL.id}
-    assert store.unfinished() == {}
-    cell = store.read_rows(CELL.id)
+    assert finished_ids(store) == {SOURCE.id, CELL.id}
+    assert list_unfinished(store) == {}
+    cell = read_rows(store, CELL.id)
     assert cell.run == CELL
     assert cell.provenance.start_digest == weights_digest(store, SOURCE)
     assert cell.provenance.weights_digest is None
@@ -90,13 +104,13 @@ def test_interrupted_and_gone_on_with(store: Store, tmp_path: Path) -> None:
         asked = iter([False] * steps + [True])
         with pytest.raises(Interrupted):
             execute(SOURCE, again, keep_weights=True, should_stop=asked.__next__)
-        assert again.finished() == frozenset()
-        assert "checkpoint" in again.unfinished()[SOURCE.id].files
+        assert finished_ids(again) == frozenset()
+        assert "checkpoint" in list_unfinished(again)[SOURCE.id].files
     assert execute(SOURCE, again, keep_weights=True) == "finished"
     assert timeless(again, SOURCE) == undisturbed
     assert weights_digest(again, SOURCE) == digest
-    assert again.read_head(SOURCE.id).provenance.num_resumes == 3
-    assert again.unfinished() == {}
+    assert read_head(again, SOURCE.id).provenance.num_resumes == 3
+    assert list_unfinished(again) == {}
 
 
 def test_a_damaged_checkpoint_is_set_aside_and_the_run_begins_anew(store: Store) -> None:
@@ -106,7 +120,7 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_run_begins_anew(store: Store)
     assert path is not None
     path.write_bytes(path.read_bytes()[:-100])
     assert execute(SOURCE, store) == "finished"
-    assert store.read_head(SOURCE.id).provenance.num_resumes == 0
+    assert read_head(store, SOURCE.id).provenance.num_resumes == 0
     assert list(Path(store.root, "damaged").rglob("checkpoint*"))
 
 
@@ -114,16 +128,16 @@ def test_a_checkpoint_from_another_starts_bits_is_not_gone_on_with(store: Store)
     execute(SOURCE, store, keep_weights=True)
     with pytest.raises(Interrupted):
         execute(CELL, store, should_stop=lambda: True)
-    head = store.read_rows(SOURCE.id)
+    head = read_rows(store, SOURCE.id)
     other = dataclasses.replace(SOURCE, seed=2)
     execute(other, store, keep_weights=True)
     digest = weights_digest(store, other)
-    payload = store.read_weights(other.id, digest)
-    assert store.publish_weights(SOURCE.id, payload) == digest
+    payload = read_weights(store, other.id, digest)
+    assert publish_weights(store, SOURCE.id, payload) == digest
     made_by = dataclasses.replace(head.provenance, weights_digest=digest)
-    store.publish_rows(SOURCE, head.table, made_by)
+    publish_rows(store, SOURCE, head.table, made_by)
     assert execute(CELL, store) == "finished"
-    made = store.read_head(CELL.id).provenance
+    made = read_head(store, CELL.id).provenance
     assert made.num_resumes == 0
     assert made.start_digest == digest
 
@@ -133,7 +147,7 @@ def test_divergence_is_data(store: Store) -> None:
     wild = dataclasses.replace(SOURCE, recipe=recipe)
     assert execute(wild, store, keep_weights=True) == "diverged"
     assert execute(wild, store, keep_weights=True) == "diverged"
-    ended = store.read_rows(wild.id)
+    ended = read_rows(store, wild.id)
     assert ended.provenance.diverged_step is not None
     assert ended.provenance.weights_digest is None
     assert set(ended.table["outcome"].to_pylist()) == {"diverged"}

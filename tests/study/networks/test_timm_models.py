@@ -13,6 +13,7 @@ from study.networks import composition
 from study.networks.build import build, initialise, layers_of, normalisation, pretrained
 from study.networks.table import check_images, check_model, layer_names, num_layers, standard_width
 from study.run import Recipe, Run
+from study.store import read_head, read_rows, read_weights
 from study.tasks import Digits, Task
 from tests.image_files import prepare_quietly
 
@@ -118,8 +119,8 @@ def test_a_run_from_pretrained_weights_freezes_them_and_has_a_new_head(weights, 
         seed=0,
     )
     assert execute(run, store, keep_weights=True) == "finished"
-    made_by = store.read_head(run.id).provenance
-    after = tensors_of(store.read_weights(run.id, made_by.weights_digest))
+    made_by = read_head(store, run.id).provenance
+    after = tensors_of(read_weights(store, run.id, made_by.weights_digest))
     before = pretrained("timm/test_resnet", (3, 32, 32), path)
     frozen = layer_names("timm/test_resnet")[:2]
     for key, tensor in before.items():
@@ -128,6 +129,6 @@ def test_a_run_from_pretrained_weights_freezes_them_and_has_a_new_head(weights, 
         elif tensor.ndim > 1:
             assert not torch.equal(after[key], tensor), key
     assert after["head.classifier.weight"].shape[0] == 10
-    table = store.read_rows(run.id).table
+    table = read_rows(store, run.id).table
     assert set(table["start"].to_pylist()) == {"pretrained"}
     assert made_by.start_digest is not None

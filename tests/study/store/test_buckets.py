@@ -13,7 +13,33 @@ import pyarrow.fs as pafs
 import pytest
 
 from study.launching import lease
-from study.store import Damaged, Store, open_store, rows_path, unfinished_path, weights_path
+from study.store import (
+    Damaged,
+    Store,
+    clear_failure,
+    finished_ids,
+    ids_with_weights,
+    list_unfinished,
+    note_began,
+    open_store,
+    publish_rows,
+    publish_weights,
+    read_began,
+    read_checkpoint,
+    read_failures,
+    read_head,
+    read_rows,
+    read_study,
+    read_weights,
+    rows_path,
+    study_names,
+    sweep,
+    unfinished_path,
+    weights_path,
+    write_checkpoint,
+    write_failure,
+    write_study,
+)
 from study.store.processes import this_process
 from tests import s3_server
 from tests.stored import a_failure, a_provenance, a_run, a_table
@@ -45,36 +71,36 @@ def impatient(bucket: Store, proxy: s3_server.Proxy) -> Store:
 
 def test_every_method(bucket: Store, tmp_path: Path) -> None:
     run, table, provenance = a_run(), a_table(), a_provenance()
-    assert bucket.finished() == bucket.weights() == frozenset()
-    assert bucket.unfinished() == bucket.failures() == {}
-    assert bucket.studies() == []
+    assert finished_ids(bucket) == ids_with_weights(bucket) == frozenset()
+    assert list_unfinished(bucket) == read_failures(bucket) == {}
+    assert study_names(bucket) == []
     assert bucket.local_path("rows") is None
 
-    bucket.began(run.id, this_process())
-    assert bucket.read_began(run.id) == this_process()
-    assert bucket.read_checkpoint(run.id) is None
-    bucket.write_checkpoint(run.id, b"checkpoint")
-    assert bucket.read_checkpoint(run.id) == b"checkpoint"
-    assert bucket.unfinished()[run.id].files == {"began.json", "checkpoint"}
-    bucket.write_failure(run.id, a_failure())
-    assert bucket.failures() == {run.id: a_failure()}
-    bucket.clear_failure(run.id)
-    bucket.clear_failure(run.id)
-    assert bucket.failures() == {}
+    note_began(bucket, run.id, this_process())
+    assert read_began(bucket, run.id) == this_process()
+    assert read_checkpoint(bucket, run.id) is None
+    write_checkpoint(bucket, run.id, b"checkpoint")
+    assert read_checkpoint(bucket, run.id) == b"checkpoint"
+    assert list_unfinished(bucket)[run.id].files == {"began.json", "checkpoint"}
+    write_failure(bucket, run.id, a_failure())
+    assert read_failures(bucket) == {run.id: a_failure()}
+    clear_failure(bucket, run.id)
+    clear_failure(bucket, run.id)
+    assert read_failures(bucket) == {}
 
-    digest = bucket.publish_weights(run.id, b"weights")
-    assert bucket.read_weights(run.id, digest) == b"weights"
-    assert bucket.weights() == {run.id}
-    bucket.publish_rows(run, table, replace(provenance, weights_digest=digest))
-    assert bucket.finished() == {run.id}
-    assert bucket.read_rows(run.id).table.equals(table)
-    assert bucket.read_head(run.id).run == run
-    assert bucket.sweep() == [f"unfinished/{run.id}"]
-    assert bucket.unfinished() == {}
+    digest = publish_weights(bucket, run.id, b"weights")
+    assert read_weights(bucket, run.id, digest) == b"weights"
+    assert ids_with_weights(bucket) == {run.id}
+    publish_rows(bucket, run, table, replace(provenance, weights_digest=digest))
+    assert finished_ids(bucket) == {run.id}
+    assert read_rows(bucket, run.id).table.equals(table)
+    assert read_head(bucket, run.id).run == run
+    assert sweep(bucket) == [f"unfinished/{run.id}"]
+    assert list_unfinished(bucket) == {}
 
-    bucket.write_study("a", [run])
-    assert bucket.read_study("a") == [run]
-    assert bucket.studies() == ["a"]
+    write_study(bucket, "a", [run])
+    assert read_study(bucket, "a") == [run]
+    assert study_names(bucket) == ["a"]
 
     (tmp_path / "file").write_bytes(b"task")
     bucket.put_file("tasks/t.arrow", tmp_path / "file")
@@ -86,24 +112,24 @@ def test_every_method(bucket: Store, tmp_path: Path) -> None:
 
     whole = pyarrow.dataset.dataset(f"{bucket.base}/rows", filesystem=bucket.fs, format="ipc")
     assert whole.count_rows() == table.num_rows
-    assert pickle.loads(pickle.dumps(bucket)).finished() == {run.id}
+    assert finished_ids(pickle.loads(pickle.dumps(bucket))) == {run.id}
 
 
 def test_damaged_objects_are_named_and_set_aside(bucket: Store) -> None:
     run = a_run()
-    digest = bucket.publish_weights(run.id, b"weights")
+    digest = publish_weights(bucket, run.id, b"weights")
     for path in (rows_path(run.id), weights_path(run.id, digest)):
         bucket.put(path, b"torn")
     bucket.put(unfinished_path(run.id, "checkpoint"), b"")
     with pytest.raises(Damaged, match=rows_path(run.id)):
-        bucket.read_rows(run.id)
+        read_rows(bucket, run.id)
     with pytest.raises(Damaged, match=weights_path(run.id, digest)):
-        bucket.read_weights(run.id, digest)
+        read_weights(bucket, run.id, digest)
     with pytest.raises(Damaged, match="checkpoint"):
-        bucket.read_checkpoint(run.id)
+        read_checkpoint(bucket, run.id)
     aside = bucket.set_aside(rows_path(run.id))
     assert bucket.get(aside) == b"torn"
-    assert bucket.finished() == frozenset()
+    assert finished_ids(bucket) == frozenset()
 
 
 LARGE = bytes(12_000_000)  # two parts of an upload in parts
@@ -161,7 +187,7 @@ def test_thousands_of_finished_runs_are_one_paged_listing(
         direct.request("PUT", f"/{bucket.base}/rows/{run_id}.arrow", b"")
         direct.getresponse().read()
     proxy.heal()
-    assert bucket.finished() == set(ids)
+    assert finished_ids(bucket) == set(ids)
     assert len(proxy.requests) == 2
 
 

@@ -19,21 +19,47 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from study import run as runs
 from study.run import Run
 from study.store import (
     Damaged,
+    Newer,
     Store,
     atomic,
+    check_rows,
+    clear_failure,
+    finished_ids,
+    ids_with_weights,
+    list_unfinished,
+    note_began,
     open_store,
     provenance,
-    rows,
+    publish_rows,
+    publish_weights,
+    read_began,
+    read_checkpoint,
+    read_failure,
+    read_failures,
+    read_head,
+    read_heads,
+    read_rows,
+    read_study,
+    read_weights,
+    rows_file,
     rows_path,
     schema,
+    sealed,
+    study_names,
     study_path,
+    sweep,
     unfinished_path,
     weights_path,
+    write_checkpoint,
+    write_failure,
+    write_study,
 )
 from study.store.processes import this_process
+from study.store.table_digest import digest
 from tests.stored import SOURCE, a_failure, a_provenance, a_run, a_table
 
 
@@ -45,34 +71,34 @@ def empty(tmp_path: Path) -> Store:
 @pytest.mark.parametrize("run", [a_run(), SOURCE, replace(SOURCE, start="pretrained", frozen=9)])
 def test_rows_come_back(empty: Store, run: Run) -> None:
     table = a_table(run)
-    empty.publish_rows(run, table, a_provenance())
-    found = empty.read_rows(run.id)
+    publish_rows(empty, run, table, a_provenance())
+    found = read_rows(empty, run.id)
     assert found.table.equals(table, check_metadata=True)
     assert (found.run, found.provenance) == (run, a_provenance())
-    head = empty.read_head(run.id)
+    head = read_head(empty, run.id)
     assert (head.run, head.provenance) == (run, a_provenance())
-    assert head.rows_digest == rows.digest(table)
-    assert empty.finished() == {run.id}
-    assert empty.check_rows([run.id]) == {}
+    assert head.rows_digest == digest(table)
+    assert finished_ids(empty) == {run.id}
+    assert check_rows(empty, [run.id]) == {}
 
 
 def test_a_directory_of_rows_is_one_dataset(empty: Store) -> None:
     for run in (a_run(), SOURCE):
-        empty.publish_rows(run, a_table(run), a_provenance())
+        publish_rows(empty, run, a_table(run), a_provenance())
     folder = Path(empty.base) / "rows"
     atomic.temporary_beside(folder / "x.arrow").write_bytes(b"torn")
     whole = pyarrow.dataset.dataset(folder, format="ipc").to_table()
     assert whole.num_rows == 6
-    assert set(whole["run_id"].to_pylist()) == {a_run().id, SOURCE.id} == empty.finished()
+    assert set(whole["run_id"].to_pylist()) == {a_run().id, SOURCE.id} == finished_ids(empty)
 
 
 def test_nothing_is_made_before_the_first_write(empty: Store) -> None:
-    assert empty.finished() == empty.weights() == frozenset()
-    assert empty.unfinished() == empty.failures() == {}
-    assert empty.studies() == empty.sweep() == []
+    assert finished_ids(empty) == ids_with_weights(empty) == frozenset()
+    assert list_unfinished(empty) == read_failures(empty) == {}
+    assert study_names(empty) == sweep(empty) == []
     assert not Path(empty.base).exists()
     with pytest.raises(FileNotFoundError):
-        empty.read_rows("0" * 12)
+        read_rows(empty, "0" * 12)
 
 
 finite = st.floats(allow_nan=True, allow_infinity=True, width=64)
@@ -83,28 +109,28 @@ finite = st.floats(allow_nan=True, allow_infinity=True, width=64)
 def test_the_rows_digest_depends_on_the_values_alone(values: list[float], cut: int) -> None:
     table = a_table(values=values)
     in_chunks = pa.concat_tables([table.slice(0, cut), table.slice(cut), table.slice(0, 0)])
-    assert rows.digest(in_chunks) == rows.digest(table)
+    assert digest(in_chunks) == digest(table)
     decoded = [
         column.cast(pa.string()) if pa.types.is_dictionary(column.type) else column
         for column in table.columns
     ]
-    assert rows.digest(pa.table(decoded, names=table.column_names)) == rows.digest(table)
-    payload = rows.to_bytes(a_run(), in_chunks, a_provenance())
-    assert rows.digest(rows.from_bytes(payload, a_run().id, "x").table) == rows.digest(table)
+    assert digest(pa.table(decoded, names=table.column_names)) == digest(table)
+    payload = rows_file.to_bytes(a_run(), in_chunks, a_provenance())
+    assert digest(rows_file.from_bytes(payload, a_run().id, "x").table) == digest(table)
 
 
 def test_every_value_counts_in_the_rows_digest() -> None:
     table = a_table()
-    digests = {rows.digest(table)}
+    digests = {digest(table)}
     for number, field in enumerate(schema.ROWS):
         if pa.types.is_dictionary(field.type):
             other = pa.array(["other", "target", None], pa.string()).dictionary_encode()
         else:
             other = pa.array([7, 8, None], field.type)
-        digests.add(rows.digest(table.set_column(number, field.name, other)))
-        digests.add(rows.digest(table.set_column(number, field.name, other.take([1, 0, 2]))))
+        digests.add(digest(table.set_column(number, field.name, other)))
+        digests.add(digest(table.set_column(number, field.name, other.take([1, 0, 2]))))
     assert len(digests) == 1 + 2 * len(schema.ROWS)
-    assert rows.digest(a_table(values=[0.0])) != rows.digest(a_table(values=[-0.0]))
+    assert digest(a_table(values=[0.0])) != digest(a_table(values=[-0.0]))
 
 
 def test_the_rows_digest_is_pinned() -> None:
@@ -116,23 +142,23 @@ def test_the_rows_digest_is_pinned() -> None:
             "loss": pa.array([0.1, -0.0, float("inf"), None], pa.float64()),
         }
     )
-    assert rows.digest(table) == "16f55f0b7a3fde4f083352ece45a63a3263c5c7e63d3b7cd6eca09da8d016b38"
+    assert digest(table) == "16f55f0b7a3fde4f083352ece45a63a3263c5c7e63d3b7cd6eca09da8d016b38"
 
 
 def everything(store: Store) -> dict[str, Callable[[], object]]:
     """Writes one object of each kind; how each is read, by path."""
     run = a_run()
-    digest = store.publish_weights(run.id, b"weights" * 50)
-    store.publish_rows(run, a_table(), a_provenance())
-    store.write_checkpoint(run.id, b"checkpoint" * 50)
-    store.began(run.id, this_process())
-    store.write_study("a", [run, SOURCE])
+    digest = publish_weights(store, run.id, b"weights" * 50)
+    publish_rows(store, run, a_table(), a_provenance())
+    write_checkpoint(store, run.id, b"checkpoint" * 50)
+    note_began(store, run.id, this_process())
+    write_study(store, "a", [run, SOURCE])
     return {
-        rows_path(run.id): lambda: store.read_rows(run.id),
-        weights_path(run.id, digest): lambda: store.read_weights(run.id, digest),
-        unfinished_path(run.id, "checkpoint"): lambda: store.read_checkpoint(run.id),
-        unfinished_path(run.id, "began.json"): lambda: store.read_began(run.id),
-        study_path("a"): lambda: store.read_study("a"),
+        rows_path(run.id): lambda: read_rows(store, run.id),
+        weights_path(run.id, digest): lambda: read_weights(store, run.id, digest),
+        unfinished_path(run.id, "checkpoint"): lambda: read_checkpoint(store, run.id),
+        unfinished_path(run.id, "began.json"): lambda: read_began(store, run.id),
+        study_path("a"): lambda: read_study(store, "a"),
     }
 
 
@@ -169,21 +195,21 @@ def test_damage_is_not_overlooked(empty: Store) -> None:
             file.write_bytes(damage)
             with pytest.raises(Damaged, match=re.escape(path)):
                 read()
-    assert list(empty.check_rows(empty.finished())) == [a_run().id]
+    assert list(check_rows(empty, finished_ids(empty))) == [a_run().id]
 
 
 def test_rows_under_the_name_of_another_run_are_damaged(empty: Store) -> None:
-    empty.put(rows_path(SOURCE.id), rows.to_bytes(a_run(), a_table(), a_provenance()))
+    empty.put(rows_path(SOURCE.id), rows_file.to_bytes(a_run(), a_table(), a_provenance()))
     with pytest.raises(Damaged, match=f"it holds Run {a_run().id}"):
-        empty.read_rows(SOURCE.id)
+        read_rows(empty, SOURCE.id)
     with pytest.raises(Damaged, match=f"it holds Run {a_run().id}"):
-        empty.read_head(SOURCE.id)
+        read_head(empty, SOURCE.id)
 
 
 def test_rows_with_other_columns_are_damaged(empty: Store) -> None:
     # As a flipped bit in the file's schema makes them, with metadata that are whole.
     run = a_run()
-    good = rows.to_bytes(run, a_table(), a_provenance())
+    good = rows_file.to_bytes(run, a_table(), a_provenance())
     head = pa.ipc.open_file(good).schema.metadata
     for column in (pa.array([{}], pa.struct([])), pa.array([1])):
         table = pa.table({"run_id": column}).replace_schema_metadata(head)
@@ -192,43 +218,87 @@ def test_rows_with_other_columns_are_damaged(empty: Store) -> None:
             writer.write_table(table)
         empty.put(rows_path(run.id), sink.getvalue().to_pybytes())
         with pytest.raises(Damaged, match="its columns are not those"):
-            empty.read_rows(run.id)
+            read_rows(empty, run.id)
 
 
 def test_rows_of_a_later_format_are_refused_not_set_aside(
     empty: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as later:
-        later.setattr(rows, "FORMAT", "freezewise rows 2")
-        empty.publish_rows(a_run(), a_table(), a_provenance())
-    with pytest.raises(ValueError, match=r"freezewise rows 2.*freezewise rows 1"):
-        empty.read_rows(a_run().id)
+        later.setattr(schema, "FORMAT", schema.FORMAT + 1)
+        made_by = replace(a_provenance(), code_version="7.0.0+01234567")
+        publish_rows(empty, a_run(), a_table(), made_by)
+    newer = rf"rows/{a_run().id}.arrow was written by freezewise 7.0.0\+01234567 \(freezewise rows "
+    for read in (read_rows, read_head):
+        with pytest.raises(Newer, match=newer):
+            read(empty, a_run().id)
+    with pytest.raises(Newer, match=newer):
+        check_rows(empty, [a_run().id])
+
+
+def test_rows_of_an_earlier_format_get_the_columns_that_came_later(
+    empty: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = a_run()
+    publish_rows(empty, run, a_table(), a_provenance())
+    before = a_table(run).to_pylist()
+    # As if the next release had a further coordinate, which a Run of this one has in its first value.
+    number = schema.FORMAT + 1
+    depth = runs.Coordinate(
+        name="depth", kind="count", group="cut", of=lambda _: 7, meaning="of it", since=number
+    )
+    column = schema.Column("depth", pa.int32(), "", "of it", since=number)
+    monkeypatch.setattr(runs, "COORDINATES", (*runs.COORDINATES, depth))
+    monkeypatch.setattr(schema, "COLUMNS", (*schema.COLUMNS, column))
+    monkeypatch.setattr(schema, "FORMAT", number)
+    monkeypatch.setattr(schema, "ROWS", schema.schema_of(number))
+    table = read_rows(empty, run.id).table
+    assert table.schema == schema.ROWS
+    assert table["depth"].to_pylist() == [7] * table.num_rows
+    assert table.drop_columns("depth").to_pylist() == before
+    assert not check_rows(empty, [run.id])
 
 
 def test_a_failure_is_noted_and_forgotten(empty: Store) -> None:
     run = a_run()
-    empty.write_failure(run.id, a_failure())
-    empty.write_failure(SOURCE.id, replace(a_failure(), kind="start failed"))
-    assert empty.failures()[run.id] == a_failure()
-    assert empty.unfinished()[run.id].files == {"failure.json"}
+    write_failure(empty, run.id, a_failure())
+    write_failure(empty, SOURCE.id, replace(a_failure(), kind="start failed"))
+    assert read_failures(empty)[run.id] == a_failure()
+    assert list_unfinished(empty)[run.id].files == {"failure.json"}
     Path(empty.base, unfinished_path(SOURCE.id, "failure.json")).write_text("{")
-    assert set(empty.failures()) == {run.id}
-    empty.clear_failure(run.id)
-    empty.clear_failure(run.id)
-    assert empty.failures() == {}
+    assert set(read_failures(empty)) == {run.id}
+    clear_failure(empty, run.id)
+    clear_failure(empty, run.id)
+    assert read_failures(empty) == {}
+
+
+def test_notes_of_a_later_release_are_named_with_it(
+    empty: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = a_run()
+    monkeypatch.setattr(sealed, "release", lambda: "7.0.0")
+    later = {"runs": [{**run.plain, "depth": 7}]}
+    empty.put(study_path("later"), sealed.seal(later))
+    with pytest.raises(Newer, match=r"studies/later.json was written by freezewise 7.0.0 .*depth"):
+        read_study(empty, "later")
+    note = {**vars(a_failure()), "node": "n7"}
+    empty.put(unfinished_path(run.id, "failure.json"), sealed.seal(note))
+    for read in (lambda: read_failure(empty, run.id), lambda: read_failures(empty)):
+        with pytest.raises(Newer, match=r"failure.json was written by freezewise 7.0.0 .*node"):
+            read()
 
 
 def test_what_vanishes_while_it_is_read_is_absent(empty: Store) -> None:
     # `study status` looks while trials finish.
-    assert empty.read_heads([a_run().id]) == empty.check_rows([a_run().id]) == {}
-    assert empty.read_began(a_run().id) is None
+    assert read_heads(empty, [a_run().id]) == check_rows(empty, [a_run().id]) == {}
+    assert read_began(empty, a_run().id) is None
 
 
 def test_sweep_removes_what_the_dead_left(empty: Store) -> None:
     run = a_run()
-    empty.write_checkpoint(run.id, b"of a finished Run")
-    empty.write_checkpoint(SOURCE.id, b"of a Run in flight")
-    empty.publish_rows(run, a_table(), a_provenance())
+    write_checkpoint(empty, run.id, b"of a finished Run")
+    write_checkpoint(empty, SOURCE.id, b"of a Run in flight")
+    publish_rows(empty, run, a_table(), a_provenance())
     dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], stdout=-1)
     ours = atomic.temporary_beside(Path(empty.base, "rows", "x.arrow"))
     theirs = ours.with_name(ours.name.replace(f"~{os.getpid()}~", f"~{int(dead.stdout)}~"))
@@ -236,20 +306,20 @@ def test_sweep_removes_what_the_dead_left(empty: Store) -> None:
     for path in (ours, theirs, old):
         path.write_bytes(b"torn")
     os.utime(old, (0, 0))
-    assert set(empty.sweep()) == {
+    assert set(sweep(empty)) == {
         f"rows/{theirs.name}",
         f"rows/{old.name}",
         f"unfinished/{run.id}",
     }
     assert ours.exists()
-    assert set(empty.unfinished()) == {SOURCE.id}
+    assert set(list_unfinished(empty)) == {SOURCE.id}
 
 
 def test_weights_made_twice_lie_beside_each_other(empty: Store) -> None:
-    first, second = (empty.publish_weights(SOURCE.id, made) for made in (b"first", b"second"))
-    assert empty.read_weights(SOURCE.id, first) == b"first"
-    assert empty.read_weights(SOURCE.id, second) == b"second"
-    assert empty.weights() == {SOURCE.id}
+    first, second = (publish_weights(empty, SOURCE.id, made) for made in (b"first", b"second"))
+    assert read_weights(empty, SOURCE.id, first) == b"first"
+    assert read_weights(empty, SOURCE.id, second) == b"second"
+    assert ids_with_weights(empty) == {SOURCE.id}
 
 
 def test_a_file_is_moved_into_the_store(empty: Store, tmp_path: Path) -> None:
@@ -261,9 +331,9 @@ def test_a_file_is_moved_into_the_store(empty: Store, tmp_path: Path) -> None:
 
 def test_user_mistakes_are_named(empty: Store) -> None:
     with pytest.raises(ValueError, match=r"run id '\.\./x'"):
-        empty.read_rows("../x")
+        read_rows(empty, "../x")
     with pytest.raises(ValueError, match="study='a/b'"):
-        empty.write_study("a/b", [])
+        write_study(empty, "a/b", [])
     for root in ("foo://x", "s3://", "s3:///x"):
         with pytest.raises(ValueError, match=f"root='{root}'"):
             open_store(root)
@@ -277,7 +347,7 @@ def test_a_disk_that_is_full_is_an_error_at_once_and_leaves_nothing(empty: Store
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
     try:
         with pytest.raises(OSError, match=r"cannot write: File too large.*checkpoint") as failed:
-            empty.write_checkpoint(run.id, bytes(1_000_000))
+            write_checkpoint(empty, run.id, bytes(1_000_000))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert failed.value.errno == errno.EFBIG
@@ -289,7 +359,7 @@ def test_a_disk_that_is_full_is_an_error_at_once_and_leaves_nothing(empty: Store
 KILLED = """
 import hashlib, os, random, signal, sys, time
 from pathlib import Path
-from study.store import open_store
+from study.store import open_store, sweep
 
 store = open_store(sys.argv[1])
 chance = random.Random(0)
@@ -309,7 +379,7 @@ for number in range(25):
         assert hashlib.sha256(whole[32:]).digest() == whole[:32], f"torn in round {number}"
         seen += 1
 left = len(list(Path(sys.argv[1]).rglob(".*.tmp")))
-assert len(store.sweep()) == left and not list(Path(sys.argv[1]).rglob(".*.tmp"))
+assert len(sweep(store)) == left and not list(Path(sys.argv[1]).rglob(".*.tmp"))
 print(seen, left)
 """
 

@@ -33,7 +33,8 @@ from analysis.surfaces.similarity import (
 from study.networks.build import build, initialise, normalisation
 from study.run import Recipe, Run
 from study.store import Damaged, Store, open_store, similarity
-from study.store.similarity import Similarity, similarity_path, table_of
+from study.store.layout import similarity_path
+from study.store.similarity import Similarity, table_of
 from study.tasks.draws import draw
 from study.tasks.prepared_file import load as load_task
 from study.training.cut import starting_network

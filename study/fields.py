@@ -1,0 +1,89 @@
+"""Fields of a frozen dataclass as plain values: checked, written in one way, and read back.
+
+Owns the canonical JSON that ids and digests are made of, and the words in which a wrong field is
+refused. Knows no field by name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+Plain = str | int | float | bool | None
+
+
+def canonical_json(plain: Any) -> str:
+    """JSON with sorted keys and no spaces, so that equal values have equal texts.
+
+    Raises ValueError for a number that is not finite.
+    """
+    return json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def digest_of(text: str | bytes) -> str:
+    """SHA-256 in hex."""
+    return hashlib.sha256(text.encode() if isinstance(text, str) else text).hexdigest()
+
+
+def canonical(value: Any) -> Plain:
+    """The value itself, every number written in one way: 0.0 as 0. ValueError if it is not plain."""
+    if value is None or type(value) in (str, bool, int):
+        return value
+    if type(value) is float and math.isfinite(value):
+        return int(value) if value.is_integer() else value
+    raise ValueError(f"{value!r} ({type(value).__name__}) is not a plain value")
+
+
+def known_fields(
+    owner: str, plain: Any, names: Iterable[str], later: Mapping[str, Plain]
+) -> dict[str, Any]:
+    """The JSON object `plain`, with what later releases added where it lacks that.
+
+    Raises ValueError where it is no object, or has a field too many or too few.
+    """
+    if not isinstance(plain, dict):
+        raise ValueError(f"{owner}: {plain!r} is not a JSON object")
+    unknown, missing = set(plain) - set(names), set(names) - set(plain) - set(later)
+    if unknown or missing:
+        raise ValueError(
+            f"{owner} from JSON: unknown fields {sorted(unknown)}, missing fields {sorted(missing)}"
+        )
+    return {**later, **plain}
+
+
+def check_choice(owner: str, name: str, given: Any, choices: Iterable[str]) -> None:
+    """Raises ValueError with field, value and choices."""
+    if type(given) is not str or given not in choices:
+        raise ValueError(f"{owner}.{name}={given!r}: choose one of {', '.join(choices)}")
+
+
+def check_int(owner: str, name: str, given: Any, *, low: int, high: int | None = None) -> None:
+    """Raises ValueError unless it is a whole number (an int, no bool) within these bounds."""
+    if type(given) is not int or given < low or (high is not None and given > high):
+        bounds = f"{low} or more" if high is None else f"{low} to {high}"
+        raise ValueError(f"{owner}.{name}={given!r}: must be a whole number, {bounds}")
+
+
+def check_number(
+    owner: str,
+    name: str,
+    given: Any,
+    *,
+    low: float,
+    high: float = math.inf,
+    low_open: bool = False,
+    high_open: bool = False,
+) -> None:
+    """Raises ValueError unless it is a finite int or float within these bounds."""
+    inside = (
+        type(given) in (int, float)
+        and math.isfinite(given)
+        and (given > low if low_open else given >= low)
+        and (given < high if high_open else given <= high)
+    )
+    if not inside:
+        bracket = ("(" if low_open else "[") + f"{low:g}, {high:g}" + (")" if high_open else "]")
+        raise ValueError(f"{owner}.{name}={given!r}: must be a finite number in {bracket}")

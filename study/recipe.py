@@ -1,0 +1,126 @@
+"""How a Run is trained, as plain values; the second half of what decides its result.
+
+Owns the fields of a Recipe, its canonical form and the id made from it, and every check that needs
+nothing but the values.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import Any, Final
+
+from study.fields import (
+    Plain,
+    canonical,
+    canonical_json,
+    check_choice,
+    check_int,
+    check_number,
+    digest_of,
+    known_fields,
+)
+
+CHOICES: Final[dict[str, tuple[str, ...]]] = {
+    "optimizer": ("adam", "sgd", "adamw"),
+    "schedule": ("constant", "cosine", "inverse_sqrt"),
+    "augmentation": ("none", "crop_flip"),
+    "above_cut": ("start", "reinitialised"),
+    "frozen_batchnorm": ("evaluation", "training"),
+    "precision": ("float32", "tf32", "bfloat16"),
+    "evaluation": ("every_epoch", "log_spaced"),
+}
+
+# A field that a later release adds stands here with its literal original value, and is left out of
+# the canonical JSON while it holds that value, so that ids made before it existed live on.
+ADDED_LATER: Final[dict[str, Plain]] = {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How a Run is trained.
+
+    Exactly one of `num_epochs` and `num_steps` is given: the length in passes over the drawn images,
+    or in optimiser steps (so that a larger set does not get more updates). Defaults follow Nakkiran
+    et al. 2019 (Adam, 1e-4, batches of 128) where that paper has one; the recipe of arXiv 2211.11074
+    is not known to us.
+
+    - `momentum`: for "sgd" only.
+    - `inverse_sqrt_steps`: for "inverse_sqrt" only; the rate is
+      `learning_rate / sqrt(1 + floor(step / inverse_sqrt_steps))` (Nakkiran et al. 2019, appendix B).
+    - `above_cut`: what the layers between the cut and the new head start from: the start's weights,
+      or fresh initial values ("reinitialised"), not those that the start began with.
+    - `frozen_batchnorm`: frozen BatchNorm layers use their stored statistics ("evaluation"), or those
+      of the batch, whereby they also go on updating the stored ones ("training").
+    - `precision`: "tf32" and "bfloat16" (autocast) change the arithmetic of the training steps and of
+      the evaluations alike.
+    - `evaluation`: after every epoch, or at `num_evaluations` log-spaced steps from 1 to the last,
+      of which those that round to the same step are one. Step 0 and the last step are evaluated in
+      either case.
+    """
+
+    optimizer: str = "adam"
+    learning_rate: float = 1e-4
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    schedule: str = "constant"
+    inverse_sqrt_steps: int = 512
+    batch_size: int = 128
+    num_epochs: int | None = None
+    num_steps: int | None = None
+    augmentation: str = "none"
+    above_cut: str = "start"
+    frozen_batchnorm: str = "evaluation"
+    precision: str = "float32"
+    evaluation: str = "every_epoch"
+    num_evaluations: int = 0
+
+    def __post_init__(self) -> None:
+        for name, choices in CHOICES.items():
+            check_choice("Recipe", name, getattr(self, name), choices)
+        check_number("Recipe", "learning_rate", self.learning_rate, low=0.0, low_open=True)
+        check_number("Recipe", "momentum", self.momentum, low=0.0, high=1.0)
+        check_number("Recipe", "weight_decay", self.weight_decay, low=0.0)
+        check_int("Recipe", "inverse_sqrt_steps", self.inverse_sqrt_steps, low=1)
+        check_int("Recipe", "batch_size", self.batch_size, low=2)
+        check_int("Recipe", "num_evaluations", self.num_evaluations, low=0)
+        lengths = [name for name in ("num_epochs", "num_steps") if getattr(self, name) is not None]
+        if len(lengths) != 1:
+            raise ValueError(
+                "Recipe: give exactly one of num_epochs and num_steps, "
+                f"not num_epochs={self.num_epochs!r} and num_steps={self.num_steps!r}"
+            )
+        check_int("Recipe", lengths[0], getattr(self, lengths[0]), low=1)
+        # A field that has no effect must hold its default, so that one training has one id.
+        if self.momentum != 0 and self.optimizer != "sgd":
+            raise ValueError(f"Recipe.momentum={self.momentum!r} is only for optimizer='sgd'")
+        if self.inverse_sqrt_steps != 512 and self.schedule != "inverse_sqrt":
+            raise ValueError(
+                f"Recipe.inverse_sqrt_steps={self.inverse_sqrt_steps!r} is only for "
+                "schedule='inverse_sqrt'"
+            )
+        if self.evaluation == "log_spaced" and self.num_evaluations < 2:
+            raise ValueError(
+                f"Recipe.num_evaluations={self.num_evaluations!r}: evaluation='log_spaced' needs 2 or more"
+            )
+        if self.evaluation == "every_epoch" and self.num_evaluations != 0:
+            raise ValueError(
+                f"Recipe.num_evaluations={self.num_evaluations!r} is only for evaluation='log_spaced'"
+            )
+
+    @cached_property
+    def id(self) -> str:
+        """First 8 hex digits of SHA-256 over the canonical JSON: the recipe as a coordinate."""
+        return digest_of(canonical_json(self.plain))[:8]
+
+    @cached_property
+    def plain(self) -> dict[str, Plain]:
+        """Its fields in canonical form, without those of later releases that hold their first value."""
+        plain = {field.name: canonical(getattr(self, field.name)) for field in fields(self)}
+        return {k: v for k, v in plain.items() if k not in ADDED_LATER or v != ADDED_LATER[k]}
+
+
+def from_plain(plain: Any) -> Recipe:
+    """The Recipe with these fields. Raises ValueError on an unknown or missing one."""
+    names = [field.name for field in fields(Recipe)]
+    return Recipe(**known_fields("Recipe", plain, names, ADDED_LATER))

@@ -1,0 +1,35 @@
+"""Weights that other Runs start from, each under its own digest."""
+
+from __future__ import annotations
+
+from study.fields import digest_of
+from study.store import layout
+from study.store.atomic import Damaged
+from study.store.layout import weights_path
+from study.store.store import Store
+
+
+def publish_weights(store: Store, run_id: str, payload: bytes) -> str:
+    """Publish weights under their own digest, and return it (SHA-256, hex).
+
+    Weights of a Run that was trained twice thus lie beside each other, and the rows, published
+    after them, say which are its own.
+    """
+    digest = digest_of(payload)
+    store.put(weights_path(run_id, digest), payload)
+    return digest
+
+
+def read_weights(store: Store, run_id: str, digest: str) -> bytes:
+    """The weights with this digest. Raises FileNotFoundError, Damaged."""
+    path = weights_path(run_id, digest)
+    payload = store.get(path)
+    found = digest_of(payload)
+    if found != digest:
+        raise Damaged(path, f"digest {found[:12]} of {len(payload)} bytes")
+    return payload
+
+
+def ids_with_weights(store: Store) -> frozenset[str]:
+    """Ids of all Runs with weights: one listing."""
+    return store.matching(layout.WEIGHTS, layout.WEIGHTS_NAME)
