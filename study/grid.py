@@ -13,7 +13,7 @@ from dataclasses import fields, replace
 from itertools import product
 from typing import Any, Final
 
-from study.networks.table import check_model, num_layers, standard_width
+from study.networks.catalogue import check_model, num_layers, standard_width
 from study.run import PRETRAINED, Recipe, Run, describe
 
 EVERY_CUT: Final = "every cut"

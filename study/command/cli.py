@@ -16,7 +16,7 @@ from typing import Final
 
 from study.command.verbs import SOME_FAILED, VERBS, WRONG_INPUT
 from study.launching.interrupt import GRACE_SECONDS
-from study.planning.spaces import UserError
+from study.messages import UserError
 from study.store import Damaged
 
 CHECKPOINT_SECONDS: Final = 60.0

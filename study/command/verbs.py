@@ -16,6 +16,7 @@ from types import FrameType
 from typing import Final, Never
 
 from study.launching.interrupt import INTERRUPTED_STATUS
+from study.messages import UserError
 from study.planning import inventory as states
 from study.planning.inventory import (
     ABSENT,
@@ -27,7 +28,7 @@ from study.planning.inventory import (
     Standing,
     standing,
 )
-from study.planning.spaces import Space, UserError, load_space, packaged
+from study.planning.spaces import Space, load_space, packaged
 from study.run import Run, describe, to_json
 from study.store import (
     Store,

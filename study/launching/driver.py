@@ -17,9 +17,10 @@ from typing import Final
 from study import tasks
 from study.launching.lease import acquire
 from study.launching.queue import Schedule
+from study.messages import UserError
 from study.planning.inventory import ABSENT, DONE, FAILED, PARTIAL, RUNNING, Standing, standing
 from study.planning.plan import make_plan
-from study.planning.spaces import Space, UserError
+from study.planning.spaces import Space
 from study.store import (
     Damaged,
     Store,

@@ -10,9 +10,7 @@ import hashlib
 import json
 import platform
 import socket
-import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -21,6 +19,8 @@ from safetensors.torch import load as tensors_from_bytes
 from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor
 
+from study.launching.checkpoints import ABOUT, Checkpoints
+from study.launching.similarity import record_similarity
 from study.networks.build import pretrained
 from study.run import PRETRAINED, Run, describe
 from study.store import (
@@ -37,7 +37,6 @@ from study.store import (
     rows_path,
     unfinished_path,
     weights_path,
-    write_checkpoint,
 )
 from study.store.processes import this_process
 from study.store.provenance import Provenance
@@ -48,10 +47,8 @@ from study.tasks.draws import draw
 from study.tasks.prepared_file import PreparedTask
 from study.training.cut import starting_network
 from study.training.loop import Diverged, Training
-from study.training.similarity import record_similarity
 
 CHECKPOINT_SECONDS: Final = 60.0
-_ABOUT: Final = "execute"  # name of the checkpoint's entry that is not the training's own
 
 
 class Interrupted(Exception):
@@ -104,7 +101,7 @@ def execute(
     note_began(store, run.id, this_process())
 
     outcome, diverged_step = FINISHED, None
-    with _Checkpoints(run, store, checkpoint_seconds, about) as checkpoints:
+    with Checkpoints(run, store, checkpoint_seconds, about) as checkpoints:
         try:
             for row in training:
                 if row is not None and on_row is not None:
@@ -138,7 +135,7 @@ def execute(
         task_fingerprint=task.fingerprint,
         diverged_step=diverged_step,
     )
-    dimensions = training.dimensions(task.info.num_classes)
+    dimensions = training.sizes(task.info.num_classes)
     publish_rows(store, run, rows_table(run, dimensions, training.rows, outcome), made_by)
     drop_unfinished(store, run.id)
     return outcome
@@ -205,57 +202,13 @@ def _resumed(training: Training, store: Store, start: _Start) -> dict[str, Any] 
     if payload is None:
         return None
     tensors = tensors_from_bytes(payload)
-    about: dict[str, Any] = json.loads(bytes(tensors.pop(_ABOUT).tolist()))
+    about: dict[str, Any] = json.loads(bytes(tensors.pop(ABOUT).tolist()))
     if about["start_digest"] != start.digest:
         # Its start was made anew with other bits: going on would mix the two.
         store.set_aside(unfinished_path(run_id, "checkpoint"))
         return None
     training.restore(tensors)
     return about | {"num_resumes": about["num_resumes"] + 1}
-
-
-class _Checkpoints:
-    """Writes checkpoints of one Run, beside the training: serialising and writing take a thread.
-
-    What is written is copied first, so that training can go on. A failed write is raised at the next
-    one, or on leaving.
-    """
-
-    def __init__(self, run: Run, store: Store, seconds: float, about: dict[str, Any]) -> None:
-        self._run, self._store, self._about = run, store, about
-        self._seconds, self._last = seconds, time.monotonic()
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
-        self._pending: Future[None] | None = None
-
-    def __enter__(self) -> _Checkpoints:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._writer.shutdown(wait=True)
-        if kind is None:
-            self.wait()
-
-    def is_due(self) -> bool:
-        """Whether the interval is over and the last checkpoint is written."""
-        idle = self._pending is None or self._pending.done()
-        return idle and time.monotonic() - self._last >= self._seconds
-
-    def write(self, training: Training) -> None:
-        """Copies the state and begins to write it."""
-        self.wait()
-        tensors = {key: value.clone() for key, value in training.state().items()}
-        tensors[_ABOUT] = torch.tensor(list(json.dumps(self._about).encode()), dtype=torch.uint8)
-        self._pending = self._writer.submit(self._publish, tensors)
-        self._last = time.monotonic()
-
-    def wait(self) -> None:
-        """Until what has begun is written. Raises OSError where it could not be."""
-        if self._pending is not None:
-            self._pending.result()
-            self._pending = None
-
-    def _publish(self, tensors: dict[str, Tensor]) -> None:
-        write_checkpoint(self._store, self._run.id, tensors_to_bytes(tensors))
 
 
 def _device_name(device: torch.device, num_threads: int) -> str:

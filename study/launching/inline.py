@@ -10,10 +10,12 @@ from collections.abc import Callable, Collection, Mapping
 
 import torch
 
-from study.launching.attempt import Outcomes, attempt
+from study.launching.attempt import attempt
 from study.launching.interrupt import stop_on_signals
-from study.launching.progress import Line, Progress
+from study.launching.outcomes import Outcomes
+from study.launching.progress import Progress
 from study.launching.queue import Schedule
+from study.messages import Line
 from study.run import Run
 from study.store import Store
 from study.store.schema import Row

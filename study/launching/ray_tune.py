@@ -18,12 +18,13 @@ from typing import Any, Final
 import ray
 from ray import tune
 
-from study.launching.attempt import MAX_TRIES, Attempt, Outcomes, attempt
+from study.launching.attempt import MAX_TRIES, Attempt, attempt
 from study.launching.interrupt import STOPPING, Flag, StopRequest, stop_on_signals
-from study.launching.progress import Line, Progress
+from study.launching.outcomes import Outcomes
+from study.launching.progress import Progress
 from study.launching.queue import Schedule
 from study.launching.resources import num_slots, told, trial_resources
-from study.planning.spaces import UserError
+from study.messages import Line, UserError
 from study.run import Run, from_json, to_json
 from study.store import Store, open_store
 from study.store.schema import Row

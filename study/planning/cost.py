@@ -19,10 +19,11 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from study.networks.build import build, initialise
+from study.networks.build import build
+from study.networks.initial_values import initialise
 from study.run import Run
 from study.tasks import TaskInfo
-from study.training.cut import EVALUATION_BATCH_SIZE
+from study.training.inputs import EVALUATION_BATCH_SIZE
 from study.training.steps import evaluated_steps, steps_per_epoch, total_steps
 
 # A training step costs a forward pass, and a backward pass of about twice as much.

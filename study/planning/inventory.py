@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from study.launching.progress import duration
+from study.messages import duration, last_line
 from study.run import Run, describe
 from study.store import (
     Damaged,
@@ -160,11 +160,6 @@ def _has_diverged(store: Store, run_id: str) -> bool:
 
 def _brief(failure: Failure) -> str:
     return f"{last_line(failure.error)} ({failure.tries} tries)"
-
-
-def last_line(error: str) -> str:
-    """Of a failure's text: the exception itself."""
-    return (error.strip().splitlines() or ["no message"])[-1]
 
 
 @dataclass(frozen=True, kw_only=True)

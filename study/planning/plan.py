@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from study import tasks
-from study.launching.progress import duration
-from study.networks.table import check_images, check_model, check_pretrained, num_layers
+from study.messages import duration
+from study.networks.catalogue import check_images, check_model, check_pretrained, num_layers
 from study.planning.inventory import START_FAILED, STATES, Standing, failures_told, standing
 from study.planning.spaces import Space
 from study.run import PRETRAINED, Run, describe

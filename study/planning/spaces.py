@@ -15,12 +15,9 @@ from types import ModuleType
 
 import search_spaces
 from study.grid import with_starts
+from study.messages import UserError
 from study.run import Run, describe
 from study.tasks import BUILTIN, Task
-
-
-class UserError(ValueError):
-    """Something that the user wrote, gave or asked for is wrong; the text says what to change."""
 
 
 @dataclass(frozen=True, kw_only=True)

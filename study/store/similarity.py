@@ -14,14 +14,13 @@ from typing import Final
 
 import pyarrow as pa
 
-from study.run import Run
+from study.run import HEAD, Run
 from study.store.atomic import Damaged
 from study.store.schema import Column
 from study.store.store import Store
 from study.store.table_digest import digest
 
 CUT: Final = "cut"
-HEAD: Final = "head"
 PLACES: Final = (CUT, HEAD)
 
 FORMAT: Final = "freezewise similarity 1"

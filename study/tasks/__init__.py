@@ -3,11 +3,13 @@
 This page hands on what a search-space file names: a Task, and where its images come from.
 """
 
-from study.tasks.image_sets.listing import Digits, ImageFolderImages
+from study.tasks.image_sets.digits import Digits
+from study.tasks.image_sets.folders import ImageFolderImages
 from study.tasks.image_sets.parquet import ParquetImages
 from study.tasks.image_sets.torchvision_sets import TinyImageNetImages, TorchvisionImages
-from study.tasks.prepare import BUILTIN, Task, describe, prepare
+from study.tasks.prepare import describe, prepare
 from study.tasks.prepared_file import PreparedTask, TaskInfo, load, load_info
+from study.tasks.task import BUILTIN, Task
 
 __all__ = [
     "BUILTIN",

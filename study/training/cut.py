@@ -1,32 +1,21 @@
-"""Where a Run starts, and the cut: a frozen prefix, a trained suffix, and the prefix's features.
+"""Where a Run starts, and the cut: a frozen prefix and a trained suffix.
 
-Owns how start weights enter a network, what frozen means, and the features of the frozen prefix,
-computed once per image. Refuses partial loading: weights that do not fit are an error with their keys.
+Owns how start weights enter a network, and what frozen means. Refuses partial loading: weights that do
+not fit are an error with their keys.
 """
 
 from __future__ import annotations
 
-import os
-import sys
-import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Final
 
-import numpy as np
-import psutil
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from study.networks.build import build, initialise
-from study.run import Run
-from study.training.steps import batch_spans
-
-HEAD: Final = "head"
-
-EVALUATION_BATCH_SIZE: Final = 256
+from study.networks.build import build
+from study.networks.initial_values import initialise
+from study.run import HEAD, Run
 
 
 @dataclass(frozen=True)
@@ -114,59 +103,3 @@ def set_evaluation(parts: Cut) -> None:
     """Both parts in evaluation mode."""
     parts.prefix.eval()
     parts.suffix.eval()
-
-
-def calibrate(prefix: nn.Sequential, num_images: int, batch: Callable[[slice], Tensor]) -> None:
-    """Sets the BatchNorm statistics of a random prefix to the means over the images' batches.
-
-    Random layers have never seen an image, and with statistics of 0 and 1 their features would shrink
-    or grow from layer to layer. `batch(span)` gives the prefix's input for a span of the images.
-    """
-    norms = [module for module in prefix.modules() if isinstance(module, _BatchNorm)]
-    momenta = [module.momentum for module in norms]
-    for module in norms:
-        module.reset_running_stats()
-        module.momentum = None  # the plain mean over all batches
-        module.train()
-    with torch.no_grad():
-        for span in batch_spans(num_images, EVALUATION_BATCH_SIZE):
-            prefix(batch(span))
-    for module, momentum in zip(norms, momenta, strict=True):
-        module.momentum = momentum
-        module.eval()
-
-
-def prefix_features(
-    prefix: nn.Sequential, num_images: int, batch: Callable[[slice], Tensor]
-) -> Tensor:
-    """The prefix's features of all images: shape (n, *feature_shape), in the dtype that it gives.
-
-    Held on the device where they fit in half of what is free there, else in host memory by the same
-    rule, else in a memory-mapped temporary file that is gone with the tensor. `batch(span)` gives the
-    prefix's input for a span of the images.
-    """
-    held: Tensor | None = None
-    with torch.no_grad():
-        for span in batch_spans(num_images, EVALUATION_BATCH_SIZE):
-            features = prefix(batch(span))
-            if held is None:
-                held = _room(num_images, features)
-            held[span] = features
-    assert held is not None
-    return held
-
-
-def _room(num_images: int, like: Tensor) -> Tensor:
-    shape = (num_images, *like.shape[1:])
-    num_bytes = num_images * like[0].numel() * like.element_size()
-    if like.device.type == "cuda" and num_bytes <= torch.cuda.mem_get_info(like.device)[0] // 2:
-        return torch.empty(shape, dtype=like.dtype, device=like.device)
-    if num_bytes <= psutil.virtual_memory().available // 2:
-        return torch.empty(shape, dtype=like.dtype)
-    with tempfile.NamedTemporaryFile(prefix="freezewise-features-") as file:
-        # Claimed now: a disk that fills up later would end the process without a message.
-        if sys.platform != "darwin":  # which has no such call
-            os.posix_fallocate(file.fileno(), 0, num_bytes)
-        # The mapping outlives the file's name, so that nothing is left behind.
-        mapped = np.memmap(Path(file.name), dtype=np.uint8, mode="r+", shape=(num_bytes,))
-    return torch.from_numpy(mapped).view(like.dtype).view(shape)

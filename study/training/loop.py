@@ -1,7 +1,7 @@
 """The training loop: one Run, step by step, in plain PyTorch.
 
-Owns the steps, the evaluations and the state from which training goes on bit for bit. Knows nothing
-of Ray, files or clocks but for measuring its own time; `execute` decides when to save what it gives.
+Owns the steps, when is evaluated, and the state from which training goes on bit for bit. Knows nothing
+of Ray, files or clocks but for measuring its own time; who calls it decides when to save what it gives.
 """
 
 from __future__ import annotations
@@ -9,8 +9,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Final
 
@@ -18,23 +17,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from study.networks.build import normalisation as normalisation_of
 from study.run import Recipe, Run
 from study.seeds import permutation
 from study.store.schema import Row, Sizes
 from study.tasks.draws import TrainingSet
-from study.training.cut import (
-    EVALUATION_BATCH_SIZE,
-    calibrate,
-    cut,
-    prefix_features,
-    set_evaluation,
-    set_training,
-)
-from study.training.pixels import CropsAndFlips, crops_and_flips, normalisation
+from study.training.arithmetic import precision, set_precision
+from study.training.cut import cut, set_evaluation, set_training
+from study.training.evaluation import measure
+from study.training.inputs import Inputs
+from study.training.pixels import CropsAndFlips, crops_and_flips
 from study.training.steps import batch_spans, evaluated_steps, learning_rate, total_steps
 
-Span = slice | Tensor
 _PLAIN: Final = "plain"  # name of the state's entry that holds its plain values, as JSON
 
 
@@ -86,29 +79,16 @@ class Training:
         self._augment: CropsAndFlips | None = None
 
         self.parts = cut(self.layers, run.frozen)
-        self._set_precision()
-        self._normalise = normalisation(*normalisation_of(run.model), device)
-        self._train_images = torch.from_numpy(np.array(train_images)).to(device)
-        self._test_images = torch.from_numpy(np.array(test_images)).to(device)
+        set_precision(recipe)
         self._labels = torch.from_numpy(drawn.labels).to(device)
         self._flipped = torch.from_numpy(drawn.flipped).to(device)
         self._test_labels = torch.from_numpy(np.array(test_labels)).to(device)
         self._optimizer = _optimizer(recipe, self.parts.suffix)
-        if run.start is None and run.frozen > 0:
-            with self._precision():
-                calibrate(
-                    self.parts.prefix,
-                    run.size,
-                    lambda span: self._normalise(self._train_images[span]),
-                )
-        self._train_features: Tensor | None = None
-        self._test_features: Tensor | None = None
-        constant = recipe.augmentation == "none" and recipe.frozen_batchnorm == "evaluation"
-        if cached and constant and run.frozen > 0:
-            self._train_features = self._features(self._train_images)
-            self._test_features = self._features(self._test_images)
+        self._inputs = Inputs(
+            run, self.parts, train_images, test_images, device=device, cached=cached
+        )
 
-    def dimensions(self, num_classes: int) -> Sizes:
+    def sizes(self, num_classes: int) -> Sizes:
         """The sizes of this Run's network."""
         total, trained = (
             sum(p.numel() for p in module.parameters())
@@ -144,8 +124,8 @@ class Training:
             set_training(self.parts, recipe.frozen_batchnorm)
             self._in_training = True
         positions = self._order[self._spans[position]]
-        with self._precision():
-            inputs = self._suffix_inputs(positions, training=True)
+        with precision(recipe, self.device):
+            inputs = self._inputs.of_training(positions, self._augment)
             loss = nn.functional.cross_entropy(self.parts.suffix(inputs), self._labels[positions])
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -159,85 +139,31 @@ class Training:
         names = (run.task, run.part, run.size, run.seed, epoch)
         self._order = torch.from_numpy(permutation(run.size, "order", *names)).to(self.device)
         if run.recipe.augmentation == "crop_flip":
-            height = self._train_images.shape[-2]
+            height = self._inputs.train_images.shape[-2]
             self._augment = crops_and_flips(run.size, height, self.device, *names)
         self._epoch = epoch
-
-    def _suffix_inputs(self, span: Span, *, training: bool) -> Tensor:
-        """What the suffix sees of the training images of this span."""
-        if self._train_features is not None:
-            return _taken(self._train_features, span, self.device)
-        images = self._train_images[span]
-        if training and self._augment is not None:
-            assert isinstance(span, Tensor)
-            images = self._augment(images, span)
-        with torch.no_grad():
-            return self.parts.prefix(self._normalise(images))
 
     def _measure(self) -> Row:
         """One row, measured in evaluation mode on the whole training and test sets."""
         set_evaluation(self.parts)
         self._in_training = False
-        train_losses, train_wrong = self._losses(
-            self._labels, lambda span: self._suffix_inputs(span, training=False)
-        )
-        test_losses, test_wrong = self._losses(self._test_labels, self._test_inputs)
-        flipped, any_flipped = self._flipped, bool(self._flipped.any())
-        values = {
-            "train_loss": train_losses,
-            "train_error": train_wrong,
-            "train_loss_clean": train_losses[~flipped],
-            "train_error_clean": train_wrong[~flipped],
-            "train_loss_flipped": train_losses[flipped],
-            "train_error_flipped": train_wrong[flipped],
-            "test_loss": test_losses,
-            "test_error": test_wrong,
-        }
-        means = torch.stack([value.mean() for value in values.values()]).tolist()
-        measured = dict(zip(values, means, strict=True))
-        losses = (measured["train_loss"], measured["test_loss"])
+        with precision(self.run.recipe, self.device):
+            measured = measure(
+                self.parts.suffix, self._inputs, self._labels, self._flipped, self._test_labels
+            )
+        losses = (measured.train_loss, measured.test_loss)
         if not (bool(self._finite) and all(math.isfinite(loss) for loss in losses)):
             raise Diverged(self._sound_step)
         self._sound_step = self.step
         row = Row(
             epoch=self.step / len(self._spans),
             step=self.step,
-            train_loss=measured["train_loss"],
-            train_error=measured["train_error"],
-            train_loss_clean=measured["train_loss_clean"],
-            train_error_clean=measured["train_error_clean"],
-            train_loss_flipped=measured["train_loss_flipped"] if any_flipped else None,
-            train_error_flipped=measured["train_error_flipped"] if any_flipped else None,
-            test_loss=measured["test_loss"],
-            test_error=measured["test_error"],
+            **vars(measured),
             learning_rate=learning_rate(self.run.recipe, max(self.step - 1, 0), self.last_step),
             wall_seconds=self.seconds(),
         )
         self.rows.append(row)
         return row
-
-    def _losses(self, labels: Tensor, inputs: Callable[[slice], Tensor]) -> tuple[Tensor, Tensor]:
-        """Cross-entropy in nats, and whether the answer is wrong: float64, shape (n,) each."""
-        with torch.no_grad(), self._precision():
-            logits = torch.cat(
-                [
-                    self.parts.suffix(inputs(span)).float()
-                    for span in batch_spans(len(labels), EVALUATION_BATCH_SIZE)
-                ]
-            )
-        losses = nn.functional.cross_entropy(logits, labels, reduction="none")
-        return losses.double(), (logits.argmax(1) != labels).double()
-
-    def _test_inputs(self, span: slice) -> Tensor:
-        if self._test_features is not None:
-            return _taken(self._test_features, span, self.device)
-        return self.parts.prefix(self._normalise(self._test_images[span]))
-
-    def _features(self, images: Tensor) -> Tensor:
-        with self._precision():
-            return prefix_features(
-                self.parts.prefix, len(images), lambda span: self._normalise(images[span])
-            )
 
     def seconds(self) -> float:
         """Seconds spent on this Run so far, those before an interruption included."""
@@ -294,17 +220,6 @@ class Training:
         self.rows = [Row(**row) for row in values["rows"]]
         self._seconds_before, self._began = values["wall_seconds"], time.perf_counter()
 
-    def _set_precision(self) -> None:
-        # A worker trains one Run after another, so what the last one set is set anew.
-        fast = self.run.recipe.precision != "float32"
-        torch.set_float32_matmul_precision("high" if fast else "highest")
-        torch.backends.cudnn.allow_tf32 = fast
-
-    def _precision(self) -> AbstractContextManager[None]:
-        if self.run.recipe.precision == "bfloat16":
-            return torch.autocast(self.device.type, dtype=torch.bfloat16)
-        return nullcontext()
-
 
 _FUSED: Final = ("cpu", "cuda")
 
@@ -320,9 +235,3 @@ def _optimizer(recipe: Recipe, suffix: nn.Sequential) -> torch.optim.Optimizer:
         )
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer]
     return kind(parameters, lr=rate, weight_decay=decay, fused=fused)
-
-
-def _taken(features: Tensor, span: Span, device: torch.device) -> Tensor:
-    if isinstance(span, Tensor) and features.device != span.device:
-        span = span.to(features.device)
-    return features[span].to(device, non_blocking=True)

@@ -16,15 +16,13 @@ import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
-from study.networks.build import CLASSIFIER, HEAD, build
+from study.networks.build import build
 from study.networks.build import normalisation as normalisation_of
-from study.run import Run
-from study.store import Damaged, Store, provenance, similarity
-from study.store.layout import similarity_path
+from study.networks.initial_values import CLASSIFIER
+from study.run import HEAD, Run
+from study.store import provenance, similarity
 from study.store.similarity import Similarity, table_of
-from study.tasks.draws import draw
-from study.tasks.prepared_file import PreparedTask
-from study.training.cut import EVALUATION_BATCH_SIZE
+from study.training.inputs import EVALUATION_BATCH_SIZE
 from study.training.pixels import normalisation
 from study.training.steps import batch_spans
 
@@ -34,44 +32,6 @@ ROUNDING: Final = 1e-6
 
 POINTS_A_DECADE: Final = 10
 NUM_ZOOMS: Final = 6  # the first on the whole grid; each further one narrows it tenfold
-
-
-def record_similarity(
-    run: Run,
-    store: Store,
-    task: PreparedTask,
-    start_weights: Mapping[str, Tensor] | None,
-    start_digest: str | None,
-    *,
-    device: torch.device,
-) -> None:
-    """Publishes how the start of `run` sees its target, unless the store has it for this start.
-
-    Nothing is done for a Run whose start is no Run. `start_weights` are all that the start published,
-    its head too. What is damaged in the store is set aside and measured anew.
-    """
-    if run.source is None:
-        return
-    assert start_weights is not None and start_digest is not None, run.id
-    if _recorded_start(store, run.id) == start_digest:
-        return
-    layers = start_network(run, task.info.image_shape, start_weights)
-    drawn = draw(
-        task, part=run.part, size=run.size, seed=run.seed, label_noise=float(run.label_noise)
-    )
-    images = task.train_images[drawn.indices]
-    table = measure(run, layers, images, drawn.clean_labels, start_digest, device=device)
-    similarity.publish(store, run, table)
-
-
-def _recorded_start(store: Store, run_id: str) -> str | None:
-    if not store.exists(similarity_path(run_id)):
-        return None
-    try:
-        return similarity.read(store, run_id)["start_digest"][0].as_py()
-    except Damaged as damaged:
-        store.set_aside(damaged.path)
-        return None
 
 
 def start_network(

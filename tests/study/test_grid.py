@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from study.grid import EVERY_CUT, grid, union, with_starts
-from study.networks.table import num_layers
+from study.networks.catalogue import num_layers
 from study.run import Recipe, Run
 
 RECIPE = Recipe(num_epochs=5)

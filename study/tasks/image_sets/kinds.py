@@ -10,15 +10,9 @@ import hashlib
 from pathlib import Path
 
 from study.fields import canonical_json
-from study.tasks.image_sets.listing import (
-    Digits,
-    ImageFolderImages,
-    Listing,
-    folder_files,
-    list_digits,
-    list_folder,
-    shown,
-)
+from study.tasks.image_sets.digits import Digits, list_digits
+from study.tasks.image_sets.folders import ImageFolderImages, folder_files, list_folder
+from study.tasks.image_sets.listing import Listing, shown
 from study.tasks.image_sets.parquet import ParquetImages, list_parquet, parquet_files
 from study.tasks.image_sets.torchvision_sets import (
     TinyImageNetImages,

@@ -7,35 +7,18 @@ be read, or a folder that is no class, is an error that names the file.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from PIL import Image, ImageOps
+
+from study.tasks.image_sets.decoding import Encoded
 
 SUFFIXES: Final = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
-Encoded = bytes | Path | np.ndarray
 """One image: an encoded file's bytes, its path, or pixels, uint8 of shape (h, w) or (h, w, 3)."""
-
-
-@dataclass(frozen=True)
-class Digits:
-    """The 1,797 handwritten digits inside scikit-learn: 8×8, grey, 17 levels. No test split."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImageFolderImages:
-    """A tree with one folder for each class, named as the class: `<train>/<class>/**/<image file>`.
-
-    `train`, `test`: folders relative to the data directory. Classes are in the order of their names.
-    """
-
-    train: str
-    test: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,41 +44,6 @@ class Listing:
     train: Split
     test: Split | None
     image_shape: tuple[int, int, int] | None = None
-
-
-def to_pixels(encoded: Encoded, where: str, image_size: int | None) -> np.ndarray:
-    """Decode one image: uint8, shape (3, h, w), where h = w = `image_size` unless that is None.
-
-    Resizing is Pillow's bilinear with antialiasing, after the longer side is cut evenly to a square.
-    Grey becomes three equal channels, 16-bit grey keeps its upper 8 bits, transparent parts become
-    white, and a camera's orientation tag is obeyed. Raises ValueError, naming `where`.
-    """
-    try:
-        if isinstance(encoded, np.ndarray):
-            picture = Image.fromarray(encoded)
-        else:
-            opened = Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded)
-            picture = ImageOps.exif_transpose(opened)
-        picture.load()
-    except Exception as error:  # Pillow's decoders raise whatever their parsing ran into.
-        raise ValueError(f"{where}: not a readable image ({error})") from error
-    picture = _as_rgb(picture, where)
-    if image_size is not None and picture.size != (image_size, image_size):
-        picture = ImageOps.fit(picture, (image_size, image_size), method=Image.Resampling.BILINEAR)
-    return np.ascontiguousarray(np.asarray(picture).transpose(2, 0, 1))
-
-
-def list_digits() -> Listing:
-    """The digits of scikit-learn; the values 0 … 16 become 0 … 255."""
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    pixels = np.rint(digits.images * (255 / 16)).astype(np.uint8)
-    return Listing(
-        class_names=tuple(str(name) for name in digits.target_names),
-        train=array_split(pixels, digits.target, "digits"),
-        test=None,
-    )
 
 
 def array_split(pixels: np.ndarray, labels: Any, name: str) -> Split:
@@ -125,48 +73,6 @@ def image_files(folder: Path) -> list[Path]:
     return sorted(plain, key=lambda path: path.relative_to(folder).as_posix())
 
 
-def folder_files(source: ImageFolderImages, data: Path) -> list[Path]:
-    """All image files of a folder tree, train first. Raises ValueError for a missing folder."""
-    folders = {"train": source.train} | ({} if source.test is None else {"test": source.test})
-    return [
-        file
-        for field, folder in folders.items()
-        for name in sorted(_class_folders(field, folder, data))
-        for file in image_files(data / folder / name)
-    ]
-
-
-def list_folder(source: ImageFolderImages, data: Path) -> Listing:
-    """The images of a folder tree. Raises ValueError for a folder that is missing or without classes."""
-    class_names = tuple(sorted(_class_folders("train", source.train, data)))
-    if len(class_names) < 2:
-        raise ValueError(
-            f"train={source.train!r}: {data / source.train} has {len(class_names)} class folders, "
-            "a task needs 2 or more"
-        )
-
-    def split(field: str, folder: str) -> Split:
-        paths: list[Path] = []
-        labels: list[int] = []
-        for name in _class_folders(field, folder, data):
-            if name not in class_names:
-                raise ValueError(
-                    f"{field}={folder!r}: {data / folder / name} is not a class of "
-                    f"train={source.train!r}, choose from {choices(class_names)}"
-                )
-        for label, name in enumerate(class_names):
-            found = image_files(data / folder / name)
-            paths += found
-            labels += [label] * len(found)
-        return file_split(paths, labels, data)
-
-    return Listing(
-        class_names=class_names,
-        train=split("train", source.train),
-        test=None if source.test is None else split("test", source.test),
-    )
-
-
 def choices(names: Sequence[object], most: int = 20) -> str:
     """The names, for a message; only the first `most` of a long list."""
     first = ", ".join(repr(name) for name in names[:most])
@@ -176,22 +82,3 @@ def choices(names: Sequence[object], most: int = 20) -> str:
 def shown(path: Path, root: Path) -> str:
     """The path for a message: relative to `root` where it lies below."""
     return str(path.relative_to(root) if path.is_relative_to(root) else path)
-
-
-def _as_rgb(picture: Image.Image, where: str) -> Image.Image:
-    if picture.mode.startswith("I;16"):
-        picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
-    elif picture.mode in ("I", "F"):
-        raise ValueError(f"{where}: {picture.mode!r} pixels (32 bits) have no known range")
-    if picture.has_transparency_data:
-        picture = picture.convert("RGBA")
-        white = Image.new("RGBA", picture.size, "white")
-        picture = Image.alpha_composite(white, picture)
-    return picture.convert("RGB")
-
-
-def _class_folders(field: str, folder: str, data: Path) -> list[str]:
-    path = data / folder
-    if not path.is_dir():
-        raise ValueError(f"{field}={folder!r}: no folder {path} (data directory: {data})")
-    return [p.name for p in path.iterdir() if p.is_dir() and not p.name.startswith(".")]

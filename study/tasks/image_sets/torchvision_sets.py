@@ -17,9 +17,9 @@ from typing import Any, Final
 
 import numpy as np
 
+from study.tasks.image_sets.decoding import Encoded
 from study.tasks.image_sets.known_sets import KNOWN, TINY_IMAGENET
 from study.tasks.image_sets.listing import (
-    Encoded,
     Listing,
     Split,
     array_split,

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from study.grid import with_starts
-from study.launching.progress import Progress, duration
+from study.launching.progress import Progress
 from study.launching.queue import DONE, FAILED, RUNNING, START_FAILED, WAITING, Schedule
+from study.messages import duration
 from study.run import Recipe, Run
 
 RECIPE = Recipe(num_epochs=1)

@@ -6,8 +6,10 @@ import pytest
 import timm
 import torch
 
-from study.networks.build import build, initialise, layers_of
-from study.networks.table import layer_names, num_layers
+from study.networks.build import build
+from study.networks.catalogue import layer_names, num_layers
+from study.networks.families import layers_of
+from study.networks.initial_values import initialise
 
 torch.set_num_threads(1)
 

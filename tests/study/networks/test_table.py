@@ -7,15 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from study.networks.table import (
-    ARCHITECTURES,
+from study.networks.catalogue import (
     check_images,
     check_model,
-    densenet_parts,
     layer_names,
     num_layers,
     standard_width,
 )
+from study.networks.table import ARCHITECTURES, densenet_parts
 
 
 def test_layer_counts_are_pinned():

@@ -10,8 +10,16 @@ from safetensors.torch import load_file, save_file
 
 from study.launching.execute import execute
 from study.networks import composition
-from study.networks.build import build, initialise, layers_of, normalisation, pretrained
-from study.networks.table import check_images, check_model, layer_names, num_layers, standard_width
+from study.networks.build import build, normalisation, pretrained
+from study.networks.catalogue import (
+    check_images,
+    check_model,
+    layer_names,
+    num_layers,
+    standard_width,
+)
+from study.networks.families import layers_of
+from study.networks.initial_values import initialise
 from study.run import Recipe, Run
 from study.store import read_head, read_rows, read_weights
 from study.tasks import Digits, Task

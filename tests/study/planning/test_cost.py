@@ -11,7 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from study.networks.build import build
-from study.networks.table import num_layers
+from study.networks.catalogue import num_layers
 from study.planning.cost import cost_of, layer_costs, price
 from study.run import Recipe, Run
 from study.tasks import TaskInfo

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from study.planning.spaces import UserError, load_space, packaged
+from study.messages import UserError
+from study.planning.spaces import load_space, packaged
 from study.run import Run
 
 

@@ -14,7 +14,8 @@ from PIL import Image
 
 from study.store import Store
 from study.tasks import Task, describe
-from study.tasks.image_sets.listing import ImageFolderImages, to_pixels
+from study.tasks.image_sets.decoding import to_pixels
+from study.tasks.image_sets.folders import ImageFolderImages
 from study.tasks.image_sets.parquet import ParquetImages
 from tests.image_files import PHOTOS, encoded, parquet, pixels_of, prepare_quietly, save
 

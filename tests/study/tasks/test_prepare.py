@@ -20,8 +20,8 @@ from sklearn.datasets import load_digits
 from study.store import Damaged, Store, open_store
 from study.tasks import BUILTIN, Task, describe, load, load_info, prepared_file
 from study.tasks.draws import draw
+from study.tasks.image_sets.folders import ImageFolderImages
 from study.tasks.image_sets.known_sets import KNOWN
-from study.tasks.image_sets.listing import ImageFolderImages
 from study.tasks.image_sets.parquet import ParquetImages
 from tests.image_files import PHOTOS, pixels_of, prepare_quietly, save
 

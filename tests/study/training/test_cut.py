@@ -13,7 +13,8 @@ from study.run import Recipe, Run
 from study.store import Store, open_store
 from study.tasks.draws import draw
 from study.tasks.prepared_file import load
-from study.training.cut import HEAD, _room, cut, set_training, starting_network
+from study.training.cut import HEAD, cut, set_training, starting_network
+from study.training.inputs import _room
 from study.training.loop import Training
 
 SHAPE = (3, 16, 16)

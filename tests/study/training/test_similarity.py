@@ -30,7 +30,9 @@ from analysis.surfaces.similarity import (
     similarity_surface,
     similarity_surfaces,
 )
-from study.networks.build import build, initialise, normalisation
+from study.launching.similarity import record_similarity
+from study.networks.build import build, normalisation
+from study.networks.initial_values import initialise
 from study.run import Recipe, Run
 from study.store import Damaged, Store, open_store, similarity
 from study.store.layout import similarity_path
@@ -38,14 +40,7 @@ from study.store.similarity import Similarity, table_of
 from study.tasks.draws import draw
 from study.tasks.prepared_file import load as load_task
 from study.training.cut import starting_network
-from study.training.similarity import (
-    linear_cka,
-    logme,
-    measure,
-    pooled,
-    record_similarity,
-    start_network,
-)
+from study.training.similarity import linear_cka, logme, measure, pooled, start_network
 from tests import synthetic
 
 CPU = torch.device("cpu")

@@ -1,0 +1,65 @@
+"""When a Run's checkpoint is written, and how: beside the training, in a thread of its own."""
+
+from __future__ import annotations
+
+import json
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Final
+
+import torch
+from safetensors.torch import save as tensors_to_bytes
+from torch import Tensor
+
+from study.run import Run
+from study.store import (
+    Store,
+    write_checkpoint,
+)
+from study.training.loop import Training
+
+ABOUT: Final = "execute"  # name of the checkpoint's entry that is not the training's own
+
+
+class Checkpoints:
+    """Writes checkpoints of one Run, beside the training: serialising and writing take a thread.
+
+    What is written is copied first, so that training can go on. A failed write is raised at the next
+    one, or on leaving.
+    """
+
+    def __init__(self, run: Run, store: Store, seconds: float, about: dict[str, Any]) -> None:
+        self._run, self._store, self._about = run, store, about
+        self._seconds, self._last = seconds, time.monotonic()
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._pending: Future[None] | None = None
+
+    def __enter__(self) -> Checkpoints:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._writer.shutdown(wait=True)
+        if kind is None:
+            self.wait()
+
+    def is_due(self) -> bool:
+        """Whether the interval is over and the last checkpoint is written."""
+        idle = self._pending is None or self._pending.done()
+        return idle and time.monotonic() - self._last >= self._seconds
+
+    def write(self, training: Training) -> None:
+        """Copies the state and begins to write it."""
+        self.wait()
+        tensors = {key: value.clone() for key, value in training.state().items()}
+        tensors[ABOUT] = torch.tensor(list(json.dumps(self._about).encode()), dtype=torch.uint8)
+        self._pending = self._writer.submit(self._publish, tensors)
+        self._last = time.monotonic()
+
+    def wait(self) -> None:
+        """Until what has begun is written. Raises OSError where it could not be."""
+        if self._pending is not None:
+            self._pending.result()
+            self._pending = None
+
+    def _publish(self, tensors: dict[str, Tensor]) -> None:
+        write_checkpoint(self._store, self._run.id, tensors_to_bytes(tensors))

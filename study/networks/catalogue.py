@@ -1,0 +1,115 @@
+"""Which networks can be named, and what is refused of a name, a width or an image's shape.
+
+Asks `table`, so that a grid can be checked without torch; a network that is not there is named
+"timm/<name>" and asked of timm itself, which imports torch then."""
+
+from __future__ import annotations
+
+import difflib
+
+from study.networks.table import (
+    ARCHITECTURES,
+    NUM_CHANNELS,
+    PATCH_SIZE,
+    TIMM,
+    WIDTH_UNITS,
+    Architecture,
+)
+
+
+def check_model(model: str, width: int | None) -> None:
+    """Raises ValueError, with the choices, if there is no such network of that width.
+
+    A network of the table needs a width; "timm/<name>" comes in its original form, without one. For
+    the latter timm is asked: the class must be exactly one of the three families', and the sequence
+    of layers must equal timm's own forward pass.
+    """
+    if model.startswith(TIMM):
+        if width is not None:
+            raise ValueError(
+                f"width={width!r}: {model} comes in its original form, its width must be None"
+            )
+        from study.networks.families import check_timm  # torch only where timm must be asked
+
+        check_timm(model)
+        return
+    architecture = _architecture(model)
+    unit = WIDTH_UNITS[architecture.family]
+    if type(width) is not int or width < 1:
+        raise ValueError(
+            f"width={width!r}: {model} needs a whole number, 1 or more ({unit}; "
+            f"the published network has {architecture.standard_width})"
+        )
+    if width % architecture.num_heads:
+        below = width - width % architecture.num_heads
+        nearest = [each for each in (below, below + architecture.num_heads) if each]
+        raise ValueError(
+            f"width={width!r}: {model} has {architecture.num_heads} attention heads and its {unit} "
+            f"must be a multiple of that, e.g. {' or '.join(map(str, nearest))}"
+        )
+
+
+def check_images(model: str, image_shape: tuple[int, int, int]) -> None:
+    """Raises ValueError if the network cannot take images of this shape (channels, height, width)."""
+    channels, height, width = image_shape
+    if channels != NUM_CHANNELS:
+        raise ValueError(f"image_shape={image_shape}: {model} takes {NUM_CHANNELS} channels")
+    if model.startswith(TIMM):
+        from study.networks.timm_models import check_images as check_timm_images
+
+        check_timm_images(model, image_shape)
+        return
+    architecture = _architecture(model)
+    if architecture.family == "vit" and (height % PATCH_SIZE or width % PATCH_SIZE):
+        raise ValueError(
+            f"image_shape={image_shape}: {model} cuts images into patches of {PATCH_SIZE}×"
+            f"{PATCH_SIZE} pixels, height and width must be multiples of {PATCH_SIZE}"
+        )
+    # A transition of DenseNet halves the map and drops what is left over, down to nothing.
+    least = 2 ** (len(architecture.depths) - 1) if architecture.family == "densenet" else 1
+    if min(height, width) < least:
+        raise ValueError(
+            f"image_shape={image_shape}: {model} takes images of {least}×{least} pixels or more"
+        )
+
+
+def check_pretrained(model: str) -> None:
+    """Raises ValueError if there are no pretrained weights for this network. Does not fetch them."""
+    if not model.startswith(TIMM):
+        raise ValueError(
+            f"start='pretrained': there are no pretrained weights for {model}, whose stem fits small "
+            "images; choose a timm network, 'timm/<name>'"
+        )
+    from study.networks.timm_models import check_pretrained as check_timm_pretrained
+
+    check_timm_pretrained(model)
+
+
+def layer_names(model: str) -> tuple[str, ...]:
+    """The names of the network's layers, from the input to the head."""
+    if model.startswith(TIMM):
+        from study.networks.families import timm_layer_names
+
+        return timm_layer_names(model)
+    return _architecture(model).layer_names
+
+
+def num_layers(model: str) -> int:
+    """Number of layers L, the head counted; `frozen` may be 0 … L − 1."""
+    return len(layer_names(model))
+
+
+def standard_width(model: str) -> int | None:
+    """The width of the published network; None for "timm/<name>"."""
+    return None if model.startswith(TIMM) else _architecture(model).standard_width
+
+
+def _architecture(model: str) -> Architecture:
+    if model not in ARCHITECTURES:
+        close = difflib.get_close_matches(model, ARCHITECTURES, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise ValueError(
+            f"model={model!r}: choose one of {', '.join(ARCHITECTURES)}, or 'timm/<name>' for a "
+            f"timm network of class ResNet, DenseNet or VisionTransformer{hint}"
+        )
+    return ARCHITECTURES[model]
