@@ -170,7 +170,7 @@ def _both_ways(ask: AskPair, names: Sequence[str]) -> Ask:
         if len(names) != 2:
             return nothing("two sources", f"{len(names)} sources: name the two to be compared")
         first, second = ask(measures, lines, *names), ask(measures, lines, *reversed(names))
-        said = [
+        readings = [
             f"if {name} is the more related: {answer.answer}"
             for name, answer in zip(names, (first, second), strict=True)
         ]
@@ -178,7 +178,7 @@ def _both_ways(ask: AskPair, names: Sequence[str]) -> Ask:
             first,
             answer=CANNOT_TELL,
             conditions=(),
-            reasons=("it is not said which source is more related", *said, *first.reasons),
+            reasons=("it is not said which source is more related", *readings, *first.reasons),
         )
 
     return ask_arm

@@ -104,17 +104,17 @@ def measure(study: Study, *, epsilon: float = EPSILON, **select: Any) -> Measure
         )
     done = cells[cells["state"] == DONE]
     windows = {
-        name: epoch_windows(study.schedules[name].epochs) for name in done["schedule"].unique()
+        name: epoch_windows(study.evaluations[name].epochs) for name in done["evaluations"].unique()
     }
-    schedule = done["schedule"].to_dict()
+    name_of = done["evaluations"].to_dict()
     curves: dict[str, Curves] = {}
     numbers: dict[str, dict[str, float]] = {}
 
     def use(run_id: str, columns: Mapping[str, np.ndarray]) -> None:
-        own = windows[schedule[run_id]]
+        own = windows[name_of[run_id]]
         test, train = (window_means(columns[name], own) for name in ("test_error", "train_error"))
         curves[run_id] = Curves(epochs=own.centres, test=test, train=train)
-        epochs = study.schedules[schedule[run_id]].epochs
+        epochs = study.evaluations[name_of[run_id]].epochs
         at, spacing = _first(epochs, columns["train_error"] <= epsilon)
         numbers[run_id] = {
             "test": float(test[-1]),

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.load.arms import arms
-from analysis.load.rows import DIMENSIONS, Facts, Survey
+from analysis.load.rows import SIZES, Facts, Survey
 from study.run import Recipe, Run
 from study.store.states import DAMAGED, DIVERGED, DONE, FAILED, MISSING, OTHER_START
 
@@ -39,7 +39,7 @@ COORDINATES: Final = (
     "source_recipe",
     "arm",
 )
-FOUND: Final = (*DIMENSIONS, "num_rows", "last_epoch", "last_step", "schedule")
+FOUND: Final = (*SIZES, "num_rows", "last_epoch", "last_step", "evaluations")
 PROVENANCE: Final = (
     "code_version",
     "packages",
@@ -87,15 +87,15 @@ def cells_of(wanted: Sequence[Run], found: Survey, failures: Mapping[str, str]) 
             "arm": arm_of[run.id],
         }
         if facts is not None:
-            last = found.schedules[facts.schedule]
-            line |= {name: getattr(facts, name) for name in DIMENSIONS}
+            last = found.evaluations[facts.evaluations]
+            line |= {name: getattr(facts, name) for name in SIZES}
             line |= {
                 "state": _state(facts, found.facts.get(source_id(source)) if source else None),
                 "why": "",
                 "num_rows": facts.num_rows,
                 "last_epoch": float(last.epochs[-1]),
                 "last_step": int(last.steps[-1]),
-                "schedule": facts.schedule,
+                "evaluations": facts.evaluations,
             }
             line |= {name: facts.provenance.get(name) for name in PROVENANCE}
             line["packages"] = ", ".join(f"{k} {v}" for k, v in sorted(line["packages"].items()))

@@ -2,7 +2,7 @@
 
 Owns the form of the export: the table of `schema.ROWS`, each Run's rows together and in order, and in
 the file's own metadata the study's list of wanted Runs, what became of each, and its provenance. Any
-reader of Parquet gets the table; `load.open` gets all that the store would have told it.
+reader of Parquet gets the table; `load.open` gets all that it would have found in the store.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import hashlib
 import json
 import secrets
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,12 +20,12 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from analysis.load.rows import (
+    Evaluations,
     ExportRows,
     Facts,
-    Schedule,
     Survey,
     facts_of,
-    name_schedule,
+    name_evaluations,
     read_group,
 )
 from study import run as runs
@@ -106,7 +106,7 @@ def export(store: Store, study: str, path: str | Path) -> Written:
                     gathered = []
                 gathered.append(finished.table)
                 num_rows += finished.table.num_rows
-                facts.append({"id": run.id} | asdict(facts_of(finished, {})))
+                facts.append(_to_plain(run.id, facts_of(finished, {})))
             _write(writer, gathered)
             header = {
                 "format": FORMAT,
@@ -157,9 +157,9 @@ def open_export(path: str | Path) -> Exported:
         )
     if not file.schema_arrow.equals(schema.ROWS, check_metadata=False):
         raise ValueError(f"{path}: its columns are not those of a study's table")
-    ended = {fact.pop("id"): Facts(**fact) for fact in header["ended"]}
+    ended = dict(map(_from_plain, header["ended"]))
     num_rows = {run_id: fact.num_rows for run_id, fact in ended.items()}
-    schedules: dict[str, Schedule] = {}
+    evaluations: dict[str, Evaluations] = {}
     groups = []
     order = iter(ended)
     for index in range(file.num_row_groups):
@@ -169,8 +169,8 @@ def open_export(path: str | Path) -> Exported:
         while first < table.num_rows:
             run_id = next(order)
             last = first + num_rows[run_id]
-            found = name_schedule(epochs[first:last], steps[first:last], schedules)
-            if found != ended[run_id].schedule:
+            found = name_evaluations(epochs[first:last], steps[first:last], evaluations)
+            if found != ended[run_id].evaluations:
                 raise ValueError(f"{path}: the rows of Run {run_id} are not where they should be")
             ids.append(run_id)
             first = last
@@ -179,7 +179,7 @@ def open_export(path: str | Path) -> Exported:
         study=header["study"],
         wanted=tuple(runs.from_json(json.dumps(plain)) for plain in header["wanted"]),
         failures=header["failures"],
-        survey=Survey(facts=ended, schedules=schedules, damaged=header["damaged"]),
+        survey=Survey(facts=ended, evaluations=evaluations, damaged=header["damaged"]),
         rows=ExportRows(str(path), file, tuple(groups), num_rows),
     )
 
@@ -191,6 +191,20 @@ def failures_of(store: Store) -> dict[str, str]:
         for run_id, failure in read_failures(store).items()
         if failure.final
     }
+
+
+# The name of a field may change, the key in the files stays.
+_KEY_OF: Final = {"evaluations": "schedule"}
+
+
+def _to_plain(run_id: str, facts: Facts) -> dict[str, Any]:
+    plain = {_KEY_OF.get(name, name): value for name, value in asdict(facts).items()}
+    return {"id": run_id} | plain
+
+
+def _from_plain(plain: Mapping[str, Any]) -> tuple[str, Facts]:
+    named = {field.name: plain[_KEY_OF.get(field.name, field.name)] for field in fields(Facts)}
+    return plain["id"], Facts(**named)
 
 
 def _opened(path: str | Path) -> pq.ParquetFile:

@@ -36,15 +36,15 @@ KEPT_AT_ONCE: Final = (
 )
 KEPT_BYTES: Final = 15 * 2**27
 
-DIMENSIONS: Final = ("num_layers", "num_classes", "parameters_total", "parameters_trained")
+SIZES: Final = ("num_layers", "num_classes", "parameters_total", "parameters_trained")
 
 # Called once for each Run, from several threads at a time: its id and its columns.
 Use = Callable[[str, Mapping[str, np.ndarray]], None]
 
 
 @dataclass(frozen=True, eq=False)
-class Schedule:
-    """The evaluations of a Run: `epochs` (float64) and `steps` (int64), both of shape (rows,)."""
+class Evaluations:
+    """When a Run was evaluated: `epochs` (float64) and `steps` (int64), both of shape (rows,)."""
 
     epochs: np.ndarray
     steps: np.ndarray
@@ -60,17 +60,17 @@ class Facts:
     num_classes: int
     parameters_total: int
     parameters_trained: int
-    schedule: str
+    evaluations: str
     provenance: Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Survey:
-    """Which Runs have rows: `facts` by id, `schedules` by the name that facts give, and what was
+    """Which Runs have rows: `facts` by id, `evaluations` by the name that facts give, and what was
     damaged: why, by id."""
 
     facts: Mapping[str, Facts]
-    schedules: Mapping[str, Schedule]
+    evaluations: Mapping[str, Evaluations]
     damaged: Mapping[str, str]
 
 
@@ -129,7 +129,7 @@ def survey(rows: StoreRows, wanted: Iterable[str]) -> Survey:
     """Which of the wanted Runs have rows in a store. Reads every value of every file once."""
     store = rows.store
     facts: dict[str, Facts] = {}
-    schedules: dict[str, Schedule] = {}
+    evaluations: dict[str, Evaluations] = {}
     damaged: dict[str, str] = {}
 
     def one(run_id: str) -> None:
@@ -138,23 +138,23 @@ def survey(rows: StoreRows, wanted: Iterable[str]) -> Survey:
         except Damaged as damage:
             damaged[run_id] = str(damage)
             return
-        facts[run_id] = facts_of(finished, schedules)
+        facts[run_id] = facts_of(finished, evaluations)
         rows.kept.add(run_id, {name: to_numpy(finished.table, name) for name in KEPT_AT_ONCE})
 
     there = finished_ids(store)
     _in_threads(one, [run_id for run_id in wanted if run_id in there])
-    return Survey(facts=facts, schedules=schedules, damaged=damaged)
+    return Survey(facts=facts, evaluations=evaluations, damaged=damaged)
 
 
-def facts_of(finished: Finished, schedules: dict[str, Schedule]) -> Facts:
-    """The facts of an ended Run; its evaluations are added to `schedules`."""
+def facts_of(finished: Finished, evaluations: dict[str, Evaluations]) -> Facts:
+    """The facts of an ended Run; its evaluations are added to `evaluations`."""
     table = finished.table
     epochs, steps = (table.column(name).to_numpy() for name in ("epoch", "step"))
     return Facts(
         outcome=table.column("outcome")[0].as_py(),
         num_rows=table.num_rows,
-        **{name: table.column(name)[0].as_py() for name in DIMENSIONS},
-        schedule=name_schedule(epochs, steps, schedules),
+        **{name: table.column(name)[0].as_py() for name in SIZES},
+        evaluations=name_evaluations(epochs, steps, evaluations),
         provenance=dict(vars(finished.provenance)),
     )
 
@@ -213,11 +213,12 @@ def _read_file(rows: StoreRows, run_id: str, columns: Sequence[str]) -> dict[str
     return read_now
 
 
-def name_schedule(epochs: np.ndarray, steps: np.ndarray, known: dict[str, Schedule]) -> str:
+def name_evaluations(epochs: np.ndarray, steps: np.ndarray, known: dict[str, Evaluations]) -> str:
     """The name of these evaluations, made from their values; `known` gets them under it."""
     name = hashlib.sha256(epochs.tobytes() + steps.tobytes()).hexdigest()[:8]
     if name not in known:
-        own = Schedule(epochs.copy(), steps.copy())  # views would hold all that was read with them
+        # Views would hold all that was read with them.
+        own = Evaluations(epochs.copy(), steps.copy())
         own.epochs.flags.writeable = own.steps.flags.writeable = False
         known[name] = own
     return name

@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from analysis.load import export
 from analysis.load.cells import ENDED, STATES, cells_of, selected
-from analysis.load.rows import Rows, Schedule, StoreRows, read, survey
+from analysis.load.rows import Evaluations, Rows, StoreRows, read, survey
 from study.run import Run
 from study.store import Store, open_store, read_study, schema, study_names
 from study.store.states import DAMAGED, DIVERGED, FAILED, MISSING, OTHER_START
@@ -54,16 +54,16 @@ class Study:
     - `cells`: pandas DataFrame, one line for each wanted Run, in that order, indexed by run id: the
       Run's coordinates (`schema.COORDINATES`; "none" and 0 where it has no source), `arm`
       (`arms.arms`), `state` (one of `STATES`), `why` (of a failed or damaged one), and for those with
-      rows the sizes of network and task, `num_rows`, `last_epoch`, `last_step`, `schedule` and the
+      rows the sizes of network and task, `num_rows`, `last_epoch`, `last_step`, `evaluations` and the
       provenance.
-    - `schedules`: the evaluations of Runs, by the name in `cells.schedule`.
+    - `evaluations`: when Runs were evaluated, by the name in `cells.evaluations`.
     - `partial`: opened with partial=True, so that surfaces may have absent cells.
     """
 
     name: str
     wanted: tuple[Run, ...]
     cells: pd.DataFrame
-    schedules: Mapping[str, Schedule]
+    evaluations: Mapping[str, Evaluations]
     partial: bool
     rows: Rows = field(repr=False)
     added: Mapping[str, AddedColumn] = field(default_factory=dict)
@@ -138,11 +138,11 @@ class Study:
         )
         # Epochs and steps are known from opening; they need no file.
         to_read = [name for name in needed if name not in ("epoch", "step")]
-        schedule_of = self.cells["schedule"].to_dict()
+        name_of = self.cells["evaluations"].to_dict()
 
         def compute(run_id: str, values: Mapping[str, np.ndarray]) -> None:
-            schedule = self.schedules[schedule_of[run_id]]
-            known = {"epoch": schedule.epochs, "step": schedule.steps, **values}
+            own = self.evaluations[name_of[run_id]]
+            known = {"epoch": own.epochs, "step": own.steps, **values}
             given = {}
             for name in columns:
                 if name in self.added:
@@ -189,7 +189,7 @@ def open(root: str | Path, study: str | None = None, *, partial: bool = False) -
         name=name,
         wanted=wanted,
         cells=cells,
-        schedules=found.schedules,
+        evaluations=found.evaluations,
         partial=partial,
         rows=rows,
     )

@@ -18,7 +18,7 @@ from analysis.pictures import figures
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """A saved figure: `files` by format; `inches` its size; `hover` what a pointer is told, as JSON.
+    """A saved figure: `files` by format; `inches` its size; `hover` what a pointer shows, as JSON.
 
     `group` says which slice it shows, `heading` what of it.
     """
@@ -34,14 +34,16 @@ class Picture:
 
 @dataclass(frozen=True, kw_only=True)
 class Album:
-    """Where the pictures of one group go; `values` is what is said of them to who cannot see them."""
+    """Where the pictures of one group go; `values` is their text for who cannot see them."""
 
     directory: Path
     name: str
     group: str
     values: str
 
-    def add(self, figure: Figure, kind: str, heading: str, caption: str, told: str = "") -> Picture:
+    def add(
+        self, figure: Figure, kind: str, heading: str, caption: str, hover: str = ""
+    ) -> Picture:
         stem = re.sub(r"[^\w.-]+", "-", f"{self.name}-{kind}")
         paths = figures.save(figure, self.directory / stem)
         width, height = figure.get_size_inches().tolist()
@@ -52,7 +54,7 @@ class Album:
             alternative=f"{heading}; {self.group}. {self.values} {caption}",
             files=dict(zip(figures.FORMATS, paths, strict=True)),
             inches=(width, height),
-            hover=told,
+            hover=hover,
         )
 
 

@@ -1,4 +1,4 @@
-"""What a pointer over a heat map is told: the cells' places on the picture and their values, as JSON.
+"""What a pointer over a heat map shows: the cells' places on the picture and their values, as JSON.
 
 Reads the places off the drawn figure, so they fit whatever its layout. Knows no HTML.
 """
@@ -23,7 +23,7 @@ def of_maps(figure: Figure, test: xr.DataArray, train: xr.DataArray, other: str)
 
     Each panel has `box` [left, top, width, height] and the right and top edges of its cells, as
     fractions of the figure and of the panel; `x` and `y` labels; `test` and `train`, means over seeds
-    by row, null where absent. Of many epochs about MAX_COLUMNS are told, evaluated ones all.
+    by row, null where absent. Of many epochs about MAX_COLUMNS are there, evaluated ones all.
     """
     panels = []
     for axes in figure.axes:
@@ -63,7 +63,7 @@ def of_maps(figure: Figure, test: xr.DataArray, train: xr.DataArray, other: str)
 
 
 def _columns(num: int) -> np.ndarray:
-    """Indices of columns that are told: all, or log-spaced ones with the first and the last."""
+    """Indices of the columns that are there: all, or log-spaced ones with the first and the last."""
     if num <= MAX_COLUMNS:
         return np.arange(num)
     return np.unique(np.rint(np.geomspace(1, num, MAX_COLUMNS)).astype(int) - 1)

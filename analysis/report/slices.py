@@ -97,7 +97,7 @@ def over_epochs(study: Study, line: Line) -> xr.Dataset:
 
     Cells that were evaluated at other epochs than the rest are NaN between their own.
     """
-    return _narrow(surfaces.epoch_surfaces(study, VALUES, schedule="union", **_select(line)))
+    return _narrow(surfaces.epoch_surfaces(study, VALUES, evaluations="union", **_select(line)))
 
 
 def at_the_end(study: Study, lines: Sequence[Line]) -> xr.Dataset:

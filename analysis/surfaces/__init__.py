@@ -1,6 +1,6 @@
 """Surfaces over the grid of a study, as labelled arrays (xarray)."""
 
-from analysis.surfaces.grid import DIMENSIONS, SCHEDULES
+from analysis.surfaces.grid import DIMENSIONS, EVALUATIONS
 from analysis.surfaces.measured import (
     along,
     computed_surface,
@@ -13,7 +13,7 @@ from analysis.surfaces.seeds import count, mean, over_seeds, standard_error
 
 __all__ = [
     "DIMENSIONS",
-    "SCHEDULES",
+    "EVALUATIONS",
     "along",
     "computed_surface",
     "count",

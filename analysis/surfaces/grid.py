@@ -30,7 +30,8 @@ DIMENSIONS: Final = (
     "seed",
 )
 
-SCHEDULES: Final = ("same", "common", "union")
+# What may be asked of cells that were evaluated at different epochs.
+EVALUATIONS: Final = ("same", "common", "union")
 
 # Coordinates that are no dimension: where Runs of one cell differ in one, the caller must choose.
 OTHERS: Final = ("part", "source_part", "source_seed", "source_recipe", "arm", "start")
@@ -82,34 +83,34 @@ def flat_index(cells: pd.DataFrame, axes: Mapping[str, np.ndarray]) -> dict[str,
     return dict(zip(cells.index, flat.tolist(), strict=True))
 
 
-def points_of(study: Study, schedule: str, x: str) -> np.ndarray:
-    """The epochs, or steps, of one schedule."""
-    evaluations = study.schedules[schedule]
+def points_of(study: Study, name: str, x: str) -> np.ndarray:
+    """The epochs, or steps, of the evaluations of this name (`Study.evaluations`)."""
+    evaluations = study.evaluations[name]
     return evaluations.epochs if x == "epoch" else evaluations.steps
 
 
-def points_over(study: Study, cells: pd.DataFrame, x: str, schedule: str) -> np.ndarray:
-    """The axis of evaluations of these cells, by one of SCHEDULES.
+def points_over(study: Study, cells: pd.DataFrame, x: str, evaluations: str) -> np.ndarray:
+    """The axis of evaluations of these cells, by one of EVALUATIONS.
 
-    The rows of a diverged Run are the beginning of a schedule. Raises ValueError where cells were
-    evaluated at different points and `schedule` is "same".
+    The rows of a diverged Run are the beginning of those that it would have had. Raises ValueError
+    where cells were evaluated at different points and `evaluations` is "same".
     """
     ended = ended_of(cells)
     whole = [
         points_of(study, name, x)
-        for name in ended.loc[ended["state"] != DIVERGED, "schedule"].unique()
+        for name in ended.loc[ended["state"] != DIVERGED, "evaluations"].unique()
     ]
     cut = [
         points_of(study, name, x)
-        for name in ended.loc[ended["state"] == DIVERGED, "schedule"].unique()
+        for name in ended.loc[ended["state"] == DIVERGED, "evaluations"].unique()
     ]
     if not whole:
         whole = sorted(cut, key=len)[-1:]
     if not whole:
         return np.empty(0)
-    if schedule == "union":
+    if evaluations == "union":
         return np.unique(np.concatenate(whole + cut))
-    if schedule == "common":
+    if evaluations == "common":
         common = whole[0]
         for other in whole[1:]:
             common = np.intersect1d(common, other)
@@ -119,9 +120,9 @@ def points_over(study: Study, cells: pd.DataFrame, x: str, schedule: str) -> np.
     begins = all(len(c) <= len(first) and np.array_equal(first[: len(c)], c) for c in cut)
     if not (same and begins):
         raise ValueError(
-            f"the cells were evaluated at different {x}s ({len(whole + cut)} schedules): select cells "
-            f"of one, or pass schedule='common' (the {x}s that all have) or schedule='union' (all, "
-            "NaN where a cell was not evaluated)"
+            f"the cells were evaluated at different {x}s ({len(whole + cut)} lists of them): select "
+            f"cells of one, or pass evaluations='common' (the {x}s that all have) or "
+            "evaluations='union' (all, NaN where a cell was not evaluated)"
         )
     return first
 
@@ -139,17 +140,17 @@ def rows_at(study: Study, ended: pd.DataFrame, epoch: str | float) -> dict[str, 
     if isinstance(epoch, str) and epoch != "last":
         raise ValueError(f"epoch={epoch!r}: choose 'last' or a number")
     row_of: dict[str, int | None] = {}
-    for name in ended["schedule"].unique():
-        epochs = study.schedules[name].epochs
+    for name in ended["evaluations"].unique():
+        epochs = study.evaluations[name].epochs
         at = np.flatnonzero(epochs == epoch) if epoch != "last" else np.array([len(epochs) - 1])
         row_of[name] = int(at[0]) if len(at) else None
     rows = {}
-    for run_id, state, name in zip(ended.index, ended["state"], ended["schedule"], strict=True):
+    for run_id, state, name in zip(ended.index, ended["state"], ended["evaluations"], strict=True):
         row = row_of[name]
         if state == DIVERGED and (epoch == "last" or row is None):
             continue
         if row is None:
-            epochs = study.schedules[name].epochs
+            epochs = study.evaluations[name].epochs
             near = epochs[np.argsort(np.abs(epochs - float(epoch)))[:2]]
             raise ValueError(
                 f"epoch={epoch!r}: Run {run_id} was evaluated at {len(epochs)} epochs, the nearest are "

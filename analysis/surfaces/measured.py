@@ -18,7 +18,7 @@ from analysis.load import Study
 from analysis.load.arms import TRANSFER
 from analysis.load.cells import DIVERGED, ENDED
 from analysis.surfaces.grid import (
-    SCHEDULES,
+    EVALUATIONS,
     axes_of,
     chosen,
     empty,
@@ -39,7 +39,7 @@ def epoch_surface(
     *,
     x: str = "epoch",
     arm: str | Sequence[str] | None = TRANSFER,
-    schedule: str = "same",
+    evaluations: str = "same",
     partial: bool | None = None,
     squeeze: bool = False,
     **select: Any,
@@ -49,7 +49,7 @@ def epoch_surface(
     - `value`: any measured column of `schema.MEASUREMENTS`, or one added by `load.add_column`.
     - `arm`: which Runs (`arms.ARMS`), one, several, or None for all of them, sources too.
     - `select`: a coordinate of `study.cells` = one value, or a list of those to keep.
-    - `schedule`: what to do where cells were evaluated at different epochs: "same" (they must not),
+    - `evaluations`: what to do where cells were evaluated at different epochs: "same" (they must not),
       "common" (the epochs that all have), "union" (all, NaN where a cell was not evaluated).
     - `partial`: absent cells are allowed, as NaN; None: as the study was opened.
     - `squeeze`: dimensions of length 1 become scalar coordinates.
@@ -65,7 +65,7 @@ def epoch_surface(
         [value],
         x=x,
         arm=arm,
-        schedule=schedule,
+        evaluations=evaluations,
         partial=partial,
         squeeze=squeeze,
         **select,
@@ -78,7 +78,7 @@ def epoch_surfaces(
     *,
     x: str = "epoch",
     arm: str | Sequence[str] | None = TRANSFER,
-    schedule: str = "same",
+    evaluations: str = "same",
     partial: bool | None = None,
     squeeze: bool = False,
     **select: Any,
@@ -86,22 +86,22 @@ def epoch_surfaces(
     """Several columns at once, read in one pass: a Dataset with one `epoch_surface` for each."""
     if x not in ("epoch", "step"):
         raise ValueError(f"x={x!r}: choose epoch or step")
-    if schedule not in SCHEDULES:
-        raise ValueError(f"schedule={schedule!r}: choose one of {', '.join(SCHEDULES)}")
+    if evaluations not in EVALUATIONS:
+        raise ValueError(f"evaluations={evaluations!r}: choose one of {', '.join(EVALUATIONS)}")
     cells = chosen(study, arm, partial, select)
     axes = axes_of(cells)
-    points = points_over(study, cells, x, schedule)
+    points = points_over(study, cells, x, evaluations)
     shape = (*(len(axis) for axis in axes.values()), len(points))
     blocks = empty(values, shape)
     standing = {
         name: positions(points_of(study, name, x), points)
-        for name in cells["schedule"].dropna().unique()
+        for name in cells["evaluations"].dropna().unique()
     }
     where = flat_index(cells, axes)
-    schedules = cells["schedule"].to_dict()
+    name_of = cells["evaluations"].to_dict()
 
     def place(run_id: str, columns: Mapping[str, np.ndarray]) -> None:
-        of_run, into = standing[schedules[run_id]]
+        of_run, into = standing[name_of[run_id]]
         for name in values:
             blocks[name].reshape(-1, len(points))[where[run_id], into] = columns[name][of_run]
 

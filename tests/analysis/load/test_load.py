@@ -21,7 +21,7 @@ from analysis.load import export
 from analysis.load.arms import ARMS, arms
 from analysis.load.rows import StoreRows
 from study.run import Recipe, Run
-from study.store import open_store
+from study.store import open_store, publish_rows, read_failures, read_rows, write_failure
 from tests import s3_server, synthetic
 
 
@@ -120,7 +120,7 @@ def test_what_is_absent_is_counted_and_needs_a_word(partial: tuple[Path, list[Ru
 def test_a_run_that_will_be_tried_again_has_not_failed(partial: tuple[Path, list[Run]]) -> None:
     root, cells = partial
     store = open_store(root)
-    store.write_failure(cells[2].id, replace(store.failures()[cells[2].id], final=False))
+    write_failure(store, cells[2].id, replace(read_failures(store)[cells[2].id], final=False))
     assert load.open(root, partial=True).missing == tuple(cells[:3])
 
 
@@ -202,8 +202,8 @@ def test_cells_from_other_bits_of_their_start_are_not_mixed_in(tmp_path: Path) -
         (source, {"weights_digest": "a" * 64}),
         (cell, {"start_digest": "b" * 64}),
     ):
-        finished = store.read_rows(run.id)
-        store.publish_rows(run, finished.table, replace(finished.provenance, **digests))
+        finished = read_rows(store, run.id)
+        publish_rows(store, run, finished.table, replace(finished.provenance, **digests))
     study = load.open(tmp_path, partial=True)
     assert study.cells.loc[cell.id, "state"] == "other start"
     assert cell in study.missing

@@ -16,7 +16,7 @@ from analysis import __main__ as command
 from analysis import load, report, surfaces
 from analysis.report import overview, slices, tables
 from study.run import Recipe, Run
-from study.store import open_store, similarity
+from study.store import open_store, similarity, write_study
 from study.store.similarity import PLACES, Similarity
 from tests import synthetic
 
@@ -202,7 +202,7 @@ def test_mixed_code_versions_are_warned_of(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(synthetic, "provenance", newer)
     synthetic.write(tmp_path / "root", runs[4:], name="second")
-    open_store(tmp_path / "root").write_study("both", runs)
+    write_study(open_store(tmp_path / "root"), "both", runs)
     study = load.open(tmp_path / "root", "both")
     assert any("2 versions of the code" in warning for warning in overview.warnings(study))
     assert tables.provenance(study)["code version"] == {

@@ -150,7 +150,7 @@ def test_select_and_squeeze(study: load.Study) -> None:
         ({"arm": "control"}, "arm='control': choose from 'random frozen', 'reinitialised'"),
         ({"value": "accuracy"}, "'accuracy': choose one of epoch, step, train_loss"),
         ({"x": "time"}, "x='time': choose epoch or step"),
-        ({"schedule": "any"}, "schedule='any': choose one of same, common, union"),
+        ({"evaluations": "any"}, "evaluations='any': choose one of same, common, union"),
         ({"depth": 3}, "select 'depth': choose from task, part"),
     ],
 )
@@ -257,10 +257,10 @@ def test_means_over_seeds_of_any_array() -> None:
         surfaces.over_seeds(surface.isel(seed=0))
 
 
-# Evaluation schedules.
+# Evaluations at different epochs.
 
 
-def test_schedules_are_not_mixed_silently(tmp_path: Path) -> None:
+def test_evaluations_are_not_mixed_silently(tmp_path: Path) -> None:
     recipe = Recipe(num_steps=400, evaluation="log_spaced", num_evaluations=20)
     wanted = synthetic.runs(
         recipe=recipe,
@@ -272,13 +272,15 @@ def test_schedules_are_not_mixed_silently(tmp_path: Path) -> None:
     )
     synthetic.write(tmp_path, wanted)
     study = load.open(tmp_path)
-    with pytest.raises(ValueError, match=r"different epochs \(2 schedules\).*schedule='common'"):
+    with pytest.raises(
+        ValueError, match=r"different epochs \(2 lists of them\).*evaluations='common'"
+    ):
         surfaces.epoch_surface(study)
     by_step = surfaces.epoch_surface(study, x="step")  # 400 steps, in both sizes
     assert by_step.notnull().all()
 
-    common = surfaces.epoch_surface(study, schedule="common")
-    union = surfaces.epoch_surface(study, schedule="union")
+    common = surfaces.epoch_surface(study, evaluations="common")
+    union = surfaces.epoch_surface(study, evaluations="union")
     assert common.notnull().all() and set(common["epoch"].values) >= {0.0}
     assert common.sizes["epoch"] < by_step.sizes["step"] < union.sizes["epoch"]
     for size in (250, 1_000):
@@ -291,8 +293,8 @@ def test_schedules_are_not_mixed_silently(tmp_path: Path) -> None:
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.sets(st.integers(0, 30), min_size=1), min_size=1, max_size=4))
-def test_a_row_stands_at_its_epoch_or_nowhere(schedules: list[set[int]]) -> None:
-    own = [np.array(sorted(epochs), float) for epochs in schedules]
+def test_a_row_stands_at_its_epoch_or_nowhere(evaluated: list[set[int]]) -> None:
+    own = [np.array(sorted(epochs), float) for epochs in evaluated]
     for points in (np.unique(np.concatenate(own)), own[0]):
         for epochs in own:
             of_run, into = grid.positions(epochs, points)
