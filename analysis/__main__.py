@@ -1,12 +1,13 @@
 """`python -m analysis report ROOT` and `export ROOT STUDY FILE`: what can be done where torch is absent.
 
 Owns the flags and their help. Does nothing itself: `report.make_report` and `load.export` do the work,
-and `study report` and `study export` call the same.
+and `study report` and `study export` have the same done by a request.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +16,8 @@ from typing import Any
 def main(argv: Sequence[str] | None = None) -> int:
     """Does what the words ask for (default: those of the command line); returns the exit status.
 
-    0 done, 1 the study is incomplete, 2 wrong input.
+    0 done, 1 the study is incomplete, 2 wrong input. The one word "--request" stands for a JSON object
+    on standard input: "verb", and the keyword arguments of what it calls. So `study` asks.
     """
     parser = argparse.ArgumentParser(
         prog="python -m analysis", description="Reads a study's store; trains nothing."
@@ -39,12 +41,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     export.add_argument("study", metavar="STUDY", help="its name in the store")
     export.add_argument("file", metavar="FILE", help="the Parquet file, on this machine")
     export.set_defaults(act=_export)
+    given = list(sys.argv[1:] if argv is None else argv)
+    if given == ["--request"]:
+        request = json.load(sys.stdin)
+        asked = request.pop("verb")
+        assert asked in ("report", "export"), asked
+        return _report(**request) if asked == "report" else _export(**request)
     try:
-        given = vars(parser.parse_args(argv))
+        chosen = vars(parser.parse_args(given))
     except SystemExit as ended:  # argparse has printed help, or what is wrong
         return int(ended.code or 0)
-    act = given.pop("act")
-    return int(act(**given))
+    act = chosen.pop("act")
+    return int(act(**chosen))
 
 
 def _report(**request: Any) -> int:

@@ -8,9 +8,11 @@ from itertools import pairwise
 from typing import Final, TextIO
 
 SECONDS_BETWEEN_LINES: Final = 30.0  # in a log file
-
-
 SECONDS_BETWEEN_REWRITES: Final = 0.5  # on a terminal
+
+
+class UserError(ValueError):
+    """Something that the user wrote, gave or asked for is wrong; the text says what to change."""
 
 
 def duration(seconds: float) -> str:
@@ -22,6 +24,17 @@ def duration(seconds: float) -> str:
             rest = whole % length // finer_length
             return f"{whole // length} {name}" + (f" {rest} {finer}" if rest else "")
     return f"{whole} s"
+
+
+def last_line(error: str) -> str:
+    """Of a failure's text: the exception itself."""
+    return (error.strip().splitlines() or ["no message"])[-1]
+
+
+def show_message(*lines: str) -> None:
+    """Remarks for the user, on stderr."""
+    for line in lines:
+        print(f"study: {line}", file=sys.stderr)
 
 
 class Line:
@@ -54,12 +67,3 @@ class Line:
             self._stream.write("\n")
             self._stream.flush()
         self._shown = ""
-
-
-class UserError(ValueError):
-    """Something that the user wrote, gave or asked for is wrong; the text says what to change."""
-
-
-def last_line(error: str) -> str:
-    """Of a failure's text: the exception itself."""
-    return (error.strip().splitlines() or ["no message"])[-1]

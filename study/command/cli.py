@@ -12,14 +12,11 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
 
 from study.command.verbs import SOME_FAILED, VERBS, WRONG_INPUT
-from study.launching.interrupt import GRACE_SECONDS
+from study.launching.means import Means
 from study.messages import UserError
-from study.store import Damaged
-
-CHECKPOINT_SECONDS: Final = 60.0
+from study.store import Damaged, Newer
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,6 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return VERBS[args.verb](args)
     except UserError as error:
         return _refused(str(error), WRONG_INPUT)
+    except Newer as newer:
+        return _refused(str(newer), WRONG_INPUT)
     except (Damaged, OSError) as error:
         if isinstance(error, BrokenPipeError):
             # Whoever read the output has left; what is in the buffer must not be tried again.
@@ -104,14 +103,14 @@ def _add_means(run: argparse.ArgumentParser) -> None:
     run.add_argument(
         "--checkpoint-seconds",
         type=_positive,
-        default=CHECKPOINT_SECONDS,
+        default=Means.checkpoint_seconds,
         metavar="S",
         help="between two checkpoints of a Run: what a crash can cost (default %(default)g)",
     )
     run.add_argument(
         "--grace-seconds",
         type=_positive,
-        default=GRACE_SECONDS,
+        default=Means.grace_seconds,
         metavar="S",
         help="that Runs have for a checkpoint after Ctrl-C or SIGTERM (default %(default)g)",
     )

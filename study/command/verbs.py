@@ -15,19 +15,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Final, Never
 
+from study.command.ask_analysis import ask_analysis
+from study.command.texts import failure_lines, status_plain, status_text
 from study.launching.interrupt import INTERRUPTED_STATUS
-from study.messages import UserError
-from study.planning import inventory as states
-from study.planning.inventory import (
-    ABSENT,
-    DONE,
-    FAILED,
-    PARTIAL,
-    RUNNING,
-    START_FAILED,
-    Standing,
-    standing,
-)
+from study.messages import UserError, show_message
+from study.planning.inventory import Inventory, summarise_heads, take_inventory
 from study.planning.spaces import Space, load_space, packaged
 from study.run import Run, describe, to_json
 from study.store import (
@@ -46,6 +38,7 @@ from study.store import (
     weights_path,
 )
 from study.store.schema import rows_of
+from study.store.states import ABSENT, DONE, FAILED, PARTIAL, RUNNING, START_FAILED
 from study.tasks import BUILTIN
 
 OK: Final = 0
@@ -86,7 +79,8 @@ def prepare(args: argparse.Namespace) -> int:
 
 def plan(args: argparse.Namespace) -> int:
     """Says how the study stands, what is left to pay, and everything that is wrong."""
-    from study.planning.plan import make_plan, to_text
+    from study.command.texts import plan_text
+    from study.planning.plan import make_plan
 
     space, store = load_space(args.space), _store(args)
     made = make_plan(space, store, args.data)
@@ -94,24 +88,25 @@ def plan(args: argparse.Namespace) -> int:
     if not made.wrong:
         from study.planning.cost import price as price_of  # torch
 
-        left = made.standing.ids(RUNNING, PARTIAL, ABSENT)
-        price = price_of([made.standing.runs[run_id] for run_id in left], made.infos)
-    print(to_text(made, price))
+        left = made.inventory.ids(RUNNING, PARTIAL, ABSENT)
+        price = price_of([made.inventory.runs[run_id] for run_id in left], made.infos)
+    print(plan_text(made, price))
     if made.wrong:
         raise UserError("\n".join(made.wrong))
     return OK
 
 
 def run(args: argparse.Namespace) -> int:
-    """Brings the study about and writes its report, whose path is the last line."""
-    from study.launching.driver import Means, bring_about
+    """Trains what is missing and writes the report, whose path is the last line."""
+    from study.launching.driver import run_study
     from study.launching.lease import LeaseHeld
+    from study.launching.means import Means
 
     space, store = load_space(args.space), _store(args)
     go_on = f"to go on: {args.command}"
     signal.signal(signal.SIGTERM, _as_keyboard_interrupt)
     try:
-        found = bring_about(
+        found = run_study(
             space,
             store,
             args.data,
@@ -132,11 +127,14 @@ def run(args: argparse.Namespace) -> int:
             return INTERRUPTED_STATUS
         failed = found.ids(FAILED, START_FAILED)
         if failed:
-            _say(f"{len(failed)} of {len(found.states)} Runs failed:", *states.failures_told(found))
-            _say(f"once the cause is gone: study retry {args.space}, then run this again")
+            show_message(
+                f"{len(failed)} of {len(found.states)} Runs failed:", *failure_lines(found)
+            )
+            show_message(f"once the cause is gone: study retry {args.space}, then run this again")
+        written = OK
         if found.ids(DONE):
-            print(_write_report(space, store, partial=bool(failed)))
-        return SOME_FAILED if failed else OK
+            written = _write_report(space, store, partial=bool(failed))
+        return SOME_FAILED if failed or written != OK else OK
     except LeaseHeld as held:
         raise UserError(str(held)) from held
     except KeyboardInterrupt:
@@ -148,17 +146,18 @@ def _as_keyboard_interrupt(number: int, frame: FrameType | None) -> Never:
     raise KeyboardInterrupt
 
 
-def _write_report(space: Space, store: Store, *, partial: bool) -> Path:
-    from analysis import load, report
-
+def _write_report(space: Space, store: Store, *, partial: bool) -> int:
+    """Prints the verdicts and, as the last line, the page's path; returns the exit status."""
     more_related, less_related = space.related or (None, None)
-    return report.write_report(
-        load.open(store.root, space.name, partial=partial),
-        REPORTS / space.name,
+    return ask_analysis(
+        "report",
+        root=store.root,
+        study=space.name,
+        out=str(REPORTS / space.name),
+        partial=partial,
         question=space.doc,
         more_related=more_related,
         less_related=less_related,
-        partial=partial,
     )
 
 
@@ -166,12 +165,12 @@ def status(args: argparse.Namespace) -> int:
     """Says in which state the study's Runs are."""
     store = _store(args)
     name, runs = _study(args.space, store)
-    found = standing(runs, store)
-    said = states.finished(found, store)
+    found = take_inventory(runs, store)
+    heads = summarise_heads(found, store)
     if args.json:
-        print(json.dumps(states.to_plain(name, found, said), indent=1))
+        print(json.dumps(status_plain(name, found, heads), indent=1))
     else:
-        print(states.to_text(name, found, said))
+        print(status_text(name, found, heads))
     return OK
 
 
@@ -194,7 +193,7 @@ def show(args: argparse.Namespace) -> int:
     chain = [run]
     while chain[0].source is not None:
         chain.insert(0, chain[0].source)
-    found = standing(chain, store)
+    found = take_inventory(chain, store)
     lines = [f"{run.id}  {describe(run)}", f"  state    {_state(found, run)}"]
     if run.source is not None:
         source = f"{run.source.id}  {describe(run.source)} ({_state(found, run.source)})"
@@ -223,7 +222,7 @@ def show(args: argparse.Namespace) -> int:
     return OK
 
 
-def _state(found: Standing, run: Run) -> str:
+def _state(found: Inventory, run: Run) -> str:
     cause = found.causes.get(run.id)
     return found.states[run.id] + (f": {cause}" if cause else "")
 
@@ -239,36 +238,33 @@ def _run_named(given: str, store: Store) -> Run:
 
 def export(args: argparse.Namespace) -> int:
     """Writes the rows of the study's finished Runs to one Parquet file."""
-    from analysis.load.export import export as write
-
     store = _store(args)
     name, _ = _study(args.space, store)
     if name not in study_names(store):
         raise UserError(f"SPACE={args.space}: it has not been run in {store.shown} yet")
-    written = write(store, name, args.file)
-    if written.absent:
-        _say(f"{len(written.absent)} Runs have no rows yet; they are not in the file")
-    for run_id, why in written.damaged.items():
-        _say(f"{run_id} is not in the file: {why}")
-    print(f"{args.file}: {written.num_rows:,} rows of {written.num_runs:,} Runs")
-    return OK
+    return ask_analysis("export", root=store.root, study=name, file=args.file)
 
 
 def report(args: argparse.Namespace) -> int:
     """Writes the report, as `python -m analysis report` does."""
-    from analysis import report as analysis_report
-
     store = _store(args)
     name, _ = _study(args.space, store)
-    given = [store.root, "--study", name, "--out", args.out or str(REPORTS / name)]
-    if args.partial:
-        given.append("--partial")
+    question, more_related, less_related = "", None, None
     with suppress(UserError):  # a study of the store whose file is not here
         space = load_space(args.space)
-        given += ["--question", space.doc]
+        question = space.doc
         if space.related is not None:
-            given += ["--more-related", space.related[0], "--less-related", space.related[1]]
-    return analysis_report.main(given)
+            more_related, less_related = space.related
+    return ask_analysis(
+        "report",
+        root=store.root,
+        study=name,
+        out=args.out or str(REPORTS / name),
+        partial=args.partial,
+        question=question,
+        more_related=more_related,
+        less_related=less_related,
+    )
 
 
 def _store(args: argparse.Namespace) -> Store:
@@ -287,11 +283,6 @@ def _study(given: str, store: Store) -> tuple[str, Sequence[Run]]:
             raise
         return given, read_study(store, given)
     return space.name, space.runs
-
-
-def _say(*lines: str) -> None:
-    for line in lines:
-        print(f"study: {line}", file=sys.stderr)
 
 
 VERBS: Final = {

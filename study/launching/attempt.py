@@ -1,4 +1,4 @@
-"""One try at one Run, and what a launch makes of how it ended.
+"""One try at one Run, and how it ended.
 
 Owns how often a Run is tried, and which text of a failure the store keeps. Knows nothing of Ray: a
 trial on a cluster and `inline` both come through here.
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from study.launching.execute import Interrupted, execute
+from study.launching.means import Means
 from study.messages import last_line
 from study.run import Run
 from study.store import (
@@ -53,11 +54,9 @@ class Attempt:
 def attempt(
     run: Run,
     store: Store,
+    means: Means,
     *,
-    device: str,
-    num_threads: int,
     keep_weights: bool,
-    checkpoint_seconds: float,
     on_row: Callable[[Row], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> Attempt:
@@ -75,10 +74,8 @@ def attempt(
         outcome = execute(
             run,
             store,
-            device=device,
-            num_threads=num_threads,
+            means,
             keep_weights=keep_weights,
-            checkpoint_seconds=checkpoint_seconds,
             on_row=on_row,
             should_stop=should_stop,
         )

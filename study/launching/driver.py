@@ -10,15 +10,15 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from study import tasks
 from study.launching.lease import acquire
-from study.launching.queue import Schedule
-from study.messages import UserError
-from study.planning.inventory import ABSENT, DONE, FAILED, PARTIAL, RUNNING, Standing, standing
+from study.launching.means import Means
+from study.launching.queue import RunQueue
+from study.messages import UserError, show_message
+from study.planning.inventory import Inventory, take_inventory
 from study.planning.plan import make_plan
 from study.planning.spaces import Space
 from study.store import (
@@ -33,30 +33,14 @@ from study.store import (
     write_study,
 )
 from study.store.processes import this_process
+from study.store.states import ABSENT, DONE, FAILED, PARTIAL, RUNNING
 from study.tasks import TaskInfo
 
 SECONDS_TO_REACH: Final = 10.0
 SECONDS_FOR_ORPHANS: Final = 30.0
 
 
-@dataclass(frozen=True, kw_only=True)
-class Means:
-    """With what to train; nothing of it changes a row.
-
-    `address`: of a Ray cluster, "local" for one of its own, None to train inline, without Ray.
-    `resume_hint`: the line that tells an interrupted user how to go on.
-    """
-
-    address: str | None
-    gpus_per_trial: float | None
-    cpus_per_trial: float | None
-    max_concurrent: int | None
-    checkpoint_seconds: float
-    grace_seconds: float
-    resume_hint: str
-
-
-def bring_about(space: Space, store: Store, data: Path | None, means: Means) -> Standing:
+def run_study(space: Space, store: Store, data: Path | None, means: Means) -> Inventory:
     """Trains what the store lacks of the study, and returns how it stands afterwards.
 
     Raises UserError where the plan finds faults or there is no cluster, and lease.LeaseHeld where
@@ -70,16 +54,16 @@ def bring_about(space: Space, store: Store, data: Path | None, means: Means) -> 
         _note_study(space, store)
         _set_damaged_aside(space, store)
         _wait_for_orphans(store)
-        found = standing(space.runs, store)
+        found = take_inventory(space.runs, store)
         if found.ids(RUNNING, PARTIAL, ABSENT):
             aside_before = set(store.aside())
             infos = _prepared(space, store, data)
             unnoted = _train(space, found, infos, store, means, lambda: lease.is_lost)
-            found = standing(space.runs, store, unnoted=unnoted)
+            found = take_inventory(space.runs, store, unnoted=unnoted)
             for path in sorted(set(store.aside()) - aside_before):
-                tell(f"{path} was damaged or of no more use; what it held was made anew")
+                show_message(f"{path} was damaged or of no more use; what it held was made anew")
         if lease.is_lost:
-            tell(f"another driver has taken over {store.shown}, believing this one dead")
+            show_message(f"another driver has taken over {store.shown}, believing this one dead")
     return found
 
 
@@ -89,7 +73,7 @@ def refuse_faults(space: Space, store: Store, data: Path | None) -> None:
     if plan.wrong:
         raise UserError("\n".join(plan.wrong))
     for warning in plan.warnings:
-        tell(f"warning: {warning}")
+        show_message(f"warning: {warning}")
 
 
 def _refuse_unreachable(address: str) -> None:
@@ -101,11 +85,6 @@ def _refuse_unreachable(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=SECONDS_TO_REACH).close()
     except OSError as error:
         raise UserError(f"--address={address}: no Ray cluster answers there ({error})") from error
-
-
-def tell(text: str) -> None:
-    """A remark for the user, on stderr."""
-    print(f"study: {text}", file=sys.stderr)
 
 
 def prepare(space: Space, store: Store, data: Path | None) -> dict[str, TaskInfo]:
@@ -145,7 +124,7 @@ def _note_study(space: Space, store: Store) -> None:
     except (FileNotFoundError, ValueError):
         pass  # never noted, or with fields of another release
     except Damaged as damaged:
-        tell(f"{damaged}; moved to {store.set_aside(damaged.path)}, it is written again")
+        show_message(f"{damaged}; moved to {store.set_aside(damaged.path)}, it is written again")
     write_study(store, space.name, space.runs)
 
 
@@ -154,7 +133,7 @@ def _set_damaged_aside(space: Space, store: Store) -> None:
     there = finished_ids(store)
     for run_id, why in check_rows(store, (r.id for r in space.runs if r.id in there)).items():
         place = store.set_aside(rows_path(run_id))
-        tell(f"{why}; moved to {place}, Run {run_id} is trained again")
+        show_message(f"{why}; moved to {place}, Run {run_id} is trained again")
 
 
 def _wait_for_orphans(store: Store) -> None:
@@ -164,14 +143,16 @@ def _wait_for_orphans(store: Store) -> None:
     while left := {p for p in trained_by(store).values() if p.is_alive() and p != mine}:
         if time.monotonic() > until:
             pids = ", ".join(str(process.pid) for process in left)
-            tell(f"of an earlier driver, processes still train ({pids}); going on beside them")
+            show_message(
+                f"of an earlier driver, processes still train ({pids}); going on beside them"
+            )
             return
         time.sleep(0.2)
 
 
 def _train(
     space: Space,
-    found: Standing,
+    found: Inventory,
     infos: Mapping[str, TaskInfo],
     store: Store,
     means: Means,
@@ -180,43 +161,22 @@ def _train(
     """Returns why Runs failed of which the store could not take note, by id."""
     from study.planning.cost import cost_of  # torch, where there is something to train
 
-    schedule = Schedule(
+    queue = RunQueue(
         space.runs,
         done=found.ids(DONE),
-        barren=found.diverged,
+        unusable=found.diverged,
         failed=found.ids(FAILED),
         cost={run.id: cost_of(run, infos[run.task]).flops for run in space.runs},
     )
-    if schedule.is_over:
+    if queue.is_over:
         return {}
     keep = {run.source.id for run in space.runs if run.source is not None}
     if means.address is None:
         from study.launching.inline import run_inline
 
-        return run_inline(
-            schedule,
-            store,
-            use_gpu=means.gpus_per_trial != 0,
-            num_threads=max(1, int(means.cpus_per_trial or 1)),
-            keep=keep,
-            checkpoint_seconds=means.checkpoint_seconds,
-            resume_hint=means.resume_hint,
-            must_stop=must_stop,
-        )
+        return run_inline(queue, store, means, keep=keep, must_stop=must_stop)
     try:
         from study.launching.ray_tune import launch
     except ImportError as error:
         raise UserError(f"Ray cannot be imported ({error}): install it, or use --inline") from error
-    return launch(
-        schedule,
-        store,
-        address=means.address,
-        gpus_per_trial=means.gpus_per_trial,
-        cpus_per_trial=means.cpus_per_trial,
-        max_concurrent=means.max_concurrent,
-        keep=keep,
-        checkpoint_seconds=means.checkpoint_seconds,
-        grace_seconds=means.grace_seconds,
-        resume_hint=means.resume_hint,
-        must_stop=must_stop,
-    )
+    return launch(queue, store, means, keep=keep, must_stop=must_stop)

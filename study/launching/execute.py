@@ -1,6 +1,6 @@
-"""Brings one Run about: from its task and its start in the store to its published rows.
+"""Trains one Run: from its task and its start in the store to its published rows.
 
-Owns when a checkpoint is written and what a Run leaves behind. Knows nothing of Ray: the same function
+Owns what a Run leaves behind. Knows nothing of Ray: the same function
 serves a trial on a cluster, a notebook and a debugger, and gives the same rows in each.
 """
 
@@ -20,6 +20,7 @@ from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor
 
 from study.launching.checkpoints import ABOUT, Checkpoints
+from study.launching.means import Means
 from study.launching.similarity import record_similarity
 from study.networks.build import pretrained
 from study.run import PRETRAINED, Run, describe
@@ -48,7 +49,7 @@ from study.tasks.prepared_file import PreparedTask
 from study.training.cut import starting_network
 from study.training.loop import Diverged, Training
 
-CHECKPOINT_SECONDS: Final = 60.0
+DEFAULT_MEANS: Final = Means()
 
 
 class Interrupted(Exception):
@@ -66,11 +67,9 @@ class _Start:
 def execute(
     run: Run,
     store: Store,
+    means: Means = DEFAULT_MEANS,
     *,
-    device: str = "cpu",
-    num_threads: int = 1,
     keep_weights: bool = False,
-    checkpoint_seconds: float = CHECKPOINT_SECONDS,
     on_row: Callable[[Row], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> str:
@@ -88,11 +87,12 @@ def execute(
     if outcome is not None:
         return outcome
     # One thread count gives one sequence of bits, and a worker keeps what the last Run has set.
-    torch.set_num_threads(num_threads)
+    torch.set_num_threads(means.num_threads)
     task = prepared_file.load(run.task, store)
     start = _start(run, store, task)
-    record_similarity(run, store, task, start.weights, start.digest, device=torch.device(device))
-    training = _training(run, task, start, torch.device(device))
+    device = torch.device(means.device)
+    record_similarity(run, store, task, start.weights, start.digest, device=device)
+    training = _training(run, task, start, device)
     about = _resumed(training, store, start) or {
         "start_digest": start.digest,
         "began_at": provenance.now(),
@@ -101,7 +101,7 @@ def execute(
     note_began(store, run.id, this_process())
 
     outcome, diverged_step = FINISHED, None
-    with Checkpoints(run, store, checkpoint_seconds, about) as checkpoints:
+    with Checkpoints(run, store, means.checkpoint_seconds, about) as checkpoints:
         try:
             for row in training:
                 if row is not None and on_row is not None:
@@ -125,7 +125,7 @@ def execute(
     made_by = Provenance(
         code_version=provenance.code_version(),
         packages=provenance.packages(),
-        device=_device_name(training.device, num_threads),
+        device=_device_name(training.device, means.num_threads),
         host=socket.gethostname(),
         began_at=about["began_at"],
         ended_at=provenance.now(),
@@ -135,8 +135,8 @@ def execute(
         task_fingerprint=task.fingerprint,
         diverged_step=diverged_step,
     )
-    dimensions = training.sizes(task.info.num_classes)
-    publish_rows(store, run, rows_table(run, dimensions, training.rows, outcome), made_by)
+    sizes = training.sizes(task.info.num_classes)
+    publish_rows(store, run, rows_table(run, sizes, training.rows, outcome), made_by)
     drop_unfinished(store, run.id)
     return outcome
 

@@ -15,8 +15,6 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Final
 
-GRACE_SECONDS: Final = 20.0
-
 STOPPING: Final = "stopping: what is training writes a checkpoint (Ctrl-C again ends at once)"
 
 INTERRUPTED_STATUS: Final = 3  # of the process
@@ -67,14 +65,14 @@ def stop_on_signals(resume_hint: str) -> Iterator[StopRequest]:
             signal.signal(number, handler)
 
 
-class Flag:
+class StopFlag:
     """A wish to stop that can be asked for from elsewhere; an actor is made of it."""
 
     def __init__(self) -> None:
-        self._is_raised = False
+        self._is_requested = False
 
-    def hoist(self) -> None:
-        self._is_raised = True
+    def request_stop(self) -> None:
+        self._is_requested = True
 
-    def is_raised(self) -> bool:
-        return self._is_raised
+    def is_stop_requested(self) -> bool:
+        return self._is_requested

@@ -6,7 +6,7 @@ from collections import Counter
 from contextlib import suppress
 
 from study.launching.attempt import MAX_TRIES, Attempt
-from study.launching.queue import DONE, START_FAILED, Schedule
+from study.launching.queue import RunQueue
 from study.messages import last_line
 from study.run import Run
 from study.store import (
@@ -16,34 +16,35 @@ from study.store import (
     read_failure,
     write_failure,
 )
+from study.store.states import DONE, START_FAILED
 
 
 class Outcomes:
-    """Carries what became of tries over to the schedule, and to the store where a Run is given up.
+    """Carries what became of tries over to the queue, and to the store where a Run is given up.
 
     `unnoted`: why Runs failed of which the store could not take note, by id.
     """
 
-    def __init__(self, schedule: Schedule, store: Store) -> None:
-        self._schedule, self._store = schedule, store
+    def __init__(self, queue: RunQueue, store: Store) -> None:
+        self._queue, self._store = queue, store
         self._times_lost: Counter[str] = Counter()
         self.unnoted: dict[str, str] = {}
 
     def settle(self, run: Run, ended: Attempt) -> None:
         """This running Run ended so."""
-        schedule = self._schedule
+        queue = self._queue
         match ended.outcome:
             case "finished":
-                schedule.finish(run.id)
+                queue.finish(run.id)
             case "diverged":
-                schedule.finish(run.id, usable=False)
+                queue.finish(run.id, usable=False)
             case "failed":
-                schedule.fail(run.id)
+                queue.fail(run.id)
             case "failed unnoted":
                 self.unnoted[run.id] = ended.error
-                schedule.fail(run.id)
+                queue.fail(run.id)
             case "interrupted" | "try again":
-                schedule.again(run.id)
+                queue.again(run.id)
             case "start lost":
                 self._lose_start(run, ended.error)
 
@@ -53,12 +54,12 @@ class Outcomes:
             noted = read_failure(self._store, run.id)
             error = noted.error if noted is not None and noted.kind == "error" else error
         self._note(run, Failure(tries=MAX_TRIES, error=error, final=True, at=provenance.now()))
-        self._schedule.fail(run.id)
+        self._queue.fail(run.id)
 
     def note_start_failed(self) -> None:
         """Writes to the store, for its readers, which Runs cannot be had because their start failed."""
-        for run_id, state in self._schedule.state.items():
-            run = self._schedule.runs[run_id]
+        for run_id, state in self._queue.state.items():
+            run = self._queue.runs[run_id]
             if state == START_FAILED and run.source is not None:
                 error = f"its start {run.source.id} failed"
                 failure = Failure(
@@ -67,14 +68,14 @@ class Outcomes:
                 self._note(run, failure)
 
     def _lose_start(self, run: Run, error: str) -> None:
-        start, schedule = run.source, self._schedule
+        start, queue = run.source, self._queue
         assert start is not None, run.id
-        if schedule.state[start.id] == DONE:
+        if queue.state[start.id] == DONE:
             self._times_lost[start.id] += 1
-            schedule.reopen(start.id)
+            queue.reopen(start.id)
             if self._times_lost[start.id] >= MAX_TRIES:
                 self.give_up(start, f"what it leaves was lost {MAX_TRIES} times: {error}")
-        schedule.again(run.id)
+        queue.again(run.id)
 
     def _note(self, run: Run, failure: Failure) -> None:
         try:

@@ -9,22 +9,16 @@ from __future__ import annotations
 import heapq
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
-from typing import Final
 
 from study.run import Run
-
-WAITING: Final = "waiting"
-RUNNING: Final = "running"
-DONE: Final = "done"
-FAILED: Final = "failed"
-START_FAILED: Final = "start failed"
+from study.store.states import DONE, FAILED, RUNNING, START_FAILED, WAITING
 
 
-class Schedule:
+class RunQueue:
     """Which Run to train next, and the state of each.
 
     `runs`: everything wanted, each start before its dependants. `done`: ids of Runs that need nothing.
-    `barren`: those of them that diverged, from which nothing can start. `failed`: ids of Runs that are
+    `unusable`: those of them that diverged, from which nothing can start. `failed`: ids of Runs that are
     not to be tried. `cost`: relative cost by id.
 
     `next` hands out each Run once, unless `again` or `reopen` gives it back. While a Run is waiting,
@@ -38,7 +32,7 @@ class Schedule:
         done: Collection[str],
         cost: Mapping[str, float],
         failed: Collection[str] = (),
-        barren: Collection[str] = (),
+        unusable: Collection[str] = (),
     ) -> None:
         self.runs = {run.id: run for run in runs}
         self.state = {run_id: DONE if run_id in done else WAITING for run_id in self.runs}
@@ -56,8 +50,8 @@ class Schedule:
         for run_id in failed:
             if self.state.get(run_id) == WAITING:
                 self.fail(run_id)
-        self._barren = {run_id for run_id in barren if self.state.get(run_id) == DONE}
-        for run_id in self._barren:
+        self._unusable = {run_id for run_id in unusable if self.state.get(run_id) == DONE}
+        for run_id in self._unusable:
             self._take_down_below(run_id)
 
     def next(self) -> Run | None:
@@ -74,7 +68,7 @@ class Schedule:
         assert self.state[run_id] == RUNNING, (run_id, self.state[run_id])
         self.state[run_id] = DONE
         if not usable:
-            self._barren.add(run_id)
+            self._unusable.add(run_id)
             self._take_down_below(run_id)
         for each in self._dependants[run_id]:
             self._offer(each)
@@ -125,7 +119,7 @@ class Schedule:
     def _wait(self, run_id: str) -> None:
         start = self.runs[run_id].source
         if start is None or not (
-            self.state[start.id] in (FAILED, START_FAILED) or start.id in self._barren
+            self.state[start.id] in (FAILED, START_FAILED) or start.id in self._unusable
         ):
             self.state[run_id] = WAITING
             self._offer(run_id)

@@ -28,6 +28,6 @@ def num_slots(cluster: Mapping[str, float], claim: Mapping[str, float]) -> int:
     return min(int(cluster.get(name.upper(), 0.0) / share + 1e-6) for name, share in claim.items())
 
 
-def told(resources: Mapping[str, float]) -> str:
+def resources_text(resources: Mapping[str, float]) -> str:
     """ "2 GPU and 1 CPU"."""
     return " and ".join(f"{value:g} {name.upper()}" for name, value in resources.items())

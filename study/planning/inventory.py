@@ -10,10 +10,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 
-from study.messages import duration, last_line
-from study.run import Run, describe
+from study.messages import last_line
+from study.run import Run
 from study.store import (
     Damaged,
     Failure,
@@ -28,13 +28,7 @@ from study.store import (
     read_head,
     read_heads,
 )
-
-DONE: Final = "done"
-RUNNING: Final = "running"
-PARTIAL: Final = "partial"
-FAILED: Final = "failed"
-START_FAILED: Final = "start failed"
-ABSENT: Final = "absent"
+from study.store.states import ABSENT, DONE, FAILED, PARTIAL, RUNNING, START_FAILED
 
 STATES: Final = (DONE, RUNNING, PARTIAL, FAILED, ABSENT)
 
@@ -45,17 +39,15 @@ SECONDS_OF_LIFE: Final = 180.0
 # Reading a head is a request to the bucket.
 MAX_READ_OF_BUCKET: Final = 200
 
-MAX_LISTED: Final = 20
-
 
 @dataclass(frozen=True, kw_only=True)
-class Standing:
+class Inventory:
     """What a store has of a study.
 
     - `states`: of each Run, by id, in the study's order.
     - `causes`: why, for those that are failed or whose start is.
-    - `diverged`: finished starts that have no weights to start from, because they diverged.
-    - `lost`: finished starts whose weights are wanted and gone: they count as absent.
+    - `diverged`: summarise_heads starts that have no weights to start from, because they diverged.
+    - `lost`: summarise_heads starts whose weights are wanted and gone: they count as absent.
     """
 
     runs: Mapping[str, Run]
@@ -73,9 +65,9 @@ class Standing:
         return [run_id for run_id, state in self.states.items() if state in states]
 
 
-def standing(
+def take_inventory(
     runs: Sequence[Run], store: Store, *, unnoted: Mapping[str, str] | None = None
-) -> Standing:
+) -> Inventory:
     """How the store stands to these Runs, each start before its dependants: four listings.
 
     `unnoted`: why Runs failed of which the store could take no note (a full disk), by id.
@@ -109,7 +101,7 @@ def standing(
         else:
             state = ABSENT
         states[run.id] = state
-    return Standing(
+    return Inventory(
         runs=by_id,
         states=states,
         causes=causes,
@@ -163,8 +155,8 @@ def _brief(failure: Failure) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finished:
-    """What the finished Runs say of themselves.
+class HeadSummary:
+    """What the summarise_heads Runs say of themselves.
 
     - `num_read`: how many were asked; all of them in a directory, a part of them on a bucket.
     - `code_versions`: Runs per version of the code that made them.
@@ -183,14 +175,14 @@ class Finished:
     images_per_second: float | None
 
 
-def finished(found: Standing, store: Store) -> Finished:
-    """Reads the heads of the study's finished Runs."""
+def summarise_heads(found: Inventory, store: Store) -> HeadSummary:
+    """Reads the heads of the study's summarise_heads Runs."""
     ids = found.ids(DONE)
     if store.local_path("") is None:
         ids = ids[-MAX_READ_OF_BUCKET:]
     heads = read_heads(store, ids)
     whole = {i: head for i, head in heads.items() if isinstance(head, Head)}
-    return Finished(
+    return HeadSummary(
         num_read=len(ids),
         code_versions=Counter(head.provenance.code_version for head in whole.values()),
         diverged=tuple(i for i, h in whole.items() if h.provenance.diverged_step is not None),
@@ -233,73 +225,9 @@ def num_images(run: Run) -> int:
     return run.recipe.num_steps * min(run.recipe.batch_size, run.size)
 
 
-def seconds_left(found: Standing, rate: float | None) -> float | None:
+def seconds_left(found: Inventory, rate: float | None) -> float | None:
     """Until nothing is absent, at this many training images a second; None where it is not known."""
     open_runs = [found.runs[i] for i in found.ids(RUNNING, PARTIAL, ABSENT)]
     if not rate or not open_runs:
         return None
     return sum(num_images(run) for run in open_runs) / rate
-
-
-def to_plain(name: str, found: Standing, said: Finished) -> dict[str, Any]:
-    """All of it as plain values, for JSON; times in seconds."""
-    return {
-        "study": name,
-        "runs": len(found.states),
-        "counts": {state: found.counts()[state] for state in (*STATES, START_FAILED)},
-        "states": dict(found.states),
-        "causes": dict(found.causes),
-        "diverged": list(said.diverged),
-        "damaged": dict(said.damaged),
-        "lost_weights": list(found.lost),
-        "other_starts": list(said.other_starts),
-        "code_versions": dict(said.code_versions),
-        "heads_read": said.num_read,
-        "images_per_second": said.images_per_second,
-        "seconds_left": seconds_left(found, said.images_per_second),
-    }
-
-
-def to_text(name: str, found: Standing, said: Finished) -> str:
-    """All of it for people; of what went wrong at most MAX_LISTED Runs by name."""
-    counts = found.counts()
-    parts = [f"{counts[state]} {state}" for state in STATES]
-    if counts[START_FAILED]:
-        parts.append(f"{counts[START_FAILED]} {START_FAILED}")
-    lines = [f"{name}: {len(found.states)} Runs: {', '.join(parts)}"]
-    left = seconds_left(found, said.images_per_second)
-    if said.images_per_second and left is not None:
-        lines.append(
-            f"  {said.images_per_second:,.0f} training images a second in the last hour of work, "
-            f"about {duration(left)} left at that rate"
-        )
-    if said.diverged:
-        lines.append(f"  {len(said.diverged)} of the done diverged (their loss was not finite)")
-    lines += failures_told(found)
-    lines += [
-        f"  damaged: {i}: {why}; `study run` makes it anew" for i, why in said.damaged.items()
-    ]
-    lines += [f"  {i}: its weights are needed and gone, it is trained anew" for i in found.lost]
-    if said.other_starts:
-        lines.append(
-            f"  {len(said.other_starts)} Runs started from other weights than their start has now: "
-            + ", ".join(said.other_starts[:MAX_LISTED])
-        )
-    if len(said.code_versions) > 1:
-        made = ", ".join(f"{n} by {version}" for version, n in said.code_versions.items())
-        lines.append(f"  rows were made by {len(said.code_versions)} versions of the code: {made}")
-    if said.num_read < counts[DONE]:
-        lines.append(f"  (of the done, {said.num_read} were looked into)")
-    return "\n".join(lines)
-
-
-def failures_told(found: Standing) -> list[str]:
-    """A line for each failed Run, with what it is and why; the last line counts the rest."""
-    failed = found.ids(FAILED, START_FAILED)
-    lines = [
-        f"  {found.states[i]}: {i} ({describe(found.runs[i])}): {found.causes[i]}"
-        for i in failed[:MAX_LISTED]
-    ]
-    if len(failed) > MAX_LISTED:
-        lines.append(f"  … and {len(failed) - MAX_LISTED} more")
-    return lines

@@ -6,18 +6,16 @@ stopping at the first. Writes nothing, downloads nothing, and leaves torch alone
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from study import tasks
-from study.messages import duration
 from study.networks.catalogue import check_images, check_model, check_pretrained, num_layers
-from study.planning.inventory import START_FAILED, STATES, Standing, failures_told, standing
+from study.planning.inventory import Inventory, take_inventory
 from study.planning.spaces import Space
 from study.run import PRETRAINED, Run, describe
 from study.store import Damaged, Store, study_path
@@ -25,7 +23,7 @@ from study.tasks import TaskInfo
 from study.tasks.draws import check_size
 
 if TYPE_CHECKING:
-    from study.planning.cost import Price  # torch
+    pass  # torch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +35,7 @@ class Plan:
     """
 
     space: Space
-    standing: Standing
+    inventory: Inventory
     infos: Mapping[str, TaskInfo]
     unprepared: tuple[str, ...]
     wrong: tuple[str, ...]
@@ -54,7 +52,7 @@ def make_plan(space: Space, store: Store, data: Path | None) -> Plan:
     wrong += _grouped(space.runs, lambda run: _run_faults(run, infos))
     return Plan(
         space=space,
-        standing=standing(space.runs, store),
+        inventory=take_inventory(space.runs, store),
         infos=infos,
         unprepared=tuple(unprepared),
         wrong=tuple(wrong),
@@ -115,13 +113,13 @@ def _run_faults(run: Run, infos: Mapping[str, TaskInfo]) -> Iterator[str]:
             "(the head is always trained)"
         )
     if fault is None and run.start == PRETRAINED:
-        yield from _said(lambda: check_pretrained(run.model))
+        yield from _message(lambda: check_pretrained(run.model))
     info = infos.get(run.task)
     if info is None:
         return
-    yield from _said(lambda: check_size(info, part=run.part, size=run.size))
+    yield from _message(lambda: check_size(info, part=run.part, size=run.size))
     if fault is None:
-        yield from _said(lambda: check_images(run.model, info.image_shape))
+        yield from _message(lambda: check_images(run.model, info.image_shape))
     theirs = infos.get(run.source.task) if run.source is not None else None
     if theirs is not None and theirs.image_shape != info.image_shape:
         yield (
@@ -132,10 +130,10 @@ def _run_faults(run: Run, infos: Mapping[str, TaskInfo]) -> Iterator[str]:
 
 @cache
 def _model_fault(model: str, width: int | None) -> str | None:
-    return next(_said(lambda: check_model(model, width)), None)
+    return next(_message(lambda: check_model(model, width)), None)
 
 
-def _said(check: Callable[[], None]) -> Iterator[str]:
+def _message(check: Callable[[], None]) -> Iterator[str]:
     try:
         check()
     except ValueError as error:
@@ -166,51 +164,3 @@ def _grouped(runs: Sequence[Run], faults: Callable[[Run], Iterator[str]]) -> lis
 
 def _num_runs(count: int) -> str:
     return "1 Run" if count == 1 else f"{count} Runs, the first"
-
-
-def to_text(plan: Plan, price: Price | None) -> str:
-    """The plan for people; `price` is that of what is left to be done, None where that is unknown."""
-    runs, counts = plan.space.runs, plan.standing.counts()
-    num_starts = len({run.source for run in runs if run.source is not None})
-    states = ", ".join(
-        f"{counts[state]} {state}" for state in (*STATES, START_FAILED) if counts[state]
-    )
-    lines = [
-        f"{plan.space.name}: {len(runs)} Runs, {num_starts} of them starts of others",
-        f"  there     {states}",
-    ]
-    for name, info in plan.infos.items():
-        shape = "×".join(map(str, info.image_shape))
-        state = "to be prepared" if name in plan.unprepared else "prepared"
-        lines.append(
-            f"  task      {name}: {info.num_train:,} training and {info.num_test:,} test images of "
-            f"{shape}, {info.num_classes} classes ({state})"
-        )
-    if price is not None and price.largest is not None:
-        lines += _price_told(price)
-    lines += failures_told(plan.standing)
-    lines += [f"  warning: {each}" for each in plan.warnings]
-    return "\n".join(lines)
-
-
-def _price_told(price: Price) -> list[str]:
-    lines = [f"  cost      {price.flops:.2g} floating-point operations"]
-    for device, unit in (("cpu", "one CPU core"), ("cuda", "one GPU")):
-        rates = price.rates[device].values()
-        low, high = (f"{rate / 1e9:,.1f}" for rate in (min(rates), max(rates)))
-        rate = f"{low} GFLOP/s" if low == high else f"{low} to {high} GFLOP/s"
-        how = "measured here just now" if price.is_measured[device] else "assumed"
-        lines.append(f"            {duration(price.seconds[device])} on {unit}, at {rate} ({how})")
-    memory = price.largest
-    assert memory is not None
-    parts = ", ".join(
-        f"{field.name.replace('_', ' ')} {_size(getattr(memory, field.name))}"
-        for field in fields(memory)
-    )
-    return [*lines, f"  memory    up to {_size(memory.total)} a trial: {parts}"]
-
-
-def _size(num_bytes: int) -> str:
-    units = ("KiB", "MiB", "GiB", "TiB")
-    power = min(max(int(math.log(max(num_bytes, 1), 1024)), 1), len(units))
-    return f"{num_bytes / 1024**power:.3g} {units[power - 1]}"

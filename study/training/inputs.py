@@ -1,4 +1,4 @@
-"""What the trained layers see of the images: the frozen prefix's features, computed once where they can be.
+"""What the trained layers see of the images: the frozen prefix's features, computed once where possible.
 
 Owns when the prefix is a constant, where its features are held, and the statistics of a random one.
 """

@@ -64,22 +64,26 @@ def _watch_train(module: ModuleType) -> None:
     _around(module.Training, "_train_step", None, stepped)
 
 
-def _watch_execute(module: ModuleType) -> None:
+def _watch_checkpoints(module: ModuleType) -> None:
     def copying(_: Any, training: Any) -> None:
         note("save", training.run.id, training.step)
 
-    _around(module._Checkpoints, "write", copying, None)
+    _around(module.Checkpoints, "write", copying, None)
 
 
-def _watch_store(module: ModuleType) -> None:
-    _around(module.Store, "write_checkpoint", None, lambda _, run_id, __: note("saved", run_id))
-    _around(module.Store, "publish_rows", None, lambda _, run, *__: note("published", run.id))
+def _watch_checkpoint(module: ModuleType) -> None:
+    _around(module, "write_checkpoint", None, lambda _, run_id, __: note("saved", run_id))
+
+
+def _watch_rows(module: ModuleType) -> None:
+    _around(module, "publish_rows", None, lambda _, run, *__: note("published", run.id))
 
 
 _WATCHED = {
     "study.training.loop": _watch_train,
-    "study.launching.execute": _watch_execute,
-    "study.store.store": _watch_store,
+    "study.launching.checkpoints": _watch_checkpoints,
+    "study.store.unfinished": _watch_checkpoint,
+    "study.store.rows": _watch_rows,
 }
 
 

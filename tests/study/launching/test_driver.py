@@ -18,9 +18,10 @@ import pytest
 
 import study
 from study.grid import grid, union
-from study.launching.driver import Means, bring_about
+from study.launching.driver import run_study
+from study.launching.means import Means
 from study.launching.resources import num_slots, trial_resources
-from study.planning.inventory import DONE, START_FAILED, Standing
+from study.planning.inventory import Inventory
 from study.planning.spaces import Space
 from study.run import Recipe, Run
 from study.store import (
@@ -34,6 +35,7 @@ from study.store import (
     write_failure,
 )
 from study.store.provenance import now
+from study.store.states import DONE, START_FAILED
 from study.tasks import BUILTIN
 
 MEANS = Means(
@@ -87,9 +89,9 @@ def small(**changed: object) -> list[Run]:
     return grid(**{**values, **changed})  # type: ignore[arg-type]
 
 
-def inline(store: Store, runs: list[Run]) -> Standing:
+def inline(store: Store, runs: list[Run]) -> Inventory:
     space = Space(name="tiny", path=Path("tiny.py"), runs=tuple(runs), tasks=BUILTIN, doc="")
-    return bring_about(space, store, None, MEANS)
+    return run_study(space, store, None, MEANS)
 
 
 def result(store: Store) -> dict[str, tuple[object, ...]]:

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from study.grid import with_starts
 from study.launching.progress import Progress
-from study.launching.queue import DONE, FAILED, RUNNING, START_FAILED, WAITING, Schedule
+from study.launching.queue import RunQueue
 from study.messages import duration
 from study.run import Recipe, Run
+from study.store.states import DONE, FAILED, RUNNING, START_FAILED, WAITING
 
 RECIPE = Recipe(num_epochs=1)
 
@@ -43,18 +44,18 @@ def test_a_start_comes_before_what_needs_it_and_is_handed_out_once() -> None:
     source = run(0)
     cells = [run(seed, source) for seed in range(1, 4)]
     runs = with_starts(cells)
-    schedule = Schedule(runs, done=(), cost=unit_costs(runs))
-    assert schedule.next() == source
-    assert schedule.next() is None
-    schedule.finish(source.id)
-    assert [schedule.next() for _ in range(4)] == [*cells, None]
+    queue = RunQueue(runs, done=(), cost=unit_costs(runs))
+    assert queue.next() == source
+    assert queue.next() is None
+    queue.finish(source.id)
+    assert [queue.next() for _ in range(4)] == [*cells, None]
 
 
 def test_what_is_done_is_not_handed_out_and_unblocks_its_dependants() -> None:
     source, other = run(0), run(9)
     runs = with_starts([run(1, source), run(2, source), other])
-    schedule = Schedule(runs, done={source.id, other.id}, cost=unit_costs(runs))
-    assert [schedule.next(), schedule.next(), schedule.next()] == [runs[1], runs[2], None]
+    queue = RunQueue(runs, done={source.id, other.id}, cost=unit_costs(runs))
+    assert [queue.next(), queue.next(), queue.next()] == [runs[1], runs[2], None]
 
 
 def test_what_unblocks_the_longest_chain_goes_first_then_the_longest() -> None:
@@ -62,8 +63,8 @@ def test_what_unblocks_the_longest_chain_goes_first_then_the_longest() -> None:
     cell, short, long = run(1, source), run(2), run(3)
     runs = with_starts([short, long, cell])
     cost = {source.id: 1.0, cell.id: 5.0, short.id: 2.0, long.id: 4.0}
-    schedule = Schedule(runs, done=(), cost=cost)
-    assert [schedule.next(), schedule.next(), schedule.next()] == [source, long, short]
+    queue = RunQueue(runs, done=(), cost=cost)
+    assert [queue.next(), queue.next(), queue.next()] == [source, long, short]
 
 
 def test_a_failed_start_takes_what_waits_for_it_down_with_it_and_nothing_else() -> None:
@@ -71,47 +72,47 @@ def test_a_failed_start_takes_what_waits_for_it_down_with_it_and_nothing_else() 
     middle = run(1, source)
     last = run(2, middle)
     runs = with_starts([last, run(3, source), alone])
-    schedule = Schedule(runs, done=(), cost=unit_costs(runs))
-    assert {schedule.next(), schedule.next()} == {source, alone}
-    schedule.fail(source.id)
-    assert schedule.state[source.id] == FAILED
-    assert [schedule.state[each.id] for each in (middle, last)] == [START_FAILED, START_FAILED]
-    assert schedule.state[alone.id] == RUNNING
-    assert not schedule.is_over
-    schedule.finish(alone.id)
-    assert schedule.is_over
+    queue = RunQueue(runs, done=(), cost=unit_costs(runs))
+    assert {queue.next(), queue.next()} == {source, alone}
+    queue.fail(source.id)
+    assert queue.state[source.id] == FAILED
+    assert [queue.state[each.id] for each in (middle, last)] == [START_FAILED, START_FAILED]
+    assert queue.state[alone.id] == RUNNING
+    assert not queue.is_over
+    queue.finish(alone.id)
+    assert queue.is_over
 
 
 def test_from_a_start_that_diverged_nothing_starts() -> None:
     source, earlier = run(0), run(5)
     runs = with_starts([run(1, source), run(6, earlier)])
-    schedule = Schedule(runs, done={earlier.id}, barren={earlier.id}, cost=unit_costs(runs))
-    assert schedule.next() == source
-    schedule.finish(source.id, usable=False)
-    assert schedule.next() is None
-    assert schedule.counts() == {DONE: 2, START_FAILED: 2}
+    queue = RunQueue(runs, done={earlier.id}, unusable={earlier.id}, cost=unit_costs(runs))
+    assert queue.next() == source
+    queue.finish(source.id, usable=False)
+    assert queue.next() is None
+    assert queue.counts() == {DONE: 2, START_FAILED: 2}
 
 
 def test_what_failed_in_an_earlier_launch_is_not_tried_again() -> None:
     source = run(0)
     runs = with_starts([run(1, source)])
-    schedule = Schedule(runs, done=(), failed={source.id}, cost=unit_costs(runs))
-    assert schedule.next() is None
-    assert schedule.is_over
-    assert schedule.counts() == {FAILED: 1, START_FAILED: 1}
+    queue = RunQueue(runs, done=(), failed={source.id}, cost=unit_costs(runs))
+    assert queue.next() is None
+    assert queue.is_over
+    assert queue.counts() == {FAILED: 1, START_FAILED: 1}
 
 
 def test_a_start_that_cannot_be_used_is_trained_anew_before_what_noticed_it() -> None:
     source = run(0)
     first, second = run(1, source), run(2, source)
     runs = with_starts([first, second])
-    schedule = Schedule(runs, done={source.id}, cost=unit_costs(runs))
-    assert schedule.next() == first
-    schedule.reopen(source.id)
-    schedule.again(first.id)
-    assert [schedule.next(), schedule.next()] == [source, None]
-    schedule.finish(source.id)
-    assert [schedule.next(), schedule.next(), schedule.next()] == [first, second, None]
+    queue = RunQueue(runs, done={source.id}, cost=unit_costs(runs))
+    assert queue.next() == first
+    queue.reopen(source.id)
+    queue.again(first.id)
+    assert [queue.next(), queue.next()] == [source, None]
+    queue.finish(source.id)
+    assert [queue.next(), queue.next(), queue.next()] == [first, second, None]
 
 
 @settings(max_examples=200, deadline=None)
@@ -123,13 +124,13 @@ def test_every_run_ends_once_and_never_before_its_start(
     done = {each.id for each in runs if chance.random() < 0.2}
     failed = {each.id for each in runs if chance.random() < 0.1} - done
     cost = {each.id: chance.random() for each in runs}
-    schedule = Schedule(runs, done=done, failed=failed, cost=cost)
+    queue = RunQueue(runs, done=done, failed=failed, cost=cost)
     in_flight: list[tuple[float, int, Run]] = []
-    clock, handed_out = 0.0, dict.fromkeys(schedule.runs, 0)
+    clock, handed_out = 0.0, dict.fromkeys(queue.runs, 0)
     gives_up, ticket = 20, count()
-    while not schedule.is_over:
-        while len(in_flight) < slots and (each := schedule.next()) is not None:
-            assert each.source is None or schedule.state[each.source.id] == DONE
+    while not queue.is_over:
+        while len(in_flight) < slots and (each := queue.next()) is not None:
+            assert each.source is None or queue.state[each.source.id] == DONE
             assert each.id not in failed
             handed_out[each.id] += 1
             heapq.heappush(in_flight, (clock + cost[each.id], next(ticket), each))
@@ -138,37 +139,37 @@ def test_every_run_ends_once_and_never_before_its_start(
         luck = chance.random() if gives_up else 1.0
         gives_up -= gives_up > 0
         if luck < 0.1:
-            schedule.fail(ended.id)
+            queue.fail(ended.id)
         elif luck < 0.2:
             handed_out[ended.id] -= 1
-            schedule.again(ended.id)
+            queue.again(ended.id)
         elif luck < 0.3 and ended.source is not None:
-            if schedule.state[ended.source.id] == DONE:
+            if queue.state[ended.source.id] == DONE:
                 handed_out[ended.source.id] = 0
-                schedule.reopen(ended.source.id)
+                queue.reopen(ended.source.id)
             handed_out[ended.id] -= 1
-            schedule.again(ended.id)
+            queue.again(ended.id)
         else:
-            schedule.finish(ended.id)
+            queue.finish(ended.id)
     assert max(handed_out.values()) <= 1
     for each in runs:
-        state = schedule.state[each.id]
+        state = queue.state[each.id]
         assert state not in (WAITING, RUNNING)
         if state == START_FAILED:
             assert each.source is not None
-            assert schedule.state[each.source.id] in (FAILED, START_FAILED)
+            assert queue.state[each.source.id] in (FAILED, START_FAILED)
 
 
 @given(forests(), st.randoms(use_true_random=False))
 def test_one_slot_costs_the_sum_and_idles_never(runs: list[Run], chance: random.Random) -> None:
     cost = {each.id: chance.random() for each in runs}
-    schedule = Schedule(runs, done=(), cost=cost)
+    queue = RunQueue(runs, done=(), cost=cost)
     order = []
-    while (each := schedule.next()) is not None:
+    while (each := queue.next()) is not None:
         order.append(each)
-        schedule.finish(each.id)
+        queue.finish(each.id)
     assert sorted(each.id for each in order) == sorted(cost)
-    assert schedule.remaining_cost() == 0
+    assert queue.remaining_cost() == 0
 
 
 @pytest.mark.parametrize(
@@ -189,15 +190,15 @@ def test_time_left_follows_the_work_done_here_and_not_what_was_there_before(
         for s in range(3)
     )
     runs = [first, second, third]
-    schedule = Schedule(runs, done=(), cost={run.id: 6.0 for run in runs})
-    progress = Progress(schedule)
+    queue = RunQueue(runs, done=(), cost={run.id: 6.0 for run in runs})
+    progress = Progress(queue)
     assert progress.seconds_left() is None
-    taken_up = schedule.next()
+    taken_up = queue.next()
     assert taken_up is not None
     progress.saw(taken_up, 5)
     clock = 130.0
     progress.saw(taken_up, 10)
-    schedule.finish(taken_up.id)
+    queue.finish(taken_up.id)
     progress.ended(taken_up, finished=True)
     assert progress.seconds_left() == pytest.approx(30 / 3 * 12), "3 of cost in 30 s, 12 are left"
     assert progress.text(0) == "1 done, 0 running, 2 waiting, 0 failed, about 2 min left"

@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from study.networks import build as networks
-from study.networks import resnet
+from study.networks import families, resnet
 from study.networks.build import build, network
 from study.networks.catalogue import standard_width
 from study.networks.families import check_composition, layer_keys, layers_of
@@ -158,7 +157,7 @@ def broken(change):
         change(layers)
         return layers
 
-    return {type(network("resnet18", 4, 5, (3, 8, 8))): networks.Family(cut, resnet.fill)}
+    return {type(network("resnet18", 4, 5, (3, 8, 8))): families.Family(cut, resnet.fill)}
 
 
 class Detached(nn.Module):
@@ -186,7 +185,7 @@ class Detached(nn.Module):
     ],
 )
 def test_a_sequence_that_is_not_the_network_is_refused(monkeypatch, change, reason):
-    monkeypatch.setattr(networks, "FAMILIES", broken(change))
+    monkeypatch.setattr(families, "FAMILIES", broken(change))
     with pytest.raises(ValueError, match=reason):
         check_composition("resnet18", 4, (3, 8, 8))
 

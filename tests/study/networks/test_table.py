@@ -116,7 +116,7 @@ def test_images_that_do_not_fit_are_refused(model, shape, word):
 
 def test_the_table_needs_no_torch():
     program = (
-        "import sys; from study.networks.table import *; check_model('resnet18', 4); "
+        "import sys; from study.networks.catalogue import *; check_model('resnet18', 4); "
         "num_layers('vit_tiny'); check_images('densenet121', (3, 8, 8)); "
         "sys.exit('torch' in sys.modules or 'timm' in sys.modules)"
     )

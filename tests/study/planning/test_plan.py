@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from study.command.texts import plan_text
 from study.grid import grid, with_starts
 from study.planning.cost import price
-from study.planning.plan import Plan, make_plan, to_text
+from study.planning.plan import Plan, make_plan
 from study.planning.spaces import Space
 from study.run import Recipe, Run
 from study.store import Store, open_store
@@ -98,8 +99,8 @@ def test_source_and_target_that_share_images_are_a_warning_and_halves_are_not(
 def test_what_is_there_is_told_apart_from_what_is_left(store: Store) -> None:
     plan = planned(store, run(), run(seed=1))
     assert plan.unprepared == ()
-    assert plan.standing.counts() == {"absent": 2}
-    text = to_text(plan, price(plan.space.runs, plan.infos))
+    assert plan.inventory.counts() == {"absent": 2}
+    text = plan_text(plan, price(plan.space.runs, plan.infos))
     assert "2 absent" in text
     assert "(prepared)" in text
     assert "one CPU core" in text
@@ -119,4 +120,4 @@ def test_a_grid_of_thousands_is_planned_in_one_look_at_each_task(absent: Store) 
     )
     plan = planned(absent, *runs)
     assert plan.wrong == ()
-    assert len(plan.standing.states) == len(runs) == 8004
+    assert len(plan.inventory.states) == len(runs) == 8004

@@ -99,8 +99,8 @@ def test_features_computed_once_give_the_live_networks_bits(
 ) -> None:
     run = dataclasses.replace(CELL, frozen=frozen, size=size)
     cached, live = (trained(run, store, start, cached=cached) for cached in (True, False))
-    assert cached._train_features is not None
-    assert live._train_features is None
+    assert cached._inputs._train_features is not None
+    assert live._inputs._train_features is None
     assert same_rows(cached, live)
     assert same_weights(cached.weights(), live.weights())
 
@@ -120,7 +120,7 @@ def test_the_other_families_too_train_upon_their_features(
     )
     first = starting_network(whole, 5, SHAPE, None).state_dict()
     cached, live = (trained(run, store, first, cached=cached) for cached in (True, False))
-    assert cached._train_features is not None
+    assert cached._inputs._train_features is not None
     assert same_rows(cached, live)
     assert same_weights(cached.weights(), live.weights())
     frozen_names = list(dict(cached.layers.named_children()))[:frozen]
@@ -196,7 +196,7 @@ def test_frozen_batchnorm_in_training_mode_updates_statistics_but_no_parameter(
 ) -> None:
     recipe = dataclasses.replace(CELL.recipe, frozen_batchnorm="training")
     training = trained(dataclasses.replace(CELL, recipe=recipe), store, start)
-    assert training._train_features is None  # they change with the statistics
+    assert training._inputs._train_features is None  # they change with the statistics
     parameters = dict(training.parts.prefix.named_parameters())
     assert all(torch.equal(value, start[key]) for key, value in parameters.items())
     changed = [
@@ -254,7 +254,7 @@ def test_features_that_fit_nowhere_else_lie_in_a_file(monkeypatch: pytest.Monkey
     class NoMemory:
         available = 0
 
-    monkeypatch.setattr("study.training.cut.psutil.virtual_memory", NoMemory)
+    monkeypatch.setattr("study.training.inputs.psutil.virtual_memory", NoMemory)
     like = torch.zeros(2, 3, 4, dtype=torch.bfloat16)
     held = _room(10, like)
     assert held.shape == (10, 3, 4)

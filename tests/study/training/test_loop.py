@@ -76,7 +76,7 @@ def test_the_last_row_agrees_with_the_weights(store: Store) -> None:
     training = to_the_end(training_of(RUN, store))
     task = load(RUN.task, store)
     training.layers.eval()
-    images = training._normalise(torch.from_numpy(np.array(task.test_images)))
+    images = training._inputs._normalise(torch.from_numpy(np.array(task.test_images)))
     with torch.no_grad():
         answers = training.layers(images).argmax(1).numpy()
     assert training.rows[-1].test_error == (answers != task.test_labels).mean()
@@ -227,7 +227,7 @@ def test_bfloat16_changes_the_arithmetic(store: Store) -> None:
             store,
         )
     )
-    assert low._train_features is not None
-    assert low._train_features.dtype == torch.bfloat16
+    assert low._inputs._train_features is not None
+    assert low._inputs._train_features.dtype == torch.bfloat16
     assert low.rows[-1].test_loss != full.rows[-1].test_loss
     assert low.rows[-1].test_loss == pytest.approx(full.rows[-1].test_loss, rel=0.2)

@@ -1,0 +1,38 @@
+"""Hands a request to the analysis, which runs in a process of its own: `study` does not import it.
+
+Owns how the request travels. It goes by standard input, not in the argument list: a root may carry
+credentials, which every user of a machine could read there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import study
+
+
+def ask_analysis(verb: str, **request: str | bool | None) -> int:
+    """Has `python -m analysis` do this, prints what it prints, and returns its exit status.
+
+    `request`: the keyword arguments of the verb; those that are None are left to their defaults.
+    """
+    given = {name: value for name, value in request.items() if value is not None}
+    # -P: a folder `analysis` of the user's, where the command is given, is not meant.
+    found_in = os.pathsep.join(
+        [str(Path(study.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    )
+    ended = subprocess.run(
+        [sys.executable, "-P", "-m", "analysis", "--request"],
+        input=json.dumps({"verb": verb, **given}),
+        capture_output=True,
+        encoding="utf-8",
+        env=os.environ | {"PYTHONPATH": found_in, "PYTHONIOENCODING": "utf-8"},
+        check=False,
+    )
+    sys.stderr.write(ended.stderr)
+    sys.stdout.write(ended.stdout)
+    return ended.returncode

@@ -1,0 +1,132 @@
+"""What the verbs print of a plan and of a study's state, for people and as JSON.
+
+Owns the words and lines; decides nothing."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, Final
+
+from study.messages import duration
+from study.planning.inventory import STATES, HeadSummary, Inventory, seconds_left
+from study.planning.plan import Plan
+from study.run import describe
+from study.store.states import DONE, FAILED, START_FAILED
+
+if TYPE_CHECKING:
+    from study.planning.cost import Price  # torch
+
+MAX_LISTED: Final = 20
+
+
+def plan_text(plan: Plan, price: Price | None) -> str:
+    """The plan for people; `price` is that of what is left to be done, None where that is unknown."""
+    runs, counts = plan.space.runs, plan.inventory.counts()
+    num_starts = len({run.source for run in runs if run.source is not None})
+    states = ", ".join(
+        f"{counts[state]} {state}" for state in (*STATES, START_FAILED) if counts[state]
+    )
+    lines = [
+        f"{plan.space.name}: {len(runs)} Runs, {num_starts} of them starts of others",
+        f"  there     {states}",
+    ]
+    for name, info in plan.infos.items():
+        shape = "×".join(map(str, info.image_shape))
+        state = "to be prepared" if name in plan.unprepared else "prepared"
+        lines.append(
+            f"  task      {name}: {info.num_train:,} training and {info.num_test:,} test images of "
+            f"{shape}, {info.num_classes} classes ({state})"
+        )
+    if price is not None and price.largest is not None:
+        lines += _price_lines(price)
+    lines += failure_lines(plan.inventory)
+    lines += [f"  warning: {each}" for each in plan.warnings]
+    return "\n".join(lines)
+
+
+def _price_lines(price: Price) -> list[str]:
+    lines = [f"  cost      {price.flops:.2g} floating-point operations"]
+    for device, unit in (("cpu", "one CPU core"), ("cuda", "one GPU")):
+        rates = price.rates[device].values()
+        low, high = (f"{rate / 1e9:,.1f}" for rate in (min(rates), max(rates)))
+        rate = f"{low} GFLOP/s" if low == high else f"{low} to {high} GFLOP/s"
+        how = "measured here just now" if price.is_measured[device] else "assumed"
+        lines.append(f"            {duration(price.seconds[device])} on {unit}, at {rate} ({how})")
+    memory = price.largest
+    assert memory is not None
+    parts = ", ".join(
+        f"{field.name.replace('_', ' ')} {_bytes_text(getattr(memory, field.name))}"
+        for field in fields(memory)
+    )
+    return [*lines, f"  memory    up to {_bytes_text(memory.total)} a trial: {parts}"]
+
+
+def _bytes_text(num_bytes: int) -> str:
+    units = ("KiB", "MiB", "GiB", "TiB")
+    power = min(max(int(math.log(max(num_bytes, 1), 1024)), 1), len(units))
+    return f"{num_bytes / 1024**power:.3g} {units[power - 1]}"
+
+
+def status_plain(name: str, found: Inventory, heads: HeadSummary) -> dict[str, Any]:
+    """All of it as plain values, for JSON; times in seconds."""
+    return {
+        "study": name,
+        "runs": len(found.states),
+        "counts": {state: found.counts()[state] for state in (*STATES, START_FAILED)},
+        "states": dict(found.states),
+        "causes": dict(found.causes),
+        "diverged": list(heads.diverged),
+        "damaged": dict(heads.damaged),
+        "lost_weights": list(found.lost),
+        "other_starts": list(heads.other_starts),
+        "code_versions": dict(heads.code_versions),
+        "heads_read": heads.num_read,
+        "images_per_second": heads.images_per_second,
+        "seconds_left": seconds_left(found, heads.images_per_second),
+    }
+
+
+def status_text(name: str, found: Inventory, heads: HeadSummary) -> str:
+    """All of it for people; of what went wrong at most MAX_LISTED Runs by name."""
+    counts = found.counts()
+    parts = [f"{counts[state]} {state}" for state in STATES]
+    if counts[START_FAILED]:
+        parts.append(f"{counts[START_FAILED]} {START_FAILED}")
+    lines = [f"{name}: {len(found.states)} Runs: {', '.join(parts)}"]
+    left = seconds_left(found, heads.images_per_second)
+    if heads.images_per_second and left is not None:
+        lines.append(
+            f"  {heads.images_per_second:,.0f} training images a second in the last hour of work, "
+            f"about {duration(left)} left at that rate"
+        )
+    if heads.diverged:
+        lines.append(f"  {len(heads.diverged)} of the done diverged (their loss was not finite)")
+    lines += failure_lines(found)
+    lines += [
+        f"  damaged: {i}: {why}; `study run` makes it anew" for i, why in heads.damaged.items()
+    ]
+    lines += [f"  {i}: its weights are needed and gone, it is trained anew" for i in found.lost]
+    if heads.other_starts:
+        lines.append(
+            f"  {len(heads.other_starts)} Runs started from other weights than their start has now: "
+            + ", ".join(heads.other_starts[:MAX_LISTED])
+        )
+    if len(heads.code_versions) > 1:
+        made = ", ".join(f"{n} by {version}" for version, n in heads.code_versions.items())
+        lines.append(f"  rows were made by {len(heads.code_versions)} versions of the code: {made}")
+    if heads.num_read < counts[DONE]:
+        lines.append(f"  (of the done, {heads.num_read} were looked into)")
+    return "\n".join(lines)
+
+
+def failure_lines(found: Inventory) -> list[str]:
+    """A line for each failed Run, with what it is and why; the last line counts the rest."""
+    failed = found.ids(FAILED, START_FAILED)
+    lines = [
+        f"  {found.states[i]}: {i} ({describe(found.runs[i])}): {found.causes[i]}"
+        for i in failed[:MAX_LISTED]
+    ]
+    if len(failed) > MAX_LISTED:
+        lines.append(f"  … and {len(failed) - MAX_LISTED} more")
+    return lines

@@ -1,0 +1,34 @@
+"""With what a study is trained: one object, from the verb to the training of each Run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True, kw_only=True)
+class Means:
+    """With what to train; nothing of it changes a row, on one kind of device and thread count.
+
+    - `address`: of a Ray cluster, "local" for one of its own, None to train inline, without Ray.
+    - `gpus_per_trial`, `cpus_per_trial`: what a trial claims; None: by what there is.
+    - `max_concurrent`: Runs at the same time; None: as many as fit.
+    - `device`: "cpu" or "cuda"; `num_threads`: of torch on the CPU. Both are settled where a trial runs.
+    - `checkpoint_seconds`: between two checkpoints of a Run: what a crash can cost.
+    - `grace_seconds`: that running trials have for a checkpoint when all are to stop.
+    - `resume_hint`: the line that tells an interrupted user how to go on.
+    """
+
+    address: str | None = None
+    gpus_per_trial: float | None = None
+    cpus_per_trial: float | None = None
+    max_concurrent: int | None = None
+    device: str = "cpu"
+    num_threads: int = 1
+    checkpoint_seconds: float = 60.0
+    grace_seconds: float = 20.0
+    resume_hint: str = "interrupted; to go on, give the same command again"
+
+    def of_trial(self, claim: Mapping[str, float], *, device: str) -> Means:
+        """These means where a trial with this claim ({"cpu": …, "gpu": …}) runs."""
+        return replace(self, device=device, num_threads=max(1, int(claim["cpu"])))
