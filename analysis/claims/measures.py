@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,25 +18,8 @@ from analysis.descent import EPSILON
 from analysis.descent.windows import epoch_windows, window_means
 from analysis.load import Study
 from analysis.load.arms import RANDOM_FROZEN, SCRATCH, SOURCE
-from analysis.load.cells import selected
+from analysis.load.cells import CELL, selected
 from study.store.states import DONE
-
-# What makes a cell; its seeds are replicates.
-KEY: Final = (
-    "task",
-    "part",
-    "size",
-    "label_noise",
-    "model",
-    "width",
-    "recipe",
-    "frozen",
-    "source_task",
-    "source_part",
-    "source_size",
-    "source_label_noise",
-    "source_recipe",
-)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -96,7 +79,7 @@ def measure(study: Study, *, epsilon: float = EPSILON, **select: Any) -> Measure
     """Reads the selected Runs once. Raises ValueError for two Runs of one cell and seed."""
     cells = selected(study.cells, select)
     cells = cells[cells["arm"] != SOURCE]
-    doubled = cells.duplicated([*KEY, "seed", "arm"])
+    doubled = cells.duplicated([*CELL, "seed", "arm"])
     if doubled.any():
         raise ValueError(
             f"Run {cells.index[doubled][0]}: another Run has the same cell and seed (its source's "
@@ -142,7 +125,7 @@ def of_arm(lines: pd.DataFrame, arm: str) -> pd.DataFrame:
 
 def groups(lines: pd.DataFrame, *without: str) -> Iterator[tuple[tuple[Any, ...], pd.DataFrame]]:
     """The lines by cell, the named coordinates left out of what makes a cell."""
-    names = [name for name in KEY if name not in without]
+    names = [name for name in CELL if name not in without]
     for key, group in lines.groupby(names, sort=True):
         yield key if isinstance(key, tuple) else (key,), group
 

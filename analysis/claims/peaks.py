@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.claims.measures import KEY, Measures, Term, groups, matrix
+from analysis.claims.measures import Measures, Term, groups, matrix
 from analysis.descent import FIRST_DESCENT, STRONG, WEAK, Judgement, judge, judge_freezing
 from analysis.descent.intervals import Interval
+from analysis.load.cells import CELL
 
 Group = tuple[Any, ...]
 
@@ -61,7 +62,7 @@ def _judged(
             first_descent=FIRST_DESCENT,
         )
         first = cell.iloc[0]
-        key = tuple(first[name] for name in KEY if name not in without)
+        key = tuple(first[name] for name in CELL if name not in without)
         yield key, first[without[0]], verdict, ids
 
 

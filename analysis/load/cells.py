@@ -5,8 +5,7 @@ Owns the table that surfaces are cut from, and how its lines are selected. Knows
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import cache
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -14,31 +13,25 @@ import pandas as pd
 
 from analysis.load.arms import arms
 from analysis.load.rows import SIZES, Facts, Survey
-from study.run import Recipe, Run
+from study.fields import Plain
+from study.run import COORDINATES, GROUPS, PRETRAINED, Run, coordinates
 from study.store.states import DAMAGED, DIVERGED, DONE, FAILED, MISSING, OTHER_START
 
 STATES: Final = (DONE, DIVERGED, FAILED, MISSING, DAMAGED, OTHER_START)
 ENDED: Final = (DONE, DIVERGED)
 
-COORDINATES: Final = (
-    "task",
-    "part",
-    "size",
-    "label_noise",
-    "model",
-    "width",
-    "frozen",
-    "seed",
-    "recipe",
-    "start",
-    "source_task",
-    "source_part",
-    "source_size",
-    "source_label_noise",
-    "source_seed",
-    "source_recipe",
-    "arm",
+ARM: Final = "arm"  # the one coordinate that follows from the study's other Runs
+NAMES: Final = (*(coordinate.name for coordinate in COORDINATES), ARM)
+
+# The dimensions of surfaces, in their order; what makes a cell, whose seeds are replicates.
+AXES: Final = tuple(
+    c.name for group in GROUPS for c in COORDINATES if c.is_axis and c.group == group
 )
+CELL: Final = tuple(c.name for c in COORDINATES if c.makes_cell)
+
+# What stands where a Run has no such coordinate.
+_ABSENT: Final = {c.name: c.absent for c in COORDINATES if c.absent is not None}
+
 FOUND: Final = (*SIZES, "num_rows", "last_epoch", "last_step", "evaluations")
 PROVENANCE: Final = (
     "code_version",
@@ -52,45 +45,21 @@ PROVENANCE: Final = (
     "start_digest",
     "task_fingerprint",
 )
-
-
-COLUMNS: Final = ("run_id", *COORDINATES, "state", "why", *FOUND, *PROVENANCE)
+COLUMNS: Final = ("run_id", *NAMES, "state", "why", *FOUND, *PROVENANCE)
 
 
 def cells_of(wanted: Sequence[Run], found: Survey, failures: Mapping[str, str]) -> pd.DataFrame:
     """The table of all wanted Runs, in their order, indexed by run id (`load.Study.cells`)."""
     arm_of = arms(wanted)
-    # Equal sources and recipes are many objects; each one's id takes a tenth of a millisecond.
-    source_id: Callable[[Run], str] = cache(lambda source: source.id)
-    recipe_id: Callable[[Recipe], str] = cache(lambda recipe: recipe.id)
     lines = []
     for run in wanted:
         facts, source = found.facts.get(run.id), run.source
-        line: dict[str, Any] = {
-            "run_id": run.id,
-            "task": run.task,
-            "part": run.part,
-            "size": run.size,
-            "label_noise": float(run.label_noise),
-            "model": run.model,
-            "width": run.width or 0,
-            "frozen": run.frozen,
-            "seed": run.seed,
-            "recipe": recipe_id(run.recipe),
-            "start": source_id(source) if source else run.start or "none",
-            "source_task": source.task if source else run.start or "none",
-            "source_part": source.part if source else "none",
-            "source_size": source.size if source else 0,
-            "source_label_noise": float(source.label_noise) if source else 0.0,
-            "source_seed": source.seed if source else -1,
-            "source_recipe": recipe_id(source.recipe) if source else "none",
-            "arm": arm_of[run.id],
-        }
+        line: dict[str, Any] = {"run_id": run.id, **_coordinates(run), ARM: arm_of[run.id]}
         if facts is not None:
             last = found.evaluations[facts.evaluations]
             line |= {name: getattr(facts, name) for name in SIZES}
             line |= {
-                "state": _state(facts, found.facts.get(source_id(source)) if source else None),
+                "state": _state(facts, found.facts.get(source.id) if source else None),
                 "why": "",
                 "num_rows": facts.num_rows,
                 "last_epoch": float(last.epochs[-1]),
@@ -107,6 +76,13 @@ def cells_of(wanted: Sequence[Run], found: Survey, failures: Mapping[str, str]) 
             line |= {"state": MISSING, "why": ""}
         lines.append(line)
     return pd.DataFrame(lines, columns=COLUMNS).set_index("run_id")
+
+
+def _coordinates(run: Run) -> dict[str, Plain]:
+    known = {k: _ABSENT.get(k) if v is None else v for k, v in coordinates(run).items()}
+    if run.start == PRETRAINED:
+        known["source_task"] = PRETRAINED
+    return known
 
 
 def _state(facts: Facts, source: Facts | None) -> str:

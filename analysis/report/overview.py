@@ -12,9 +12,9 @@ import pandas as pd
 
 from analysis.load import Study
 from analysis.load.arms import SOURCE
-from analysis.load.cells import DIVERGED, DONE
 from analysis.report import slices
 from study.run import describe
+from study.store.states import DIVERGED, DONE
 
 
 def warnings(study: Study) -> list[str]:

@@ -17,20 +17,20 @@ import xarray as xr
 
 from analysis import surfaces
 from analysis.load import Study, arms
-from analysis.load.cells import DIVERGED
+from analysis.load.cells import CELL
 from analysis.surfaces import derived, similarity
 from study.run import Recipe
 from study.store.similarity import CUT
+from study.store.states import DIVERGED
 
 GRID: Final = ("source_size", "size", "frozen")
 VALUES: Final = ("test_error", "train_error")
 
-# Fields that may tell apart lines of one arm and source task: those that differ are named.
+# What makes a slice; within it a line is an arm and a source task, and runs over GRID.
+_SLICE: Final = ("task", "model", "width", "label_noise", "recipe")
+# Whatever else makes a cell may tell apart lines of one arm and source task: those that differ are named.
 _FURTHER: Final = (
-    "part",
-    "source_part",
-    "source_label_noise",
-    "source_recipe",
+    *(name for name in CELL if name not in (*_SLICE, *GRID, "source_task")),
     "fixed_source_seed",
 )
 
@@ -216,8 +216,7 @@ def _label(origin: str, source_task: str) -> str:
 
 
 def _select(line: Line) -> dict[str, Any]:
-    names = ["task", "model", "width", "label_noise", "recipe", "source_task"]
-    names += ["part", "source_part", "source_label_noise", "source_recipe", "source_seed"]
+    names = [name for name in (*CELL, "source_seed") if name not in GRID]
     chosen: dict[str, Any] = {name: line.cells[name].unique().tolist() for name in names}
     return chosen | {"arm": line.cells["arm"].unique().tolist()}
 

@@ -16,24 +16,20 @@ import pandas as pd
 from analysis.claims.answers import Condition, Verdict
 from analysis.descent.intervals import Interval
 from analysis.load import Study, arms
-from analysis.load.cells import DONE, STATES
+from analysis.load.cells import ARM, STATES
 from analysis.report import slices
+from study.run import COORDINATES
+from study.store.states import DONE
 
+# From the source to the cut.
 _KEYS: Final = (
-    "arm",
-    "source_task",
-    "source_part",
-    "source_size",
-    "source_label_noise",
-    "source_recipe",
-    "task",
-    "part",
-    "size",
-    "label_noise",
-    "model",
-    "width",
-    "recipe",
-    "frozen",
+    ARM,
+    *(
+        coordinate.name
+        for group in ("source", "target", "network", "recipe", "cut")
+        for coordinate in COORDINATES
+        if coordinate.makes_cell and coordinate.group == group
+    ),
 )
 
 

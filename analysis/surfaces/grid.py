@@ -13,28 +13,16 @@ import numpy as np
 import pandas as pd
 
 from analysis.load import Study, require_rows
-from analysis.load.cells import ENDED, selected
+from analysis.load.cells import AXES, ENDED, NAMES, selected
 from study.store.states import DIVERGED
 
-DIMENSIONS: Final = (
-    "model",
-    "width",
-    "source_task",
-    "source_size",
-    "source_label_noise",
-    "task",
-    "size",
-    "label_noise",
-    "recipe",
-    "frozen",
-    "seed",
-)
+DIMENSIONS: Final = AXES
 
 # What may be asked of cells that were evaluated at different epochs.
 EVALUATIONS: Final = ("same", "common", "union")
 
 # Coordinates that are no dimension: where Runs of one cell differ in one, the caller must choose.
-OTHERS: Final = ("part", "source_part", "source_seed", "source_recipe", "arm", "start")
+OTHERS: Final = tuple(name for name in NAMES if name not in DIMENSIONS)
 
 MAX_BYTES: Final = 2 * 2**30
 

@@ -16,7 +16,7 @@ import xarray as xr
 
 from analysis.load import Study
 from analysis.load.arms import TRANSFER
-from analysis.load.cells import DIVERGED, ENDED
+from analysis.load.cells import ENDED
 from analysis.surfaces.grid import (
     EVALUATIONS,
     axes_of,
@@ -31,6 +31,7 @@ from analysis.surfaces.grid import (
     rows_at,
 )
 from study.store import schema
+from study.store.states import DIVERGED
 
 
 def epoch_surface(
