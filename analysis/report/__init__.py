@@ -1,5 +1,5 @@
 """One page about a study, and the tables and pictures beside it."""
 
-from analysis.report.page import PAGE, main, make_report, write_report
+from analysis.report.page import PAGE, make_report, write_report
 
-__all__ = ["PAGE", "main", "make_report", "write_report"]
+__all__ = ["PAGE", "make_report", "write_report"]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -167,13 +166,6 @@ def make_report(
     print(verdicts)
     print(page)
     return 0
-
-
-def main(argv: Sequence[str]) -> int:
-    """`make_report` from words, for `study report` until it calls that itself."""
-    from analysis.__main__ import main
-
-    return main(["report", *argv])
 
 
 def _check_sources(study: Study, *names: str | None) -> None:
