@@ -1,8 +1,8 @@
 """Double descent on a curve, decided: none, weak, strong, or inconclusive.
 
 Pure functions on one curve or a (seeds × x) matrix: first minimum, later peak, later descent. Owns
-the windows, the thresholds and the words of the verdict. Refuses to smooth, to fill gaps, and to
-read a peak out of noise; reads no files.
+the thresholds and the words of the verdict. Refuses to smooth, to fill gaps, and to read a peak out of
+noise; reads no files.
 
 *What is decided.* Let m be the curve without noise. There is double descent when m rises from a
 minimum to a later peak and falls again after it, both by a height that matters. **weak**: it falls
@@ -28,7 +28,7 @@ verdict therefore asks for `SEARCH` standard errors at least; the intervals stay
 leaves out the images drawn, the flips and the initial values), so the status is inconclusive;
 `face_value` is what the curve would be if there were no noise.
 
-How often each verdict comes is kept, as a table, in `analysis.power`.
+How often each verdict comes, by simulation: `tests/power/table.md`.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ MIN_SHARE: Final = 0.02
 FIRST_DESCENT: Final = 0.1
 
 # What the search for the peak costs at four seeds and more, up to 30 windows: standard errors that
-# hold the false peaks of every no-peak shape in `analysis.power` under 5 %. Below four seeds
+# hold the false peaks of every no-peak shape in `tests/power` under 5 %. Below four seeds
 # Student's t is wider than this, taken at SEARCH_LEVEL one-sided instead of 2.5 %.
 SEARCH: Final = 3.75
 SEARCH_LEVEL: Final = 0.98

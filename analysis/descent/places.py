@@ -1,6 +1,6 @@
 """Curves as (seeds, points): checked, and where on them minimum, peak and later minimum lie.
 
-Owns the search for a peak. Knows neither noise nor threshold of a verdict: that is `descent`.
+Owns the search for a peak. Knows neither noise nor the threshold of a verdict: these are `judge`'s.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from analysis.descent import (
     search_guard,
     search_price,
 )
-from analysis.descent.intervals import Interval, holm, mean_interval, pooled_spread
+from analysis.descent.intervals import Interval, mean_interval
 from analysis.descent.windows import epoch_windows, window_means
 from tests.power.simulation import NO_PEAK, epochs_of, height_coverage, jitter, peaked, verdicts
 
@@ -197,7 +197,7 @@ def test_real_curves(label_noise: float) -> None:
     ],
 )
 def test_noise_is_seldom_a_peak(kind: str, sd: float, num_points: int, num_seeds: int) -> None:
-    """A small version of `analysis.power`: its worst shape, of a rise that ends in a plateau."""
+    """A small version of `tests/power/table.md`: its worst shape, of a rise that ends in a plateau."""
     share = verdicts(
         NO_PEAK["rise, plateau"],
         kind=kind,
@@ -331,23 +331,3 @@ def test_what_a_search_must_clear_is_an_argument() -> None:
     values = noisy(STRONG, 3, sd=0.02, num_seeds=5)
     assert judge_epochs(EPOCHS, values).status == STRONG
     assert judge_epochs(EPOCHS, values, search=1e6).status == INCONCLUSIVE
-
-
-def test_one_value_has_no_interval_and_equal_values_keep_the_grids_error() -> None:
-    assert mean_interval([0.3]).low == -np.inf and mean_interval([0.3]).p_above == 1.0
-    assert mean_interval([2.0, 2.0, 2.0]).high == 2.0
-    floor = mean_interval([2.0, 2.0, 2.0], resolution=1.0)
-    assert floor.high == pytest.approx(2 + stats.t.ppf(0.975, 2) / np.sqrt(36))
-
-
-def test_pooled_spread_covers_named_cells() -> None:
-    cells = np.array([[1.0, 2.0, 3.0], [5.0, 5.0, 5.0], [np.nan, 1.0, 1.0]])
-    spread = pooled_spread(list(cells))
-    assert (spread.sd, spread.df) == (pytest.approx(np.sqrt(2 / 5)), 5)
-    with pytest.raises(ValueError, match="no spread"):
-        pooled_spread([[1.0], [2.0]])
-
-
-def test_holm() -> None:
-    assert holm([0.01, 0.04, 0.03, 0.005]).tolist() == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert holm([]).size == 0

@@ -1,0 +1,40 @@
+"""Intervals over few seeds are Student's t; what is not known is not made up; Holm's correction."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from analysis.descent.intervals import holm, mean_interval, mean_intervals
+
+
+def test_an_interval_is_students_t() -> None:
+    values = np.array([[0.1, 0.4, 0.3], [0.2, np.nan, 0.3], [0.4, 0.5, 0.3]])
+    mean, half = mean_intervals(values, 0.9)
+    for column in range(3):
+        seeds = values[np.isfinite(values[:, column]), column]
+        low, high = stats.t.interval(
+            0.9, len(seeds) - 1, seeds.mean(), max(stats.sem(seeds), 1e-300)
+        )
+        assert mean[column] == pytest.approx(seeds.mean())
+        assert half[column] == pytest.approx((high - low) / 2, abs=1e-12)
+
+
+def test_one_seed_has_no_interval() -> None:
+    mean, half = mean_intervals(np.array([[0.1, np.nan]]), 0.95)
+    assert mean[0] == 0.1
+    assert np.isnan(half).all()
+    assert np.isnan(mean[1])
+
+
+def test_one_value_has_no_interval_and_equal_values_keep_the_grids_error() -> None:
+    assert mean_interval([0.3]).low == -np.inf and mean_interval([0.3]).p_above == 1.0
+    assert mean_interval([2.0, 2.0, 2.0]).high == 2.0
+    floor = mean_interval([2.0, 2.0, 2.0], resolution=1.0)
+    assert floor.high == pytest.approx(2 + stats.t.ppf(0.975, 2) / np.sqrt(36))
+
+
+def test_holm() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]).tolist() == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([]).size == 0

@@ -1,0 +1,141 @@
+"""The tables of `table.md`, line by line: which curves stand in them, and what is counted.
+
+Owns the grid of shapes, jitters and seeds. The simulations themselves are `simulation`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from analysis.descent import INCONCLUSIVE, STRONG, WEAK
+from analysis.descent.intervals import mean_interval
+from tests.power.simulation import (
+    ALONG_FREEZING,
+    NO_PEAK,
+    WORDS,
+    Shape,
+    height_coverage,
+    holds,
+    peaked,
+    pooled_holds,
+    verdicts,
+)
+
+NUM_SEEDS: Final = (2, 3, 5, 10)
+JITTERS: Final = ("white", "AR", "slow", "uneven")
+
+
+def page(num: int) -> Iterator[str]:
+    """All tables, each under its heading and what it shows; `num` simulations a shape."""
+    yield "# How often each verdict comes"
+    yield ""
+    yield f"Written by `python -m tests.power --simulations {num}`; `simulation.py`, beside this file,"
+    yield "says which curves and jitters these are. σ is the standard deviation of the jitter of one"
+    yield "evaluation, 0.01 the height that matters."
+    for heading, lines in {
+        f"No peak is there ({num:,} simulations a shape, {num // 2:,} at 4,000 points)": no_peak(
+            num
+        ),
+        f"A peak is there ({num // 2:,} simulations)": peaks_along_epochs(num // 2),
+        f"Along the freezing ({num:,} simulations)": peaks_along_freezing(num),
+        f"Intervals ({20 * num:,} simulations, {2 * num:,} of the cross-fitted)": coverage(num),
+    }.items():
+        yield from ("", f"## {heading}", "")
+        yield from lines
+
+
+def no_peak(num: int) -> Iterator[str]:
+    yield "The worst of seven shapes: per cent weak or strong; in brackets how often inconclusive comes,"
+    yield "mean over the shapes."
+    yield ""
+    yield from _head("jitter", "σ", "points")
+    for kind in JITTERS:
+        for sd in (0.005, 0.02, 0.05):
+            for num_points in (150,) if kind == "slow" else (150, 4_000):
+
+                def cell(num_seeds: int, how: dict[str, Any]) -> str:
+                    shares = [
+                        verdicts(shape, num_seeds=num_seeds, **how) for shape in NO_PEAK.values()
+                    ]
+                    worst = max(share[WEAK] + share[STRONG] for share in shares)
+                    unknown = np.mean([share[INCONCLUSIVE] for share in shares])
+                    return f"{100 * worst:.1f} ({100 * unknown:.0f})"
+
+                how = {"kind": kind, "sd": sd, "num_points": num_points}
+                how["num"] = num if num_points < 4_000 else num // 2
+                yield _line([kind, f"{sd:g}", num_points], [cell(n, how) for n in NUM_SEEDS])
+
+
+def peaks_along_epochs(num: int) -> Iterator[str]:
+    yield "150 points: none / weak / strong / inconclusive in per cent. The true end lies half the height"
+    yield "above the first minimum (weak) or under it (strong); so the weak peak of 0.02 falls by 0.01,"
+    yield 'and by less than that once averaged in windows: "none" is not wrong there. Elsewhere "none" is'
+    yield "a miss."
+    yield ""
+    yield from _head("jitter", "σ", "height", "truth")
+    for kind in ("white", "AR", "slow"):
+        for sd in (0.005, 0.02):
+            for height in (0.02, 0.05, 0.1):
+                for truth, gain in ((WEAK, -height / 2), (STRONG, height / 2)):
+                    cells = _shares(peaked(height, gain), kind, sd, 150, num)
+                    yield _line([kind, f"{sd:g}", f"{height:g}", truth], cells)
+
+
+def peaks_along_freezing(num: int) -> Iterator[str]:
+    yield "White jitter, no windows: none / weak / strong / inconclusive in per cent. An even number of"
+    yield "points straddles the peak, so that about three quarters of its height are left."
+    yield ""
+    yield from _head("points", "σ", "truth")
+    shapes = {
+        "fall": NO_PEAK["fall"],
+        "rise, plateau": NO_PEAK["rise, plateau"],
+        "weak, 0.05": peaked(0.05, -0.025, ALONG_FREEZING),
+        "strong, 0.05": peaked(0.05, 0.025, ALONG_FREEZING),
+    }
+    for num_points in (5, 10, 14):
+        for sd in (0.005, 0.01):
+            for truth, shape in shapes.items():
+                cells = _shares(shape, "white", sd, num_points, num)
+                yield _line([num_points, f"{sd:g}", truth], cells)
+
+
+def coverage(num: int) -> Iterator[str]:
+    yield 'How often a 95 % interval holds the truth, in per cent. "skewed": values from an exponential;'
+    yield '"pooled": the spread taken from six cells of equal variance; "unequal": from six whose'
+    yield 'standard deviations run from 0.5 to 2, the one at 2 is judged; "cross-fitted": the rise to a'
+    yield "true peak as `descent` locates and measures it, which misses a little where the place found"
+    yield "is not quite the true one."
+    yield ""
+    yield from _head("values")
+    random = np.random.default_rng(1)
+    sds = np.array([[0.5], [0.7], [0.8], [1.0], [1.5], [2.0]])
+    draws: dict[str, Callable[[int], bool]] = {
+        "normal": lambda n: holds(mean_interval(random.standard_normal(n)), 0.0),
+        "skewed": lambda n: holds(mean_interval(random.standard_exponential(n) - 1), 0.0),
+        "pooled": lambda n: pooled_holds(random.standard_normal((6, n)), 0.0),
+        "unequal": lambda n: pooled_holds(sds * random.standard_normal((6, n)), 0.0),
+    }
+    for name, draw in draws.items():
+        shares = [np.mean([draw(n) for _ in range(20 * num)]) for n in NUM_SEEDS]
+        yield _line([name], [f"{100 * share:.1f}" for share in shares])
+    for kind in ("white", "AR"):
+        shares = [height_coverage(n, kind, 2 * num) for n in NUM_SEEDS]
+        yield _line([f"cross-fitted, {kind} jitter"], [f"{100 * share:.1f}" for share in shares])
+
+
+def _shares(shape: Shape, kind: str, sd: float, num_points: int, num: int) -> list[str]:
+    how: dict[str, Any] = {"kind": kind, "sd": sd, "num_points": num_points, "num": num}
+    shares = [verdicts(shape, num_seeds=num_seeds, **how) for num_seeds in NUM_SEEDS]
+    return [" / ".join(f"{100 * share[word]:.0f}" for word in WORDS) for share in shares]
+
+
+def _head(*names: str) -> Iterator[str]:
+    yield _line(names, [f"{num_seeds} seeds" for num_seeds in NUM_SEEDS])
+    yield "|---" * (len(names) + len(NUM_SEEDS)) + "|"
+
+
+def _line(names: Sequence[object], cells: Sequence[str]) -> str:
+    return "| " + " | ".join([*map(str, names), *cells]) + " |"
