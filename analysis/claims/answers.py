@@ -1,11 +1,11 @@
 """What a verdict on a claim is made of, and the one rule by which numbers become an answer.
 
 Owns the words "holds", "does not hold", "cannot tell", Holm's correction of what is exploratory, and
-the putting of one question to each arm. Knows no claim (that is `claims`). A condition **holds** when
-its interval lies above zero (or above what it is held against) and its estimate reaches the height
-that matters; it **does not hold** when even the interval's upper end stays under that height; else
-the seeds **cannot tell**. A claim holds when all its conditions do, and does not hold when one of them
-does not: each condition at its full level, since all must be met (intersection-union test).
+the putting of one question to each arm. Knows no claim: those are `c1_to_c4` and `c5`. A condition
+**holds** when its interval lies above zero (or above what it is held against) and its estimate reaches
+the height that matters; it **does not hold** when even the interval's upper end stays under that height;
+else the seeds **cannot tell**. A claim holds when all its conditions do, and does not hold when one of
+them does not: each condition at its full level, since all must be met (intersection-union test).
 """
 
 from __future__ import annotations

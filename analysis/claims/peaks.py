@@ -1,6 +1,6 @@
 """Double descent, cell by cell: the epoch-wise peaks and the freezing-wise curves of a study.
 
-Owns which cells could show a peak at all, told by their train error, and which freezing curve is looked
+Owns which cells could show a peak at all, by their train error, and which freezing curve is looked
 at first. The verdict on a curve is `descent`'s.
 """
 

@@ -1,6 +1,6 @@
 """The numbers that the claims compare, cell by cell: paces, capacities, paired differences.
 
-Owns which cells can show an effect at all, told by their train error, and what is done with a number
+Owns which cells can show an effect at all, by their train error, and what is done with a number
 that is only bounded. Decides nothing.
 """
 

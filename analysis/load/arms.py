@@ -31,7 +31,7 @@ ARMS: Final = (
 
 
 def arm(run: Run) -> str:
-    """The arm of a Run looked at alone, by the first rule that fits (DESIGN §1):
+    """The arm of a Run looked at alone, by the first rule that fits (analysis/README.md):
 
     - "random frozen": no start, yet layers are frozen;
     - "scratch": no start, nothing frozen (`arms` may call it a "source");

@@ -1,1 +1,1 @@
-"""What the pictures are put together from: marks, maps, panels, and which ones a study has."""
+"""Pictures of labelled arrays and tables: they draw on the Axes they are given, and read nothing."""

@@ -15,6 +15,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 
 from analysis.descent import EPSILON
+from analysis.descent.intervals import mean_intervals
 from analysis.pictures import look
 
 
@@ -35,7 +36,7 @@ def epoch_curves(
     """
     x = look.other_dim(error, "frozen")
     error = error.sortby(["frozen", x]).transpose("frozen", x, ...)
-    mean, counts = look.over_seeds(error, along=x)
+    mean, counts = look.seed_mean(error, along=x)
     at = look.epoch_positions(mean[x].values)
     colours = colours or look.frozen_colours(mean["frozen"].values)
     absent, diverged = [], False
@@ -59,7 +60,7 @@ def epoch_curves(
         axes.plot(at[last], y[last], color=colour, ls="none", clip_on=False, **end)
         axes.plot([], [], color=colour, ls=dashes, marker=marker, ms=3.8, label=f"{frozen}")
         if band and "seed" in error.dims:
-            _, half = look.t_interval(np.moveaxis(curves, -1, 0), confidence)
+            _, half = mean_intervals(np.moveaxis(curves, -1, 0), confidence)
             axes.fill_between(at, y - half, y + half, color=colour, alpha=0.15, lw=0)
     look.log_epoch_axis(axes, mean[x].values, x)
     left, right = look.log_edges(mean[x].values)
@@ -98,8 +99,8 @@ def freezing_curves(
     Small dots are the seeds; a band that leaves the Axes is cut off, not narrowed.
     """
     error = error.sortby("frozen").transpose(by, "frozen", ...)
-    mean, counts = look.over_seeds(error)
-    train = None if train_error is None else look.values_like(look.over_seeds(train_error)[0], mean)
+    mean, counts = look.seed_mean(error)
+    train = None if train_error is None else look.values_like(look.seed_mean(train_error)[0], mean)
     asked = np.ones(mean.shape, bool) if wanted is None else look.values_like(wanted, mean) == 1
     for i, value in enumerate(mean[by].values):
         style: dict[str, Any] = {
@@ -119,7 +120,7 @@ def freezing_curves(
         axes.plot([], [], label=f"{value}", **style, **marker)
         if "seed" in error.dims and error.sizes["seed"] > 1:
             seeds = error.isel({by: i}).transpose("frozen", "seed").values[asked[i]]
-            _, half = look.t_interval(seeds.T, confidence)
+            _, half = mean_intervals(seeds.T, confidence)
             axes.fill_between(at, y - half, y + half, color=style["color"], alpha=0.13, lw=0)
             axes.plot(at, seeds, color=style["color"], ls="none", marker=".", ms=2.5, alpha=0.7)
     axes.set_ylim(*span(error.values))
@@ -149,7 +150,7 @@ def paired_difference(
     """
     error = error.sortby("frozen").transpose(by, "frozen", "seed")
     pairs = (error.sel({by: first}, drop=True) - error.sel({by: second}, drop=True)).values
-    mean, half = look.t_interval(pairs.T, confidence)
+    mean, half = mean_intervals(pairs.T, confidence)
     at = error["frozen"].values
     axes.axhline(0, color=look.INK, lw=0.8)
     axes.plot(at, pairs, ls="none", marker=".", ms=3, color=look.FAINT)
@@ -161,11 +162,6 @@ def paired_difference(
     look.note_seeds(axes, np.isfinite(pairs).sum(axis=1)[np.isfinite(pairs).any(axis=1)])
     look.note(axes, f"below 0: {first} better")
     return axes
-
-
-def model_comparison(axes: Axes, error: xr.DataArray, *, by: str = "model", **how: Any) -> Axes:
-    """`freezing_curves` of networks: against the share of parameters trained, as depths differ."""
-    return freezing_curves(axes, error, by=by, x="share_trained", **how)
 
 
 def span(values: np.ndarray, *, margin: float = 0.08) -> tuple[float, float]:

@@ -7,7 +7,7 @@ then there is one row, or one column.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 from matplotlib.axes import Axes
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from analysis.descent import EPSILON
@@ -99,31 +100,19 @@ def epoch_maps(
     `ridge`, `ridge_shown`, `diverged` have dims (rows, columns, frozen): see `maps.epoch_map`.
     """
     norm = maps.epoch_norm(test)
-
-    def draw(axes: Axes, _: Axes, select: dict[str, Any]) -> None:
-        maps.epoch_map(
-            axes,
-            at(test, select),
-            train_error=at(train, select),
-            epsilon=epsilon,
-            ridge=_maybe(ridge, select),
-            ridge_shown=_maybe(ridge_shown, select),
-            diverged=_maybe(diverged, select),
-            norm=norm,
-            colour_bar=False,
-            legend=False,
-        )
-
-    with matplotlib.rc_context(look.STYLE):
-        height = 0.5 + 0.11 * test.sizes["frozen"]
-        grid = panels.grid(test, rows, columns, height=height, right=0.95, bottom=0.68, title=title)
-        note = panels.fill(grid, draw)
-        panels.legend_beneath(grid)
-        panels.remark(grid, note)
-        known = _known(test)
-        beyond = bool(known.size) and bool(known.max() > (norm.vmax or 1.0) + 1e-6)
-        panels.colour_bar(grid, norm, look.name_of(test), beyond=beyond)
-        return grid.figure
+    known = _known(test)
+    marks = {"ridge": ridge, "ridge_shown": ridge_shown, "diverged": diverged}
+    return _map_grid(
+        maps.epoch_map,
+        test,
+        {"train_error": train} | marks,
+        (rows, columns),
+        norm,
+        epsilon=epsilon,
+        height=0.5 + 0.11 * test.sizes["frozen"],
+        beyond=bool(known.size) and bool(known.max() > (norm.vmax or 1.0) + 1e-6),
+        title=title,
+    )
 
 
 def freezing_maps(
@@ -143,29 +132,47 @@ def freezing_maps(
     `ridge` and `ridge_shown` have dims (rows, columns, size), `diverged` those of `test` without seed:
     see `maps.freezing_map`.
     """
-    norm = maps.shared_norm(test)
+    marks = {"ridge": ridge, "ridge_shown": ridge_shown, "diverged": diverged}
+    return _map_grid(
+        maps.freezing_map,
+        test,
+        {"train_error": train} | marks,
+        (rows, columns),
+        maps.shared_norm(test),
+        epsilon=epsilon,
+        height=0.6 + 0.24 * test.sizes["size"],
+        beyond=False,
+        title=title,
+    )
+
+
+def _map_grid(
+    draw_map: Callable[..., Axes],
+    test: xr.DataArray,
+    marks: Mapping[str, xr.DataArray | None],
+    rows_and_columns: tuple[str, str],
+    norm: Normalize,
+    *,
+    epsilon: float,
+    height: float,
+    beyond: bool,
+    title: str,
+) -> Figure:
+    """A grid of `draw_map`, all in one colour scale; `marks` are arrays that it takes by these names."""
 
     def draw(axes: Axes, _: Axes, select: dict[str, Any]) -> None:
-        maps.freezing_map(
-            axes,
-            at(test, select),
-            train_error=at(train, select),
-            epsilon=epsilon,
-            ridge=_maybe(ridge, select),
-            ridge_shown=_maybe(ridge_shown, select),
-            diverged=_maybe(diverged, select),
-            norm=norm,
-            colour_bar=False,
-            legend=False,
-        )
+        here = {name: _maybe(array, select) for name, array in marks.items()}
+        how: dict[str, Any] = {"norm": norm, "colour_bar": False, "legend": False}
+        draw_map(axes, at(test, select), epsilon=epsilon, **here, **how)
 
     with matplotlib.rc_context(look.STYLE):
-        height = 0.6 + 0.24 * test.sizes["size"]
-        grid = panels.grid(test, rows, columns, height=height, right=0.95, bottom=0.68, title=title)
+        grid = panels.grid(
+            test, *rows_and_columns, height=height, right=0.95, bottom=0.68, title=title
+        )
         note = panels.fill(grid, draw)
         panels.legend_beneath(grid)
         panels.remark(grid, note)
-        panels.colour_bar(grid, norm, look.name_of(test), beyond=False)
+        panels.colour_bar(grid, norm, look.name_of(test), beyond=beyond)
         return grid.figure
 
 
@@ -215,18 +222,6 @@ def freezing_grid(
             )
         panels.remark(grid, *remarks)
         return grid.figure
-
-
-def network_grid(
-    test: xr.DataArray,
-    train: xr.DataArray | None = None,
-    *,
-    by: str = "model",
-    x: str = "share_trained",
-    **how: Any,
-) -> Figure:
-    """Networks compared, by default by the share of parameters that they train: see `freezing_grid`."""
-    return freezing_grid(test, train, by=by, x=x, **how)
 
 
 def difference_grid(
@@ -290,5 +285,5 @@ def _maybe(array: xr.DataArray | None, select: dict[str, Any]) -> xr.DataArray |
 
 
 def _known(array: xr.DataArray) -> np.ndarray:
-    values = look.over_seeds(array)[0].values
+    values = look.seed_mean(array)[0].values
     return values[np.isfinite(values)]

@@ -16,11 +16,10 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Colormap, to_hex
 from matplotlib.patheffects import Normal, Stroke
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullFormatter
-from scipy.special import stdtrit
 
 INK: Final = "#1b1e23"
 FAINT: Final = "#7d838c"
-STYLE: Final[dict[str, Any]] = {
+STYLE: Final[dict[Any, Any]] = {
     "font.family": "DejaVu Sans",
     "font.size": 8.0,
     "axes.titlesize": 8.0,
@@ -98,22 +97,7 @@ def frozen_colours(frozen: Iterable[int]) -> dict[int, str]:
     return {count: to_hex(colours[i]) for i, count in enumerate(counts)}
 
 
-def t_interval(values: np.ndarray, confidence: float) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and half width of the t-interval over axis 0 (seeds), NaN seeds left out.
-
-    The half width is NaN where fewer than two seeds are there.
-    """
-    known = np.isfinite(values)
-    n = known.sum(axis=0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        mean = np.where(known, values, 0.0).sum(axis=0) / np.where(n > 0, n, np.nan)
-        squares = np.where(known, (values - mean) ** 2, 0.0).sum(axis=0)
-        freedom = np.where(n > 1, n - 1.0, np.nan)
-        half = stdtrit(freedom, 0.5 + confidence / 2) * np.sqrt(squares / freedom / n)
-    return mean, half
-
-
-def over_seeds(array: xr.DataArray, along: str | None = None) -> tuple[xr.DataArray, np.ndarray]:
+def seed_mean(array: xr.DataArray, along: str | None = None) -> tuple[xr.DataArray, np.ndarray]:
     """Mean over the dimension "seed", and how many seeds each mean is over (empty: no such dimension).
 
     With `along` a curve's mean is over all seeds that the curve has anywhere, and NaN where one of

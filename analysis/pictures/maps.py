@@ -39,7 +39,7 @@ def freezing_map(
     `diverged`, of error's dims, is true where a seed diverged.
     """
     y = look.other_dim(error, "frozen")
-    mean, counts = look.over_seeds(error.sortby([y, "frozen"]).transpose(y, "frozen", ...))
+    mean, counts = look.seed_mean(error.sortby([y, "frozen"]).transpose(y, "frozen", ...))
     x_edges, y_edges = (np.arange(mean.sizes[dim] + 1) - 0.5 for dim in ("frozen", y))
     axes.set_xlim(x_edges[0], x_edges[-1])
     axes.set_ylim(y_edges[0], y_edges[-1])
@@ -47,7 +47,7 @@ def freezing_map(
     map_marks.cells(axes, mean.values, x_edges, y_edges, norm=norm, cmap=look.ERROR_COLOURS)
     look.note_seeds(axes, counts)
     if train_error is not None:
-        train = look.values_like(look.over_seeds(train_error)[0], mean)
+        train = look.values_like(look.seed_mean(train_error)[0], mean)
         known = np.isfinite(train)
         _edge(axes, train <= epsilon, known, x_edges, y_edges, epsilon)
     if ridge is not None:
@@ -90,7 +90,7 @@ def epoch_map(
     """
     x = look.other_dim(error, "frozen")
     error = error.sortby(["frozen", x]).transpose("frozen", x, ...)
-    mean, counts = look.over_seeds(error, along=x)
+    mean, counts = look.seed_mean(error, along=x)
     left, right = look.log_edges(mean[x].values)
     edges, y_edges = np.append(left, right[-1]), np.arange(mean.sizes["frozen"] + 1) - 0.5
     axes.set_xscale("log")
@@ -104,7 +104,7 @@ def epoch_map(
     map_marks.cells(axes, mean.values[:, first:], edges[first:], y_edges, **style)
     look.note_seeds(axes, counts)
     if train_error is not None:
-        train = look.values_like(look.over_seeds(train_error, along=x)[0], mean)
+        train = look.values_like(look.seed_mean(train_error, along=x)[0], mean)
         reached = np.logical_or.accumulate(train <= epsilon, axis=1)
         known = np.broadcast_to(np.isfinite(train).any(axis=1)[:, None], train.shape)
         _edge(axes, reached, known, edges, y_edges, epsilon, " reached")
@@ -124,7 +124,7 @@ def epoch_map(
 
 def shared_norm(*errors: xr.DataArray) -> Normalize:
     """One colour scale for several maps: from the least to the greatest mean over seeds of them all."""
-    values = np.concatenate([look.over_seeds(error)[0].values.ravel() for error in errors])
+    values = np.concatenate([look.seed_mean(error)[0].values.ravel() for error in errors])
     known = values[np.isfinite(values)]
     low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
     return Normalize(low, high if high > low else low + 1e-9)
@@ -138,7 +138,7 @@ def epoch_norm(error: xr.DataArray) -> Normalize:
     in its last colour.
     """
     x = next(str(dim) for dim in ("epoch", "step") if dim in error.dims)
-    mean = look.over_seeds(error.sortby(x), along=x)[0].transpose(..., x)
+    mean = look.seed_mean(error.sortby(x), along=x)[0].transpose(..., x)
     curves = mean.values.reshape(-1, mean.sizes[x])
     curves = curves[np.isfinite(curves).any(axis=1)]
     if not curves.size:

@@ -229,7 +229,7 @@ def _of_networks(
             together = xr.concat(errors, networks, join="outer", coords="all")
             wanted = together["wanted"].fillna(0).astype(bool)
             title = f"{label} → {chosen[0].task}, label noise {chosen[0].label_noise:.0%}: networks"
-            figure = figures.network_grid(
+            figure = figures.freezing_grid(
                 together["test_error"],
                 together["train_error"],
                 by="network",

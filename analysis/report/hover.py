@@ -1,6 +1,6 @@
 """What a pointer over a heat map shows: the cells' places on the picture and their values, as JSON.
 
-Reads the places off the drawn figure, so they fit whatever its layout. Knows no HTML.
+Owns that text. Reads the places off the drawn figure, so they fit whatever its layout; knows no HTML.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ def of_maps(figure: Figure, test: xr.DataArray, train: xr.DataArray, other: str)
         select = json.loads(label)
         along = "epoch" if other == "epoch" else None
         x, y = ("epoch", "frozen") if other == "epoch" else ("frozen", other)
-        mean = look.over_seeds(at(test, select).sortby([x, y]), along=along)[0].transpose(y, x)
-        seen = look.over_seeds(at(train, select), along=along)[0]
+        mean = look.seed_mean(at(test, select).sortby([x, y]), along=along)[0].transpose(y, x)
+        seen = look.seed_mean(at(train, select), along=along)[0]
         seen = seen.reindex({x: mean[x], y: mean[y]}).transpose(y, x)
         columns = _columns(mean.sizes[x])
         if other == "epoch":

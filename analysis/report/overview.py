@@ -1,6 +1,6 @@
 """What a reader should know of a study before its numbers: question, warnings, extent, gaps.
 
-Returns sentences and plain values; knows no HTML.
+Owns which warnings there are and their order. Returns sentences and plain values; knows no HTML.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ _FURTHER: Final = (
 class Line:
     """One origin of the weights, called `label`; `cells` are its lines of `Study.cells`.
 
-    `is_control`: an arm that answers a rival explanation (DESIGN §1), not the transfer itself.
+    `is_control`: an arm that answers a rival explanation (analysis/README.md), not the transfer.
     """
 
     label: str

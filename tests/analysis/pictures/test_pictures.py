@@ -18,7 +18,6 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
-from scipy import stats
 
 from analysis.pictures import curves, figures, look, map_marks, maps, panels
 from analysis.report import peaks
@@ -127,30 +126,11 @@ def test_error_colours_are_ordered_in_lightness() -> None:
 # Seeds.
 
 
-def test_t_interval_is_students() -> None:
-    values = np.array([[0.1, 0.4, 0.3], [0.2, np.nan, 0.3], [0.4, 0.5, 0.3]])
-    mean, half = look.t_interval(values, 0.9)
-    for column in range(3):
-        seeds = values[np.isfinite(values[:, column]), column]
-        low, high = stats.t.interval(
-            0.9, len(seeds) - 1, seeds.mean(), max(stats.sem(seeds), 1e-300)
-        )
-        assert mean[column] == pytest.approx(seeds.mean())
-        assert half[column] == pytest.approx((high - low) / 2, abs=1e-12)
-
-
-def test_one_seed_has_no_interval() -> None:
-    mean, half = look.t_interval(np.array([[0.1, np.nan]]), 0.95)
-    assert mean[0] == 0.1
-    assert np.isnan(half).all()
-    assert np.isnan(mean[1])
-
-
 def test_a_mean_curve_ends_where_a_seed_ends() -> None:
     curves = errors(epoch=EPOCHS, seed=SEEDS)
     curves[4:, 1] = np.nan  # diverged
     curves[:, 2] = np.nan  # absent
-    mean, counts = look.over_seeds(curves, along="epoch")
+    mean, counts = look.seed_mean(curves, along="epoch")
     assert np.isfinite(mean.values[:4]).all()
     assert np.isnan(mean.values[4:]).all()
     assert mean.values[0] == pytest.approx(curves.values[0, :2].mean())
@@ -313,10 +293,11 @@ def test_a_paired_difference_is_of_the_same_seed(axes: Axes) -> None:
 def test_parameters_can_be_the_axis(axes: Axes) -> None:
     some = errors(model=["a"], frozen=FROZEN)
     share = ("frozen", [1.0, 0.5, 0.1, 0.01])
-    curves.model_comparison(axes, some.assign_coords(share_trained=share))
+    how = {"by": "model", "x": "share_trained"}
+    curves.freezing_curves(axes, some.assign_coords(share_trained=share), **how)
     assert axes.get_xscale() == "log"
     with pytest.raises(ValueError, match="share_trained"):
-        curves.model_comparison(axes, some)
+        curves.freezing_curves(axes, some, **how)
 
 
 def test_an_array_with_too_many_dimensions_is_refused(axes: Axes) -> None:
