@@ -8,6 +8,8 @@ from study.store.atomic import Damaged, Newer
 from study.store.layout import rows_path, study_path, unfinished_path, weights_path
 from study.store.provenance import Provenance
 from study.store.rows import (
+    Finished,
+    Head,
     check_rows,
     finished_ids,
     publish_rows,
@@ -15,10 +17,8 @@ from study.store.rows import (
     read_heads,
     read_rows,
 )
-from study.store.rows_file import Finished, Head
 from study.store.store import Store, open_store
 from study.store.studies import read_study, study_names, write_study
-from study.store.tidying import sweep
 from study.store.unfinished import (
     Failure,
     Unfinished,
@@ -30,6 +30,7 @@ from study.store.unfinished import (
     read_checkpoint,
     read_failure,
     read_failures,
+    sweep,
     trained_by,
     write_checkpoint,
     write_failure,

@@ -1,21 +1,64 @@
-"""Finished Runs: the rows that each leaves, published once and last (`rows_file` is the bytes).
+"""Finished Runs: the rows that each leaves, published once and last, as one Arrow IPC file.
 
-Owns where they lie and how many are read at a time.
+Owns the file: its metadata, both digests, and its refusal where it is damaged or of a later release. The
+head (format, Run, provenance, digest of the rows, and a digest of these four) has the same form in every
+format, so that a later release's file is told from a damaged one.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from study import run as runs
 from study.run import Run
-from study.store import layout, rows_file
-from study.store.atomic import Damaged
+from study.store import layout, schema
+from study.store import provenance as prov
+from study.store.atomic import Damaged, Newer
 from study.store.layout import rows_path
 from study.store.provenance import Provenance
-from study.store.rows_file import Finished, Head
 from study.store.store import Store, concurrently
+from study.store.table_digest import digest
+
+_NAME: Final = "freezewise rows "  # and the number of the format
+
+
+# Files are small and many: callers read several at a time.
+_IN_THIS_THREAD: Final = pa.ipc.IpcReadOptions(use_threads=False)
+
+
+_FORMAT, _RUN, _PROVENANCE = b"format", b"run", b"provenance"
+
+
+_ROWS_DIGEST, _HEAD_DIGEST = b"rows_digest", b"head_digest"
+
+
+_HEAD: Final = (_FORMAT, _RUN, _PROVENANCE, _ROWS_DIGEST)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Head:
+    """What a rows file says of itself, read without its rows; `format`: the number of its format."""
+
+    run: Run
+    provenance: Provenance
+    rows_digest: str
+    format: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """A finished (or diverged) Run; `table` has schema.ROWS, one row an evaluation."""
+
+    run: Run
+    table: pa.Table
+    provenance: Provenance
 
 
 def finished_ids(store: Store) -> frozenset[str]:
@@ -25,20 +68,20 @@ def finished_ids(store: Store) -> frozenset[str]:
 
 def publish_rows(store: Store, run: Run, table: pa.Table, provenance: Provenance) -> None:
     """Publish a Run's rows (schema.ROWS): from here on it is finished."""
-    store.put(rows_path(run.id), rows_file.to_bytes(run, table, provenance))
+    store.put(rows_path(run.id), to_bytes(run, table, provenance))
 
 
 def read_rows(store: Store, run_id: str) -> Finished:
     """A finished Run, its digests checked. Raises FileNotFoundError, Damaged, Newer."""
     path = rows_path(run_id)
-    return rows_file.from_bytes(store.get(path), run_id, path)
+    return from_bytes(store.get(path), run_id, path)
 
 
 def read_head(store: Store, run_id: str) -> Head:
     """Run and provenance of a finished Run; its rows are not checked (and in a directory not read)."""
     path = rows_path(run_id)
     with store.opened(path) as source:
-        return rows_file.head_from(source, run_id, path)
+        return head_from(source, run_id, path)
 
 
 def read_heads(store: Store, run_ids: Iterable[str]) -> dict[str, Head | Damaged]:
@@ -54,3 +97,109 @@ def check_rows(store: Store, run_ids: Iterable[str]) -> dict[str, Damaged]:
 
     checked = concurrently(check, run_ids)
     return {run_id: found for run_id, found in checked.items() if found is not None}
+
+
+def to_bytes(run: Run, table: pa.Table, provenance: Provenance) -> bytes:
+    """The rows file, as one record batch, so that dictionaries are whole."""
+    assert table.schema.equals(schema.ROWS), f"{run.id}: {table.schema.names} is not schema.ROWS"
+    assert table.num_rows > 0, f"{run.id}: a Run has at least the row of epoch 0"
+    for field in schema.ROWS:
+        assert field.nullable or table[field.name].null_count == 0, f"{run.id}: null {field.name}"
+    assert pc.unique(table["run_id"].cast(pa.string())).to_pylist() == [run.id], run.id
+    head = {
+        _FORMAT: f"{_NAME}{schema.FORMAT}".encode(),
+        _RUN: runs.to_json(run).encode(),
+        _PROVENANCE: prov.to_json(provenance).encode(),
+        _ROWS_DIGEST: digest(table).encode(),
+    }
+    head[_HEAD_DIGEST] = _head_digest(head)
+    whole = table.unify_dictionaries().combine_chunks().replace_schema_metadata(head)
+    sink = pa.BufferOutputStream()
+    # Not lz4, though it is decoded sooner: there, some flipped bits change no value and go unnoticed.
+    options = pa.ipc.IpcWriteOptions(compression="zstd", use_threads=False)
+    with pa.ipc.new_file(sink, whole.schema, options=options) as writer:
+        writer.write_table(whole)
+    return sink.getvalue().to_pybytes()
+
+
+def from_bytes(payload: bytes, run_id: str, path: str) -> Finished:
+    """The Run in the bytes of a rows file. `run_id`: the one that the file's name says.
+
+    A file of an older format is held against its own digest, and gets the columns that came later
+    with the values that its Run has there. Raises Damaged if anything in it is not as written, and
+    Newer for a whole file of a later release.
+    """
+    with _opened(pa.BufferReader(payload), path) as reader:
+        head = _checked_head(reader.schema, run_id, path)
+        if not reader.schema.equals(schema.schema_of(head.format), check_metadata=False):
+            raise Damaged(path, "its columns are not those of a study's table")
+        try:
+            table = reader.read_all()
+            table.validate(full=True)
+        except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
+            raise Damaged(path, f"its rows cannot be read ({_brief(error)})") from error
+    found = digest(table)
+    if found != head.rows_digest:
+        raise Damaged(path, f"rows digest {found[:12]}, written as {head.rows_digest[:12]}")
+    rows = schema.completed(table, head.run, head.format)
+    return Finished(run=head.run, table=rows, provenance=head.provenance)
+
+
+def head_from(source: pa.NativeFile, run_id: str, path: str) -> Head:
+    """What `from_bytes` gives but for the rows, which are not looked at. Raises the same."""
+    with _opened(source, path) as reader:
+        return _checked_head(reader.schema, run_id, path)
+
+
+def _head_digest(metadata: dict[bytes, bytes]) -> bytes:
+    total = hashlib.sha256()
+    for key in _HEAD:
+        total.update(b"%d:" % len(metadata[key]) + metadata[key])
+    return total.hexdigest().encode()
+
+
+def _opened(source: pa.NativeFile, path: str) -> pa.ipc.RecordBatchFileReader:
+    if not source.size():
+        raise Damaged(path, "it is empty")
+    try:
+        return pa.ipc.open_file(source, options=_IN_THIS_THREAD)
+    except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
+        raise Damaged(path, f"not a whole Arrow file ({_brief(error)})") from error
+
+
+def _checked_head(file_schema: pa.Schema, run_id: str, path: str) -> Head:
+    metadata = file_schema.metadata or {}
+    absent = [key.decode() for key in (*_HEAD, _HEAD_DIGEST) if key not in metadata]
+    if absent:
+        raise Damaged(path, f"no rows file of a study: its metadata lack {', '.join(absent)}")
+    if metadata[_HEAD_DIGEST] != _head_digest(metadata):
+        raise Damaged(path, "its metadata are not those that were written")
+    number = metadata[_FORMAT].decode().removeprefix(_NAME)
+    if not number.isdigit() or not 1 <= int(number) <= schema.FORMAT:
+        raise Newer(path, _written_by(metadata), metadata[_FORMAT].decode())
+    try:
+        run = runs.from_json(metadata[_RUN].decode())
+        provenance = prov.from_json(metadata[_PROVENANCE].decode())
+    except ValueError as error:
+        # The checksum fits, so this was written so: by a release with other fields.
+        raise Newer(path, _written_by(metadata), str(error)) from error
+    if run.id != run_id:
+        raise Damaged(path, f"it holds Run {run.id}, not the one of its name")
+    return Head(
+        run=run,
+        provenance=provenance,
+        rows_digest=metadata[_ROWS_DIGEST].decode(),
+        format=int(number),
+    )
+
+
+def _written_by(metadata: dict[bytes, bytes]) -> str:
+    """The release that wrote the file, as far as its provenance says so."""
+    try:
+        return str(json.loads(metadata[_PROVENANCE])["code_version"])
+    except (ValueError, KeyError, TypeError):
+        return ""
+
+
+def _brief(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200]

@@ -1,4 +1,4 @@
-"""Runs in flight: their checkpoints, who trains them, and how they failed."""
+"""Runs in flight: their checkpoints, who trains them, how they failed, and what killed ones leave."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from study.store import layout, sealed
+from study.store import atomic, layout, sealed
 from study.store.atomic import Damaged, Newer
 from study.store.layout import unfinished_folder, unfinished_path
 from study.store.processes import Process
+from study.store.rows import finished_ids
 from study.store.store import Store, concurrently
 
 _CHECKPOINT, _BEGAN, _FAILURE = "checkpoint", "began.json", "failure.json"
@@ -122,3 +123,19 @@ def read_failures(store: Store) -> dict[str, Failure]:
 def clear_failure(store: Store, run_id: str) -> None:
     """Forget the Run's failure, if it has one."""
     store.remove(unfinished_path(run_id, _FAILURE))
+
+
+def sweep(store: Store) -> list[str]:
+    """Remove what killed processes have left: temporary files, checkpoints of finished Runs.
+
+    For the driver that holds the lease, before it starts. Returns the paths removed.
+    """
+    removed = []
+    root = store.local_path("")
+    if root is not None:
+        removed += [path.relative_to(root).as_posix() for path in atomic.sweep(root)]
+    unfinished = list_unfinished(store)
+    for run_id in sorted(finished_ids(store) & unfinished.keys()):
+        drop_unfinished(store, run_id)
+        removed.append(unfinished_folder(run_id))
+    return removed

@@ -45,7 +45,7 @@ from study.store import (
     read_rows,
     read_study,
     read_weights,
-    rows_file,
+    rows,
     rows_path,
     schema,
     sealed,
@@ -115,8 +115,8 @@ def test_the_rows_digest_depends_on_the_values_alone(values: list[float], cut: i
         for column in table.columns
     ]
     assert digest(pa.table(decoded, names=table.column_names)) == digest(table)
-    payload = rows_file.to_bytes(a_run(), in_chunks, a_provenance())
-    assert digest(rows_file.from_bytes(payload, a_run().id, "x").table) == digest(table)
+    payload = rows.to_bytes(a_run(), in_chunks, a_provenance())
+    assert digest(rows.from_bytes(payload, a_run().id, "x").table) == digest(table)
 
 
 def test_every_value_counts_in_the_rows_digest() -> None:
@@ -199,7 +199,7 @@ def test_damage_is_not_overlooked(empty: Store) -> None:
 
 
 def test_rows_under_the_name_of_another_run_are_damaged(empty: Store) -> None:
-    empty.put(rows_path(SOURCE.id), rows_file.to_bytes(a_run(), a_table(), a_provenance()))
+    empty.put(rows_path(SOURCE.id), rows.to_bytes(a_run(), a_table(), a_provenance()))
     with pytest.raises(Damaged, match=f"it holds Run {a_run().id}"):
         read_rows(empty, SOURCE.id)
     with pytest.raises(Damaged, match=f"it holds Run {a_run().id}"):
@@ -209,7 +209,7 @@ def test_rows_under_the_name_of_another_run_are_damaged(empty: Store) -> None:
 def test_rows_with_other_columns_are_damaged(empty: Store) -> None:
     # As a flipped bit in the file's schema makes them, with metadata that are whole.
     run = a_run()
-    good = rows_file.to_bytes(run, a_table(), a_provenance())
+    good = rows.to_bytes(run, a_table(), a_provenance())
     head = pa.ipc.open_file(good).schema.metadata
     for column in (pa.array([{}], pa.struct([])), pa.array([1])):
         table = pa.table({"run_id": column}).replace_schema_metadata(head)

@@ -1,0 +1,97 @@
+"""Stores and exports of earlier releases: read, finished, and gone on from, by this one."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from analysis import load
+from analysis.surfaces import freezing_surface
+from study.launching import driver
+from study.launching.driver import run_study
+from study.launching.means import Means
+from study.planning.spaces import load_space
+from study.store import (
+    Store,
+    finished_ids,
+    open_store,
+    read_checkpoint,
+    read_failure,
+    read_rows,
+    read_study,
+    schema,
+)
+from study.store.states import DONE
+
+FIXTURES = Path(__file__).parents[2] / "fixtures"
+SPACE = load_space(FIXTURES / "fixture.py")
+SOURCE, UNFROZEN, HEAD_ONLY = "814d0fbf7f54", "2e6707c7d512", "d33e39a814f6"
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Store:
+    shutil.copytree(FIXTURES / "store-0.1.0", tmp_path / "old")
+    return open_store(tmp_path / "old")
+
+
+def files_of(store: Store) -> dict[str, bytes]:
+    root = Path(store.base)
+    return {
+        path.relative_to(root).as_posix(): path.read_bytes()
+        for path in root.rglob("*")
+        if path.is_file() and "lease" not in path.parts
+    }
+
+
+def test_its_runs_are_those_that_this_release_would_want(old: Store) -> None:
+    assert [run.id for run in SPACE.runs] == [SOURCE, UNFROZEN, HEAD_ONLY]
+    assert tuple(read_study(old, "fixture")) == SPACE.runs
+    assert finished_ids(old) == {SOURCE, UNFROZEN, HEAD_ONLY}
+
+
+def test_its_rows_failures_and_checkpoints_are_read(old: Store) -> None:
+    finished = read_rows(old, HEAD_ONLY)
+    assert finished.table.schema.equals(schema.ROWS, check_metadata=True)
+    assert finished.provenance.code_version == "0.1.0+697665a8"
+    assert finished.table["frozen"].to_pylist() == [9] * 4
+    failure = read_failure(old, "0123456789ab")
+    assert failure is not None and failure.error == "RuntimeError: boom" and failure.final
+    assert read_checkpoint(old, "ba9876543210") == b"state"
+
+
+def test_a_study_that_is_done_there_starts_nothing(
+    old: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def must_not(*_: object) -> None:
+        raise AssertionError("something was to be trained")
+
+    before = files_of(old)
+    monkeypatch.setattr(driver, "_train", must_not)
+    found = run_study(SPACE, old, None, Means())
+    assert set(found.states.values()) == {DONE}
+    # What the study asks for is noted anew, in this release's form; nothing else is touched.
+    changed = {path for path, content in files_of(old).items() if before.get(path) != content}
+    assert changed <= {"studies/fixture.json"}
+    assert before.keys() == files_of(old).keys()
+
+
+def test_a_larger_grid_goes_on_from_its_weights(old: Store) -> None:
+    more = replace(SPACE.runs[1], frozen=5)
+    larger = replace(SPACE, runs=(*SPACE.runs, more))
+    before = files_of(old)
+    found = run_study(larger, old, None, Means())
+    assert found.states[more.id] == DONE
+    assert read_rows(old, more.id).provenance.start_digest is not None
+    assert all(files_of(old)[path] == before[path] for path in before if path.startswith("rows/"))
+
+
+def test_analysis_reads_its_store_and_its_export_alike() -> None:
+    opened = [load.open(FIXTURES / name) for name in ("store-0.1.0", "export-0.1.0.parquet")]
+    surfaces = [freezing_surface(study, squeeze=True) for study in opened]
+    np.testing.assert_array_equal(*surfaces)
+    table = read_rows(open_store(FIXTURES / "store-0.1.0"), HEAD_ONLY).table
+    assert float(surfaces[0].sel(frozen=9)) == table["test_error"][-1].as_py()
