@@ -1,4 +1,4 @@
-"""Where everything lies, and how it is published and found again (see study/README.md).
+"""Where everything lies, and how it is published and found again (study/README.md, "Store layout").
 
 One file for each kind of object under a root; this page hands on what the rest of the project, and
 scripts of users, need. No pickle is ever loaded, and nothing is handed out that fails its checksum.
