@@ -18,7 +18,7 @@ from analysis.descent import EPSILON
 from analysis.descent.windows import epoch_windows, window_means
 from analysis.load import Study
 from analysis.load.arms import RANDOM_FROZEN, SCRATCH, SOURCE
-from analysis.load.cells import CELL, selected
+from analysis.load.cells import CELL, grouped, selected
 from study.store.states import DONE
 
 
@@ -125,9 +125,7 @@ def of_arm(lines: pd.DataFrame, arm: str) -> pd.DataFrame:
 
 def groups(lines: pd.DataFrame, *without: str) -> Iterator[tuple[tuple[Any, ...], pd.DataFrame]]:
     """The lines by cell, the named coordinates left out of what makes a cell."""
-    names = [name for name in CELL if name not in without]
-    for key, group in lines.groupby(names, sort=True):
-        yield key if isinstance(key, tuple) else (key,), group
+    return grouped(lines, [name for name in CELL if name not in without])
 
 
 def contrast(terms: Iterable[Term]) -> Contrast | None:

@@ -50,7 +50,7 @@ def _judged(
     """Each cell's epoch curves, judged: the key without some coordinates, the value of the first of
     these, the verdict, and its Runs by seed."""
     for _, cell in groups(lines):
-        ids = {int(seed): run_id for run_id, seed in cell["seed"].items()}
+        ids = {int(seed): str(run_id) for run_id, seed in cell["seed"].items()}
         curves = [measures.curves[run_id] for run_id in ids.values()]
         verdict = judge(
             curves[0].epochs,

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.claims.measures import Measures, Term, groups
+from analysis.load.cells import grouped
 
 Group = tuple[Any, ...]
 
@@ -81,7 +82,7 @@ def capacity_terms(lines: pd.DataFrame) -> tuple[list[Term], list[Bound], float]
         own: list[Term] = []
         sides: list[Bound | None] = []
         some = cell[cell["frozen"].isin([fewest, most])]
-        for (seed, frozen), seen in some.groupby(["seed", "frozen"]):
+        for (seed, frozen), seen in grouped(some, ["seed", "frozen"]):
             if len(seen) < len(sizes):
                 continue
             reached = seen.loc[np.isfinite(seen["interpolated"]), "size"]
@@ -166,12 +167,13 @@ def against_terms(
     control = control[control["frozen"] == (0 if unfrozen else deepest["frozen"].iloc[0])]
     names = (control[name] for name in same)
     counterpart = dict(zip(zip(*names, strict=True), control.index, strict=True))
+    test = measures.lines["test"].to_dict()
     terms = []
     for key, cell in groups(deepest):
         for run_id, *place in zip(cell.index, *(cell[name] for name in same), strict=True):
             other = counterpart.get(tuple(place))
             if other is not None:
                 for weight, one in ((1.0, run_id), (-1.0, other)):
-                    value = float(measures.lines.at[one, "test"])
-                    terms.append(Term(key, int(place[-1]), weight, weight, value, (one,)))
+                    seed, value = int(place[-1]), float(test[one])
+                    terms.append(Term(key, seed, weight, weight, value, (one,)))
     return terms

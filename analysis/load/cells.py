@@ -5,7 +5,7 @@ Owns the table that surfaces are cut from, and how its lines are selected. Knows
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -112,6 +112,15 @@ def selected(cells: pd.DataFrame, select: Mapping[str, Any]) -> pd.DataFrame:
                 raise ValueError(f"{name}={value!r}: choose from {choices}")
         cells = cells[cells[name].isin(values)]
     return cells
+
+
+def grouped(
+    cells: pd.DataFrame, names: Sequence[str], *, sort: bool = True
+) -> Iterator[tuple[tuple[Any, ...], pd.DataFrame]]:
+    """The lines that are alike in these columns, after their values there: those that are absent (NaN)
+    in one are in no group. `sort`: by the values, else in the order of the lines."""
+    for key, lines in cells.groupby(list(names), sort=sort):
+        yield key if isinstance(key, tuple) else (key,), lines
 
 
 def _plain(values: Sequence[Any]) -> list[Any]:

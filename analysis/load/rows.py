@@ -193,7 +193,8 @@ def to_numpy(table: pa.Table, name: str) -> np.ndarray:
     kind = table.schema.field(name).type
     if not (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
         raise ValueError(f"{name!r} is no column of numbers, but of {kind}")
-    return table.column(name).to_numpy()
+    values: np.ndarray = table.column(name).to_numpy()
+    return values
 
 
 def _read_file(rows: StoreRows, run_id: str, columns: Sequence[str]) -> dict[str, np.ndarray]:

@@ -106,7 +106,7 @@ class Study:
         parts: dict[str, Mapping[str, np.ndarray]] = {}
         self.read_values(ids, names, parts.__setitem__)
         repeats = [len(parts[run_id][names[0]]) for run_id in ids] if names else [0] * len(ids)
-        indices = pa.array(np.repeat(np.arange(len(ids), dtype=np.int32), repeats))
+        indices = pa.array(np.repeat(np.arange(len(ids)), repeats), pa.int32())
         arrays: dict[str, Any] = {
             "run_id": pa.DictionaryArray.from_arrays(indices, pa.array(ids, pa.string()))
         }

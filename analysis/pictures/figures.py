@@ -286,4 +286,5 @@ def _maybe(array: xr.DataArray | None, select: dict[str, Any]) -> xr.DataArray |
 
 def _known(array: xr.DataArray) -> np.ndarray:
     values = look.seed_mean(array)[0].values
-    return values[np.isfinite(values)]
+    known: np.ndarray = values[np.isfinite(values)]
+    return known

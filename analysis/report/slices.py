@@ -17,7 +17,7 @@ import xarray as xr
 
 from analysis import surfaces
 from analysis.load import Study, arms
-from analysis.load.cells import CELL
+from analysis.load.cells import CELL, grouped
 from analysis.surfaces import derived, similarity
 from study.run import Recipe
 from study.store.similarity import CUT
@@ -62,7 +62,7 @@ class Slice:
     @property
     def num_sizes(self) -> int:
         """How many sizes of the training set the slice has."""
-        return pd.concat([line.cells["size"] for line in self.lines]).nunique()
+        return len({size for line in self.lines for size in line.cells["size"]})
 
 
 def slices(study: Study) -> list[Slice]:
@@ -73,7 +73,7 @@ def slices(study: Study) -> list[Slice]:
     several = {name: cells[name].nunique() > 1 for name in ("task", "network", "base_recipe")}
     found = []
     keys = ["task", "network", "label_noise", "base_recipe"]
-    for (task, network, noise, recipe), group in cells.groupby(keys, sort=False):
+    for (task, network, noise, recipe), group in grouped(cells, keys, sort=False):
         title = f"{task}, {network}, label noise {noise:.0%}"
         if several["base_recipe"]:
             title += f", {recipes[recipe]}"
@@ -188,7 +188,7 @@ def _recipe_names(study: Study, ids: Sequence[str]) -> dict[str, str]:
 
 def _lines(group: pd.DataFrame) -> tuple[Line, ...]:
     keys = ["origin", "source_task", *_FURTHER]
-    found = list(group.groupby(keys, sort=False))
+    found = list(grouped(group, keys, sort=False))
     lines = []
     for key, cells in found:
         values = dict(zip(keys, key, strict=True))

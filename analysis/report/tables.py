@@ -204,7 +204,7 @@ def _interval(effect: Interval | None, unit: str) -> dict[str, Any]:
     }
 
 
-def _cell_text(cell: Mapping[str, Any]) -> str:
+def _cell_text(cell: pd.Series) -> str:
     if cell["num_seeds"] == 0:
         return "absent"
     rest = []

@@ -161,7 +161,6 @@ def _cells_named(study: Study, surface: xr.DataArray, run_ids: Sequence[str]) ->
     named = np.zeros(surface.shape, bool)
     for run_id in run_ids:
         line = study.cells.loc[run_id]
-        named[tuple(int(np.flatnonzero(surface[d].values == line[d])[0]) for d in surface.dims)] = (
-            True
-        )
+        place = (np.flatnonzero(surface[dim].values == line[str(dim)]) for dim in surface.dims)
+        named[tuple(int(found[0]) for found in place)] = True
     return named

@@ -46,7 +46,7 @@ def read(study: Study, run_ids: Sequence[str] | None = None) -> pd.DataFrame:
             f"study {study.name!r} was opened from an export, which holds no similarity: open the store"
         )
     ended = study.cells[study.cells["state"].isin(ENDED)]
-    ids = list(ended.index if run_ids is None else ended.index.intersection(run_ids))
+    ids = list(ended.index if run_ids is None else ended.index.intersection(list(run_ids)))
     store = study.rows.store
     with ThreadPoolExecutor(NUM_READERS) as readers:
         found = dict(zip(ids, readers.map(lambda i: _read_one(store, i), ids), strict=True))
@@ -59,7 +59,8 @@ def read(study: Study, run_ids: Sequence[str] | None = None) -> pd.DataFrame:
             why[run_id] = "measured from other weights of its start"
         else:
             tables.append(table)
-    frame = pa.concat_tables([similarity.TABLE.empty_table(), *tables]).to_pandas()
+    rows = pa.concat_tables([similarity.TABLE.empty_table(), *tables])
+    frame: pd.DataFrame = rows.to_pandas()
     frame = frame.set_index(["run_id", "place"])
     frame.attrs[UNREADABLE] = why
     return frame
