@@ -30,7 +30,18 @@ from analysis.load.rows import (
 )
 from study import run as runs
 from study.run import Run
-from study.store import Damaged, Store, finished_ids, read_failures, read_rows, read_study, schema
+from study.store import (
+    Damaged,
+    Newer,
+    Store,
+    finished_ids,
+    read_failures,
+    read_rows,
+    read_study,
+    schema,
+)
+from study.store.provenance import release
+from study.store.schema import known_schemas
 
 METADATA_KEY: Final = b"freezewise"
 DIGEST_KEY: Final = b"freezewise.digest"
@@ -110,6 +121,7 @@ def export(store: Store, study: str, path: str | Path) -> Written:
             _write(writer, gathered)
             header = {
                 "format": FORMAT,
+                "written_by": release(),
                 "study": study,
                 "wanted": [json.loads(runs.to_json(run)) for run in wanted],
                 "ended": facts,
@@ -142,7 +154,8 @@ def is_export(root: str | Path) -> bool:
 def open_export(path: str | Path) -> Exported:
     """Opens an exported file. Every page read is held against its checksum.
 
-    Raises FileNotFoundError; ValueError where the file is not an export of a study.
+    Raises FileNotFoundError; ValueError where the file is not an export of a study; Newer for one of a
+    later release. Columns that came after the file was written follow from its Runs.
     """
     file = _opened(path)
     metadata = file.metadata.metadata or {}
@@ -152,10 +165,8 @@ def open_export(path: str | Path) -> Exported:
         raise ValueError(f"{path}: its metadata are not those that were written")
     header = json.loads(metadata[METADATA_KEY])
     if header["format"] != FORMAT:
-        raise ValueError(
-            f"{path}: its format is {header['format']!r}, this version reads {FORMAT!r} only"
-        )
-    if not file.schema_arrow.equals(schema.ROWS, check_metadata=False):
+        raise Newer(str(path), header.get("written_by", ""), header["format"])
+    if not any(file.schema_arrow.equals(form, check_metadata=False) for form in known_schemas()):
         raise ValueError(f"{path}: its columns are not those of a study's table")
     ended = dict(map(_from_plain, header["ended"]))
     num_rows = {run_id: fact.num_rows for run_id, fact in ended.items()}

@@ -103,6 +103,11 @@ def schema_of(number: int) -> pa.Schema:
 ROWS: Final = schema_of(FORMAT)
 
 
+def known_schemas() -> list[pa.Schema]:
+    """Of all formats so far, the newest first."""
+    return [schema_of(number) for number in range(FORMAT, 0, -1)]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Row:
     """What is measured at one evaluation; the fields are MEASUREMENTS, in their order and units."""

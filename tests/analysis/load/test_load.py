@@ -218,6 +218,7 @@ def test_a_file_system_that_is_not_local_gives_the_same(whole: Path) -> None:
     assert surfaces.epoch_surface(moved).identical(surfaces.epoch_surface(study))
 
 
+@pytest.mark.s3
 @pytest.mark.skipif(
     not s3_server.IS_INSTALLED, reason="needs moto's S3 server: pip install 'moto[server]'"
 )

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from analysis import load, surfaces
 from analysis.surfaces import derived, grid
-from study.run import Recipe, Run
+from study.run import Recipe, Run, coordinates
 from tests import synthetic
 
 ARMS = ("transfer", "scratch", "random frozen")
@@ -51,7 +51,8 @@ def rows(root: Path) -> pd.DataFrame:
 def at(run: Run) -> dict[str, object]:
     """Where a Run's cell lies."""
     source = run.source
-    return {
+    later = {name: value for name, value in coordinates(run).items() if name in grid.DIMENSIONS}
+    return later | {
         "model": run.model,
         "width": run.width or 0,
         "source_task": source.task if source else run.start or "none",
