@@ -119,7 +119,7 @@ def to_bytes(run: Run, table: pa.Table, provenance: Provenance) -> bytes:
     options = pa.ipc.IpcWriteOptions(compression="zstd", use_threads=False)
     with pa.ipc.new_file(sink, whole.schema, options=options) as writer:
         writer.write_table(whole)
-    return sink.getvalue().to_pybytes()
+    return bytes(sink.getvalue())
 
 
 def from_bytes(payload: bytes, run_id: str, path: str) -> Finished:

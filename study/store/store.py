@@ -62,11 +62,14 @@ class Store:
 
     def opened(self, path: str) -> AbstractContextManager[pa.NativeFile]:
         """The object, open for reading parts of it. Raises FileNotFoundError."""
-        return atomic.opened(self.fs, self._at(path), self.waits)
+        source: AbstractContextManager[pa.NativeFile] = atomic.opened(
+            self.fs, self._at(path), self.waits
+        )
+        return source
 
     def exists(self, path: str) -> bool:
         """Whether a file lies there."""
-        return atomic.info(self.fs, self._at(path), self.waits).type == pafs.FileType.File
+        return bool(atomic.info(self.fs, self._at(path), self.waits).type == pafs.FileType.File)
 
     def local_path(self, path: str) -> Path | None:
         """The path on this machine; None on a bucket. Says nothing of whether it exists."""

@@ -70,7 +70,7 @@ def measure(
             layers[run.frozen :](features)
             at_head.append(head_inputs.pop().cpu())
     clean = torch.from_numpy(labels)
-    places = {similarity.CUT: at_cut, similarity.HEAD: at_head}
+    places = {similarity.CUT: at_cut, HEAD: at_head}
     measured = [_similarity(place, torch.cat(parts), clean) for place, parts in places.items()]
     return table_of(run, start_digest, measured, provenance.code_version())
 
