@@ -30,7 +30,7 @@ def digest_of(text: str | bytes) -> str:
 
 def canonical(value: Any) -> Plain:
     """The value itself, every number written in one way: 0.0 as 0. ValueError if it is not plain."""
-    if value is None or isinstance(value, str | bool | int) and type(value) in (str, bool, int):
+    if value is None or (isinstance(value, str | bool | int) and type(value) in (str, bool, int)):
         return value
     if type(value) is float and math.isfinite(value):
         return int(value) if value.is_integer() else value

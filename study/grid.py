@@ -13,15 +13,23 @@ from dataclasses import fields, replace
 from itertools import product
 from typing import Any, Final
 
-from study.networks.catalogue import check_model, num_layers, standard_width
+from study.networks.catalogue import (
+    check_model,
+    check_trained_channels,
+    num_channels,
+    num_layers,
+    standard_width,
+)
 from study.run import PRETRAINED, Recipe, Run, describe
 
 EVERY_CUT: Final = "every cut"
+LOG_SPACED: Final = "log-spaced"
 
 RECIPE_FIELDS: Final = frozenset(field.name for field in fields(Recipe))
 # Those of a Run that `grid` has no argument of its own for.
 OTHER_FIELDS: Final = frozenset(field.name for field in fields(Run)) - {
-    *("task", "part", "size", "label_noise", "model", "width", "start", "frozen", "recipe", "seed")
+    *("task", "part", "size", "label_noise", "model", "width", "start", "frozen"),
+    *("trained_channels", "recipe", "seed"),
 }
 
 
@@ -34,6 +42,7 @@ def grid(
     seed: int | Sequence[int],
     width: int | Sequence[int | None] | None = None,
     frozen: int | str | Sequence[int] = EVERY_CUT,
+    trained_channels: int | str | Sequence[int] = 0,
     label_noise: float | Sequence[float] = 0.0,
     target_part: str = "all",
     source_task: str | Sequence[str | None] | None = None,
@@ -49,6 +58,8 @@ def grid(
     An axis is one value or a sequence of them.
 
     - `frozen`: numbers of leading layers, or EVERY_CUT: 0 to L − 1 of each model.
+    - `trained_channels`: of the last layer before the head, at the cut that freezes all but the head
+      (0 stands for that cut itself); other cuts have none. LOG_SPACED: 1, 2, 4, … up to all of them.
     - `width`: None is the model's standard width.
     - `source_task`: None (random initial values), "pretrained" (timm's weights), or a task, on which
       one source of each `source_size` is trained.
@@ -108,11 +119,13 @@ def grid(
                 width=actual_width,
                 start=start,
                 frozen=cut,
+                trained_channels=channels,
                 recipe=each_recipe,
                 seed=each_seed,
                 **_only(OTHER_FIELDS, further),
             )
             for cut in _cuts(name, frozen)
+            for channels in _channels(name, actual_width, cut, trained_channels)
         ]
     runs = with_starts(cells)
     if len(set(cells)) < len(cells):
@@ -192,3 +205,16 @@ def _cuts(model: str, frozen: Any) -> list[int]:
                 f"frozen={cut!r}: {model} has {layers} layers; choose 0 to {layers - 1}, or EVERY_CUT"
             )
     return cuts
+
+
+def _channels(model: str, width: int | None, cut: int, given: Any) -> list[int]:
+    last = num_layers(model) - 1
+    if cut != last:
+        return [0]
+    if given == LOG_SPACED:
+        most = num_channels(model, width)
+        return [0, *(2**power for power in range(most.bit_length()) if 2**power < most), most]
+    numbers = _axis("trained_channels", given)
+    for number in numbers:
+        check_trained_channels(model, width, cut, number)
+    return numbers

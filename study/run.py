@@ -50,7 +50,7 @@ MAX_SEED: Final = 2**63 - 1  # a column of the table holds it
 
 # A field that a later release adds stands here with its literal original value, and is left out of
 # the canonical JSON while it holds that value, so that ids made before it existed live on.
-ADDED_LATER: Final[dict[str, Plain]] = {}
+ADDED_LATER: Final[dict[str, Plain]] = {"trained_channels": 0}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +65,9 @@ class Run:
     - `start`: None (random initial values), "pretrained" (timm's weights) or the Run whose weights
       it starts from. The head is always new.
     - `frozen`: number of leading layers kept frozen, counted from the input.
+    - `trained_channels`: of the last layer before the head, where all layers but the head are frozen, so
+      many output channels are trained all the same, the last ones (of its last convolution; of a ViT's
+      last MLP, hidden units). Between two cuts capacity jumps; this fills the last gap.
     - `seed`: a whole replicate: images drawn, labels flipped, initial values, order.
     """
 
@@ -78,6 +81,7 @@ class Run:
     width: int | None = None
     start: Run | str | None = None
     frozen: int = 0
+    trained_channels: int = 0
 
     def __post_init__(self) -> None:
         for name in ("task", "model"):
@@ -90,6 +94,7 @@ class Run:
         check_int("Run", "size", self.size, low=2)  # never a batch of one image
         check_int("Run", "seed", self.seed, low=0, high=MAX_SEED)
         check_int("Run", "frozen", self.frozen, low=0)
+        check_int("Run", "trained_channels", self.trained_channels, low=0)
         check_number("Run", "label_noise", self.label_noise, low=0.0, high=1.0, high_open=True)
         if self.width is not None:
             check_int("Run", "width", self.width, low=1)
@@ -198,6 +203,10 @@ COORDINATES: Final = (
     Coordinate(
         name="frozen", kind="count", group="cut", of=lambda run: run.frozen,
         meaning="leading layers kept frozen", unit="layers", is_axis=True,
+    ),
+    Coordinate(
+        name="trained_channels", kind="count", group="cut", of=lambda run: run.trained_channels,
+        meaning="trained of the last layer before the head", unit="channels", is_axis=True, since=2,
     ),
     Coordinate(
         name="seed", kind="seed", group="replicate", of=lambda run: run.seed,

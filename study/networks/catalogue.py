@@ -9,11 +9,14 @@ import difflib
 
 from study.networks.table import (
     ARCHITECTURES,
+    BOTTLENECK_EXPANSION,
+    MLP_RATIO,
     NUM_CHANNELS,
     PATCH_SIZE,
     TIMM,
     WIDTH_UNITS,
     Architecture,
+    densenet_parts,
 )
 
 
@@ -83,6 +86,44 @@ def check_pretrained(model: str) -> None:
     from study.networks.timm_models import check_pretrained as check_timm_pretrained
 
     check_timm_pretrained(model)
+
+
+def check_trained_channels(model: str, width: int | None, frozen: int, num_trained: int) -> None:
+    """Raises ValueError unless so many channels of the last layer before the head can be trained."""
+    if num_trained == 0:
+        return
+    if model.startswith(TIMM):
+        raise ValueError(
+            f"trained_channels={num_trained}: {model} is cut between layers only; choose 0, or a network "
+            f"of the table ({', '.join(ARCHITECTURES)})"
+        )
+    last = num_layers(model) - 1
+    if frozen != last:
+        raise ValueError(
+            f"trained_channels={num_trained} with frozen={frozen}: channels are trained of the last layer "
+            f"before the head alone, where frozen={last} for {model}; choose 0"
+        )
+    most = num_channels(model, width)
+    if num_trained > most:
+        raise ValueError(
+            f"trained_channels={num_trained}: the last layer of {model} before the head, at width "
+            f"{width}, has {most}; choose 0 to {most}"
+        )
+
+
+def num_channels(model: str, width: int | None) -> int:
+    """How many channels of the last layer before the head can be trained alone; 0 for "timm/<name>"."""
+    if model.startswith(TIMM):
+        return 0
+    architecture = _architecture(model)
+    assert width is not None
+    if architecture.family == "resnet":
+        planes = width * 2 ** (len(architecture.depths) - 1)
+        return planes * (BOTTLENECK_EXPANSION if architecture.bottleneck else 1)
+    if architecture.family == "densenet":
+        ends = (0, *densenet_parts(architecture.depths[-1]))
+        return width * (ends[-1] - ends[-2])
+    return MLP_RATIO * width
 
 
 def layer_names(model: str) -> tuple[str, ...]:

@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Any
 
+import torch
 from timm.models.densenet import DenseBlock, DenseNet
 from torch import nn
 
+from study.networks.channels import Parted, Ties, outputs, owned, split
 from study.networks.table import NUM_CHANNELS, Architecture, densenet_layer_names, densenet_parts
 
 
@@ -65,6 +67,81 @@ def _parts(block: DenseBlock) -> list[nn.Module]:
             part.add_module(name, layer)
         made.append(part)
     return made
+
+
+class _FrozenPart(nn.Module):
+    """The last part of a DenseNet but for its last channels: (n, c, h, w) to, joined, the frozen
+    channels as the trained dense layers see them (where there are such), the same behind the final
+    norm, and the input of the convolution of which only some channels are trained (where there is)."""
+
+    def __init__(self, last: Any, num_whole: int, num_channels: int) -> None:
+        super().__init__()
+        dense = list(last.block.values())
+        self.before = nn.ModuleList(dense[: len(dense) - num_whole - bool(num_channels)])
+        self.partial = dense[len(self.before)] if num_channels else None
+        self.passes_on = num_whole > 0
+        if self.partial is not None:
+            kept = slice(0, self.partial.conv2.out_channels - num_channels)
+            self.convolution = outputs(self.partial.conv2, kept, None)
+        growth_rate = dense[-1].conv2.out_channels
+        num_trained = num_whole * growth_rate + num_channels
+        self.norm = outputs(last.norm, slice(0, last.norm.num_features - num_trained), None)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        so_far = [x]
+        for layer in self.before:
+            so_far.append(layer(so_far))
+        further = []
+        if self.partial is not None:
+            between = self.partial.norm2(self.partial.bottleneck_fn(so_far))
+            so_far.append(self.convolution(between))
+            further.append(between)
+        frozen = torch.cat(so_far, dim=1)
+        return torch.cat([*[frozen][: self.passes_on], self.norm(frozen), *further], dim=1)
+
+
+class _TrainedPart(nn.Module):
+    """What `_FrozenPart` gives to the part's output, (n, channels, h, w)."""
+
+    def __init__(self, last: Any, num_whole: int, num_channels: int, ties: Ties) -> None:
+        super().__init__()
+        dense = list(last.block.values())
+        growth_rate = dense[-1].conv2.out_channels
+        num_trained = num_whole * growth_rate + num_channels
+        num_frozen = last.norm.num_features - num_trained
+        self.sizes = [num_frozen] if num_whole else []
+        self.sizes.append(num_frozen)
+        self.convolution = None
+        if num_channels:
+            partial = dense[len(dense) - num_whole - 1]
+            kept = partial.conv2.out_channels - num_channels
+            self.convolution = outputs(partial.conv2, slice(kept, None), ties)
+            self.sizes.append(partial.conv2.in_channels)
+        self.whole = nn.ModuleList(owned(layer, ties) for layer in dense[len(dense) - num_whole :])
+        self.norm = outputs(last.norm, slice(num_frozen, None), ties)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        parts = list(split(features, *self.sizes))
+        seen = [parts.pop(0)] if len(self.whole) else []
+        kept, new = parts[0], []
+        if self.convolution is not None:
+            new.append(self.convolution(parts[1]))
+        for layer in self.whole:
+            new.append(layer([*seen, *new]))
+        return torch.cat([kept, self.norm(torch.cat(new, dim=1))], dim=1)
+
+
+def part(last: Any, num_trained: int) -> Parted:
+    """The last part of a DenseNet (dense layers and final norm) of which the last `num_trained` output
+    channels are trained: whole dense layers from the end, then channels of the one before them."""
+    growth_rate = list(last.block.values())[-1].conv2.out_channels
+    num_whole, num_channels = divmod(num_trained, growth_rate)
+    ties = Ties()
+    return Parted(
+        _FrozenPart(last, num_whole, num_channels),
+        _TrainedPart(last, num_whole, num_channels, ties),
+        ties,
+    )
 
 
 def fill(module: Any) -> None:

@@ -19,6 +19,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from study.networks import composition, densenet, resnet, timm_models, vit
+from study.networks.channels import Parted
 from study.networks.table import ARCHITECTURES, TIMM
 
 ImageShape = tuple[int, int, int]
@@ -34,13 +35,14 @@ class Family:
 
     layers: Callable[[Any], OrderedDict[str, nn.Module]]
     fill: Callable[[Any], None]
+    part: Callable[[Any, int], Parted]
 
 
 FAMILIES: Final[Mapping[type[nn.Module], Family]] = MappingProxyType(
     {
-        ResNet: Family(resnet.layers, resnet.fill),
-        DenseNet: Family(densenet.layers, densenet.fill),
-        VisionTransformer: Family(vit.layers, vit.fill),
+        ResNet: Family(resnet.layers, resnet.fill, resnet.part),
+        DenseNet: Family(densenet.layers, densenet.fill, densenet.part),
+        VisionTransformer: Family(vit.layers, vit.fill, vit.part),
     }
 )
 
@@ -63,6 +65,13 @@ def construct(
 def layers_of(whole: nn.Module) -> nn.Sequential:
     """The layers of timm's network, in order, named; they share its modules and parameters."""
     return nn.Sequential(FAMILIES[type(whole)].layers(whole))
+
+
+def part_last(layers: nn.Sequential, model: str, num_trained: int) -> Parted:
+    """The last layer before the head, of which the last `num_trained` output channels (ViT: hidden units
+    of the MLP) are trained. Together its parts compute what the layer computes, but for rounding."""
+    assert not model.startswith(TIMM), model
+    return family_of(model).part(layers[-2], num_trained)
 
 
 def family_of(model: str) -> Family:

@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Any
 
+import torch
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet, make_blocks
 from torch import nn
 
+from study.networks.channels import Parted, Ties, outputs, split
 from study.networks.table import NUM_CHANNELS, Architecture, resnet_layer_names
 
 
@@ -51,6 +53,80 @@ def layers(whole: ResNet) -> OrderedDict[str, nn.Module]:
     blocks = [block for stage in stages for block in stage]
     names = resnet_layer_names(tuple(len(stage) for stage in stages))
     return OrderedDict(zip(names, (stem, *blocks, nn.Sequential(head)), strict=True))
+
+
+class _FrozenPart(nn.Module):
+    """A residual block but for the last output channels: (n, c, h, w) to the input of its last
+    convolution, its frozen output, and the shortcut of the other channels, joined."""
+
+    def __init__(self, block: Any, frozen: slice, trained: slice) -> None:
+        super().__init__()
+        self.block, self.trained = block, trained
+        convolution, norm, _ = _last(block)
+        self.frozen = frozen
+        self.any_frozen = frozen.stop > 0
+        if self.any_frozen:
+            self.convolution = outputs(convolution, frozen, None)
+            self.norm = outputs(norm, frozen, None)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        block = self.block
+        shortcut = x if block.downsample is None else block.downsample(x)
+        x = (
+            block.drop_block(block.bn1(block.conv1(x)))
+            if _is_basic(block)
+            else block.bn1(block.conv1(x))
+        )
+        x = block.act1(x)
+        if _is_basic(block):
+            x = block.aa(x)
+        else:
+            x = block.aa(block.act2(block.drop_block(block.bn2(block.conv2(x)))))
+        kept = []
+        if self.any_frozen:
+            sums = self.norm(self.convolution(x)) + shortcut[:, self.frozen]
+            kept.append(_last(block)[2](sums))
+        return torch.cat([x, *kept, shortcut[:, self.trained]], dim=1)
+
+
+class _TrainedPart(nn.Module):
+    """What `_FrozenPart` gives to the block's output, (n, channels, h, w)."""
+
+    def __init__(self, block: Any, num_frozen: int, trained: slice, ties: Ties) -> None:
+        super().__init__()
+        convolution, norm, activation = _last(block)
+        self.convolution = outputs(convolution, trained, ties)
+        self.norm = outputs(norm, trained, ties)
+        self.activation = activation
+        self.sizes = (convolution.in_channels, num_frozen, self.norm.num_features)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        x, kept, shortcut = split(features, *self.sizes)
+        new = self.activation(self.norm(self.convolution(x)) + shortcut)
+        return torch.cat([kept, new], dim=1)
+
+
+def part(block: Any, num_trained: int) -> Parted:
+    """A residual block of which the last `num_trained` output channels are trained: those of its last
+    convolution, with their statistics and scales in the norm that follows it."""
+    assert block.se is None and block.drop_path is None, block
+    num_frozen = _last(block)[0].out_channels - num_trained
+    frozen, trained = slice(0, num_frozen), slice(num_frozen, None)
+    ties = Ties()
+    return Parted(
+        _FrozenPart(block, frozen, trained), _TrainedPart(block, num_frozen, trained, ties), ties
+    )
+
+
+def _is_basic(block: Any) -> bool:
+    return isinstance(block, BasicBlock)
+
+
+def _last(block: Any) -> tuple[nn.Conv2d, nn.BatchNorm2d, nn.Module]:
+    """The block's last convolution, its norm, and the activation behind the shortcut."""
+    if _is_basic(block):
+        return block.conv2, block.bn2, block.act2
+    return block.conv3, block.bn3, block.act3
 
 
 def fill(module: Any) -> None:

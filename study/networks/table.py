@@ -25,6 +25,8 @@ WIDTH_UNITS: Final[Mapping[str, str]] = MappingProxyType(
     }
 )
 PATCH_SIZE: Final = 4
+BOTTLENECK_EXPANSION: Final = 4  # output channels of a bottleneck over those of its 3×3 convolution
+MLP_RATIO: Final = 4  # hidden units of a ViT's MLP over the embedding size
 DENSE_LAYERS_PER_CUT: Final = 6
 
 

@@ -15,6 +15,7 @@ from timm.layers import trunc_normal_
 from timm.models.vision_transformer import VisionTransformer, global_pool_nlc
 from torch import nn
 
+from study.networks.channels import Parted, Ties, inputs, outputs
 from study.networks.table import NUM_CHANNELS, PATCH_SIZE, Architecture, vit_layer_names
 
 
@@ -94,6 +95,51 @@ def layers(whole: VisionTransformer) -> OrderedDict[str, nn.Module]:
     """The layers of a ViT, sharing its modules: embedding, each encoder block, norm and head."""
     names = vit_layer_names(len(whole.blocks))
     return OrderedDict(zip(names, (Embedding(whole), *whole.blocks, Head(whole)), strict=True))
+
+
+class _FrozenPart(nn.Module):
+    """An encoder block but for the last hidden units of its MLP: tokens (n, tokens, width) to, joined
+    along the last dimension, the block's output without these units, and the MLP's input."""
+
+    def __init__(self, block: Any, frozen: slice) -> None:
+        super().__init__()
+        self.block = block
+        self.first = outputs(block.mlp.fc1, frozen, None)
+        self.second = inputs(block.mlp.fc2, frozen, None, bias=True)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        block = self.block
+        tokens = tokens + block.attn(block.norm1(tokens))
+        seen = block.norm2(tokens)
+        return torch.cat([tokens + self.second(block.mlp.act(self.first(seen))), seen], dim=-1)
+
+
+class _TrainedPart(nn.Module):
+    """What `_FrozenPart` gives to the block's output, (n, tokens, width)."""
+
+    def __init__(self, block: Any, trained: slice, ties: Ties) -> None:
+        super().__init__()
+        self.first = outputs(block.mlp.fc1, trained, ties)
+        self.second = inputs(block.mlp.fc2, trained, ties, bias=False)
+        self.activation = block.mlp.act
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        kept, seen = features.chunk(2, dim=-1)
+        return kept + self.second(self.activation(self.first(seen)))
+
+
+def part(block: Any, num_trained: int) -> Parted:
+    """An encoder block of which the last `num_trained` hidden units of the MLP are trained: what leads to
+    them and from them; the bias of the MLP's output stays frozen."""
+    plain = (block.ls1, block.ls2, block.drop_path1, block.drop_path2, block.mlp.norm)
+    assert all(isinstance(each, nn.Identity) for each in plain), block
+    num_frozen = block.mlp.fc1.out_features - num_trained
+    ties = Ties()
+    return Parted(
+        _FrozenPart(block, slice(0, num_frozen)),
+        _TrainedPart(block, slice(num_frozen, None), ties),
+        ties,
+    )
 
 
 def fill(module: Any) -> None:

@@ -20,6 +20,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from study.networks.build import build
+from study.networks.families import part_last
 from study.networks.initial_values import initialise
 from study.run import Run
 from study.tasks import TaskInfo
@@ -82,7 +83,9 @@ def cost_of(run: Run, info: TaskInfo) -> Cost:
     Raises ValueError where the network cannot be built.
     """
     recipe, counts = run.recipe, (run.size, info.num_test)
-    layers = layer_costs(run.model, run.width, info.num_classes, info.image_shape)
+    layers = layer_costs(
+        run.model, run.width, info.num_classes, info.image_shape, run.trained_channels
+    )
     frozen, trained = layers[: run.frozen], layers[run.frozen :]
     constant = recipe.augmentation == "none" and recipe.frozen_batchnorm == "evaluation"
     prefix, suffix = (sum(layer.flops for layer in part) for part in (frozen, trained))
@@ -118,9 +121,15 @@ def cost_of(run: Run, info: TaskInfo) -> Cost:
 
 @cache
 def layer_costs(
-    model: str, width: int | None, num_classes: int, image_shape: tuple[int, int, int]
+    model: str,
+    width: int | None,
+    num_classes: int,
+    image_shape: tuple[int, int, int],
+    trained_channels: int = 0,
 ) -> tuple[LayerCost, ...]:
     """The cost of each layer of this network, first to last, counted without any data.
+
+    With `trained_channels` the layer before the head counts as two: its frozen and its trained part.
 
     Attention is counted by its plain form, on any device: torch counts nothing for the CPU's fused
     one. So for a ViT `saved_bytes` is up to twice too large.
@@ -131,7 +140,11 @@ def layer_costs(
     with torch.device("meta"), sdpa_kernel(SDPBackend.MATH), _saved_bytes(saved):
         layers = build(model, width, num_classes, image_shape)
         values = torch.empty(images, *image_shape)
-        for name, layer in layers.named_children():
+        named = list(layers.named_children())
+        if trained_channels:
+            parted = part_last(layers, model, trained_channels)
+            named[-2:-1] = [(named[-2][0], parted.frozen), ("trained channels", parted.trained)]
+        for name, layer in named:
             before = sum(saved.values())
             with FlopCounterMode(display=False) as counter:
                 values = layer(values)

@@ -14,7 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from study import tasks
-from study.networks.catalogue import check_images, check_model, check_pretrained, num_layers
+from study.networks.catalogue import (
+    check_images,
+    check_model,
+    check_pretrained,
+    check_trained_channels,
+    num_layers,
+)
 from study.planning.inventory import Inventory, take_inventory
 from study.planning.spaces import Space
 from study.run import PRETRAINED, Run, describe
@@ -111,6 +117,10 @@ def _run_faults(run: Run, infos: Mapping[str, TaskInfo]) -> Iterator[str]:
         yield (
             f"Run.frozen={run.frozen}: {run.model} has {layers} layers, choose 0 to {layers - 1} "
             "(the head is always trained)"
+        )
+    else:
+        yield from _message(
+            lambda: check_trained_channels(run.model, run.width, run.frozen, run.trained_channels)
         )
     if fault is None and run.start == PRETRAINED:
         yield from _message(lambda: check_pretrained(run.model))

@@ -14,16 +14,22 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from study.networks.build import build
+from study.networks.channels import Ties
+from study.networks.families import part_last
 from study.networks.initial_values import initialise
 from study.run import HEAD, Run
 
 
 @dataclass(frozen=True)
 class Cut:
-    """A network cut in two: `prefix` is never changed by training, `suffix` is trained."""
+    """A network cut in two: `prefix` is never changed by training, `suffix` is trained.
+
+    `ties`: what of the suffix stands for channels of a layer that is otherwise frozen.
+    """
 
     prefix: nn.Sequential
     suffix: nn.Sequential
+    ties: Ties
 
 
 def starting_network(
@@ -52,9 +58,21 @@ def starting_network(
         frozen=run.frozen if run.start is None else 0,
     )
     if start_weights is not None:
-        kept = run.frozen if run.recipe.above_cut == "reinitialised" else len(names) - 1
-        _load(layers, start_weights, names[:kept])
+        is_new = run.recipe.above_cut == "reinitialised"
+        drawn = [place.clone() for place in _trained_places(layers, run)] if is_new else []
+        _load(layers, start_weights, names[: run.frozen if is_new else len(names) - 1])
+        for place, values in zip(
+            _trained_places(layers, run) if is_new else [], drawn, strict=True
+        ):
+            place.copy_(values)
     return layers
+
+
+def _trained_places(layers: nn.Sequential, run: Run) -> list[Tensor]:
+    """Where the channels lie that are trained of the last frozen layer."""
+    if not run.trained_channels:
+        return []
+    return [place for _, place in part_last(layers, run.model, run.trained_channels).ties.pairs]
 
 
 def _load(layers: nn.Sequential, weights: Mapping[str, Tensor], names: list[str]) -> None:
@@ -78,14 +96,24 @@ def _layer(key: str) -> str:
     return key.split(".", 1)[0]
 
 
-def cut(layers: nn.Sequential, frozen: int) -> Cut:
-    """Cuts the network after its first `frozen` layers, and freezes what lies before.
+def cut(layers: nn.Sequential, run: Run) -> Cut:
+    """Cuts the network as `run` says, and freezes what lies before the cut.
 
     The frozen parameters take no gradient; modes are set by `set_training` and `set_evaluation`.
+    With `trained_channels` the last frozen layer stands in both parts, its trained channels with values
+    of their own: `ties.copy_back` brings them to `layers`.
     """
-    assert 0 <= frozen < len(layers), (frozen, len(layers))
-    parts = Cut(prefix=layers[:frozen], suffix=layers[frozen:])
-    parts.prefix.requires_grad_(False)
+    assert 0 <= run.frozen < len(layers), (run.frozen, len(layers))
+    prefix, suffix, ties = layers[: run.frozen], layers[run.frozen :], Ties()
+    if run.trained_channels:
+        assert run.frozen == len(layers) - 1, run.id
+        layers[-2].requires_grad_(False)
+        parted = part_last(layers, run.model, run.trained_channels)
+        prefix = nn.Sequential(*prefix[:-1], parted.frozen)
+        suffix = nn.Sequential(parted.trained, *suffix)
+        ties = parted.ties
+    prefix.requires_grad_(False)
+    parts = Cut(prefix=prefix, suffix=suffix, ties=ties)
     set_evaluation(parts)
     return parts
 

@@ -78,7 +78,7 @@ class Training:
         self._order = torch.empty(0)
         self._augment: CropsAndFlips | None = None
 
-        self.parts = cut(self.layers, run.frozen)
+        self.parts = cut(self.layers, run)
         set_precision(recipe)
         self._labels = torch.from_numpy(drawn.labels).to(device)
         self._flipped = torch.from_numpy(drawn.flipped).to(device)
@@ -171,6 +171,7 @@ class Training:
 
     def weights(self) -> dict[str, Tensor]:
         """All parameters and buffers by "<layer>.<name>", on the CPU."""
+        self.parts.ties.copy_back()
         return {key: value.cpu().contiguous() for key, value in self.layers.state_dict().items()}
 
     def state(self) -> dict[str, Tensor]:
@@ -207,6 +208,7 @@ class Training:
             if key.startswith("weights.")
         }
         self.layers.load_state_dict(weights, strict=True)
+        self.parts.ties.take_again()
         index = {name: i for i, (name, _) in enumerate(self.parts.suffix.named_parameters())}
         state: dict[int, dict[str, Tensor]] = {}
         for key, value in tensors.items():

@@ -33,6 +33,7 @@ def test_ids_are_pinned() -> None:
     assert SOURCE.id == "4ee81ff605e6"
     assert CELL.id == "b587f4e4a260"
     assert dataclasses.replace(CELL, start="pretrained").id == "4552922dbc21"
+    assert dataclasses.replace(CELL, trained_channels=4).id == "e28d530187b8"
     assert RECIPE.id == "2801d1eb"
 
 
@@ -82,6 +83,7 @@ def test_every_field_is_in_the_hash() -> None:
         "label_noise": 0.25,
         "start": None,
         "frozen": 5,
+        "trained_channels": 2,
         "recipe": Recipe(num_epochs=31),
         "seed": 4,
     }

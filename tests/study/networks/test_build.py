@@ -157,7 +157,7 @@ def broken(change):
         change(layers)
         return layers
 
-    return {type(network("resnet18", 4, 5, (3, 8, 8))): families.Family(cut, resnet.fill)}
+    return {type(network("resnet18", 4, 5, (3, 8, 8))): families.Family(cut, resnet.fill, resnet.part)}
 
 
 class Detached(nn.Module):

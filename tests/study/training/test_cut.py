@@ -209,7 +209,7 @@ def test_frozen_batchnorm_in_training_mode_updates_statistics_but_no_parameter(
 
 
 def test_training_mode_reaches_only_the_suffix(start: Weights) -> None:
-    parts = cut(starting_network(CELL, 5, SHAPE, start), CELL.frozen)
+    parts = cut(starting_network(CELL, 5, SHAPE, start), CELL)
     set_training(parts, "evaluation")
     assert not any(module.training for module in parts.prefix.modules())
     assert all(module.training for module in parts.suffix.modules())
@@ -222,7 +222,7 @@ def test_dropout_and_drop_path_are_off_below_the_cut(frozen_batchnorm: str) -> N
     )
     for block in layers[1:-1]:
         block.drop_path1, block.attn.proj_drop = DropPath(0.5), nn.Dropout(0.5)
-    parts = cut(layers, 6)
+    parts = cut(layers, dataclasses.replace(CELL, frozen=6))
     images = torch.randn(4, *SHAPE, generator=torch.Generator().manual_seed(0))
     still = parts.prefix(images)
     set_training(parts, frozen_batchnorm)
@@ -233,7 +233,7 @@ def test_dropout_and_drop_path_are_off_below_the_cut(frozen_batchnorm: str) -> N
 
 
 def test_training_mode_of_a_frozen_prefix_is_batchnorms_alone(start: Weights) -> None:
-    parts = cut(starting_network(CELL, 5, SHAPE, start), CELL.frozen)
+    parts = cut(starting_network(CELL, 5, SHAPE, start), CELL)
     set_training(parts, "training")
     leaves = [m for m in parts.prefix.modules() if not list(m.children())]
     assert {m.training for m in leaves if isinstance(m, _BatchNorm)} == {True}

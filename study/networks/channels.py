@@ -1,0 +1,112 @@
+"""Some of a module's output channels: a part that stays frozen, and a part of its own that is trained.
+
+Owns how convolutions, linear maps and norms are taken apart by channel, and how what was trained comes
+back to where it was taken from. Between two cuts lies the whole capacity of a layer; so the last layer
+before the head may be frozen but for its last channels (study/README.md).
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+Module = TypeVar("Module", bound=nn.Module)
+
+_BUFFERS = ("running_mean", "running_var")
+
+
+@dataclass(eq=False)
+class Ties:
+    """Pairs of a tensor that is trained and the place in a whole layer that it stands for."""
+
+    pairs: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+
+    def own(self, place: Tensor) -> Tensor:
+        """A copy of its own of this place, tied to it."""
+        mine = place.detach().clone().contiguous()
+        self.pairs.append((mine, place.detach()))
+        return mine
+
+    def copy_back(self) -> None:
+        """Writes what was trained to where it was taken from."""
+        for mine, place in self.pairs:
+            place.copy_(mine)
+
+    def take_again(self) -> None:
+        """Reads it from there, as after other values were loaded into the whole layer."""
+        for mine, place in self.pairs:
+            mine.copy_(place)
+
+
+@dataclass(frozen=True, eq=False)
+class Parted:
+    """A layer in two: `frozen` gives what is constant, `trained` makes the layer's output of it.
+
+    The frozen part shares its values with the layer; those of the trained part are its own, by `ties`.
+    """
+
+    frozen: nn.Module
+    trained: nn.Module
+    ties: Ties
+
+
+def outputs(module: Module, which: slice, ties: Ties | None) -> Module:
+    """A convolution, linear map or BatchNorm with these of its output channels alone.
+
+    With `ties` its values are copies, tied to the module's; without, they are the module's own, frozen.
+    """
+    part = copy.deepcopy(module)
+    for name in ("weight", "bias"):
+        whole = getattr(module, name)
+        if whole is not None:
+            setattr(part, name, _parameter(whole[which], ties))
+    for name in _BUFFERS:
+        if hasattr(module, name):
+            place = getattr(module, name)[which]
+            setattr(part, name, place if ties is None else ties.own(place))
+    if hasattr(module, "num_batches_tracked"):
+        place = module.num_batches_tracked
+        assert isinstance(place, Tensor)
+        part.num_batches_tracked = place if ties is None else ties.own(place)
+    for name in ("out_channels", "out_features", "num_features"):
+        if hasattr(part, name):
+            num = len(range(*which.indices(getattr(module, name))))
+            setattr(part, name, num)
+    return part
+
+
+def inputs(linear: nn.Linear, which: slice, ties: Ties | None, *, bias: bool) -> nn.Linear:
+    """A linear map from these of its inputs alone; `bias`: whether it adds the whole map's."""
+    part = copy.deepcopy(linear)
+    part.weight = _parameter(linear.weight[:, which], ties)
+    part.register_parameter("bias", linear.bias if bias else None)
+    part.in_features = part.weight.shape[1]
+    return part
+
+
+def owned(module: Module, ties: Ties) -> Module:
+    """The whole module with values of its own, tied to the module's."""
+    part = copy.deepcopy(module)
+    mine, theirs = (
+        dict([*each.named_parameters(), *each.named_buffers()]) for each in (part, module)
+    )
+    with torch.no_grad():
+        for name, value in mine.items():
+            value.requires_grad_(isinstance(value, nn.Parameter))
+            ties.pairs.append((value.detach(), theirs[name].detach()))
+    return part
+
+
+def _parameter(place: Tensor, ties: Ties | None) -> nn.Parameter:
+    if ties is None:
+        return nn.Parameter(place.detach(), requires_grad=False)
+    return nn.Parameter(ties.own(place))
+
+
+def split(features: Tensor, *sizes: int) -> tuple[Tensor, ...]:
+    """Features that were joined along their channels, (n, c, …), apart again."""
+    return torch.split(features, list(sizes), dim=1)
