@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pyarrow as pa
 
 from study.run import Recipe, Run
-from study.store import Failure, Provenance, schema
+from study.store import Failure, Provenance, predictions_table, schema
 from study.store.states import FINISHED
 
 SOURCE = Run(
@@ -41,6 +42,11 @@ def a_table(run: Run | None = None, values: list[float] | None = None) -> pa.Tab
         num_layers=10, num_classes=5, parameters_total=9_000, parameters_trained=4_000
     )
     return schema.rows_table(run or a_run(), dimensions, measured, FINISHED)
+
+
+def a_predictions() -> pa.Table:
+    labels = np.arange(3 * 40).reshape(3, 40) ** 2 % 300  # of more classes than a byte holds
+    return predictions_table([0.0, 1.0, 2.0], [0, 10, 20], labels)
 
 
 def a_provenance() -> Provenance:

@@ -5,7 +5,21 @@ scripts of users, need. No pickle is ever loaded, and nothing is handed out that
 """
 
 from study.store.atomic import Damaged, Newer
-from study.store.layout import rows_path, study_path, unfinished_path, weights_path
+from study.store.layout import (
+    predictions_path,
+    rows_path,
+    study_path,
+    unfinished_path,
+    weights_path,
+)
+from study.store.predictions import (
+    ids_with_predictions,
+    labels_of,
+    predictions_table,
+    predictions_there,
+    publish_predictions,
+    read_predictions,
+)
 from study.store.provenance import Provenance
 from study.store.rows import (
     Finished,
@@ -50,10 +64,16 @@ __all__ = [
     "clear_failure",
     "drop_unfinished",
     "finished_ids",
+    "ids_with_predictions",
     "ids_with_weights",
+    "labels_of",
     "list_unfinished",
     "note_began",
     "open_store",
+    "predictions_path",
+    "predictions_table",
+    "predictions_there",
+    "publish_predictions",
     "publish_rows",
     "publish_weights",
     "read_began",
@@ -62,6 +82,7 @@ __all__ = [
     "read_failures",
     "read_head",
     "read_heads",
+    "read_predictions",
     "read_rows",
     "read_study",
     "read_weights",

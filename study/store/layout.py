@@ -3,6 +3,8 @@
     tasks/<task>.arrow                      decoded images (`study.tasks.prepared_file`)
     rows/<id>.arrow                         a finished Run; published last, it is the mark of completion
     weights/<id>-<digest>.safetensors       where another Run starts from it
+    predictions/<id>-<digest>.arrow         where a study asks for them: labels predicted for the test
+                                            images at each evaluation
     similarity/<id>.arrow                   how a Run's start saw its target before training
     unfinished/<id>/checkpoint|began.json|failure.json
     studies/<name>.json                     which Runs a study asked for
@@ -19,6 +21,7 @@ from typing import Final
 
 ROWS: Final = "rows"
 WEIGHTS: Final = "weights"
+PREDICTIONS: Final = "predictions"
 UNFINISHED: Final = "unfinished"
 STUDIES: Final = "studies"
 DAMAGED: Final = "damaged"
@@ -27,6 +30,7 @@ LEASE: Final = "lease"
 _ID: Final = r"[0-9a-f]{12}"
 ROWS_NAME: Final = re.compile(rf"({_ID})\.arrow")
 WEIGHTS_NAME: Final = re.compile(rf"({_ID})-[0-9a-f]{{12}}\.safetensors")
+PREDICTIONS_NAME: Final = re.compile(rf"({_ID}-[0-9a-f]{{12}}\.arrow)")
 UNFINISHED_PATH: Final = re.compile(rf"unfinished/({_ID})/(checkpoint|began\.json|failure\.json)")
 STUDY_NAME: Final = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)\.json")
 
@@ -43,8 +47,12 @@ def rows_path(run_id: str) -> str:
 
 def weights_path(run_id: str, digest: str) -> str:
     """Where a Run's weights with this digest lie."""
-    assert re.fullmatch(r"[0-9a-f]{64}", digest), digest
-    return f"{WEIGHTS}/{checked_id(run_id)}-{digest[:12]}.safetensors"
+    return f"{WEIGHTS}/{checked_id(run_id)}-{_short(digest)}.safetensors"
+
+
+def predictions_path(run_id: str, digest: str) -> str:
+    """Where a Run's predictions with this digest lie."""
+    return f"{PREDICTIONS}/{checked_id(run_id)}-{_short(digest)}.arrow"
 
 
 def similarity_path(run_id: str) -> str:
@@ -79,3 +87,8 @@ def checked_id(run_id: str) -> str:
     if not re.fullmatch(_ID, run_id):
         raise ValueError(f"run id {run_id!r}: an id is 12 hex digits")
     return run_id
+
+
+def _short(digest: str) -> str:
+    assert re.fullmatch(r"[0-9a-f]{64}", digest), digest
+    return digest[:12]

@@ -27,8 +27,9 @@ class Provenance:
     """What produced the rows of one Run.
 
     - `began_at`, `ended_at`: ISO 8601, UTC; `num_resumes`: how often it went on from a checkpoint.
-    - `weights_digest`: of the weights that it published, None if none were kept; `start_digest`: of
-      the weights it started from; `task_fingerprint`: of the images and labels it was trained on.
+    - `weights_digest`: of the weights that it published, None if none were kept, and
+      `predictions_digest` of its predictions; `start_digest`: of the weights it started from;
+      `task_fingerprint`: of the images and labels it was trained on.
     - `diverged_step`: the step at which a loss was not finite, None for a finished Run.
     """
 
@@ -43,6 +44,7 @@ class Provenance:
     start_digest: str | None = None
     task_fingerprint: str | None = None
     diverged_step: int | None = None
+    predictions_digest: str | None = None
 
 
 def to_json(provenance: Provenance) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.dataset
 import pytest
@@ -29,11 +30,17 @@ from study.store import (
     check_rows,
     clear_failure,
     finished_ids,
+    ids_with_predictions,
     ids_with_weights,
+    labels_of,
     list_unfinished,
     note_began,
     open_store,
+    predictions,
+    predictions_path,
+    predictions_there,
     provenance,
+    publish_predictions,
     publish_rows,
     publish_weights,
     read_began,
@@ -42,6 +49,7 @@ from study.store import (
     read_failures,
     read_head,
     read_heads,
+    read_predictions,
     read_rows,
     read_study,
     read_weights,
@@ -60,7 +68,7 @@ from study.store import (
 )
 from study.store.processes import this_process
 from study.store.table_digest import digest
-from tests.stored import SOURCE, a_failure, a_provenance, a_run, a_table
+from tests.stored import SOURCE, a_failure, a_predictions, a_provenance, a_run, a_table
 
 
 @pytest.fixture
@@ -149,6 +157,7 @@ def everything(store: Store) -> dict[str, Callable[[], object]]:
     """Writes one object of each kind; how each is read, by path."""
     run = a_run()
     digest = publish_weights(store, run.id, b"weights" * 50)
+    predicted = publish_predictions(store, run.id, a_predictions(), "f" * 64)
     publish_rows(store, run, a_table(), a_provenance())
     write_checkpoint(store, run.id, b"checkpoint" * 50)
     note_began(store, run.id, this_process())
@@ -156,6 +165,7 @@ def everything(store: Store) -> dict[str, Callable[[], object]]:
     return {
         rows_path(run.id): lambda: read_rows(store, run.id),
         weights_path(run.id, digest): lambda: read_weights(store, run.id, digest),
+        predictions_path(run.id, predicted): lambda: read_predictions(store, run.id, predicted),
         unfinished_path(run.id, "checkpoint"): lambda: read_checkpoint(store, run.id),
         unfinished_path(run.id, "began.json"): lambda: read_began(store, run.id),
         study_path("a"): lambda: read_study(store, "a"),
@@ -322,6 +332,87 @@ def test_weights_made_twice_lie_beside_each_other(empty: Store) -> None:
     assert ids_with_weights(empty) == {SOURCE.id}
 
 
+def test_predictions_come_back(empty: Store) -> None:
+    table = a_predictions()
+    made = publish_predictions(empty, SOURCE.id, table, "f" * 64)
+    found = read_predictions(empty, SOURCE.id, made)
+    assert found.equals(table)
+    np.testing.assert_array_equal(labels_of(found), labels_of(table))
+    assert found.schema.metadata[b"run_id"] == SOURCE.id.encode()
+    assert found.schema.metadata[b"task_fingerprint"] == b"f" * 64
+    assert (
+        pyarrow.dataset.dataset(Path(empty.base, "predictions"), format="ipc")
+        .to_table()
+        .equals(table)
+    )
+    other = publish_predictions(empty, SOURCE.id, table.slice(1), "f" * 64)
+    assert predictions_there(empty) == {predictions_path(SOURCE.id, i) for i in (made, other)}
+    assert ids_with_predictions(empty) == {SOURCE.id}
+    with pytest.raises(FileNotFoundError):
+        read_predictions(empty, a_run().id, made)
+
+
+def test_the_predictions_digest_depends_on_the_values_alone() -> None:
+    table = a_predictions()
+    made = predictions.predictions_digest(table)
+    in_chunks = pa.concat_tables([table.slice(0, 1), table.slice(1)])
+    assert predictions.predictions_digest(in_chunks) == made
+    # Files written by earlier versions carry it: a change would make them look damaged.
+    assert made == "6c4d95f5f9245a992cb9686f653d54901197e526457ce0910057f9dc636dba6e"
+    labels = labels_of(table).copy()
+    labels[2, 7] += 1
+    epochs, steps = (table[name].to_pylist() for name in ("epoch", "step"))
+    others = [
+        predictions.predictions_table(epochs, steps, labels),
+        predictions.predictions_table([0, 1, 3], steps, labels_of(table)),
+        predictions.predictions_table(epochs, [0, 10, 30], labels_of(table)),
+        predictions.predictions_table(epochs, steps, labels_of(table)[:, ::-1]),
+    ]
+    assert len({made, *map(predictions.predictions_digest, others)}) == 5
+
+
+def test_every_truncation_of_predictions_and_every_flipped_byte_is_noticed(empty: Store) -> None:
+    table = a_predictions()
+    made = publish_predictions(empty, SOURCE.id, table, "f" * 64)
+    path = predictions_path(SOURCE.id, made)
+    good = empty.get(path)
+    damages = [good[:place] for place in range(len(good))]
+    damages += [
+        good[:place] + bytes([good[place] ^ 0xFF]) + good[place + 1 :] for place in range(len(good))
+    ]
+    num_harmless = 0
+    for damage in damages:
+        try:
+            found = predictions.from_bytes(damage, SOURCE.id, made, path)
+            assert found.equals(table)  # what pads the format, or says it a second time
+            num_harmless += 1
+        except Damaged as damaged:
+            assert damaged.path == path
+    assert num_harmless < len(good) // 2
+
+
+def test_predictions_of_a_later_format_or_another_run_are_told(
+    empty: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = a_predictions()
+    with monkeypatch.context() as later:
+        later.setattr(predictions, "FORMAT", "freezewise predictions 2")
+        later.setattr(predictions, "release", lambda: "7.0.0")
+        made = publish_predictions(empty, SOURCE.id, table, "f" * 64)
+    with pytest.raises(Newer, match=r"by freezewise 7.0.0 \(freezewise predictions 2\)"):
+        read_predictions(empty, SOURCE.id, made)
+    of_another = predictions.to_bytes(a_run().id, table, "f" * 64)
+    empty.put(predictions_path(SOURCE.id, made), of_another)
+    with pytest.raises(Damaged, match=f"it holds Run {a_run().id}"):
+        read_predictions(empty, SOURCE.id, made)
+    empty.put(
+        predictions_path(SOURCE.id, made),
+        predictions.to_bytes(SOURCE.id, table.slice(1), "f" * 64),
+    )
+    with pytest.raises(Damaged, match="it holds other predictions"):
+        read_predictions(empty, SOURCE.id, made)
+
+
 def test_a_file_is_moved_into_the_store(empty: Store, tmp_path: Path) -> None:
     (tmp_path / "grown").write_bytes(b"task")
     empty.put_file("tasks/t.arrow", tmp_path / "grown")
@@ -384,6 +475,7 @@ print(seen, left)
 """
 
 
+@pytest.mark.slow
 def test_a_killed_writer_publishes_nothing_torn(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", KILLED, str(tmp_path)], capture_output=True, text=True

@@ -1,0 +1,188 @@
+"""Predictions: the label that a Run predicts for every test image, at each of its evaluations.
+
+One Arrow IPC file a Run, named by the digest of its values, as weights are: those of a Run that was
+trained twice lie beside each other, and the rows, published after them, say which are its own
+(`Provenance.predictions_digest`). One row an evaluation, in the order of the rows:
+
+    epoch       float64                             as in the rows
+    step        int64                               as in the rows
+    predicted   fixed_size_list<uint16>[num_test]   labels, in the order of the task's test images
+
+The metadata hold format, Run id, the task's fingerprint, the release that wrote it, the digest, and a
+digest of these five, by which a later release's file is told from a damaged one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+
+from study.store import layout
+from study.store.atomic import Damaged, Newer
+from study.store.layout import predictions_path
+from study.store.provenance import release
+from study.store.store import Store
+
+FORMAT: Final = "freezewise predictions 1"
+
+MAX_CLASSES: Final = 2**16  # labels are uint16
+
+_FORMAT, _RUN_ID, _TASK = b"format", b"run_id", b"task_fingerprint"
+
+_WRITTEN_BY, _DIGEST, _HEAD_DIGEST = b"written_by", b"predictions_digest", b"head_digest"
+
+_HEAD: Final = (_FORMAT, _RUN_ID, _TASK, _WRITTEN_BY, _DIGEST)
+
+_IN_THIS_THREAD: Final = pa.ipc.IpcReadOptions(use_threads=False)
+
+
+def schema_of(num_test: int) -> pa.Schema:
+    """The columns of predictions for so many test images, without metadata."""
+    label = pa.field("item", pa.uint16(), nullable=False)
+    return pa.schema(
+        [
+            pa.field("epoch", pa.float64(), nullable=False),
+            pa.field("step", pa.int64(), nullable=False),
+            pa.field("predicted", pa.list_(label, num_test), nullable=False),
+        ]
+    )
+
+
+def predictions_table(
+    epochs: Iterable[float], steps: Iterable[int], predicted: np.ndarray
+) -> pa.Table:
+    """The table of one Run. `predicted`: whole numbers, shape (evaluations, test images)."""
+    schema = schema_of(predicted.shape[1])
+    labels = pa.array(np.ascontiguousarray(predicted, np.uint16).reshape(-1))
+    return pa.table(
+        [
+            pa.array(epochs, pa.float64()),
+            pa.array(steps, pa.int64()),
+            pa.FixedSizeListArray.from_arrays(labels, type=schema.field("predicted").type),
+        ],
+        schema=schema,
+    )
+
+
+def labels_of(table: pa.Table) -> np.ndarray:
+    """The predicted labels of such a table: uint16, shape (evaluations, test images), not a copy."""
+    column = table["predicted"].combine_chunks()
+    flat = column.flatten().to_numpy(zero_copy_only=True)
+    labels: np.ndarray = flat.reshape(len(column), column.type.list_size)
+    return labels
+
+
+def predictions_digest(table: pa.Table) -> str:
+    """SHA-256 hex over the values, as little-endian bytes, and their number."""
+    labels = labels_of(table)
+    total = hashlib.sha256(b"%d evaluations of %d images:" % labels.shape)
+    total.update(table["epoch"].to_numpy().astype("<f8", copy=False).tobytes())
+    total.update(table["step"].to_numpy().astype("<i8", copy=False).tobytes())
+    total.update(labels.astype("<u2", copy=False).data)
+    return total.hexdigest()
+
+
+def publish_predictions(store: Store, run_id: str, table: pa.Table, task_fingerprint: str) -> str:
+    """Publish a Run's predictions (`predictions_table`) under their digest, and return it."""
+    digest = predictions_digest(table)
+    store.put(predictions_path(run_id, digest), to_bytes(run_id, table, task_fingerprint))
+    return digest
+
+
+def read_predictions(store: Store, run_id: str, digest: str) -> pa.Table:
+    """The predictions with this digest, checked. Raises FileNotFoundError, Damaged, Newer.
+
+    The labels are `labels_of` the table; its metadata name Run and task.
+    """
+    path = predictions_path(run_id, digest)
+    return from_bytes(store.get(path), run_id, digest, path)
+
+
+def predictions_there(store: Store) -> frozenset[str]:
+    """The paths of all predictions, as `layout.predictions_path` names them: one listing."""
+    names = store.matching(layout.PREDICTIONS, layout.PREDICTIONS_NAME)
+    return frozenset(f"{layout.PREDICTIONS}/{name}" for name in names)
+
+
+def ids_with_predictions(store: Store) -> frozenset[str]:
+    """Ids of all Runs with predictions: one listing."""
+    return frozenset(path.rpartition("/")[2][:12] for path in predictions_there(store))
+
+
+def to_bytes(run_id: str, table: pa.Table, task_fingerprint: str) -> bytes:
+    """The file, as one record batch."""
+    head = {
+        _FORMAT: FORMAT.encode(),
+        _RUN_ID: run_id.encode(),
+        _TASK: task_fingerprint.encode(),
+        _WRITTEN_BY: release().encode(),
+        _DIGEST: predictions_digest(table).encode(),
+    }
+    head[_HEAD_DIGEST] = _head_digest(head)
+    whole = table.combine_chunks().replace_schema_metadata(head)
+    sink = pa.BufferOutputStream()
+    options = pa.ipc.IpcWriteOptions(compression="zstd", use_threads=False)
+    with pa.ipc.new_file(sink, whole.schema, options=options) as writer:
+        writer.write_table(whole)
+    return bytes(sink.getvalue())
+
+
+def from_bytes(payload: bytes, run_id: str, digest: str, path: str) -> pa.Table:
+    """The predictions in the bytes of a file. `run_id`, `digest`: those that they must have.
+
+    Raises Damaged if anything is not as written, and Newer for a whole file of a later release.
+    """
+    try:
+        with pa.ipc.open_file(pa.BufferReader(payload), options=_IN_THIS_THREAD) as reader:
+            _check_head(reader.schema.metadata or {}, run_id, digest, path)
+            table = reader.read_all()
+            table.validate(full=True)
+    except Newer:
+        raise
+    except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
+        why = " ".join(str(error).split())[:200]
+        raise Damaged(path, f"not the whole of an Arrow file ({why})") from error
+    if not _has_columns(table):
+        raise Damaged(path, "its columns are not those of predictions")
+    found = predictions_digest(table)
+    if found != digest:
+        raise Damaged(path, f"predictions digest {found[:12]}, written as {digest[:12]}")
+    return table
+
+
+def _has_columns(table: pa.Table) -> bool:
+    """Whether there are rows, and their columns are those of `schema_of`, without a null."""
+    if table.num_rows == 0 or "predicted" not in table.column_names:
+        return False
+    kind = table.schema.field("predicted").type
+    if not isinstance(kind, pa.FixedSizeListType):
+        return False
+    if not table.schema.equals(schema_of(kind.list_size), check_metadata=False):
+        return False
+    labels = table["predicted"].combine_chunks()
+    return not any(column.null_count for column in (*table.columns, labels.flatten()))
+
+
+def _check_head(metadata: dict[bytes, bytes], run_id: str, digest: str, path: str) -> None:
+    absent = [key.decode() for key in (*_HEAD, _HEAD_DIGEST) if key not in metadata]
+    if absent:
+        raise Damaged(path, f"no predictions of a study: its metadata lack {', '.join(absent)}")
+    if metadata[_HEAD_DIGEST] != _head_digest(metadata):
+        raise Damaged(path, "its metadata are not those that were written")
+    if metadata[_FORMAT] != FORMAT.encode():
+        raise Newer(path, metadata[_WRITTEN_BY].decode(), metadata[_FORMAT].decode())
+    if metadata[_RUN_ID] != run_id.encode():
+        raise Damaged(path, f"it holds Run {metadata[_RUN_ID].decode()}, not the one of its name")
+    if metadata[_DIGEST] != digest.encode():
+        raise Damaged(path, "it holds other predictions than those of its name")
+
+
+def _head_digest(metadata: dict[bytes, bytes]) -> bytes:
+    total = hashlib.sha256()
+    for key in _HEAD:
+        total.update(b"%d:" % len(metadata[key]) + metadata[key])
+    return total.hexdigest().encode()
