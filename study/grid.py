@@ -120,7 +120,7 @@ def grid(
                 start=start,
                 frozen=cut,
                 trained_channels=channels,
-                recipe=each_recipe,
+                recipe=_calibrated(each_recipe, origin, cut),
                 seed=each_seed,
                 **_only(OTHER_FIELDS, further),
             )
@@ -191,7 +191,13 @@ def _sources(tasks: list[str | None], size: Any) -> list[tuple[str | None, int |
 
 
 def _without_cut(recipe: Recipe) -> Recipe:
-    return replace(recipe, above_cut="start", frozen_batchnorm="evaluation")
+    return replace(recipe, above_cut="start", frozen_batchnorm="evaluation", calibration="batches")
+
+
+def _calibrated(recipe: Recipe, origin: str | None, cut: int) -> Recipe:
+    """Layers that are frozen at random get their statistics by the rule that weighs images alike."""
+    is_random = origin is None and cut > 0
+    return replace(recipe, calibration="images" if is_random else "batches")
 
 
 def _cuts(model: str, frozen: Any) -> list[int]:

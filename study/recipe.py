@@ -6,7 +6,7 @@ nothing but the values.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any, Final
 
@@ -29,11 +29,12 @@ CHOICES: Final[dict[str, tuple[str, ...]]] = {
     "frozen_batchnorm": ("evaluation", "training"),
     "precision": ("float32", "tf32", "bfloat16"),
     "evaluation": ("every_epoch", "log_spaced"),
+    "calibration": ("batches", "images"),
 }
 
 # A field that a later release adds stands here with its literal original value, and is left out of
 # the canonical JSON while it holds that value, so that ids made before it existed live on.
-ADDED_LATER: Final[dict[str, Plain]] = {}
+ADDED_LATER: Final[dict[str, Plain]] = {"calibration": "batches"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +58,9 @@ class Recipe:
     - `evaluation`: after every epoch, or at `num_evaluations` log-spaced steps from 1 to the last,
       of which those that round to the same step are one. Step 0 and the last step are evaluated in
       either case.
+    - `calibration`: for layers that are frozen at random alone: the BatchNorm statistics that they get
+      once are the mean over batches, of which a short last one counts as much as a full one ("batches",
+      the rule of the first release), or each batch counts by its images ("images", which `grid` takes).
     """
 
     optimizer: str = "adam"
@@ -74,6 +78,7 @@ class Recipe:
     precision: str = "float32"
     evaluation: str = "every_epoch"
     num_evaluations: int = 0
+    calibration: str = "batches"
 
     def __post_init__(self) -> None:
         for name, choices in CHOICES.items():
@@ -112,6 +117,17 @@ class Recipe:
     def id(self) -> str:
         """First 8 hex digits of SHA-256 over the canonical JSON: the recipe as a coordinate."""
         return digest_of(canonical_json(self.plain))[:8]
+
+    @cached_property
+    def cell_id(self) -> str:
+        """The id as a coordinate: the calibration of random layers, which their arm alone has, makes no
+        other cell."""
+        return replace(self, calibration="batches").id
+
+    @cached_property
+    def base(self) -> Recipe:
+        """This Recipe as the transfer itself has it, without what tells arms apart."""
+        return replace(self, above_cut="start", calibration="batches")
 
     @cached_property
     def plain(self) -> dict[str, Plain]:

@@ -109,6 +109,13 @@ class Run:
             raise ValueError(
                 f"Run.start={self.start!r}: choose None, {PRETRAINED!r}, or another Run"
             )
+        is_random = self.start is None and self.frozen > 0
+        if self.recipe.calibration != "batches" and not is_random:
+            raise ValueError(
+                f"Recipe.calibration={self.recipe.calibration!r} is only for layers that are frozen at "
+                f"random; Run.start={'None' if self.start is None else 'given'}, "
+                f"Run.frozen={self.frozen}: choose 'batches'"
+            )
         if self.start is None and self.recipe.above_cut != "start":
             raise ValueError(
                 f"Recipe.above_cut={self.recipe.above_cut!r} needs a start; Run.start is None"
@@ -213,8 +220,8 @@ COORDINATES: Final = (
         meaning="replicate", is_axis=True, makes_cell=False,
     ),
     Coordinate(
-        name="recipe", kind="name", group="recipe", of=lambda run: run.recipe.id,
-        meaning="id of the Recipe", is_axis=True,
+        name="recipe", kind="name", group="recipe", of=lambda run: run.recipe.cell_id,
+        meaning="id of the Recipe, but for its calibration", is_axis=True,
     ),
     Coordinate(
         name="start", kind="name", group="source", makes_cell=False,
@@ -243,7 +250,7 @@ COORDINATES: Final = (
         meaning="replicate of the start", absent=-1, makes_cell=False,
     ),
     Coordinate(
-        name="source_recipe", kind="name", group="source", of=_of_source(lambda run: run.recipe.id),
+        name="source_recipe", kind="name", group="source", of=_of_source(lambda run: run.recipe.cell_id),
         meaning="id of the start's Recipe", absent="none",
     ),
 )  # fmt: skip

@@ -8,7 +8,7 @@ Owns that division. Draws nothing, averages nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any, Final
 
 import numpy as np
@@ -153,7 +153,7 @@ def with_origins(study: Study) -> pd.DataFrame:
     of the source where it is another than the Run's own (else −1)."""
     bases: dict[str, str] = {}
     for run in study.wanted:
-        bases[run.recipe.id] = replace(run.recipe, above_cut="start").id
+        bases[run.recipe.cell_id] = run.recipe.base.id
     width = study.cells["width"].map(lambda value: f" width {value}" if value else "")
     fixed = (study.cells["source_seed"] >= 0) & (study.cells["source_seed"] != study.cells["seed"])
     return study.cells.assign(
@@ -172,7 +172,7 @@ def _recipe_names(study: Study, ids: Sequence[str]) -> dict[str, str]:
     """What tells recipes apart: the fields in which they differ."""
     recipes: dict[str, Recipe] = {}
     for run in study.wanted:
-        plain = replace(run.recipe, above_cut="start")
+        plain = run.recipe.base
         if plain.id in ids:
             recipes[plain.id] = plain
     differ = [

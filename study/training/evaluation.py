@@ -1,4 +1,4 @@
-"""One evaluation: losses and errors of the whole training and test sets, as they stand.
+"""One evaluation: losses, errors and answers for the whole training and test sets, as they stand.
 
 Owns what is measured of them. Mode and precision are the caller's.
 """
@@ -31,10 +31,16 @@ class Measured:
 
 def measure(
     suffix: nn.Sequential, inputs: Inputs, labels: Tensor, flipped: Tensor, test_labels: Tensor
-) -> Measured:
-    """`labels`: int64, shape (size,), those trained on; `flipped`: bool, where they are wrong."""
-    train_losses, train_wrong = _losses(suffix, labels, inputs.of_training)
-    test_losses, test_wrong = _losses(suffix, test_labels, inputs.of_test)
+) -> tuple[Measured, Tensor]:
+    """`labels`: int64, shape (size,), those trained on; `flipped`: bool, where they are wrong.
+
+    Also returns the labels predicted for the test images, which `test_error` counts: shape (test
+    images,), on the device, uint8 where there are at most 256 classes, else int16.
+    """
+    train_logits = _logits(suffix, len(labels), inputs.of_training)
+    test_logits = _logits(suffix, len(test_labels), inputs.of_test)
+    train_losses, train_wrong, _ = _judged(train_logits, labels)
+    test_losses, test_wrong, predicted = _judged(test_logits, test_labels)
     values = {
         "train_loss": train_losses,
         "train_error": train_wrong,
@@ -50,19 +56,24 @@ def measure(
     measured = dict(zip(values, means, strict=True))
     if not bool(flipped.any()):
         measured |= {"train_loss_flipped": None, "train_error_flipped": None}
-    return Measured(**measured)
+    num_classes = test_logits.shape[1]
+    assert num_classes <= 2**15, num_classes
+    return Measured(**measured), predicted.to(torch.uint8 if num_classes <= 256 else torch.int16)
 
 
-def _losses(
-    suffix: nn.Sequential, labels: Tensor, inputs: Callable[[slice], Tensor]
-) -> tuple[Tensor, Tensor]:
-    """Cross-entropy in nats, and whether the answer is wrong: float64, shape (n,) each."""
+def _logits(suffix: nn.Sequential, num_images: int, inputs: Callable[[slice], Tensor]) -> Tensor:
+    """Float32, shape (images, classes)."""
     with torch.no_grad():
-        logits = torch.cat(
+        return torch.cat(
             [
                 suffix(inputs(span)).float()
-                for span in batch_spans(len(labels), EVALUATION_BATCH_SIZE)
+                for span in batch_spans(num_images, EVALUATION_BATCH_SIZE)
             ]
         )
+
+
+def _judged(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Cross-entropy in nats, whether the answer is wrong (float64 both), the answer (int64): (n,) each."""
     losses = nn.functional.cross_entropy(logits, labels, reduction="none")
-    return losses.double(), (logits.argmax(1) != labels).double()
+    answers = logits.argmax(1)
+    return losses.double(), (answers != labels).double(), answers

@@ -59,7 +59,10 @@ class Inputs:
         if run.start is None and run.frozen > 0:
             with precision(run.recipe, device):
                 calibrate(
-                    parts.prefix, run.size, lambda span: self._normalise(self.train_images[span])
+                    parts.prefix,
+                    run.size,
+                    lambda span: self._normalise(self.train_images[span]),
+                    by_images=run.recipe.calibration == "images",
                 )
         self._train_features: Tensor | None = None
         self._test_features: Tensor | None = None
@@ -92,11 +95,18 @@ class Inputs:
             )
 
 
-def calibrate(prefix: nn.Sequential, num_images: int, batch: Callable[[slice], Tensor]) -> None:
+def calibrate(
+    prefix: nn.Sequential,
+    num_images: int,
+    batch: Callable[[slice], Tensor],
+    *,
+    by_images: bool,
+) -> None:
     """Sets the BatchNorm statistics of a random prefix to the means over the images' batches.
 
     Random layers have never seen an image, and with statistics of 0 and 1 their features would shrink
     or grow from layer to layer. `batch(span)` gives the prefix's input for a span of the images.
+    `by_images`: each batch counts by how many it has; else all count alike.
     """
     norms = [module for module in prefix.modules() if isinstance(module, _BatchNorm)]
     momenta = [module.momentum for module in norms]
@@ -106,6 +116,9 @@ def calibrate(prefix: nn.Sequential, num_images: int, batch: Callable[[slice], T
         module.train()
     with torch.no_grad():
         for span in batch_spans(num_images, EVALUATION_BATCH_SIZE):
+            if by_images:
+                for module in norms:
+                    module.momentum = (span.stop - span.start) / span.stop
             prefix(batch(span))
     for module, momentum in zip(norms, momenta, strict=True):
         module.momentum = momentum

@@ -30,6 +30,8 @@ from study.training.steps import batch_spans, evaluated_steps, learning_rate, to
 
 _PLAIN: Final = "plain"  # name of the state's entry that holds its plain values, as JSON
 
+PREDICTED: Final = "predicted"  # name of its entry of predictions, where they are kept
+
 
 class Diverged(Exception):
     """A loss was not finite; `step` is the last step known to be sound."""
@@ -45,6 +47,9 @@ class Training:
     `layers`: the network as the Run starts, on the CPU. `train_images`, `test_images`: uint8, shape
     (n, c, h, w), the first being those that `drawn` tells. `cached` False computes the frozen prefix
     anew for every batch, where it would be computed once per image; the results are the same bits.
+    `keep_predictions`: what is predicted for the test images at each evaluation is held, in memory and
+    in `state`: a byte an image and evaluation (two where there are more than 256 classes), 40 MB of
+    4,000 evaluations on 10,000 images.
     """
 
     def __init__(
@@ -58,6 +63,7 @@ class Training:
         *,
         device: torch.device,
         cached: bool = True,
+        keep_predictions: bool = False,
     ) -> None:
         recipe = run.recipe
         assert len(train_images) == len(drawn.labels) == run.size, run.id
@@ -66,6 +72,8 @@ class Training:
         self.device = device
         self.step = 0
         self.rows: list[Row] = []
+        self.keep_predictions = keep_predictions
+        self._predicted: Tensor | None = None  # with room for all evaluations, once there is one
         self.last_step = total_steps(recipe, run.size)
         self._seconds_before = 0.0
         self._began = time.perf_counter()
@@ -148,7 +156,7 @@ class Training:
         set_evaluation(self.parts)
         self._in_training = False
         with precision(self.run.recipe, self.device):
-            measured = measure(
+            measured, predicted = measure(
                 self.parts.suffix, self._inputs, self._labels, self._flipped, self._test_labels
             )
         losses = (measured.train_loss, measured.test_loss)
@@ -162,8 +170,22 @@ class Training:
             learning_rate=learning_rate(self.run.recipe, max(self.step - 1, 0), self.last_step),
             wall_seconds=self.seconds(),
         )
+        if self.keep_predictions:
+            self._keep(predicted)
         self.rows.append(row)
         return row
+
+    def _keep(self, predicted: Tensor) -> None:
+        """Holds the predictions of the evaluation whose row comes next."""
+        if self._predicted is None:
+            num_evaluations = len(self._evaluated | {0})
+            self._predicted = torch.empty((num_evaluations, len(predicted)), dtype=predicted.dtype)
+        self._predicted[len(self.rows)] = predicted
+
+    def predictions(self) -> Tensor:
+        """Labels predicted at each row's evaluation: shape (rows, test images), uint8 or int16, CPU."""
+        assert self._predicted is not None, "no evaluation has been kept"
+        return self._predicted[: len(self.rows)]
 
     def seconds(self) -> float:
         """Seconds spent on this Run so far, those before an interruption included."""
@@ -196,6 +218,8 @@ class Training:
             "rows": [asdict(row) for row in self.rows],
         }
         tensors[_PLAIN] = torch.tensor(list(json.dumps(plain).encode()), dtype=torch.uint8)
+        if self._predicted is not None:
+            tensors[PREDICTED] = self.predictions()
         return tensors
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
@@ -219,7 +243,10 @@ class Training:
         self._optimizer.load_state_dict({"state": state, "param_groups": groups})
         self.step, self._sound_step = values["step"], values["sound_step"]
         self._finite.fill_(values["finite"])
-        self.rows = [Row(**row) for row in values["rows"]]
+        self.rows = []
+        for row, predicted in zip(
+            values["rows"], tensors.get(PREDICTED, [None] * len(values["rows"])), strict=True
+        ):
         self._seconds_before, self._began = values["wall_seconds"], time.perf_counter()
 
 

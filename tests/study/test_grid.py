@@ -91,6 +91,17 @@ def test_a_field_of_the_recipe_is_an_axis_by_its_name() -> None:
     assert {run.recipe for run in alone if run.start is None} == {RECIPE}
 
 
+def test_layers_frozen_at_random_are_calibrated_by_images() -> None:
+    axes = {k: v for k, v in AXES.items() if k not in ("source_task", "source_size")}
+    runs = grid(**axes | {"frozen": (0, 3)}, source_task=(None, "digits-low"), source_size=100)
+    rules = {(run.start is None, run.frozen > 0): run.recipe.calibration for run in runs}
+    assert rules == {
+        (True, False): "batches", (True, True): "images",
+        (False, False): "batches", (False, True): "batches",
+    }  # fmt: skip
+    assert len({run.recipe.cell_id for run in runs}) == 1
+
+
 def test_standard_width_is_written_out() -> None:
     assert {run.width for run in grid(**AXES | {"width": None})} == {64}
 

@@ -112,11 +112,12 @@ def test_every_recipe_field_is_in_the_hash() -> None:
         {"precision": "bfloat16"},
         {"evaluation": "log_spaced", "num_evaluations": 5},
         {"evaluation": "log_spaced", "num_evaluations": 6},
+        {"calibration": "images"},
     ]
     assert {name for change in changes for name in change} == {
         field.name for field in dataclasses.fields(Recipe)
     }
-    assert len({dataclasses.replace(sgd, **change).id for change in changes} | {sgd.id}) == 16
+    assert len({dataclasses.replace(sgd, **change).id for change in changes} | {sgd.id}) == 17
 
 
 def test_a_field_of_a_later_release_leaves_old_ids_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,6 +178,16 @@ def test_a_wrong_run_is_refused_by_field_value_and_choices(
 def test_a_wrong_recipe_is_refused(fields: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Recipe(**fields)  # type: ignore[arg-type]
+
+
+def test_calibration_is_for_layers_frozen_at_random_alone() -> None:
+    recipe = Recipe(num_epochs=1, calibration="images")
+    assert dataclasses.replace(SOURCE, recipe=recipe, frozen=1).recipe is recipe
+    for run in (SOURCE, CELL):
+        with pytest.raises(ValueError, match="only for layers that are frozen at random"):
+            dataclasses.replace(run, recipe=recipe)
+    assert recipe.cell_id == Recipe(num_epochs=1).id
+    assert recipe.base == Recipe(num_epochs=1)
 
 
 def test_reinitialising_needs_a_start() -> None:

@@ -9,12 +9,14 @@ from timm.layers import DropPath
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from study.networks.build import build
+from study.networks.initial_values import initialise
 from study.run import Recipe, Run
 from study.store import Store, open_store
 from study.tasks.draws import draw
 from study.tasks.prepared_file import load
 from study.training.cut import HEAD, cut, set_training, starting_network
-from study.training.inputs import _room
+from study.training.inputs import _room, calibrate
 from study.training.loop import Training
 
 SHAPE = (3, 16, 16)
@@ -105,6 +107,7 @@ def test_features_computed_once_give_the_live_networks_bits(
     assert same_weights(cached.weights(), live.weights())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "width", "frozen"),
     [("densenet121", 2, 3), ("densenet121", 2, 8), ("vit_tiny", 12, 1), ("vit_tiny", 12, 7)],
@@ -155,6 +158,7 @@ def test_reinitialised_above_the_cut(start: Weights) -> None:
             assert value.ndim < 2 or not torch.equal(value, began.state_dict()[key]), key
 
 
+@pytest.mark.slow
 def test_a_new_head_knows_nothing_of_the_starts_classes(store: Store) -> None:
     # The same task and seed on disjoint halves: nothing but the initial values could tell.
     recipe = dataclasses.replace(SOURCE.recipe, num_epochs=10)
@@ -262,3 +266,19 @@ def test_features_that_fit_nowhere_else_lie_in_a_file(monkeypatch: pytest.Monkey
     values = torch.arange(120, dtype=torch.bfloat16).view(10, 3, 4)
     held[:] = values
     assert torch.equal(held, values)
+
+
+@pytest.mark.parametrize("by_images", [False, True])
+def test_statistics_of_random_layers_weigh_images_or_batches(by_images: bool) -> None:
+    layers = build("resnet18", 4, 5, SHAPE)
+    initialise(layers, "resnet18", 0, frozen=3)
+    prefix = layers[:3]
+    images = torch.randn(258, *SHAPE, generator=torch.Generator().manual_seed(0)) + 1
+    images[256:] *= 9  # a last batch of two, unlike the others
+    calibrate(prefix, len(images), lambda span: images[span], by_images=by_images)
+    with torch.no_grad():
+        seen = prefix[0].conv1(images)
+    batches = [seen[:256].mean((0, 2, 3)), seen[256:].mean((0, 2, 3))]
+    expected = seen.mean((0, 2, 3)) if by_images else sum(batches) / 2
+    torch.testing.assert_close(prefix[0].bn1.running_mean, expected, rtol=1e-4, atol=1e-5)
+    assert all(m.momentum == 0.1 for m in prefix.modules() if isinstance(m, _BatchNorm))
