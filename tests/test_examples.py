@@ -28,6 +28,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(path.name for path in EXAMPLES.glob("*.py")))
 def test_an_example_prints_the_same_from_store_and_export(name: str, root: Path) -> None:
     printed = []
@@ -46,6 +47,7 @@ def test_an_example_prints_the_same_from_store_and_export(name: str, root: Path)
     assert len(printed[0].splitlines()) >= 4
 
 
+@pytest.mark.slow
 def test_the_paper_table_holds_the_mean(root: Path) -> None:
     answer = subprocess.run(
         [sys.executable, str(EXAMPLES / "paper_table.py"), str(root)],

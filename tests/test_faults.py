@@ -47,6 +47,12 @@ SHORT: Final[Mapping[str, Cause]] = {
     },
 }
 
+MARKS: Final = {
+    "signal-ray": pytest.mark.ray,
+    "cluster-node-removed": pytest.mark.ray,
+    "bucket-errors": pytest.mark.s3,
+}
+
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
@@ -58,7 +64,8 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
         drivers.stop_fork_server()
 
 
-@pytest.mark.parametrize("name", SHORT)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [pytest.param(name, marks=MARKS.get(name, ())) for name in SHORT])
 def test_nothing_is_lost_and_nothing_twice(name: str, shop: Workshop) -> None:
     try:
         outcome = SHORT[name](shop, random.Random(name))
@@ -70,6 +77,7 @@ def test_nothing_is_lost_and_nothing_twice(name: str, shop: Workshop) -> None:
     assert outcome.num_runs > 0
 
 
+@pytest.mark.slow
 def test_what_is_not_as_promised_is_noticed(shop: Workshop) -> None:
     place = shop.place()
     assert place.run().wait() == 0
@@ -93,6 +101,7 @@ def test_what_is_not_as_promised_is_noticed(shop: Workshop) -> None:
     assert "NO" in table.rendered([outcome])
 
 
+@pytest.mark.slow
 def test_what_no_fault_has_befallen_is_not_blamed(shop: Workshop) -> None:
     place = shop.place()
     assert place.run().wait() == 0

@@ -223,6 +223,7 @@ def test_c5b_a_flip_near_the_peak(tmp_path: Path) -> None:
     assert all(one.answer == HOLDS for one in verdict.conditions)
 
 
+@pytest.mark.slow
 def test_controls_answer_beside(tmp_path: Path) -> None:
     found = {
         verdict.claim: verdict
@@ -240,6 +241,7 @@ def test_controls_answer_beside(tmp_path: Path) -> None:
     assert "near with the most layers frozen" in random.compared
 
 
+@pytest.mark.slow
 def test_one_seed_can_never_tell(tmp_path: Path) -> None:
     truth = Truth(freezing_peak=0.1, epoch_peak=0.4)
     grid = PAIR | {"sizes": (250, 1_000), "source_sizes": (500, 5_000), "controls": True}

@@ -186,6 +186,7 @@ def test_real_curves(label_noise: float) -> None:
     assert (verdict.end_rise.estimate > 0.04) == (label_noise > 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "sd", "num_points", "num_seeds"),
     [

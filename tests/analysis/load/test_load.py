@@ -58,6 +58,7 @@ def partial(tmp_path: Path) -> tuple[Path, list[Run]]:
     return tmp_path, cells
 
 
+@pytest.mark.slow
 def test_no_module_of_analysis_imports_torch_or_ray() -> None:
     names = [
         name
@@ -173,6 +174,7 @@ def test_a_damaged_file_is_named_and_no_data(tmp_path: Path, damage: str) -> Non
     assert int(surfaces.freezing_surface(study).isnull().sum()) == 1
 
 
+@pytest.mark.slow
 def test_no_changed_byte_changes_a_value(tmp_path: Path) -> None:
     run = small()[-1]
     synthetic.write(tmp_path, [run])
@@ -334,6 +336,7 @@ def test_the_export_is_the_table_of_the_store(whole: Path) -> None:
     pd.testing.assert_frame_equal(*frames)
 
 
+@pytest.mark.slow
 def test_no_changed_byte_of_an_export_changes_a_value(tmp_path: Path) -> None:
     synthetic.write(tmp_path, small(seeds=(0,), sizes=(250,), frozen=(0,)))
     file = tmp_path / "study.parquet"

@@ -340,6 +340,7 @@ def test_epochs_that_a_panel_was_not_evaluated_at_leave_no_gap(
     assert panels.at(test, {"size": 200}).sizes["epoch"] == 6
 
 
+@pytest.mark.slow
 def test_a_figure_is_saved_as_the_same_bytes_each_time(
     grid: tuple[xr.DataArray, xr.DataArray], tmp_path: Path
 ) -> None:
@@ -374,7 +375,7 @@ LONG: list[Any] = ["tiny-imagenet-near", "tiny-imagenet-far"]
 
 
 @pytest.mark.parametrize("seeds", [[0], [0, 1, 2]])
-@pytest.mark.parametrize("sizes", [[50], [50, 200, 800]])
+@pytest.mark.parametrize("sizes", [[50], pytest.param([50, 200, 800], marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", ["curves", "epochs", "freezing", "grid", "difference"])
 def test_no_text_lies_on_another_or_leaves_the_figure(
     kind: str, sizes: list[int], seeds: list[int]
@@ -425,6 +426,7 @@ def test_an_unknown_format_is_refused_before_anything_is_written(tmp_path: Path)
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_pictures_need_no_global_state() -> None:
     unwanted = "{'torch', 'ray', 'matplotlib.pyplot'}"
     code = f"import sys, analysis.report; print(sorted({unwanted} & set(sys.modules)))"

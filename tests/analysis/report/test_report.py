@@ -82,6 +82,7 @@ def page_of(path: Path) -> Page:
     return page
 
 
+@pytest.mark.slow
 def test_the_page_stands_alone(written: Path) -> None:
     page = page_of(written)
     assert page.all("img")
@@ -94,6 +95,7 @@ def test_the_page_stands_alone(written: Path) -> None:
         assert target.startswith("#") or (written.parent / target).is_file(), target
 
 
+@pytest.mark.slow
 def test_the_page_can_be_heard_as_well_as_seen(written: Path) -> None:
     page = page_of(written)
     assert page.all("html") == [{"lang": "en"}]
@@ -104,11 +106,13 @@ def test_the_page_can_be_heard_as_well_as_seen(written: Path) -> None:
     assert len(ids) == len(set(ids))
 
 
+@pytest.mark.slow
 def test_the_question_is_text_and_nothing_else(written: Path) -> None:
     assert "Does <it>?" in page_of(written).text
     assert "Does &lt;it&gt;?" in written.read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_the_same_rows_make_the_same_bytes(whole: Path, written: Path, tmp_path: Path) -> None:
     again = report.write_report(load.open(whole), tmp_path, question="Does <it>?\n\nIn full.")
     files = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file())
@@ -117,6 +121,7 @@ def test_the_same_rows_make_the_same_bytes(whole: Path, written: Path, tmp_path:
         assert (again.parent / path).read_bytes() == (written.parent / path).read_bytes(), path
 
 
+@pytest.mark.slow
 def test_every_arm_is_in_the_table_of_final_errors(whole: Path, written: Path) -> None:
     table = pd.read_csv(written.parent / "tables" / "final_errors.csv")
     study = load.open(whole)
@@ -145,6 +150,7 @@ def test_a_cell_of_the_table_says_mean_error_seeds_and_interpolation(tmp_path: P
     assert texts[2] == "absent"
 
 
+@pytest.mark.slow
 def test_a_pointer_is_told_the_values_of_the_surface(whole: Path, written: Path) -> None:
     page = page_of(written)
     told = [json.loads(str(img["data-hover"])) for img in page.all("img") if "data-hover" in img]
@@ -159,6 +165,7 @@ def test_a_pointer_is_told_the_values_of_the_surface(whole: Path, written: Path)
     assert epochs[0]["right"][-1] == pytest.approx(1, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_an_incomplete_study_needs_the_word_and_says_so_first(tmp_path: Path) -> None:
     runs = small()
     cells = [run for run in runs if run.source]
@@ -212,6 +219,7 @@ def test_mixed_code_versions_are_warned_of(tmp_path: Path, monkeypatch: pytest.M
     assert tables.provenance(study)["packages"] == {"timm 0.0, torch 0.0": len(runs)}
 
 
+@pytest.mark.slow
 def test_sizes_that_were_evaluated_at_different_epochs_are_drawn_each_at_its_own(
     tmp_path: Path,
 ) -> None:
@@ -223,6 +231,7 @@ def test_sizes_that_were_evaluated_at_different_epochs_are_drawn_each_at_its_own
     assert report.write_report(study, tmp_path / "out").is_file()
 
 
+@pytest.mark.slow
 def test_networks_are_set_beside_each_other(tmp_path: Path) -> None:
     synthetic.write(
         tmp_path / "root", small(widths=(4, 8), source_tasks=("near",), sizes=(250,), frozen=(0, 9))
@@ -231,6 +240,7 @@ def test_networks_are_set_beside_each_other(tmp_path: Path) -> None:
     assert "Networks beside each other" in page.text
 
 
+@pytest.mark.slow
 def test_capacity_is_drawn_beside_similarity_where_it_was_measured(tmp_path: Path) -> None:
     runs = small(source_tasks=("near",), frozen=(0, 9))
     synthetic.write(tmp_path / "root", runs)
@@ -286,6 +296,7 @@ def test_coverage_counts_every_wanted_run(whole: Path) -> None:
     assert counts.loc["all", "done"] == len(study.wanted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "status", "said"),
     [
@@ -313,6 +324,7 @@ def test_the_command_says_what_it_did_or_why_not(
     assert said in shown.out + shown.err
 
 
+@pytest.mark.slow
 def test_the_command_refuses_what_is_incomplete_unless_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -325,6 +337,7 @@ def test_the_command_refuses_what_is_incomplete_unless_told(
     assert (tmp_path / "out" / report.PAGE).is_file()
 
 
+@pytest.mark.slow
 def test_every_claim_has_its_verdict_on_the_page(written: Path) -> None:
     page = page_of(written)
     table = pd.read_csv(written.parent / "tables" / "verdicts.csv")
@@ -337,6 +350,7 @@ def test_every_claim_has_its_verdict_on_the_page(written: Path) -> None:
     assert len(page.all("details")) >= 6
 
 
+@pytest.mark.slow
 def test_the_command_prints_the_verdicts_then_the_path(
     whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

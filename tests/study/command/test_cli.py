@@ -143,6 +143,7 @@ def test_an_address_where_no_cluster_is_is_refused(capsys: pytest.CaptureFixture
     assert "--address=127.0.0.1:1" in said
 
 
+@pytest.mark.slow
 def test_wrong_input_and_status_start_neither_ray_nor_torch() -> None:
     """Also what they import in passing: a fresh process, or other tests' imports would count."""
     code = (
@@ -159,7 +160,7 @@ def test_wrong_input_and_status_start_neither_ray_nor_torch() -> None:
     assert done.stdout.splitlines()[-1] == "[]", done.stdout + done.stderr
 
 
-@pytest.fixture(params=["directory", "bucket"])
+@pytest.fixture(params=["directory", pytest.param("bucket", marks=pytest.mark.s3)])
 def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """Of a store that is not there yet."""
     if request.param == "directory":
@@ -168,6 +169,7 @@ def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return s3_server.root(request.getfixturevalue("s3_port"), uuid.uuid4().hex)
 
 
+@pytest.mark.slow
 def test_a_study_from_plan_to_export(root: str, capsys: pytest.CaptureFixture[str]) -> None:
     tiny, at_root = space(), ["--root", root]
     assert main(["plan", tiny, *at_root]) == 0
@@ -205,6 +207,7 @@ def test_a_study_from_plan_to_export(root: str, capsys: pytest.CaptureFixture[st
     assert Path("elsewhere/index.html").is_file()
 
 
+@pytest.mark.slow
 def test_what_fails_for_good_is_named_and_wanted_again_after_retry(
     store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -127,6 +127,7 @@ def test_a_second_launch_trains_nothing_and_a_larger_grid_only_what_is_new(
     assert {run_id: after[run_id] for run_id in before} == before
 
 
+@pytest.mark.slow
 def test_damaged_rows_are_named_set_aside_and_made_anew(
     store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -148,6 +149,7 @@ def test_damaged_rows_are_named_set_aside_and_made_anew(
     assert result(store) == undisturbed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["flipped", "gone"])
 def test_weights_that_cannot_be_used_are_made_anew_for_those_that_need_them(
     store: Store, damage: str
@@ -260,6 +262,8 @@ def driver(store: Store) -> Driver:
     return Driver(store)
 
 
+@pytest.mark.slow
+@pytest.mark.ray
 def test_kill_9_of_driver_and_worker_and_a_hopeless_run_leave_the_others_as_undisturbed(
     driver: Driver, undisturbed: dict[str, tuple[object, ...]]
 ) -> None:

@@ -71,6 +71,7 @@ def test_what_is_there_is_not_trained_again(store: Store) -> None:
     assert store.get(rows_path(SOURCE.id)) == before
 
 
+@pytest.mark.slow
 def test_weights_that_are_wanted_later_are_made_later(store: Store) -> None:
     execute(SOURCE, store)
     rows = timeless(store, SOURCE)
@@ -124,6 +125,7 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_run_begins_anew(store: Store)
     assert list(Path(store.root, "damaged").rglob("checkpoint*"))
 
 
+@pytest.mark.slow
 def test_a_checkpoint_from_another_starts_bits_is_not_gone_on_with(store: Store) -> None:
     execute(SOURCE, store, keep_weights=True)
     with pytest.raises(Interrupted):

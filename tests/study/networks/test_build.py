@@ -22,7 +22,7 @@ NARROW = [
     ("resnet34", 4, 16),
     ("resnet50", 3, 16),
     ("densenet121", 1, 8),
-    ("densenet121", 4, 16),
+    pytest.param("densenet121", 4, 16, marks=pytest.mark.slow),
     ("vit_tiny", 12, 8),
     ("vit_tiny", 24, 32),
     ("vit_small", 24, 16),
@@ -31,9 +31,9 @@ NARROW = [
 # of a sequence; register tokens and mean pooling; attention pooling.
 TIMM = [
     ("timm/test_resnet", None, 32),
-    ("timm/seresnext26t_32x4d", None, 32),
-    ("timm/resnetblur18", None, 32),
-    ("timm/densenet121", None, 32),
+    pytest.param("timm/seresnext26t_32x4d", None, 32, marks=pytest.mark.slow),
+    pytest.param("timm/resnetblur18", None, 32, marks=pytest.mark.slow),
+    pytest.param("timm/densenet121", None, 32, marks=pytest.mark.slow),
     ("timm/test_vit", None, 160),
     ("timm/test_vit2", None, 160),
     ("timm/test_vit3", None, 160),
@@ -157,7 +157,9 @@ def broken(change):
         change(layers)
         return layers
 
-    return {type(network("resnet18", 4, 5, (3, 8, 8))): families.Family(cut, resnet.fill, resnet.part)}
+    return {
+        type(network("resnet18", 4, 5, (3, 8, 8))): families.Family(cut, resnet.fill, resnet.part)
+    }
 
 
 class Detached(nn.Module):

@@ -83,6 +83,7 @@ def test_last_norms_start_at_zero_but_not_in_layers_frozen_at_random(model, widt
             assert torch.equal(cut[key], usual[key]), key
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "name"),
     [

@@ -74,6 +74,7 @@ def weights(tmp_path):
     return save
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "size"), [("test_resnet", 64), ("densenet121", 64), ("test_vit", 160)]
 )

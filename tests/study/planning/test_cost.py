@@ -40,6 +40,7 @@ def run(model: str = "resnet18", width: int = 8, frozen: int = 0, **recipe: obje
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("model", "width"), NETWORKS)
 def test_layers_add_up_to_the_network_that_is_trained(model: str, width: int) -> None:
     layers = layer_costs(model, width, INFO.num_classes, INFO.image_shape)
@@ -87,6 +88,7 @@ def test_saved_values_are_those_of_a_real_training_step(model: str, width: int) 
         assert counted == pytest.approx(sum(saved.values()), rel=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("model", "width"), NETWORKS)
 def test_every_further_frozen_layer_makes_a_run_cheaper(model: str, width: int) -> None:
     costs = [cost_of(run(model, width, frozen), INFO) for frozen in range(num_layers(model))]
@@ -108,6 +110,7 @@ def test_cost_follows_the_recipe() -> None:
     assert adam.total > plain.total
 
 
+@pytest.mark.slow
 def test_the_price_of_runs_is_their_sum_and_says_what_was_measured() -> None:
     runs = [run(), run(frozen=5), run("vit_tiny", 12)]
     asked = price(runs, {"made up": INFO})

@@ -96,6 +96,7 @@ def test_source_and_target_that_share_images_are_a_warning_and_halves_are_not(
     assert planned(absent, run(part="a", start=run(part="a"))).warnings != ()
 
 
+@pytest.mark.slow
 def test_what_is_there_is_told_apart_from_what_is_left(store: Store) -> None:
     plan = planned(store, run(), run(seed=1))
     assert plan.unprepared == ()

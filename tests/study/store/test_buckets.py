@@ -44,6 +44,8 @@ from study.store.processes import this_process
 from tests import s3_server
 from tests.stored import a_failure, a_provenance, a_run, a_table
 
+pytestmark = pytest.mark.s3
+
 
 @pytest.fixture
 def proxy(s3_port: int) -> Iterator[s3_server.Proxy]:
@@ -178,6 +180,7 @@ def test_what_cannot_pass_is_not_tried_again(bucket: Store) -> None:
         absent.put("x/y", b"value")
 
 
+@pytest.mark.slow
 def test_thousands_of_finished_runs_are_one_paged_listing(
     bucket: Store, proxy: s3_server.Proxy
 ) -> None:

@@ -234,6 +234,7 @@ def test_a_bucket_is_fetched_once_and_again_where_the_copy_is_damaged(
 # Real image sets.
 
 
+@pytest.mark.slow
 def test_cifar10_in_parquet_files(shared_data: Path, empty: Store) -> None:
     images = ParquetImages(train="cifar10-25k/test.parquet")
     task = prepare_quietly(

@@ -178,6 +178,7 @@ def test_all_builtin_tasks_can_be_described_without_their_files() -> None:
         assert describe(task, None).name == name
 
 
+@pytest.mark.slow
 def test_fashion_mnist_where_it_already_lies(
     shared_data: Path, tmp_path: Path, empty: Store
 ) -> None:

@@ -138,7 +138,9 @@ def test_without_label_noise_nothing_is_flipped(store: Store) -> None:
     assert all(row.train_error == row.train_error_clean for row in rows)
 
 
-@pytest.mark.parametrize("stop_at", [0, 1, 3, 4, 8, 9])
+@pytest.mark.parametrize(
+    "stop_at", [4, *(pytest.param(at, marks=pytest.mark.slow) for at in (0, 1, 3, 8, 9))]
+)
 @pytest.mark.parametrize(
     ("frozen", "changes"),
     [

@@ -89,6 +89,7 @@ def evidence_by_optimiser(features: Tensor, target: np.ndarray) -> float:
     return max(-minimize(loss, x, method="Nelder-Mead", options=options).fun for x in starts) / n
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("n", "d", "signal"), [(40, 5, 1.0), (30, 30, 1.0), (12, 40, 0.5), (60, 8, 0.3)]
 )
@@ -452,6 +453,7 @@ def studied(tmp_path: Path) -> tuple[Store, list[Run]]:
     return store, runs
 
 
+@pytest.mark.slow
 def test_surface_lies_over_the_grid_of_a_freezing_surface(
     studied: tuple[Store, list[Run]],
 ) -> None:
@@ -485,6 +487,7 @@ def test_surface_lies_over_the_grid_of_a_freezing_surface(
     assert everything.sel(task="near", source_task="none").isnull().all()
 
 
+@pytest.mark.slow
 def test_absent_damaged_and_other_starts_are_listed_not_filled(
     studied: tuple[Store, list[Run]],
 ) -> None:
@@ -506,6 +509,7 @@ def test_absent_damaged_and_other_starts_are_listed_not_filled(
     assert "other weights" in read(study).attrs[UNREADABLE][cells[2].id]
 
 
+@pytest.mark.slow
 def test_capacity_beside_similarity(studied: tuple[Store, list[Run]]) -> None:
     study = load.open(studied[0].root)
     capacity, surface = effective_capacity(study), similarity_surface(study)
@@ -529,6 +533,7 @@ def test_capacity_beside_similarity(studied: tuple[Store, list[Run]]) -> None:
     assert axes.get_xlabel() == "LogME at the cut (nats per image)"
 
 
+@pytest.mark.slow
 def test_analysis_of_similarity_needs_no_torch() -> None:
     code = (
         "import sys, analysis.surfaces.similarity; assert not {'torch', 'ray'} & set(sys.modules)"

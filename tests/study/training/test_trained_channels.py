@@ -82,6 +82,7 @@ def test_the_parts_together_are_the_layer(model: str, width: int) -> None:
             torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("model", "width"), NETWORKS)
 def test_more_channels_are_more_capacity_up_to_less_than_the_next_cut(
     model: str, width: int
@@ -124,6 +125,7 @@ def test_what_is_frozen_stays_and_what_is_trained_comes_back(
     assert len(state) == len(trained_names)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("model", "width"), NETWORKS)
 def test_the_whole_network_says_what_the_parts_say_and_a_resumed_run_goes_on(
     model: str, width: int, store: Store
