@@ -37,9 +37,8 @@ def measure(
     Also returns the labels predicted for the test images, which `test_error` counts: shape (test
     images,), on the device, uint8 where there are at most 256 classes, else int16.
     """
-    train_logits = _logits(suffix, len(labels), inputs.of_training)
+    train_losses, train_wrong, _ = _judged(_logits(suffix, len(labels), inputs.of_training), labels)
     test_logits = _logits(suffix, len(test_labels), inputs.of_test)
-    train_losses, train_wrong, _ = _judged(train_logits, labels)
     test_losses, test_wrong, predicted = _judged(test_logits, test_labels)
     values = {
         "train_loss": train_losses,

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from study.networks.catalogue import num_channels
 from study.run import Recipe, Run
 from study.seeds import permutation
 from study.store.schema import Row, Sizes
@@ -107,6 +108,8 @@ class Training:
             num_classes=num_classes,
             parameters_total=total,
             parameters_trained=trained,
+            num_channels=num_channels(self.run.model, self.run.width),
+            num_test=len(self._test_labels),
         )
 
     def __iter__(self) -> Iterator[Row | None]:
@@ -178,9 +181,11 @@ class Training:
     def _keep(self, predicted: Tensor) -> None:
         """Holds the predictions of the evaluation whose row comes next."""
         if self._predicted is None:
-            num_evaluations = len(self._evaluated | {0})
-            self._predicted = torch.empty((num_evaluations, len(predicted)), dtype=predicted.dtype)
+            self._predicted = self._room_for(predicted)
         self._predicted[len(self.rows)] = predicted
+
+    def _room_for(self, predicted: Tensor) -> Tensor:
+        return torch.empty((len(self._evaluated), len(predicted)), dtype=predicted.dtype)
 
     def predictions(self) -> Tensor:
         """Labels predicted at each row's evaluation: shape (rows, test images), uint8 or int16, CPU."""
@@ -243,10 +248,11 @@ class Training:
         self._optimizer.load_state_dict({"state": state, "param_groups": groups})
         self.step, self._sound_step = values["step"], values["sound_step"]
         self._finite.fill_(values["finite"])
-        self.rows = []
-        for row, predicted in zip(
-            values["rows"], tensors.get(PREDICTED, [None] * len(values["rows"])), strict=True
-        ):
+        self.rows = [Row(**row) for row in values["rows"]]
+        if self.keep_predictions:
+            kept = tensors[PREDICTED]
+            self._predicted = self._room_for(kept[0])
+            self._predicted[: len(kept)] = kept
         self._seconds_before, self._began = values["wall_seconds"], time.perf_counter()
 
 
