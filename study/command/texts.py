@@ -9,6 +9,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Final
 
 from study.messages import duration
+from study.planning.disk import predictions_bytes
 from study.planning.inventory import STATES, HeadSummary, Inventory, seconds_left
 from study.planning.plan import Plan
 from study.run import describe
@@ -40,6 +41,7 @@ def plan_text(plan: Plan, price: Price | None) -> str:
         )
     if price is not None and price.largest is not None:
         lines += _price_lines(price)
+    lines += _predictions_lines(plan)
     lines += failure_lines(plan.inventory)
     lines += [f"  warning: {each}" for each in plan.warnings]
     return "\n".join(lines)
@@ -62,6 +64,26 @@ def _price_lines(price: Price) -> list[str]:
     return [*lines, f"  memory    up to {_bytes_text(memory.total)} a trial: {parts}"]
 
 
+def _predictions_lines(plan: Plan) -> list[str]:
+    num_kept = len(plan.space.with_predictions)
+    if not num_kept:
+        return []
+    num_bytes = predictions_bytes(plan.space, plan.inventory, plan.infos)
+    lines = [
+        f"  disk      predictions of {num_kept} Runs are kept: {_bytes_text(num_bytes)} still to come, "
+        "before compression"
+    ]
+    return lines + _without_lines(plan.inventory)
+
+
+def _without_lines(found: Inventory) -> list[str]:
+    count = len(found.without_predictions)
+    if not count:
+        return []
+    told = "1 finished Run has" if count == 1 else f"{count} finished Runs have"
+    return [f"  {told} no predictions, which are wanted: trained anew, with the same rows"]
+
+
 def _bytes_text(num_bytes: int) -> str:
     units = ("KiB", "MiB", "GiB", "TiB")
     power = min(max(int(math.log(max(num_bytes, 1), 1024)), 1), len(units))
@@ -79,6 +101,7 @@ def status_plain(name: str, found: Inventory, heads: HeadSummary) -> dict[str, A
         "diverged": list(heads.diverged),
         "damaged": dict(heads.damaged),
         "lost_weights": list(found.lost),
+        "without_predictions": list(found.without_predictions),
         "other_starts": list(heads.other_starts),
         "code_versions": dict(heads.code_versions),
         "heads_read": heads.num_read,
@@ -107,6 +130,7 @@ def status_text(name: str, found: Inventory, heads: HeadSummary) -> str:
         f"  damaged: {i}: {why}; `study run` makes it anew" for i, why in heads.damaged.items()
     ]
     lines += [f"  {i}: its weights are needed and gone, it is trained anew" for i in found.lost]
+    lines += _without_lines(found)
     if heads.other_starts:
         lines.append(
             f"  {len(heads.other_starts)} Runs started from other weights than their start has now: "

@@ -27,6 +27,7 @@ from study.store import (
     clear_failure,
     finished_ids,
     open_store,
+    predictions_path,
     read_failure,
     read_failures,
     read_head,
@@ -165,7 +166,7 @@ def status(args: argparse.Namespace) -> int:
     """Says in which state the study's Runs are."""
     store = _store(args)
     name, runs = _study(args.space, store)
-    found = take_inventory(runs, store)
+    found = take_inventory(runs, store, keep_predictions=_with_predictions(args.space))
     heads = summarise_heads(found, store)
     if args.json:
         print(json.dumps(status_plain(name, found, heads), indent=1))
@@ -214,6 +215,8 @@ def show(args: argparse.Namespace) -> int:
         paths.insert(0, rows_path(run.id))
         if made_by.weights_digest is not None:
             paths.insert(1, weights_path(run.id, made_by.weights_digest))
+        if made_by.predictions_digest is not None:
+            paths.insert(1, predictions_path(run.id, made_by.predictions_digest))
     failure = read_failure(store, run.id)
     if failure is not None:
         lines += [f"  failure  after {failure.tries} tries, {failure.at}:", failure.error.rstrip()]
@@ -283,6 +286,13 @@ def _study(given: str, store: Store) -> tuple[str, Sequence[Run]]:
             raise
         return given, read_study(store, given)
     return space.name, space.runs
+
+
+def _with_predictions(given: str) -> frozenset[str]:
+    try:
+        return load_space(given).with_predictions
+    except UserError:
+        return frozenset()  # a study of the store whose file is not here
 
 
 VERBS: Final = {

@@ -57,6 +57,7 @@ def attempt(
     means: Means,
     *,
     keep_weights: bool,
+    keep_predictions: bool,
     on_row: Callable[[Row], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> Attempt:
@@ -76,6 +77,7 @@ def attempt(
             store,
             means,
             keep_weights=keep_weights,
+            keep_predictions=keep_predictions,
             on_row=on_row,
             should_stop=should_stop,
         )

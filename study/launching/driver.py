@@ -23,11 +23,13 @@ from study.planning.plan import make_plan
 from study.planning.spaces import Space
 from study.store import (
     Damaged,
+    Head,
     Store,
+    check_predictions,
     check_rows,
     finished_ids,
+    read_heads,
     read_study,
-    rows_path,
     sweep,
     trained_by,
     write_study,
@@ -50,21 +52,28 @@ def run_study(space: Space, store: Store, data: Path | None, means: Means) -> In
     if means.address is not None:
         _refuse_unreachable(means.address)
     with acquire(store.root) as lease:
-        sweep(store)
+        # What is made anew although its rows are there goes on from its checkpoint, too.
+        sweep(store, keep=_inventory(space, store).ids(RUNNING, PARTIAL))
         _note_study(space, store)
         _set_damaged_aside(space, store)
         _wait_for_orphans(store)
-        found = take_inventory(space.runs, store)
+        found = _inventory(space, store)
         if found.ids(RUNNING, PARTIAL, ABSENT):
             aside_before = set(store.aside())
             infos = _prepared(space, store, data)
             unnoted = _train(space, found, infos, store, means, lambda: lease.is_lost)
-            found = take_inventory(space.runs, store, unnoted=unnoted)
+            found = _inventory(space, store, unnoted)
             for path in sorted(set(store.aside()) - aside_before):
                 show_message(f"{path} was damaged or of no more use; what it held was made anew")
         if lease.is_lost:
             show_message(f"another driver has taken over {store.shown}, believing this one dead")
     return found
+
+
+def _inventory(space: Space, store: Store, unnoted: Mapping[str, str] | None = None) -> Inventory:
+    return take_inventory(
+        space.runs, store, keep_predictions=space.with_predictions, unnoted=unnoted
+    )
 
 
 def refuse_faults(space: Space, store: Store, data: Path | None) -> None:
@@ -129,10 +138,17 @@ def _note_study(space: Space, store: Store) -> None:
 
 
 def _set_damaged_aside(space: Space, store: Store) -> None:
-    """A Run whose rows cannot be read is not done: it is trained again."""
+    """A Run whose rows cannot be read, or whose wanted predictions cannot, is trained again."""
     there = finished_ids(store)
-    for run_id, why in check_rows(store, (r.id for r in space.runs if r.id in there)).items():
-        place = store.set_aside(rows_path(run_id))
+    damaged = check_rows(store, (r.id for r in space.runs if r.id in there))
+    heads = read_heads(store, (space.with_predictions & there) - damaged.keys())
+    digests = {
+        run_id: head.provenance.predictions_digest
+        for run_id, head in heads.items()
+        if isinstance(head, Head) and head.provenance.predictions_digest is not None
+    }
+    for run_id, why in [*damaged.items(), *check_predictions(store, digests).items()]:
+        place = store.set_aside(why.path)
         show_message(f"{why}; moved to {place}, Run {run_id} is trained again")
 
 
@@ -174,9 +190,18 @@ def _train(
     if means.address is None:
         from study.launching.inline import run_inline
 
-        return run_inline(queue, store, means, keep=keep, must_stop=must_stop)
+        return run_inline(
+            queue,
+            store,
+            means,
+            keep=keep,
+            keep_predictions=space.with_predictions,
+            must_stop=must_stop,
+        )
     try:
         from study.launching.ray_tune import launch
     except ImportError as error:
         raise UserError(f"Ray cannot be imported ({error}): install it, or use --inline") from error
-    return launch(queue, store, means, keep=keep, must_stop=must_stop)
+    return launch(
+        queue, store, means, keep=keep, keep_predictions=space.with_predictions, must_stop=must_stop
+    )

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
+import pyarrow as pa
 import torch
 from safetensors.torch import load as tensors_from_bytes
 from safetensors.torch import save as tensors_to_bytes
@@ -29,7 +30,10 @@ from study.store import (
     Store,
     drop_unfinished,
     note_began,
+    predictions_path,
+    predictions_table,
     provenance,
+    publish_predictions,
     publish_rows,
     publish_weights,
     read_checkpoint,
@@ -47,7 +51,7 @@ from study.tasks import prepared_file
 from study.tasks.draws import draw
 from study.tasks.prepared_file import PreparedTask
 from study.training.cut import starting_network
-from study.training.loop import Diverged, Training
+from study.training.loop import PREDICTED, Diverged, Training
 
 DEFAULT_MEANS: Final = Means()
 
@@ -70,29 +74,35 @@ def execute(
     means: Means = DEFAULT_MEANS,
     *,
     keep_weights: bool = False,
+    keep_predictions: bool = False,
     on_row: Callable[[Row], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> str:
     """Trains `run` to its end, from its checkpoint where it has one, and publishes it.
 
     Its task must be prepared and its start finished in `store`. Where its rows are there already (and
-    its weights, if `keep_weights`), nothing is done. `on_row` hears of each row that is measured in
-    this process; `should_stop` is asked after every step.
+    its weights, if `keep_weights`, and its predictions, if `keep_predictions`), nothing is done; where
+    one of these alone is lacking, it is trained again, and leaves anew all that it had left. `on_row`
+    hears of each row that is measured in this process; `should_stop` is asked after every step.
 
     Returns "finished" or "diverged". Raises Interrupted once a checkpoint is written because
     `should_stop` said so; ValueError where the task or the start is not there; Damaged where either
     fails its checksum. A damaged checkpoint is set aside and the Run begins anew.
     """
-    outcome = _outcome_so_far(run, store, keep_weights)
-    if outcome is not None:
-        return outcome
+    before = _made_before(run, store)
+    if before is not None:
+        if _is_whole(run, store, before, keep_weights, keep_predictions):
+            return FINISHED if before.diverged_step is None else DIVERGED
+        # The rows will be replaced: what they name and others rely on must not be lost with them.
+        keep_weights = keep_weights or before.weights_digest is not None
+        keep_predictions = keep_predictions or before.predictions_digest is not None
     # One thread count gives one sequence of bits, and a worker keeps what the last Run has set.
     torch.set_num_threads(means.num_threads)
     task = prepared_file.load(run.task, store)
     start = _start(run, store, task)
     device = torch.device(means.device)
     record_similarity(run, store, task, start.weights, start.digest, device=device)
-    training = _training(run, task, start, device)
+    training = _training(run, task, start, device, keep_predictions)
     about = _resumed(training, store, start) or {
         "start_digest": start.digest,
         "began_at": provenance.now(),
@@ -119,9 +129,13 @@ def execute(
                 ) from None
             outcome, diverged_step = DIVERGED, diverged.step
 
-    weights_digest = None
+    weights_digest = predictions_digest = None
     if keep_weights and outcome == FINISHED:
         weights_digest = publish_weights(store, run.id, tensors_to_bytes(training.weights()))
+    if keep_predictions:
+        predictions_digest = publish_predictions(
+            store, run.id, _predictions_table(training), task.fingerprint
+        )
     made_by = Provenance(
         code_version=provenance.code_version(),
         packages=provenance.packages(),
@@ -134,6 +148,7 @@ def execute(
         start_digest=start.digest,
         task_fingerprint=task.fingerprint,
         diverged_step=diverged_step,
+        predictions_digest=predictions_digest,
     )
     sizes = training.sizes(task.info.num_classes)
     publish_rows(store, run, rows_table(run, sizes, training.rows, outcome), made_by)
@@ -141,21 +156,29 @@ def execute(
     return outcome
 
 
-def _outcome_so_far(run: Run, store: Store, keep_weights: bool) -> str | None:
-    """How the Run ended, if all that it should leave is there."""
+def _made_before(run: Run, store: Store) -> Provenance | None:
+    """What made the rows that lie there; None where there are none, or damaged ones, set aside here."""
     if not store.exists(rows_path(run.id)):
         return None
     try:
-        made_by = read_head(store, run.id).provenance
+        return read_head(store, run.id).provenance
     except Damaged as damaged:
         store.set_aside(damaged.path)
         return None
-    if made_by.diverged_step is not None:
-        return DIVERGED
-    digest = made_by.weights_digest
-    if keep_weights and not (digest and store.exists(weights_path(run.id, digest))):
-        return None
-    return FINISHED
+
+
+def _is_whole(
+    run: Run, store: Store, made_by: Provenance, keep_weights: bool, keep_predictions: bool
+) -> bool:
+    """Whether all that the finished Run should leave beside its rows is there."""
+    weights, predictions = made_by.weights_digest, made_by.predictions_digest
+    if keep_predictions and not (
+        predictions and store.exists(predictions_path(run.id, predictions))
+    ):
+        return False
+    if not keep_weights or made_by.diverged_step is not None:
+        return True
+    return bool(weights and store.exists(weights_path(run.id, weights)))
 
 
 def _start(run: Run, store: Store, task: PreparedTask) -> _Start:
@@ -175,7 +198,9 @@ def _start(run: Run, store: Store, task: PreparedTask) -> _Start:
     return _Start(weights=tensors_from_bytes(payload), digest=made_by.weights_digest)
 
 
-def _training(run: Run, task: PreparedTask, start: _Start, device: torch.device) -> Training:
+def _training(
+    run: Run, task: PreparedTask, start: _Start, device: torch.device, keep_predictions: bool
+) -> Training:
     drawn = draw(
         task, part=run.part, size=run.size, seed=run.seed, label_noise=float(run.label_noise)
     )
@@ -188,6 +213,14 @@ def _training(run: Run, task: PreparedTask, start: _Start, device: torch.device)
         task.test_images,
         task.test_labels,
         device=device,
+        keep_predictions=keep_predictions,
+    )
+
+
+def _predictions_table(training: Training) -> pa.Table:
+    rows = training.rows
+    return predictions_table(
+        [row.epoch for row in rows], [row.step for row in rows], training.predictions().numpy()
     )
 
 
@@ -207,6 +240,8 @@ def _resumed(training: Training, store: Store, start: _Start) -> dict[str, Any] 
         # Its start was made anew with other bits: going on would mix the two.
         store.set_aside(unfinished_path(run_id, "checkpoint"))
         return None
+    if training.keep_predictions and PREDICTED not in tensors:
+        return None  # written when nobody asked for them: those of its rows cannot be had from it
     training.restore(tensors)
     return about | {"num_resumes": about["num_resumes"] + 1}
 

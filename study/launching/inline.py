@@ -28,13 +28,14 @@ def run_inline(
     means: Means,
     *,
     keep: Collection[str],
+    keep_predictions: Collection[str],
     must_stop: Callable[[], bool],
 ) -> Mapping[str, str]:
     """Ends every Run of the queue, in this process, unless it is asked to stop before.
 
     Returns why Runs failed of which the store could not take note, by id. A GPU is used where there is
-    one, unless the means claim none. `keep`: ids of Runs whose weights are kept. `must_stop` is asked
-    after every step, beside the process's signals.
+    one, unless the means claim none. `keep`, `keep_predictions`: ids of Runs whose weights
+    and predictions are kept. `must_stop` is asked after every step, beside the process's signals.
     """
     use_gpu = means.gpus_per_trial != 0 and torch.cuda.is_available()
     means = means.of_trial({"cpu": means.cpus_per_trial or 1}, device="cuda" if use_gpu else "cpu")
@@ -57,6 +58,7 @@ def run_inline(
                 store,
                 means,
                 keep_weights=run.id in keep,
+                keep_predictions=run.id in keep_predictions,
                 on_row=lambda row, run=run: show(run, row),  # type: ignore[misc]
                 should_stop=should_stop,
             )

@@ -153,13 +153,15 @@ class RunSearcher(tune.search.Searcher):
         store: Store,
         watch: Watch,
         keep: Collection[str],
+        keep_predictions: Collection[str],
         claim: Mapping[str, float],
         max_concurrent: int | None,
     ) -> None:
         super().__init__()
         self.outcomes = Outcomes(queue, store)
         self._queue, self._watch = queue, watch
-        self._keep, self._claim = frozenset(keep), claim
+        self._keep, self._keep_predictions = frozenset(keep), frozenset(keep_predictions)
+        self._claim = claim
         self._max_concurrent = max_concurrent
         self._trials: dict[str, Run] = {}
         self._step: dict[str, int] = {}
@@ -174,7 +176,11 @@ class RunSearcher(tune.search.Searcher):
         if run is None:
             return None
         self._trials[trial_id] = run
-        return {"run": to_json(run), "keep_weights": run.id in self._keep}
+        return {
+            "run": to_json(run),
+            "keep_weights": run.id in self._keep,
+            "keep_predictions": run.id in self._keep_predictions,
+        }
 
     def _limit(self) -> int:
         slots = num_slots(ray.cluster_resources(), self._claim) + NUM_AHEAD

@@ -53,14 +53,15 @@ def launch(
     means: Means,
     *,
     keep: Collection[str],
+    keep_predictions: Collection[str],
     must_stop: Callable[[], bool],
 ) -> Mapping[str, str]:
     """Ends every Run of the queue on a cluster, unless it is asked to stop before.
 
-    `keep`: ids of Runs whose weights are kept. `must_stop` is asked now and then, beside the process's
-    signals; then running trials have `means.grace_seconds` to write a checkpoint. Returns why Runs
-    failed of which the store could not take note, by id. Raises UserError where there is no cluster, or
-    where this machine cannot hold a single trial.
+    `keep`, `keep_predictions`: ids of Runs whose weights and predictions are kept. `must_stop` is asked
+    now and then, beside the process's signals; then running trials have `means.grace_seconds` to write a
+    checkpoint. Returns why Runs failed of which the store could not take note, by id. Raises UserError
+    where there is no cluster, or where this machine cannot hold a single trial.
     """
     assert means.address is not None
     for name, value in _TUNE.items():
@@ -78,7 +79,9 @@ def launch(
         flag = _flag()
         with stop_on_signals(means.resume_hint) as request:
             watch = Watch(queue, request, must_stop, flag, means.grace_seconds)
-            searcher = RunSearcher(queue, store, watch, keep, claim, means.max_concurrent)
+            searcher = RunSearcher(
+                queue, store, watch, keep, keep_predictions, claim, means.max_concurrent
+            )
             tuner = tune.Tuner(
                 tune.with_resources(_trainable(store.root, means, claim, flag), dict(claim)),
                 tune_config=tune.TuneConfig(
@@ -162,6 +165,7 @@ def _trainable(
             open_store(root),
             means.of_trial(claim, device=device),
             keep_weights=config["keep_weights"],
+            keep_predictions=config["keep_predictions"],
             on_row=report_now_and_then(),
             should_stop=stop_question(flag),
         )

@@ -7,7 +7,7 @@ store of thousands of Runs is looked through in seconds.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -23,6 +23,8 @@ from study.store import (
     finished_ids,
     ids_with_weights,
     list_unfinished,
+    predictions_path,
+    predictions_there,
     read_began,
     read_failures,
     read_head,
@@ -46,8 +48,9 @@ class Inventory:
 
     - `states`: of each Run, by id, in the study's order.
     - `causes`: why, for those that are failed or whose start is.
-    - `diverged`: summarise_heads starts that have no weights to start from, because they diverged.
-    - `lost`: summarise_heads starts whose weights are wanted and gone: they count as absent.
+    - `diverged`: finished starts that have no weights to start from, because they diverged.
+    - `lost`: finished starts whose weights are wanted and gone: they count as absent.
+    - `without_predictions`: finished Runs whose predictions are wanted and are not there: so do they.
     """
 
     runs: Mapping[str, Run]
@@ -55,6 +58,7 @@ class Inventory:
     causes: Mapping[str, str]
     diverged: frozenset[str]
     lost: tuple[str, ...]
+    without_predictions: tuple[str, ...]
 
     def counts(self) -> Counter[str]:
         """How many Runs are in each state."""
@@ -66,11 +70,17 @@ class Inventory:
 
 
 def take_inventory(
-    runs: Sequence[Run], store: Store, *, unnoted: Mapping[str, str] | None = None
+    runs: Sequence[Run],
+    store: Store,
+    *,
+    keep_predictions: Collection[str] = (),
+    unnoted: Mapping[str, str] | None = None,
 ) -> Inventory:
     """How the store stands to these Runs, each start before its dependants: four listings.
 
     `unnoted`: why Runs failed of which the store could take no note (a full disk), by id.
+    `keep_predictions`: ids of Runs whose predictions are wanted; it takes one listing more, and the
+    heads of those that have some, for the rows say which are their own.
 
     A start counts as done only where those that still need it find its weights. One that diverged
     has none for ever: its dependants are "start failed".
@@ -78,7 +88,9 @@ def take_inventory(
     by_id = {run.id: run for run in runs}
     failures = read_failures(store)
     unfinished = list_unfinished(store)
-    done, diverged, lost = _usable(runs, store, set(finished_ids(store) & by_id.keys()))
+    done = set(finished_ids(store) & by_id.keys())
+    without = _without_predictions(store, done & set(keep_predictions))
+    done, diverged, lost = _usable(runs, store, done - without)
 
     states: dict[str, str] = {}
     causes: dict[str, str] = {}
@@ -107,6 +119,7 @@ def take_inventory(
         causes=causes,
         diverged=frozenset(diverged),
         lost=tuple(lost),
+        without_predictions=tuple(run.id for run in runs if run.id in without),
     )
 
 
@@ -141,6 +154,23 @@ def _usable(
             done.discard(start.id)
             lost.append(start.id)
     return done, diverged, lost
+
+
+def _without_predictions(store: Store, wanted: set[str]) -> set[str]:
+    """Of these finished Runs, those whose own predictions are not there.
+
+    One whose head is damaged is not among them: it is its rows that are made anew.
+    """
+    if not wanted:
+        return set()
+    there = predictions_there(store)
+    without = wanted - there.keys()
+    for run_id, head in read_heads(store, wanted & there.keys()).items():
+        if isinstance(head, Head):
+            digest = head.provenance.predictions_digest
+            if digest is None or predictions_path(run_id, digest) not in there[run_id]:
+                without.add(run_id)
+    return without
 
 
 def _has_diverged(store: Store, run_id: str) -> bool:

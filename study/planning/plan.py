@@ -58,7 +58,7 @@ def make_plan(space: Space, store: Store, data: Path | None) -> Plan:
     wrong += _grouped(space.runs, lambda run: _run_faults(run, infos))
     return Plan(
         space=space,
-        inventory=take_inventory(space.runs, store),
+        inventory=take_inventory(space.runs, store, keep_predictions=space.with_predictions),
         infos=infos,
         unprepared=tuple(unprepared),
         wrong=tuple(wrong),

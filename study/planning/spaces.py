@@ -10,6 +10,7 @@ import sys
 import traceback
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 
@@ -29,6 +30,8 @@ class Space:
     - `tasks`: every task that can be named: the built-in ones and the file's own.
     - `doc`: the file's docstring, "" where it has none.
     - `related`: the more and the less related of two source tasks, for the claims that compare them.
+    - `keep_predictions`: whether the labels predicted for the test images are kept, at each evaluation
+      of the Runs `with_predictions`. Rows and ids do not depend on it.
     """
 
     name: str
@@ -37,11 +40,27 @@ class Space:
     tasks: Mapping[str, Task]
     doc: str
     related: tuple[str, str] | None = None
+    keep_predictions: bool = False
 
     @property
     def task_names(self) -> tuple[str, ...]:
         """The tasks that its Runs train on, each once, in order."""
         return tuple(dict.fromkeys(run.task for run in self.runs))
+
+    @cached_property
+    def with_predictions(self) -> frozenset[str]:
+        """Ids of the Runs whose predictions are kept: none, or all but those that are merely starts.
+
+        A start counts as a cell too, and its predictions are kept, if cells are trained on its task and
+        part: Runs that start from something or have frozen layers. It is then their scratch baseline.
+        """
+        if not self.keep_predictions:
+            return frozenset()
+        starts = {run.source for run in self.runs}
+        cells = {(run.task, run.part) for run in self.runs if run.start is not None or run.frozen}
+        return frozenset(
+            run.id for run in self.runs if run not in starts or (run.task, run.part) in cells
+        )
 
 
 def packaged() -> dict[str, Path]:
@@ -55,7 +74,8 @@ def load_space(name_or_path: str | Path) -> Space:
     """The search space of this name in `search_spaces`, or in this file.
 
     Raises UserError where there is no such file, where it fails (with file, line and exception), or
-    where it does not define RUNS, a list of different Runs, and at most TASKS, a list of Tasks.
+    where it does not define RUNS, a list of different Runs, and at most TASKS, a list of Tasks,
+    RELATED, two source tasks, and KEEP_PREDICTIONS, True or False.
     """
     path = _find(str(name_or_path))
     module = _execute(path)
@@ -67,6 +87,7 @@ def load_space(name_or_path: str | Path) -> Space:
         tasks=_tasks(path, getattr(module, "TASKS", ())),
         doc=(module.__doc__ or "").strip(),
         related=_related(path, getattr(module, "RELATED", None), runs),
+        keep_predictions=_keep_predictions(path, getattr(module, "KEEP_PREDICTIONS", False)),
     )
 
 
@@ -168,3 +189,9 @@ def _related(path: Path, given: object, runs: Iterable[Run]) -> tuple[str, str] 
         f"{path}: RELATED={given!r}: give the more and the less related source task, "
         f"two of {', '.join(sources) or '(no sources)'}"
     )
+
+
+def _keep_predictions(path: Path, given: object) -> bool:
+    if not isinstance(given, bool):
+        raise UserError(f"{path}: KEEP_PREDICTIONS={given!r:.80}: choose True or False")
+    return given

@@ -13,6 +13,7 @@ from study.store.layout import (
     weights_path,
 )
 from study.store.predictions import (
+    check_predictions,
     ids_with_predictions,
     labels_of,
     predictions_table,
@@ -60,6 +61,7 @@ __all__ = [
     "Provenance",
     "Store",
     "Unfinished",
+    "check_predictions",
     "check_rows",
     "clear_failure",
     "drop_unfinished",

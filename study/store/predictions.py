@@ -15,7 +15,7 @@ digest of these five, by which a later release's file is told from a damaged one
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 import numpy as np
@@ -25,11 +25,9 @@ from study.store import layout
 from study.store.atomic import Damaged, Newer
 from study.store.layout import predictions_path
 from study.store.provenance import release
-from study.store.store import Store
+from study.store.store import Store, concurrently
 
 FORMAT: Final = "freezewise predictions 1"
-
-MAX_CLASSES: Final = 2**16  # labels are uint16
 
 _FORMAT, _RUN_ID, _TASK = b"format", b"run_id", b"task_fingerprint"
 
@@ -102,15 +100,27 @@ def read_predictions(store: Store, run_id: str, digest: str) -> pa.Table:
     return from_bytes(store.get(path), run_id, digest, path)
 
 
-def predictions_there(store: Store) -> frozenset[str]:
-    """The paths of all predictions, as `layout.predictions_path` names them: one listing."""
-    names = store.matching(layout.PREDICTIONS, layout.PREDICTIONS_NAME)
-    return frozenset(f"{layout.PREDICTIONS}/{name}" for name in names)
+def check_predictions(store: Store, digests: Mapping[str, str]) -> dict[str, Damaged]:
+    """Of these (Run id → digest), those that `read_predictions` finds damaged, and why."""
+
+    def check(run_id: str) -> None:
+        read_predictions(store, run_id, digests[run_id])
+
+    checked = concurrently(check, digests)
+    return {run_id: found for run_id, found in checked.items() if found is not None}
+
+
+def predictions_there(store: Store) -> dict[str, list[str]]:
+    """The paths of all predictions, as `layout.predictions_path` names them, by Run id: one listing."""
+    paths: dict[str, list[str]] = {}
+    for name in sorted(store.matching(layout.PREDICTIONS, layout.PREDICTIONS_NAME)):
+        paths.setdefault(name[:12], []).append(f"{layout.PREDICTIONS}/{name}")
+    return paths
 
 
 def ids_with_predictions(store: Store) -> frozenset[str]:
     """Ids of all Runs with predictions: one listing."""
-    return frozenset(path.rpartition("/")[2][:12] for path in predictions_there(store))
+    return frozenset(predictions_there(store))
 
 
 def to_bytes(run_id: str, table: pa.Table, task_fingerprint: str) -> bytes:

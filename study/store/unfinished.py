@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -125,17 +126,19 @@ def clear_failure(store: Store, run_id: str) -> None:
     store.remove(unfinished_path(run_id, _FAILURE))
 
 
-def sweep(store: Store) -> list[str]:
+def sweep(store: Store, keep: Collection[str] = ()) -> list[str]:
     """Remove what killed processes have left: temporary files, checkpoints of finished Runs.
 
-    For the driver that holds the lease, before it starts. Returns the paths removed.
+    For the driver that holds the lease, before it starts. Returns the paths removed. `keep`: ids of
+    finished Runs that are in training again, because what they should have left beside their rows is
+    not there.
     """
     removed = []
     root = store.local_path("")
     if root is not None:
         removed += [path.relative_to(root).as_posix() for path in atomic.sweep(root)]
     unfinished = list_unfinished(store)
-    for run_id in sorted(finished_ids(store) & unfinished.keys()):
+    for run_id in sorted((finished_ids(store) & unfinished.keys()) - set(keep)):
         drop_unfinished(store, run_id)
         removed.append(unfinished_folder(run_id))
     return removed

@@ -346,7 +346,8 @@ def test_predictions_come_back(empty: Store) -> None:
         .equals(table)
     )
     other = publish_predictions(empty, SOURCE.id, table.slice(1), "f" * 64)
-    assert predictions_there(empty) == {predictions_path(SOURCE.id, i) for i in (made, other)}
+    paths = sorted(predictions_path(SOURCE.id, digest) for digest in (made, other))
+    assert predictions_there(empty) == {SOURCE.id: paths}
     assert ids_with_predictions(empty) == {SOURCE.id}
     with pytest.raises(FileNotFoundError):
         read_predictions(empty, a_run().id, made)
