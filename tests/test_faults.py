@@ -38,6 +38,7 @@ SHORT: Final[Mapping[str, Cause]] = {
             "disk-file-limit",
             "damaged-rows",
             "damaged-weights",
+            "damaged-predictions",
             "damaged-checkpoint",
             "damaged-study-file",
             "damaged-task",

@@ -45,6 +45,7 @@ FAULTS: Final[Mapping[str, Fault]] = {
     "disk-read-only": Fault(disks.read_only, one_in=2),
     "damaged-rows": Fault(damage.rows),
     "damaged-weights": Fault(damage.weights),
+    "damaged-predictions": Fault(damage.predictions),
     "damaged-checkpoint": Fault(damage.checkpoint),
     "damaged-study-file": Fault(damage.study_file),
     "damaged-task": Fault(damage.task),

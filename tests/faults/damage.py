@@ -60,6 +60,10 @@ def weights(shop: Workshop, rng: random.Random) -> Outcome:
     return _damaged(shop, rng, "weights", lambda place: _one("weights/*", place, rng))
 
 
+def predictions(shop: Workshop, rng: random.Random) -> Outcome:
+    return _damaged(shop, rng, "predictions", lambda place: _one("predictions/*", place, rng))
+
+
 def checkpoint(shop: Workshop, rng: random.Random) -> Outcome:
     return _damaged(
         shop, rng, "checkpoint", lambda place: _one("unfinished/*/checkpoint", place, rng)

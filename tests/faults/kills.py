@@ -23,6 +23,7 @@ OBJECTS: Final = {
     "checkpoint": r"/unfinished/[0-9a-f]{12}/checkpoint",
     "weights": r"/weights/[0-9a-f-]+\.safetensors",
     "rows": r"/rows/[0-9a-f]{12}\.arrow",
+    "predictions": r"/predictions/[0-9a-f-]+\.arrow",  # of a cell, the source's are not kept
 }
 EVERY_INSTANT: Final = [(instant, kind) for kind in OBJECTS for instant in INSTANTS]
 

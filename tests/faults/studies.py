@@ -10,9 +10,17 @@ from typing import Any, Final
 import pyarrow.dataset as pads
 
 from study.run import Run
-from study.store import Damaged, Store, finished_ids, read_rows, read_weights, rows
+from study.store import (
+    Damaged,
+    Store,
+    finished_ids,
+    read_predictions,
+    read_rows,
+    read_weights,
+    rows,
+)
 
-# A source, and cells from it: some tenths of a second to a few seconds each.
+# A source, and cells from it, whose predictions are kept: some tenths of a second to a few seconds each.
 TINY: Final = '''"""A tiny study."""
 from study.grid import grid
 from study.run import Recipe
@@ -30,6 +38,7 @@ RUNS = grid(
     recipe=Recipe(num_epochs=6, batch_size=16, learning_rate=1e-3),
     source_recipe=Recipe(num_epochs={source_epochs}, batch_size=16, learning_rate=1e-3),
 )
+KEEP_PREDICTIONS = True
 '''
 
 # One Run that needs far more memory than the others, and one whose loss is not finite at once.
@@ -75,12 +84,13 @@ def runs_of(text: str) -> dict[str, Run]:
 class Result:
     """All of a finished Run that must not depend on how it came about.
 
-    `rows`: digest over the columns without the times; `weights`: SHA-256 of what lies in the store.
+    `rows`: digest over the columns without the times; `weights`, `predictions`: of what lies in the store.
     """
 
     steps: tuple[int, ...]
     rows: str
     weights: str | None
+    predictions: str | None
     start: str | None
 
 
@@ -93,6 +103,8 @@ def results(store: Store) -> dict[str, Result | str]:
             made_by = run.provenance
             if made_by.weights_digest is not None:
                 read_weights(store, run_id, made_by.weights_digest)
+            if made_by.predictions_digest is not None:
+                read_predictions(store, run_id, made_by.predictions_digest)
         except (Damaged, OSError) as error:
             found[run_id] = str(error)
             continue
@@ -100,6 +112,7 @@ def results(store: Store) -> dict[str, Result | str]:
             steps=tuple(run.table["step"].to_pylist()),
             rows=rows.digest(run.table.drop_columns("wall_seconds")),
             weights=made_by.weights_digest,
+            predictions=made_by.predictions_digest,
             start=made_by.start_digest,
         )
     return found

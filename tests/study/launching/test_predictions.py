@@ -9,11 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from study.command.texts import plan_text, status_plain, status_text
 from study.grid import grid
 from study.launching.driver import run_study
 from study.launching.execute import Interrupted, execute
 from study.launching.means import Means
-from study.planning.inventory import Inventory, take_inventory
+from study.planning.disk import predictions_bytes
+from study.planning.inventory import Inventory, summarise_heads, take_inventory
+from study.planning.plan import make_plan
 from study.planning.spaces import Space
 from study.run import Recipe, Run
 from study.store import (
@@ -187,8 +190,8 @@ RUNS = grid(
 THE_SOURCE, *CELLS = RUNS
 
 
-def study_of(store: Store, *, keep_predictions: bool) -> Inventory:
-    space = Space(
+def the_space(*, keep_predictions: bool) -> Space:
+    return Space(
         name="tiny",
         path=Path("tiny.py"),
         runs=tuple(RUNS),
@@ -196,7 +199,10 @@ def study_of(store: Store, *, keep_predictions: bool) -> Inventory:
         doc="",
         keep_predictions=keep_predictions,
     )
-    return run_study(space, store, None, Means())
+
+
+def study_of(store: Store, *, keep_predictions: bool) -> Inventory:
+    return run_study(the_space(keep_predictions=keep_predictions), store, None, Means())
 
 
 def test_a_study_that_asks_for_them_later_makes_its_cells_anew(
@@ -239,3 +245,25 @@ def test_a_run_that_is_made_anew_goes_on_from_its_checkpoint(store: Store, tmp_p
     study_of(store, keep_predictions=True)
     assert read_head(store, cell.id).provenance.num_resumes == 1
     assert list_unfinished(store) == {}
+
+
+def test_plan_and_status_say_what_is_to_be_made_anew(store: Store) -> None:
+    study_of(store, keep_predictions=False)
+    space = the_space(keep_predictions=True)
+    plan = make_plan(space, store, None)
+    # 3 evaluations of 179 test images, 2 bytes each, of 2 Runs.
+    assert predictions_bytes(space, plan.inventory, plan.infos) == 2 * 3 * 179 * 2
+    told = plan_text(plan, None)
+    assert "predictions of 2 Runs are kept: 2.1 KiB still to come" in told
+    assert "2 finished Runs have no predictions, which are wanted" in told
+    heads = summarise_heads(plan.inventory, store)
+    assert "2 finished Runs have no predictions" in status_text("tiny", plan.inventory, heads)
+    plain = status_plain("tiny", plan.inventory, heads)
+    assert plain["without_predictions"] == [run.id for run in CELLS]
+
+    study_of(store, keep_predictions=True)
+    plan = make_plan(space, store, None)
+    assert predictions_bytes(space, plan.inventory, plan.infos) == 0
+    assert "no predictions" not in plan_text(plan, None)
+    unasked = make_plan(the_space(keep_predictions=False), store, None)
+    assert "predictions" not in plan_text(unasked, None)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from analysis.load.arms import arms
 from study.messages import UserError
 from study.planning.spaces import load_space, packaged
 from study.run import Run
@@ -44,3 +45,19 @@ def test_a_space_that_leaves_the_program_is_an_error(tmp_path: Path) -> None:
     file.write_text("import sys\n\nsys.exit(0)\n")
     with pytest.raises(UserError, match=r"mine.py, line 3: SystemExit: 0"):
         load_space(file)
+
+
+def test_whether_predictions_are_kept_is_written_in_the_space(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    text = "from search_spaces.controls import RUNS\n"
+    file.write_text(text)
+    assert load_space(file).with_predictions == frozenset()
+    file.write_text(text + "KEEP_PREDICTIONS = True\n")
+    space = load_space(file)
+    arm_of = arms(space.runs)
+    assert space.with_predictions == {run.id for run in space.runs if arm_of[run.id] != "source"}
+    assert {arm_of[run_id] for run_id in space.with_predictions} > {"scratch", "transfer"}
+    for wrong in ("'yes'", "1", "None"):
+        file.write_text(text + f"KEEP_PREDICTIONS = {wrong}\n")
+        with pytest.raises(UserError, match=rf"KEEP_PREDICTIONS={wrong}: choose True or False"):
+            load_space(file)

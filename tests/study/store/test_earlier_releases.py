@@ -21,6 +21,7 @@ from study.store import (
     open_store,
     read_checkpoint,
     read_failure,
+    read_predictions,
     read_rows,
     read_study,
     schema,
@@ -77,6 +78,22 @@ def test_a_study_that_is_done_there_starts_nothing(
     changed = {path for path, content in files_of(old).items() if before.get(path) != content}
     assert changed <= {"studies/fixture.json"}
     assert before.keys() == files_of(old).keys()
+
+
+def test_where_predictions_are_asked_for_its_cells_are_made_anew(old: Store) -> None:
+    before = files_of(old)
+    found = run_study(replace(SPACE, keep_predictions=True), old, None, Means())
+    assert set(found.states.values()) == {DONE}
+    for run_id in (UNFROZEN, HEAD_ONLY):
+        made_by = read_rows(old, run_id).provenance
+        assert made_by.predictions_digest is not None
+        labels = read_predictions(old, run_id, made_by.predictions_digest)
+        assert labels["epoch"].to_pylist() == read_rows(old, run_id).table["epoch"].to_pylist()
+    # The source is none of them: it stays as it is, and they start from its weights.
+    after = files_of(old)
+    kept = [path for path in before if SOURCE in path]
+    assert {path: after[path] for path in kept} == {path: before[path] for path in kept}
+    assert made_by.start_digest == read_rows(old, SOURCE).provenance.weights_digest
 
 
 def test_a_larger_grid_goes_on_from_its_weights(old: Store) -> None:
