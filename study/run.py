@@ -213,7 +213,8 @@ COORDINATES: Final = (
     ),
     Coordinate(
         name="trained_channels", kind="count", group="cut", of=lambda run: run.trained_channels,
-        meaning="trained of the last layer before the head", unit="channels", is_axis=True, since=2,
+        meaning="trained of the last layer before the head", unit="channels", since=2,
+        makes_cell=False,  # analysis counts it as a part of `frozen`
     ),
     Coordinate(
         name="seed", kind="seed", group="replicate", of=lambda run: run.seed,

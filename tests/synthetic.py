@@ -200,12 +200,13 @@ def provenance(run: Run, last_step: int, outcome: str = FINISHED) -> Provenance:
 
 def dimensions(run: Run) -> schema.Sizes:
     """The sizes of a ResNet-18 of this width with a 3×3 stem, by arithmetic."""
-    layers = layer_parameters(run.width or 64)
+    layers, channels = layer_parameters(run.width or 64), 8 * (run.width or 64)
     return schema.Sizes(
         num_layers=len(layers),
         num_classes=NUM_CLASSES,
         parameters_total=sum(layers),
-        parameters_trained=sum(layers[run.frozen :]),
+        parameters_trained=sum(layers[run.frozen :]) + run.trained_channels * (9 * channels + 2),
+        num_channels=channels,
     )
 
 

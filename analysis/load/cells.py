@@ -75,7 +75,22 @@ def cells_of(wanted: Sequence[Run], found: Survey, failures: Mapping[str, str]) 
         else:
             line |= {"state": MISSING, "why": ""}
         lines.append(line)
-    return pd.DataFrame(lines, columns=COLUMNS).set_index("run_id")
+    cells = pd.DataFrame(lines, columns=COLUMNS).set_index("run_id")
+    return cells.assign(frozen=_frozen(cells)) if (cells["trained_channels"] > 0).any() else cells
+
+
+def _frozen(cells: pd.DataFrame) -> pd.Series[float]:
+    """How many layers are frozen, the last one in part: about 8.75 where a quarter of the ninth layer's
+    channels are trained.
+
+    To be exact m channels of n count m / (n + 1): with all of them trained the layer is not yet free,
+    since what leads to them is frozen. How many channels it has is known of any Run of the network that
+    has rows; where none has, the most that are asked for stand in.
+    """
+    networks = [cells["model"], cells["width"]]
+    known = cells["num_channels"].astype(float).groupby(networks).transform("max")
+    asked = cells["trained_channels"].groupby(networks).transform("max")
+    return cells["frozen"] - cells["trained_channels"] / (known.where(known > 0, asked) + 1)
 
 
 def _coordinates(run: Run) -> dict[str, Plain]:

@@ -214,7 +214,9 @@ def _to_plain(run_id: str, facts: Facts) -> dict[str, Any]:
 
 
 def _from_plain(plain: Mapping[str, Any]) -> tuple[str, Facts]:
-    named = {field.name: plain[_KEY_OF.get(field.name, field.name)] for field in fields(Facts)}
+    # What came to be noted after the file was written has the value that stands for "not noted".
+    keys = {field.name: _KEY_OF.get(field.name, field.name) for field in fields(Facts)}
+    named = {name: plain[key] for name, key in keys.items() if key in plain}
     return plain["id"], Facts(**named)
 
 

@@ -12,7 +12,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
 import numpy as np
@@ -36,7 +36,7 @@ KEPT_AT_ONCE: Final = (
 )
 KEPT_BYTES: Final = 15 * 2**27
 
-SIZES: Final = ("num_layers", "num_classes", "parameters_total", "parameters_trained")
+SIZES: Final = tuple(field.name for field in fields(schema.Sizes))
 
 # Called once for each Run, from several threads at a time: its id and its columns.
 Use = Callable[[str, Mapping[str, np.ndarray]], None]
@@ -62,6 +62,8 @@ class Facts:
     parameters_trained: int
     evaluations: str
     provenance: Mapping[str, Any]
+    num_channels: int = 0
+    num_test: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,7 +25,7 @@ def epoch_curves(
     *,
     band: bool = False,
     confidence: float = 0.95,
-    colours: dict[int, str] | None = None,
+    colours: dict[float, str] | None = None,
     legend: bool = True,
 ) -> Axes:
     """Curves over epochs (log scale), one for each frozen count.
@@ -41,10 +41,10 @@ def epoch_curves(
     colours = colours or look.frozen_colours(mean["frozen"].values)
     absent, diverged = [], False
     for frozen, y, curves in zip(mean["frozen"].values, mean.values, error.values, strict=True):
-        rank = list(colours).index(int(frozen))
-        colour, marker = colours[int(frozen)], look.MARKERS[rank % len(look.MARKERS)]
+        rank = list(colours).index(float(frozen))
+        colour, marker = colours[float(frozen)], look.MARKERS[rank % len(look.MARKERS)]
         if not np.isfinite(y).any():
-            absent.append(f"{frozen}")
+            absent.append(f"{frozen:.4g}")
             continue
         # The step from epoch 0 is not to scale, so it is not drawn like the rest of the curve.
         first = int(mean[x].values[0] == 0)
@@ -58,7 +58,7 @@ def epoch_curves(
             {"marker": "x", "ms": 5.5, "mew": 1.4} if ended else {"marker": marker, "ms": 3.8}
         )
         axes.plot(at[last], y[last], color=colour, ls="none", clip_on=False, **end)
-        axes.plot([], [], color=colour, ls=dashes, marker=marker, ms=3.8, label=f"{frozen}")
+        axes.plot([], [], color=colour, ls=dashes, marker=marker, ms=3.8, label=f"{frozen:.4g}")
         if band and "seed" in error.dims:
             _, half = mean_intervals(np.moveaxis(curves, -1, 0), confidence)
             axes.fill_between(at, y - half, y + half, color=colour, alpha=0.15, lw=0)

@@ -78,7 +78,7 @@ def panel_grid(
     with matplotlib.rc_context(look.STYLE):
         grid = panels.grid(test, rows, columns, beneath=0.62, right=1.05, title=title)
         note = panels.fill(grid, draw)
-        panels.legend_right(grid, "frozen layers", order=int)
+        panels.legend_right(grid, "frozen layers", order=float)
         panels.remark(grid, note, f"dotted: train error = {epsilon:g}")
         return grid.figure
 

@@ -86,12 +86,12 @@ def name_of(array: xr.DataArray | str) -> str:
     return NAMES.get(name, name.replace("_", " "))
 
 
-def frozen_colours(frozen: Iterable[int]) -> dict[int, str]:
+def frozen_colours(frozen: Iterable[float]) -> dict[float, str]:
     """A colour for each frozen count, in the order of a perceptually uniform scale.
 
     The palest fifth of viridis is left out: it does not show on white.
     """
-    counts = sorted({int(count) for count in frozen})
+    counts = sorted({float(count) for count in frozen})
     at = np.linspace(0.0, 0.86, max(len(counts), 2))
     colours = matplotlib.colormaps["viridis"](at)
     return {count: to_hex(colours[i]) for i, count in enumerate(counts)}
@@ -186,7 +186,7 @@ def category_axis(axes: Axes, which: str, values: np.ndarray, label: str) -> Non
     axis = axes.xaxis if which == "x" else axes.yaxis
     every = -(-len(values) // 13)
     axis.set_major_locator(FixedLocator(range(0, len(values), every)))
-    axis.set_major_formatter(FixedFormatter([f"{value:,}" for value in values[::every]]))
+    axis.set_major_formatter(FixedFormatter([f"{value:,.6g}" for value in values[::every]]))
     axis.set_label_text(label)
     axis.set_tick_params(length=0)
 

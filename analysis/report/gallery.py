@@ -136,18 +136,22 @@ def _curves_at_the_end(
     epsilon: float,
 ) -> Iterator[Picture]:
     each = "for each source" + (" and control" if controls else "")
+    # Parts of a layer lie close together along the count of layers, apart along the capacity.
+    partly = bool((end["frozen"] % 1 != 0).any())
+    against = "number of trained parameters" if partly else "number of frozen layers"
     filled = f"Markers are filled where the mean train error is at most {epsilon:g}."
     yield album.add(
         figures.freezing_grid(
             end["test_error"],
             end["train_error"],
+            x="parameters_trained" if partly else "frozen",
             wanted=end["wanted"],
             epsilon=epsilon,
             title=f"{part.title}: after the last epoch",
         ),
         "curves-freezing",
         "Over the freezing, after the last epoch",
-        f"Test error after the last epoch against the number of frozen layers, {each}. {filled}",
+        f"Test error after the last epoch against the {against}, {each}. {filled}",
     )
     sources = [line.label for line in main]
     for first, second in list(combinations(sources, 2))[:MAX_PAIRS]:

@@ -86,7 +86,7 @@ def by_frozen(errors: pd.DataFrame, part: slices.Slice) -> pd.DataFrame:
     table = table[sorted(table.columns)].fillna("")
     trained = pd.concat([line.cells for line in part.lines]).groupby("frozen")["parameters_trained"]
     heads = {
-        frozen: f"{frozen} ({count:,.0f})" if np.isfinite(count) else f"{frozen}"
+        frozen: f"{frozen:.4g} ({count:,.0f})" if np.isfinite(count) else f"{frozen:.4g}"
         for frozen, count in trained.first().astype(float).items()
     }
     return table.rename(columns=heads).rename_axis(columns="frozen layers (trained parameters)")

@@ -13,6 +13,7 @@ from typing import Final
 import pyarrow as pa
 
 from study import run as runs
+from study.fields import Plain
 from study.run import Run, coordinates
 from study.store.states import DIVERGED, FINISHED
 
@@ -22,7 +23,10 @@ NAME: Final = pa.dictionary(pa.int32(), pa.string())
 
 @dataclass(frozen=True)
 class Column:
-    """One column of the table; `unit` is "" where there is none; `since`: the first format with it."""
+    """One column of the table; `unit` is "" where there is none.
+
+    `since`: the first format with it; `original`: what older files have there, where no Run says it.
+    """
 
     name: str
     type: pa.DataType
@@ -30,6 +34,7 @@ class Column:
     meaning: str
     nullable: bool = False
     since: int = 1
+    original: Plain = None
 
 
 _TYPES: Final[Mapping[str, pa.DataType]] = {
@@ -55,6 +60,15 @@ COORDINATES: Final = (
     Column("parameters_total", pa.int64(), "parameters", "of the network, its head included"),
     Column("parameters_trained", pa.int64(), "parameters", "above the cut"),
     Column("parameters_frozen", pa.int64(), "parameters", "below the cut"),
+    Column(
+        "num_channels",
+        pa.int32(),
+        "channels",
+        "of the last layer before the head, where some can be trained alone; 0: none, or not noted",
+        since=2,
+        original=0,
+    ),
+    Column("num_test", pa.int32(), "images", "test images; 0: not noted", since=2, original=0),
     Column(
         "outcome", NAME, "", "finished, or diverged: a loss was not finite, the rows end before"
     ),
@@ -134,6 +148,8 @@ class Sizes:
     num_classes: int
     parameters_total: int
     parameters_trained: int
+    num_channels: int = 0
+    num_test: int = 0
 
 
 def rows_table(run: Run, sizes: Sizes, rows: Sequence[Row], outcome: str) -> pa.Table:
@@ -156,7 +172,7 @@ def completed(table: pa.Table, run: Run, number: int) -> pa.Table:
     """A whole table of an older format with the columns that came later, as the Run has them (ROWS)."""
     if number == FORMAT:
         return pa.Table.from_arrays(table.columns, schema=ROWS)
-    known = coordinates(run)
+    known = {column.name: column.original for column in COLUMNS} | coordinates(run)
     arrays = [
         table[column.name]
         if column.since <= number

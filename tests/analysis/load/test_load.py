@@ -409,3 +409,22 @@ def test_the_export_says_where_it_comes_from(whole: Path) -> None:
     header = json.loads(pq.read_metadata(file).metadata[export.METADATA_KEY])
     assert header["study"] == "synthetic"
     assert header["ended"][0]["provenance"]["code_version"] == "0.1.0+synthetic"
+
+
+def test_partly_frozen_layers_are_parts_of_the_axis(tmp_path: Path) -> None:
+    recipe = Recipe(num_epochs=2)
+    start = Run(task="a", size=40, model="resnet18", width=4, recipe=recipe, seed=0)
+    runs = [start] + [
+        replace(start, task="b", start=start, frozen=frozen, trained_channels=channels)
+        for frozen, channels in ((8, 0), (9, 8), (9, 32), (9, 0))
+    ]
+    synthetic.write(tmp_path, runs)
+    study = load.open(tmp_path)
+    parts = study.cells["frozen"].tolist()[1:]
+    # Of 32 channels: some are less than a layer, all of them less than the next cut.
+    assert parts == [8, pytest.approx(9 - 8 / 33), pytest.approx(9 - 32 / 33), 9]
+    surface = surfaces.freezing_surface(study, squeeze=True)
+    assert surface["frozen"].values.tolist() == sorted(parts)
+    assert surface.notnull().all()
+    along = surfaces.along(surface, "parameters_trained")
+    assert along.dims == ("parameters_trained",) and along.sizes["parameters_trained"] == 4
