@@ -1,14 +1,15 @@
 """ResNet-18: what else could explain what the frozen layers do? The control arms, on the same images.
 
     command   study run controls --address auto
-    cost      4.8e19 floating-point operations: 110 GPU-days at 5 TFLOP/s (`study plan controls`)
-    Runs      1,692: 12 sources and 1,680 cells
+    cost      6.2e19 floating-point operations: 143 GPU-days at 5 TFLOP/s (`study plan controls`)
+    Runs      3,690: 18 sources and 3,672 cells
 
     arm             how                                              the rival that it answers
     transfer        cifar100 → half b of cifar10
     same task       half a of cifar10 → half b                       fragile co-adaptation
     random frozen   no source, frozen layers at random               capacity alone
     reinitialised   cifar100, layers above the cut drawn anew        features against optimisation
+    matched steps   cifar100, each source trained for 19,600 steps   a larger source is trained for longer
     scratch         no source, nothing frozen                        training on the target alone
     noise 0         every arm with clean labels too
 
@@ -17,6 +18,7 @@
     target size     1,000, 2,000, 4,000, 8,000            images
     label noise     0, 0.2                                fraction of the target's labels
     frozen          0, 1, … 9 (every cut)                 layers of 10
+    channels        0, 1, 2, 4, 8, 16, 64, 256            of the layer before the head, trained
     width           64                                    channels of the stem
     seed            0, 1, 2                               replicates of source and target alike
 
@@ -30,6 +32,7 @@ from functools import partial
 
 from search_spaces._full_scale import (
     LABEL_NOISES,
+    RESNET_CHANNELS,
     SEEDS,
     SOURCE_RECIPE,
     TARGET_RECIPE,
@@ -40,6 +43,9 @@ from study.grid import EVERY_CUT, grid, union
 
 SOURCE_SIZES = (10_000, 25_000)
 
+# As many steps for every source as 25,000 images take in the epochs of SOURCE_RECIPE.
+MATCHED_STEPS = replace(SOURCE_RECIPE, num_epochs=None, num_steps=19_600)
+
 arm = partial(
     grid,
     target_task=TARGET_TASK,
@@ -48,6 +54,7 @@ arm = partial(
     label_noise=LABEL_NOISES,
     model="resnet18",
     frozen=EVERY_CUT,
+    trained_channels=RESNET_CHANNELS,
     recipe=TARGET_RECIPE,
     seed=SEEDS,
 )
@@ -65,4 +72,5 @@ RUNS = union(
     ),
     arm(source_task=None),
     transfer(recipe=replace(TARGET_RECIPE, above_cut="reinitialised")),
+    transfer(source_recipe=MATCHED_STEPS),
 )

@@ -1,8 +1,8 @@
 """DenseNet-121: do the epochs, and the frozen layers, show double descent in transfer to CIFAR-10?
 
     command   study run densenet --address auto
-    cost      6.4e19 floating-point operations: 148 GPU-days at 5 TFLOP/s (`study plan densenet`)
-    Runs      2,328: 24 sources and 2,304 cells
+    cost      6.4e19 floating-point operations: 149 GPU-days at 5 TFLOP/s (`study plan densenet`)
+    Runs      3,288: 24 sources and 3,264 cells
 
     axis            values                                unit
     source task     cifar100, tiny-imagenet
@@ -11,6 +11,7 @@
     target size     1,000, 2,000, 4,000, 8,000            images
     label noise     0, 0.2                                fraction of the target's labels
     frozen          0, 1, … 11 (every cut)                layers of 12
+    channels        0, 2, 8, 32, 64, 128                  of the layer before the head, trained
     width           32                                    growth rate
     seed            0, 1, 2                               replicates of source and target alike
 
@@ -19,6 +20,7 @@ Expect: not yet run.
 """
 
 from search_spaces._full_scale import (
+    DENSENET_CHANNELS,
     LABEL_NOISES,
     SEEDS,
     SOURCE_RECIPE,
@@ -42,6 +44,7 @@ RUNS = grid(
     label_noise=LABEL_NOISES,
     model="densenet121",
     frozen=EVERY_CUT,
+    trained_channels=DENSENET_CHANNELS,
     recipe=TARGET_RECIPE,
     seed=SEEDS,
 )

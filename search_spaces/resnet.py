@@ -1,8 +1,8 @@
 """ResNet-18: do the epochs, and the frozen layers, show double descent in transfer to CIFAR-10?
 
     command   study run resnet --address auto
-    cost      5.5e19 floating-point operations: 126 GPU-days at 5 TFLOP/s (`study plan resnet`)
-    Runs      1,944: 24 sources and 1,920 cells
+    cost      5.5e19 floating-point operations: 127 GPU-days at 5 TFLOP/s (`study plan resnet`)
+    Runs      3,288: 24 sources and 3,264 cells
 
     axis            values                                unit
     source task     cifar100, tiny-imagenet
@@ -11,6 +11,7 @@
     target size     1,000, 2,000, 4,000, 8,000            images
     label noise     0, 0.2                                fraction of the target's labels
     frozen          0, 1, … 9 (every cut)                 layers of 10
+    channels        0, 1, 2, 4, 8, 16, 64, 256            of the layer before the head, trained
     width           64                                    channels of the stem
     seed            0, 1, 2                               replicates of source and target alike
 
@@ -20,6 +21,7 @@ Expect: not yet run.
 
 from search_spaces._full_scale import (
     LABEL_NOISES,
+    RESNET_CHANNELS,
     SEEDS,
     SOURCE_RECIPE,
     SOURCE_SIZES,
@@ -42,6 +44,7 @@ RUNS = grid(
     label_noise=LABEL_NOISES,
     model="resnet18",
     frozen=EVERY_CUT,
+    trained_channels=RESNET_CHANNELS,
     recipe=TARGET_RECIPE,
     seed=SEEDS,
 )

@@ -1,8 +1,8 @@
 """ViT-Tiny, patches of 4: do the epochs, and the frozen layers, show double descent in transfer?
 
     command   study run vit --address auto
-    cost      4.9e19 floating-point operations: 114 GPU-days at 5 TFLOP/s (`study plan vit`)
-    Runs      2,712: 24 sources and 2,688 cells
+    cost      5.0e19 floating-point operations: 115 GPU-days at 5 TFLOP/s (`study plan vit`)
+    Runs      3,672: 24 sources and 3,648 cells
 
     axis            values                                unit
     source task     cifar100, tiny-imagenet
@@ -11,6 +11,7 @@
     target size     1,000, 2,000, 4,000, 8,000            images
     label noise     0, 0.2                                fraction of the target's labels
     frozen          0, 1, … 13 (every cut)                layers of 14
+    channels        0, 8, 32, 128, 256, 768               hidden units of the last block, trained
     width           192                                   embedding size
     seed            0, 1, 2                               replicates of source and target alike
 
@@ -27,6 +28,7 @@ from search_spaces._full_scale import (
     TARGET_RECIPE,
     TARGET_SIZES,
     TARGET_TASK,
+    VIT_CHANNELS,
 )
 from study.grid import EVERY_CUT, grid
 
@@ -42,6 +44,7 @@ RUNS = grid(
     label_noise=LABEL_NOISES,
     model="vit_tiny",
     frozen=EVERY_CUT,
+    trained_channels=VIT_CHANNELS,
     recipe=TARGET_RECIPE,
     seed=SEEDS,
 )

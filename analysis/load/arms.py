@@ -17,6 +17,7 @@ RANDOM_FROZEN: Final = "random frozen"
 SAME_TASK: Final = "same task"
 REINITIALISED: Final = "reinitialised"
 FROM_PRETRAINED: Final = "pretrained"
+MATCHED_STEPS: Final = "matched steps"
 SOURCE: Final = "source"
 
 ARMS: Final = (
@@ -26,6 +27,7 @@ ARMS: Final = (
     SAME_TASK,
     REINITIALISED,
     FROM_PRETRAINED,
+    MATCHED_STEPS,
     SOURCE,
 )
 
@@ -56,14 +58,26 @@ def arms(runs: Iterable[Run]) -> dict[str, str]:
     A Run trained from random initial values is a "source", not "scratch", if others start from it and
     its task and part are the target of no Run that starts from something or has frozen layers. A
     source that is the scratch baseline of another cell as well counts as "scratch".
+
+    Where the study transfers both from sources that were trained for a number of epochs, so that a
+    larger one had more steps, and from sources trained for a number of steps, the latter are the arm
+    "matched steps".
     """
     runs = list(runs)
     starts = {run.source for run in runs if run.source is not None}
     alone = {run.id: arm(run) for run in runs}
     targets = {(run.task, run.part) for run in runs if alone[run.id] != SCRATCH}
+    transfers = [run for run in runs if alone[run.id] == TRANSFER]
+    in_steps = {run.id for run in transfers if _is_in_steps(run.source)}
+    if 0 < len(in_steps) < len(transfers):
+        alone |= dict.fromkeys(in_steps, MATCHED_STEPS)
     return {
         run.id: SOURCE
         if alone[run.id] == SCRATCH and run in starts and (run.task, run.part) not in targets
         else alone[run.id]
         for run in runs
     }
+
+
+def _is_in_steps(source: Run | None) -> bool:
+    return source is not None and source.recipe.num_steps is not None

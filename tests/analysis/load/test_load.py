@@ -101,7 +101,7 @@ def test_a_whole_study(whole: Path) -> None:
         ("diverged", "failed", "missing", "damaged", "other start"), 0
     )
     assert list(study.runs.index) == [run.id for run in study.wanted]
-    assert set(study.cells["arm"]) == set(ARMS) - {"pretrained"}
+    assert set(study.cells["arm"]) == set(ARMS) - {"pretrained", "matched steps"}
     assert (study.runs["last_epoch"] == 12).all()
     assert set(study.runs["code_version"]) == {"0.1.0+synthetic"}
 
@@ -409,6 +409,17 @@ def test_the_export_says_where_it_comes_from(whole: Path) -> None:
     header = json.loads(pq.read_metadata(file).metadata[export.METADATA_KEY])
     assert header["study"] == "synthetic"
     assert header["ended"][0]["provenance"]["code_version"] == "0.1.0+synthetic"
+
+
+def test_sources_of_equally_many_steps_are_an_arm_beside_those_of_equally_many_epochs() -> None:
+    by_epochs, by_steps = Recipe(num_epochs=9), Recipe(num_steps=90)
+    runs = []
+    for recipe in (by_epochs, by_steps):
+        for size in (20, 200):
+            source = Run(task="a", size=size, model="resnet18", width=4, recipe=recipe, seed=0)
+            runs += [source, replace(source, task="b", size=30, start=source, recipe=by_epochs)]
+    assert list(arms(runs).values()) == ["source", "transfer"] * 2 + ["source", "matched steps"] * 2
+    assert list(arms(runs[4:]).values()) == ["source", "transfer"] * 2
 
 
 def test_partly_frozen_layers_are_parts_of_the_axis(tmp_path: Path) -> None:
