@@ -63,6 +63,22 @@ def test_the_paper_table_holds_the_mean(root: Path) -> None:
     assert f"{float(cell.mean()):.1f} ± " in answer.stdout
 
 
+@pytest.mark.slow
+def test_the_curves_of_others_show_what_was_planted_in_them() -> None:
+    answer = subprocess.run(
+        [sys.executable, str(EXAMPLES / "own_curves.py")],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=EXAMPLES.parents[1],
+        env={"PYTHONPATH": str(EXAMPLES.parents[1]), "PYTHONUTF8": "1", "PATH": ""},
+        encoding="utf-8",
+    )
+    assert "over the widths: strong, peak at width 12" in answer.stdout
+    assert "width 12, over the epochs: strong" in answer.stdout
+    assert "width  2, over the epochs: none" in answer.stdout
+
+
 def test_the_readmes_lines_run_as_they_stand(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -77,6 +77,7 @@ class Contrast:
 
 def measure(study: Study, *, epsilon: float = EPSILON, **select: Any) -> Measures:
     """Reads the selected Runs once. Raises ValueError for two Runs of one cell and seed."""
+    study.require_columns(["epoch", "test_error", "train_error"])
     cells = selected(study.cells, select)
     cells = cells[cells["arm"] != SOURCE]
     doubled = cells.duplicated([*CELL, "seed", "arm"])

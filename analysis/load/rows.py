@@ -1,8 +1,8 @@
 """Where a study's rows lie, in a store's files or in one exported Parquet file, and how to read them.
 
-Owns the two forms of storage. Both answer the same two questions: which Runs have rows, every
-checksum checked (`survey`, `export.open_export`), and what their columns hold (`read`). Refuses to
-take a damaged file for data.
+Owns the two forms of storage, and beside them a table that others made (`frames.table`). Both forms
+answer the same two questions: which Runs have rows, every checksum checked (`survey`,
+`export.open_export`), and what their columns hold (`read`). Refuses to take a damaged file for data.
 """
 
 from __future__ import annotations
@@ -124,7 +124,19 @@ class ExportRows:
     num_rows: Mapping[str, int]
 
 
-Rows = StoreRows | ExportRows
+@dataclass(frozen=True, eq=False)
+class TableRows:
+    """Curves that others measured, in memory: by id the columns `measured`, each (rows,), in row order.
+
+    `told`: what the table says, in our names; any other coordinate is one plain value (`frames.table`).
+    """
+
+    values: Mapping[str, Mapping[str, np.ndarray]]
+    measured: tuple[str, ...]
+    told: tuple[str, ...]
+
+
+Rows = StoreRows | ExportRows | TableRows
 
 
 def survey(rows: StoreRows, wanted: Iterable[str]) -> Survey:
@@ -168,6 +180,10 @@ def read(rows: Rows, run_ids: Iterable[str], columns: Sequence[str], use: Use) -
     """
     if isinstance(rows, StoreRows):
         _in_threads(lambda run_id: use(run_id, _read_file(rows, run_id, columns)), run_ids)
+        return
+    if isinstance(rows, TableRows):
+        for run_id in run_ids:
+            use(run_id, {name: rows.values[run_id][name] for name in columns})
         return
     asked = set(run_ids)
     groups = [index for index, ids in enumerate(rows.groups) if not asked.isdisjoint(ids)]

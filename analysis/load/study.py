@@ -8,7 +8,7 @@ data, and to fill in an absent cell.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from analysis.load import export
 from analysis.load.cells import ENDED, STATES, cells_of, selected
-from analysis.load.rows import Evaluations, Rows, StoreRows, read, survey
+from analysis.load.rows import Evaluations, Rows, StoreRows, TableRows, read, survey
 from study.run import Run
 from study.store import Store, open_store, read_study, schema, study_names
 from study.store.states import DAMAGED, DIVERGED, FAILED, MISSING, OTHER_START
@@ -50,7 +50,8 @@ class AddedColumn:
 class Study:
     """A study's wanted Runs and their rows.
 
-    - `wanted`: every Run that the study asked for, sources included, in the study's order.
+    - `wanted`: every Run that the study asked for, sources included, in the study's order; none where
+      it is a table of curves that others measured (`frames.table`).
     - `cells`: pandas DataFrame, one line for each wanted Run, in that order, indexed by run id: the
       Run's coordinates (`schema.COORDINATES`; "none" and 0 where it has no source), `arm`
       (`arms.arms`), `state` (one of `STATES`), `why` (of a failed or damaged one), and for those with
@@ -72,6 +73,17 @@ class Study:
     def runs(self) -> pd.DataFrame:
         """The lines of `cells` that have rows: finished or diverged."""
         return self.cells[self.cells["state"].isin(ENDED)]
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """The measured columns that there are: all of `schema.MEASUREMENTS`, or those of a table."""
+        if isinstance(self.rows, TableRows):
+            return self.rows.measured
+        return tuple(column.name for column in schema.MEASUREMENTS)
+
+    def tells(self, coordinate: str) -> bool:
+        """Whether this is known of its Runs: a table may leave coordinates out (`frames.table`)."""
+        return not isinstance(self.rows, TableRows) or coordinate in self.rows.told
 
     @property
     def missing(self) -> tuple[Run, ...]:
@@ -100,7 +112,7 @@ class Study:
 
         `select` names coordinates as in `selected`. Rows are in the order of `cells`, then of epochs.
         """
-        names = list(columns) if columns is not None else [c.name for c in schema.MEASUREMENTS]
+        names = list(columns) if columns is not None else list(self.measured)
         cells = selected(self.cells, select)
         ids = list(cells.index[cells["state"].isin(ENDED)])
         parts: dict[str, Mapping[str, np.ndarray]] = {}
@@ -125,12 +137,7 @@ class Study:
         `use` is called from several threads at a time, once a Run, in no order. Raises ValueError for
         a column that does not exist.
         """
-        stored = [column.name for column in schema.MEASUREMENTS]
-        for name in columns:
-            if name not in stored and name not in self.added:
-                raise ValueError(
-                    f"column {name!r}: choose one of {', '.join([*stored, *self.added])}"
-                )
+        self.require_columns(columns)
         needed = dict.fromkeys(
             need
             for name in columns
@@ -158,9 +165,21 @@ class Study:
             for run_id in run_ids:
                 compute(run_id, {})
 
+    def require_columns(self, columns: Iterable[str]) -> None:
+        """Raises ValueError, with the choices, for a column that is neither measured nor added."""
+        choices = [*self.measured, *self.added]
+        for name in columns:
+            if name in choices:
+                continue
+            why = ""
+            if name in schema.ROWS.names:
+                why = f"the table of study {self.name!r} does not give it"
+                why += ", so interpolation is not known; " if name == "train_error" else "; "
+            raise ValueError(f"column {name!r}: {why}choose one of {', '.join(choices)}")
+
     def _in_state(self, *states: str) -> tuple[Run, ...]:
-        chosen = self.cells["state"].isin(states).to_numpy()
-        return tuple(run for run, is_in in zip(self.wanted, chosen, strict=True) if is_in)
+        chosen = set(self.cells.index[self.cells["state"].isin(states)])
+        return tuple(run for run in self.wanted if run.id in chosen)
 
 
 def open(root: str | Path, study: str | None = None, *, partial: bool = False) -> Study:
@@ -232,8 +251,9 @@ def add_column(
     if name in stored or name in schema.ROWS.names:
         raise ValueError(f"column {name!r} is one of the stored columns: choose another name")
     for need in needs:
-        if need not in stored:
-            raise ValueError(f"column {name!r} needs {need!r}: choose from {', '.join(stored)}")
+        if need not in study.measured:
+            choices = ", ".join(study.measured)
+            raise ValueError(f"column {name!r} needs {need!r}: choose from {choices}")
     added = AddedColumn(
         name=name, needs=tuple(needs), compute=compute, unit=unit, meaning=meaning or name
     )

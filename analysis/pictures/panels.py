@@ -228,7 +228,7 @@ def at(array: xr.DataArray, select: dict[str, Any]) -> xr.DataArray:
 def heading(dim: str, value: Any) -> str:
     """What a panel with this one value of a dimension is called."""
     if dim == "size":
-        return f"{value:,} training images"
+        return f"{value:,} training images" if value else "training images not known"
     if dim == "source_size":
         return f"source: {value:,} images" if value else "no source"
     if dim in ("label_noise", "source_label_noise"):

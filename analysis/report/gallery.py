@@ -56,6 +56,8 @@ def pictures(study: Study, directory: Path, *, epsilon: float) -> Iterator[Pictu
 def _over_epochs(
     study: Study, part: Slice, line: Line, end: xr.Dataset, album: Album, epsilon: float
 ) -> Iterator[Picture]:
+    if "epoch" not in study.measured:
+        return
     way = f"{line.label} → {part.title}"
     errors = slices.over_epochs(study, line)
     test, train = errors["test_error"], errors["train_error"]
@@ -139,11 +141,12 @@ def _curves_at_the_end(
     # Parts of a layer lie close together along the count of layers, apart along the capacity.
     partly = bool((end["frozen"] % 1 != 0).any())
     against = "number of trained parameters" if partly else "number of frozen layers"
+    has_train = bool(end["train_error"].notnull().any())
     filled = f"Markers are filled where the mean train error is at most {epsilon:g}."
     yield album.add(
         figures.freezing_grid(
             end["test_error"],
-            end["train_error"],
+            end["train_error"] if has_train else None,
             x="parameters_trained" if partly else "frozen",
             wanted=end["wanted"],
             epsilon=epsilon,
@@ -151,7 +154,8 @@ def _curves_at_the_end(
         ),
         "curves-freezing",
         "Over the freezing, after the last epoch",
-        f"Test error after the last epoch against the {against}, {each}. {filled}",
+        f"Test error after the last epoch against the {against}, {each}."
+        + (f" {filled}" if has_train else ""),
     )
     sources = [line.label for line in main]
     for first, second in list(combinations(sources, 2))[:MAX_PAIRS]:
@@ -170,6 +174,8 @@ def _curves_at_the_end(
 def _controls_over_epochs(
     study: Study, part: Slice, controls: Sequence[Line], album: Album, epsilon: float
 ) -> Iterator[Picture]:
+    if "epoch" not in study.measured:
+        return
     errors = [slices.over_epochs(study, line).isel(source_size=-1, drop=True) for line in controls]
     labels = pd.Index([line.label for line in controls], name="source")
     together = xr.concat(errors, labels, join="outer")
@@ -221,7 +227,7 @@ def _of_networks(
     for i, part in enumerate(parts):
         alike.setdefault((part.task, part.label_noise, part.recipe), []).append(i)
     for members in alike.values():
-        if len(members) < 2:
+        if len(members) < 2 or not any(ends[i]["share_frozen"].notnull().any() for i in members):
             continue
         chosen = [parts[i] for i in members]
         labels = set.intersection(

@@ -12,6 +12,7 @@ import pandas as pd
 
 from analysis.load import Study
 from analysis.load.arms import SOURCE
+from analysis.load.rows import TableRows
 from analysis.report import slices
 from study.run import describe
 from study.store.states import DIVERGED, DONE
@@ -33,6 +34,12 @@ def warnings(study: Study) -> list[str]:
             f"{coverage[DIVERGED]} Runs diverged: their loss was not finite, their rows end before. "
             "They are marked ×, and are in no mean at the end."
         )
+    if isinstance(study.rows, TableRows):
+        found.append(
+            "The curves are those of a table, not of a store: nothing is known of what produced them."
+        )
+        if "train_error" not in study.measured:
+            found.append("The table gives no train error: what interpolates is not known.")
     versions = study.runs["code_version"].nunique()
     if versions > 1:
         found.append(f"The rows were made by {versions} versions of the code: see Provenance.")
@@ -70,7 +77,7 @@ def facts(study: Study) -> dict[str, str]:
     sources = [name for name in cells["source_task"].unique() if name != "none"]
     epochs = study.runs.loc[study.runs["state"] == DONE, "last_epoch"]
     facts = {
-        "Runs": f"{study.coverage[DONE]:,} of {len(study.wanted):,} done",
+        "Runs": f"{study.coverage[DONE]:,} of {len(study.cells):,} done",
         "Sources": ", ".join(sources) or "none",
         "Target": ", ".join(cells["task"].unique()),
         "Network": ", ".join(network.unique()),
@@ -81,7 +88,15 @@ def facts(study: Study) -> dict[str, str]:
         "Seeds": str(cells["seed"].nunique()),
         "Epochs": _listed(epochs) if epochs.nunique() < 6 else f"up to {epochs.max():,.0f}",
     }
-    return {name: value for name, value in facts.items() if value}
+    of = {
+        "Target": "task",
+        "Label noise": "label_noise",
+        "Training images": "size",
+        "Frozen layers": "frozen",
+        "Seeds": "seed",
+        "Epochs": "epoch",
+    }
+    return {k: v for k, v in facts.items() if v and (k not in of or study.tells(of[k]))}
 
 
 def _listed(values: pd.Series) -> str:

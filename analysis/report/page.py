@@ -21,6 +21,7 @@ from analysis.claims import claims
 from analysis.claims.answers import Verdict
 from analysis.descent import EPSILON
 from analysis.load import Incomplete, Study
+from analysis.load.arms import TRANSFER
 from analysis.report import gallery, overview, slices, tables
 from analysis.report.album import Picture
 from study.store import Damaged
@@ -50,6 +51,7 @@ def write_report(
     epsilon: float = EPSILON,
     more_related: str | None = None,
     less_related: str | None = None,
+    arm: str = TRANSFER,
     partial: bool = False,
 ) -> Path:
     """Writes the report of a study into `directory` (made if need be) and returns its index.html.
@@ -59,6 +61,7 @@ def write_report(
     - `question`: what the study asks, as a docstring has it.
     - `epsilon`: interpolation is train error ≤ epsilon.
     - `more_related`, `less_related`: source tasks, for the claims that compare two of them.
+    - `arm`: to which of `arms.ARMS` the claims are put.
 
     Raises `load.Incomplete` where wanted Runs have no rows, unless `partial`: then they are absent
     cells, and the page says so first. Raises ValueError for a source task that is not there.
@@ -70,6 +73,7 @@ def write_report(
         epsilon=epsilon,
         more_related=more_related,
         less_related=less_related,
+        arm=arm,
         partial=partial,
     )[0]
 
@@ -83,6 +87,7 @@ def _write(
     more_related: str | None,
     less_related: str | None,
     partial: bool,
+    arm: str = TRANSFER,
 ) -> tuple[Path, str]:
     """`write_report`, and the verdicts in lines of text."""
     _check_sources(study, more_related, less_related)
@@ -95,7 +100,7 @@ def _write(
     errors.to_csv(place / "tables" / "final_errors.csv", index=False)
     study.cells.to_csv(place / "tables" / "runs.csv")
     pictures = list(gallery.pictures(study, place / "figures", epsilon=epsilon))
-    judged, unjudged = _judged(study, epsilon, more_related, less_related)
+    judged, unjudged = _judged(study, epsilon, more_related, less_related, arm)
     tables.verdicts(judged).to_csv(place / "tables" / "verdicts.csv", index=False)
     page = _template().render(
         study=study,
@@ -188,12 +193,12 @@ def _template() -> jinja2.Template:
 
 
 def _judged(
-    study: Study, epsilon: float, more_related: str | None, less_related: str | None
+    study: Study, epsilon: float, more_related: str | None, less_related: str | None, arm: str
 ) -> tuple[tuple[Verdict, ...], str]:
     """The verdicts, or why this study's claims cannot be judged as they stand: for the page to say."""
     try:
         return claims(
-            study, epsilon=epsilon, more_related=more_related, less_related=less_related
+            study, epsilon=epsilon, more_related=more_related, less_related=less_related, arm=arm
         ), ""
     except ValueError as refused:
         return (), str(refused)

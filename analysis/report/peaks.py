@@ -48,7 +48,8 @@ def freezing_peaks(errors: xr.Dataset, epsilon: float) -> xr.Dataset:
         )
         return found, found.peak
 
-    found = _peaks(errors, "frozen", judge)
+    # Where a table does not tell how many parameters are trained, nothing tells the order of capacity.
+    found = _peaks(errors.where(np.isfinite(errors["parameters_trained"])), "frozen", judge)
     counts = np.append(errors["frozen"].values.astype(float), np.nan)
     places = np.append(np.where(np.isfinite(trained), trained, np.inf), np.inf)
     nearest = np.abs(places - found["at"].values[..., None])

@@ -74,9 +74,14 @@ def slices(study: Study) -> list[Slice]:
     found = []
     keys = ["task", "network", "label_noise", "base_recipe"]
     for (task, network, noise, recipe), group in grouped(cells, keys, sort=False):
-        title = f"{task}, {network}, label noise {noise:.0%}"
-        if several["base_recipe"]:
-            title += f", {recipes[recipe]}"
+        words = {
+            "task": task,
+            "label_noise": f"label noise {noise:.0%}",
+            "recipe": recipes[recipe] if several["base_recipe"] else "",
+        }
+        told = [text for name, text in words.items() if text and study.tells(name)]
+        told.insert(int(study.tells("task")), network)
+        title = ", ".join(filter(None, told)) or study.name
         name = f"{task}-{network}-noise{round(100 * noise)}-{recipe}"
         found.append(
             Slice(
@@ -97,7 +102,9 @@ def over_epochs(study: Study, line: Line) -> xr.Dataset:
 
     Cells that were evaluated at other epochs than the rest are NaN between their own.
     """
-    return _narrow(surfaces.epoch_surfaces(study, VALUES, evaluations="union", **_select(line)))
+    values = _measured(study)
+    found = surfaces.epoch_surfaces(study, values, evaluations="union", **_select(line))
+    return _narrow(_with_all(found))
 
 
 def at_the_end(study: Study, lines: Sequence[Line]) -> xr.Dataset:
@@ -155,10 +162,11 @@ def with_origins(study: Study) -> pd.DataFrame:
     for run in study.wanted:
         bases[run.recipe.cell_id] = run.recipe.base.id
     width = study.cells["width"].map(lambda value: f" width {value}" if value else "")
+    model = study.cells["model"] if study.tells("model") else ""
     fixed = (study.cells["source_seed"] >= 0) & (study.cells["source_seed"] != study.cells["seed"])
     return study.cells.assign(
-        base_recipe=study.cells["recipe"].map(bases),
-        network=study.cells["model"] + width,
+        base_recipe=study.cells["recipe"].map(lambda recipe: bases.get(recipe, recipe)),
+        network=(model + width).str.strip(),
         fixed_source_seed=np.where(fixed, study.cells["source_seed"], -1),
         origin=np.where(
             study.cells["arm"].isin([arms.SCRATCH, arms.RANDOM_FROZEN]),
@@ -180,7 +188,8 @@ def _recipe_names(study: Study, ids: Sequence[str]) -> dict[str, str]:
         for field in fields(Recipe)
         if len({getattr(recipe, field.name) for recipe in recipes.values()}) > 1
     ]
-    return {
+    # Of a table only the recipe's name is known.
+    return {name: name for name in ids} | {
         name: ", ".join(f"{field} {getattr(recipe, field)}" for field in differ)
         for name, recipe in recipes.items()
     }
@@ -222,11 +231,23 @@ def _select(line: Line) -> dict[str, Any]:
 
 
 def _end_of(study: Study, line: Line) -> xr.Dataset:
-    errors = _narrow(surfaces.freezing_surfaces(study, VALUES, **_select(line)))
+    errors = _narrow(
+        _with_all(surfaces.freezing_surfaces(study, _measured(study), **_select(line)))
+    )
     flags = line.cells.assign(
         wanted=1.0, diverged=(line.cells["state"] == DIVERGED).astype(float)
     ).groupby(list(GRID))[["wanted", "diverged"]]
     return errors.merge(flags.max().to_xarray(), join="left")
+
+
+def _measured(study: Study) -> list[str]:
+    return [name for name in VALUES if name in study.measured]
+
+
+def _with_all(errors: xr.Dataset) -> xr.Dataset:
+    """With a train error that is absent everywhere where a table gives none."""
+    absent = [name for name in VALUES if name not in errors]
+    return errors.assign({name: xr.full_like(errors["test_error"], np.nan) for name in absent})
 
 
 def _narrow(errors: xr.Dataset) -> xr.Dataset:

@@ -188,7 +188,12 @@ def provenance(study: Study) -> dict[str, dict[str, int]]:
         # Beside Runs without rows a whole number became a float.
         values = study.runs[column].convert_dtypes()
         counts = values.value_counts(dropna=False)
-        found[kind] = {str(value): int(count) for value, count in counts.items()}
+        found[kind] = {
+            str(value): int(count)
+            for value, count in zip(
+                counts.index.astype(object).fillna("not known"), counts, strict=True
+            )
+        }
     return found
 
 
@@ -222,14 +227,17 @@ def _cell_text(cell: pd.Series) -> str:
 
 def _last_values(study: Study) -> dict[str, pd.Series]:
     ended = study.cells.index[study.cells["state"] == DONE]
-    last: dict[str, tuple[float, float]] = {}
+    last: dict[str, tuple[float, ...]] = {}
     lock = threading.Lock()
+
+    names = ["test_error", "train_error"]
+    there = [name for name in names if name in study.measured]
 
     def keep(run_id: str, columns: Mapping[str, np.ndarray]) -> None:
         with lock:
-            last[run_id] = (columns["test_error"][-1], columns["train_error"][-1])
+            last[run_id] = tuple(columns[name][-1] for name in there)
 
-    study.read_values(list(ended), ["test_error", "train_error"], keep)
-    frame = pd.DataFrame.from_dict(last, orient="index", columns=["test_error", "train_error"])
-    frame = frame.reindex(study.cells.index).astype(float)
+    study.read_values(list(ended), there, keep)
+    frame = pd.DataFrame.from_dict(last, orient="index", columns=there)
+    frame = frame.reindex(study.cells.index, columns=names).astype(float)
     return {name: frame[name] for name in frame.columns}

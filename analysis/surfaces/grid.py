@@ -155,7 +155,7 @@ def parameters(
     over = ("model", "width", "task", "frozen")
     shape = tuple(len(axes[name]) for name in over)
     trained, share = np.full(shape, np.nan), np.full(shape, np.nan)
-    known = cells.dropna(subset=["parameters_total"]).drop_duplicates(list(over))
+    known = cells.dropna(subset=["parameters_trained"]).drop_duplicates(list(over))
     index = tuple(pd.Index(axes[name]).get_indexer(pd.Index(known[name])) for name in over)
     trained[index] = known["parameters_trained"]
     share[index] = known["parameters_trained"] / known["parameters_total"]

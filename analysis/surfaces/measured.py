@@ -89,6 +89,7 @@ def epoch_surfaces(
         raise ValueError(f"x={x!r}: choose epoch or step")
     if evaluations not in EVALUATIONS:
         raise ValueError(f"evaluations={evaluations!r}: choose one of {', '.join(EVALUATIONS)}")
+    study.require_columns([x, *values])
     cells = chosen(study, arm, partial, select)
     axes = axes_of(cells)
     points = points_over(study, cells, x, evaluations)
@@ -142,6 +143,7 @@ def freezing_surfaces(
     **select: Any,
 ) -> xr.Dataset:
     """Several columns at once, read in one pass: a Dataset with one `freezing_surface` for each."""
+    study.require_columns(values if epoch == "last" else ["epoch", *values])
     cells = chosen(study, arm, partial, select)
     axes = axes_of(cells)
     blocks = empty(values, tuple(len(axis) for axis in axes.values()))

@@ -1,0 +1,278 @@
+"""Other people's curves: a pandas or Arrow table becomes a `Study`, with no Run and no provenance.
+
+Owns what such a table must say and the words in which a wrong one is refused. Invents nothing: a measured
+column that was not given does not exist, provenance is None, and a coordinate that was not given has one
+plain value, the same in every line ("not known", or 0). Fills no gap and takes no mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from analysis.load.arms import (
+    ARMS,
+    FROM_PRETRAINED,
+    RANDOM_FROZEN,
+    SAME_TASK,
+    SCRATCH,
+    TRANSFER,
+)
+from analysis.load.cells import ARM, COLUMNS, PROVENANCE, grouped
+from analysis.load.rows import SIZES, Evaluations, TableRows, name_evaluations
+from analysis.load.study import Study
+from study.fields import Plain
+from study.run import COORDINATES, PRETRAINED
+from study.store import schema
+from study.store.states import DONE
+
+NOT_KNOWN: Final = "not known"
+NONE: Final = "none"  # of source_task: no source
+
+_KINDS: Final = {c.name: c.kind for c in COORDINATES if c.name != "start"}
+_SOURCE: Final = tuple(name for name in _KINDS if name.startswith("source_"))
+_MEASURED: Final = tuple(column.name for column in schema.MEASUREMENTS)
+_ERRORS: Final = tuple(name for name in _MEASURED if "_error" in name)
+_TIMES: Final = ("epoch", "step")
+_NAMES: Final = (*_MEASURED, *_KINDS, ARM, *SIZES)
+_PLAIN: Final = (*_KINDS, ARM, *SIZES, "epoch")
+
+
+def table(
+    frame: pd.DataFrame | pa.Table,
+    *,
+    plain: Mapping[str, Any] | None = None,
+    first_epoch: int | None = None,
+    name: str = "table",
+    **columns: str,
+) -> Study:
+    """The study that a table of curves holds: one line for each seed × epoch of each cell.
+
+    - `columns`: our name = the table's. `test_error` must be there. Of `schema.MEASUREMENTS` there may be
+      more (`train_error`, losses), of `study.run.COORDINATES` any but `start`, `arm` (`arms.ARMS`),
+      `num_layers`, `num_classes`, `parameters_trained` and `parameters_total`. An axis of the table's own,
+      as a model's width, goes under the coordinate that comes nearest.
+    - `plain`: our name = one value for all lines, for what is known and has no column; "epoch" too.
+    - `first_epoch`: what the table calls the evaluation at the end of the first epoch: 1 (0 is then before
+      training) or 0 (nothing was evaluated before training). Needed where a 0 could mean either.
+
+    Errors are fractions. Without `epoch` and `step` each seed has one line, and epochs are not known.
+    Without `seed` all is one seed; without `train_error` nothing is known of interpolation, and what
+    asks for it is refused. Frozen layers need a `source_task` ("none": frozen at random). A table with a
+    column for each seed or epoch is made long by `frame.melt`.
+
+    Raises ValueError, with the choices, for a name that is not there; a missing or unfit value; two
+    lines for one seed and epoch; and a cell whose seeds were evaluated at different epochs.
+    """
+    given = frame.to_pandas() if isinstance(frame, pa.Table) else frame
+    if not isinstance(given, pd.DataFrame):
+        raise ValueError(f"frame: a pandas or Arrow table is needed, not {type(frame).__name__}")
+    own = _own(given, columns, dict(plain or {}))
+    if "epoch" in own:
+        own["epoch"] = _passes(own["epoch"], first_epoch)
+    _check_source(own)
+    told = tuple(own.columns)
+    own[ARM] = _arms(own)
+    for missing, kind in _KINDS.items():
+        if missing not in own:
+            own[missing] = _default(missing, kind, any(source in told for source in _SOURCE))
+    return _study(own, told, name)
+
+
+def _own(frame: pd.DataFrame, columns: Mapping[str, str], plain: Mapping[str, Any]) -> pd.DataFrame:
+    """The table in our names and types, lines numbered from 0."""
+    if "test_error" not in columns:
+        raise ValueError("test_error: say which column it is, as in test_error='error'")
+    for ours in columns:
+        _check_name(ours, _NAMES)
+    for ours in plain:
+        _check_name(f"{ours}", _PLAIN, "plain")
+        if ours in columns:
+            raise ValueError(f"plain[{ours!r}]: {ours} is the column {columns[ours]!r} already")
+    if frame.empty:
+        raise ValueError("frame: it has no line")
+    own: dict[str, pd.Series] = {}
+    for ours, theirs in columns.items():
+        if theirs not in frame.columns:
+            there = ", ".join(map(repr, frame.columns))
+            raise ValueError(f"{ours}={theirs!r}: choose one of the table's columns, {there}")
+        values = frame[theirs]
+        if isinstance(values, pd.DataFrame):
+            raise ValueError(f"{ours}={theirs!r}: the table has several columns of this name")
+        own[ours] = _typed(ours, f"{ours}={theirs!r}", values.reset_index(drop=True))
+    for ours, value in plain.items():
+        what = f"plain[{ours!r}]"
+        own[ours] = _typed(ours, what, pd.Series([value] * len(frame)))
+    return pd.DataFrame(own)
+
+
+def _check_name(ours: str, choices: Sequence[str], where: str = "") -> None:
+    if ours not in choices:
+        what = f"{where}[{ours!r}]" if where else f"{ours}="
+        raise ValueError(f"{what}: no such name, choose from {', '.join(choices)}")
+
+
+def _typed(ours: str, what: str, values: pd.Series) -> pd.Series:
+    """The values in the type of our column. Raises ValueError for the first that does not fit."""
+    empty = values.isna()
+    if empty.any():
+        line = int(np.flatnonzero(empty)[0])
+        raise ValueError(
+            f"{what}: line {line} has no value (lines count from 0); nothing is filled in"
+        )
+    if ours == ARM or _KINDS.get(ours) == "name":
+        texts = values.astype(str)
+        if ours == ARM:
+            _check(~texts.isin(ARMS), texts, what, f"choose one of {', '.join(ARMS)}")
+        return texts.astype(object)
+    numbers = pd.to_numeric(values, errors="coerce").astype(float)
+    _check(~np.isfinite(numbers.to_numpy()), values, what, "a finite number is needed")
+    if ours in _ERRORS:
+        _check(
+            (numbers < 0) | (numbers > 1),
+            values,
+            what,
+            "errors are fractions in [0, 1]: divide per cent by 100, and take accuracy from 1",
+        )
+    elif _KINDS.get(ours) == "fraction":
+        _check((numbers < 0) | (numbers >= 1), values, what, "a fraction in [0, 1) is needed")
+    elif ours in _KINDS or ours in SIZES or ours == "step":
+        _check(
+            (numbers < 0) | (numbers % 1 != 0), values, what, "a whole number is needed, 0 or more"
+        )
+        # Seeds need all 64 bits: not by way of a float where they came as whole numbers.
+        whole: pd.Series = (values if values.dtype.kind in "iu" else numbers).astype(np.int64)
+        return whole
+    elif ours == "epoch":
+        _check(numbers < 0, values, what, "epochs are 0 or more")
+    return numbers
+
+
+def _check(wrong: pd.Series[bool] | np.ndarray, values: pd.Series, what: str, rule: str) -> None:
+    if wrong.any():
+        line = int(np.flatnonzero(wrong)[0])
+        value = values.iloc[line]
+        value = value.item() if isinstance(value, np.generic) else value
+        raise ValueError(f"{what}: {value!r} in line {line} (from 0): {rule}")
+
+
+def _passes(epochs: pd.Series, first_epoch: int | None) -> pd.Series:
+    """Passes over the training images, 0 before training."""
+    if first_epoch not in (None, 0, 1):
+        raise ValueError(f"first_epoch={first_epoch!r}: choose 0 or 1")
+    if first_epoch is None and (epochs == 0).any():
+        raise ValueError(
+            "first_epoch=None, but there is an epoch 0: choose 1 (0 is before training) or 0 (0 is the "
+            "end of the first epoch)"
+        )
+    return epochs + 1 if first_epoch == 0 else epochs
+
+
+def _check_source(own: pd.DataFrame) -> None:
+    has_source = "source_task" in own or ARM in own
+    if "frozen" in own and (own["frozen"] > 0).any() and not has_source:
+        raise ValueError(
+            "frozen: layers are frozen, so say from which task they come: source_task='column', or "
+            "plain={'source_task': …} ('none': frozen at random, 'pretrained': timm's weights)"
+        )
+
+
+def _arms(own: pd.DataFrame) -> pd.Series:
+    """The arm by the rules of `arms.arm`, as far as a table tells."""
+    if ARM in own:
+        return own[ARM]
+    frozen = own["frozen"] if "frozen" in own else pd.Series(0, own.index)
+    alone = np.where(frozen > 0, RANDOM_FROZEN, SCRATCH)
+    has_source = any(name in own for name in _SOURCE)
+    source = own.get("source_task", pd.Series(NOT_KNOWN if has_source else NONE, own.index))
+    task = own["task"] if "task" in own else pd.Series("", own.index)
+    known = [source == NONE, source == PRETRAINED, source == task]
+    arms = np.select(known, [alone, FROM_PRETRAINED, SAME_TASK], TRANSFER)
+    return pd.Series(arms, own.index, dtype=object)
+
+
+def _default(name: str, kind: str, has_source: bool) -> Plain:
+    absent = next(c.absent for c in COORDINATES if c.name == name)
+    if absent is not None and not (kind == "name" and has_source):
+        return absent
+    return NOT_KNOWN if kind == "name" else 0.0 if kind == "fraction" else 0
+
+
+def _study(own: pd.DataFrame, told: Sequence[str], name: str) -> Study:
+    times = [time for time in _TIMES if time in told]
+    measured = [column for column in _MEASURED if column in told]
+    cell = [*(coordinate for coordinate in _KINDS if coordinate != "seed"), ARM]
+    _check_twins(own, [*cell, "seed"], times, told)
+    sizes = [size for size in SIZES if size in told]
+    evaluations: dict[str, Evaluations] = {}
+    lines, values = [], {}
+    for number, (key, rows) in enumerate(grouped(own, [*cell, "seed"], sort=False), start=1):
+        rows = rows.sort_values(times) if times else rows
+        where = dict(zip([*cell, "seed"], key, strict=True))
+        for size in sizes:
+            if rows[size].nunique() > 1:
+                raise ValueError(f"{size}: {_text(rows.iloc[0], told)} has several values of it")
+        unknown = np.full(len(rows), np.nan)
+        epochs = rows["epoch"].to_numpy() if "epoch" in told else unknown
+        steps = rows["step"].to_numpy() if "step" in told else np.full(len(rows), -1)
+        run_id = f"curve-{number}"
+        lines.append(
+            {"run_id": run_id, **where, "start": NOT_KNOWN, "state": DONE, "why": ""}
+            | {size: float(rows[size].iloc[0]) if size in sizes else np.nan for size in SIZES}
+            | dict.fromkeys(PROVENANCE)
+            | {
+                "num_rows": len(rows),
+                "last_epoch": float(epochs[-1]),
+                "last_step": int(steps[-1]) if "step" in told else None,
+                "evaluations": name_evaluations(epochs, steps, evaluations),
+            }
+        )
+        values[run_id] = {column: rows[column].to_numpy() for column in measured}
+    cells = pd.DataFrame(lines, columns=COLUMNS).set_index("run_id")
+    _check_epochs(cells, cell, evaluations, told)
+    rows_of = TableRows(values, tuple(measured), tuple(told))
+    return Study(
+        name=name, wanted=(), cells=cells, evaluations=evaluations, partial=False, rows=rows_of
+    )
+
+
+def _check_twins(
+    own: pd.DataFrame, curve: Sequence[str], times: Sequence[str], told: Sequence[str]
+) -> None:
+    for keys in [[*curve, time] for time in times] or [list(curve)]:
+        doubled = own.duplicated(keys, keep=False)
+        if doubled.any():
+            (_, twins), *_ = own[doubled].groupby(keys, sort=False)
+            line, first, second = twins.iloc[0], *twins.index[:2]
+            at = "".join(f", {time} {line[time]:g}" for time in times if time in keys)
+            raise ValueError(
+                f"lines {first} and {second} (from 0) are both {_text(line, told)}{at}: one is needed. "
+                "What tells them apart: a seed, an epoch, a coordinate?"
+            )
+
+
+def _check_epochs(
+    cells: pd.DataFrame,
+    cell: Sequence[str],
+    evaluations: Mapping[str, Evaluations],
+    told: Sequence[str],
+) -> None:
+    for _, lines in grouped(cells, cell, sort=False):
+        others = lines[lines["evaluations"] != lines["evaluations"].iloc[0]]
+        if len(others):
+            line, first = others.iloc[0], lines.iloc[0]
+            num, expected = (len(evaluations[one["evaluations"]].epochs) for one in (line, first))
+            raise ValueError(
+                f"{_text(line, told)} was evaluated at other epochs than seed {first['seed']} ({num} of "
+                f"them, there {expected}): the seeds of a cell need the same"
+            )
+
+
+def _text(line: pd.Series[Any], told: Sequence[str]) -> str:
+    """A curve in words: the coordinates that the table tells, the seed last."""
+    names = [name for name in (*_KINDS, ARM) if name in told and name != "seed"]
+    return ", ".join(f"{name} {line[name]}" for name in [*names, "seed"])

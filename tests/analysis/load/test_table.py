@@ -1,0 +1,252 @@
+"""A table of other people's curves says what it says, and nothing more."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from analysis import descent, load, surfaces
+from analysis.claims import claims
+from analysis.report import write_report
+from analysis.surfaces import derived, similarity
+from tests import synthetic
+
+EPOCHS = np.arange(1, 41)
+
+
+def curves(
+    widths: tuple[int, ...] = (4, 8), seeds: tuple[int, ...] = (0, 1, 2), peak: float = 0.1
+) -> pd.DataFrame:
+    """Falling curves with a peak at epoch 12, in the columns of somebody else."""
+    random = np.random.default_rng(1)
+    parts = []
+    for width in widths:
+        for seed in seeds:
+            bump = peak * np.exp(-0.5 * (np.log(EPOCHS / 12) / 0.4) ** 2)
+            error = 0.2 + 0.3 / EPOCHS + bump + 0.002 * random.standard_normal(EPOCHS.size)
+            train = np.maximum(0.0, 0.6 - EPOCHS / 25)
+            parts.append(
+                pd.DataFrame({"k": width, "run": seed, "ep": EPOCHS, "err": error, "tr": train})
+            )
+    return pd.concat(parts, ignore_index=True)
+
+
+NAMES = {"test_error": "err", "train_error": "tr", "epoch": "ep", "seed": "run", "width": "k"}
+
+
+@pytest.mark.parametrize("form", [lambda frame: frame, pa.Table.from_pandas])
+def test_every_line_stands_in_its_cell(form: Any) -> None:
+    frame = curves()
+    shuffled = frame.sample(frac=1, random_state=0)
+    study = load.table(form(shuffled), **NAMES, plain={"task": "MNIST"})
+    surface = surfaces.epoch_surface(study, arm="scratch", squeeze=True)
+    assert surface.dims == ("width", "seed", "epoch") and surface["task"] == "MNIST"
+    expected = frame.set_index(["k", "run", "ep"])["err"]
+    assert surface.to_series().tolist() == expected.tolist()
+    assert not study.missing and not study.wanted
+    assert study.runs["last_epoch"].tolist() == [40.0] * 6
+    assert study.runs["code_version"].isna().all() and study.runs["last_step"].isna().all()
+
+
+def test_a_table_goes_through_descent_claims_and_report(tmp_path: Any) -> None:
+    frame = pd.concat([curves().assign(n=size) for size in (100, 400)])
+    frame["err"] += np.where((frame["n"] == 400) & frame["ep"].between(9, 16), 0.1, 0.0)
+    given_too = {"size": "n", "label_noise": "noise"}
+    study = load.table(frame.assign(noise=0.2), **NAMES, **given_too, plain={"task": "MNIST"})
+    curve = surfaces.epoch_surface(study, arm="scratch", width=4, size=400, squeeze=True)
+    values = curve.transpose("seed", "epoch").values
+    found = descent.judge_epochs(curve["epoch"].values, values)
+    assert found.status in ("weak", "strong") and 9 <= found.peak <= 16
+    first = derived.first_interpolation(study, arm="scratch")
+    assert np.unique(first) == [13.0]  # 0.6 − 13 / 25 = 0.08
+    c1 = claims(study, arm="scratch")[0]
+    assert c1.effect is not None and c1.effect.low > 0 and len(c1.cells) == 12
+    page = write_report(study, tmp_path, arm="scratch").read_text(encoding="utf-8")
+    assert "nothing is known of what produced them" in page and "MNIST, width 4" in page
+    assert "not known" not in page.split('id="provenance"')[0]
+
+
+def test_what_the_table_does_not_have_is_refused_by_name(tmp_path: Any) -> None:
+    names = {key: value for key, value in NAMES.items() if key != "train_error"}
+    study = load.table(curves(), **names)
+    for ask in (
+        lambda: derived.first_interpolation(study, arm=None),
+        lambda: claims(study, arm="scratch"),
+        lambda: study.read(["train_error"]),
+        lambda: load.add_column(study, "twice", ["train_error"], lambda error: 2 * error),
+    ):
+        with pytest.raises(ValueError, match="train_error"):
+            ask()
+    with pytest.raises(ValueError, match="interpolation is not known"):
+        derived.effective_capacity(study, arm=None)
+    with pytest.raises(ValueError, match=r"'step'.*does not give it"):
+        surfaces.epoch_surface(study, arm=None, x="step")
+    with pytest.raises(ValueError, match="no similarity"):
+        similarity.read(study)
+    assert study.measured == ("epoch", "test_error")
+    assert study.read().column_names == ["run_id", "epoch", "test_error"]
+    page = write_report(study, tmp_path).read_text(encoding="utf-8")
+    assert "what interpolates is not known" in page and "The claims were not judged" in page
+
+
+def test_without_epochs_each_seed_has_one_line(tmp_path: Any) -> None:
+    last = curves().query("ep == 40")
+    names = {key: value for key, value in NAMES.items() if key != "epoch"}
+    study = load.table(last, **names)
+    final = surfaces.freezing_surface(study, arm=None, squeeze=True)
+    assert final.sel(width=8).values.tolist() == last.query("k == 8")["err"].tolist()
+    for ask in (
+        lambda: surfaces.epoch_surface(study, arm=None),
+        lambda: surfaces.freezing_surface(study, arm=None, epoch=40),
+        lambda: claims(study),
+    ):
+        with pytest.raises(ValueError, match=r"'epoch'.*does not give it"):
+            ask()
+    assert write_report(study, tmp_path).exists()
+    told = load.table(last, **names, plain={"epoch": 40})
+    assert (
+        surfaces.freezing_surface(told, arm=None, epoch=40).shape
+        == final.expand_dims([name for name in surfaces.DIMENSIONS if name not in final.dims])
+        .transpose(*surfaces.DIMENSIONS)
+        .shape
+    )
+    with pytest.raises(ValueError, match=r"lines 0 and 1 .from 0. are both width 4, seed 0"):
+        load.table(curves(), **names)
+
+
+def test_epochs_are_counted_as_told() -> None:
+    def epochs(frame: pd.DataFrame, first_epoch: int | None) -> list[float]:
+        study = load.table(frame, **NAMES, first_epoch=first_epoch)
+        return surfaces.epoch_surface(study, arm=None)["epoch"].values.tolist()
+
+    ones, zeros = curves(), curves().assign(ep=lambda frame: frame["ep"] - 1)
+    assert epochs(ones, None) == epochs(ones, 1) == epochs(zeros, 0) == list(range(1, 41))
+    assert epochs(zeros, 1) == list(range(40))  # its 0 is before training
+    with pytest.raises(ValueError, match="there is an epoch 0: choose 1"):
+        epochs(zeros, None)
+    with pytest.raises(ValueError, match="first_epoch=2: choose 0 or 1"):
+        epochs(ones, 2)
+
+
+@pytest.mark.parametrize(
+    ("source", "frozen", "arm"),
+    [
+        ("none", 0, "scratch"),
+        ("none", 3, "random frozen"),
+        ("pretrained", 3, "pretrained"),
+        ("birds", 3, "same task"),
+        ("ImageNet", 0, "transfer"),
+    ],
+)
+def test_the_arm_follows_from_the_source(source: str, frozen: int, arm: str) -> None:
+    frame = curves(widths=(4,)).assign(origin=source, cut=frozen)
+    names = {"source_task": "origin", "frozen": "cut"}
+    study = load.table(frame, **NAMES, **names, plain={"task": "birds"})
+    assert set(study.cells["arm"]) == {arm}
+    told = load.table(frame, **NAMES, frozen="cut", plain={"arm": "reinitialised"})
+    assert set(told.cells["arm"]) == {"reinitialised"}
+
+
+def spoilt(**columns: Any) -> pd.DataFrame:
+    frame = curves()
+    for name, values in columns.items():
+        frame[name] = values(frame[name]) if callable(values) else values
+    return frame
+
+
+def hole(values: pd.Series) -> pd.Series:
+    return values.where(values.index != 5)
+
+
+@pytest.mark.parametrize(
+    ("frame", "options", "message"),
+    [
+        (curves(), {"test_error": "error"}, "test_error='error': choose one of .*'k', 'run'"),
+        (curves(), {"error": "err"}, "error=: no such name, choose from epoch, step"),
+        (curves(), {"start": "k"}, "start=: no such name"),
+        (curves(), {"plain": {"test_error": 1}}, r"plain\['test_error'\]: no such name"),
+        (curves(), {"plain": {"width": 1}}, "width is the column 'k' already"),
+        (curves(), {"plain": {"label_noise": 20}}, "20 in line 0 .* a fraction in"),
+        (curves(), {"plain": {"arm": "sideways"}}, "'sideways' .* choose one of transfer"),
+        (spoilt(err=lambda e: 100 * e), {}, "test_error='err': .* divide per cent by 100"),
+        (spoilt(tr=lambda e: e - 1), {}, "train_error='tr': .* errors are fractions"),
+        (spoilt(err=hole), {}, "test_error='err': line 5 has no value"),
+        (spoilt(ep=hole), {}, "epoch='ep': line 5 has no value"),
+        (spoilt(err="high"), {}, "'high' in line 0 .from 0.: a finite number"),
+        (spoilt(run="first"), {}, "seed='run': 'first' in line 0"),
+        (spoilt(k=1.5), {}, "width='k': 1.5 in line 0 .from 0.: a whole number"),
+        (spoilt(ep=-1), {}, "epochs are 0 or more"),
+        (curves().iloc[:0], {}, "it has no line"),
+        ({"err": [0.1]}, {}, "a pandas or Arrow table is needed, not dict"),
+        (pd.concat([curves(), curves().iloc[3:4]]), {}, "lines 3 and 240 .*seed 0, epoch 4"),
+        (
+            curves().drop(index=[77]),
+            {},
+            "width 4, seed 1 was evaluated at other epochs than seed 0",
+        ),
+        (spoilt(k=lambda k: k).assign(cut=3), {"frozen": "cut"}, "say from which task they come"),
+        (
+            curves().assign(p=np.arange(240)),
+            {"parameters_trained": "p"},
+            "parameters_trained: width 4, seed 0 has several values",
+        ),
+    ],
+)
+def test_a_wrong_table_is_refused_with_field_value_and_choices(
+    frame: Any, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        load.table(frame, **(NAMES | options))
+
+
+def test_the_test_error_must_be_named() -> None:
+    with pytest.raises(ValueError, match="test_error: say which column it is"):
+        load.table(curves(), epoch="ep")
+
+
+def test_cells_may_have_other_epochs_and_seeds_than_their_neighbours() -> None:
+    frame = curves().query("(k == 4 and ep <= 20) or (k == 8 and run < 2)")
+    study = load.table(frame, **NAMES)
+    with pytest.raises(ValueError, match="different epochs"):
+        surfaces.epoch_surface(study, arm=None)
+    surface = surfaces.epoch_surface(study, arm=None, evaluations="union", squeeze=True)
+    assert surface.sel(width=4, epoch=21).isnull().all()
+    assert surface.sel(width=8, seed=2).isnull().all()
+    assert int(surface.notnull().sum()) == len(frame)
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(2**53, 2**63 - 1))
+def test_seeds_keep_all_their_digits(seed: int) -> None:
+    study = load.table(curves(seeds=(seed,)), **NAMES)
+    assert set(study.cells["seed"]) == {seed}
+
+
+def test_a_study_read_as_a_table_has_the_same_verdicts(tmp_path: Any) -> None:
+    """What a store gives to the claims, a table of the same rows gives as well."""
+    wanted = synthetic.runs(
+        num_epochs=60, sizes=(250, 4_000), label_noises=(0.2,), frozen=(0, 4, 9), seeds=(0, 1, 2)
+    )
+    synthetic.write(tmp_path, wanted)
+    stored = load.open(tmp_path)
+    cells = stored.cells[stored.cells["arm"] == "transfer"]
+    rows = stored.read(["epoch", "test_error", "train_error"], arm="transfer").to_pandas()
+    names = ("task", "size", "label_noise", "model", "width", "frozen", "seed", "recipe")
+    names = (*names, "source_task", "source_size", "parameters_trained")
+    frame = rows.merge(cells[list(names)], left_on="run_id", right_index=True)
+    measured = ("epoch", "test_error", "train_error")
+    study = load.table(frame, first_epoch=1, **{name: name for name in (*names, *measured)})
+    ours, theirs = (
+        claims(one, more_related="near", less_related="far", arm="transfer")
+        for one in (study, stored)
+    )
+    for table, store in zip(ours, theirs, strict=True):
+        assert table.answer == store.answer and len(table.cells) == len(store.cells)
+        for one, other in zip(table.conditions, store.conditions, strict=True):
+            assert one.interval == other.interval
