@@ -133,6 +133,7 @@ def _never_made(store: Store, digest: str) -> None:
     publish_rows(store, SOURCE, ended.table, made_by)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lose", [_gone, _of_another_training, _never_made])
 def test_those_that_are_missing_are_made_anew_and_the_weights_stay(
     store: Store, lose: Callable[[Store, str], None]
@@ -156,6 +157,7 @@ def test_those_that_are_missing_are_made_anew_and_the_weights_stay(
     assert len(heard) == 5, "nothing is lacking any more"
 
 
+@pytest.mark.slow
 def test_weights_that_are_made_anew_leave_the_predictions_in_place(store: Store) -> None:
     execute(SOURCE, store, keep_weights=True, keep_predictions=True)
     before = left(store, SOURCE)
