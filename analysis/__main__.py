@@ -45,8 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if given == ["--request"]:
         request = json.load(sys.stdin)
         asked = request.pop("verb")
-        assert asked in ("report", "export"), asked
-        return _report(**request) if asked == "report" else _export(**request)
+        return {"report": _report, "export": _export, "terms": _terms}[asked](**request)
     try:
         chosen = vars(parser.parse_args(given))
     except SystemExit as ended:  # argparse has printed help, or what is wrong
@@ -59,6 +58,13 @@ def _report(**request: Any) -> int:
     from analysis.report import make_report
 
     return make_report(**request)
+
+
+def _terms(**related: str | None) -> int:
+    from analysis.claims.registration import terms_now
+
+    print(json.dumps(terms_now(**related)))
+    return 0
 
 
 def _export(root: str, study: str, file: str) -> int:

@@ -10,9 +10,12 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import study
+from study.messages import UserError
 
 
 def ask_analysis(verb: str, **request: str | bool | None) -> int:
@@ -20,12 +23,27 @@ def ask_analysis(verb: str, **request: str | bool | None) -> int:
 
     `request`: the keyword arguments of the verb; those that are None are left to their defaults.
     """
+    ended = _ended(verb, request)
+    sys.stderr.write(ended.stderr)
+    sys.stdout.write(ended.stdout)
+    return ended.returncode
+
+
+def answer_of_analysis(verb: str, **request: str | bool | None) -> Any:
+    """What `python -m analysis` answers, as JSON. Raises UserError with its words where it refuses."""
+    ended = _ended(verb, request)
+    if ended.returncode:
+        raise UserError(ended.stderr.strip())
+    return json.loads(ended.stdout)
+
+
+def _ended(verb: str, request: Mapping[str, str | bool | None]) -> subprocess.CompletedProcess[str]:
     given = {name: value for name, value in request.items() if value is not None}
     # -P: a folder `analysis` of the user's, where the command is given, is not meant.
     found_in = os.pathsep.join(
         [str(Path(study.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
     )
-    ended = subprocess.run(
+    return subprocess.run(
         [sys.executable, "-P", "-m", "analysis", "--request"],
         input=json.dumps({"verb": verb, **given}),
         capture_output=True,
@@ -33,6 +51,3 @@ def ask_analysis(verb: str, **request: str | bool | None) -> int:
         env=os.environ | {"PYTHONPATH": found_in, "PYTHONIOENCODING": "utf-8"},
         check=False,
     )
-    sys.stderr.write(ended.stderr)
-    sys.stdout.write(ended.stdout)
-    return ended.returncode

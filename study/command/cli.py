@@ -71,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     prepare = verb("prepare", "read or download tasks, verify them, decode them once")
     prepare.add_argument("tasks", metavar="TASK", nargs="+", help="a task, or a search space")
     verb("plan", "what is wanted, there, wrong, and what it will cost; starts nothing", "SPACE")
+    verb("register", "note by what a study will be judged, before its first row", "SPACE")
     run = verb("run", "train what is missing, then write the report", "SPACE")
     _add_means(run)
     status = verb("status", "how far a study is", "SPACE")

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Final, Never
 
-from study.command.ask_analysis import ask_analysis
+from study.command.ask_analysis import answer_of_analysis, ask_analysis
 from study.command.texts import failure_lines, status_plain, status_text
 from study.launching.interrupt import INTERRUPTED_STATUS
 from study.messages import UserError, show_message
@@ -23,7 +23,9 @@ from study.planning.inventory import Inventory, summarise_heads, take_inventory
 from study.planning.spaces import Space, load_space, packaged
 from study.run import Run, describe, to_json
 from study.store import (
+    Registration,
     Store,
+    add_registration,
     clear_failure,
     finished_ids,
     open_store,
@@ -31,6 +33,7 @@ from study.store import (
     read_failure,
     read_failures,
     read_head,
+    read_registrations,
     read_rows,
     read_study,
     rows_path,
@@ -38,6 +41,7 @@ from study.store import (
     unfinished_path,
     weights_path,
 )
+from study.store.provenance import now
 from study.store.schema import rows_of
 from study.store.states import ABSENT, DONE, FAILED, PARTIAL, RUNNING, START_FAILED
 from study.tasks import BUILTIN
@@ -94,6 +98,34 @@ def plan(args: argparse.Namespace) -> int:
     print(plan_text(made, price))
     if made.wrong:
         raise UserError("\n".join(made.wrong))
+    return OK
+
+
+def register(args: argparse.Namespace) -> int:
+    """Notes in the store by what the study will be judged, before a row of its targets is there."""
+    from study.planning.plan import make_plan
+
+    space, store = load_space(args.space), _store(args)
+    wrong = make_plan(space, store, args.data).wrong
+    if wrong:
+        raise UserError("\n".join(wrong))
+    more_related, less_related = space.related or (None, None)
+    noted = Registration(
+        registered_at=now(),
+        is_late=bool(space.target_ids & finished_ids(store)),
+        run_ids=tuple(run.id for run in space.runs),
+        terms=answer_of_analysis("terms", more_related=more_related, less_related=less_related),
+    )
+    earlier = read_registrations(store, space.name)
+    if earlier and earlier[-1].digest == noted.digest:
+        print(f"{space.name}: registered as it is at {earlier[-1].registered_at} ({noted.digest})")
+        return OK
+    add_registration(store, space.name, noted)
+    print(
+        f"{space.name}: registered at {noted.registered_at}: {noted.digest}, of {len(space.runs)} Runs"
+    )
+    if noted.is_late:
+        show_message("targets of it have rows already: late, so its report will say exploratory")
     return OK
 
 
@@ -298,6 +330,7 @@ def _with_predictions(given: str) -> frozenset[str]:
 VERBS: Final = {
     "prepare": prepare,
     "plan": plan,
+    "register": register,
     "run": run,
     "status": status,
     "show": show,

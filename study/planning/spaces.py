@@ -48,19 +48,22 @@ class Space:
         return tuple(dict.fromkeys(run.task for run in self.runs))
 
     @cached_property
-    def with_predictions(self) -> frozenset[str]:
-        """Ids of the Runs whose predictions are kept: none, or all but those that are merely starts.
+    def target_ids(self) -> frozenset[str]:
+        """Ids of the Runs that claims are about: all but those that are merely starts.
 
-        A start counts as a cell too, and its predictions are kept, if cells are trained on its task and
-        part: Runs that start from something or have frozen layers. It is then their scratch baseline.
+        A start counts as a cell too if cells are trained on its task and part: Runs that start from
+        something or have frozen layers. It is then their scratch baseline.
         """
-        if not self.keep_predictions:
-            return frozenset()
         starts = {run.source for run in self.runs}
         cells = {(run.task, run.part) for run in self.runs if run.start is not None or run.frozen}
         return frozenset(
             run.id for run in self.runs if run not in starts or (run.task, run.part) in cells
         )
+
+    @property
+    def with_predictions(self) -> frozenset[str]:
+        """Ids of the Runs whose predictions are kept: none, or `target_ids`."""
+        return self.target_ids if self.keep_predictions else frozenset()
 
 
 def packaged() -> dict[str, Path]:

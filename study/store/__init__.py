@@ -22,6 +22,7 @@ from study.store.predictions import (
     read_predictions,
 )
 from study.store.provenance import Provenance
+from study.store.registrations import Registration, add_registration, read_registrations
 from study.store.rows import (
     Finished,
     Head,
@@ -59,8 +60,10 @@ __all__ = [
     "Head",
     "Newer",
     "Provenance",
+    "Registration",
     "Store",
     "Unfinished",
+    "add_registration",
     "check_predictions",
     "check_rows",
     "clear_failure",
@@ -85,6 +88,7 @@ __all__ = [
     "read_head",
     "read_heads",
     "read_predictions",
+    "read_registrations",
     "read_rows",
     "read_study",
     "read_weights",

@@ -8,6 +8,7 @@
     similarity/<id>.arrow                   how a Run's start saw its target before training
     unfinished/<id>/checkpoint|began.json|failure.json
     studies/<name>.json                     which Runs a study asked for
+    registrations/<name>.json               by what it is to be judged, noted before its first row
     damaged/…                               what was set aside
     lease/…                                 which driver is at work here (`study.launching.lease`)
 
@@ -75,6 +76,11 @@ def study_path(name: str) -> str:
     if not STUDY_NAME.fullmatch(f"{name}.json"):
         raise ValueError(f"study={name!r}: use letters, digits, '.', '_' and '-' only")
     return f"{STUDIES}/{name}.json"
+
+
+def registration_path(name: str) -> str:
+    """Where it is noted by what a study is to be judged. ValueError if the name is no file's name."""
+    return f"registrations/{study_path(name).removeprefix(f'{STUDIES}/')}"
 
 
 def damaged_path(path: str, stamp: str) -> str:
