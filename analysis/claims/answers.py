@@ -1,15 +1,17 @@
 """What a verdict on a claim is made of, and the one rule by which numbers become an answer.
 
-Owns the words "holds", "does not hold", "cannot tell", Holm's correction of what is exploratory, and
-the putting of one question to each arm. Knows no claim: those are `c1_to_c4` and `c5`. A condition
-**holds** when its interval lies above zero (or above what it is held against) and its estimate reaches
-the height that matters; it **does not hold** when even the interval's upper end stays under that height;
-else the seeds **cannot tell**. A claim holds when all its conditions do, and does not hold when one of
-them does not: each condition at its full level, since all must be met (intersection-union test).
+Owns the words "holds", "does not hold", "cannot tell", and the putting of one question to each arm. Knows
+no claim: those are `c1_to_c4` and `c5`. A condition **holds** when its interval lies above zero (or above
+what it is held against) and its estimate reaches the height that matters; it **does not hold** when the
+interval's upper end lies below that height: shown to be smaller than what matters, an opposite effect
+included; else the seeds **cannot tell**, and it is said what would. A claim holds when all its conditions
+do, and does not hold when one of them does not: each condition at its full level, since all must be met
+(intersection-union test).
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,31 +20,51 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from analysis.claims.measures import Contrast, Measures, of_arm
-from analysis.claims.primary import PRIMARY, RIVALS, STATEMENT
-from analysis.descent import search_guard, search_price
-from analysis.descent.intervals import Interval, holm, mean_interval
+from analysis.claims.measures import Contrast, Measures, of_arm, one_image
+from analysis.claims.primary import ERROR, PRIMARY, RIVALS, STATEMENT
+from analysis.descent import NONE, STRONG, WEAK, Judgement, search_guard
+from analysis.descent.intervals import Interval, mean_interval, t_quantile
 
 HOLDS: Final = "holds"
 DOES_NOT_HOLD: Final = "does not hold"
 CANNOT_TELL: Final = "cannot tell"
 NOT_APPLICABLE: Final = "not applicable"
 
+# More seeds than this no study trains: then another design is needed, not more seeds.
+MAX_SEEDS: Final = 500
+
 
 @dataclass(frozen=True, kw_only=True)
 class Condition:
-    """One thing that must be true for a claim to hold; `interval` in `unit`, None if not a number."""
+    """One thing that must be true for a claim to hold; `interval` in `unit`, None if not a number.
+
+    `matters`: the smallest effect that matters, which an upper end must lie below for "does not hold".
+    `tell`: where the answer is "cannot tell", what would tell.
+    """
 
     what: str
     answer: str
     interval: Interval | None = None
     unit: str = ""
+    matters: float | None = None
+    tell: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AtEpsilon:
+    """The answer at one ε, where a verdict depends on it; `effect` in test error."""
+
+    epsilon: float
+    answer: str
+    effect: Interval | None
+    what: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
     """The answer of one arm: `effect` in `unit` is the primary contrast's, `compared` says between
-    what, `run_ids` which Runs it rests on, `missing` and `reasons` are sentences."""
+    what, `run_ids` which Runs it rests on, `missing` and `reasons` are sentences, `by_epsilon` the same
+    at other thresholds of interpolation."""
 
     answer: str
     compared: str
@@ -52,11 +74,12 @@ class Answer:
     run_ids: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     reasons: tuple[str, ...] = ()
+    by_epsilon: tuple[AtEpsilon, ...] = ()
 
     @property
     def decisive(self) -> tuple[Condition, ...]:
-        """The conditions that kept the claim from holding, where they are not the effect's own."""
-        if self.answer == HOLDS or (self.conditions and self.conditions[0].answer == self.answer):
+        """The conditions that kept the claim from holding."""
+        if self.answer == HOLDS:
             return ()
         return tuple(one for one in self.conditions if one.answer == self.answer)
 
@@ -72,13 +95,12 @@ class Control:
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """Something looked at besides the primary contrast: exploratory. `p_holm`: two-sided, corrected
-    for all the findings of its claim."""
+    """Something looked at besides the primary contrast: exploratory. Of twenty such intervals one misses
+    its truth by chance."""
 
     what: str
     effect: Interval
     unit: str
-    p_holm: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +112,7 @@ class Verdict:
     - `answer`, `effect`, `unit`, `compared`, `cells`, `missing`, `reasons`, `conditions`, `decisive`:
       see `Answer`.
     - `controls`: the same question put to the control arms.
-    - `exploratory`: everything else, corrected for multiplicity; no evidence for the claim.
+    - `exploratory`: everything else; no evidence for the claim.
     """
 
     claim: str
@@ -130,6 +152,10 @@ class Verdict:
         return self.main.decisive
 
     @property
+    def by_epsilon(self) -> tuple[AtEpsilon, ...]:
+        return self.main.by_epsilon
+
+    @property
     def missing(self) -> tuple[str, ...]:
         return self.main.missing
 
@@ -146,22 +172,72 @@ def condition(
     matters: float,
     above: float = 0.0,
     resolution: float = 0.0,
-    searched: bool = False,
+    at_most: float = -math.inf,
 ) -> Condition:
     """A condition on a mean over seeds: `values` (seeds,), one number per seed, at least one.
 
-    `searched`: heights whose places were located on the other seeds (`descent.search_guard`).
+    `at_most`: an upper bound that comes from elsewhere, where it is larger than the interval's own.
     """
     interval = mean_interval(values, resolution=resolution)
-    guard = search_guard(interval.num) * interval.standard_error if searched else 0.0
-    is_clear = interval.low > above and interval.estimate - above > guard
-    if interval.df >= 1 and is_clear and interval.estimate >= matters:
+    interval = replace(interval, high=max(interval.high, at_most))
+    if interval.df >= 1 and interval.low > above and interval.estimate >= matters:
         answer = HOLDS
     elif interval.df >= 1 and interval.high < matters:
         answer = DOES_NOT_HOLD
     else:
         answer = CANNOT_TELL
-    return Condition(what=what, answer=answer, interval=interval, unit=unit)
+    tell = "" if answer != CANNOT_TELL else more_seeds(interval, matters, above=above)
+    return Condition(
+        what=what, answer=answer, interval=interval, unit=unit, matters=matters, tell=tell
+    )
+
+
+def peak_condition(what: str, judged: Judgement) -> Condition:
+    """The condition that a curve has a peak of double descent: `descent`'s bounds, the same rule."""
+    interval = judged.height
+    if judged.status in (WEAK, STRONG):
+        answer = HOLDS
+    elif judged.status == NONE and not judged.so_far:
+        answer = DOES_NOT_HOLD
+    else:
+        answer = CANNOT_TELL
+    tell = ""
+    if answer == CANNOT_TELL and interval is not None and judged.status != NONE:
+        tell = more_seeds(interval, judged.min_height, guard=True)
+    return Condition(
+        what=f"{what}: {judged.wording}",
+        answer=answer,
+        interval=interval,
+        unit="error",
+        matters=judged.min_height,
+        tell=tell,
+    )
+
+
+def more_seeds(
+    interval: Interval, matters: float, *, above: float = 0.0, guard: bool = False
+) -> str:
+    """How many seeds would decide, if the estimate and the spread stay as they are.
+
+    `guard`: the lower end carries the price of a search.
+    """
+    num = interval.num
+    if num < 2:
+        return "more seeds would tell: three at the least"
+
+    def widths(seeds: int) -> tuple[float, float]:
+        plain = t_quantile(0.5 + interval.level / 2, seeds - 1)
+        below = search_guard(seeds, interval.level) if guard else plain
+        return below / math.sqrt(seeds), plain / math.sqrt(seeds)
+
+    now = widths(num)
+    for seeds in range(num + 1, MAX_SEEDS + 1):
+        then = widths(seeds)
+        low = interval.estimate - (interval.estimate - interval.low) * then[0] / now[0]
+        high = interval.estimate + (interval.high - interval.estimate) * then[1] / now[1]
+        if (low > above and interval.estimate >= matters) or high < matters:
+            return f"about {seeds} seeds would tell, if estimate and spread stay as they are"
+    return f"not even {MAX_SEEDS} seeds would tell, if estimate and spread stay as they are"
 
 
 def bounded(one: Condition, *, understated: bool, overstated: bool) -> Condition:
@@ -184,12 +260,9 @@ def conclude(conditions: Sequence[Condition]) -> str:
 # A question put to an arm: the measures, the arm's lines and its name.
 Ask = Callable[[Measures, pd.DataFrame, str], Answer]
 
-# Something exploratory: what, effect, unit, two-sided p-value.
-Explored = tuple[str, Interval, str, float]
-
 
 def verdict(
-    claim: str, measures: Measures, arm: str, ask: Ask, explored: Sequence[Explored]
+    claim: str, measures: Measures, arm: str, ask: Ask, explored: Sequence[Finding]
 ) -> Verdict:
     """Puts the question to the arm and to the control arms beside it."""
     main = _asked(measures, arm, ask)
@@ -202,6 +275,7 @@ def verdict(
         caveats.append("one seed")
     elif lines["source_seed"].nunique() == 1 and lines["source_size"].max() > 0:
         caveats.append("the source's seed is fixed: the spread leaves the sources out")
+    caveats += few_images(lines)
     for name in ("task", "model", "width", "recipe"):
         if lines[name].nunique() > 1:
             caveats.append(f"averaged over {lines[name].nunique()} values of {name}")
@@ -216,7 +290,7 @@ def verdict(
             for control, rival in RIVALS.items()
             if control != arm
         ),
-        exploratory=findings(explored),
+        exploratory=tuple(explored),
     )
 
 
@@ -238,12 +312,6 @@ def answer_of(
     reasons: Sequence[str] = (),
 ) -> Answer:
     """An answer whose effect is its first condition's."""
-    missing = []
-    if found.dropped:
-        missing.append(f"{found.dropped} cells are not complete in the seeds used, and left out")
-    if found.left_out:
-        seeds = ", ".join(map(str, found.left_out))
-        missing.append(f"seeds {seeds} lack cells, and are left out")
     return Answer(
         answer=conclude(conditions),
         compared=f"{compared}; mean over {len(found.groups)} cells, {len(found.seeds)} seeds",
@@ -251,14 +319,24 @@ def answer_of(
         effect=conditions[0].interval,
         conditions=tuple(conditions),
         run_ids=found.run_ids,
-        missing=tuple(missing),
+        missing=left_out(found.dropped, found.left_out),
         reasons=tuple(reasons),
     )
 
 
-def nothing(compared: str, why: str) -> Answer:
+def left_out(num_cells: int, seeds: Sequence[int]) -> tuple[str, ...]:
+    """Sentences on cells and seeds that are not complete."""
+    missing = []
+    if num_cells:
+        missing.append(f"{num_cells} cells are not complete in the seeds used, and left out")
+    if seeds:
+        missing.append(f"seeds {', '.join(map(str, seeds))} lack cells, and are left out")
+    return tuple(missing)
+
+
+def nothing(compared: str, *why: str) -> Answer:
     """No cell could show it."""
-    return Answer(answer=CANNOT_TELL, compared=compared, reasons=(why,))
+    return Answer(answer=CANNOT_TELL, compared=compared, reasons=why)
 
 
 def not_applicable(compared: str, why: str) -> Answer:
@@ -267,24 +345,25 @@ def not_applicable(compared: str, why: str) -> Answer:
 
 
 def explored(
-    what: str,
-    found: Contrast | None,
-    unit: str,
-    *,
-    resolution: float = 0.0,
-    searched: bool = False,
-) -> list[Explored]:
-    """One exploratory contrast, or none where the cells do not give it; `searched` as in `condition`."""
+    what: str, found: Contrast | None, unit: str, *, resolution: float = 0.0
+) -> list[Finding]:
+    """One exploratory contrast, or none where the cells do not give it."""
     if found is None:
         return []
     effect = mean_interval(found.values, resolution=resolution)
-    return [(what, effect, unit, effect.p_beyond(search_price(effect.num) if searched else 1.0))]
+    return [Finding(what=what, effect=effect, unit=unit)]
 
 
-def findings(given: Sequence[Explored]) -> tuple[Finding, ...]:
-    """Exploratory findings from (what, effect, unit, p-value) of one claim, corrected together."""
-    adjusted = holm([p for *_, p in given])
-    return tuple(
-        Finding(what=what, effect=effect, unit=unit, p_holm=float(p))
-        for (what, effect, unit, _), p in zip(given, adjusted, strict=True)
-    )
+def few_images(lines: pd.DataFrame) -> list[str]:
+    """What a small test set leaves open, beside the seeds: they all share its images."""
+    image = one_image(lines)
+    if image < ERROR / 10:
+        return []
+    error = float(lines["test"].mean())
+    spread = math.sqrt(max(error * (1 - error), 0.0) * image)
+    return [
+        f"the test set seems to have about {1 / image:.0f} images (the errors change by "
+        f"{image:.2g} at the least): ±1 image is {100 * image:.2g} points, and other test images would "
+        f"move an error of {error:.2f} by {100 * spread:.2g} points (standard error), in all seeds "
+        "alike: the intervals over seeds leave that out"
+    ]

@@ -2,12 +2,16 @@
 
 Each takes the study's `Measures` and puts its question to an arm, and the same question to the control
 arms. They say no more than the cells allow: one seed can never tell, cells that could not have shown an
-effect are left out by their *train* error (never by the test error that is judged), and a censored
-number never decides in the direction in which it is censored.
+effect are left out by their *train* error (never by the test error that is judged), a curve that is not
+finished never speaks against a peak, and a censored number never decides in the direction in which it is
+censored.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -15,26 +19,29 @@ import pandas as pd
 
 from analysis.claims.answers import (
     CANNOT_TELL,
-    DOES_NOT_HOLD,
     HOLDS,
     Answer,
-    Condition,
-    Explored,
+    AtEpsilon,
+    Finding,
     Verdict,
     answer_of,
     bounded,
     conclude,
     condition,
     explored,
+    left_out,
     not_applicable,
     nothing,
+    peak_condition,
     verdict,
 )
-from analysis.claims.measures import Measures, contrast, of_arm
-from analysis.claims.peaks import freezing_curves, height_terms, peak_terms
-from analysis.claims.primary import DOUBLING, ERROR, SLOWER
+from analysis.claims.measures import Measures, contrast, of_arm, one_image
+from analysis.claims.peaks import OneCurve, Pooled, freezing_curves, freezing_peak, height_pair
+from analysis.claims.primary import DOUBLING, EPSILONS, ERROR, SLOWER
 from analysis.claims.terms import capacity_terms, pace_terms
-from analysis.descent import NONE, STRONG, WEAK
+from analysis.descent import STRONG, WEAK, WINDOWED
+from analysis.descent.edges import EPOCHS, PARAMETERS, near_in_words
+from analysis.descent.intervals import mean_interval
 from analysis.load.arms import TRANSFER
 
 
@@ -46,49 +53,99 @@ def c1(measures: Measures, *, arm: str = TRANSFER) -> Verdict:
     """
     lines = of_arm(measures.lines, arm)
     noises = sorted(lines["label_noise"].unique())
-    extra: list[Explored] = []
+    extra: list[Finding] = []
     most = lines[lines["label_noise"] == lines["label_noise"].max()]
     slices = {f"{frozen} frozen layers": some for frozen, some in most.groupby("frozen")}
     slices |= {
         f"label noise {noise:g}": lines[lines["label_noise"] == noise] for noise in noises[:-1]
     }
     for what, some in slices.items():
-        found = contrast(height_terms(measures, some, "size", min_height=ERROR))
-        extra += explored(f"the same at {what}", found, "error", searched=True)
+        pair = height_pair(measures, some, "size", min_height=ERROR)
+        extra += _difference(f"the same at {what}", pair)
     if len(noises) > 1:
-        extra += explored(
+        extra += _difference(
             f"height of the peak, label noise {noises[-1]:g} − {noises[0]:g}, all sizes",
-            contrast(height_terms(measures, lines, "label_noise", min_height=ERROR, matched=True)),
-            "error",
-            searched=True,
+            height_pair(measures, lines, "label_noise", min_height=ERROR, matched=True),
         )
-    return verdict("C1", measures, arm, _ask_c1, extra)
+    return verdict("C1", measures, arm, ask_c1, extra)
 
 
-def _ask_c1(measures: Measures, lines: pd.DataFrame, arm: str) -> Answer:
+def ask_c1(measures: Measures, lines: pd.DataFrame, arm: str) -> Answer:
     noise = lines["label_noise"].max()
-    terms = height_terms(measures, lines[lines["label_noise"] == noise], "size", min_height=ERROR)
-    found = contrast(terms)
+    some = lines[lines["label_noise"] == noise]
     compared = (
         f"height of the epoch-wise peak at label noise {noise:g}, larger − smaller target size"
     )
-    if found is None:
+    pair = height_pair(measures, some, "size", min_height=ERROR)
+    if pair is None:
         return nothing(
             compared, "no cell has two target sizes whose train error crosses ε within the curve"
         )
-    used = {(group, seed) for group in found.groups for seed in found.seeds}
-    larger = contrast(term for term in terms if term.weight > 0 and (term.group, term.seed) in used)
-    assert larger is not None and larger.seeds == found.seeds
-    conditions = (
-        condition(
-            "higher with more images", found.values, unit="error", matters=ERROR, searched=True
-        ),
-        condition(
-            "a peak at the larger size", larger.values, unit="error", matters=ERROR, searched=True
-        ),
+    smaller, larger = pair
+    if len(larger.seeds) < 2 or larger.judgement.height is None:
+        return nothing(compared, *larger.judgement.reasons)
+    peak = peak_condition("a peak at the larger size", larger.judgement)
+    values = larger.judgement.heights - smaller.judgement.heights
+    higher = condition(
+        "higher with more images",
+        values,
+        unit="error",
+        matters=ERROR,
+        resolution=one_image(some),
+        at_most=_difference_at_most(smaller, larger),
     )
-    reasons = [] if noise > 0 else ["the study has no label noise: only noise 0 is judged"]
-    return answer_of(compared, found, conditions, reasons)
+    # A peak that is not over yet at the smaller size is higher than it seems: it keeps C1 from holding.
+    unfinished = _still_rises(smaller)
+    if higher.answer == HOLDS and unfinished:
+        more = "more epochs at the smaller size would tell: its test error still rises at its end"
+        higher = replace(higher, answer=CANNOT_TELL, tell=more)
+    reasons = [
+        f"a peak counts {near_in_words(EPOCHS, measures.epsilon)}",
+        WINDOWED,
+        *(f"larger size: {reason}" for reason in larger.judgement.reasons),
+        *(f"smaller size: {reason}" for reason in smaller.judgement.reasons),
+    ]
+    if noise == 0:
+        reasons.append("the study has no label noise: only noise 0 is judged")
+    conditions = (higher, peak)
+    return Answer(
+        answer=conclude(conditions),
+        compared=f"{compared}; mean over {len(larger.names)} cells, {len(larger.seeds)} seeds",
+        unit="error",
+        effect=higher.interval,
+        conditions=conditions,
+        run_ids=(*smaller.run_ids, *larger.run_ids),
+        missing=left_out(larger.dropped, larger.left_out),
+        reasons=tuple(reasons),
+    )
+
+
+def _difference_at_most(smaller: Pooled, larger: Pooled) -> float:
+    """The upper bound on the difference of two heights: where the larger size's peak is shown, its place
+    is known, and the seeds' own differences bound it; where it is not, its height may be missed, and only
+    its bound counts, less what the smaller size's peak is shown to have. Without end where it still rises.
+    """
+    if larger.judgement.status in (WEAK, STRONG):
+        return -math.inf
+    if larger.judgement.so_far or _still_rises(larger):
+        return math.inf
+    shown = smaller.judgement.height if smaller.judgement.status in (WEAK, STRONG) else None
+    return larger.judgement.at_most - (shown.low if shown else 0.0)
+
+
+def _still_rises(one: Pooled) -> bool:
+    """Whether the seeds show that the curve ends above its lowest by what matters, without a peak."""
+    end = one.judgement.end_rise
+    if end is None or one.judgement.status in (WEAK, STRONG):
+        return False
+    return end.low > 0 and end.estimate >= ERROR
+
+
+def _difference(what: str, pair: tuple[Pooled, Pooled] | None) -> list[Finding]:
+    if pair is None or np.isnan(pair[0].judgement.heights + pair[1].judgement.heights).any():
+        return []
+    effect = mean_interval(pair[1].judgement.heights - pair[0].judgement.heights)
+    return [Finding(what=what, effect=effect, unit="error")]
 
 
 def c2(measures: Measures, *, arm: str = TRANSFER) -> Verdict:
@@ -97,24 +154,18 @@ def c2(measures: Measures, *, arm: str = TRANSFER) -> Verdict:
 
     A Run that never interpolates counts with its last epoch, a bound: it decides nothing in the
     direction in which the true epoch lies. Epochs are known to the evaluation only, so that seeds that
-    agree still have an interval. Exploratory: the same per target size; the epoch of the peak where
-    both source sizes show one.
+    agree still have an interval. Exploratory: the same per target size.
     """
     lines = of_arm(measures.lines, arm)
-    extra: list[Explored] = []
+    extra: list[Finding] = []
     for size, some in lines.groupby("size"):
         terms, _, spacing = pace_terms(some)
         what, grid = f"the same at target size {size:,}", spacing * np.sqrt(2)
         extra += explored(what, contrast(terms), "log10 epochs", resolution=grid)
-    extra += explored(
-        "epoch of the peak where both show one, largest source size − smallest",
-        contrast(peak_terms(measures, lines, min_height=ERROR)),
-        "log10 epochs",
-    )
-    return verdict("C2", measures, arm, _ask_c2, extra)
+    return verdict("C2", measures, arm, ask_c2, extra)
 
 
-def _ask_c2(measures: Measures, lines: pd.DataFrame, arm: str) -> Answer:
+def ask_c2(measures: Measures, lines: pd.DataFrame, arm: str) -> Answer:
     compared = "log10 of the first epoch with train error ≤ ε, largest − smallest source size"
     if (lines["source_size"] == 0).all():
         return not_applicable(compared, "it has no source set")
@@ -152,15 +203,15 @@ def c3(measures: Measures, *, arm: str = TRANSFER) -> Verdict:
     """
     lines = of_arm(measures.lines, arm)
     counts = sorted(lines["frozen"].unique())
-    extra: list[Explored] = []
+    extra: list[Finding] = []
     for fewer, more in pairwise(counts):
         terms, _, step = capacity_terms(lines[lines["frozen"].isin([fewer, more])])
         what, grid = f"capacity, {fewer} − {more} frozen layers", step * np.sqrt(2)
         extra += explored(what, contrast(terms), "doublings", resolution=grid)
-    return verdict("C3", measures, arm, _ask_c3, extra)
+    return verdict("C3", measures, arm, ask_c3, extra)
 
 
-def _ask_c3(measures: Measures, lines: pd.DataFrame, arm: str) -> Answer:
+def ask_c3(measures: Measures, lines: pd.DataFrame, arm: str) -> Answer:
     compared = "log2 of the largest interpolated target size, fewest − most frozen layers"
     if lines["frozen"].nunique() < 2:
         return not_applicable(compared, "it has one frozen count only")
@@ -197,65 +248,74 @@ def _ask_c3(measures: Measures, lines: pd.DataFrame, arm: str) -> Answer:
 
 
 def c4(measures: Measures, *, arm: str = TRANSFER) -> Verdict:
-    """C4: is there double descent along the freezing, its peak at the edge of interpolation? Effect:
-    the smaller of rise and fall, in test error.
+    """C4: is there double descent along the freezing, its peak near the edge of interpolation? Effect:
+    the smaller of rise and fall, in test error, of all curves together, each moved to its own edge.
 
-    Exploratory: every other curve.
+    Shown for several ε, since ε is where the edge is. Exploratory: each curve alone.
     """
-    curves = freezing_curves(measures, of_arm(measures.lines, arm), min_height=ERROR)
-    extra: list[Explored] = []
-    for curve in curves[1:]:
-        height, p_value = curve.height, min(1.0, 2 * curve.judgement.p_value)
-        if height is not None:
-            what = f"height of the freezing-wise peak, {curve.name} ({curve.judgement.status})"
-            extra.append((what, height, "error", p_value))
-    return verdict("C4", measures, arm, _ask_c4, extra)
+    lines = of_arm(measures.lines, arm)
+    curves = freezing_curves(lines)
+    step = one_image(lines)
+    extra: list[Finding] = []
+    for one in curves if len(curves) > 1 else []:
+        alone = freezing_peak([one], measures.epsilon, min_height=ERROR, step=step)
+        if alone is not None and alone.judgement.height is not None:
+            what = f"height of the freezing-wise peak, {one.name} ({alone.judgement.wording})"
+            extra.append(Finding(what=what, effect=alone.judgement.height, unit="error"))
+    return verdict("C4", measures, arm, ask_c4, extra)
 
 
-def _ask_c4(measures: Measures, lines: pd.DataFrame, arm: str) -> Answer:
+def ask_c4(measures: Measures, lines: pd.DataFrame, arm: str) -> Answer:
     compared = "test error over trained parameters, head only to nothing frozen"
-    if lines["frozen"].nunique() < 3:
+    if lines["parameters_trained"].nunique() < 3:
         return not_applicable(compared, "a curve needs three frozen counts")
-    curves = freezing_curves(measures, lines, min_height=ERROR)
+    curves = freezing_curves(lines)
     if not curves:
         return nothing(compared, "no curve has three frozen counts in one seed")
-    curve = curves[0]
-    if curve.edge is None:
-        whole = {one.judgement.interpolates for one in curves}
-        return nothing(
-            compared,
-            "on no curve does the train error cross ε: "
-            + ", on others ".join(f"{word} interpolates" for word in sorted(whole)),
-        )
-    judged = curve.judgement
-    shown = judged.status in (WEAK, STRONG)
-    at_edge = np.isin(judged.peaks, judged.x[curve.edge - 1 : curve.edge + 1])
-    place = CANNOT_TELL
-    if shown and (at_edge.all() or not at_edge.any()):
-        place = HOLDS if at_edge.all() else DOES_NOT_HOLD
-    conditions = (
-        Condition(
-            what=f"double descent: {judged.wording}",
-            answer=HOLDS if shown else DOES_NOT_HOLD if judged.status == NONE else CANNOT_TELL,
-            interval=curve.height,
-            unit="error",
-        ),
-        Condition(
-            what="the peak is at the edge of interpolation: in "
-            f"{int(at_edge.sum())} of {at_edge.size} seeds",
-            answer=place,
+    step = one_image(lines)
+    answer = _c4_at(curves, measures.epsilon, step, compared)
+    others = {epsilon: _c4_at(curves, epsilon, step, compared) for epsilon in EPSILONS}
+    return replace(
+        answer,
+        by_epsilon=tuple(
+            AtEpsilon(
+                epsilon=epsilon,
+                answer=other.answer,
+                effect=other.effect,
+                what=other.conditions[0].what if other.conditions else "; ".join(other.reasons),
+            )
+            for epsilon, other in others.items()
         ),
     )
-    reasons = [*judged.reasons]
-    if len(curves) > 1:
-        reasons.append(f"one curve of {len(curves)}, chosen by its train error; the others explore")
+
+
+def _c4_at(curves: Sequence[OneCurve], epsilon: float, step: float, compared: str) -> Answer:
+    compared += f"; ε = {epsilon:g}"
+    found = freezing_peak(curves, epsilon, min_height=ERROR, step=step)
+    if found is None:
+        return nothing(compared, f"on no curve does the mean train error cross ε = {epsilon:g}")
+    judged = found.judgement
+    peak = peak_condition("double descent, its peak near the edge of interpolation", judged)
+    reasons = [f"a peak counts {near_in_words(PARAMETERS, epsilon)}", *judged.reasons]
+    if judged.near[1:-1].all():
+        reasons.append("the cuts are so few that every one counts as near: the place is not tested")
+    without = len(curves) - len(found.names) - found.dropped
+    if without:
+        reasons.append(
+            f"{without} curves do not cross ε, and could not have shown a second descent"
+        )
+    many = (
+        f"{len(found.names)} curves, each moved to its own edge"
+        if len(found.names) > 1
+        else (found.names[0])
+    )
     return Answer(
-        answer=conclude(conditions),
-        compared=f"{compared}: {curve.name}; edge between {curve.frozen[curve.edge - 1]} and "
-        f"{curve.frozen[curve.edge]} frozen layers",
+        answer=conclude([peak]),
+        compared=f"{compared}; {many}, {len(found.seeds)} seeds",
         unit="error",
-        effect=curve.height,
-        conditions=conditions,
-        run_ids=curve.run_ids,
+        effect=peak.interval,
+        conditions=(peak,),
+        run_ids=found.run_ids,
+        missing=left_out(found.dropped, found.left_out),
         reasons=tuple(reasons),
     )

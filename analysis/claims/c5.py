@@ -13,26 +13,25 @@ import pandas as pd
 
 from analysis.claims.answers import (
     CANNOT_TELL,
-    DOES_NOT_HOLD,
     HOLDS,
     Answer,
     Ask,
     Condition,
-    Explored,
+    Finding,
     Verdict,
     answer_of,
     condition,
     explored,
     not_applicable,
     nothing,
+    peak_condition,
     verdict,
 )
-from analysis.claims.measures import Measures, contrast, of_arm
-from analysis.claims.peaks import freezing_curves
+from analysis.claims.measures import CUT, Measures, contrast, of_arm, one_image
+from analysis.claims.peaks import freezing_curves, freezing_peak
 from analysis.claims.primary import ERROR
-from analysis.claims.terms import against_terms, difference_terms
-from analysis.descent import INCONCLUSIVE, NONE, STRONG, WEAK
-from analysis.load.arms import REINITIALISED, SCRATCH, TRANSFER
+from analysis.claims.terms import against_terms, difference_terms, floor_terms
+from analysis.load.arms import RANDOM_FROZEN, REINITIALISED, SCRATCH, TRANSFER
 
 AskPair = Callable[[Measures, pd.DataFrame, str, str], Answer]
 
@@ -54,37 +53,78 @@ def c5a(
     The verdict is on the two sources compared, not on relatedness at large. Raises ValueError for a
     source that is not there.
     """
-    return _of_pair("C5a", measures, arm, _ask_c5a, more_related, less_related, similarity)
+    return _of_pair("C5a", measures, arm, ask_c5a, more_related, less_related, similarity)
 
 
-def _ask_c5a(measures: Measures, lines: pd.DataFrame, more: str, less: str) -> Answer:
+def ask_c5a(measures: Measures, lines: pd.DataFrame, more: str, less: str) -> Answer:
     compared = f"test error, {more} − {less}, with the most layers frozen"
     terms = difference_terms(lines, more, less, epsilon=measures.epsilon)
     found, before = contrast(terms["end"]), contrast(terms["low"])
     if found is None:
         return nothing(compared, "no cell has both sources")
+    image = one_image(lines)
     at_end = condition(
-        f"{less} better or on par", found.values, unit="error", above=-ERROR, matters=-ERROR
+        f"{less} better or on par",
+        found.values,
+        unit="error",
+        above=-ERROR,
+        matters=-ERROR,
+        resolution=image,
     )
-    better = condition(f"{less} better", found.values, unit="error", matters=ERROR)
+    better = condition(
+        f"{less} better", found.values, unit="error", matters=ERROR, resolution=image
+    )
     changed = better
     if better.answer != HOLDS and before is not None:
         changed = condition(
-            f"{less} not better with few frozen layers", -before.values, unit="error", matters=0.0
+            f"{less} not better with few frozen layers",
+            -before.values,
+            unit="error",
+            matters=0.0,
+            resolution=image,
         )
     # Its failing only means that freezing closed no gap: it never speaks against the claim.
-    due = Condition(
+    due = replace(
+        changed,
         what=f"{less} better there, or behind with few frozen layers",
         answer=HOLDS if changed.answer == HOLDS else CANNOT_TELL,
-        interval=changed.interval,
-        unit="error",
     )
+    conditions = [at_end, due]
+    if better.answer != HOLDS:
+        conditions += _floors(measures, lines, more, less)
     reasons = []
     if at_end.answer == HOLDS and due.answer != HOLDS:
         reasons.append(
             "on par with few frozen layers too, as far as can be told: no sign of freezing"
         )
-    return answer_of(compared, found, (at_end, due), reasons)
+    return answer_of(compared, found, conditions, reasons)
+
+
+def _floors(measures: Measures, lines: pd.DataFrame, more: str, less: str) -> list[Condition]:
+    """That the two are on par because both are good: each lies under a floor. Two sources that are
+    equally bad say nothing for the claim, and nothing against it."""
+    conditions = []
+    random_frozen = of_arm(measures.lines, RANDOM_FROZEN)
+    for source in (more, less):
+        terms, floor = floor_terms(measures, lines, source, random_frozen)
+        found = contrast(terms)
+        if found is None:
+            continue
+        under = condition(
+            f"{source} better than {floor}",
+            found.values,
+            unit="error",
+            matters=ERROR,
+            resolution=one_image(lines),
+        )
+        if under.answer != HOLDS:
+            tell = f"{under.tell}; " if under.tell else ""
+            tell += "a ceiling, where all sources are alike, is not excluded"
+            if floor != RANDOM_FROZEN + " layers":
+                tell += ": a random frozen arm would tell"
+            under = replace(under, answer=CANNOT_TELL, tell=tell)
+        conditions.append(under)
+    return conditions
 
 
 def c5b(
@@ -99,25 +139,35 @@ def c5b(
     underparameterised end? Effect: test error of the more related source − the less related, at the
     edge of interpolation. Arguments as in `c5a`.
     """
-    return _of_pair("C5b", measures, arm, _ask_c5b, more_related, less_related, similarity)
+    return _of_pair("C5b", measures, arm, ask_c5b, more_related, less_related, similarity)
 
 
-def _ask_c5b(measures: Measures, lines: pd.DataFrame, more: str, less: str) -> Answer:
+def ask_c5b(measures: Measures, lines: pd.DataFrame, more: str, less: str) -> Answer:
     compared = f"test error, {more} − {less}, at the edge of interpolation"
     terms = difference_terms(lines, more, less, epsilon=measures.epsilon)
     edge, apart = contrast(terms["edge"]), contrast(terms["edge − end"])
     if edge is None or apart is None:
         return nothing(compared, "no cell has both sources and an edge inside the frozen counts")
-    of_more = lines[lines["source_task"] == more]
-    curves = freezing_curves(measures, of_more, min_height=ERROR)
-    status = curves[0].judgement.status if curves else INCONCLUSIVE
-    peak = HOLDS if status in (WEAK, STRONG) else DOES_NOT_HOLD if status == NONE else CANNOT_TELL
+    image = one_image(lines)
+    curves = freezing_curves(lines[lines["source_task"] == more])
+    peak = freezing_peak(curves, measures.epsilon, min_height=ERROR, step=image)
+    what = f"freezing-wise double descent of {more} near the edge"
     conditions = (
-        condition(f"{less} better at the edge", edge.values, unit="error", matters=ERROR),
-        condition("more so than at the end", apart.values, unit="error", matters=0.0),
-        Condition(what=f"freezing-wise double descent of {more}: {status}", answer=peak),
+        condition(
+            f"{less} better at the edge",
+            edge.values,
+            unit="error",
+            matters=ERROR,
+            resolution=image,
+        ),
+        condition(
+            "more so than at the end", apart.values, unit="error", matters=0.0, resolution=image
+        ),
+        Condition(what=f"{what}: no curve crosses ε", answer=CANNOT_TELL)
+        if peak is None
+        else peak_condition(what, peak.judgement),
     )
-    return answer_of(compared, edge, conditions, [])
+    return answer_of(compared, edge, conditions, [] if peak is None else peak.judgement.reasons)
 
 
 def _of_pair(
@@ -135,10 +185,11 @@ def _of_pair(
     if pair is None:
         return verdict(claim, measures, arm, _both_ways(ask, names), [])
     terms = difference_terms(lines, *pair, epsilon=measures.epsilon)
-    extra: list[Explored] = []
-    for frozen in sorted(lines["frozen"].unique()):
-        alone = difference_terms(lines[lines["frozen"] == frozen], *pair, epsilon=measures.epsilon)
+    extra: list[Finding] = []
+    for (frozen, channels), some in lines.groupby(list(CUT)):
+        alone = difference_terms(some, *pair, epsilon=measures.epsilon)
         what = f"test error, {pair[0]} − {pair[1]}, {frozen} frozen layers"
+        what += f" but for {channels} channels" if channels else ""
         extra += explored(what, contrast(alone["end"]), "error")
     if claim == "C5a":
         extra += explored(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
@@ -21,14 +21,19 @@ from analysis.load.arms import RANDOM_FROZEN, SCRATCH, SOURCE
 from analysis.load.cells import CELL, grouped, selected
 from study.store.states import DONE
 
+# What makes a cut: a Run's place on the freezing axis is the number of parameters that it trains.
+CUT: Final = ("frozen", "trained_channels")
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Curves:
-    """One Run's errors in windows of epochs: `epochs`, `test`, `train`, each (windows,)."""
+    """One Run's errors in windows of epochs: `epochs`, `test`, `train`, each (windows,); `start`: the
+    test error before training, NaN where the rows do not begin there."""
 
     epochs: np.ndarray
     test: np.ndarray
     train: np.ndarray
+    start: float = np.nan
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -37,7 +42,8 @@ class Measures:
 
     - `lines`: the Runs that ended well, one line each, as `Study.cells`, with `test` and `train`
       (error, mean of the last window), `interpolated` (first evaluated epoch with train error ≤
-      `epsilon`, inf if none) and `spacing` (log10 between that evaluation and the one before).
+      `epsilon`, inf if none), `spacing` (log10 between that evaluation and the one before) and `step`
+      (the smallest difference between two test errors of the Run: one test image or a few; inf if none).
     - `absent`: the lines of the Runs that did not. `curves`: by run id.
     """
 
@@ -97,18 +103,20 @@ def measure(study: Study, *, epsilon: float = EPSILON, **select: Any) -> Measure
     def use(run_id: str, columns: Mapping[str, np.ndarray]) -> None:
         own = windows[name_of[run_id]]
         test, train = (window_means(columns[name], own) for name in ("test_error", "train_error"))
-        curves[run_id] = Curves(epochs=own.centres, test=test, train=train)
         epochs = study.evaluations[name_of[run_id]].epochs
+        start = float(columns["test_error"][0]) if epochs[0] <= 0 else np.nan
+        curves[run_id] = Curves(epochs=own.centres, test=test, train=train, start=start)
         at, spacing = _first(epochs, columns["train_error"] <= epsilon)
         numbers[run_id] = {
             "test": float(test[-1]),
             "train": float(train[-1]),
             "interpolated": at,
             "spacing": spacing,
+            "step": _step(columns["test_error"]),
         }
 
     study.read_values(list(done.index), ["test_error", "train_error"], use)
-    columns = ["test", "train", "interpolated", "spacing"]
+    columns = ["test", "train", "interpolated", "spacing", "step"]
     found = pd.DataFrame([numbers[i] for i in done.index], index=done.index, columns=columns)
     return Measures(
         epsilon=epsilon,
@@ -127,6 +135,14 @@ def of_arm(lines: pd.DataFrame, arm: str) -> pd.DataFrame:
 def groups(lines: pd.DataFrame, *without: str) -> Iterator[tuple[tuple[Any, ...], pd.DataFrame]]:
     """The lines by cell, the named coordinates left out of what makes a cell."""
     return grouped(lines, [name for name in CELL if name not in without])
+
+
+def one_image(lines: pd.DataFrame) -> float:
+    """The test error of one image, as the errors' own steps say: no row holds the number of test images.
+    Of several tasks the largest; 0 where no error ever changed."""
+    steps = lines.groupby("task")["step"].min()
+    steps = steps[np.isfinite(steps)]
+    return float(steps.max()) if len(steps) else 0.0
 
 
 def contrast(terms: Iterable[Term]) -> Contrast | None:
@@ -151,7 +167,7 @@ def contrast(terms: Iterable[Term]) -> Contrast | None:
         if len(parts) == len(whole[name]):
             total = sum(part.weight * part.value for part in parts)
             values[names.index(name), seeds.index(seed)] = total
-    kept_groups, kept_seeds = _block(np.isfinite(values))
+    kept_groups, kept_seeds = fullest(np.isfinite(values))
     if not kept_groups.any():
         return None
     used = [name for name, kept in zip(names, kept_groups, strict=True) if kept]
@@ -179,7 +195,8 @@ def matrix(lines: pd.DataFrame, column: str, across: str) -> np.ndarray:
     return np.asarray(table, dtype=np.float64)
 
 
-def _block(there: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def fullest(there: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which groups and which seeds to use of (groups, seeds) bool, so that each is there in each."""
     # Chosen by what is there, never by its values: the fullest seeds first, as many as pay.
     order = np.argsort(-there.sum(axis=0), kind="stable")
     best = (-1, -1)
@@ -193,6 +210,12 @@ def _block(there: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             seeds[order[:num]] = True
             best, kept = score, (complete, seeds)
     return kept
+
+
+def _step(errors: np.ndarray) -> float:
+    steps = np.diff(np.unique(errors[np.isfinite(errors)]))
+    steps = steps[steps > 1e-9]  # less is rounding
+    return float(steps.min()) if steps.size else np.inf
 
 
 def _first(epochs: np.ndarray, reached: np.ndarray) -> tuple[float, float]:

@@ -1,166 +1,220 @@
-"""Double descent, cell by cell: the epoch-wise peaks and the freezing-wise curves of a study.
+"""Double descent over many cells at once: a study's epoch-wise peaks and freezing-wise curves, pooled.
 
-Owns which cells could show a peak at all, by their train error, and which freezing curve is looked
-at first. The verdict on a curve is `descent`'s.
+Owns which cells could show a peak at all, by their train error, and how they become one curve: each is
+moved so that its own edge of interpolation lies where the others' do, then all are averaged, seed by
+seed (`descent.edges.aligned`). So every curve counts and none is chosen, the noise of many averages out
+before a place is sought, and the seeds stay the replicates. The verdict on that curve is `descent`'s.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from analysis.claims.measures import Measures, Term, groups, matrix
-from analysis.descent import FIRST_DESCENT, STRONG, WEAK, Judgement, judge, judge_freezing
-from analysis.descent.intervals import Interval
+from analysis.claims.measures import CUT, Measures, fullest, groups, matrix, one_image
+from analysis.descent import FIRST_DESCENT, Judgement, judge
+from analysis.descent.edges import (
+    EPOCHS,
+    PARAMETERS,
+    SOME,
+    Curve,
+    aligned,
+    edge_of,
+    extent,
+    mean_train,
+)
 from analysis.load.cells import CELL
-
-Group = tuple[Any, ...]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class FreezingCurve:
-    """One cell's test error over its frozen counts, in order of trained parameters, ascending.
+class OneCurve:
+    """A curve of one cell: each seed's row of `curve`, and the Runs that it is made of."""
 
-    `edge`: the first of `frozen` whose mean train error is ≤ ε, None where none or all are.
-    """
-
-    group: Group
     name: str
-    frozen: np.ndarray
+    curve: Curve
+    run_ids: Mapping[int, tuple[str, ...]]  # by seed, in the order of the curve's rows
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Pooled:
+    """Several curves as one: `judgement` on it, the seeds in the order of its heights; `dropped`: curves
+    left out because a seed lacks them; `left_out`: seeds."""
+
     judgement: Judgement
-    edge: int | None
+    names: tuple[str, ...]
+    seeds: tuple[int, ...]
     run_ids: tuple[str, ...]
-
-    @property
-    def height(self) -> Interval | None:
-        """The smaller of rise and fall."""
-        rise, fall = self.judgement.rise, self.judgement.fall
-        if rise is None or fall is None:
-            return None
-        return min(rise, fall, key=lambda height: height.estimate)
+    dropped: int
+    left_out: tuple[int, ...]
 
 
-def _judged(
-    measures: Measures, lines: pd.DataFrame, *without: str, min_height: float
-) -> Iterator[tuple[Group, Any, Judgement, dict[int, str]]]:
-    """Each cell's epoch curves, judged: the key without some coordinates, the value of the first of
-    these, the verdict, and its Runs by seed."""
-    for _, cell in groups(lines):
-        ids = {int(seed): str(run_id) for run_id, seed in cell["seed"].items()}
-        curves = [measures.curves[run_id] for run_id in ids.values()]
-        verdict = judge(
-            curves[0].epochs,
-            np.stack([curve.test for curve in curves]),
-            axis="epochs",
-            train_errors=np.stack([curve.train for curve in curves]),
-            epsilon=measures.epsilon,
-            min_height=min_height,
-            first_descent=FIRST_DESCENT,
+def pooled(
+    bundles: Sequence[Sequence[OneCurve]],
+    *,
+    epsilon: float,
+    axis: str,
+    min_height: float,
+    step: float,
+) -> list[Pooled] | None:
+    """Bundles of curves that belong together (a smaller and a larger size), pooled place by place.
+
+    The same seeds in all; None where no bundle crosses ε in all its curves. `step`: of one test error.
+    """
+    seeds = sorted({seed for bundle in bundles for one in bundle for seed in one.run_ids})
+    there = np.array(
+        [[all(seed in one.run_ids for one in bundle) for seed in seeds] for bundle in bundles]
+    ).reshape(len(bundles), len(seeds))
+    kept_bundles, kept_seeds = fullest(there)
+    used = [seed for seed, kept in zip(seeds, kept_seeds, strict=True) if kept]
+    chosen = [
+        [_of_seeds(one, used) for one in bundle]
+        for bundle, kept in zip(bundles, kept_bundles, strict=True)
+        if kept
+    ]
+    chosen = [
+        bundle
+        for bundle in chosen
+        if all(edge_of(mean_train(one.curve.train), epsilon) is not None for one in bundle)
+    ]
+    if not chosen:
+        return None
+    found = []
+    for place in zip(*chosen, strict=True):
+        curve = aligned([one.curve for one in place], epsilon)
+        found.append(
+            Pooled(
+                judgement=judge(
+                    curve.x,
+                    curve.test,
+                    axis=axis,
+                    train_errors=curve.train,
+                    epsilon=epsilon,
+                    min_height=min_height,
+                    first_descent=FIRST_DESCENT if axis == EPOCHS else 0.0,
+                    start=curve.start,
+                    resolution=step,
+                ),
+                names=tuple(one.name for one in place),
+                seeds=tuple(used),
+                run_ids=tuple(i for one in place for seed in used for i in one.run_ids[seed]),
+                dropped=len(bundles) - len(chosen),
+                left_out=tuple(seed for seed in seeds if seed not in used),
+            )
         )
-        first = cell.iloc[0]
-        key = tuple(first[name] for name in CELL if name not in without)
-        yield key, first[without[0]], verdict, ids
+    return found
 
 
-def height_terms(
+def height_pair(
     measures: Measures,
     lines: pd.DataFrame,
     across: str,
     *,
     min_height: float,
     matched: bool = False,
-) -> list[Term]:
-    """Height of the epoch-wise peak, at the largest level of `across` (+1) and the smallest (−1).
+) -> tuple[Pooled, Pooled] | None:
+    """The epoch-wise curves at the smallest and at the largest level of `across`, each pooled over cells.
 
-    Only levels at which the train error crosses ε within the curve: elsewhere no second descent could
-    be seen. `matched`: the smallest and largest level of all, or none; else of those that a cell has.
+    Only levels at which the mean train error crosses ε within the curve: elsewhere no second descent
+    could be seen. `matched`: the smallest and largest level of all, or none; else of those that a cell
+    has.
     """
     extremes = {lines[across].min(), lines[across].max()}
-    cells: dict[Group, list[tuple[Any, Judgement, dict[int, str]]]] = {}
-    for key, level, verdict, ids in _judged(measures, lines, across, min_height=min_height):
-        if verdict.interpolates == "some" and (not matched or level in extremes):
-            cells.setdefault(key, []).append((level, verdict, ids))
-    terms = []
-    for key, levels in cells.items():
+    cells: dict[Hashable, list[tuple[Any, OneCurve]]] = {}
+    for _, cell in groups(lines):
+        one = _epoch_curve(measures, cell)
+        level = cell.iloc[0][across]
+        crosses = extent(mean_train(one.curve.train), measures.epsilon) == SOME
+        if crosses and (not matched or level in extremes):
+            key = tuple(cell.iloc[0][name] for name in CELL if name != across)
+            cells.setdefault(key, []).append((level, one))
+    bundles = []
+    for levels in cells.values():
         levels.sort(key=lambda one: one[0])
-        if len(levels) < 2:
-            continue
-        for weight, (_, verdict, ids) in ((-1.0, levels[0]), (1.0, levels[-1])):
-            group = (*key, levels[0][0], levels[-1][0])
-            used = [seed for seed, kept in zip(ids, verdict.used, strict=True) if kept]
-            terms += [
-                Term(group, seed, weight, weight, float(height), (ids[seed],))
-                for seed, height in zip(used, verdict.height, strict=True)
-            ]
-    return terms
+        if len(levels) > 1:
+            bundles.append((levels[0][1], levels[-1][1]))
+    if not bundles:
+        return None
+    found = pooled(
+        bundles,
+        epsilon=measures.epsilon,
+        axis=EPOCHS,
+        min_height=min_height,
+        step=one_image(lines),
+    )
+    return None if found is None else (found[0], found[1])
 
 
-def peak_terms(measures: Measures, lines: pd.DataFrame, *, min_height: float) -> list[Term]:
-    """log10 epoch of the peak, largest source size − smallest, where both cells show a peak."""
-    smallest, largest = lines["source_size"].min(), lines["source_size"].max()
-    cells: dict[Group, dict[int, tuple[Judgement, dict[int, str]]]] = {}
-    some = lines[lines["source_size"].isin([smallest, largest])]
-    for key, level, verdict, ids in _judged(measures, some, "source_size", min_height=min_height):
-        if verdict.status in (WEAK, STRONG):
-            cells.setdefault(key, {})[level] = (verdict, ids)
-    return [
-        Term(key, seed, weight, weight, float(np.log10(peak)), (ids[seed],))
-        for key, levels in cells.items()
-        if len(levels) == 2
-        for weight, size in ((-1.0, smallest), (1.0, largest))
-        for verdict, ids in [levels[size]]
-        for seed, peak in zip(ids, verdict.peaks, strict=True)
-    ]
-
-
-def freezing_curves(
-    measures: Measures, lines: pd.DataFrame, *, min_height: float
-) -> list[FreezingCurve]:
-    """The curves over frozen counts, three points or more: the one whose mean train error crosses ε
-    most centrally first, then (in ties) more label noise, larger sizes; those that do not cross last.
-    """
-    found: list[tuple[tuple[Any, ...], FreezingCurve]] = []
-    for key, cell in groups(lines, "frozen"):
-        at = cell.groupby("frozen")["parameters_trained"].first().astype(float)
+def freezing_curves(lines: pd.DataFrame) -> list[OneCurve]:
+    """The test error over trained parameters, head only to nothing frozen: a curve a cell, of three
+    points or more; a seed with a gap is in none."""
+    found = []
+    for _, cell in groups(lines, *CUT):
+        at = np.sort(cell["parameters_trained"].astype(float).unique())
         if len(at) < 3:
             continue
-        order = np.argsort(at.to_numpy(), kind="stable")
-        test, train = (matrix(cell, name, "frozen")[:, order] for name in ("test", "train"))
-        if np.isnan(test).any(axis=1).all():
+        test, train = (matrix(cell, name, "parameters_trained") for name in ("test", "train"))
+        seeds = np.sort(cell["seed"].unique())
+        whole = np.isfinite(test).all(axis=1) & np.isfinite(train).all(axis=1)
+        if not whole.any():
             continue
-        # In the order of `matrix`: by seed.
-        whole = np.sort(cell["seed"].unique())[~np.isnan(test).any(axis=1)]
-        reached = np.nanmean(train, axis=0) <= measures.epsilon
-        share = float(reached.mean())
-        first = cell.iloc[0]
-        curve = FreezingCurve(
-            group=key,
-            name=_name(first),
-            frozen=at.index.to_numpy()[order],
-            judgement=judge_freezing(
-                at.to_numpy()[order],
-                test,
-                train_errors=train,
-                epsilon=measures.epsilon,
-                min_height=min_height,
-            ),
-            edge=int(reached.argmax()) if 0 < share < 1 else None,
-            run_ids=tuple(cell.index[cell["seed"].isin(whole)]),
+        found.append(
+            OneCurve(
+                name=_name(cell.iloc[0]),
+                curve=Curve(
+                    x=at,
+                    test=test[whole],
+                    train=train[whole],
+                    start=np.full(int(whole.sum()), np.nan),
+                ),
+                run_ids={
+                    int(seed): tuple(map(str, cell.index[cell["seed"] == seed]))
+                    for seed in seeds[whole]
+                },
+            )
         )
-        rank = (
-            curve.edge is None,
-            abs(share - 0.5),
-            -first["label_noise"],
-            -first["size"],
-            -first["source_size"],
-            curve.name,
-        )
-        found.append((rank, curve))
-    return [curve for _, curve in sorted(found, key=lambda one: one[0])]
+    return found
+
+
+def freezing_peak(
+    curves: Sequence[OneCurve], epsilon: float, *, min_height: float, step: float
+) -> Pooled | None:
+    """All curves whose mean train error crosses ε, as one; None where none does."""
+    crossing = [(one,) for one in curves if extent(mean_train(one.curve.train), epsilon) == SOME]
+    if not crossing:
+        return None
+    found = pooled(crossing, epsilon=epsilon, axis=PARAMETERS, min_height=min_height, step=step)
+    return None if found is None else found[0]
+
+
+def _epoch_curve(measures: Measures, cell: pd.DataFrame) -> OneCurve:
+    ids = {int(seed): str(run_id) for run_id, seed in cell["seed"].items()}
+    curves = [measures.curves[run_id] for run_id in ids.values()]
+    return OneCurve(
+        name=_name(cell.iloc[0]),
+        curve=Curve(
+            x=curves[0].epochs,
+            test=np.stack([curve.test for curve in curves]),
+            train=np.stack([curve.train for curve in curves]),
+            start=np.array([curve.start for curve in curves]),
+        ),
+        run_ids={seed: (run_id,) for seed, run_id in ids.items()},
+    )
+
+
+def _of_seeds(one: OneCurve, seeds: Sequence[int]) -> OneCurve:
+    rows = [list(one.run_ids).index(seed) for seed in seeds]
+    curve = one.curve
+    return OneCurve(
+        name=one.name,
+        curve=Curve(
+            x=curve.x, test=curve.test[rows], train=curve.train[rows], start=curve.start[rows]
+        ),
+        run_ids={seed: one.run_ids[seed] for seed in seeds},
+    )
 
 
 def _name(line: pd.Series) -> str:

@@ -23,25 +23,30 @@ STATEMENT: Final = {
 }
 
 PRIMARY: Final = {
-    "C1": "At the largest label noise: height of the epoch-wise peak (the smaller of its rise and its "
-    "fall, cross-fitted), largest target size − smallest, of those sizes whose mean train error "
-    "crosses ε within the curve; and the height at the larger size is above zero.",
+    "C1": "At the largest label noise, epoch-wise curves pooled over cells, each moved to its own edge of "
+    "interpolation: height of the peak near that edge (the smaller of its rise and its fall), largest "
+    "target size − smallest, of those sizes whose mean train error crosses ε within the curve; and the "
+    "height at the larger size is above zero.",
     "C2": "log10 of the first epoch with train error ≤ ε, largest source size − smallest, in cells "
     "where in every seed at least one of the two gets there.",
     "C3": "log2 of the largest target size that is interpolated, fewest frozen layers − most, each "
     "capacity taken per seed and averaged over seeds.",
-    "C4": "The curve over trained parameters (test error, mean of the last window of epochs) whose "
-    "mean train error crosses ε most centrally: double descent is shown, and in every seed the peak, "
-    "located on the others, is one of the two points at the edge of interpolation.",
+    "C4": "All curves over trained parameters (test error, mean of the last window of epochs) whose mean "
+    "train error crosses ε, each moved to its own edge of interpolation, as one curve: height of its peak "
+    "near that edge (the smaller of its rise and its fall).",
     "C5a": "Test error of the more related source − the less related, most frozen layers: not below "
-    "−0.01; and it is either above zero there, or below zero over the lower half of the frozen counts.",
+    "−0.01; and it is either above zero there, or below zero over the lower half of the frozen counts; "
+    "and, unless it is above zero there, both sources are better than random frozen layers, or, without "
+    "such an arm, than halfway from chance to their best cut.",
     "C5b": "Test error of the more related source − the less related, mean of the two frozen counts at "
     "the edge of interpolation: above zero, and more than with the most frozen layers; and the more "
-    "related source shows freezing-wise double descent.",
+    "related source shows freezing-wise double descent, as in C4.",
 }
 
 # One point of error: the height that matters, and the margin of "on par".
 ERROR: Final = 0.01
+# Thresholds of interpolation at which C4 is shown side by side: it names an edge, and ε moves edges.
+EPSILONS: Final = (0.001, 0.01, 0.05, 0.1)
 # A tenth longer: the slowing that matters, in log10 of epochs.
 SLOWER: Final = float(np.log10(1.1))
 # One doubling of the target size: the difference in capacity that matters.

@@ -7,13 +7,13 @@ that is only bounded. Decides nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from analysis.claims.measures import Measures, Term, groups
+from analysis.claims.measures import CUT, Measures, Term, groups
 from analysis.load.cells import grouped
 
 Group = tuple[Any, ...]
@@ -109,52 +109,79 @@ def difference_terms(
     lines: pd.DataFrame, more: str, less: str, *, epsilon: float
 ) -> dict[str, list[Term]]:
     """Test error of the more related source − the less related, per cell and seed, at places on the
-    freezing axis: "end" (most layers frozen), "low" (mean over the frozen counts up to half of that),
-    "edge" (mean of the two at the edge of interpolation) and "edge − end".
+    freezing axis: "end" (fewest trained parameters), "low" (mean over the cuts up to half of its frozen
+    count), "edge" (mean of the two at the edge of interpolation) and "edge − end".
 
     The edge is where the train error, mean over both sources and all seeds, first comes under ε; cells
     in which it touches the end of the axis have no "edge".
     """
     terms: dict[str, list[Term]] = {"end": [], "low": [], "edge": [], "edge − end": []}
     pair = lines[lines["source_task"].isin([more, less])]
-    for key, cell in groups(pair, "source_task", "frozen"):
-        both = cell.groupby("frozen")["source_task"].nunique()
-        counts = sorted(both.index[both == 2], reverse=True)
-        if not counts:
+    for key, cell in groups(pair, "source_task", *CUT):
+        both = cell.groupby("parameters_trained")["source_task"].nunique()
+        cuts = sorted(both.index[both == 2])
+        if not cuts:
             continue
-        cell = cell[cell["frozen"].isin(counts)]
-        train = cell.groupby("frozen")["train"].mean().loc[counts].to_numpy()
+        cell = cell[cell["parameters_trained"].isin(cuts)]
+        by_cut = cell.groupby("parameters_trained")
+        train = by_cut["train"].mean().loc[cuts].to_numpy()
+        frozen = by_cut["frozen"].first()
         reached = train <= epsilon
         edge = int(reached.argmax()) if reached.any() else 0
-        places = {"end": {counts[0]: 1.0}}
-        low = [count for count in counts[1:] if count <= counts[0] / 2]
+        places = {"end": {cuts[0]: 1.0}}
+        low = [cut for cut in cuts[1:] if frozen[cut] <= frozen[cuts[0]] / 2]
         if low:
             places["low"] = dict.fromkeys(low, 1 / len(low))
         if edge >= 2:
-            places["edge"] = {counts[edge - 1]: 0.5, counts[edge]: 0.5}
-            places["edge − end"] = {**places["edge"], counts[0]: -1.0}
-        columns = (cell[name] for name in ("source_task", "frozen", "seed", "test"))
-        for run_id, source, frozen, seed, test in zip(cell.index, *columns, strict=True):
+            places["edge"] = {cuts[edge - 1]: 0.5, cuts[edge]: 0.5}
+            places["edge − end"] = {**places["edge"], cuts[0]: -1.0}
+        columns = (cell[name] for name in ("source_task", "parameters_trained", "seed", "test"))
+        for run_id, source, cut, seed, test in zip(cell.index, *columns, strict=True):
             sign = 1.0 if source == more else -1.0
             for place, weights in places.items():
-                if frozen in weights:
-                    terms[place].append(
-                        Term(
-                            key,
-                            int(seed),
-                            (source, frozen),
-                            sign * weights[frozen],
-                            float(test),
-                            (run_id,),
-                        )
-                    )
+                if cut in weights:
+                    part, weight = (source, cut), sign * weights[cut]
+                    terms[place].append(Term(key, int(seed), part, weight, float(test), (run_id,)))
     return terms
+
+
+def floor_terms(
+    measures: Measures, lines: pd.DataFrame, source: str, control: pd.DataFrame
+) -> tuple[list[Term], str]:
+    """How far the test error of a source lies under a floor, with the fewest trained parameters; and which
+    floor that is.
+
+    The floor is what frozen layers that learnt nothing give: the random frozen arm (`control`) at the
+    same cut. Where the study has none, it is halfway from chance to the best cut of the source: an error
+    above that has lost most of what is learnt, and two such errors are alike because both are bad.
+    """
+    own = lines[lines["source_task"] == source]
+    found = against_terms(measures, own, control, unfrozen=False)
+    if found:
+        opposite = [replace(term, weight=-term.weight) for term in found]
+        return opposite, "random frozen layers"
+    terms = []
+    for key, cell in groups(own, *CUT):
+        by_cut = cell.groupby("parameters_trained")["test"].mean()
+        end, best = by_cut.index.min(), by_cut.idxmin()
+        tests = {
+            cut: cell[cell["parameters_trained"] == cut].set_index("seed")["test"]
+            for cut in (end, best)
+        }
+        ids = cell[cell["parameters_trained"] == end].reset_index().set_index("seed")
+        chance = 1 - 1 / float(cell["num_classes"].iloc[0])
+        for seed in tests[end].index.intersection(tests[best].index):
+            under = (chance + tests[best][seed]) / 2 - tests[end][seed]
+            run_id = str(ids.loc[seed, cell.index.name or "index"])
+            terms.append(Term(key, int(seed), "under", 1.0, float(under), (run_id,)))
+    return terms, "halfway from chance to its best cut"
 
 
 def against_terms(
     measures: Measures, lines: pd.DataFrame, control: pd.DataFrame, *, unfrozen: bool
 ) -> list[Term]:
-    """Test error with the most layers frozen: each cell of `lines` − the control's of the same target.
+    """Test error with the fewest trained parameters: each cell of `lines` − the control's of the same
+    target.
 
     The control at the same frozen count, or, `unfrozen`, with nothing frozen; of several of its source
     sizes the largest. Cells without a counterpart are left out.
@@ -163,8 +190,11 @@ def against_terms(
     if control.empty or lines.empty:
         return []
     control = control[control["source_size"] == control["source_size"].max()]
-    deepest = lines[lines["frozen"] == lines["frozen"].max()]
-    control = control[control["frozen"] == (0 if unfrozen else deepest["frozen"].iloc[0])]
+    deepest = lines[(lines["frozen"] == lines["frozen"].max()) & (lines["trained_channels"] == 0)]
+    if deepest.empty:
+        return []
+    at = 0 if unfrozen else deepest["frozen"].iloc[0]
+    control = control[(control["frozen"] == at) & (control["trained_channels"] == 0)]
     names = (control[name] for name in same)
     counterpart = dict(zip(zip(*names, strict=True), control.index, strict=True))
     test = measures.lines["test"].to_dict()

@@ -10,12 +10,12 @@ from analysis.descent.judge import (
     SEARCH_LEVEL,
     STRONG,
     WEAK,
+    WINDOWED,
     Judgement,
     judge,
     judge_epochs,
     judge_freezing,
     search_guard,
-    search_price,
 )
 
 __all__ = [
@@ -28,10 +28,10 @@ __all__ = [
     "SEARCH_LEVEL",
     "STRONG",
     "WEAK",
+    "WINDOWED",
     "Judgement",
     "judge",
     "judge_epochs",
     "judge_freezing",
     "search_guard",
-    "search_price",
 ]

@@ -1,4 +1,4 @@
-"""Intervals over few seeds: Student's t on one number per seed, and Holm's correction.
+"""Intervals over few seeds: Student's t on one number per seed.
 
 Owns how far a mean over seeds can be trusted. Refuses the bootstrap (a percentile bootstrap of three
 seeds covers 75 %, not 95 %), and refuses to pool the spread of several cells: near a peak seeds differ
@@ -35,27 +35,6 @@ class Interval:
     num: int
     level: float
 
-    @property
-    def p_above(self) -> float:
-        """One-sided p-value of "not above zero" (Student's t)."""
-        return self._tail(self.estimate)
-
-    @property
-    def p_two_sided(self) -> float:
-        """Two-sided p-value of "zero" (Student's t)."""
-        return self.p_beyond(1.0)
-
-    def p_beyond(self, price: float) -> float:
-        """`p_two_sided` of the estimate divided by `price`: what a search that led to it costs."""
-        return min(1.0, 2.0 * self._tail(abs(self.estimate) / price))
-
-    def _tail(self, estimate: float) -> float:
-        if self.df < 1:
-            return 1.0
-        if self.standard_error == 0:
-            return 0.0 if estimate > 0 else 1.0
-        return float(special.stdtr(self.df, -estimate / self.standard_error))
-
 
 def t_quantile(probability: float, df: int) -> float:
     """Quantile of Student's t; infinite without a degree of freedom."""
@@ -70,9 +49,9 @@ def mean_interval(
 ) -> Interval:
     """The t-interval of the mean of independent values, one per seed: shape (seeds,), finite.
 
-    `resolution`: the values are read off a grid this wide (sizes of a study, evaluated epochs), so each
-    hides an error of at least resolution/√12, however well the seeds agree. Paired cells: pass the
-    differences. Raises ValueError without a value, or when one is not finite.
+    `resolution`: the values are read off a grid this wide (sizes of a study, evaluated epochs, whole
+    images), so each hides an error of at least resolution/√12, however well the seeds agree. Paired
+    cells: pass the differences. Raises ValueError without a value, or when one is not finite.
     """
     given = np.asarray(values, dtype=np.float64)
     if given.ndim != 1 or given.size == 0 or not np.isfinite(given).all():
@@ -80,11 +59,7 @@ def mean_interval(
     if not 0 < level < 1:
         raise ValueError(f"level={level!r}: must lie between 0 and 1")
     num, df = given.size, given.size - 1
-    sd = float(given.std(ddof=1)) if num > 1 else math.inf
-    # Equal numbers added up and divided again may differ from their mean in the last digit.
-    sd = 0.0 if sd < 1e-12 * float(np.abs(given).max()) else sd
-    sd = max(sd, float(resolution) / math.sqrt(12.0))
-    estimate, error = float(given.mean()), sd / math.sqrt(num)
+    estimate, error = float(given.mean()), float(standard_errors(given, resolution))
     half = error * t_quantile(0.5 + level / 2, df) if error else 0.0
     return Interval(
         estimate=estimate,
@@ -95,6 +70,17 @@ def mean_interval(
         num=num,
         level=level,
     )
+
+
+def standard_errors(values: np.ndarray, resolution: float = 0.0) -> np.ndarray:
+    """Of the mean over the first axis, the seeds: (seeds, …) to (…); infinite with one seed."""
+    num = len(values)
+    if num < 2:
+        return np.full(values.shape[1:], np.inf)
+    sd = values.std(axis=0, ddof=1)
+    # Equal numbers added up and divided again may differ from their mean in the last digit.
+    sd = np.where(sd < 1e-12 * np.abs(values).max(axis=0), 0.0, sd)
+    return np.asarray(np.maximum(sd, resolution / math.sqrt(12.0)) / math.sqrt(num))
 
 
 def mean_intervals(values: np.ndarray, level: float = LEVEL) -> tuple[np.ndarray, np.ndarray]:
@@ -111,13 +97,3 @@ def mean_intervals(values: np.ndarray, level: float = LEVEL) -> tuple[np.ndarray
             mean[place] = interval.estimate
             half[place] = interval.high - interval.estimate if known.size > 1 else np.nan
     return mean, half
-
-
-def holm(p_values: Sequence[float] | np.ndarray) -> np.ndarray:
-    """Holm's adjusted p-values (Holm 1979): shape as given, each in [0, 1]."""
-    given = np.asarray(p_values, dtype=np.float64)
-    order = np.argsort(given, kind="stable")
-    factors = np.arange(given.size, 0, -1)
-    adjusted = np.empty_like(given)
-    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(given[order] * factors))
-    return adjusted

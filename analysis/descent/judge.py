@@ -7,26 +7,39 @@ noise; reads no files.
 *What is decided.* Let m be the curve without noise. There is double descent when m rises from a
 minimum to a later peak and falls again after it, both by a height that matters. **weak**: it falls
 below the peak. **strong**: below the first minimum. **none**: shown that no such peak of a height
-that matters is there; a curve that ends at its highest since the minimum is "none so far".
-**inconclusive**: the seeds cannot tell; or no second descent could be seen, since no point of the
-curve interpolates, or every one does (Liu & Flanigan 2023: no peak says nothing when the train error
-never got under ε). A peak that is shown stays a peak whatever the train error says.
+that matters is there. **inconclusive**: the seeds cannot tell; or no second descent could be seen,
+since no point of the curve interpolates, or every one does (Liu & Flanigan 2023: no peak says nothing
+when the train error never got under ε). A curve without such a peak that may end above its minimum by
+what matters, or just where the edge of interpolation lies, is "none so far": it is not finished.
+
+*Where a peak counts.* Given the train errors, a peak counts near the edge of interpolation only
+(`edges` holds the windows and their reasons). A peak that is shown elsewhere is named, with its train
+error, as a bump far from interpolation: it is no double descent.
 
 *Direction.* Along the epochs x is the epoch or step, judged in log scale. Along the freezing x is the
 number of trained parameters, ascending, from head only to nothing frozen; `judge_freezing` sorts by
 it, so that a curve handed over in order of the frozen count is not read the wrong way round.
 
-*Noise.* The maximum of a noisy flat curve lies 4 standard deviations up over 50 points. So (1) epochs
-are averaged in windows that are fixed beforehand: quarters of a decade at 10^(k/4), whatever the data;
-(2) minimum, peak and later minimum are located on the *other* seeds and measured on the one held out,
-one height per seed; (3) each height has a t-interval over seeds, and both the rise and the fall must
-clear zero. The held-out heights share the seeds that located them; by simulation that costs nothing
-up to three seeds, but at ten the nominal 5 % become 11 % on a curve that rises to a long plateau. A
-verdict therefore asks for `SEARCH` standard errors at least; the intervals stay nominal.
+*Noise: what shows a peak.* The maximum of a noisy flat curve lies 4 standard deviations up over 50
+points. So (1) epochs are averaged in windows that are fixed beforehand: quarters of a decade at
+10^(k/4), whatever the data; (2) minimum, peak and later minimum are located on the *other* seeds and
+measured on the one held out, one height per seed; (3) each height has a t-interval over seeds, and both
+the rise and the fall must clear zero. The held-out heights share the seeds that located them; by
+simulation that costs nothing up to three seeds, but at ten the nominal 5 % become 11 % on a curve that
+rises to a long plateau. So `SEARCH` standard errors at least are asked for.
+
+*Noise: what excludes one.* Held-out heights are too low where the place found is not the true one, so
+they exclude nothing. A peak that matters needs three points: a rise and a fall between them. It is
+excluded when for *every* three points the upper end of the rise's or of the fall's t-interval over seeds
+lies below what matters. All must be excluded, so no correction for their number is due: false in 5 %
+at most, whatever the curve. `at_most` is the height under which this still works: the upper bound.
 
 *One seed.* It says nothing of the noise between replicates (its own jitter is autocorrelated and
 leaves out the images drawn, the flips and the initial values), so the status is inconclusive;
 `face_value` is what the curve would be if there were no noise.
+
+*Heights are those of the windows.* A window of a quarter of a decade flattens a narrow peak: one of 8
+points that is a third of a decade wide is 5.6 high in its windows. `WINDOWED` says so to a reader.
 
 How often each verdict comes, by simulation: `tests/power/table.md`.
 """
@@ -39,8 +52,18 @@ from typing import Final
 
 import numpy as np
 
-from analysis.descent.intervals import LEVEL, Interval, mean_interval, t_quantile
-from analysis.descent.places import extent, locate, nearest, present, rise_is_smaller
+from analysis.descent.edges import (
+    EPOCHS,
+    EVERYTHING,
+    NOTHING,
+    PARAMETERS,
+    edge_of,
+    extent,
+    mean_train,
+    near_edge,
+)
+from analysis.descent.intervals import LEVEL, Interval, mean_interval, standard_errors, t_quantile
+from analysis.descent.places import after_descent, locate, nearest, present, rise_is_smaller
 from analysis.descent.windows import WINDOWS_PER_DECADE, check_axis, epoch_windows, window_means
 
 NONE: Final = "none"
@@ -55,8 +78,8 @@ EPSILON: Final = 0.1
 # in a figure five centimetres high. Relative, so that the unit of y does not change the verdict.
 MIN_SHARE: Final = 0.02
 
-# Along the epochs the first minimum comes after a first descent: training starts at chance, and until
-# the error has fallen by a tenth of the curve's range, its wiggles there are no minimum. Along the
+# Along the epochs the first minimum comes after a first descent: training starts at chance, and while
+# the error is within a tenth of the curve's range of its top, its wiggles are no minimum. Along the
 # freezing the first descent may be small or lie outside the axis, so none is asked for. Added when
 # six curves of small networks on digits came out inconclusive for such wiggles; the tenth is reasoned.
 FIRST_DESCENT: Final = 0.1
@@ -67,6 +90,17 @@ FIRST_DESCENT: Final = 0.1
 SEARCH: Final = 3.75
 SEARCH_LEVEL: Final = 0.98
 
+# Two or three seeds hardly know the spread of a difference, and the worst of all pairs is the bound. So
+# each pair's variance is averaged with the mean one of all pairs, which counts as two more degrees of
+# freedom: at three seeds a long flat curve is then excluded ten times as often, and where the seeds
+# spread three times as much at the peak a true one in 5 %. Not with two seeds or four points: 7 to 8 %.
+BORROWED: Final = 2
+
+WINDOWED: Final = (
+    "heights are means in windows of a quarter of a decade of epochs: a peak narrower than a window or "
+    "two is higher than they say (8 points, a third of a decade wide: 5.6)"
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
@@ -75,14 +109,14 @@ class Judgement:
     - `rise`: peak over first minimum; `fall`: peak over later minimum; `gain`: first minimum over
       later minimum (above 0: strong); `end_rise`: last point over the lowest before. None with one
       seed, or with fewer than three points.
-    - `height`: the smaller of rise and fall, one number per seed, (seeds,): which of the two is
-      smaller was decided on the other seeds.
-    - `first_minimum`, `peak`, `later_minimum`: places on the mean over seeds, for drawing; `peaks`:
-      (seeds,) the place that the other seeds gave.
-    - `p_value`: one-sided, of "no double descent": the larger of the rise's and the fall's, so scaled
-      that a height which just clears what a verdict asks for has 1 − (1 + level) / 2; 1 with one seed.
+    - `height`: of the peak, the smaller of rise and fall. A peak is shown where `low` is above 0 (the
+      price of the search is in it) and the estimate reaches `min_height`; it is excluded where `high`,
+      which is `at_most`, lies below `min_height`.
+    - `heights`: (seeds,), of the seeds used: which of rise and fall is smaller was decided on the others.
+    - `first_minimum`, `peak`, `later_minimum`: places on the mean over seeds, for drawing.
     - `min_height`: the height that matters. `interpolates`: "nothing", "some", "everything" (of the
-      curve), "unknown" without train errors.
+      curve), "unknown" without train errors. `near`: (points,) bool, where a peak counts.
+    - `bump`: a peak that is shown where none counts, in words, or "".
     - `reasons`: sentences. `used`: (all seeds,) bool, False for a seed with a gap in its curve.
     """
 
@@ -94,14 +128,16 @@ class Judgement:
     fall: Interval | None
     gain: Interval | None
     end_rise: Interval | None
-    p_value: float
-    height: np.ndarray
+    height: Interval | None
+    at_most: float
+    heights: np.ndarray
     first_minimum: float
     peak: float
     later_minimum: float
-    peaks: np.ndarray
     min_height: float
     interpolates: str
+    near: np.ndarray
+    bump: str
     reasons: tuple[str, ...]
     used: np.ndarray
     x: np.ndarray
@@ -109,8 +145,9 @@ class Judgement:
 
     @property
     def wording(self) -> str:
-        """The status in words: "none so far" for a curve that is highest at its end."""
-        return "none so far" if self.so_far else self.status
+        """The status in words: "none so far" for a curve that is not finished, and any bump."""
+        words = "none so far" if self.so_far else self.status
+        return f"{words}; {self.bump}" if self.bump else words
 
 
 def judge_epochs(
@@ -125,25 +162,27 @@ def judge_epochs(
     search: float = SEARCH,
     per_decade: int = WINDOWS_PER_DECADE,
     first_descent: float = FIRST_DESCENT,
+    resolution: float = 0.0,
 ) -> Judgement:
     """Is there double descent along the epochs (or steps)?
 
     `epochs`: (points,), ascending; `values`, `train_errors`: (points,) or (seeds, points), NaN where
-    a seed has none: such a seed is left out, and said. `min_height`: in the unit of `values`; None
-    is MIN_SHARE of the mean curve's range. `at`: epochs of first minimum, peak and later minimum,
-    where they were named before looking; then nothing is searched. `search`: standard errors that a
-    height must clear where its place was searched, at the least. `first_descent`: how far the curve
-    must have fallen before its first minimum, as a share of its range. Raises ValueError on axes that
-    do not fit.
+    a seed has none: such a seed is left out, and said. What stands at epoch 0 is where the first
+    descent begins. `min_height`: in the unit of `values`; None is MIN_SHARE of the mean curve's range.
+    `at`: epochs of first minimum, peak and later minimum, where they were named before looking; then
+    nothing is searched. `search`: standard errors that a height must clear where its place was searched,
+    at the least. `first_descent`: how far under its top the curve must be at its first minimum, as a
+    share of its range. `resolution`: of one value. Raises ValueError on axes that do not fit.
     """
     x, y, train = present(epochs, values, train_errors)
     windows = epoch_windows(x, per_decade)
+    start = y[:, 0] if x[0] <= 0 else None
     y = window_means(y, windows)
     train = None if train is None else window_means(train, windows)
     return judge(
         windows.centres,
         y,
-        axis="epochs",
+        axis=EPOCHS,
         train_errors=train,
         epsilon=epsilon,
         min_height=min_height,
@@ -151,6 +190,8 @@ def judge_epochs(
         level=level,
         search=search,
         first_descent=first_descent,
+        start=start,
+        resolution=resolution,
     )
 
 
@@ -164,6 +205,7 @@ def judge_freezing(
     at: tuple[float, float, float] | None = None,
     level: float = LEVEL,
     search: float = SEARCH,
+    resolution: float = 0.0,
 ) -> Judgement:
     """Is there double descent along the freezing, read from head only to nothing frozen?
 
@@ -177,13 +219,14 @@ def judge_freezing(
     return judge(
         x[order],
         y,
-        axis="trained parameters",
+        axis=PARAMETERS,
         train_errors=train,
         epsilon=epsilon,
         min_height=min_height,
         at=at,
         level=level,
         search=search,
+        resolution=resolution,
     )
 
 
@@ -199,10 +242,13 @@ def judge(
     level: float = LEVEL,
     search: float = SEARCH,
     first_descent: float = 0.0,
+    start: np.ndarray | None = None,
+    resolution: float = 0.0,
 ) -> Judgement:
     """As `judge_epochs`, on curves that are averaged already: `y`, `train_errors` (seeds, windows).
 
-    `axis` is the name of `x` in the result.
+    `axis` names `x`: "epochs", or anything else for an axis of capacity. `start`: (seeds,), the value
+    before training, NaN where it is not known.
     """
     if min_height is not None and not min_height > 0:
         raise ValueError(f"min_height={min_height!r}: must be above 0")
@@ -212,57 +258,98 @@ def judge(
     reasons = []
     if not used.all():
         reasons.append(f"{np.sum(~used)} of {used.size} seeds have gaps and are left out")
-    interpolates = extent(train_errors, epsilon)
+    train = mean_train(train_errors)
+    interpolates, edge = extent(train, epsilon), edge_of(train, epsilon)
+    near = np.ones(x.size, dtype=bool)
+    if train is not None:
+        near = near & (edge is not None and near_edge(x, train, edge, axis))
     y = y[used]
+    begin = np.full(len(y), np.nan) if start is None else start[used]
     num = len(y)
     mean = y.mean(axis=0)
     span = float(np.ptp(mean))
     # Below the last digits of the numbers there is only rounding.
     flat = span <= 1e-9 * float(np.abs(mean).max())
     matters = min_height if min_height is not None else (math.inf if flat else MIN_SHARE * span)
+    rise = fall = gain = end_rise = height = None
+    heights, at_most = np.full(num, np.nan), math.inf
+    status, so_far, face, bump = INCONCLUSIVE, False, INCONCLUSIVE, ""
+    places = np.zeros(3, dtype=int)
     if x.size < 3:
-        places, face = np.zeros(3, dtype=int), INCONCLUSIVE
         reasons.append(f"{x.size} points: a peak between two minima needs three")
     else:
-        places = np.array(nearest(x, at)) if at else locate(mean, first_descent)
-        face = _face_value(mean, places, matters)
-    rise = fall = gain = end_rise = None
-    height, peaks = np.full(num, np.nan), np.full(num, np.nan)
-    status, so_far, p_value = INCONCLUSIVE, False, 1.0
+        top = np.asarray(np.mean(begin))
+        where = near if near[1:-1].any() else None
+        places = np.array(nearest(x, at)) if at else locate(mean, first_descent, top, where)
+        face = _face_value(mean, places, matters) if near[1:-1].any() else NONE
+        if not near.all():
+            anywhere = locate(mean, first_descent, top)
+            is_far = not near[anywhere[1]] and _face_value(mean, anywhere, matters) != NONE
+            if is_far:
+                assert train is not None
+                bump = (
+                    f"a bump far from interpolation: train error {train[anywhere[1]]:.2g} at "
+                    f"{x[anywhere[1]]:.3g} {axis}"
+                )
     if num == 1:
         reasons.append("one seed: noise between replicates is unknown")
+        if bump:
+            reasons.append(f"at face value {bump}")
+        bump = ""
     elif x.size >= 3:
         others = (y.sum(axis=0) - y) / (num - 1)
-        triples = np.tile(places, (num, 1)) if at else locate(others, first_descent)
-        low, top, later = (np.take_along_axis(y, triples[:, [c]], 1)[:, 0] for c in range(3))
-        rises, falls = top - low, top - later
-        rise, fall = mean_interval(rises, level=level), mean_interval(falls, level=level)
-        gain = mean_interval(low - later, level=level)
-        seeds = np.arange(num)
-        last_rises = y[:, -1] - y[seeds, others[:, :-1].argmin(axis=1)]
-        end_rise = mean_interval(last_rises, level=level)
-        height = np.where(rise_is_smaller(others, triples), rises, falls)
-        peaks = x[triples[:, 1]]
-        price = 1.0 if at else search_price(num, level, search)
-        guard = price * t_quantile(0.5 + level / 2, num - 1)
-        p_value = max(_p_above(rise, price), _p_above(fall, price))
-        status = _status(rise, fall, gain, matters, guard)
-        if status == INCONCLUSIVE:
+        starts = (begin.sum() - begin) / (num - 1)
+        guard = t_quantile(0.5 + level / 2, num - 1) if at else search_guard(num, level, search)
+
+        def held_out(where: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+            triples = (
+                np.tile(places, (num, 1)) if at else locate(others, first_descent, starts, where)
+            )
+            low, top, later = (np.take_along_axis(y, triples[:, [c]], 1)[:, 0] for c in range(3))
+            smaller = np.where(rise_is_smaller(others, triples), top - low, top - later)
+            return top - low, top - later, smaller
+
+        rises, falls, heights = held_out(where)
+        rise, fall = (
+            mean_interval(one, level=level, resolution=resolution) for one in (rises, falls)
+        )
+        gain = mean_interval(falls - rises, level=level, resolution=resolution)
+        last_rises = y[:, -1] - y[np.arange(num), others[:, :-1].argmin(axis=1)]
+        end_rise = mean_interval(last_rises, level=level, resolution=resolution)
+        may_begin = after_descent(mean, first_descent, top)
+        at_most, end_at_most = _bounds(y, may_begin, near, level, resolution)
+        height = _height(rise, fall, guard, at_most)
+        if where is not None and _shown(rise, matters, guard) and _shown(fall, matters, guard):
+            status = STRONG if _shown(gain, matters, guard) else WEAK
+        elif at_most < matters:
+            status, so_far = NONE, not end_at_most < matters
+        else:
             reasons.append(
                 f"between {num} seeds the noise is too large to show or to exclude a peak of "
-                f"{matters:.3g}"
+                f"{matters:.3g}; one above {at_most:.2g} is excluded"
             )
-        so_far = status == NONE and _shown(end_rise, matters, guard)
-        if so_far:
-            reasons.append("the curve is highest, after its minimum, at its end")
-    if interpolates in ("nothing", "everything"):
-        whole = "no point" if interpolates == "nothing" else "every point"
+        if so_far or (status == INCONCLUSIVE and _shown(end_rise, matters, guard)):
+            so_far = status == NONE
+            reasons.append(
+                f"it ends {end_rise.estimate:+.3g} [{end_rise.low:+.3g}, {end_rise.high:+.3g}] over "
+                f"its lowest before, so a peak may still come: {_more(axis)} would tell"
+            )
+        if bump:
+            far = [mean_interval(one, level=level, resolution=resolution) for one in held_out(None)]
+            bump = bump if all(_shown(one, matters, guard) for one in far[:2]) else ""
+            reasons += [bump] if bump else []
+    if interpolates in (NOTHING, EVERYTHING):
+        whole = "no point" if interpolates == NOTHING else "every point"
         seen = f"{whole} of the curve interpolates (train error ≤ {epsilon:g})"
         if status == NONE:
             status, so_far = INCONCLUSIVE, False
-            reasons.append(f"{seen}: a second descent could not be seen")
-        else:
-            reasons.append(seen)
+        reasons.append(f"{seen}: a second descent could not be seen")
+    elif edge is not None and edge == x.size - 1 and status == NONE and not so_far:
+        so_far = True
+        reasons.append(
+            f"it ends where the train error comes under {epsilon:g}, so a peak may still come: "
+            f"{_more(axis)} would tell"
+        )
     return Judgement(
         status=status,
         so_far=so_far,
@@ -272,14 +359,16 @@ def judge(
         fall=fall,
         gain=gain,
         end_rise=end_rise,
-        p_value=p_value,
         height=height,
+        at_most=at_most,
+        heights=heights,
         first_minimum=float(x[places[0]]),
         peak=float(x[places[1]]),
         later_minimum=float(x[places[2]]),
-        peaks=peaks,
         min_height=matters,
         interpolates=interpolates,
+        near=near,
+        bump=bump,
         reasons=tuple(reasons),
         used=used,
         x=x,
@@ -293,15 +382,45 @@ def search_guard(num_seeds: int, level: float = LEVEL, search: float = SEARCH) -
     return max(t_quantile(0.5 + level / 2, df), t_quantile(SEARCH_LEVEL, df), search)
 
 
-def search_price(num_seeds: int, level: float = LEVEL, search: float = SEARCH) -> float:
-    """`search_guard` in units of what a height at a place named beforehand must clear; at least 1."""
-    if num_seeds < 2:
-        return 1.0
-    return search_guard(num_seeds, level, search) / t_quantile(0.5 + level / 2, num_seeds - 1)
+def _bounds(
+    y: np.ndarray, may_begin: np.ndarray, near: np.ndarray, level: float, resolution: float
+) -> tuple[float, float]:
+    """Upper bounds on the height of a peak where one counts, and on how far the end has risen."""
+    num, points = y.shape
+    apart = y[:, None, :] - y[:, :, None]  # (seeds, from, to)
+    index = np.arange(points)
+    is_before = index[:, None] < index[None, :]
+    own = num * standard_errors(apart, resolution) ** 2
+    borrowed = BORROWED if num > 2 and points > 4 else 0
+    df = num - 1 + borrowed
+    variance = ((num - 1) * own + borrowed * own[is_before].mean()) / df
+    upper = apart.mean(axis=0) + t_quantile(0.5 + level / 2, df) * np.sqrt(variance / num)
+    # A peak is the highest between its two minima: none lies beyond a point that is shown to be higher.
+    is_higher = upper < 0  # (from, to): the first is shown to be the higher one
+    last_higher = np.where(is_before & is_higher, index[:, None], -1).max(axis=0)
+    next_higher = np.where(is_before.T & is_higher, index[:, None], points).min(axis=0)
+    may_rise = is_before & may_begin[:, None] & (index[:, None] > last_higher)
+    rises = np.where(may_rise, upper, -np.inf).max(axis=0)
+    falls = np.where(is_before.T & (index[:, None] < next_higher), upper, -np.inf).max(axis=0)
+    inner = near & (index > 0) & (index < index[-1])
+    peaks = np.minimum(rises, falls)[inner]
+    # Where every point has a higher neighbour, a peak is excluded at any height.
+    return float(peaks.max(initial=-np.inf)), float(rises[-1])
 
 
-def _p_above(height: Interval, price: float) -> float:
-    return height.p_beyond(price) / 2 if height.estimate > 0 else 1.0
+def _height(rise: Interval, fall: Interval, guard: float, at_most: float) -> Interval:
+    """The smaller of the two; its ends are what shows a peak, and what excludes one."""
+    smaller = min(rise, fall, key=lambda one: one.estimate)
+    ends = [one.estimate - guard * one.standard_error for one in (rise, fall)]
+    return Interval(
+        estimate=smaller.estimate,
+        low=min(ends),
+        high=max(at_most, smaller.estimate),
+        standard_error=smaller.standard_error,
+        df=smaller.df,
+        num=smaller.num,
+        level=smaller.level,
+    )
 
 
 def _face_value(mean: np.ndarray, places: np.ndarray, matters: float) -> str:
@@ -311,12 +430,9 @@ def _face_value(mean: np.ndarray, places: np.ndarray, matters: float) -> str:
     return STRONG if low - later >= matters else WEAK
 
 
-def _status(rise: Interval, fall: Interval, gain: Interval, matters: float, guard: float) -> str:
-    if _shown(rise, matters, guard) and _shown(fall, matters, guard):
-        return STRONG if _shown(gain, matters, guard) else WEAK
-    # Either one too small is enough: there is no peak that matters.
-    return NONE if min(rise.high, fall.high) < matters else INCONCLUSIVE
-
-
 def _shown(height: Interval, matters: float, guard: float) -> bool:
     return height.estimate >= matters and height.estimate > guard * height.standard_error
+
+
+def _more(axis: str) -> str:
+    return "more epochs" if axis == EPOCHS else "a larger network"

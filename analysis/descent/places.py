@@ -6,9 +6,13 @@ Owns the search for a peak. Knows neither noise nor the threshold of a verdict: 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
+
+# Numbers closer than this share of a curve's range are equal: means of equal numbers, added up in
+# another order, differ in their last digits, and no place may hang on that.
+TIE: Final = 1e-9
 
 
 def present(
@@ -40,43 +44,70 @@ def _matrix(name: str, values: Any, num_points: int) -> np.ndarray:
     return matrix
 
 
-def extent(train: np.ndarray | None, epsilon: float) -> str:
-    """How much of a curve interpolates, by the mean over seeds without a gap: "nothing", "some",
-    "everything"; "unknown" without such a seed. `train`: (seeds, points)."""
-    if train is None:
-        return "unknown"
-    complete = train[~np.isnan(train).any(axis=1)]
-    if not len(complete):
-        return "unknown"
-    reached = complete.mean(axis=0) <= epsilon
-    return "everything" if reached.all() else "some" if reached.any() else "nothing"
+def after_descent(
+    curves: np.ndarray, first_descent: float, start: np.ndarray | None = None
+) -> np.ndarray:
+    """Which points may be the first minimum, (…, points) bool: those that lie below the highest value
+    of the curve, or of what it began at, by this share of its range. `start`: (…), the value before
+    the first point (before training), where it is known."""
+    top = curves.max(axis=-1, keepdims=True)
+    if start is not None:
+        top = np.fmax(top, start[..., None])
+    span = top - curves.min(axis=-1, keepdims=True)
+    return np.asarray(curves <= top - (first_descent - TIE) * span)
 
 
-def locate(curves: np.ndarray, first_descent: float) -> np.ndarray:
+def locate(
+    curves: np.ndarray,
+    first_descent: float,
+    start: np.ndarray | None = None,
+    near: np.ndarray | None = None,
+) -> np.ndarray:
     """Lowest point before, peak, lowest point after, of the most prominent peak: (…, 3) indices.
 
-    `curves`: (…, points), three or more. The prominence of a point is the smaller of its heights
-    over the lowest point before and over the lowest point after; negative where there is no peak.
-    Points before the first descent are no minimum; a curve that never descends has none of them.
+    `curves`: (…, points), three or more. The prominence of a point is the smaller of its heights over
+    the lowest points on its two sides, no farther away than the next higher point: the shoulder of a
+    higher peak has none. Where a neighbour is higher it stands for the lowest, and the prominence is
+    negative; where no point before may be the first minimum it is 0. `near`: (points,) bool, where the
+    peak may lie; `first_descent`, `start`: see `after_descent`. Of equal peaks the first.
     """
-    fallen = np.maximum.accumulate(curves, axis=-1) - curves
-    is_low = fallen >= first_descent * np.ptp(curves, axis=-1, keepdims=True)
-    is_low |= ~is_low[..., :-2].any(axis=-1, keepdims=True)
-    minima = np.where(is_low, curves, np.inf)
-    before = np.minimum.accumulate(minima, axis=-1)[..., :-2]
-    after = np.minimum.accumulate(curves[..., ::-1], axis=-1)[..., ::-1][..., 2:]
-    middle = curves[..., 1:-1]
-    peak = np.minimum(middle - before, middle - after).argmax(axis=-1) + 1
-    index = np.arange(curves.shape[-1])
-    first = np.where(index < peak[..., None], minima, np.inf).argmin(axis=-1)
-    later = np.where(index > peak[..., None], curves, np.inf).argmin(axis=-1)
-    return np.stack([first, peak, later], axis=-1)
+    num = curves.shape[-1]
+    tie = TIE * np.ptp(curves, axis=-1)
+    may_begin = after_descent(curves, first_descent, start)
+    candidates = [j for j in range(1, num - 1) if near is None or near[j]] or [1]
+    best = np.full(curves.shape[:-1], -np.inf)
+    found = np.zeros((*curves.shape[:-1], 3), dtype=int)
+    for j in candidates:
+        higher = curves > (curves[..., j] + tie)[..., None]
+        left = slice(j - 1, None, -1)
+        before = _lowest(curves[..., left], higher[..., left], may_begin[..., left])
+        later = _lowest(curves[..., j + 1 :], higher[..., j + 1 :], None)
+        places = np.stack([j - before, np.full_like(before, j), j + later], axis=-1)
+        low, top, end = np.moveaxis(np.take_along_axis(curves, places, -1), -1, 0)
+        prominence = np.minimum(top - low, top - end)
+        better = prominence > best + np.where(np.isfinite(best), tie, 0.0)
+        best = np.where(better, prominence, best)
+        found = np.where(better[..., None], places, found)
+    return found
+
+
+def _lowest(side: np.ndarray, higher: np.ndarray, allowed: np.ndarray | None) -> np.ndarray:
+    """Steps to the lowest point on one side, nearer than the next higher one: 1 or more. To the neighbour
+    where that is higher itself; 0, the point itself, where none on that side may be a minimum."""
+    shut = np.logical_or.accumulate(higher, axis=-1)
+    steps = np.where(shut, np.inf, side).argmin(axis=-1) + 1
+    if allowed is None:
+        return np.asarray(steps)
+    open_and_allowed = ~shut & allowed
+    steps_allowed = np.where(open_and_allowed, side, np.inf).argmin(axis=-1) + 1
+    none_allowed = np.where(shut[..., 0], 1, 0)
+    return np.asarray(np.where(open_and_allowed.any(axis=-1), steps_allowed, none_allowed))
 
 
 def rise_is_smaller(others: np.ndarray, triples: np.ndarray) -> np.ndarray:
     """Whether the rise of each curve, at its three places, is at most its fall: (seeds,) bool."""
     low, _, later = (np.take_along_axis(others, triples[:, [c]], 1)[:, 0] for c in range(3))
-    return low >= later
+    return np.asarray(low >= later)
 
 
 def nearest(x: np.ndarray, at: Sequence[float]) -> list[int]:

@@ -108,6 +108,7 @@ def _write(
         unjudged=unjudged,
         effect=tables.effect_text,
         condition=tables.condition_text,
+        epsilons=tables.epsilons_text,
         question=overview.paragraphs(question),
         warnings=overview.warnings(study),
         facts=overview.facts(study),

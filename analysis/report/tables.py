@@ -95,9 +95,9 @@ def by_frozen(errors: pd.DataFrame, part: slices.Slice) -> pd.DataFrame:
 def verdicts(found: Sequence[Verdict]) -> pd.DataFrame:
     """One line for each claim, each control's answer to it, and each exploratory finding.
 
-    `kind` is "primary", "control" or "exploratory"; `because` says what decided where that was not the
-    effect shown; `low` and `high` bound the 95 % interval of
-    `effect` over seeds, in `unit`; `p_holm` is for exploratory lines, corrected within their claim.
+    `kind` is "primary", "epsilon" (the same at another threshold of interpolation), "control" or
+    "exploratory"; `because` says what kept a claim from holding, and what would tell; `low` and `high`
+    bound the 95 % interval of `effect` over seeds, in `unit`.
     """
     lines: list[dict[str, Any]] = []
     for one in found:
@@ -117,6 +117,17 @@ def verdicts(found: Sequence[Verdict]) -> pd.DataFrame:
                     "remarks": "; ".join((*answer.reasons, *answer.missing)),
                 }
             )
+        for at in one.by_epsilon:
+            lines.append(
+                {
+                    "claim": one.claim,
+                    "kind": "epsilon",
+                    "arm": one.arm,
+                    "answer": at.answer,
+                    "compared": f"ε = {at.epsilon:g}: {at.what}",
+                    **_interval(at.effect, "error"),
+                }
+            )
         for finding in one.exploratory:
             lines.append(
                 {
@@ -125,7 +136,6 @@ def verdicts(found: Sequence[Verdict]) -> pd.DataFrame:
                     "arm": one.arm,
                     "compared": finding.what,
                     **_interval(finding.effect, finding.unit),
-                    "p_holm": finding.p_holm,
                 }
             )
     return pd.DataFrame(lines)
@@ -133,7 +143,7 @@ def verdicts(found: Sequence[Verdict]) -> pd.DataFrame:
 
 def verdicts_text(found: Sequence[Verdict]) -> str:
     """The primary verdicts for a terminal: claim, answer, effect and statement in a line, and beneath it
-    what decided where that was not the effect shown; "" without a verdict."""
+    what kept it from holding, and the answers at other ε; "" without a verdict."""
     rows = [(one.claim, one.answer, effect_text(one.effect, one.unit) or "–") for one in found]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
@@ -142,13 +152,33 @@ def verdicts_text(found: Sequence[Verdict]) -> str:
         lines.append("  ".join([*cells, one.statement]))
         indent = " " * (widths[0] + 2)
         lines += [f"{indent}because: {condition_text(part)}" for part in one.decisive]
+        if not one.conditions and one.reasons:
+            lines.append(f"{indent}because: {one.reasons[0]}")
+        if one.by_epsilon:
+            lines.append(f"{indent}{epsilons_text(one)}")
     return "\n".join(lines)
 
 
 def condition_text(part: Condition) -> str:
-    """A condition of a verdict with its answer and its interval, for reading."""
+    """A condition of a verdict with its answer, its bounds, what they are held against, and what would
+    tell: for reading."""
+    text = f"{part.what}: {part.answer}"
     effect = effect_text(part.interval, part.unit)
-    return f"{part.what}: {part.answer}{', ' + effect if effect else ''}"
+    if effect:
+        text += f", {effect}"
+        if part.matters is not None:
+            text += f"; {part.matters:+.3g} matters".replace("-", "−")
+    return f"{text}; {part.tell}" if part.tell else text
+
+
+def epsilons_text(one: Verdict) -> str:
+    """The answers side by side where ε decides: "at ε = 0.01 holds, +0.05 […] error; …"."""
+    parts = [
+        f"at ε = {at.epsilon:g} {at.answer}"
+        + (f", {effect_text(at.effect, 'error')}" if at.effect else "")
+        for at in one.by_epsilon
+    ]
+    return "; ".join(parts)
 
 
 def effect_text(effect: Interval | None, unit: str) -> str:

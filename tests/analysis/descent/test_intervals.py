@@ -1,4 +1,4 @@
-"""Intervals over few seeds are Student's t; what is not known is not made up; Holm's correction."""
+"""Intervals over few seeds are Student's t; what is not known is not made up."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from analysis.descent.intervals import holm, mean_interval, mean_intervals
+from analysis.descent.intervals import mean_interval, mean_intervals, standard_errors
 
 
 def test_an_interval_is_students_t() -> None:
@@ -29,12 +29,17 @@ def test_one_seed_has_no_interval() -> None:
 
 
 def test_one_value_has_no_interval_and_equal_values_keep_the_grids_error() -> None:
-    assert mean_interval([0.3]).low == -np.inf and mean_interval([0.3]).p_above == 1.0
+    assert mean_interval([0.3]).low == -np.inf and mean_interval([0.3]).high == np.inf
     assert mean_interval([2.0, 2.0, 2.0]).high == 2.0
     floor = mean_interval([2.0, 2.0, 2.0], resolution=1.0)
     assert floor.high == pytest.approx(2 + stats.t.ppf(0.975, 2) / np.sqrt(36))
 
 
-def test_holm() -> None:
-    assert holm([0.01, 0.04, 0.03, 0.005]).tolist() == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert holm([]).size == 0
+def test_standard_errors_are_those_of_the_intervals() -> None:
+    values = np.random.default_rng(0).normal(size=(4, 3))
+    values[:, 2] = 0.1
+    errors = standard_errors(values, resolution=0.01)
+    for column in range(3):
+        one = mean_interval(values[:, column], resolution=0.01)
+        assert errors[column] == one.standard_error > 0
+    assert np.isinf(standard_errors(values[:1])).all()

@@ -18,9 +18,9 @@ from analysis.descent import (
     judge_epochs,
     judge_freezing,
     search_guard,
-    search_price,
 )
-from analysis.descent.intervals import Interval, mean_interval
+from analysis.descent.intervals import mean_interval
+from analysis.descent.places import locate
 from analysis.descent.windows import epoch_windows, window_means
 from tests.power.simulation import NO_PEAK, epochs_of, height_coverage, jitter, peaked, verdicts
 
@@ -107,8 +107,8 @@ def test_evaluating_at_other_epochs_does_not_change_the_verdict(
     u = np.log10(every) / np.log10(4_000)
     values = SHAPES[name](u) + jitter(random, "AR", 0.001, (3, u.size), u)
     kept = np.unique(np.rint(np.geomspace(1, 4_000, num_points)).astype(int)) - 1
-    all_of_them = judge_epochs(every, values, min_height=0.02)
-    some = judge_epochs(every[kept], values[:, kept], min_height=0.02)
+    all_of_them = judge_epochs(every, values, min_height=0.03)
+    some = judge_epochs(every[kept], values[:, kept], min_height=0.03)
     assert some.status == all_of_them.status == (name if name in (WEAK, STRONG) else NONE)
     assert some.so_far == all_of_them.so_far
 
@@ -170,7 +170,8 @@ REAL = {
 @pytest.mark.parametrize("label_noise", REAL)
 def test_real_curves(label_noise: float) -> None:
     """Without label noise a fall to a plateau; with it a rise to the end, that differs a lot between
-    seeds. Neither the wiggles at chance before learning begins nor the rise are double descent."""
+    seeds. Neither the wiggles at chance before learning begins nor the rise are double descent; three
+    seeds exclude a peak of 4 to 5 points, not one of 1."""
     test, train = REAL[label_noise]
     verdict = judge(
         np.array(REAL_EPOCHS),
@@ -180,8 +181,10 @@ def test_real_curves(label_noise: float) -> None:
         min_height=0.01,
         first_descent=FIRST_DESCENT,
     )
-    assert (verdict.status, verdict.interpolates) == (NONE, "some")
-    assert verdict.first_minimum > 40
+    assert (verdict.status, verdict.interpolates) == (INCONCLUSIVE, "some")
+    assert verdict.face_value == NONE
+    assert 0.02 < verdict.at_most < 0.05
+    assert verdict.first_minimum > 20
     assert verdict.end_rise is not None
     assert (verdict.end_rise.estimate > 0.04) == (label_noise > 0)
 
@@ -229,7 +232,8 @@ def test_no_peak_says_nothing_where_none_could_be_seen(train: float, word: str) 
     fall = judge_epochs(EPOCHS, noisy("fall", 0), train_errors=trained, min_height=0.02)
     assert (fall.status, fall.interpolates) == (INCONCLUSIVE, word)
     peak = judge_epochs(EPOCHS, noisy(STRONG, 0), train_errors=trained, min_height=0.02)
-    assert (peak.status, peak.interpolates) == (STRONG, word)
+    assert (peak.status, peak.interpolates) == (INCONCLUSIVE, word)
+    assert f"a bump far from interpolation: train error {train:.2g}" in peak.wording
     crossing = np.tile(np.linspace(0.8, 0.0, U.size), (3, 1))
     fall = judge_epochs(EPOCHS, noisy("fall", 0), train_errors=crossing, min_height=0.02)
     assert (fall.status, fall.interpolates) == (NONE, "some")
@@ -262,7 +266,8 @@ def test_places_named_beforehand_are_not_searched() -> None:
     values = noisy(STRONG, 2, sd=0.02)
     named = judge_epochs(EPOCHS, values, at=(18.0, 96.0, 2_000.0))
     assert named.status == STRONG
-    assert np.ptp(named.peaks) == 0
+    assert named.height is not None and named.rise is not None and named.fall is not None
+    assert named.height.low == min(named.rise.low, named.fall.low)  # no price of a search
     with pytest.raises(ValueError, match="three different places"):
         judge_epochs(EPOCHS, values, at=(96.0, 18.0, 2_000.0))
 
@@ -299,33 +304,110 @@ def test_the_interval_is_students(num: int, seed: int) -> None:
     ours, theirs = mean_interval(values), stats.ttest_1samp(values, 0.0)
     low, high = theirs.confidence_interval(0.95)
     assert (ours.low, ours.high) == pytest.approx((low, high))
-    assert ours.p_two_sided == pytest.approx(theirs.pvalue)
-
-
-@pytest.mark.parametrize("num", [2, 3, 5, 10])
-def test_a_height_that_just_clears_the_search_has_the_nominal_p(num: int) -> None:
-    assert search_guard(num) >= stats.t.ppf(0.975, num - 1)
-    at_guard = Interval(
-        estimate=search_guard(num),
-        low=0.0,
-        high=0.0,
-        standard_error=1.0,
-        df=num - 1,
-        num=num,
-        level=0.95,
-    )
-    assert at_guard.p_beyond(search_price(num)) == pytest.approx(0.05)
-    assert at_guard.p_two_sided <= 0.05
 
 
 @given(st.sampled_from(sorted(SHAPES)), st.integers(0, 10_000), st.sampled_from([2, 3, 6]))
-def test_a_peak_is_shown_just_where_its_p_value_says_so(
-    name: str, seed: int, num_seeds: int
+def test_the_verdict_follows_from_the_two_bounds(name: str, seed: int, num_seeds: int) -> None:
+    verdict = judge_epochs(EPOCHS, noisy(name, seed, num_seeds=num_seeds, sd=0.03), min_height=0.02)
+    height = verdict.height
+    assert height is not None and height.low <= height.estimate <= height.high
+    shown = height.low > 0 and height.estimate >= 0.02
+    assert (verdict.status in (WEAK, STRONG)) == shown
+    assert (verdict.status == NONE) == (not shown and verdict.at_most < 0.02)
+    assert search_guard(num_seeds) >= stats.t.ppf(0.975, num_seeds - 1)
+
+
+@pytest.mark.parametrize("num_before", [0, 1])
+def test_the_first_minimum_may_be_the_first_evaluation(num_before: int) -> None:
+    """What stands at epoch 0 tells that the curve has descended; without it the curve's own top does."""
+    epochs = np.array([0.0, 1, 2, 4, 8, 16, 32, 64, 128])[1 - num_before :]
+    curve = np.array([0.9, 0.30, 0.33, 0.37, 0.40, 0.36, 0.34, 0.33, 0.33])[1 - num_before :]
+    verdict = judge_epochs(epochs, over_seeds(curve, 3))
+    assert (verdict.status, verdict.face_value) == (WEAK, WEAK)
+    assert (verdict.first_minimum, verdict.peak) == pytest.approx((1, 8))
+
+
+def test_a_wiggle_at_chance_is_no_first_minimum() -> None:
+    curve = np.array([0.90, 0.87, 0.90, 0.5, 0.1, 0.05, 0.05])
+    epochs = np.array([0.0, 1, 4, 16, 64, 256, 1_024])
+    verdict = judge_epochs(epochs, over_seeds(curve, 3))
+    assert (verdict.status, verdict.face_value) == (NONE, NONE)
+
+
+def bumped(at: float, height: float = 0.05, learnt: float = 0.8) -> tuple[np.ndarray, np.ndarray]:
+    """Test and train errors of three seeds: the train error falls evenly in log epoch from 0.9 to 0 at
+    `learnt` and is 0.1 at 0.89 of that; the test error falls, but for a bump at `at`."""
+    test = 0.6 - 0.1 * U + height * np.exp(-(((U - at) / 0.06) ** 2))
+    random = np.random.default_rng(3)
+    train = np.clip(0.9 * (1 - U / learnt), 0, 1)
+    return test + jitter(random, "white", 0.002, (3, U.size), U), np.tile(train, (3, 1))
+
+
+@pytest.mark.parametrize(("at", "learnt", "train"), [(0.15, 0.8, "0.7"), (0.7, 0.3, "0 ")])
+def test_a_bump_far_from_interpolation_is_named_and_is_no_peak(
+    at: float, learnt: float, train: str
 ) -> None:
-    verdict = judge_epochs(EPOCHS, noisy(name, seed, num_seeds=num_seeds, sd=0.03))
-    assert verdict.rise is not None and verdict.fall is not None
-    large = min(verdict.rise.estimate, verdict.fall.estimate) >= verdict.min_height
-    assert (verdict.status in (WEAK, STRONG)) == (large and verdict.p_value < 0.025)
+    test, trained = bumped(at, learnt=learnt)
+    verdict = judge_epochs(EPOCHS, test, train_errors=trained, min_height=0.01)
+    assert (verdict.status, verdict.face_value) == (NONE, NONE)
+    assert f"a bump far from interpolation: train error {train}" in verdict.wording
+    assert any("far from interpolation" in reason for reason in verdict.reasons)
+    alone = judge_epochs(EPOCHS, test, min_height=0.01)
+    assert alone.status in (WEAK, STRONG)  # nothing is known of the train error
+
+
+@pytest.mark.parametrize("at", [0.62, 0.71, 0.78])
+def test_a_bump_near_interpolation_is_a_peak(at: float) -> None:
+    test, trained = bumped(at)
+    verdict = judge_epochs(EPOCHS, test, train_errors=trained, min_height=0.01)
+    assert verdict.status in (WEAK, STRONG) and not verdict.bump
+
+
+def test_a_peak_near_the_edge_is_seen_beside_a_higher_bump() -> None:
+    early, trained = bumped(0.15, 0.2)
+    late, _ = bumped(0.71, 0.06)
+    verdict = judge_epochs(EPOCHS, early + late, train_errors=trained, min_height=0.01)
+    assert verdict.status in (WEAK, STRONG)
+    assert 200 < verdict.peak < 600
+
+
+@pytest.mark.parametrize(
+    ("offset", "seen"), [(-2, True), (-1, True), (0, True), (1, True), (3, False)]
+)
+def test_along_the_freezing_a_peak_counts_one_cut_beside_the_edge(offset: int, seen: bool) -> None:
+    """The edge lies between the fifth cut and the sixth; cuts are a factor of two apart."""
+    trained = 100.0 * 2.0 ** np.arange(10)
+    train = np.tile(np.where(np.arange(10) < 5, 0.4, 0.0), (3, 1))
+    curve = 0.3 + 0.08 * (np.arange(10) == 5 + offset) - 0.002 * np.arange(10)
+    values = over_seeds(curve, 3)
+    verdict = judge_freezing(trained, values, train_errors=train, min_height=0.01)
+    assert (verdict.status != NONE) == (verdict.bump == "") == seen
+    assert not verdict.so_far
+
+
+def test_a_fine_grid_does_not_make_near_narrower_than_epsilon_is() -> None:
+    """Widths 8 to 16, the edge at 8 to 9, the peak at 12: what ε = 0.1 and 0.01 make of one curve."""
+    widths = np.array([4.0, 6, 8, 9, 10, 11, 12, 14, 16])
+    train = np.tile([0.6, 0.4, 0.15, 0.09, 0.05, 0.02, 0.01, 0.0, 0.0], (3, 1))
+    test = over_seeds([0.3, 0.25, 0.24, 0.27, 0.30, 0.33, 0.34, 0.28, 0.2], 3)
+    for epsilon in (0.1, 0.01):
+        verdict = judge_freezing(widths, test, train_errors=train, epsilon=epsilon, min_height=0.01)
+        assert verdict.status == STRONG and verdict.peak == 12
+
+
+def test_a_curve_that_ends_at_its_edge_is_not_finished() -> None:
+    train = np.tile(np.linspace(0.9, 0.05, U.size), (3, 1))
+    verdict = judge_epochs(EPOCHS, noisy("fall", 0), train_errors=train, min_height=0.02)
+    assert (verdict.status, verdict.so_far) == (NONE, True)
+    assert any("more epochs would tell" in reason for reason in verdict.reasons)
+
+
+def test_places_do_not_hang_on_the_last_digits() -> None:
+    curve = [1.0, 1, 0, 0, 0.9999999999999999, 1]
+    verdict = judge_freezing(np.arange(6) + 1, over_seeds(curve, 2))
+    assert (verdict.status, verdict.so_far) == (NONE, True)
+    tied = np.array([0.5, 0.2, 0.4, 0.3, 0.4 + 1e-16, 0.1])
+    assert locate(np.stack([tied, tied[::-1]]), 0.0).tolist()[0] == [1, 2, 5]
 
 
 def test_what_a_search_must_clear_is_an_argument() -> None:
