@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 
@@ -45,7 +45,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if given == ["--request"]:
         request = json.load(sys.stdin)
         asked = request.pop("verb")
-        return {"report": _report, "export": _export, "terms": _terms}[asked](**request)
+        verb_of: dict[str, Callable[..., int]] = {
+            "report": _report,
+            "export": _export,
+            "terms": _terms,
+        }
+        return verb_of[asked](**request)
     try:
         chosen = vars(parser.parse_args(given))
     except SystemExit as ended:  # argparse has printed help, or what is wrong
@@ -60,10 +65,10 @@ def _report(**request: Any) -> int:
     return make_report(**request)
 
 
-def _terms(**related: str | None) -> int:
+def _terms(more_related: str | None = None, less_related: str | None = None) -> int:
     from analysis.claims.registration import terms_now
 
-    print(json.dumps(terms_now(**related)))
+    print(json.dumps(terms_now(more_related=more_related, less_related=less_related)))
     return 0
 
 

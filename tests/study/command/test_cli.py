@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 import study
+from study.command import verbs
 from study.command.cli import main
-from study.store import Store, open_store
+from study.store import Store, open_store, read_registrations
 from tests import s3_server
 
 SPACE = """\
@@ -205,6 +206,28 @@ def test_a_study_from_plan_to_export(root: str, capsys: pytest.CaptureFixture[st
     assert pq.read_table("all.parquet").num_rows == 5 * 3
     assert main(["report", tiny, "--out", "elsewhere", *at_root]) == 0
     assert Path("elsewhere/index.html").is_file()
+
+
+@pytest.mark.slow
+def test_a_study_is_registered_before_its_first_row_or_late(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny = space()
+    assert main(["register", tiny]) == 0
+    assert re.fullmatch(
+        r"tiny: registered at \S+: [0-9a-f]{12}, of 5 Runs\n", capsys.readouterr().out
+    )
+    assert main(["register", tiny]) == 0
+    assert "registered as it is at" in capsys.readouterr().out
+    (noted,) = read_registrations(open_store("store"), "tiny")
+    assert not noted.is_late and len(noted.run_ids) == 5
+
+    monkeypatch.setattr(verbs, "_write_report", lambda *_, **__: 0)
+    assert main(["run", tiny, "--inline"]) == 0
+    space(SPACE.replace("seed=0", "seed=[0, 1]"))
+    assert main(["register", tiny]) == 0
+    assert "late, so its report will say exploratory" in capsys.readouterr().err
+    assert [one.is_late for one in read_registrations(open_store("store"), "tiny")] == [False, True]
 
 
 @pytest.mark.slow

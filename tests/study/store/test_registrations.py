@@ -43,5 +43,5 @@ def test_an_altered_registration_is_damaged(empty: Store) -> None:
     add_registration(empty, "mine", FIRST)
     file = Path(empty.base, "registrations", "mine.json")
     file.write_text(file.read_text().replace("0.1", "0.2"))
-    with pytest.raises(Damaged, match="registrations/mine.json"):
+    with pytest.raises(Damaged, match=r"registrations/mine\.json"):
         read_registrations(empty, "mine")
