@@ -54,6 +54,7 @@ def test_every_line_stands_in_its_cell(form: Any) -> None:
     assert study.runs["code_version"].isna().all() and study.runs["last_step"].isna().all()
 
 
+@pytest.mark.slow
 def test_a_table_goes_through_descent_claims_and_report(tmp_path: Any) -> None:
     frame = pd.concat([curves().assign(n=size) for size in (100, 400)])
     frame["err"] += np.where((frame["n"] == 400) & frame["ep"].between(9, 16), 0.1, 0.0)
@@ -228,6 +229,7 @@ def test_seeds_keep_all_their_digits(seed: int) -> None:
     assert set(study.cells["seed"]) == {seed}
 
 
+@pytest.mark.slow
 def test_a_study_read_as_a_table_has_the_same_verdicts(tmp_path: Any) -> None:
     """What a store gives to the claims, a table of the same rows gives as well."""
     wanted = synthetic.runs(
