@@ -16,9 +16,10 @@ import xarray as xr
 
 from analysis.load import Study
 from analysis.load.rows import StoreRows
-from analysis.pictures import figures
+from analysis.pictures import cuts, figures
 from analysis.report import hover, peaks, slices
 from analysis.report.album import Album, Picture, values_in_words
+from analysis.report.cuts import cuts_of
 from analysis.report.slices import Line, Slice
 
 READING_MAP: Final = (
@@ -47,6 +48,7 @@ def pictures(study: Study, directory: Path, *, epsilon: float) -> Iterator[Pictu
         if end["test_error"].notnull().any() and end.sizes["frozen"] > 1:
             yield from _maps_at_the_end(part, end, main, controls, album, epsilon)
             yield from _curves_at_the_end(part, end, main, controls, album, epsilon)
+            yield from _best_cuts(part, end, album)
         if controls:
             yield from _controls_over_epochs(study, part, controls, album, epsilon)
         yield from _of_similarity(study, part, main, album, epsilon)
@@ -169,6 +171,18 @@ def _curves_at_the_end(
             f"started from {first}, seed by seed. Below zero {second} is the better source. Which of "
             "them is more related to the target is not said here.",
         )
+
+
+def _best_cuts(part: Slice, end: xr.Dataset, album: Album) -> Iterator[Picture]:
+    found = cuts_of(part, end)
+    yield album.add(
+        cuts.cut_grid(found, title=f"{part.title}: the best number of frozen layers"),
+        "best-cut",
+        "The best number of frozen layers, after the last epoch",
+        "Large: the number of frozen layers with the lowest mean test error. Small, on a line: those "
+        "that cannot be told apart from it, by paired tests over seeds that leave out the truly best in "
+        "at most 5 % of cells. By one seed nothing is left out.",
+    )
 
 
 def _controls_over_epochs(

@@ -22,7 +22,7 @@ from analysis.claims.answers import Verdict
 from analysis.descent import EPSILON
 from analysis.load import Incomplete, Study
 from analysis.load.arms import TRANSFER
-from analysis.report import gallery, overview, slices, tables
+from analysis.report import cuts, gallery, overview, slices, tables
 from analysis.report.album import Picture
 from study.store import Damaged
 
@@ -99,6 +99,9 @@ def _write(
     errors = tables.final_errors(study, epsilon)
     errors.to_csv(place / "tables" / "final_errors.csv", index=False)
     study.cells.to_csv(place / "tables" / "runs.csv")
+    parts = slices.slices(study)
+    best = cuts.best_cuts(study, parts)
+    best.to_csv(place / "tables" / "best_cuts.csv", index=False)
     pictures = list(gallery.pictures(study, place / "figures", epsilon=epsilon))
     judged, unjudged = _judged(study, epsilon, more_related, less_related, arm)
     tables.verdicts(judged).to_csv(place / "tables" / "verdicts.csv", index=False)
@@ -117,8 +120,9 @@ def _write(
             for group, some in groupby(pictures[:MAX_PICTURES], lambda picture: picture.group)
         ],
         more_pictures=[_links(picture, place) for picture in pictures[MAX_PICTURES:]],
-        errors=[
-            (part.title, _html(tables.by_frozen(errors, part))) for part in slices.slices(study)
+        errors=[(part.title, _html(tables.by_frozen(errors, part))) for part in parts],
+        cuts=[
+            (title, _html(cuts.by_size(some))) for title, some in best.groupby("slice", sort=False)
         ],
         epsilon=f"{epsilon:g}",
         coverage=_html(tables.coverage(study)),

@@ -1,5 +1,6 @@
 """Surfaces over the grid of a study, as labelled arrays (xarray)."""
 
+from analysis.surfaces.best_cut import best_cut
 from analysis.surfaces.grid import DIMENSIONS, EVALUATIONS
 from analysis.surfaces.measured import (
     along,
@@ -15,6 +16,7 @@ __all__ = [
     "DIMENSIONS",
     "EVALUATIONS",
     "along",
+    "best_cut",
     "computed_surface",
     "count",
     "epoch_surface",
