@@ -15,8 +15,10 @@ from typing import Any, Final
 
 from analysis.claims import primary
 from analysis.descent import EPSILON
+from analysis.load import Study
+from analysis.load.rows import StoreRows
 from study.fields import canonical_json, digest_of
-from study.store.registrations import Registration
+from study.store.registrations import Registration, read_registrations
 
 CONFIRMATORY: Final = "confirmatory"
 EXPLORATORY: Final = "exploratory"
@@ -48,6 +50,27 @@ def terms_now(
         "less_related": less_related,
         "code": _code(),
     }
+
+
+def standing_of(
+    study: Study,
+    *,
+    epsilon: float = EPSILON,
+    more_related: str | None = None,
+    less_related: str | None = None,
+) -> Standing:
+    """How verdicts on this study stand to what the store says of its registration.
+
+    Raises Damaged, Newer where the registration cannot be read.
+    """
+    if not isinstance(study.rows, StoreRows):
+        return Standing(
+            word=EXPLORATORY,
+            sentences=("Whether it was registered is not known here: that stands in its store.",),
+        )
+    terms = terms_now(epsilon=epsilon, more_related=more_related, less_related=less_related)
+    noted = read_registrations(study.rows.store, study.name)
+    return standing(noted, [run.id for run in study.wanted], terms)
 
 
 def standing(

@@ -19,6 +19,7 @@ import pandas as pd
 from analysis import load
 from analysis.claims import claims
 from analysis.claims.answers import Verdict
+from analysis.claims.registration import standing_of
 from analysis.descent import EPSILON
 from analysis.load import Incomplete, Study
 from analysis.load.arms import TRANSFER
@@ -104,11 +105,15 @@ def _write(
     best.to_csv(place / "tables" / "best_cuts.csv", index=False)
     pictures = list(gallery.pictures(study, place / "figures", epsilon=epsilon))
     judged, unjudged = _judged(study, epsilon, more_related, less_related, arm)
+    standing = standing_of(
+        study, epsilon=epsilon, more_related=more_related, less_related=less_related
+    )
     tables.verdicts(judged).to_csv(place / "tables" / "verdicts.csv", index=False)
     page = _template().render(
         study=study,
         verdicts=judged,
         unjudged=unjudged,
+        standing=standing,
         effect=tables.effect_text,
         condition=tables.condition_text,
         epsilons=tables.epsilons_text,
@@ -134,7 +139,7 @@ def _write(
     index = place / PAGE
     index.write_text(page, encoding="utf-8")
     text = tables.verdicts_text(judged) or f"The claims were not judged: {unjudged}"
-    return index, text
+    return index, f"{text}\n{standing.word}: {' '.join(standing.sentences)}"
 
 
 def make_report(
