@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m analysis", description="Reads a study's store; trains nothing."
     )
-    verbs = parser.add_subparsers(metavar="report | export", required=True)
+    verbs = parser.add_subparsers(metavar="report | export | seeds", required=True)
     report = verbs.add_parser(
         "report", description="Write the report of a study: one HTML page, figures and tables."
     )
@@ -34,6 +34,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     report.add_argument("--less-related", metavar="TASK", help="of two sources, for C5")
     report.add_argument("--question", default="", help="what the study asks, shown at the top")
     report.set_defaults(act=_report)
+    seeds = verbs.add_parser(
+        "seeds", description="How many seeds each claim needs, by the spread of a pilot's seeds."
+    )
+    seeds.add_argument("root", metavar="ROOT", help="a store, or a file that `study export` made")
+    seeds.add_argument("study", metavar="STUDY", help="the pilot")
+    seeds.add_argument("--more-related", metavar="TASK", help="of two sources, for C5")
+    seeds.add_argument("--less-related", metavar="TASK", help="of two sources, for C5")
+    seeds.set_defaults(act=_seeds)
     export = verbs.add_parser(
         "export", description="Write all rows of a study to one Parquet file."
     )
@@ -49,6 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "report": _report,
             "export": _export,
             "terms": _terms,
+            "seeds": _seeds,
         }
         return verb_of[asked](**request)
     try:
@@ -69,6 +78,26 @@ def _terms(more_related: str | None = None, less_related: str | None = None) -> 
     from analysis.claims.registration import terms_now
 
     print(json.dumps(terms_now(more_related=more_related, less_related=less_related)))
+    return 0
+
+
+def _seeds(
+    root: str,
+    study: str,
+    more_related: str | None = None,
+    less_related: str | None = None,
+) -> int:
+    from analysis import load
+    from analysis.claims import claims
+    from analysis.claims.seeds import needs, needs_text
+
+    try:
+        pilot = load.open(root, study, partial=True)
+        judged = claims(pilot, more_related=more_related, less_related=less_related)
+    except (ValueError, FileNotFoundError) as wrong:
+        print(f"seeds: {wrong}", file=sys.stderr)
+        return 2
+    print(needs_text(needs(judged)))
     return 0
 
 

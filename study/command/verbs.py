@@ -98,6 +98,20 @@ def plan(args: argparse.Namespace) -> int:
     print(plan_text(made, price))
     if made.wrong:
         raise UserError("\n".join(made.wrong))
+    done = {made.inventory.runs[i].seed for i in made.inventory.ids(DONE) if i in space.target_ids}
+    if len(done) > 1 and space.name in study_names(store):
+        # What is there is a pilot to what is to come.
+        more_related, less_related = space.related or (None, None)
+        print(
+            f"  seeds     that each claim needs, by the spread over the {len(done)} that are there"
+        )
+        return ask_analysis(
+            "seeds",
+            root=store.root,
+            study=space.name,
+            more_related=more_related,
+            less_related=less_related,
+        )
     return OK
 
 

@@ -1,0 +1,136 @@
+"""How many seeds a claim needs, from the spread that a pilot's seeds show.
+
+Owns the effects that are named for it, and the arithmetic: the power of a t-interval over seeds. A claim
+of several conditions needs more than its primary contrast alone, so a number here is the least.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from scipy import special
+
+from analysis.claims.answers import Verdict
+from analysis.claims.primary import DOUBLING, SLOWER
+from analysis.descent import search_guard
+from analysis.descent.intervals import LEVEL, t_quantile
+
+POWER: Final = 0.8
+# A pilot's few seeds often agree by chance: planned is with what the spread is at most, so sure.
+SURE: Final = 0.8
+MOST: Final = 1_000
+
+# The effect that a study is planned for, in the unit of the claim's primary contrast.
+NAMED: Final = {
+    "C1": 0.05,
+    "C2": 2 * SLOWER,
+    "C3": 2 * DOUBLING,
+    "C4": 0.05,
+    "C5a": 0.02,
+    "C5b": 0.02,
+}
+# Heights of a peak whose place was searched must clear more than a t-interval does.
+SEARCHED: Final = ("C1", "C4")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Need:
+    """`seeds` for POWER at an effect of `effect` in `unit`; None: not even MOST.
+
+    `spread`: standard deviation over the `num_pilot` seeds of the pilot; `at_most`: its upper limit,
+    which is planned with. None: fewer than two seeds, or no cell that could show the claim; then `seeds`
+    is None too.
+    """
+
+    claim: str
+    effect: float
+    unit: str
+    spread: float | None
+    at_most: float | None
+    num_pilot: int
+    seeds: int | None
+
+
+def power(num_seeds: int, effect: float, spread: float, *, searched: bool) -> float:
+    """The chance that so many seeds show an effect of this size: shown is what clears its interval.
+
+    Raises ValueError for fewer than two seeds, or a spread that is not above 0.
+    """
+    if num_seeds < 2:
+        raise ValueError(f"num_seeds={num_seeds}: must be 2 or more")
+    if not spread > 0:
+        raise ValueError(f"spread={spread!r}: must be above 0")
+    df = num_seeds - 1
+    least = search_guard(num_seeds) if searched else t_quantile(0.5 + LEVEL / 2, df)
+    centre = effect / spread * math.sqrt(num_seeds)
+    below = float(special.nctdtr(df, centre, least))
+    # scipy gives no number where an effect is many spreads large.
+    return 1.0 - below if math.isfinite(below) else float(centre > least)
+
+
+def seeds_needed(effect: float, spread: float, *, searched: bool) -> int | None:
+    """The fewest seeds, two or more, that have POWER; None where not even MOST have."""
+    if not spread > 0:
+        return 2
+    low, high = 2, MOST
+    if power(high, effect, spread, searched=searched) < POWER:
+        return None
+    while low < high:  # the power grows with the seeds
+        middle = (low + high) // 2
+        if power(middle, effect, spread, searched=searched) >= POWER:
+            high = middle
+        else:
+            low = middle + 1
+    return low
+
+
+def upper_limit(spread: float, num_seeds: int) -> float:
+    """What the standard deviation behind these seeds is at most, by SURE (Browne 1995: a pilot's own
+    value leaves a study too small more often than not)."""
+    df = num_seeds - 1
+    return spread * math.sqrt(df / float(special.chdtri(df, SURE)))
+
+
+def needs(verdicts: Sequence[Verdict]) -> list[Need]:
+    """What each claim needs, by the spread of its primary contrast in these verdicts of a pilot."""
+    found = []
+    for one in verdicts:
+        interval, effect = one.effect, NAMED[one.claim]
+        spread = at_most = None
+        if interval is not None and interval.num >= 2:
+            spread = interval.standard_error * math.sqrt(interval.num)
+            at_most = upper_limit(spread, interval.num)
+        found.append(
+            Need(
+                claim=one.claim,
+                effect=effect,
+                unit=one.unit,
+                spread=spread,
+                at_most=at_most,
+                num_pilot=interval.num if interval is not None else 0,
+                seeds=None
+                if at_most is None
+                else seeds_needed(effect, at_most, searched=one.claim in SEARCHED),
+            )
+        )
+    return found
+
+
+def needs_text(found: Sequence[Need]) -> str:
+    """A line for each claim."""
+    lines = []
+    for need in found:
+        at = f"at an effect of {need.effect:.3g} {need.unit}".rstrip()
+        if need.spread is None:
+            lines.append(f"{need.claim:<4} not known: no two seeds of the pilot show its contrast")
+        elif need.seeds is None:
+            lines.append(f"{need.claim:<4} more than {MOST} seeds for {POWER:.0%} power {at}")
+        else:
+            lines.append(
+                f"{need.claim:<4} {need.seeds} seeds for {POWER:.0%} power {at} "
+                f"(spread {need.spread:.2g} over {need.num_pilot} seeds, planned with {need.at_most:.2g})"
+            )
+    return "\n".join(lines)

@@ -1,0 +1,54 @@
+"""How many seeds a claim needs: against known powers of the t test, and against chance itself."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from analysis.claims.seeds import POWER, SURE, needs_text, power, seeds_needed, upper_limit
+from analysis.descent.intervals import mean_interval
+
+
+def test_the_power_is_that_of_the_t_test() -> None:
+    # Two-sided 5 %, one sample: n = 10 at one standard deviation has 80.3 % (Cohen 1988).
+    assert power(10, 1.0, 1.0, searched=False) == pytest.approx(0.803, abs=0.003)
+    assert seeds_needed(1.0, 1.0, searched=False) == 10
+    assert seeds_needed(0.5, 1.0, searched=False) == 34
+
+
+def test_the_power_is_how_often_an_interval_clears_zero() -> None:
+    draws = np.random.default_rng(0).normal(0.05, 0.03, (4_000, 5))
+    cleared = np.mean([mean_interval(row).low > 0 for row in draws])
+    assert cleared == pytest.approx(power(5, 0.05, 0.03, searched=False), abs=0.025)
+
+
+@given(st.floats(0.05, 5), st.floats(0.01, 5), st.booleans())
+def test_one_seed_less_is_too_few(effect: float, spread: float, searched: bool) -> None:
+    num = seeds_needed(effect, spread, searched=searched)
+    if num is None:
+        assert power(1_000, effect, spread, searched=searched) < POWER
+        return
+    assert power(num, effect, spread, searched=searched) >= POWER
+    assert num == 2 or power(num - 1, effect, spread, searched=searched) < POWER
+
+
+def test_a_searched_place_needs_more() -> None:
+    plain, searched = (seeds_needed(0.02, 0.02, searched=flag) for flag in (False, True))
+    assert plain is not None and searched is not None
+    assert plain < searched
+
+
+def test_a_spread_that_is_none_needs_no_more_than_two() -> None:
+    assert seeds_needed(0.05, 0.0, searched=False) == 2
+    assert needs_text([]) == ""
+    with pytest.raises(ValueError, match="num_seeds=1"):
+        power(1, 0.05, 0.02, searched=False)
+
+
+@pytest.mark.parametrize("num_seeds", [2, 3, 5, 10])
+def test_the_spread_is_at_most_its_upper_limit_as_often_as_said(num_seeds: int) -> None:
+    draws = np.random.default_rng(1).normal(0, 1, (20_000, num_seeds))
+    limits = [upper_limit(spread, num_seeds) for spread in draws.std(axis=1, ddof=1)]
+    assert np.mean(np.array(limits) >= 1) == pytest.approx(SURE, abs=0.015)
