@@ -43,6 +43,7 @@ PROVENANCE: Final = (
     "num_resumes",
     "weights_digest",
     "start_digest",
+    "predictions_digest",
     "task_fingerprint",
 )
 COLUMNS: Final = ("run_id", *NAMES, "state", "why", *FOUND, *PROVENANCE)

@@ -10,6 +10,7 @@ from analysis.surfaces.measured import (
     freezing_surface,
     freezing_surfaces,
 )
+from analysis.surfaces.predictions import bias_variance_surfaces
 from analysis.surfaces.seeds import count, mean, over_seeds, standard_error
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "EVALUATIONS",
     "along",
     "best_cut",
+    "bias_variance_surfaces",
     "computed_surface",
     "count",
     "epoch_surface",
