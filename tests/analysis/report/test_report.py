@@ -356,7 +356,8 @@ def test_the_command_prints_the_verdicts_then_the_path(
 ) -> None:
     given = ["report", str(whole), "--out", str(tmp_path), "--more-related", "near"]
     assert command.main(given) == 0
-    *lines, last = capsys.readouterr().out.splitlines()
+    *lines, standing, last = capsys.readouterr().out.splitlines()
+    assert standing == "exploratory: The study was not registered before its first row."
     lines = [line for line in lines if not line.startswith(" ")]  # without the reasons beneath
     assert last == str(tmp_path / report.PAGE)
     table = pd.read_csv(tmp_path / "tables" / "verdicts.csv")
