@@ -71,6 +71,6 @@ def by_size(cuts: pd.DataFrame) -> pd.DataFrame:
 
 
 def _text(line: pd.Series[Any]) -> str:
-    best = f"{line['best']:g}" if np.isfinite(line["best"]) else "no seed has all"
+    best = f"{line['best']:.4g}" if np.isfinite(line["best"]) else "no seed has all"
     inside = len(line["cuts"].split())
-    return f"{best} ({line['low']:g}–{line['high']:g}, {inside} of {line['num_cuts']})"
+    return f"{best} ({line['low']:.4g}–{line['high']:.4g}, {inside} of {line['num_cuts']})"

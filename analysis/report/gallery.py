@@ -17,10 +17,12 @@ import xarray as xr
 from analysis.load import Study
 from analysis.load.rows import StoreRows
 from analysis.pictures import cuts, figures
-from analysis.report import hover, peaks, slices
+from analysis.pictures.variance import part_grid
+from analysis.report import hover, peaks, slices, variance
 from analysis.report.album import Album, Picture, values_in_words
 from analysis.report.cuts import cuts_of
 from analysis.report.slices import Line, Slice
+from analysis.report.variance import Variances
 
 READING_MAP: Final = (
     "Lighter is a higher error. The black line is the edge of interpolation, its ticks point to where "
@@ -31,7 +33,9 @@ MAX_PAIRS: Final = 3
 SIMILARITIES: Final = ("logme", "linear_cka_debiased")
 
 
-def pictures(study: Study, directory: Path, *, epsilon: float) -> Iterator[Picture]:
+def pictures(
+    study: Study, directory: Path, *, epsilon: float, variances: Variances
+) -> Iterator[Picture]:
     """Draws and saves every figure of the study, slice by slice, then networks beside each other."""
     parts = slices.slices(study)
     ends = []
@@ -52,6 +56,7 @@ def pictures(study: Study, directory: Path, *, epsilon: float) -> Iterator[Pictu
         if controls:
             yield from _controls_over_epochs(study, part, controls, album, epsilon)
         yield from _of_similarity(study, part, main, album, epsilon)
+        yield from _of_predictions(part, main, album, variances)
     yield from _of_networks(parts, ends, directory, epsilon)
 
 
@@ -231,6 +236,34 @@ def _of_similarity(
             "at some epoch): a point for each seed, source size and frozen count, beside the similarity "
             "at the cut for the largest number of images. Arrow: the largest number studied is "
             "interpolated, the capacity may lie beyond.",
+        )
+
+
+def _of_predictions(
+    part: Slice, main: Sequence[Line], album: Album, variances: Variances
+) -> Iterator[Picture]:
+    for line in main:
+        one = variances.found.get((part.name, line.label))
+        if one is None or one["disagreement"].isnull().all():
+            continue
+        # Beside the largest source only, where there are several.
+        one = one.isel(source_size=-1, drop=True)
+        parts = variance.drawn(one)
+        if "bias" in parts["part"].values:
+            what = (
+                "Test error = bias (images whose most frequent label over the seeds is wrong) + net "
+                "variance (Domingos 2000). Few seeds give too much bias and too little variance. "
+            )
+        else:
+            what = (
+                "How often two seeds give a test image different labels: of so few seeds bias and "
+                "variance are not told apart. "
+            )
+        yield album.add(
+            part_grid(parts, title=f"{line.label} → {part.title}: what is predicted"),
+            f"{line.label}-variance",
+            f"What is predicted over the seeds, from {line.label}",
+            what + variance.finite_share(one),
         )
 
 

@@ -23,7 +23,7 @@ from analysis.claims.registration import standing_of
 from analysis.descent import EPSILON
 from analysis.load import Incomplete, Study
 from analysis.load.arms import TRANSFER
-from analysis.report import cuts, gallery, overview, slices, tables
+from analysis.report import cuts, gallery, overview, slices, tables, variance
 from analysis.report.album import Picture
 from study.store import Damaged
 
@@ -103,7 +103,12 @@ def _write(
     parts = slices.slices(study)
     best = cuts.best_cuts(study, parts)
     best.to_csv(place / "tables" / "best_cuts.csv", index=False)
-    pictures = list(gallery.pictures(study, place / "figures", epsilon=epsilon))
+    predicted = variance.variances(study, parts)
+    if predicted.found:
+        variance.table(predicted, parts).to_csv(place / "tables" / "predictions.csv", index=False)
+    pictures = list(
+        gallery.pictures(study, place / "figures", epsilon=epsilon, variances=predicted)
+    )
     judged, unjudged = _judged(study, epsilon, more_related, less_related, arm)
     standing = standing_of(
         study, epsilon=epsilon, more_related=more_related, less_related=less_related
@@ -125,6 +130,7 @@ def _write(
             for group, some in groupby(pictures[:MAX_PICTURES], lambda picture: picture.group)
         ],
         more_pictures=[_links(picture, place) for picture in pictures[MAX_PICTURES:]],
+        predicted=predicted,
         errors=[(part.title, _html(tables.by_frozen(errors, part))) for part in parts],
         cuts=[
             (title, _html(cuts.by_size(some))) for title, some in best.groupby("slice", sort=False)

@@ -155,6 +155,19 @@ def capacity_pairs(
     return found
 
 
+def predictions_of(study: Study, line: Line) -> xr.Dataset:
+    """`surfaces.bias_variance_surfaces` of a line at all epochs: dims (source_size, size, frozen, epoch).
+
+    Raises ValueError or Damaged where its predictions cannot be read.
+    """
+    select = _select(line)
+    return _narrow(
+        surfaces.bias_variance_surfaces(
+            study, epoch="all", evaluations="union", partial=True, **select
+        )
+    )
+
+
 def with_origins(study: Study) -> pd.DataFrame:
     """`Study.cells` with what slices and lines are made by: base_recipe, network, origin, and the seed
     of the source where it is another than the Run's own (else −1)."""
