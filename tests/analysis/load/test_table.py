@@ -70,7 +70,8 @@ def test_a_table_goes_through_descent_claims_and_report(tmp_path: Any) -> None:
     assert c1.effect is not None and c1.effect.low > 0 and len(c1.cells) == 12
     page = write_report(study, tmp_path, arm="scratch").read_text(encoding="utf-8")
     assert "nothing is known of what produced them" in page and "MNIST, width 4" in page
-    assert "not known" not in page.split('id="provenance"')[0]
+    shown = page.split('id="pictures"')[1].split('id="provenance"')[0]
+    assert "not known" not in shown
 
 
 def test_what_the_table_does_not_have_is_refused_by_name(tmp_path: Any) -> None:
