@@ -18,28 +18,30 @@ import numpy as np
 import pandas as pd
 
 from analysis.claims.answers import (
-    CANNOT_TELL,
-    HOLDS,
     Answer,
     AtEpsilon,
     Finding,
     Verdict,
     answer_of,
-    bounded,
-    conclude,
-    condition,
     explored,
     left_out,
     not_applicable,
     nothing,
-    peak_condition,
     verdict,
+)
+from analysis.claims.conditions import (
+    CANNOT_TELL,
+    HOLDS,
+    bounded,
+    conclude,
+    condition,
+    peak_condition,
 )
 from analysis.claims.measures import Measures, contrast, of_arm, one_image
 from analysis.claims.peaks import OneCurve, Pooled, freezing_curves, freezing_peak, height_pair
 from analysis.claims.primary import DOUBLING, EPSILONS, ERROR, SLOWER
 from analysis.claims.terms import capacity_terms, pace_terms
-from analysis.descent import STRONG, WEAK, WINDOWED
+from analysis.descent import STRONG, WEAK, WINDOWED, search_guard
 from analysis.descent.edges import EPOCHS, PARAMETERS, near_in_words
 from analysis.descent.intervals import mean_interval
 from analysis.load.arms import TRANSFER
@@ -55,7 +57,7 @@ def c1(measures: Measures, *, arm: str = TRANSFER) -> Verdict:
     noises = sorted(lines["label_noise"].unique())
     extra: list[Finding] = []
     most = lines[lines["label_noise"] == lines["label_noise"].max()]
-    slices = {f"{frozen} frozen layers": some for frozen, some in most.groupby("frozen")}
+    slices = {f"{frozen:.3g} frozen layers": some for frozen, some in most.groupby("frozen")}
     slices |= {
         f"label noise {noise:g}": lines[lines["label_noise"] == noise] for noise in noises[:-1]
     }
@@ -81,8 +83,16 @@ def ask_c1(measures: Measures, lines: pd.DataFrame, arm: str) -> Answer:
         return nothing(
             compared, "no cell has two target sizes whose train error crosses ε within the curve"
         )
-    smaller, larger = pair
-    if len(larger.seeds) < 2 or larger.judgement.height is None:
+    reasons = [] if noise > 0 else ["the study has no label noise: only noise 0 is judged"]
+    answer = decide_c1(*pair, compared, epsilon=measures.epsilon, step=one_image(some))
+    return replace(answer, reasons=(*answer.reasons, *reasons))
+
+
+def decide_c1(
+    smaller: Pooled, larger: Pooled, compared: str, *, epsilon: float, step: float
+) -> Answer:
+    """C1 from the pooled curves at two sizes; `step`: of one test error."""
+    if larger.judgement.height is None:
         return nothing(compared, *larger.judgement.reasons)
     peak = peak_condition("a peak at the larger size", larger.judgement)
     values = larger.judgement.heights - smaller.judgement.heights
@@ -91,7 +101,7 @@ def ask_c1(measures: Measures, lines: pd.DataFrame, arm: str) -> Answer:
         values,
         unit="error",
         matters=ERROR,
-        resolution=one_image(some),
+        resolution=step,
         at_most=_difference_at_most(smaller, larger),
     )
     # A peak that is not over yet at the smaller size is higher than it seems: it keeps C1 from holding.
@@ -100,13 +110,11 @@ def ask_c1(measures: Measures, lines: pd.DataFrame, arm: str) -> Answer:
         more = "more epochs at the smaller size would tell: its test error still rises at its end"
         higher = replace(higher, answer=CANNOT_TELL, tell=more)
     reasons = [
-        f"a peak counts {near_in_words(EPOCHS, measures.epsilon)}",
+        f"a peak counts {near_in_words(EPOCHS, epsilon)}",
         WINDOWED,
         *(f"larger size: {reason}" for reason in larger.judgement.reasons),
         *(f"smaller size: {reason}" for reason in smaller.judgement.reasons),
     ]
-    if noise == 0:
-        reasons.append("the study has no label noise: only noise 0 is judged")
     conditions = (higher, peak)
     return Answer(
         answer=conclude(conditions),
@@ -138,7 +146,7 @@ def _still_rises(one: Pooled) -> bool:
     end = one.judgement.end_rise
     if end is None or one.judgement.status in (WEAK, STRONG):
         return False
-    return end.low > 0 and end.estimate >= ERROR
+    return end.estimate >= ERROR and end.estimate > search_guard(end.num) * end.standard_error
 
 
 def _difference(what: str, pair: tuple[Pooled, Pooled] | None) -> list[Finding]:
@@ -206,7 +214,7 @@ def c3(measures: Measures, *, arm: str = TRANSFER) -> Verdict:
     extra: list[Finding] = []
     for fewer, more in pairwise(counts):
         terms, _, step = capacity_terms(lines[lines["frozen"].isin([fewer, more])])
-        what, grid = f"capacity, {fewer} − {more} frozen layers", step * np.sqrt(2)
+        what, grid = f"capacity, {fewer:.3g} − {more:.3g} frozen layers", step * np.sqrt(2)
         extra += explored(what, contrast(terms), "doublings", resolution=grid)
     return verdict("C3", measures, arm, ask_c3, extra)
 
@@ -273,8 +281,8 @@ def ask_c4(measures: Measures, lines: pd.DataFrame, arm: str) -> Answer:
     if not curves:
         return nothing(compared, "no curve has three frozen counts in one seed")
     step = one_image(lines)
-    answer = _c4_at(curves, measures.epsilon, step, compared)
-    others = {epsilon: _c4_at(curves, epsilon, step, compared) for epsilon in EPSILONS}
+    answer = decide_c4(curves, measures.epsilon, step, compared)
+    others = {epsilon: decide_c4(curves, epsilon, step, compared) for epsilon in EPSILONS}
     return replace(
         answer,
         by_epsilon=tuple(
@@ -289,7 +297,8 @@ def ask_c4(measures: Measures, lines: pd.DataFrame, arm: str) -> Answer:
     )
 
 
-def _c4_at(curves: Sequence[OneCurve], epsilon: float, step: float, compared: str) -> Answer:
+def decide_c4(curves: Sequence[OneCurve], epsilon: float, step: float, compared: str) -> Answer:
+    """C4 from a study's freezing curves at one ε; `step`: of one test error."""
     compared += f"; ε = {epsilon:g}"
     found = freezing_peak(curves, epsilon, min_height=ERROR, step=step)
     if found is None:

@@ -12,22 +12,24 @@ from dataclasses import replace
 import pandas as pd
 
 from analysis.claims.answers import (
-    CANNOT_TELL,
-    HOLDS,
     Answer,
     Ask,
-    Condition,
     Finding,
     Verdict,
     answer_of,
-    condition,
     explored,
     not_applicable,
     nothing,
-    peak_condition,
     verdict,
 )
-from analysis.claims.measures import CUT, Measures, contrast, of_arm, one_image
+from analysis.claims.conditions import (
+    CANNOT_TELL,
+    HOLDS,
+    Condition,
+    condition,
+    peak_condition,
+)
+from analysis.claims.measures import Measures, contrast, of_arm, one_image
 from analysis.claims.peaks import freezing_curves, freezing_peak
 from analysis.claims.primary import ERROR
 from analysis.claims.terms import against_terms, difference_terms, floor_terms
@@ -186,10 +188,9 @@ def _of_pair(
         return verdict(claim, measures, arm, _both_ways(ask, names), [])
     terms = difference_terms(lines, *pair, epsilon=measures.epsilon)
     extra: list[Finding] = []
-    for (frozen, channels), some in lines.groupby(list(CUT)):
+    for frozen, some in lines.groupby("frozen"):
         alone = difference_terms(some, *pair, epsilon=measures.epsilon)
-        what = f"test error, {pair[0]} − {pair[1]}, {frozen} frozen layers"
-        what += f" but for {channels} channels" if channels else ""
+        what = f"test error, {pair[0]} − {pair[1]}, {frozen:.3g} frozen layers"
         extra += explored(what, contrast(alone["end"]), "error")
     if claim == "C5a":
         extra += explored(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,9 +20,6 @@ from analysis.load import Study
 from analysis.load.arms import RANDOM_FROZEN, SCRATCH, SOURCE
 from analysis.load.cells import CELL, grouped, selected
 from study.store.states import DONE
-
-# What makes a cut: a Run's place on the freezing axis is the number of parameters that it trains.
-CUT: Final = ("frozen", "trained_channels")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -140,7 +137,7 @@ def groups(lines: pd.DataFrame, *without: str) -> Iterator[tuple[tuple[Any, ...]
 def one_image(lines: pd.DataFrame) -> float:
     """The test error of one image, as the errors' own steps say: no row holds the number of test images.
     Of several tasks the largest; 0 where no error ever changed."""
-    steps = lines.groupby("task")["step"].min()
+    steps = lines.groupby("task")["step"].min().astype(float)
     steps = steps[np.isfinite(steps)]
     return float(steps.max()) if len(steps) else 0.0
 

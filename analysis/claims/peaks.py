@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.claims.measures import CUT, Measures, fullest, groups, matrix, one_image
+from analysis.claims.measures import Measures, fullest, groups, matrix, one_image
 from analysis.descent import FIRST_DESCENT, Judgement, judge
 from analysis.descent.edges import (
     EPOCHS,
@@ -125,11 +125,11 @@ def height_pair(
     extremes = {lines[across].min(), lines[across].max()}
     cells: dict[Hashable, list[tuple[Any, OneCurve]]] = {}
     for _, cell in groups(lines):
-        one = _epoch_curve(measures, cell)
-        level = cell.iloc[0][across]
+        one, first = _epoch_curve(measures, cell), cell.iloc[0].to_dict()
+        level = first[across]
         crosses = extent(mean_train(one.curve.train), measures.epsilon) == SOME
         if crosses and (not matched or level in extremes):
-            key = tuple(cell.iloc[0][name] for name in CELL if name != across)
+            key = tuple(first[name] for name in CELL if name != across)
             cells.setdefault(key, []).append((level, one))
     bundles = []
     for levels in cells.values():
@@ -152,7 +152,7 @@ def freezing_curves(lines: pd.DataFrame) -> list[OneCurve]:
     """The test error over trained parameters, head only to nothing frozen: a curve a cell, of three
     points or more; a seed with a gap is in none."""
     found = []
-    for _, cell in groups(lines, *CUT):
+    for _, cell in groups(lines, "frozen"):
         at = np.sort(cell["parameters_trained"].astype(float).unique())
         if len(at) < 3:
             continue

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.claims.measures import CUT, Measures, Term, groups
+from analysis.claims.measures import Measures, Term, groups
 from analysis.load.cells import grouped
 
 Group = tuple[Any, ...]
@@ -117,7 +117,7 @@ def difference_terms(
     """
     terms: dict[str, list[Term]] = {"end": [], "low": [], "edge": [], "edge − end": []}
     pair = lines[lines["source_task"].isin([more, less])]
-    for key, cell in groups(pair, "source_task", *CUT):
+    for key, cell in groups(pair, "source_task", "frozen"):
         both = cell.groupby("parameters_trained")["source_task"].nunique()
         cuts = sorted(both.index[both == 2])
         if not cuts:
@@ -161,7 +161,7 @@ def floor_terms(
         opposite = [replace(term, weight=-term.weight) for term in found]
         return opposite, "random frozen layers"
     terms = []
-    for key, cell in groups(own, *CUT):
+    for key, cell in groups(own, "frozen"):
         by_cut = cell.groupby("parameters_trained")["test"].mean()
         end, best = by_cut.index.min(), by_cut.idxmin()
         tests = {
@@ -190,11 +190,8 @@ def against_terms(
     if control.empty or lines.empty:
         return []
     control = control[control["source_size"] == control["source_size"].max()]
-    deepest = lines[(lines["frozen"] == lines["frozen"].max()) & (lines["trained_channels"] == 0)]
-    if deepest.empty:
-        return []
-    at = 0 if unfrozen else deepest["frozen"].iloc[0]
-    control = control[(control["frozen"] == at) & (control["trained_channels"] == 0)]
+    deepest = lines[lines["frozen"] == lines["frozen"].max()]
+    control = control[control["frozen"] == (0 if unfrozen else deepest["frozen"].iloc[0])]
     names = (control[name] for name in same)
     counterpart = dict(zip(zip(*names, strict=True), control.index, strict=True))
     test = measures.lines["test"].to_dict()

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -36,6 +37,7 @@ class Interval:
     level: float
 
 
+@lru_cache(maxsize=10_000)
 def t_quantile(probability: float, df: int) -> float:
     """Quantile of Student's t; infinite without a degree of freedom."""
     return float(special.stdtrit(df, probability)) if df >= 1 else math.inf

@@ -23,16 +23,14 @@ it, so that a curve handed over in order of the frozen count is not read the wro
 *Noise: what shows a peak.* The maximum of a noisy flat curve lies 4 standard deviations up over 50
 points. So (1) epochs are averaged in windows that are fixed beforehand: quarters of a decade at
 10^(k/4), whatever the data; (2) minimum, peak and later minimum are located on the *other* seeds and
-measured on the one held out, one height per seed; (3) each height has a t-interval over seeds, and both
-the rise and the fall must clear zero. The held-out heights share the seeds that located them; by
-simulation that costs nothing up to three seeds, but at ten the nominal 5 % become 11 % on a curve that
-rises to a long plateau. So `SEARCH` standard errors at least are asked for.
+measured on the one held out: one height per seed, its rise or its fall, whichever is smaller on the
+others; (3) the heights have a t-interval over seeds, which must clear zero. The held-out heights share
+the seeds that located them; by simulation that costs nothing up to three seeds, but at ten the nominal
+5 % become 11 % on a curve that rises to a long plateau. So `SEARCH` standard errors at least are asked
+for.
 
 *Noise: what excludes one.* Held-out heights are too low where the place found is not the true one, so
-they exclude nothing. A peak that matters needs three points: a rise and a fall between them. It is
-excluded when for *every* three points the upper end of the rise's or of the fall's t-interval over seeds
-lies below what matters. All must be excluded, so no correction for their number is due: false in 5 %
-at most, whatever the curve. `at_most` is the height under which this still works: the upper bound.
+they exclude nothing: `bounds` does.
 
 *One seed.* It says nothing of the noise between replicates (its own jitter is autocorrelated and
 leaves out the images drawn, the flips and the initial values), so the status is inconclusive;
@@ -47,11 +45,12 @@ How often each verdict comes, by simulation: `tests/power/table.md`.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 
+from analysis.descent.bounds import upper_bounds
 from analysis.descent.edges import (
     EPOCHS,
     EVERYTHING,
@@ -62,7 +61,7 @@ from analysis.descent.edges import (
     mean_train,
     near_edge,
 )
-from analysis.descent.intervals import LEVEL, Interval, mean_interval, standard_errors, t_quantile
+from analysis.descent.intervals import LEVEL, Interval, mean_interval, t_quantile
 from analysis.descent.places import after_descent, locate, nearest, present, rise_is_smaller
 from analysis.descent.windows import WINDOWS_PER_DECADE, check_axis, epoch_windows, window_means
 
@@ -90,12 +89,6 @@ FIRST_DESCENT: Final = 0.1
 SEARCH: Final = 3.75
 SEARCH_LEVEL: Final = 0.98
 
-# Two or three seeds hardly know the spread of a difference, and the worst of all pairs is the bound. So
-# each pair's variance is averaged with the mean one of all pairs, which counts as two more degrees of
-# freedom: at three seeds a long flat curve is then excluded ten times as often, and where the seeds
-# spread three times as much at the peak a true one in 5 %. Not with two seeds or four points: 7 to 8 %.
-BORROWED: Final = 2
-
 WINDOWED: Final = (
     "heights are means in windows of a quarter of a decade of epochs: a peak narrower than a window or "
     "two is higher than they say (8 points, a third of a decade wide: 5.6)"
@@ -109,10 +102,10 @@ class Judgement:
     - `rise`: peak over first minimum; `fall`: peak over later minimum; `gain`: first minimum over
       later minimum (above 0: strong); `end_rise`: last point over the lowest before. None with one
       seed, or with fewer than three points.
-    - `height`: of the peak, the smaller of rise and fall. A peak is shown where `low` is above 0 (the
-      price of the search is in it) and the estimate reaches `min_height`; it is excluded where `high`,
-      which is `at_most`, lies below `min_height`.
-    - `heights`: (seeds,), of the seeds used: which of rise and fall is smaller was decided on the others.
+    - `heights`: of the peak, (seeds,), of the seeds used: the smaller of rise and fall, which of the two
+      was decided on the others. `height`: their mean. A peak is shown where `low` is above 0 (the price
+      of the search is in it) and the estimate reaches `min_height`; it is excluded where `high`, which is
+      `at_most`, lies below `min_height`.
     - `first_minimum`, `peak`, `later_minimum`: places on the mean over seeds, for drawing.
     - `min_height`: the height that matters. `interpolates`: "nothing", "some", "everything" (of the
       curve), "unknown" without train errors. `near`: (points,) bool, where a peak counts.
@@ -317,9 +310,14 @@ def judge(
         last_rises = y[:, -1] - y[np.arange(num), others[:, :-1].argmin(axis=1)]
         end_rise = mean_interval(last_rises, level=level, resolution=resolution)
         may_begin = after_descent(mean, first_descent, top)
-        at_most, end_at_most = _bounds(y, may_begin, near, level, resolution)
-        height = _height(rise, fall, guard, at_most)
-        if where is not None and _shown(rise, matters, guard) and _shown(fall, matters, guard):
+        at_most, end_at_most = upper_bounds(y, may_begin, near, level, resolution)
+        plain = mean_interval(heights, level=level, resolution=resolution)
+        height = replace(
+            plain,
+            low=plain.estimate - guard * plain.standard_error,
+            high=max(at_most, plain.estimate),
+        )
+        if where is not None and _shown(plain, matters, guard):
             status = STRONG if _shown(gain, matters, guard) else WEAK
         elif at_most < matters:
             status, so_far = NONE, not end_at_most < matters
@@ -335,8 +333,8 @@ def judge(
                 f"its lowest before, so a peak may still come: {_more(axis)} would tell"
             )
         if bump:
-            far = [mean_interval(one, level=level, resolution=resolution) for one in held_out(None)]
-            bump = bump if all(_shown(one, matters, guard) for one in far[:2]) else ""
+            far = mean_interval(held_out(None)[2], level=level, resolution=resolution)
+            bump = bump if _shown(far, matters, guard) else ""
             reasons += [bump] if bump else []
     if interpolates in (NOTHING, EVERYTHING):
         whole = "no point" if interpolates == NOTHING else "every point"
@@ -380,47 +378,6 @@ def search_guard(num_seeds: int, level: float = LEVEL, search: float = SEARCH) -
     """Standard errors that a height over this many seeds must clear, where its place was searched."""
     df = num_seeds - 1
     return max(t_quantile(0.5 + level / 2, df), t_quantile(SEARCH_LEVEL, df), search)
-
-
-def _bounds(
-    y: np.ndarray, may_begin: np.ndarray, near: np.ndarray, level: float, resolution: float
-) -> tuple[float, float]:
-    """Upper bounds on the height of a peak where one counts, and on how far the end has risen."""
-    num, points = y.shape
-    apart = y[:, None, :] - y[:, :, None]  # (seeds, from, to)
-    index = np.arange(points)
-    is_before = index[:, None] < index[None, :]
-    own = num * standard_errors(apart, resolution) ** 2
-    borrowed = BORROWED if num > 2 and points > 4 else 0
-    df = num - 1 + borrowed
-    variance = ((num - 1) * own + borrowed * own[is_before].mean()) / df
-    upper = apart.mean(axis=0) + t_quantile(0.5 + level / 2, df) * np.sqrt(variance / num)
-    # A peak is the highest between its two minima: none lies beyond a point that is shown to be higher.
-    is_higher = upper < 0  # (from, to): the first is shown to be the higher one
-    last_higher = np.where(is_before & is_higher, index[:, None], -1).max(axis=0)
-    next_higher = np.where(is_before.T & is_higher, index[:, None], points).min(axis=0)
-    may_rise = is_before & may_begin[:, None] & (index[:, None] > last_higher)
-    rises = np.where(may_rise, upper, -np.inf).max(axis=0)
-    falls = np.where(is_before.T & (index[:, None] < next_higher), upper, -np.inf).max(axis=0)
-    inner = near & (index > 0) & (index < index[-1])
-    peaks = np.minimum(rises, falls)[inner]
-    # Where every point has a higher neighbour, a peak is excluded at any height.
-    return float(peaks.max(initial=-np.inf)), float(rises[-1])
-
-
-def _height(rise: Interval, fall: Interval, guard: float, at_most: float) -> Interval:
-    """The smaller of the two; its ends are what shows a peak, and what excludes one."""
-    smaller = min(rise, fall, key=lambda one: one.estimate)
-    ends = [one.estimate - guard * one.standard_error for one in (rise, fall)]
-    return Interval(
-        estimate=smaller.estimate,
-        low=min(ends),
-        high=max(at_most, smaller.estimate),
-        standard_error=smaller.standard_error,
-        df=smaller.df,
-        num=smaller.num,
-        level=smaller.level,
-    )
 
 
 def _face_value(mean: np.ndarray, places: np.ndarray, matters: float) -> str:

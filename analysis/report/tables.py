@@ -13,7 +13,8 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from analysis.claims.answers import Condition, Verdict
+from analysis.claims.answers import Verdict
+from analysis.claims.conditions import Condition
 from analysis.descent.intervals import Interval
 from analysis.load import Study, arms
 from analysis.load.cells import ARM, STATES

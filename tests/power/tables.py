@@ -6,12 +6,15 @@ Owns the grid of shapes, jitters and seeds. The simulations themselves are `simu
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from typing import Any, Final
 
 import numpy as np
+from scipy import stats
 
 from analysis.descent import INCONCLUSIVE, STRONG, WEAK
 from analysis.descent.intervals import mean_interval
+from tests.power.cases import all_cases
 from tests.power.simulation import (
     ALONG_FREEZING,
     NO_PEAK,
@@ -23,28 +26,74 @@ from tests.power.simulation import (
     pooled_holds,
     verdicts,
 )
+from tests.power.studies import ANSWERS, shares
 
+SEEDS_OF_CLAIMS: Final = (3, 5, 10)
 NUM_SEEDS: Final = (2, 3, 5, 10)
 JITTERS: Final = ("white", "AR", "slow", "uneven")
+# Where all 4,000 epochs are evaluated too: there the windows average most, and it takes longest.
+FINE: Final = (("white", 0.05), ("AR", 0.02))
 
 
 def page(num: int) -> Iterator[str]:
-    """All tables, each under its heading and what it shows; `num` simulations a shape."""
+    """All tables, each under its heading and what it shows; `num` simulated studies a case, and a quarter
+    of that many curves a shape."""
+    curves = num // 4
     yield "# How often each verdict comes"
     yield ""
-    yield f"Written by `python -m tests.power --simulations {num}`; `simulation.py`, beside this file,"
-    yield "says which curves and jitters these are. σ is the standard deviation of the jitter of one"
-    yield "evaluation, 0.01 the height that matters."
+    yield f"Written by `python -m tests.power --simulations {num}`; `cases.py`, `studies.py` and"
+    yield "`simulation.py`, beside this file, say which studies, curves and jitters these are. σ is the"
+    yield "standard deviation of the jitter of one evaluation, 0.01 the height that matters."
     for heading, lines in {
-        f"No peak is there ({num:,} simulations a shape, {num // 2:,} at 4,000 points)": no_peak(
-            num
+        f"The claims ({num:,} simulated studies a case)": claims(num),
+        f"No peak is there ({curves:,} simulations a shape, {curves // 2:,} at 4,000 points)": no_peak(
+            curves
         ),
-        f"A peak is there ({num // 2:,} simulations)": peaks_along_epochs(num // 2),
-        f"Along the freezing ({num:,} simulations)": peaks_along_freezing(num),
-        f"Intervals ({20 * num:,} simulations, {2 * num:,} of the cross-fitted)": coverage(num),
+        f"A peak is there ({curves:,} simulations)": peaks_along_epochs(curves),
+        f"Along the freezing ({curves:,} simulations)": peaks_along_freezing(curves),
+        f"Intervals ({20 * curves:,} simulations, {2 * curves:,} of the cross-fitted)": coverage(
+            curves
+        ),
     }.items():
         yield from ("", f"## {heading}", "")
         yield from lines
+
+
+def claims(num: int) -> Iterator[str]:
+    """Every case: holds / does not hold / cannot tell in per cent, what is false in bold."""
+    yield "Holds / does not hold / cannot tell, in per cent. **Bold**: false there, 5.0 % are allowed (of"
+    yield f"{num:,} up to {100 * allowed(num):.1f} % may be counted by chance). Seeds jitter by 1 point if"
+    yield "not said. A study has two cells (C1), three curves (C4), or one pair."
+    yield "What is not bold is no error: an effect as large as matters is there, and may be found."
+    yield ""
+    yield _line(["claim", "what is planted"], [f"{n} seeds" for n in SEEDS_OF_CLAIMS])
+    yield "|---" * (2 + len(SEEDS_OF_CLAIMS)) + "|"
+    jobs = [(index, n, num) for index in range(len(all_cases())) for n in SEEDS_OF_CLAIMS]
+    with ProcessPoolExecutor(max_workers=2) as pool:
+        found = pool.map(_shares_of_case, jobs, chunksize=1)
+        for case in all_cases():
+            cells = []
+            for _ in SEEDS_OF_CLAIMS:
+                share = next(found)
+                words = [
+                    f"**{100 * share[word]:.1f}**"
+                    if word in case.false
+                    else f"{100 * share[word]:.0f}"
+                    for word in ANSWERS
+                ]
+                cells.append(" / ".join(words))
+            yield _line([case.claim, case.what], cells)
+
+
+def _shares_of_case(job: tuple[int, int, int]) -> dict[str, float]:
+    index, num_seeds, num = job
+    return shares(all_cases()[index].say, num_seeds=num_seeds, num=num)
+
+
+def allowed(num: int, share: float = 0.05) -> float:
+    """The share of false answers that `num` simulations may show where 5 % is the truth, but for one time
+    in a thousand."""
+    return float(stats.binom.ppf(0.999, num, share)) / num
 
 
 def no_peak(num: int) -> Iterator[str]:
@@ -54,7 +103,7 @@ def no_peak(num: int) -> Iterator[str]:
     yield from _head("jitter", "σ", "points")
     for kind in JITTERS:
         for sd in (0.005, 0.02, 0.05):
-            for num_points in (150,) if kind == "slow" else (150, 4_000):
+            for num_points in (150, 4_000) if (kind, sd) in FINE else (150,):
 
                 def cell(num_seeds: int, how: dict[str, Any]) -> str:
                     shares = [
@@ -72,8 +121,7 @@ def no_peak(num: int) -> Iterator[str]:
 def peaks_along_epochs(num: int) -> Iterator[str]:
     yield "150 points: none / weak / strong / inconclusive in per cent. The true end lies half the height"
     yield "above the first minimum (weak) or under it (strong); so the weak peak of 0.02 falls by 0.01,"
-    yield 'and by less than that once averaged in windows: "none" is not wrong there. Elsewhere "none" is'
-    yield "a miss."
+    yield 'and by less than that once averaged in windows: "none" is not wrong there. Elsewhere it is.'
     yield ""
     yield from _head("jitter", "σ", "height", "truth")
     for kind in ("white", "AR", "slow"):

@@ -11,14 +11,13 @@ from scipy import stats
 
 from analysis import load
 from analysis.claims import c1, c2, c3, c4, c5a, c5b, claims
-from analysis.claims.answers import (
+from analysis.claims.answers import Answer, Verdict
+from analysis.claims.conditions import (
     CANNOT_TELL,
     DOES_NOT_HOLD,
     HOLDS,
     NOT_APPLICABLE,
-    Answer,
     Condition,
-    Verdict,
     bounded,
     conclude,
     condition,
