@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from analysis.load.arms import RANDOM_FROZEN, REINITIALISED, SAME_TASK, SCRATCH
+from analysis.load.arms import MATCHED_STEPS, RANDOM_FROZEN, REINITIALISED, SAME_TASK, SCRATCH
 
 STATEMENT: Final = {
     "C1": "Epoch-wise double descent is more pronounced when the target set is large enough",

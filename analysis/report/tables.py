@@ -17,6 +17,7 @@ from analysis.claims.answers import Verdict
 from analysis.claims.conditions import Condition
 from analysis.descent.intervals import Interval
 from analysis.load import Study, arms
+from analysis.load.arms import MATCHED_STEPS
 from analysis.load.cells import ARM, STATES
 from analysis.report import slices
 from study.run import COORDINATES
@@ -157,6 +158,14 @@ def verdicts_text(found: Sequence[Verdict]) -> str:
             lines.append(f"{indent}because: {one.reasons[0]}")
         if one.by_epsilon:
             lines.append(f"{indent}{epsilons_text(one)}")
+        lines += [
+            f"{indent}beside it, sources of equally many steps: {beside.answer}, "
+            f"{effect_text(beside.effect, beside.unit)}"
+            for beside in (
+                control.answer for control in one.controls if control.arm == MATCHED_STEPS
+            )
+            if beside.effect is not None
+        ]
     return "\n".join(lines)
 
 
