@@ -33,7 +33,7 @@ from analysis.claims.measures import Measures, contrast, of_arm, one_image
 from analysis.claims.peaks import freezing_curves, freezing_peak
 from analysis.claims.primary import ERROR
 from analysis.claims.terms import against_terms, difference_terms, floor_terms
-from analysis.load.arms import RANDOM_FROZEN, REINITIALISED, SCRATCH, TRANSFER
+from analysis.load.arms import MATCHED_STEPS, RANDOM_FROZEN, REINITIALISED, SCRATCH, TRANSFER
 
 AskPair = Callable[[Measures, pd.DataFrame, str, str], Answer]
 
@@ -198,7 +198,7 @@ def _of_pair(
         )
 
     def ask_arm(measures: Measures, some: pd.DataFrame, control: str) -> Answer:
-        if control in (arm, REINITIALISED):
+        if control in (arm, REINITIALISED, MATCHED_STEPS):
             return ask(measures, some, *pair)
         if claim == "C5b":
             return not_applicable("two sources", "it has no second source; see C5a")

@@ -1,9 +1,9 @@
 """What excludes a peak: upper bounds on its height, from all three points that could make it.
 
 A peak that matters needs three points: a rise and a fall between them. It is excluded when for *every*
-three points the upper end of the rise's or of the fall's t-interval over seeds lies below what matters. All
-must be excluded, so no correction for their number is due: false in 5 % at most, 2.5 for the rise and 2.5
-for the fall, whatever the curve. The bound is the height under which this still works.
+three points the upper end of the rise's or of the fall's t-interval over seeds lies below what matters.
+All must be excluded, so no correction for their number is due: false in 5 % at most, 2.5 for the rise
+and 2.5 for the fall, whatever the curve. The bound is the height under which this still works.
 """
 
 from __future__ import annotations
