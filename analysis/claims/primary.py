@@ -57,4 +57,5 @@ RIVALS: Final = {
     RANDOM_FROZEN: "capacity alone: frozen layers that learnt nothing",
     REINITIALISED: "features against optimisation: new values above the cut",
     SCRATCH: "the target alone",
+    MATCHED_STEPS: "a longer training of the larger source: equally many steps for each",
 }
