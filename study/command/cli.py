@@ -13,7 +13,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from study.command.verbs import SOME_FAILED, VERBS, WRONG_INPUT
+from study.command.exits import SOME_FAILED, WRONG_INPUT
+from study.command.verbs import VERBS
 from study.launching.means import Means
 from study.messages import UserError
 from study.store import Damaged, Newer

@@ -9,46 +9,33 @@ import argparse
 import json
 import signal
 import sys
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Final, Never
 
 from study.command.ask_analysis import answer_of_analysis, ask_analysis
+from study.command.exits import OK, SOME_FAILED
+from study.command.opened import store_of, study_of
+from study.command.show import show
 from study.command.texts import failure_lines, status_plain, status_text
 from study.launching.interrupt import INTERRUPTED_STATUS
 from study.messages import UserError, show_message
-from study.planning.inventory import Inventory, summarise_heads, take_inventory
+from study.planning.inventory import summarise_heads, take_inventory
 from study.planning.spaces import Space, load_space, packaged
-from study.run import Run, describe, to_json
 from study.store import (
     Registration,
     Store,
     add_registration,
     clear_failure,
     finished_ids,
-    open_store,
-    predictions_path,
-    read_failure,
     read_failures,
-    read_head,
     read_registrations,
-    read_rows,
-    read_study,
-    rows_path,
     study_names,
-    unfinished_path,
-    weights_path,
 )
 from study.store.provenance import now
-from study.store.schema import rows_of
 from study.store.states import ABSENT, DONE, FAILED, PARTIAL, RUNNING, START_FAILED
 from study.tasks import BUILTIN
-
-OK: Final = 0
-SOME_FAILED: Final = 1
-WRONG_INPUT: Final = 2
 
 REPORTS: Final = Path("reports")
 
@@ -57,7 +44,7 @@ def prepare(args: argparse.Namespace) -> int:
     """Decodes the named tasks, and those of the named search spaces."""
     from study import tasks
 
-    store, wanted = _store(args), {}
+    store, wanted = store_of(args), {}
     for name in args.tasks:
         if name in BUILTIN:
             wanted[name] = BUILTIN[name]
@@ -87,7 +74,7 @@ def plan(args: argparse.Namespace) -> int:
     from study.command.texts import plan_text
     from study.planning.plan import make_plan
 
-    space, store = load_space(args.space), _store(args)
+    space, store = load_space(args.space), store_of(args)
     made = make_plan(space, store, args.data)
     price = None
     if not made.wrong:
@@ -119,7 +106,7 @@ def register(args: argparse.Namespace) -> int:
     """Notes in the store by what the study will be judged, before a row of its targets is there."""
     from study.planning.plan import make_plan
 
-    space, store = load_space(args.space), _store(args)
+    space, store = load_space(args.space), store_of(args)
     wrong = make_plan(space, store, args.data).wrong
     if wrong:
         raise UserError("\n".join(wrong))
@@ -149,7 +136,7 @@ def run(args: argparse.Namespace) -> int:
     from study.launching.lease import LeaseHeld
     from study.launching.means import Means
 
-    space, store = load_space(args.space), _store(args)
+    space, store = load_space(args.space), store_of(args)
     go_on = f"to go on: {args.command}"
     signal.signal(signal.SIGTERM, _as_keyboard_interrupt)
     try:
@@ -210,8 +197,8 @@ def _write_report(space: Space, store: Store, *, partial: bool) -> int:
 
 def status(args: argparse.Namespace) -> int:
     """Says in which state the study's Runs are."""
-    store = _store(args)
-    name, runs = _study(args.space, store)
+    store = store_of(args)
+    name, runs = study_of(args.space, store)
     found = take_inventory(runs, store, keep_predictions=_with_predictions(args.space))
     heads = summarise_heads(found, store)
     if args.json:
@@ -223,8 +210,8 @@ def status(args: argparse.Namespace) -> int:
 
 def retry(args: argparse.Namespace) -> int:
     """Forgets how Runs of the study failed, so that `run` tries them again."""
-    store = _store(args)
-    _, runs = _study(args.space, store)
+    store = store_of(args)
+    _, runs = study_of(args.space, store)
     failures = read_failures(store)
     again = [run for run in runs if run.id in failures]
     for each in again:
@@ -233,62 +220,10 @@ def retry(args: argparse.Namespace) -> int:
     return OK
 
 
-def show(args: argparse.Namespace) -> int:
-    """Says everything that the store has of one Run, given by its id or the beginning of it."""
-    store = _store(args)
-    run = _run_named(args.id, store)
-    chain = [run]
-    while chain[0].source is not None:
-        chain.insert(0, chain[0].source)
-    found = take_inventory(chain, store)
-    lines = [f"{run.id}  {describe(run)}", f"  state    {_state(found, run)}"]
-    if run.source is not None:
-        source = f"{run.source.id}  {describe(run.source)} ({_state(found, run.source)})"
-        lines.append(f"  start    {source}")
-    lines += [f"  fields   {to_json(run)}"]
-    paths = [unfinished_path(run.id, name) for name in ("began.json", "checkpoint", "failure.json")]
-    if found.states[run.id] == DONE:
-        ended = read_rows(store, run.id)
-        made_by = ended.provenance
-        last = rows_of(ended.table)[-1]
-        lines += [
-            f"  last row epoch {last.epoch:g}, step {last.step}: train error {last.train_error:.4f}, "
-            f"test error {last.test_error:.4f}, test loss {last.test_loss:.4f}",
-            f"  made by  {made_by.code_version} on {made_by.device} ({made_by.host}), "
-            f"{made_by.began_at} to {made_by.ended_at}, resumed {made_by.num_resumes} times",
-            f"  packages {', '.join(f'{name} {v}' for name, v in made_by.packages.items())}",
-        ]
-        paths.insert(0, rows_path(run.id))
-        if made_by.weights_digest is not None:
-            paths.insert(1, weights_path(run.id, made_by.weights_digest))
-        if made_by.predictions_digest is not None:
-            paths.insert(1, predictions_path(run.id, made_by.predictions_digest))
-    failure = read_failure(store, run.id)
-    if failure is not None:
-        lines += [f"  failure  after {failure.tries} tries, {failure.at}:", failure.error.rstrip()]
-    lines += [f"  file     {path}" for path in paths if store.exists(path)]
-    print("\n".join(lines))
-    return OK
-
-
-def _state(found: Inventory, run: Run) -> str:
-    cause = found.causes.get(run.id)
-    return found.states[run.id] + (f": {cause}" if cause else "")
-
-
-def _run_named(given: str, store: Store) -> Run:
-    known = {run.id: run for name in study_names(store) for run in read_study(store, name)}
-    ids = sorted(i for i in {*known, *finished_ids(store)} if i.startswith(given))
-    if len(ids) != 1:
-        which = f"{len(ids)} Runs, among them {', '.join(ids[:5])}" if ids else "no Run"
-        raise UserError(f"ID={given}: {store.shown} has {which} whose id begins so")
-    return known[ids[0]] if ids[0] in known else read_head(store, ids[0]).run
-
-
 def export(args: argparse.Namespace) -> int:
     """Writes the rows of the study's finished Runs to one Parquet file."""
-    store = _store(args)
-    name, _ = _study(args.space, store)
+    store = store_of(args)
+    name, _ = study_of(args.space, store)
     if name not in study_names(store):
         raise UserError(f"SPACE={args.space}: it has not been run in {store.shown} yet")
     return ask_analysis("export", root=store.root, study=name, file=args.file)
@@ -296,8 +231,8 @@ def export(args: argparse.Namespace) -> int:
 
 def report(args: argparse.Namespace) -> int:
     """Writes the report, as `python -m analysis report` does."""
-    store = _store(args)
-    name, _ = _study(args.space, store)
+    store = store_of(args)
+    name, _ = study_of(args.space, store)
     question, more_related, less_related = "", None, None
     with suppress(UserError):  # a study of the store whose file is not here
         space = load_space(args.space)
@@ -314,24 +249,6 @@ def report(args: argparse.Namespace) -> int:
         more_related=more_related,
         less_related=less_related,
     )
-
-
-def _store(args: argparse.Namespace) -> Store:
-    try:
-        return open_store(args.root)
-    except ValueError as error:
-        raise UserError(str(error)) from error
-
-
-def _study(given: str, store: Store) -> tuple[str, Sequence[Run]]:
-    """Name and Runs of a search space, or of a study that the store has where there is no such file."""
-    try:
-        space = load_space(given)
-    except UserError:
-        if given.endswith(".py") or given in packaged() or given not in study_names(store):
-            raise
-        return given, read_study(store, given)
-    return space.name, space.runs
 
 
 def _with_predictions(given: str) -> frozenset[str]:

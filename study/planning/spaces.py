@@ -6,6 +6,7 @@ message with its line. Refuses to look at a store: whether a Run can be trained 
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 import traceback
 from collections.abc import Iterable, Mapping
@@ -14,7 +15,6 @@ from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 
-import search_spaces
 from study.grid import with_starts
 from study.messages import UserError
 from study.run import Run, describe
@@ -68,7 +68,10 @@ class Space:
 
 def packaged() -> dict[str, Path]:
     """The search spaces that come with the project: name → file."""
-    folders = [Path(folder) for folder in search_spaces.__path__]
+    # Found, not imported: search spaces import study, and not the other way round.
+    found = importlib.util.find_spec("search_spaces")
+    assert found is not None, "search_spaces is installed beside study"
+    folders = [Path(folder) for folder in found.submodule_search_locations or ()]
     files = [file for folder in folders for file in folder.glob("*.py")]
     return {file.stem: file for file in sorted(files) if not file.stem.startswith("_")}
 
