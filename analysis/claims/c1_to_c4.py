@@ -259,22 +259,37 @@ def c4(measures: Measures, *, arm: str = TRANSFER) -> Verdict:
     """C4: is there double descent along the freezing, its peak near the edge of interpolation? Effect:
     the smaller of rise and fall, in test error, of all curves together, each moved to its own edge.
 
-    Shown for several ε, since ε is where the edge is. Exploratory: each curve alone.
+    Shown for several ε, since ε is where the edge is. Exploratory: the curves of each label noise
+    together, and each curve alone: a peak that only noisy labels give is one of several answers here.
     """
     lines = of_arm(measures.lines, arm)
     curves = freezing_curves(lines)
     step = one_image(lines)
     extra: list[Finding] = []
+    noises = lines.groupby("label_noise")
+    for noise, some in noises if noises.ngroups > 1 else []:
+        alike = freezing_peak(freezing_curves(some), measures.epsilon, min_height=ERROR, step=step)
+        if alike is not None and alike.judgement.height is not None:
+            what = f"the same at label noise {noise:g} ({alike.judgement.wording})"
+            extra.append(Finding(what=what, effect=alike.judgement.height, unit="error"))
+    shown = 0
     for one in curves if len(curves) > 1 else []:
         alone = freezing_peak([one], measures.epsilon, min_height=ERROR, step=step)
         if alone is not None and alone.judgement.height is not None:
             what = f"height of the freezing-wise peak, {one.name} ({alone.judgement.wording})"
             extra.append(Finding(what=what, effect=alone.judgement.height, unit="error"))
-    return verdict("C4", measures, arm, ask_c4, extra)
+            shown += alone.judgement.status in (WEAK, STRONG)
+    found = verdict("C4", measures, arm, ask_c4, extra)
+    if not shown or found.answer == HOLDS:
+        return found
+    remark = f"looked at alone, {shown} of {len(curves)} curves show one (exploratory)"
+    return replace(found, main=replace(found.main, reasons=(remark, *found.main.reasons)))
 
 
 def ask_c4(measures: Measures, lines: pd.DataFrame, arm: str) -> Answer:
     compared = "test error over trained parameters, head only to nothing frozen"
+    if lines["parameters_trained"].isna().all():
+        return nothing(compared, "how many parameters were trained is not known")
     if lines["parameters_trained"].nunique() < 3:
         return not_applicable(compared, "a curve needs three frozen counts")
     curves = freezing_curves(lines)
