@@ -111,6 +111,11 @@ def _floors(measures: Measures, lines: pd.DataFrame, more: str, less: str) -> li
         terms, floor = floor_terms(measures, lines, source, random_frozen)
         found = contrast(terms)
         if found is None:
+            conditions.append(
+                Condition(
+                    what=f"{source} better than chance, which is not known", answer=CANNOT_TELL
+                )
+            )
             continue
         under = condition(
             f"{source} better than {floor}",

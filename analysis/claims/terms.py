@@ -109,8 +109,8 @@ def difference_terms(
     lines: pd.DataFrame, more: str, less: str, *, epsilon: float
 ) -> dict[str, list[Term]]:
     """Test error of the more related source − the less related, per cell and seed, at places on the
-    freezing axis: "end" (fewest trained parameters), "low" (mean over the cuts up to half of its frozen
-    count), "edge" (mean of the two at the edge of interpolation) and "edge − end".
+    freezing axis: "end" (most layers frozen), "low" (mean over the frozen counts up to half of that),
+    "edge" (mean of the two at the edge of interpolation) and "edge − end".
 
     The edge is where the train error, mean over both sources and all seeds, first comes under ε; cells
     in which it touches the end of the axis have no "edge".
@@ -118,38 +118,44 @@ def difference_terms(
     terms: dict[str, list[Term]] = {"end": [], "low": [], "edge": [], "edge − end": []}
     pair = lines[lines["source_task"].isin([more, less])]
     for key, cell in groups(pair, "source_task", "frozen"):
-        both = cell.groupby("parameters_trained")["source_task"].nunique()
-        cuts = sorted(both.index[both == 2])
-        if not cuts:
+        both = cell.groupby("frozen")["source_task"].nunique()
+        counts = sorted(both.index[both == 2], reverse=True)
+        if not counts:
             continue
-        cell = cell[cell["parameters_trained"].isin(cuts)]
-        by_cut = cell.groupby("parameters_trained")
-        train = by_cut["train"].mean().loc[cuts].to_numpy()
-        frozen = by_cut["frozen"].first()
+        cell = cell[cell["frozen"].isin(counts)]
+        train = cell.groupby("frozen")["train"].mean().loc[counts].to_numpy()
         reached = train <= epsilon
         edge = int(reached.argmax()) if reached.any() else 0
-        places = {"end": {cuts[0]: 1.0}}
-        low = [cut for cut in cuts[1:] if frozen[cut] <= frozen[cuts[0]] / 2]
+        places = {"end": {counts[0]: 1.0}}
+        low = [count for count in counts[1:] if count <= counts[0] / 2]
         if low:
             places["low"] = dict.fromkeys(low, 1 / len(low))
         if edge >= 2:
-            places["edge"] = {cuts[edge - 1]: 0.5, cuts[edge]: 0.5}
-            places["edge − end"] = {**places["edge"], cuts[0]: -1.0}
-        columns = (cell[name] for name in ("source_task", "parameters_trained", "seed", "test"))
-        for run_id, source, cut, seed, test in zip(cell.index, *columns, strict=True):
+            places["edge"] = {counts[edge - 1]: 0.5, counts[edge]: 0.5}
+            places["edge − end"] = {**places["edge"], counts[0]: -1.0}
+        columns = (cell[name] for name in ("source_task", "frozen", "seed", "test"))
+        for run_id, source, frozen, seed, test in zip(cell.index, *columns, strict=True):
             sign = 1.0 if source == more else -1.0
             for place, weights in places.items():
-                if cut in weights:
-                    part, weight = (source, cut), sign * weights[cut]
-                    terms[place].append(Term(key, int(seed), part, weight, float(test), (run_id,)))
+                if frozen in weights:
+                    terms[place].append(
+                        Term(
+                            key,
+                            int(seed),
+                            (source, frozen),
+                            sign * weights[frozen],
+                            float(test),
+                            (run_id,),
+                        )
+                    )
     return terms
 
 
 def floor_terms(
     measures: Measures, lines: pd.DataFrame, source: str, control: pd.DataFrame
 ) -> tuple[list[Term], str]:
-    """How far the test error of a source lies under a floor, with the fewest trained parameters; and which
-    floor that is.
+    """How far the test error of a source lies under a floor, with the most layers frozen; and which floor
+    that is.
 
     The floor is what frozen layers that learnt nothing give: the random frozen arm (`control`) at the
     same cut. Where the study has none, it is halfway from chance to the best cut of the source: an error
@@ -162,26 +168,23 @@ def floor_terms(
         return opposite, "random frozen layers"
     terms = []
     for key, cell in groups(own, "frozen"):
-        by_cut = cell.groupby("parameters_trained")["test"].mean()
-        end, best = by_cut.index.min(), by_cut.idxmin()
-        tests = {
-            cut: cell[cell["parameters_trained"] == cut].set_index("seed")["test"]
-            for cut in (end, best)
-        }
-        ids = cell[cell["parameters_trained"] == end].reset_index().set_index("seed")
+        if cell["num_classes"].isna().any():
+            continue
+        by_cut = cell.groupby("frozen")["test"].mean()
+        end, best = by_cut.index.max(), by_cut.idxmin()
+        tests = {cut: cell[cell["frozen"] == cut].set_index("seed")["test"] for cut in (end, best)}
+        ids = {int(seed): str(i) for i, seed in cell.loc[cell["frozen"] == end, "seed"].items()}
         chance = 1 - 1 / float(cell["num_classes"].iloc[0])
         for seed in tests[end].index.intersection(tests[best].index):
             under = (chance + tests[best][seed]) / 2 - tests[end][seed]
-            run_id = str(ids.loc[seed, cell.index.name or "index"])
-            terms.append(Term(key, int(seed), "under", 1.0, float(under), (run_id,)))
+            terms.append(Term(key, int(seed), "under", 1.0, float(under), (ids[int(seed)],)))
     return terms, "halfway from chance to its best cut"
 
 
 def against_terms(
     measures: Measures, lines: pd.DataFrame, control: pd.DataFrame, *, unfrozen: bool
 ) -> list[Term]:
-    """Test error with the fewest trained parameters: each cell of `lines` − the control's of the same
-    target.
+    """Test error with the most layers frozen: each cell of `lines` − the control's of the same target.
 
     The control at the same frozen count, or, `unfrozen`, with nothing frozen; of several of its source
     sizes the largest. Cells without a counterpart are left out.
