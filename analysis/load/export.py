@@ -7,7 +7,6 @@ reader of Parquet gets the table; `load.open` gets all that it would have found 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import secrets
 from collections.abc import Mapping
@@ -29,6 +28,7 @@ from analysis.load.rows import (
     read_group,
 )
 from study import run as runs
+from study.fields import digest_of
 from study.run import Run
 from study.store import (
     Damaged,
@@ -130,7 +130,7 @@ def export(store: Store, study: str, path: str | Path) -> Written:
             }
             text = json.dumps(header, separators=(",", ":"), allow_nan=False)
             writer.add_key_value_metadata(
-                {METADATA_KEY.decode(): text, DIGEST_KEY.decode(): _digest(text.encode())}
+                {METADATA_KEY.decode(): text, DIGEST_KEY.decode(): digest_of(text.encode())}
             )
         half.replace(path)
     finally:
@@ -161,7 +161,7 @@ def open_export(path: str | Path) -> Exported:
     metadata = file.metadata.metadata or {}
     if METADATA_KEY not in metadata:
         raise ValueError(f"{path}: a Parquet file, but not one that `study export` wrote")
-    if metadata.get(DIGEST_KEY) != _digest(metadata[METADATA_KEY]).encode():
+    if metadata.get(DIGEST_KEY) != digest_of(metadata[METADATA_KEY]).encode():
         raise ValueError(f"{path}: its metadata are not those that were written")
     header = json.loads(metadata[METADATA_KEY])
     if header["format"] != FORMAT:
@@ -234,10 +234,6 @@ def _opened(path: str | Path) -> pq.ParquetFile:
         raise
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{path}: not a whole Parquet file ({error})") from error
-
-
-def _digest(text: bytes) -> str:
-    return hashlib.sha256(text).hexdigest()
 
 
 def _write(writer: pq.ParquetWriter, gathered: list[pa.Table]) -> None:

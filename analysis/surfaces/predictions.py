@@ -6,8 +6,6 @@ that do not give the test error that the rows say, and a cell whose seeds are no
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -38,6 +36,7 @@ from study.store.layout import task_path
 from study.store.predictions import labels_of, read_predictions
 from study.store.states import DONE
 from study.store.store import concurrently
+from study.store.task_head import read_task_head
 
 MEANINGS: Final = {
     "error": ("fraction", "mean test error over the seeds"),
@@ -182,12 +181,9 @@ def _test_labels(store: Store, task: str, fingerprint: str | None) -> np.ndarray
     path = task_path(task)
     try:
         with store.opened(path) as file:
-            fields = pa.ipc.open_file(file).schema
-            about = fields.metadata[b"freezewise"]
-            if hashlib.sha256(about).hexdigest().encode() != fields.metadata[b"sha256"]:
-                raise Damaged(path, "the checksum of its metadata does not fit")
-            plain = json.loads(about)
-            only = pa.ipc.IpcReadOptions(included_fields=[fields.get_field_index("label")])
+            plain = read_task_head(file, path)
+            place = pa.ipc.open_file(file).schema.get_field_index("label")
+            only = pa.ipc.IpcReadOptions(included_fields=[place])
             labels = pa.ipc.open_file(file, options=only).read_all()["label"].to_numpy()
     except FileNotFoundError:
         raise ValueError(f"task {task!r} is not in {store.shown}: study prepare {task}") from None

@@ -6,7 +6,6 @@ serves a trial on a cluster, a notebook and a debugger, and gives the same rows 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import platform
 import socket
@@ -20,6 +19,7 @@ from safetensors.torch import load as tensors_from_bytes
 from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor
 
+from study.fields import digest_of
 from study.launching.checkpoints import ABOUT, Checkpoints
 from study.launching.means import Means
 from study.launching.similarity import record_similarity
@@ -184,7 +184,7 @@ def _is_whole(
 def _start(run: Run, store: Store, task: PreparedTask) -> _Start:
     if run.start == PRETRAINED:
         weights = pretrained(run.model, task.info.image_shape)
-        return _Start(weights=weights, digest=hashlib.sha256(tensors_to_bytes(weights)).hexdigest())
+        return _Start(weights=weights, digest=digest_of(tensors_to_bytes(weights)))
     if run.source is None:
         return _Start(weights=None, digest=None)
     if not store.exists(rows_path(run.source.id)):

@@ -29,13 +29,13 @@ from pathlib import Path
 from typing import Final
 
 from study.store import Store, atomic, open_store
+from study.store.layout import LEASE
 from study.store.processes import Process, this_process
 
 Beat = Callable[[], bool]
 Release = Callable[[], None]
 
 EXPIRY_SECONDS: Final = 60.0
-_FOLDER: Final = "lease"
 _FILE: Final = re.compile(r"(\d{8})\.json")
 _RELEASED: Final = b"{}\n"
 
@@ -93,7 +93,7 @@ def acquire(root: str | Path, *, expiry_seconds: float = EXPIRY_SECONDS) -> Iter
     """
     store = open_store(root)
     lease = Lease(owner=_this_driver())
-    folder = store.local_path(_FOLDER)
+    folder = store.local_path(LEASE)
     if folder is None:
         beat, release = _hold_object(store, lease.owner, expiry_seconds)
     else:
@@ -204,18 +204,18 @@ def _check_free(path: Path, root: str, expiry: float) -> None:
 
 
 def _hold_object(store: Store, owner: Owner, expiry: float) -> tuple[Beat, Release]:
-    path = f"{_FOLDER}/{owner.token}.json"
+    path = f"{LEASE}/{owner.token}.json"
 
     def earlier() -> tuple[Owner, float] | None:
         store.put(path, to_json(owner))
-        entries = store.listed(_FOLDER)
+        entries = store.listed(LEASE)
         now = max(entry.mtime for entry in entries)
         for entry in entries:
             age = (now - entry.mtime).total_seconds()
             if age >= expiry:
                 continue
             try:
-                other = _owner_from(store.get(f"{_FOLDER}/{entry.base_name}"))
+                other = _owner_from(store.get(f"{LEASE}/{entry.base_name}"))
             except FileNotFoundError:
                 continue
             if other and (other.since, other.token) < (owner.since, owner.token):

@@ -73,14 +73,18 @@ def unfinished_path(run_id: str, name: str) -> str:
 
 def study_path(name: str) -> str:
     """Where it is noted what a study asked for. ValueError if the name is no file's name."""
-    if not STUDY_NAME.fullmatch(f"{name}.json"):
-        raise ValueError(f"study={name!r}: use letters, digits, '.', '_' and '-' only")
-    return f"{STUDIES}/{name}.json"
+    return f"{STUDIES}/{_study_file(name)}"
 
 
 def registration_path(name: str) -> str:
     """Where it is noted by what a study is to be judged. ValueError if the name is no file's name."""
-    return f"registrations/{study_path(name).removeprefix(f'{STUDIES}/')}"
+    return f"registrations/{_study_file(name)}"
+
+
+def _study_file(name: str) -> str:
+    if not STUDY_NAME.fullmatch(f"{name}.json"):
+        raise ValueError(f"study={name!r}: use letters, digits, '.', '_' and '-' only")
+    return f"{name}.json"
 
 
 def damaged_path(path: str, stamp: str) -> str:

@@ -1,13 +1,12 @@
 """Similarity of a start and a target: the table's columns, and its small Arrow file in the store.
 
-Owns names, units and the file's digest; `similarity` measures. Imports no torch, so that analysis can
-read what was measured. Refuses to hand out a file that fails its digest.
+Owns names, units and the file's digest; `study.training.similarity` measures. Imports no torch, so that
+analysis can read what was measured. Refuses to hand out a file that fails its digest.
 """
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Final
@@ -16,6 +15,7 @@ import pyarrow as pa
 
 from study.run import HEAD, Run
 from study.store.atomic import Damaged
+from study.store.layout import similarity_path
 from study.store.schema import Column
 from study.store.store import Store
 from study.store.table_digest import digest
@@ -113,13 +113,6 @@ def table_of(
         for value in (row[column.name] for column in MEASURES)
     ), rows
     return pa.Table.from_pylist(rows, schema=TABLE)
-
-
-def similarity_path(run_id: str) -> str:
-    """Where a Run's similarity lies."""
-    if not re.fullmatch(r"[0-9a-f]{12}", run_id):
-        raise ValueError(f"run id {run_id!r}: an id is 12 hex digits")
-    return f"similarity/{run_id}.arrow"
 
 
 def publish(store: Store, run: Run, table: pa.Table) -> None:

@@ -11,7 +11,6 @@ say the rest, with a digest of their own.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import tempfile
 from dataclasses import asdict, dataclass
@@ -23,8 +22,11 @@ import numpy as np
 import pyarrow as pa
 from pyarrow.fs import LocalFileSystem, copy_files
 
+from study.fields import canonical_json
 from study.store import Damaged, Store
 from study.store.atomic import temporary_beside
+from study.store.layout import task_path
+from study.store.task_head import metadata_of, read_task_head
 
 SPLITS: Final = ("train", "test")
 
@@ -64,16 +66,6 @@ class PreparedTask:
     test_labels: np.ndarray
 
 
-def canonical_json(plain: Any) -> str:
-    """JSON with sorted keys and no spaces, so that equal values have equal texts."""
-    return json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False)
-
-
-def task_path(name: str) -> str:
-    """Where a prepared task lies in a store."""
-    return f"tasks/{name}.arrow"
-
-
 def fingerprint_of(info: TaskInfo, images: np.ndarray, labels: np.ndarray) -> str:
     """SHA-256 in hex over everything but the name. `images`, `labels`: train first, then test."""
     plain = asdict(info)
@@ -101,14 +93,6 @@ def publish(
     num, length = len(images), int(np.prod(info.image_shape))
     buffer: Any = images
     assert num == len(labels) == info.num_train + info.num_test
-    about = canonical_json(
-        {
-            "info": asdict(info),
-            "fingerprint": fingerprint,
-            "definition": definition,
-            "origin": origin,
-        }
-    )
     values = pa.Array.from_buffers(pa.uint8(), num * length, [None, pa.py_buffer(buffer)])
     split = np.repeat(np.arange(2, dtype=np.int8), [info.num_train, info.num_test])
     columns = {
@@ -116,9 +100,15 @@ def publish(
         "label": pa.array(labels, pa.int64()),
         "split": pa.DictionaryArray.from_arrays(split, list(SPLITS)),
     }
-    batch = pa.record_batch(columns).replace_schema_metadata(
-        {"freezewise": about, "sha256": hashlib.sha256(about.encode()).hexdigest()}
+    head = metadata_of(
+        {
+            "info": asdict(info),
+            "fingerprint": fingerprint,
+            "definition": definition,
+            "origin": origin,
+        }
     )
+    batch = pa.record_batch(columns).replace_schema_metadata(head)
     local = temporary_beside(scratch_folder(store) / f"{info.name}.arrow")
     try:
         # All pixels are one array: beyond 2 GiB its length does not fit 32 bits.
@@ -146,7 +136,7 @@ def load(name: str, store: Store) -> PreparedTask:
     if local is not None:
         return _opened(local, path, name, _version(local))
     with store.fs.open_input_file(f"{store.base}/{path}") as file:
-        about = _about(file, path)
+        about = read_task_head(file, path)
     local = scratch_folder(store) / f"{name}-{about['fingerprint'][:16]}.arrow"
     if local.exists():
         try:
@@ -173,7 +163,7 @@ def load_info(name: str, store: Store) -> TaskInfo | None:
     if not store.exists(path):
         return None
     with store.fs.open_input_file(f"{store.base}/{path}") as file:
-        return _info_from(_about(file, path)["info"])
+        return _info_from(read_task_head(file, path)["info"])
 
 
 def scratch_folder(store: Store) -> Path:
@@ -193,7 +183,7 @@ def scratch_folder(store: Store) -> Path:
 def _opened(local: Path, path: str, name: str, version: tuple[int, ...]) -> PreparedTask:
     """The file mapped and checked; `version` makes a replaced file be opened and checked again."""
     with pa.memory_map(str(local)) as file:
-        about = _about(file, path)
+        about = read_task_head(file, path)
         try:
             batch: Any = pa.ipc.open_file(file).get_batch(0)
             batch.validate(full=True)  # or an offset that was changed is followed out of the file
@@ -229,20 +219,6 @@ def _opened(local: Path, path: str, name: str, version: tuple[int, ...]) -> Prep
         test_images=images[num:],
         test_labels=labels[num:],
     )
-
-
-def _about(file: Any, path: str) -> dict[str, Any]:
-    """What the schema's metadata say of the task, their digest checked."""
-    try:
-        metadata = pa.ipc.open_file(file).schema.metadata
-        about = metadata[b"freezewise"]
-        whole = hashlib.sha256(about).hexdigest().encode() == metadata[b"sha256"]
-    except (pa.ArrowException, OSError, KeyError, TypeError) as error:
-        raise Damaged(path, f"not readable: {error}") from error
-    if not whole:
-        raise Damaged(path, "the checksum of its metadata does not fit")
-    plain: dict[str, Any] = json.loads(about)
-    return plain
 
 
 def _values(array: pa.Array) -> np.ndarray:

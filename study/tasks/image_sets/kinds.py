@@ -6,10 +6,9 @@ without a data directory.
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
-from study.fields import canonical_json
+from study.fields import canonical_json, digest_of
 from study.tasks.image_sets.digits import Digits, list_digits
 from study.tasks.image_sets.folders import ImageFolderImages, folder_files, list_folder
 from study.tasks.image_sets.listing import Listing, shown
@@ -62,7 +61,7 @@ def origin_of(images: Images, data: Path | None) -> str:
     """Digest over names, sizes and times of change of the source's files, below the data directory."""
     files = [(shown(file, _needed(data)), file.stat()) for file in _files(images, data)]
     plain = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in files]
-    return hashlib.sha256(canonical_json(plain).encode()).hexdigest()
+    return digest_of(canonical_json(plain))
 
 
 def is_origin(images: Images, data: Path | None, origin: str) -> bool:
