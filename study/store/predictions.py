@@ -21,21 +21,18 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
-from study.store import layout
+from study.store import arrow_head, layout
+from study.store.arrow_head import IN_THIS_THREAD, brief
 from study.store.atomic import Damaged, Newer
 from study.store.layout import predictions_path
 from study.store.provenance import release
-from study.store.store import Store, concurrently
+from study.store.store import Store, damaged_among
 
 FORMAT: Final = "freezewise predictions 1"
 
 _FORMAT, _RUN_ID, _TASK = b"format", b"run_id", b"task_fingerprint"
-
-_WRITTEN_BY, _DIGEST, _HEAD_DIGEST = b"written_by", b"predictions_digest", b"head_digest"
-
+_WRITTEN_BY, _DIGEST = b"written_by", b"predictions_digest"
 _HEAD: Final = (_FORMAT, _RUN_ID, _TASK, _WRITTEN_BY, _DIGEST)
-
-_IN_THIS_THREAD: Final = pa.ipc.IpcReadOptions(use_threads=False)
 
 
 def schema_of(num_test: int) -> pa.Schema:
@@ -103,11 +100,7 @@ def read_predictions(store: Store, run_id: str, digest: str) -> pa.Table:
 def check_predictions(store: Store, digests: Mapping[str, str]) -> dict[str, Damaged]:
     """Of these (Run id → digest), those that `read_predictions` finds damaged, and why."""
 
-    def check(run_id: str) -> None:
-        read_predictions(store, run_id, digests[run_id])
-
-    checked = concurrently(check, digests)
-    return {run_id: found for run_id, found in checked.items() if found is not None}
+    return damaged_among(lambda run_id: read_predictions(store, run_id, digests[run_id]), digests)
 
 
 def predictions_there(store: Store) -> dict[str, list[str]]:
@@ -132,13 +125,7 @@ def to_bytes(run_id: str, table: pa.Table, task_fingerprint: str) -> bytes:
         _WRITTEN_BY: release().encode(),
         _DIGEST: predictions_digest(table).encode(),
     }
-    head[_HEAD_DIGEST] = _head_digest(head)
-    whole = table.combine_chunks().replace_schema_metadata(head)
-    sink = pa.BufferOutputStream()
-    options = pa.ipc.IpcWriteOptions(compression="zstd", use_threads=False)
-    with pa.ipc.new_file(sink, whole.schema, options=options) as writer:
-        writer.write_table(whole)
-    return bytes(sink.getvalue())
+    return arrow_head.to_bytes(table, head)
 
 
 def from_bytes(payload: bytes, run_id: str, digest: str, path: str) -> pa.Table:
@@ -147,15 +134,14 @@ def from_bytes(payload: bytes, run_id: str, digest: str, path: str) -> pa.Table:
     Raises Damaged if anything is not as written, and Newer for a whole file of a later release.
     """
     try:
-        with pa.ipc.open_file(pa.BufferReader(payload), options=_IN_THIS_THREAD) as reader:
-            _check_head(reader.schema.metadata or {}, run_id, digest, path)
+        with pa.ipc.open_file(pa.BufferReader(payload), options=IN_THIS_THREAD) as reader:
+            _check_head(reader.schema.metadata, run_id, digest, path)
             table = reader.read_all()
             table.validate(full=True)
     except Newer:
         raise
     except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
-        why = " ".join(str(error).split())[:200]
-        raise Damaged(path, f"not the whole of an Arrow file ({why})") from error
+        raise Damaged(path, f"not the whole of an Arrow file ({brief(error)})") from error
     if not _has_columns(table):
         raise Damaged(path, "its columns are not those of predictions")
     found = predictions_digest(table)
@@ -177,22 +163,11 @@ def _has_columns(table: pa.Table) -> bool:
     return not any(column.null_count for column in (*table.columns, labels.flatten()))
 
 
-def _check_head(metadata: dict[bytes, bytes], run_id: str, digest: str, path: str) -> None:
-    absent = [key.decode() for key in (*_HEAD, _HEAD_DIGEST) if key not in metadata]
-    if absent:
-        raise Damaged(path, f"no predictions of a study: its metadata lack {', '.join(absent)}")
-    if metadata[_HEAD_DIGEST] != _head_digest(metadata):
-        raise Damaged(path, "its metadata are not those that were written")
+def _check_head(given: Mapping[bytes, bytes] | None, run_id: str, digest: str, path: str) -> None:
+    metadata = arrow_head.checked(given, _HEAD, path, "predictions")
     if metadata[_FORMAT] != FORMAT.encode():
         raise Newer(path, metadata[_WRITTEN_BY].decode(), metadata[_FORMAT].decode())
     if metadata[_RUN_ID] != run_id.encode():
         raise Damaged(path, f"it holds Run {metadata[_RUN_ID].decode()}, not the one of its name")
     if metadata[_DIGEST] != digest.encode():
         raise Damaged(path, "it holds other predictions than those of its name")
-
-
-def _head_digest(metadata: dict[bytes, bytes]) -> bytes:
-    total = hashlib.sha256()
-    for key in _HEAD:
-        total.update(b"%d:" % len(metadata[key]) + metadata[key])
-    return total.hexdigest().encode()

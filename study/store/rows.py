@@ -7,9 +7,8 @@ format, so that a later release's file is told from a damaged one.
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,28 +17,18 @@ import pyarrow.compute as pc
 
 from study import run as runs
 from study.run import Run
-from study.store import layout, schema
+from study.store import arrow_head, layout, schema
 from study.store import provenance as prov
+from study.store.arrow_head import IN_THIS_THREAD, brief
 from study.store.atomic import Damaged, Newer
 from study.store.layout import rows_path
 from study.store.provenance import Provenance
-from study.store.store import Store, concurrently
+from study.store.store import Store, concurrently, damaged_among
 from study.store.table_digest import digest
 
 _NAME: Final = "freezewise rows "  # and the number of the format
-
-
-# Files are small and many: callers read several at a time.
-_IN_THIS_THREAD: Final = pa.ipc.IpcReadOptions(use_threads=False)
-
-
-_FORMAT, _RUN, _PROVENANCE = b"format", b"run", b"provenance"
-
-
-_ROWS_DIGEST, _HEAD_DIGEST = b"rows_digest", b"head_digest"
-
-
-_HEAD: Final = (_FORMAT, _RUN, _PROVENANCE, _ROWS_DIGEST)
+_FORMAT, _RUN, _PROVENANCE, _DIGEST = b"format", b"run", b"provenance", b"rows_digest"
+_HEAD: Final = (_FORMAT, _RUN, _PROVENANCE, _DIGEST)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,11 +81,7 @@ def read_heads(store: Store, run_ids: Iterable[str]) -> dict[str, Head | Damaged
 def check_rows(store: Store, run_ids: Iterable[str]) -> dict[str, Damaged]:
     """Those whose rows file fails a check of `read_rows`, and why."""
 
-    def check(run_id: str) -> None:
-        read_rows(store, run_id)  # and let go: thousands of tables are not held at once
-
-    checked = concurrently(check, run_ids)
-    return {run_id: found for run_id, found in checked.items() if found is not None}
+    return damaged_among(lambda run_id: read_rows(store, run_id), run_ids)
 
 
 def to_bytes(run: Run, table: pa.Table, provenance: Provenance) -> bytes:
@@ -110,16 +95,9 @@ def to_bytes(run: Run, table: pa.Table, provenance: Provenance) -> bytes:
         _FORMAT: f"{_NAME}{schema.FORMAT}".encode(),
         _RUN: runs.to_json(run).encode(),
         _PROVENANCE: prov.to_json(provenance).encode(),
-        _ROWS_DIGEST: digest(table).encode(),
+        _DIGEST: digest(table).encode(),
     }
-    head[_HEAD_DIGEST] = _head_digest(head)
-    whole = table.unify_dictionaries().combine_chunks().replace_schema_metadata(head)
-    sink = pa.BufferOutputStream()
-    # Not lz4, though it is decoded sooner: there, some flipped bits change no value and go unnoticed.
-    options = pa.ipc.IpcWriteOptions(compression="zstd", use_threads=False)
-    with pa.ipc.new_file(sink, whole.schema, options=options) as writer:
-        writer.write_table(whole)
-    return bytes(sink.getvalue())
+    return arrow_head.to_bytes(table.unify_dictionaries(), head)
 
 
 def from_bytes(payload: bytes, run_id: str, path: str) -> Finished:
@@ -137,7 +115,7 @@ def from_bytes(payload: bytes, run_id: str, path: str) -> Finished:
             table = reader.read_all()
             table.validate(full=True)
         except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
-            raise Damaged(path, f"its rows cannot be read ({_brief(error)})") from error
+            raise Damaged(path, f"its rows cannot be read ({brief(error)})") from error
     found = digest(table)
     if found != head.rows_digest:
         raise Damaged(path, f"rows digest {found[:12]}, written as {head.rows_digest[:12]}")
@@ -151,29 +129,17 @@ def head_from(source: pa.NativeFile, run_id: str, path: str) -> Head:
         return _checked_head(reader.schema, run_id, path)
 
 
-def _head_digest(metadata: dict[bytes, bytes]) -> bytes:
-    total = hashlib.sha256()
-    for key in _HEAD:
-        total.update(b"%d:" % len(metadata[key]) + metadata[key])
-    return total.hexdigest().encode()
-
-
 def _opened(source: pa.NativeFile, path: str) -> pa.ipc.RecordBatchFileReader:
     if not source.size():
         raise Damaged(path, "it is empty")
     try:
-        return pa.ipc.open_file(source, options=_IN_THIS_THREAD)
+        return pa.ipc.open_file(source, options=IN_THIS_THREAD)
     except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
-        raise Damaged(path, f"not a whole Arrow file ({_brief(error)})") from error
+        raise Damaged(path, f"not a whole Arrow file ({brief(error)})") from error
 
 
 def _checked_head(file_schema: pa.Schema, run_id: str, path: str) -> Head:
-    metadata = file_schema.metadata or {}
-    absent = [key.decode() for key in (*_HEAD, _HEAD_DIGEST) if key not in metadata]
-    if absent:
-        raise Damaged(path, f"no rows file of a study: its metadata lack {', '.join(absent)}")
-    if metadata[_HEAD_DIGEST] != _head_digest(metadata):
-        raise Damaged(path, "its metadata are not those that were written")
+    metadata = arrow_head.checked(file_schema.metadata, _HEAD, path, "rows file")
     number = metadata[_FORMAT].decode().removeprefix(_NAME)
     if not number.isdigit() or not 1 <= int(number) <= schema.FORMAT:
         raise Newer(path, _written_by(metadata), metadata[_FORMAT].decode())
@@ -188,18 +154,14 @@ def _checked_head(file_schema: pa.Schema, run_id: str, path: str) -> Head:
     return Head(
         run=run,
         provenance=provenance,
-        rows_digest=metadata[_ROWS_DIGEST].decode(),
+        rows_digest=metadata[_DIGEST].decode(),
         format=int(number),
     )
 
 
-def _written_by(metadata: dict[bytes, bytes]) -> str:
+def _written_by(metadata: Mapping[bytes, bytes]) -> str:
     """The release that wrote the file, as far as its provenance says so."""
     try:
         return str(json.loads(metadata[_PROVENANCE])["code_version"])
     except (ValueError, KeyError, TypeError):
         return ""
-
-
-def _brief(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200]

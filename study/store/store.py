@@ -158,3 +158,13 @@ def concurrently(
     with ThreadPoolExecutor(_NUM_READERS) as readers:
         list(readers.map(ask, ids))
     return {run_id: answers[run_id] for run_id in ids if run_id in answers}
+
+
+def damaged_among(read: Callable[[str], object], run_ids: Iterable[str]) -> dict[str, Damaged]:
+    """Those of these ids for which `read` raises Damaged, and what; what it gives is let go at once."""
+
+    def check(run_id: str) -> None:
+        read(run_id)
+
+    checked = concurrently(check, run_ids)
+    return {run_id: found for run_id, found in checked.items() if found is not None}
