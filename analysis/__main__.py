@@ -16,8 +16,9 @@ from typing import Any
 def main(argv: Sequence[str] | None = None) -> int:
     """Does what the words ask for (default: those of the command line); returns the exit status.
 
-    0 done, 1 the study is incomplete, 2 wrong input. The one word "--request" stands for a JSON object
-    on standard input: "verb", and the keyword arguments of what it calls. So `study` asks.
+    0 done, 1 the study is incomplete, or what it needs could not be read or written, 2 wrong input. The
+    one word "--request" stands for a JSON object on standard input: "verb", and the keyword arguments of
+    what it calls. So `study` asks.
     """
     parser = argparse.ArgumentParser(
         prog="python -m analysis", description="Reads a study's store; trains nothing."
@@ -59,13 +60,23 @@ def main(argv: Sequence[str] | None = None) -> int:
             "terms": _terms,
             "seeds": _seeds,
         }
-        return verb_of[asked](**request)
+        return _done(verb_of[asked], request)
     try:
         chosen = vars(parser.parse_args(given))
     except SystemExit as ended:  # argparse has printed help, or what is wrong
         return int(ended.code or 0)
-    act = chosen.pop("act")
-    return int(act(**chosen))
+    return _done(chosen.pop("act"), chosen)
+
+
+def _done(act: Callable[..., int], request: dict[str, Any]) -> int:
+    """What a disk refuses, and what is damaged, is said in one line; a bug of ours has its traceback."""
+    from study.store import Damaged
+
+    try:
+        return act(**request)
+    except (Damaged, OSError) as error:
+        print(f"{act.__name__.removeprefix('_')}: {error}", file=sys.stderr)
+        return 1
 
 
 def _report(**request: Any) -> int:

@@ -4,31 +4,47 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from study.messages import UserError
-from study.planning.spaces import load_space, packaged
+from study.planning.spaces import Space, load_space, packaged
 from study.run import Run
-from study.store import (
-    Store,
-    open_store,
-    read_study,
-    study_names,
-)
+from study.store import Store, open_store, read_study, study_names
+
+
+@dataclass(frozen=True, kw_only=True)
+class Named:
+    """A study by its name; `space`: its file, None for a study of the store whose file is not here."""
+
+    name: str
+    runs: Sequence[Run]
+    space: Space | None
 
 
 def store_of(args: argparse.Namespace) -> Store:
+    """The store at `--root`. Raises UserError."""
     try:
         return open_store(args.root)
     except ValueError as error:
         raise UserError(str(error)) from error
 
 
-def study_of(given: str, store: Store) -> tuple[str, Sequence[Run]]:
-    """Name and Runs of a search space, or of a study that the store has where there is no such file."""
+def study_of(given: str, store: Store) -> Named:
+    """The study of a search space, or one that the store has where there is no such file.
+
+    The file is run once: it is the user's, and may take its time.
+    """
     try:
         space = load_space(given)
     except UserError:
         if given.endswith(".py") or given in packaged() or given not in study_names(store):
             raise
-        return given, read_study(store, given)
-    return space.name, space.runs
+        return Named(name=given, runs=read_study(store, given), space=None)
+    return Named(name=space.name, runs=space.runs, space=space)
+
+
+def related_of(space: Space | None) -> dict[str, str]:
+    """The two sources that the space compares, as the analysis' verbs take them; {} where it says none."""
+    if space is None or space.related is None:
+        return {}
+    return dict(zip(("more_related", "less_related"), space.related, strict=True))

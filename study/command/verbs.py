@@ -9,20 +9,19 @@ import argparse
 import json
 import signal
 import sys
-from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Final, Never
 
 from study.command.ask_analysis import answer_of_analysis, ask_analysis
 from study.command.exits import OK, SOME_FAILED
-from study.command.opened import store_of, study_of
+from study.command.opened import Named, related_of, store_of, study_of
 from study.command.show import show
 from study.command.texts import failure_lines, status_plain, status_text
 from study.launching.interrupt import INTERRUPTED_STATUS
 from study.messages import UserError, show_message
 from study.planning.inventory import summarise_heads, take_inventory
-from study.planning.spaces import Space, load_space, packaged
+from study.planning.spaces import load_space, packaged
 from study.store import (
     Registration,
     Store,
@@ -87,18 +86,11 @@ def plan(args: argparse.Namespace) -> int:
         raise UserError("\n".join(made.wrong))
     done = {made.inventory.runs[i].seed for i in made.inventory.ids(DONE) if i in space.target_ids}
     if len(done) > 1 and space.name in study_names(store):
-        # What is there is a pilot to what is to come.
-        more_related, less_related = space.related or (None, None)
+        # What is there is a pilot to what is to come. What cannot be told of it is no fault of the plan.
         print(
             f"  seeds     that each claim needs, by the spread over the {len(done)} that are there"
         )
-        return ask_analysis(
-            "seeds",
-            root=store.root,
-            study=space.name,
-            more_related=more_related,
-            less_related=less_related,
-        )
+        ask_analysis("seeds", root=store.root, study=space.name, **related_of(space))
     return OK
 
 
@@ -110,12 +102,11 @@ def register(args: argparse.Namespace) -> int:
     wrong = make_plan(space, store, args.data).wrong
     if wrong:
         raise UserError("\n".join(wrong))
-    more_related, less_related = space.related or (None, None)
     noted = Registration(
         registered_at=now(),
         is_late=bool(space.target_ids & finished_ids(store)),
         run_ids=tuple(run.id for run in space.runs),
-        terms=answer_of_analysis("terms", more_related=more_related, less_related=less_related),
+        terms=answer_of_analysis("terms", **related_of(space)),
     )
     earlier = read_registrations(store, space.name)
     if earlier and earlier[-1].digest == noted.digest:
@@ -167,7 +158,8 @@ def run(args: argparse.Namespace) -> int:
             show_message(f"once the cause is gone: study retry {args.space}, then run this again")
         written = OK
         if found.ids(DONE):
-            written = _write_report(space, store, partial=bool(failed))
+            named = Named(name=space.name, runs=space.runs, space=space)
+            written = _write_report(named, store, partial=bool(failed))
         return SOME_FAILED if failed or written != OK else OK
     except LeaseHeld as held:
         raise UserError(str(held)) from held
@@ -180,38 +172,37 @@ def _as_keyboard_interrupt(number: int, frame: FrameType | None) -> Never:
     raise KeyboardInterrupt
 
 
-def _write_report(space: Space, store: Store, *, partial: bool) -> int:
+def _write_report(named: Named, store: Store, *, partial: bool, out: str | None = None) -> int:
     """Prints the verdicts and, as the last line, the page's path; returns the exit status."""
-    more_related, less_related = space.related or (None, None)
     return ask_analysis(
         "report",
         root=store.root,
-        study=space.name,
-        out=str(REPORTS / space.name),
+        study=named.name,
+        out=out or str(REPORTS / named.name),
         partial=partial,
-        question=space.doc,
-        more_related=more_related,
-        less_related=less_related,
+        question=named.space.doc if named.space is not None else "",
+        **related_of(named.space),
     )
 
 
 def status(args: argparse.Namespace) -> int:
     """Says in which state the study's Runs are."""
     store = store_of(args)
-    name, runs = study_of(args.space, store)
-    found = take_inventory(runs, store, keep_predictions=_with_predictions(args.space))
+    named = study_of(args.space, store)
+    wanted = named.space.with_predictions if named.space is not None else ()
+    found = take_inventory(named.runs, store, keep_predictions=wanted)
     heads = summarise_heads(found, store)
     if args.json:
-        print(json.dumps(status_plain(name, found, heads), indent=1))
+        print(json.dumps(status_plain(named.name, found, heads), indent=1))
     else:
-        print(status_text(name, found, heads))
+        print(status_text(named.name, found, heads))
     return OK
 
 
 def retry(args: argparse.Namespace) -> int:
     """Forgets how Runs of the study failed, so that `run` tries them again."""
     store = store_of(args)
-    _, runs = study_of(args.space, store)
+    runs = study_of(args.space, store).runs
     failures = read_failures(store)
     again = [run for run in runs if run.id in failures]
     for each in again:
@@ -223,7 +214,7 @@ def retry(args: argparse.Namespace) -> int:
 def export(args: argparse.Namespace) -> int:
     """Writes the rows of the study's finished Runs to one Parquet file."""
     store = store_of(args)
-    name, _ = study_of(args.space, store)
+    name = study_of(args.space, store).name
     if name not in study_names(store):
         raise UserError(f"SPACE={args.space}: it has not been run in {store.shown} yet")
     return ask_analysis("export", root=store.root, study=name, file=args.file)
@@ -232,30 +223,7 @@ def export(args: argparse.Namespace) -> int:
 def report(args: argparse.Namespace) -> int:
     """Writes the report, as `python -m analysis report` does."""
     store = store_of(args)
-    name, _ = study_of(args.space, store)
-    question, more_related, less_related = "", None, None
-    with suppress(UserError):  # a study of the store whose file is not here
-        space = load_space(args.space)
-        question = space.doc
-        if space.related is not None:
-            more_related, less_related = space.related
-    return ask_analysis(
-        "report",
-        root=store.root,
-        study=name,
-        out=args.out or str(REPORTS / name),
-        partial=args.partial,
-        question=question,
-        more_related=more_related,
-        less_related=less_related,
-    )
-
-
-def _with_predictions(given: str) -> frozenset[str]:
-    try:
-        return load_space(given).with_predictions
-    except UserError:
-        return frozenset()  # a study of the store whose file is not here
+    return _write_report(study_of(args.space, store), store, partial=args.partial, out=args.out)
 
 
 VERBS: Final = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -373,3 +374,18 @@ def test_a_source_that_is_not_there_is_refused(whole: Path, tmp_path: Path) -> N
         report.write_report(load.open(whole), tmp_path / "out", more_related="nowhere")
     assert not (tmp_path / "out").exists()
     assert report.make_report(whole, less_related="nowhere") == 2
+
+
+def test_what_cannot_be_written_or_is_damaged_is_said_in_one_line(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    below = str(tmp_path / "file" / "out")
+    assert command.main(["report", str(whole), "--out", below]) == 1
+    assert command.main(["export", str(whole), "synthetic", f"{below}.parquet"]) == 1
+    shutil.copytree(whole, tmp_path / "damaged")
+    (tmp_path / "damaged" / "studies" / "synthetic.json").write_text("{")
+    assert command.main(["export", str(tmp_path / "damaged"), "synthetic", "x.parquet"]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(": ")[0] for line in lines] == ["report", "export", "export"]
+    assert below in lines[0] and "studies/synthetic.json is damaged" in lines[2]
