@@ -28,8 +28,8 @@ LOG_SPACED: Final = "log-spaced"
 RECIPE_FIELDS: Final = frozenset(field.name for field in fields(Recipe))
 # Those of a Run that `grid` has no argument of its own for.
 OTHER_FIELDS: Final = frozenset(field.name for field in fields(Run)) - {
-    *("task", "part", "size", "label_noise", "model", "width", "start", "frozen"),
-    *("trained_channels", "recipe", "seed"),
+    *("task", "part", "size", "label_noise", "model", "width", "start"),
+    *("frozen", "trained_channels", "recipe", "seed"),
 }
 
 

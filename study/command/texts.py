@@ -1,6 +1,7 @@
 """What the verbs print of a plan and of a study's state, for people and as JSON.
 
-Owns the words and lines; decides nothing."""
+Owns the words and lines; decides nothing.
+"""
 
 from __future__ import annotations
 

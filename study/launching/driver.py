@@ -52,12 +52,12 @@ def run_study(space: Space, store: Store, data: Path | None, means: Means) -> In
     if means.address is not None:
         _refuse_unreachable(means.address)
     with acquire(store.root) as lease:
-        # What is made anew although its rows are there goes on from its checkpoint, too.
-        sweep(store, keep=_inventory(space, store).ids(RUNNING, PARTIAL))
-        _note_study(space, store)
         _set_damaged_aside(space, store)
         _wait_for_orphans(store)
         found = _inventory(space, store)
+        # What is made anew although its rows are there goes on from its checkpoint, too.
+        sweep(store, keep=found.ids(RUNNING, PARTIAL))
+        _note_study(space, store)
         if found.ids(RUNNING, PARTIAL, ABSENT):
             aside_before = set(store.aside())
             infos = _prepared(space, store, data)

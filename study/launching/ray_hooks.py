@@ -1,6 +1,7 @@
 """What Ray Tune calls: the searcher that hands it Runs, the watch in its loop, a trial's words with home.
 
-Owns how a wish to stop reaches trials on other nodes, and at which rate Tune hears of a trial."""
+Owns how a wish to stop reaches trials on other nodes, and at which rate Tune hears of a trial.
+"""
 
 from __future__ import annotations
 
@@ -24,17 +25,9 @@ from study.store.schema import Row
 
 # A report is a round trip to the driver, which all trials share.
 SECONDS_BETWEEN_REPORTS: Final = 5.0
-
-
 SECONDS_BETWEEN_QUESTIONS: Final = 1.0
-
-
 SECONDS_BETWEEN_LOOKS: Final = 5.0  # at the driver's own node
-
-
 SECONDS_FOR_FIRST_ANSWER: Final = 5.0
-
-
 # So many Runs are handed to Tune beyond what the cluster can hold: when one ends, the next starts in
 # its worker at once, and an autoscaler sees that more is wanted. More would fix the order too early.
 NUM_AHEAD: Final = 1

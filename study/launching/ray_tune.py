@@ -28,8 +28,6 @@ from study.run import from_json
 from study.store import Store, open_store
 
 LOCAL: Final = "local"
-
-
 _TUNE: Final = {
     # Loggers write a file a trial and halve the number of reports that Tune can take.
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",

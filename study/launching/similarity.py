@@ -1,6 +1,7 @@
 """How a Run's start saw its target, measured once and kept in the store.
 
-Owns when it is measured; `study.training.similarity` measures, `study.store.similarity` is the file."""
+Owns when it is measured; `study.training.similarity` measures, `study.store.similarity` is the file.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Which networks can be named, and what is refused of a name, a width or an image's shape.
 
 Asks `table`, so that a grid can be checked without torch; a network that is not there is named
-"timm/<name>" and asked of timm itself, which imports torch then."""
+"timm/<name>" and asked of timm itself, which imports torch then.
+"""
 
 from __future__ import annotations
 

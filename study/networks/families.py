@@ -1,7 +1,8 @@
 """How each of timm's three classes is built, cut into layers, and held against timm's own forward pass.
 
 Owns the one table of families. Refuses any network whose class is not exactly timm's ResNet, DenseNet or
-VisionTransformer."""
+VisionTransformer.
+"""
 
 from __future__ import annotations
 
@@ -23,15 +24,14 @@ from study.networks.channels import Parted
 from study.networks.table import ARCHITECTURES, TIMM
 
 ImageShape = tuple[int, int, int]
-
-
 # The convolutional networks compute the same at any image size, so a small one settles it.
 CHECKED_IMAGE_SIZE: Final = 64
 
 
 @dataclass(frozen=True)
 class Family:
-    """How one class of timm's is cut into layers, and how its modules' initial values are drawn."""
+    """How one class of timm's is cut into layers, how its modules' initial values are drawn, and how its
+    last layer before the head is parted by channels."""
 
     layers: Callable[[Any], OrderedDict[str, nn.Module]]
     fill: Callable[[Any], None]

@@ -1,6 +1,7 @@
 """A network's initial values, drawn by name: a stream for each module, whatever the cut or the classes.
 
-Owns the names of the streams. torch's generators are left as they were."""
+Owns the names of the streams. torch's generators are left as they were.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """What the predictions of a study will take on the disk, counted without a network.
 
-Everything else that a Run leaves is small beside them, but for the weights of starts."""
+Everything else that a Run leaves is small beside them, but for the weights of starts.
+"""
 
 from __future__ import annotations
 

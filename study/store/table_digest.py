@@ -1,6 +1,7 @@
 """The digest of an Arrow table, over its columns' values.
 
-It does not depend on which version of pyarrow wrote a file, how it was compressed or cut in batches."""
+It does not depend on which version of pyarrow wrote a file, how it was compressed or cut in batches.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """A classification task by its definition, and those that come along.
 
-Owns what can be said of a task before its images are looked at."""
+Owns what can be said of a task before its images are looked at.
+"""
 
 from __future__ import annotations
 

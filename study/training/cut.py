@@ -59,20 +59,12 @@ def starting_network(
     )
     if start_weights is not None:
         is_new = run.recipe.above_cut == "reinitialised"
-        drawn = [place.clone() for place in _trained_places(layers, run)] if is_new else []
+        drawn = Ties()
+        if is_new and run.trained_channels:
+            drawn = part_last(layers, run.model, run.trained_channels).ties
         _load(layers, start_weights, names[: run.frozen if is_new else len(names) - 1])
-        for place, values in zip(
-            _trained_places(layers, run) if is_new else [], drawn, strict=True
-        ):
-            place.copy_(values)
+        drawn.copy_back()  # channels above the cut, too, are as they were drawn
     return layers
-
-
-def _trained_places(layers: nn.Sequential, run: Run) -> list[Tensor]:
-    """Where the channels lie that are trained of the last frozen layer."""
-    if not run.trained_channels:
-        return []
-    return [place for _, place in part_last(layers, run.model, run.trained_channels).ties.pairs]
 
 
 def _load(layers: nn.Sequential, weights: Mapping[str, Tensor], names: list[str]) -> None:

@@ -1,6 +1,7 @@
 """How an encoded image becomes pixels, with Pillow.
 
-Refuses to guess: an image that cannot be read is an error that names it."""
+Refuses to guess: an image that cannot be read is an error that names it.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """An image set that is a tree of folders, one for each class.
 
-Refuses to guess: a folder that is no class is an error that names it."""
+Refuses to guess: a folder that is no class is an error that names it.
+"""
 
 from __future__ import annotations
 
