@@ -138,6 +138,18 @@ def runs(
     return list(dict.fromkeys(starts + cells))
 
 
+def small(num_epochs: int = 12, **axes: object) -> list[Run]:
+    """A few of `runs`, of which `axes` may be others: two sizes, three cuts, two seeds."""
+    given = {
+        "sizes": (250, 1_000),
+        "source_sizes": (500,),
+        "label_noises": (0.2,),
+        "frozen": (0, 4, 9),
+        "seeds": (0, 1),
+    }
+    return runs(num_epochs=num_epochs, **(given | axes))  # type: ignore[arg-type]
+
+
 def write(
     root: Path | str,
     wanted: Sequence[Run],

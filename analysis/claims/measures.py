@@ -94,6 +94,7 @@ def measure(study: Study, *, epsilon: float = EPSILON, **select: Any) -> Measure
         name: epoch_windows(study.evaluations[name].epochs) for name in done["evaluations"].unique()
     }
     name_of = done["evaluations"].to_dict()
+    num_test = done["num_test"].to_dict()
     curves: dict[str, Curves] = {}
     numbers: dict[str, dict[str, float]] = {}
 
@@ -109,7 +110,8 @@ def measure(study: Study, *, epsilon: float = EPSILON, **select: Any) -> Measure
             "train": float(train[-1]),
             "interpolated": at,
             "spacing": spacing,
-            "step": _step(columns["test_error"]),
+            # Rows of an earlier format, and tables of others, do not say how many test images there are.
+            "step": 1 / num_test[run_id] if num_test[run_id] else _step(columns["test_error"]),
         }
 
     study.read_values(list(done.index), ["test_error", "train_error"], use)
@@ -135,8 +137,8 @@ def groups(lines: pd.DataFrame, *without: str) -> Iterator[tuple[tuple[Any, ...]
 
 
 def one_image(lines: pd.DataFrame) -> float:
-    """The test error of one image, as the errors' own steps say: no row holds the number of test images.
-    Of several tasks the largest; 0 where no error ever changed."""
+    """The test error of one image; where the rows do not say it, as the errors' own steps do. Of several
+    tasks the largest; 0 where no error ever changed."""
     steps = lines.groupby("task")["step"].min().astype(float)
     steps = steps[np.isfinite(steps)]
     return float(steps.max()) if len(steps) else 0.0

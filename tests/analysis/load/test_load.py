@@ -23,18 +23,7 @@ from analysis.load.rows import StoreRows
 from study.run import Recipe, Run
 from study.store import open_store, publish_rows, read_failures, read_rows, write_failure
 from tests import s3_server, synthetic
-
-
-def small(**axes: object) -> list[Run]:
-    given = {
-        "num_epochs": 12,
-        "sizes": (250, 1_000),
-        "source_sizes": (500,),
-        "label_noises": (0.2,),
-        "frozen": (0, 4, 9),
-        "seeds": (0, 1),
-    }
-    return synthetic.runs(**(given | axes))  # type: ignore[arg-type]
+from tests.synthetic import small
 
 
 @pytest.fixture(scope="module")

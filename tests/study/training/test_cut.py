@@ -13,11 +13,10 @@ from study.networks.build import build
 from study.networks.initial_values import initialise
 from study.run import Recipe, Run
 from study.store import Store, open_store
-from study.tasks.draws import draw
-from study.tasks.prepared_file import load
 from study.training.cut import HEAD, cut, set_training, starting_network
 from study.training.inputs import _room, calibrate
 from study.training.loop import Training
+from tests.trainings import to_the_end, training_of
 
 SHAPE = (3, 16, 16)
 SOURCE = Run(
@@ -36,21 +35,7 @@ Weights = dict[str, torch.Tensor]
 
 
 def trained(run: Run, store: Store, start: Weights | None, *, cached: bool = True) -> Training:
-    task = load(run.task, store)
-    drawn = draw(task, part=run.part, size=run.size, seed=run.seed, label_noise=run.label_noise)
-    training = Training(
-        run,
-        starting_network(run, task.info.num_classes, task.info.image_shape, start),
-        drawn,
-        task.train_images[drawn.indices],
-        task.test_images,
-        task.test_labels,
-        device=torch.device("cpu"),
-        cached=cached,
-    )
-    for _ in training:
-        pass
-    return training
+    return to_the_end(training_of(run, store, start, cached=cached))
 
 
 def same_rows(a: Training, b: Training) -> bool:

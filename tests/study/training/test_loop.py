@@ -16,6 +16,7 @@ from study.tasks.draws import draw
 from study.tasks.prepared_file import load
 from study.training.cut import starting_network
 from study.training.loop import Diverged, Training
+from tests.trainings import to_the_end, training_of
 
 RUN = Run(
     task="digits-low",
@@ -26,26 +27,6 @@ RUN = Run(
     recipe=Recipe(num_epochs=3, learning_rate=1e-2, batch_size=40),
     seed=1,
 )
-
-
-def training_of(run: Run, store: Store) -> Training:
-    task = load(run.task, store)
-    drawn = draw(task, part=run.part, size=run.size, seed=run.seed, label_noise=run.label_noise)
-    return Training(
-        run,
-        starting_network(run, task.info.num_classes, task.info.image_shape, None),
-        drawn,
-        task.train_images[drawn.indices],
-        task.test_images,
-        task.test_labels,
-        device=torch.device("cpu"),
-    )
-
-
-def to_the_end(training: Training) -> Training:
-    for _ in training:
-        pass
-    return training
 
 
 def outcome(training: Training) -> tuple[list[object], dict[str, list[float]]]:

@@ -18,10 +18,9 @@ from study.planning.cost import cost_of
 from study.run import Recipe, Run
 from study.store import Store
 from study.tasks import load_info
-from study.tasks.draws import draw
 from study.tasks.prepared_file import load
 from study.training.cut import cut, starting_network
-from study.training.loop import Training
+from tests.trainings import training_of
 
 SHAPE = (3, 16, 16)
 NETWORKS = [("resnet18", 4), ("resnet50", 4), ("densenet121", 4), ("vit_tiny", 12)]
@@ -48,20 +47,6 @@ def network(model: str, width: int) -> nn.Sequential:
     initialise(layers, model, 3)
     as_after_training(layers)
     return layers.eval()
-
-
-def training_of(run: Run, store: Store, start: dict[str, torch.Tensor]) -> Training:
-    task = load(run.task, store)
-    drawn = draw(task, part=run.part, size=run.size, seed=run.seed, label_noise=run.label_noise)
-    return Training(
-        run,
-        starting_network(run, task.info.num_classes, task.info.image_shape, start),
-        drawn,
-        task.train_images[drawn.indices],
-        task.test_images,
-        task.test_labels,
-        device=torch.device("cpu"),
-    )
 
 
 def some(model: str, width: int) -> list[int]:
@@ -169,14 +154,7 @@ def test_reinitialised_channels_are_drawn_anew_and_the_others_kept() -> None:
 
 
 def test_random_frozen_layers_are_calibrated_with_their_trained_channels(store: Store) -> None:
-    run = dataclasses.replace(cell("resnet18", 4, 3), start=None)
-    task = load(run.task, store)
-    drawn = draw(task, part="all", size=run.size, seed=run.seed, label_noise=0.2)
-    layers = starting_network(run, 5, SHAPE, None)
-    training = Training(
-        run, layers, drawn, task.train_images[drawn.indices], task.test_images, task.test_labels,
-        device=torch.device("cpu"),
-    )  # fmt: skip
+    training = training_of(dataclasses.replace(cell("resnet18", 4, 3), start=None), store)
     frozen = training.layers[-2].bn2.running_mean[:-3]
     assert (frozen != 0).all()
 
