@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -52,9 +52,9 @@ def run_study(space: Space, store: Store, data: Path | None, means: Means) -> In
     if means.address is not None:
         _refuse_unreachable(means.address)
     with acquire(store.root) as lease:
-        _set_damaged_aside(space, store)
+        left = _set_damaged_aside(space, store)
         _wait_for_orphans(store)
-        found = _inventory(space, store)
+        found = _inventory(space, store, left)
         # What is made anew although its rows are there goes on from its checkpoint, too.
         sweep(store, keep=found.ids(RUNNING, PARTIAL))
         _note_study(space, store)
@@ -62,7 +62,7 @@ def run_study(space: Space, store: Store, data: Path | None, means: Means) -> In
             aside_before = set(store.aside())
             infos = _prepared(space, store, data)
             unnoted = _train(space, found, infos, store, means, lambda: lease.is_lost)
-            found = _inventory(space, store, unnoted)
+            found = _inventory(space, store, _damaged(space, store, left), unnoted)
             for path in sorted(set(store.aside()) - aside_before):
                 show_message(f"{path} was damaged or of no more use; what it held was made anew")
         if lease.is_lost:
@@ -70,9 +70,16 @@ def run_study(space: Space, store: Store, data: Path | None, means: Means) -> In
     return found
 
 
-def _inventory(space: Space, store: Store, unnoted: Mapping[str, str] | None = None) -> Inventory:
+def _inventory(
+    space: Space, store: Store, left: Collection[str], unnoted: Mapping[str, str] | None = None
+) -> Inventory:
+    """`left`: ids of Runs that left something damaged which could not be set aside."""
     return take_inventory(
-        space.runs, store, keep_predictions=space.with_predictions, unnoted=unnoted
+        space.runs,
+        store,
+        keep_predictions=space.with_predictions,
+        not_whole=left,
+        unnoted=unnoted,
     )
 
 
@@ -133,23 +140,39 @@ def _note_study(space: Space, store: Store) -> None:
     except (FileNotFoundError, ValueError):
         pass  # never noted, or with fields of another release
     except Damaged as damaged:
-        show_message(f"{damaged}; moved to {store.set_aside(damaged.path)}, it is written again")
+        show_message(f"{damaged}; {_aside(store.set_aside(damaged.path))}, it is written again")
     write_study(store, space.name, space.runs)
 
 
-def _set_damaged_aside(space: Space, store: Store) -> None:
-    """A Run whose rows cannot be read, or whose wanted predictions cannot, is trained again."""
-    there = finished_ids(store)
-    damaged = check_rows(store, (r.id for r in space.runs if r.id in there))
+def _set_damaged_aside(space: Space, store: Store) -> set[str]:
+    """A Run whose rows cannot be read, or whose wanted predictions cannot, is trained again.
+
+    Returns the ids of those of which something damaged could not be moved.
+    """
+    left = set()
+    for run_id, why in _damaged(space, store, {run.id for run in space.runs}).items():
+        place = store.set_aside(why.path)
+        if place is None:
+            left.add(run_id)
+        show_message(f"{why}; {_aside(place)}, Run {run_id} is trained again")
+    return left
+
+
+def _damaged(space: Space, store: Store, among: Collection[str]) -> dict[str, Damaged]:
+    """Those of these Runs whose rows, or wanted predictions, cannot be read, and why."""
+    there = finished_ids(store) & set(among)
+    damaged = check_rows(store, there)
     heads = read_heads(store, (space.with_predictions & there) - damaged.keys())
     digests = {
         run_id: head.provenance.predictions_digest
         for run_id, head in heads.items()
         if isinstance(head, Head) and head.provenance.predictions_digest is not None
     }
-    for run_id, why in [*damaged.items(), *check_predictions(store, digests).items()]:
-        place = store.set_aside(why.path)
-        show_message(f"{why}; moved to {place}, Run {run_id} is trained again")
+    return damaged | check_predictions(store, digests)
+
+
+def _aside(place: str | None) -> str:
+    return f"moved to {place}" if place is not None else "it cannot be moved and stays for now"
 
 
 def _wait_for_orphans(store: Store) -> None:

@@ -30,7 +30,6 @@ from study.store import (
     Store,
     drop_unfinished,
     note_began,
-    predictions_path,
     predictions_table,
     provenance,
     publish_predictions,
@@ -38,10 +37,11 @@ from study.store import (
     publish_weights,
     read_checkpoint,
     read_head,
+    read_predictions,
+    read_rows,
     read_weights,
     rows_path,
     unfinished_path,
-    weights_path,
 )
 from study.store.processes import this_process
 from study.store.provenance import Provenance
@@ -161,7 +161,7 @@ def _made_before(run: Run, store: Store) -> Provenance | None:
     if not store.exists(rows_path(run.id)):
         return None
     try:
-        return read_head(store, run.id).provenance
+        return read_rows(store, run.id).provenance
     except Damaged as damaged:
         store.set_aside(damaged.path)
         return None
@@ -170,15 +170,20 @@ def _made_before(run: Run, store: Store) -> Provenance | None:
 def _is_whole(
     run: Run, store: Store, made_by: Provenance, keep_weights: bool, keep_predictions: bool
 ) -> bool:
-    """Whether all that the finished Run should leave beside its rows is there."""
-    weights, predictions = made_by.weights_digest, made_by.predictions_digest
-    if keep_predictions and not (
-        predictions and store.exists(predictions_path(run.id, predictions))
-    ):
+    """Whether all that the finished Run should leave beside its rows is there, and as it was written."""
+    wanted: list[tuple[str | None, Callable[[Store, str, str], object]]] = []
+    if keep_predictions:
+        wanted.append((made_by.predictions_digest, read_predictions))
+    if keep_weights and made_by.diverged_step is None:
+        wanted.append((made_by.weights_digest, read_weights))
+    try:
+        for digest, read in wanted:
+            if digest is None:
+                return False
+            read(store, run.id, digest)
+    except (FileNotFoundError, Damaged):
         return False
-    if not keep_weights or made_by.diverged_step is not None:
-        return True
-    return bool(weights and store.exists(weights_path(run.id, weights)))
+    return True
 
 
 def _start(run: Run, store: Store, task: PreparedTask) -> _Start:

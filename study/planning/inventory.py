@@ -74,13 +74,15 @@ def take_inventory(
     store: Store,
     *,
     keep_predictions: Collection[str] = (),
+    not_whole: Collection[str] = (),
     unnoted: Mapping[str, str] | None = None,
 ) -> Inventory:
     """How the store stands to these Runs, each start before its dependants: four listings.
 
     `unnoted`: why Runs failed of which the store could take no note (a full disk), by id.
     `keep_predictions`: ids of Runs whose predictions are wanted; it takes one listing more, and the
-    heads of those that have some, for the rows say which are their own.
+    heads of those that have some, for the rows say which are their own. `not_whole`: ids of Runs that
+    are to be trained whatever lies there.
 
     A start counts as done only where those that still need it find its weights. One that diverged
     has none for ever: its dependants are "start failed".
@@ -88,7 +90,7 @@ def take_inventory(
     by_id = {run.id: run for run in runs}
     failures = read_failures(store)
     unfinished = list_unfinished(store)
-    done = set(finished_ids(store) & by_id.keys())
+    done = set(finished_ids(store) & by_id.keys()) - set(not_whole)
     without = _without_predictions(store, done & set(keep_predictions))
     done, diverged, lost = _usable(runs, store, done - without)
 

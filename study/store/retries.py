@@ -32,6 +32,8 @@ _PASSING: Final = {
     errno.ECONNRESET,
     errno.ECONNREFUSED,
 }
+# What a disk cannot read is now and then read at a second try.
+_NUM_WAITS_UNREADABLE: Final = 2
 # Somebody may make room, or mount it anew. Every Run meets it by itself, so none waits for long.
 _UNWRITABLE: Final = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 _NUM_WAITS_UNWRITABLE: Final = 3
@@ -80,10 +82,20 @@ def waits_for(fs: pafs.FileSystem, error: OSError, waits: Waits) -> Waits:
     if isinstance(error, PermissionError):
         return ()
     if is_local(fs) or error.errno is not None:
+        if error.errno == errno.EIO:
+            return waits[:_NUM_WAITS_UNREADABLE]
         if error.errno in _UNWRITABLE:
             return waits[:_NUM_WAITS_UNWRITABLE]
         return waits if error.errno in _PASSING else ()
     return () if _LASTING.search(str(error)) else waits
+
+
+def is_content(error: OSError) -> bool:
+    """Whether an error in reading a file of this machine is of its bytes: lost (EIO), or wrong ones.
+
+    Others (permission, time-out, a stale mount) have another number; what pyarrow cannot decode has none.
+    """
+    return error.errno in (errno.EIO, None)
 
 
 def _named(error: OSError, verb: str, path: str, num_tries: int) -> OSError:

@@ -23,6 +23,7 @@ from study.store.arrow_head import IN_THIS_THREAD, brief
 from study.store.atomic import Damaged, Newer
 from study.store.layout import rows_path
 from study.store.provenance import Provenance
+from study.store.retries import is_content
 from study.store.store import Store, concurrently, damaged_among
 from study.store.table_digest import digest
 
@@ -69,8 +70,13 @@ def read_rows(store: Store, run_id: str) -> Finished:
 def read_head(store: Store, run_id: str) -> Head:
     """Run and provenance of a finished Run; its rows are not checked (and in a directory not read)."""
     path = rows_path(run_id)
-    with store.opened(path) as source:
-        return head_from(source, run_id, path)
+    try:
+        with store.opened(path) as source:
+            return head_from(source, run_id, path)
+    except FileNotFoundError:
+        raise
+    except OSError:  # of the disk: read as all else is, with its retries
+        return head_from(pa.BufferReader(store.get(path)), run_id, path)
 
 
 def read_heads(store: Store, run_ids: Iterable[str]) -> dict[str, Head | Damaged]:
@@ -135,6 +141,8 @@ def _opened(source: pa.NativeFile, path: str) -> pa.ipc.RecordBatchFileReader:
     try:
         return pa.ipc.open_file(source, options=IN_THIS_THREAD)
     except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
+        if isinstance(error, OSError) and not is_content(error):
+            raise
         raise Damaged(path, f"not a whole Arrow file ({brief(error)})") from error
 
 

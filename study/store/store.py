@@ -7,6 +7,7 @@ this one (`rows`, `weights`, `unfinished`, `studies`, `similarity`).
 
 from __future__ import annotations
 
+import errno
 import re
 import secrets
 from collections.abc import Callable, Iterable
@@ -57,8 +58,17 @@ class Store:
         atomic.put_file(self.fs, self._at(path), local, self.waits)
 
     def get(self, path: str) -> bytes:
-        """The whole object, unchecked. Raises FileNotFoundError."""
-        return atomic.read(self.fs, self._at(path), self.waits)
+        """The whole object, unchecked. Raises FileNotFoundError, and Damaged where a disk has lost it.
+
+        Lost is what it cannot read (EIO) after bounded retries. No other error of a directory says that
+        a file would be better made anew, nor does any of a bucket.
+        """
+        try:
+            return atomic.read(self.fs, self._at(path), self.waits)
+        except OSError as error:
+            if not is_local(self.fs) or error.errno != errno.EIO:
+                raise
+            raise Damaged(path, str(error.strerror)) from error
 
     def opened(self, path: str) -> AbstractContextManager[pa.NativeFile]:
         """The object, open for reading parts of it. Raises FileNotFoundError."""
@@ -87,11 +97,21 @@ class Store:
         """Remove all that lies in a folder; nothing happens where there is none."""
         atomic.remove_folder(self.fs, self._at(folder), self.waits)
 
-    def set_aside(self, path: str) -> str:
-        """Move a damaged object to damaged/…, and return its new path. Raises FileNotFoundError."""
+    def set_aside(self, path: str) -> str | None:
+        """Move a damaged object to damaged/…, and return its new path. Raises FileNotFoundError.
+
+        None where a directory does not let it be moved: it stays until another is put in its place.
+        """
         stamp = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
         new_path = layout.damaged_path(path, stamp)
-        atomic.move(self.fs, self._at(path), self._at(new_path), self.waits)
+        try:
+            atomic.move(self.fs, self._at(path), self._at(new_path), self.waits)
+        except FileNotFoundError:
+            raise
+        except OSError:
+            if not is_local(self.fs):
+                raise
+            return None
         return new_path
 
     def aside(self) -> list[str]:

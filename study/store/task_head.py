@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from study.fields import canonical_json, digest_of
 from study.store.atomic import Damaged
+from study.store.retries import is_content
 
 _ABOUT, _DIGEST = b"freezewise", b"sha256"
 
@@ -29,6 +30,8 @@ def read_task_head(file: Any, path: str) -> dict[str, Any]:
         about = metadata[_ABOUT]
         whole = digest_of(about).encode() == metadata[_DIGEST]
     except (pa.ArrowException, OSError, KeyError, TypeError) as error:
+        if isinstance(error, OSError) and not is_content(error):
+            raise
         raise Damaged(path, f"not readable: {error}") from error
     if not whole:
         raise Damaged(path, "the checksum of its metadata does not fit")

@@ -10,6 +10,7 @@ say the rest, with a digest of their own.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import tempfile
@@ -26,9 +27,11 @@ from study.fields import canonical_json
 from study.store import Damaged, Store
 from study.store.atomic import temporary_beside
 from study.store.layout import task_path
+from study.store.retries import WAITS, tried
 from study.store.task_head import metadata_of, read_task_head
 
 SPLITS: Final = ("train", "test")
+_BYTES_AT_ONCE: Final = 1 << 24
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,8 +138,7 @@ def load(name: str, store: Store) -> PreparedTask:
     local = store.local_path(path)
     if local is not None:
         return _opened(local, path, name, _version(local))
-    with store.fs.open_input_file(f"{store.base}/{path}") as file:
-        about = read_task_head(file, path)
+    about = _head(store, path)
     local = scratch_folder(store) / f"{name}-{about['fingerprint'][:16]}.arrow"
     if local.exists():
         try:
@@ -162,8 +164,7 @@ def load_info(name: str, store: Store) -> TaskInfo | None:
     path = task_path(name)
     if not store.exists(path):
         return None
-    with store.fs.open_input_file(f"{store.base}/{path}") as file:
-        return _info_from(read_task_head(file, path)["info"])
+    return _info_from(_head(store, path)["info"])
 
 
 def scratch_folder(store: Store) -> Path:
@@ -179,9 +180,21 @@ def scratch_folder(store: Store) -> Path:
     return folder
 
 
+def _head(store: Store, path: str) -> dict[str, Any]:
+    """What the file says of itself; the rest is read only where that part seems damaged or fails."""
+    try:
+        with store.fs.open_input_file(f"{store.base}/{path}") as file:
+            return read_task_head(file, path)
+    except FileNotFoundError:
+        raise
+    except (OSError, Damaged):
+        return read_task_head(pa.BufferReader(store.get(path)), path)
+
+
 @lru_cache(maxsize=64)
 def _opened(local: Path, path: str, name: str, version: tuple[int, ...]) -> PreparedTask:
     """The file mapped and checked; `version` makes a replaced file be opened and checked again."""
+    _read_through(local, path)
     with pa.memory_map(str(local)) as file:
         about = read_task_head(file, path)
         try:
@@ -219,6 +232,22 @@ def _opened(local: Path, path: str, name: str, version: tuple[int, ...]) -> Prep
         test_images=images[num:],
         test_labels=labels[num:],
     )
+
+
+def _read_through(local: Path, path: str) -> None:
+    """Raises Damaged where the disk has lost a part: behind a memory map, that would end the process."""
+
+    def once() -> None:
+        with local.open("rb", buffering=0) as file:
+            while file.read(_BYTES_AT_ONCE):
+                pass
+
+    try:
+        tried(LocalFileSystem(), "read", str(local), WAITS, once)
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        raise Damaged(path, str(error.strerror)) from error
 
 
 def _values(array: pa.Array) -> np.ndarray:

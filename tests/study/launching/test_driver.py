@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -150,19 +151,45 @@ def test_damaged_rows_are_named_set_aside_and_made_anew(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("damage", ["flipped", "gone"])
+@pytest.mark.parametrize("can_be_moved", [True, False])
+def test_rows_that_the_disk_has_lost_are_made_anew_moved_or_not(
+    store: Store, capsys: pytest.CaptureFixture[str], can_be_moved: bool
+) -> None:
+    store = replace(store, waits=(0.0,) * 5)
+    inline(store, small())
+    undisturbed = result(store)
+    lost = sorted(Path(store.root, "rows").iterdir())[0]
+    lost.unlink()
+    lost.symlink_to("/proc/self/mem")
+    if not can_be_moved:
+        Path(store.root, "damaged").mkdir()
+        Path(store.root, "damaged", "rows").write_text("no folder")
+    assert inline(store, small()).counts() == {DONE: 5}
+    said = capsys.readouterr().err
+    assert f"{lost.name} is damaged: cannot read (3 tries): Input/output error" in said
+    assert ("cannot be moved and stays" in said) != can_be_moved
+    assert result(store) == undisturbed
+    assert not lost.is_symlink()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("damage", ["flipped", "gone", "unreadable"])
 def test_weights_that_cannot_be_used_are_made_anew_for_those_that_need_them(
     store: Store, damage: str
 ) -> None:
     inline(store, small())
     weights = next(Path(store.root, "weights").iterdir())
     whole = weights.read_bytes()
-    if damage == "gone":
+    if damage != "flipped":
         weights.unlink()
-    else:
+    if damage == "unreadable":
+        weights.symlink_to("/proc/self/mem")
+    elif damage == "flipped":
         weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     assert inline(store, small()).counts() == {DONE: 5}
-    assert not weights.exists() or weights.read_bytes() != whole, "nobody needs them"
+    assert damage == "unreadable" or not weights.exists() or weights.read_bytes() != whole, (
+        "nobody needs them"
+    )
     assert inline(store, small(target_size=[30, 50, 60])).counts() == {DONE: 7}
     assert weights.read_bytes() == whole
 
