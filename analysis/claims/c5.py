@@ -156,7 +156,8 @@ def ask_c5b(measures: Measures, lines: pd.DataFrame, more: str, less: str) -> An
     if edge is None or apart is None:
         return nothing(compared, "no cell has both sources and an edge inside the frozen counts")
     image = one_image(lines)
-    curves = freezing_curves(lines[lines["source_task"] == more])
+    noisiest = lines["label_noise"] == lines["label_noise"].max()  # as C4 does
+    curves = freezing_curves(lines[noisiest & (lines["source_task"] == more)])
     peak = freezing_peak(curves, measures.epsilon, min_height=ERROR, step=image)
     what = f"freezing-wise double descent of {more} near the edge"
     conditions = (

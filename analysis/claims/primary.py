@@ -31,9 +31,9 @@ PRIMARY: Final = {
     "where in every seed at least one of the two gets there.",
     "C3": "log2 of the largest target size that is interpolated, fewest frozen layers − most, each "
     "capacity taken per seed and averaged over seeds.",
-    "C4": "All curves over trained parameters (test error, mean of the last window of epochs) whose mean "
-    "train error crosses ε, each moved to its own edge of interpolation, as one curve: height of its peak "
-    "near that edge (the smaller of its rise and its fall).",
+    "C4": "At the largest label noise, all curves over trained parameters (test error, mean of the last "
+    "window of epochs) whose mean train error crosses ε, each moved to its own edge of interpolation, as "
+    "one curve: height of its peak near that edge (the smaller of its rise and its fall).",
     "C5a": "Test error of the more related source − the less related, most frozen layers: not below "
     "−0.01; and it is either above zero there, or below zero over the lower half of the frozen counts; "
     "and, unless it is above zero there, both sources are better than random frozen layers, or, without "

@@ -233,6 +233,19 @@ def test_c4_a_peak_elsewhere_is_not_the_claim(tmp_path: Path, capacity: float, a
         assert "because: double descent, its peak near" in tables.verdicts_text([verdict])
 
 
+def test_c4_is_judged_where_the_labels_are_noisiest(tmp_path: Path) -> None:
+    def only_with_noise(run: Run) -> synthetic.Columns:
+        return synthetic.measure(run, Truth(freezing_peak=0.1 if run.label_noise else 0.0))
+
+    grid = {"sizes": (1_000, 2_000), "label_noises": (0.0, 0.2)}
+    verdict = c4(measured(tmp_path, NOTHING, write={"measured": only_with_noise}, **grid))
+    assert verdict.answer == HOLDS
+    assert "label noise 0.2" in verdict.compared
+    assert verdict.effect is not None and verdict.effect.low > 0.02
+    (clean,) = [found for found in verdict.exploratory if found.what.startswith("the same at")]
+    assert "label noise 0 " in clean.what and clean.effect.estimate < 0.02
+
+
 def test_c4_without_a_peak_does_not_hold(tmp_path: Path) -> None:
     verdict = c4(measured(tmp_path, NOTHING))
     assert verdict.answer == DOES_NOT_HOLD
