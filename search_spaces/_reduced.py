@@ -1,0 +1,91 @@
+"""What the reduced studies share: real images at 16×16, a narrow network, sizes that two CPU cores carry.
+
+The four tasks are Parquet files in the Hugging Face hub's form, below `--data`:
+
+    cifar10-25k/         CIFAR-10: the first 25,000 training images in official order, all test images
+    cifar100-20k/        CIFAR-100, fine labels: 200 training and 20 test images of each class
+    tiny-imagenet-near/  Tiny ImageNet: all images of the ten classes of NEAR
+    tiny-imagenet-far/   Tiny ImageNet: all images of the ten classes of FAR
+
+A task is known by its decoded pixels and labels, in their order (`study prepare` prints the fingerprint):
+files of the same images in the same order are the same task, whatever made them. With the official sets
+below `--data` the same questions are asked of more images, under names of their own, by
+
+    Task(name="cifar10-full-16px", images=TorchvisionImages(dataset="CIFAR10"), image_size=16)
+    Task(name="tiny-near-full-16px", images=TinyImageNetImages(), classes=NEAR, image_size=16)
+
+Widths, sizes, epochs and cuts were chosen by the *train* error of seed 901, which no study here uses: with
+the recipe below 20 % noisy labels of 250 images are interpolated from 4 trained channels on, those of
+1,000 images from 8 on; with none and with one they are not.
+"""
+
+from functools import partial
+from typing import Final
+
+from study.grid import LOG_SPACED, grid
+from study.run import Recipe
+from study.tasks import ParquetImages, Task
+
+# What resembles CIFAR-10's animals and vehicles, and what does not; before any result.
+NEAR: Final = (
+    *("bullfrog", "goose", "albatross", "golden retriever", "tabby", "ox", "gazelle"),
+    *("lifeboat", "moving van", "sports car"),
+)
+FAR: Final = (
+    *("confectionery", "magnetic compass", "spider web", "stopwatch", "comic book", "guacamole"),
+    *("ice lolly", "orange", "pizza", "espresso"),
+)
+
+
+def _task(name: str, folder: str, classes: tuple[str, ...] | None = None) -> Task:
+    images = ParquetImages(train=f"{folder}/train.parquet", test=f"{folder}/test.parquet")
+    return Task(name=name, images=images, classes=classes, image_size=16)
+
+
+TARGET: Final = "cifar10-16px"
+BROAD: Final = "cifar100-16px"
+RELATED: Final = ("tiny-near-16px", "tiny-far-16px")
+TASKS: Final = (
+    _task(TARGET, "cifar10-25k"),
+    _task(BROAD, "cifar100-20k"),
+    _task(RELATED[0], "tiny-imagenet-near", NEAR),
+    _task(RELATED[1], "tiny-imagenet-far", FAR),
+)
+
+SOURCE_SIZE: Final = 5_000
+SIZES: Final = (250, 500, 1_000)
+NOISE: Final = 0.2
+SEEDS: Final = tuple(range(10))
+FEWER_SEEDS: Final = SEEDS[:5]
+
+SOURCE_RECIPE: Final = Recipe(
+    learning_rate=1e-3,
+    batch_size=128,
+    num_epochs=40,
+    evaluation="log_spaced",
+    num_evaluations=10,
+)
+RECIPE: Final = Recipe(
+    learning_rate=1e-3,
+    batch_size=64,
+    num_epochs=400,
+    evaluation="log_spaced",
+    num_evaluations=40,
+)
+
+# From 330 trained parameters (head only) to 38,090 of 44,622: 1, 2, 4, … 32 channels, then whole blocks.
+FROZEN: Final = (6, 7, 8, 9)
+cells = partial(
+    grid,
+    source_size=SOURCE_SIZE,
+    source_recipe=SOURCE_RECIPE,
+    target_task=TARGET,
+    target_size=SIZES,
+    label_noise=NOISE,
+    model="resnet18",
+    width=4,
+    frozen=FROZEN,
+    trained_channels=LOG_SPACED,
+    recipe=RECIPE,
+    seed=SEEDS,
+)

@@ -1,0 +1,44 @@
+"""Real images, two CPU cores: what else could explain the curve over the frozen layers? The control arms.
+
+    command   study register reduced_controls && study run reduced_controls --data DIR
+    cost      4.6e13 floating-point operations (`study plan reduced_controls`)
+    Runs      225: 10 sources and 215 cells
+
+    arm             how                                              the rival that it answers
+    transfer        cifar100 → half b of cifar10
+    same task       half a of cifar10 → half b                       fragile co-adaptation
+    random frozen   no source, frozen layers at random               capacity alone
+    reinitialised   cifar100, layers above the cut drawn anew        features against optimisation
+    scratch         no source, nothing frozen                        training on the target alone
+
+    axis            values                                        unit
+    source size     5,000                                         images
+    target size     500                                           images
+    label noise     0.2                                           fraction of the target's labels
+    frozen          0, 6, 7, 8, 9                                 layers of 10
+    channels        0, 1, 2, 4, … 32                              of the layer before the head, trained
+    width           4                                             channels of the stem
+    seed            0 to 4                                        replicates of source and target alike
+
+All arms draw the target from half b, so that they differ in nothing but the arm.
+Expect: not yet run.
+"""
+
+from dataclasses import replace
+from functools import partial
+
+from search_spaces._reduced import BROAD, FEWER_SEEDS, FROZEN, RECIPE, TARGET, TASKS, cells
+from study.grid import union
+
+__all__ = ["KEEP_PREDICTIONS", "RUNS", "TASKS"]
+
+KEEP_PREDICTIONS = True
+
+arm = partial(cells, target_part="b", target_size=500, frozen=(0, *FROZEN), seed=FEWER_SEEDS)
+
+RUNS = union(
+    arm(source_task=BROAD),
+    arm(source_task=TARGET, source_part="a"),
+    arm(source_task=None, source_size=None, source_recipe=None),
+    arm(source_task=BROAD, frozen=FROZEN, recipe=replace(RECIPE, above_cut="reinitialised")),
+)
