@@ -1,4 +1,4 @@
-"""Real images, two CPU cores: is there a second descent along the freezing, does a far source help? (C4, C5)
+"""Real images, two CPU cores: is there a second descent along the freezing; does a far source help? C4, C5
 
     command   study register reduced && study run reduced --data DIR
     cost      1.3e14 floating-point operations (`study plan reduced`)
