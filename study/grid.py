@@ -14,22 +14,26 @@ from itertools import product
 from typing import Any, Final
 
 from study.networks.catalogue import (
+    check_cut_inside,
+    check_frozen_pieces,
     check_model,
     check_trained_channels,
     num_channels,
     num_layers,
+    pieces_to_freeze,
     standard_width,
 )
 from study.run import PRETRAINED, Recipe, Run, describe
 
 EVERY_CUT: Final = "every cut"
+EVERY_PIECE: Final = "every piece"
 LOG_SPACED: Final = "log-spaced"
 
 RECIPE_FIELDS: Final = frozenset(field.name for field in fields(Recipe))
 # Those of a Run that `grid` has no argument of its own for.
 OTHER_FIELDS: Final = frozenset(field.name for field in fields(Run)) - {
     *("task", "part", "size", "label_noise", "model", "width", "start"),
-    *("frozen", "trained_channels", "recipe", "seed"),
+    *("frozen", "trained_channels", "frozen_pieces", "recipe", "seed"),
 }
 
 
@@ -43,6 +47,7 @@ def grid(
     width: int | Sequence[int | None] | None = None,
     frozen: int | str | Sequence[int] = EVERY_CUT,
     trained_channels: int | str | Sequence[int] = 0,
+    frozen_pieces: int | str | Sequence[int] = 0,
     label_noise: float | Sequence[float] = 0.0,
     target_part: str = "all",
     source_task: str | Sequence[str | None] | None = None,
@@ -60,6 +65,10 @@ def grid(
     - `frozen`: numbers of leading layers, or EVERY_CUT: 0 to L − 1 of each model.
     - `trained_channels`: of the last layer before the head, at the cut that freezes all but the head
       (0 stands for that cut itself); other cuts have none. LOG_SPACED: 1, 2, 4, … up to all of them.
+    - `frozen_pieces`: leading pieces of the layer above the cut, frozen too (0 stands for the cut itself).
+      EVERY_PIECE: 0 and all that the layer can have, often none. With frozen=EVERY_CUT a number is for
+      the layers that have so many pieces, and left out at the others; at a cut that `frozen` names, the
+      layer must have them. Channels and pieces are never both of one Run: they are asked for side by side.
     - `width`: None is the model's standard width.
     - `source_task`: None (random initial values), "pretrained" (timm's weights), or a task, on which
       one source of each `source_size` is trained.
@@ -70,7 +79,8 @@ def grid(
       too), by its name.
 
     Raises ValueError for an empty axis, a value given twice, an unknown field, an unknown model, a
-    width that it cannot have, more frozen layers than it has below its head, or whatever a Run refuses.
+    width that it cannot have, more frozen layers than it has below its head, channels or pieces that a
+    layer does not have, or whatever a Run refuses.
     """
     cells = []
     for (
@@ -120,12 +130,16 @@ def grid(
                 start=start,
                 frozen=cut,
                 trained_channels=channels,
+                frozen_pieces=pieces,
                 recipe=_calibrated(each_recipe, origin, cut),
                 seed=each_seed,
                 **_only(OTHER_FIELDS, further),
             )
             for cut in _cuts(name, frozen)
-            for channels in _channels(name, actual_width, cut, trained_channels)
+            for channels, pieces in _inside(
+                _channels(name, actual_width, cut, trained_channels),
+                _pieces(name, actual_width, cut, frozen_pieces, is_named=frozen != EVERY_CUT),
+            )
         ]
     runs = with_starts(cells)
     if len(set(cells)) < len(cells):
@@ -218,9 +232,28 @@ def _channels(model: str, width: int | None, cut: int, given: Any) -> list[int]:
     if cut != last:
         return [0]
     if given == LOG_SPACED:
+        check_trained_channels(model, width, cut, 1)
         most = num_channels(model, width)
         return [0, *(2**power for power in range(most.bit_length()) if 2**power < most), most]
     numbers = _axis("trained_channels", given)
     for number in numbers:
         check_trained_channels(model, width, cut, number)
     return numbers
+
+
+def _pieces(model: str, width: int | None, cut: int, given: Any, *, is_named: bool) -> list[int]:
+    if given == 0:
+        return [0]
+    there = pieces_to_freeze(model, cut)
+    numbers = list(there) if given == EVERY_PIECE else _axis("frozen_pieces", given)
+    check_cut_inside(model, given, most=0 if given == EVERY_PIECE else max(numbers))
+    if is_named:
+        for number in numbers:
+            check_frozen_pieces(model, width, cut, number)
+    return [number for number in numbers if number in there]
+
+
+def _inside(channels: list[int], pieces: list[int]) -> list[tuple[int, int]]:
+    """The places of the cut, within a layer or before it: of the two numbers one is always 0."""
+    of_channels = [(number, 0) for number in channels if number or 0 in pieces]
+    return of_channels + [(0, number) for number in pieces if number]

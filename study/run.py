@@ -50,7 +50,7 @@ MAX_SEED: Final = 2**63 - 1  # a column of the table holds it
 
 # A field that a later release adds stands here with its literal original value, and is left out of
 # the canonical JSON while it holds that value, so that ids made before it existed live on.
-ADDED_LATER: Final[dict[str, Plain]] = {"trained_channels": 0}
+ADDED_LATER: Final[dict[str, Plain]] = {"trained_channels": 0, "frozen_pieces": 0}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +68,9 @@ class Run:
     - `trained_channels`: of the last layer before the head, where all layers but the head are frozen, so
       many output channels are trained all the same, the last ones (of its last convolution; of a ViT's
       last MLP, hidden units). Between two cuts capacity jumps; this fills the last gap.
+    - `frozen_pieces`: of the first layer that is trained, so many leading pieces are frozen too, with
+      the start's values: a cut inside a layer (`study.networks.catalogue.num_pieces` tells which have
+      some). It does not go with `trained_channels`.
     - `seed`: a whole replicate: images drawn, labels flipped, initial values, order.
     """
 
@@ -82,6 +85,7 @@ class Run:
     start: Run | str | None = None
     frozen: int = 0
     trained_channels: int = 0
+    frozen_pieces: int = 0
 
     def __post_init__(self) -> None:
         for name in ("task", "model"):
@@ -95,6 +99,12 @@ class Run:
         check_int("Run", "seed", self.seed, low=0, high=MAX_SEED)
         check_int("Run", "frozen", self.frozen, low=0)
         check_int("Run", "trained_channels", self.trained_channels, low=0)
+        check_int("Run", "frozen_pieces", self.frozen_pieces, low=0)
+        if self.frozen_pieces and self.trained_channels:
+            raise ValueError(
+                f"Run.frozen_pieces={self.frozen_pieces} with Run.trained_channels="
+                f"{self.trained_channels}: a network is cut in one place; one of them must be 0"
+            )
         check_number("Run", "label_noise", self.label_noise, low=0.0, high=1.0, high_open=True)
         if self.width is not None:
             check_int("Run", "width", self.width, low=1)
@@ -215,6 +225,11 @@ COORDINATES: Final = (
         name="trained_channels", kind="count", group="cut", of=lambda run: run.trained_channels,
         meaning="trained of the last layer before the head", unit="channels", since=2,
         makes_cell=False,  # analysis counts it as a part of `frozen`
+    ),
+    Coordinate(
+        name="frozen_pieces", kind="count", group="cut", of=lambda run: run.frozen_pieces,
+        meaning="leading pieces of the first trained layer kept frozen too", unit="pieces", since=3,
+        makes_cell=False,  # as above
     ),
     Coordinate(
         name="seed", kind="seed", group="replicate", of=lambda run: run.seed,

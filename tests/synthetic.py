@@ -213,12 +213,20 @@ def provenance(run: Run, last_step: int, outcome: str = FINISHED) -> Provenance:
 def dimensions(run: Run) -> schema.Sizes:
     """The sizes of a ResNet-18 of this width with a 3×3 stem, by arithmetic."""
     layers, channels = layer_parameters(run.width or 64), 8 * (run.width or 64)
+    is_block = 0 < run.frozen < len(layers) - 1
+    trained = sum(layers[run.frozen :])
+    if run.frozen_pieces:
+        assert is_block and run.frozen_pieces == 1, run
+        out = (run.width or 64) * 2 ** ((run.frozen - 1) // 2)
+        trained += 9 * out * out + 2 * out - layers[run.frozen]
     return schema.Sizes(
         num_layers=len(layers),
         num_classes=NUM_CLASSES,
         parameters_total=sum(layers),
-        parameters_trained=sum(layers[run.frozen :]) + run.trained_channels * (9 * channels + 2),
+        parameters_trained=trained + run.trained_channels * (9 * channels + 2),
         num_channels=channels,
+        num_pieces=1 + is_block,
+        last_piece_channels=channels,
     )
 
 

@@ -77,21 +77,64 @@ def cells_of(wanted: Sequence[Run], found: Survey, failures: Mapping[str, str]) 
             line |= {"state": MISSING, "why": ""}
         lines.append(line)
     cells = pd.DataFrame(lines, columns=COLUMNS).set_index("run_id")
-    return cells.assign(frozen=_frozen(cells)) if (cells["trained_channels"] > 0).any() else cells
+    is_inside = (cells["trained_channels"] > 0) | (cells["frozen_pieces"] > 0)
+    return cells.assign(frozen=_frozen(cells)) if is_inside.any() else cells
 
 
 def _frozen(cells: pd.DataFrame) -> pd.Series[float]:
-    """How many layers are frozen, the last one in part: about 8.75 where a quarter of the ninth layer's
-    channels are trained.
+    """How many layers are frozen, one of them in part: `cut_place` of every line.
 
-    To be exact m channels of n count m / (n + 1): with all of them trained the layer is not yet free,
-    since what leads to them is frozen. How many channels it has is known of any Run of the network that
-    has rows; where none has, the most that are asked for stand in.
+    What a network has is known of any of its Runs that has rows; where none has, as much as is asked for
+    stands in.
     """
     networks = [cells["model"], cells["width"]]
-    known = cells["num_channels"].astype(float).groupby(networks).transform("max")
-    asked = cells["trained_channels"].groupby(networks).transform("max")
-    return cells["frozen"] - cells["trained_channels"] / (known.where(known > 0, asked) + 1)
+
+    def known(name: str, of: list[pd.Series[Any]], otherwise: pd.Series[Any]) -> pd.Series[float]:
+        most: pd.Series[float] = cells[name].astype(float).groupby(of).transform("max")
+        return most.where(most > 0, otherwise)
+
+    channels, pieces = cells["trained_channels"], cells["frozen_pieces"]
+    asked_of = cells["frozen"].where(channels > 0).groupby(networks).transform("max")
+    num_channels = known("num_channels", networks, channels.groupby(networks).transform("max"))
+    at_cut = [*networks, cells["frozen"]]
+    return cut_place(
+        cells["frozen"],
+        channels,
+        pieces,
+        last=known("num_layers", networks, asked_of + 1) - 1,
+        num_channels=num_channels,
+        last_piece_channels=known("last_piece_channels", networks, 0 * channels),
+        num_pieces=known("num_pieces", at_cut, pieces.groupby(at_cut).transform("max") + 1),
+    )
+
+
+def cut_place(
+    frozen: pd.Series[Any],
+    trained_channels: pd.Series[Any],
+    frozen_pieces: pd.Series[Any],
+    *,
+    last: pd.Series[Any],
+    num_channels: pd.Series[Any],
+    last_piece_channels: pd.Series[Any],
+    num_pieces: pd.Series[Any],
+) -> pd.Series[float]:
+    """Where networks are cut, in layers from the input; no two cuts of a network have one place.
+
+    - Of m channels of n that are trained: m / (n + 1) before the head, about 8.75 for a quarter of the
+      ninth layer's. With all of them trained the layer is not yet free: what leads to them is frozen.
+    - Of p pieces of q that are frozen: p / q of a layer behind the cut.
+    - In the one layer that has both, pieces stand behind the channels that they train as well, and
+      before one more.
+
+    `last`: the index of the head. Arguments and result: (Runs,), the sizes as in `schema.Sizes`.
+    """
+    trained = num_pieces - frozen_pieces
+    before_last = (trained - 1) * (num_channels - last_piece_channels) / (num_pieces - 1)
+    as_channels = np.floor(before_last) + last_piece_channels + trained / (num_pieces + 1)
+    place = frozen + frozen_pieces / num_pieces
+    beside_channels = (frozen_pieces > 0) & (frozen == last - 1)
+    place = place.where(~beside_channels, last - as_channels / (num_channels + 1))
+    return place - trained_channels / (num_channels + 1)
 
 
 def _coordinates(run: Run) -> dict[str, Plain]:

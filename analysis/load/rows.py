@@ -63,6 +63,8 @@ class Facts:
     evaluations: str
     provenance: Mapping[str, Any]
     num_channels: int = 0
+    num_pieces: int = 0
+    last_piece_channels: int = 0
     num_test: int = 0
 
 

@@ -127,6 +127,84 @@ def num_channels(model: str, width: int | None) -> int:
     return MLP_RATIO * width
 
 
+def num_pieces(model: str, index: int) -> int:
+    """How many pieces the layer of this index has; it can be cut between them. 1: it is cut nowhere.
+
+    A basic residual block: its first convolution with its norm, its second. A part of a DenseNet's last
+    dense block: its dense layers, and in the last part the final norm. A ViT's encoder block: attention,
+    MLP, each with the norm before it; its head: the final norm, the classifier. Any other: itself.
+    """
+    if model.startswith(TIMM):
+        return 1
+    architecture = _architecture(model)
+    last = len(architecture.layer_names) - 1
+    if architecture.family == "vit":
+        return 1 if index == 0 else 2
+    if architecture.family == "resnet":
+        return 1 if architecture.bottleneck or index in (0, last) else 2
+    ends = densenet_parts(architecture.depths[-1])
+    part = index - (last - len(ends))
+    if not 0 <= part < len(ends):
+        return 1
+    return ends[part] - (0, *ends)[part] + (index == last - 1)
+
+
+def last_piece_channels(model: str, width: int | None) -> int:
+    """How many of `num_channels` the last piece of their layer has; the others lie in the pieces before
+    it, in each as many."""
+    is_norm = not model.startswith(TIMM) and _architecture(model).family == "densenet"
+    return 0 if is_norm else num_channels(model, width)
+
+
+def pieces_to_freeze(model: str, index: int) -> range:
+    """The numbers of leading pieces of this layer that can be frozen where it is the first that is
+    trained. 0 is the cut before it."""
+    num = num_pieces(model, index)
+    if not model.startswith(TIMM):
+        architecture = _architecture(model)
+        if architecture.family == "resnet" and index == len(architecture.layer_names) - 2:
+            num = 1  # its last convolution trained is `trained_channels`, all of them
+    return range(num)
+
+
+def check_cut_inside(model: str, given: object, *, most: int) -> None:
+    """Raises ValueError, speaking of `frozen_pieces=given`, unless some layer of the network can be cut
+    behind `most` of its pieces, and behind one at least."""
+    if model.startswith(TIMM):
+        raise ValueError(
+            f"frozen_pieces={given!r}: {model} is cut between layers only; choose 0, or a network of the "
+            f"table ({', '.join(ARCHITECTURES)})"
+        )
+    choices = max((pieces_to_freeze(model, index) for index in range(num_layers(model))), key=len)
+    if len(choices) == 1:
+        raise ValueError(f"frozen_pieces={given!r}: {model} is cut between layers only; choose 0")
+    if most not in choices:
+        raise ValueError(
+            f"frozen_pieces={given!r}: no layer of {model} has more than {choices[-1]} pieces that can be "
+            f"frozen; choose 0 to {choices[-1]}"
+        )
+
+
+def check_frozen_pieces(model: str, width: int | None, frozen: int, num_frozen: int) -> None:
+    """Raises ValueError unless so many leading pieces of the layer above `frozen` others can be frozen."""
+    if num_frozen == 0:
+        return
+    check_cut_inside(model, num_frozen, most=num_frozen)
+    choices = pieces_to_freeze(model, frozen)
+    if num_frozen in choices:
+        return
+    what = f"frozen_pieces={num_frozen} with frozen={frozen}"
+    if num_frozen < num_pieces(model, frozen):
+        raise ValueError(
+            f"{what}: that is the training of frozen={frozen + 1} with trained_channels="
+            f"{num_channels(model, width)} for {model} at width {width}; choose that"
+        )
+    layer = f"the layer above that cut of {model}, {layer_names(model)[frozen]},"
+    if len(choices) == 1:
+        raise ValueError(f"{what}: {layer} has no pieces; choose 0")
+    raise ValueError(f"{what}: {layer} has {len(choices)} pieces; choose 0 to {choices[-1]}")
+
+
 def layer_names(model: str) -> tuple[str, ...]:
     """The names of the network's layers, from the input to the head."""
     if model.startswith(TIMM):

@@ -7,6 +7,7 @@ DenseNet-121. A cut inside a dense block carries the concatenation so far. Refus
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -38,7 +39,7 @@ def layers(whole: DenseNet) -> OrderedDict[str, nn.Module]:
     is pooling and one linear map, as in a ResNet.
     """
     stem: OrderedDict[str, nn.Module] = OrderedDict()
-    parts: list[nn.Module] = []
+    parts: list[Any] = []
     depths: list[int] = []
     for name, module in whole.features.named_children():
         if isinstance(module, DenseBlock):
@@ -56,16 +57,21 @@ def layers(whole: DenseNet) -> OrderedDict[str, nn.Module]:
     return OrderedDict(zip(names, (nn.Sequential(stem), *parts, head), strict=True))
 
 
-def _parts(block: DenseBlock) -> list[nn.Module]:
+def _parts(block: DenseBlock) -> list[DenseBlock]:
     """The block cut into timm's own smaller blocks, each of which passes on all that it was given."""
     dense_layers = list(block.items())
     ends = densenet_parts(len(dense_layers))
     made = []
     for first, end in zip((0, *ends), ends, strict=False):
-        part = DenseBlock(num_layers=0, num_input_features=0, bn_size=0, growth_rate=0)
-        for name, layer in dense_layers[first:end]:
-            part.add_module(name, layer)
-        made.append(part)
+        made.append(_dense_block(dense_layers[first:end]))
+    return made
+
+
+def _dense_block(dense_layers: Iterable[tuple[str, nn.Module]]) -> DenseBlock:
+    """timm's own block of these dense layers."""
+    made = DenseBlock(num_layers=0, num_input_features=0, bn_size=0, growth_rate=0)
+    for name, layer in dense_layers:
+        made.add_module(name, layer)
     return made
 
 
@@ -142,6 +148,21 @@ def part(last: Any, num_trained: int) -> Parted:
         _TrainedPart(last, num_whole, num_channels, ties),
         ties,
     )
+
+
+def pieces(layer: Any, num_frozen: int) -> tuple[nn.Module, nn.Module]:
+    """A part of the last dense block in two, sharing its modules: its first `num_frozen` dense layers, and
+    the others with the final norm, where the part ends with it."""
+    is_last = not isinstance(layer, DenseBlock)
+    dense_layers = list((layer.block if is_last else layer).items())
+    assert 0 < num_frozen < len(dense_layers) + is_last, (num_frozen, len(dense_layers))
+    kept = dense_layers[num_frozen:]
+    trained: OrderedDict[str, nn.Module] = OrderedDict()
+    if kept:
+        trained["block"] = _dense_block(kept)
+    if is_last:
+        trained["norm"] = layer.norm
+    return _dense_block(dense_layers[:num_frozen]), nn.Sequential(trained)
 
 
 def fill(module: Any) -> None:

@@ -30,19 +30,20 @@ CHECKED_IMAGE_SIZE: Final = 64
 
 @dataclass(frozen=True)
 class Family:
-    """How one class of timm's is cut into layers, how its modules' initial values are drawn, and how its
-    last layer before the head is parted by channels."""
+    """How one class of timm's is cut into layers, how its modules' initial values are drawn, how its last
+    layer before the head is parted by channels, and how a layer is cut between its pieces."""
 
     layers: Callable[[Any], OrderedDict[str, nn.Module]]
     fill: Callable[[Any], None]
     part: Callable[[Any, int], Parted]
+    pieces: Callable[[Any, int], tuple[nn.Module, nn.Module]]
 
 
 FAMILIES: Final[Mapping[type[nn.Module], Family]] = MappingProxyType(
     {
-        ResNet: Family(resnet.layers, resnet.fill, resnet.part),
-        DenseNet: Family(densenet.layers, densenet.fill, densenet.part),
-        VisionTransformer: Family(vit.layers, vit.fill, vit.part),
+        ResNet: Family(resnet.layers, resnet.fill, resnet.part, resnet.pieces),
+        DenseNet: Family(densenet.layers, densenet.fill, densenet.part, densenet.pieces),
+        VisionTransformer: Family(vit.layers, vit.fill, vit.part, vit.pieces),
     }
 )
 
@@ -72,6 +73,15 @@ def part_last(layers: nn.Sequential, model: str, num_trained: int) -> Parted:
     of the MLP) are trained. Together its parts compute what the layer computes, but for rounding."""
     assert not model.startswith(TIMM), model
     return family_of(model).part(layers[-2], num_trained)
+
+
+def between_pieces(
+    layers: nn.Sequential, model: str, index: int, num_frozen: int
+) -> tuple[nn.Module, nn.Module]:
+    """The layer of this index in two: its first `num_frozen` pieces, and what makes the layer's output of
+    theirs. Both share its modules; together they compute what the layer computes, bit for bit."""
+    assert not model.startswith(TIMM), model
+    return family_of(model).pieces(layers[index], num_frozen)
 
 
 def family_of(model: str) -> Family:

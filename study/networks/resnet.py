@@ -118,6 +118,43 @@ def part(block: Any, num_trained: int) -> Parted:
     )
 
 
+class _FirstPiece(nn.Module):
+    """A basic block up to its second convolution: (n, c, h, w) to that one's input and the shortcut, which
+    are of one shape, joined along the channels."""
+
+    def __init__(self, block: Any) -> None:
+        super().__init__()
+        self.conv1, self.bn1, self.drop_block = block.conv1, block.bn1, block.drop_block
+        self.act1, self.aa, self.downsample = block.act1, block.aa, block.downsample
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        shortcut = x if self.downsample is None else self.downsample(x)
+        x = self.aa(self.act1(self.drop_block(self.bn1(self.conv1(x)))))
+        return torch.cat([x, shortcut], dim=1)
+
+
+class _SecondPiece(nn.Module):
+    """What `_FirstPiece` gives to the block's output."""
+
+    def __init__(self, block: Any) -> None:
+        super().__init__()
+        self.conv2, self.bn2, self.act2 = block.conv2, block.bn2, block.act2
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        x, shortcut = features.chunk(2, dim=1)
+        x = self.bn2(self.conv2(x))
+        x += shortcut
+        return self.act2(x)
+
+
+def pieces(block: Any, num_frozen: int) -> tuple[nn.Module, nn.Module]:
+    """A basic block in two, sharing its modules: its first convolution, with the shortcut's where there is
+    one, and its second."""
+    assert _is_basic(block) and num_frozen == 1, (block, num_frozen)
+    assert block.se is None and block.drop_path is None, block
+    return _FirstPiece(block), _SecondPiece(block)
+
+
 def _is_basic(block: Any) -> bool:
     return isinstance(block, BasicBlock)
 

@@ -131,8 +131,8 @@ class _TrainedPart(nn.Module):
 def part(block: Any, num_trained: int) -> Parted:
     """An encoder block of which the last `num_trained` hidden units of the MLP are trained: what leads to
     them and from them; the bias of the MLP's output stays frozen."""
-    plain = (block.ls1, block.ls2, block.drop_path1, block.drop_path2, block.mlp.norm)
-    assert all(isinstance(each, nn.Identity) for each in plain), block
+    _check_plain(block)
+    assert isinstance(block.mlp.norm, nn.Identity), block
     num_frozen = block.mlp.fc1.out_features - num_trained
     ties = Ties()
     return Parted(
@@ -140,6 +140,66 @@ def part(block: Any, num_trained: int) -> Parted:
         _TrainedPart(block, slice(num_frozen, None), ties),
         ties,
     )
+
+
+class _Attention(nn.Module):
+    """An encoder block up to its MLP: tokens, (n, tokens, width), to tokens."""
+
+    def __init__(self, block: Any) -> None:
+        super().__init__()
+        self.norm1, self.attn = block.norm1, block.attn
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        attended: torch.Tensor = self.attn(self.norm1(tokens))
+        return tokens + attended
+
+
+class _MLP(nn.Module):
+    """An encoder block from its MLP on: tokens, (n, tokens, width), to tokens."""
+
+    def __init__(self, block: Any) -> None:
+        super().__init__()
+        self.norm2, self.mlp = block.norm2, block.mlp
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        new: torch.Tensor = self.mlp(self.norm2(tokens))
+        return tokens + new
+
+
+class _NormAndPool(nn.Module):
+    """The head up to its classifier: tokens, (n, tokens, width), to vectors, (n, width)."""
+
+    def __init__(self, head: Head) -> None:
+        super().__init__()
+        assert head.attn_pool is None, head
+        self.norm, self.pool_type = head.norm, head.pool_type
+        self.num_prefix_tokens = head.num_prefix_tokens
+        self.pool_include_prefix = head.pool_include_prefix
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return global_pool_nlc(
+            self.norm(tokens),
+            pool_type=self.pool_type,
+            num_prefix_tokens=self.num_prefix_tokens,
+            reduce_include_prefix=self.pool_include_prefix,
+        )
+
+
+def pieces(layer: Any, num_frozen: int) -> tuple[nn.Module, nn.Module]:
+    """An encoder block in two, attention and MLP, or the head: norm with pooling, and classifier; sharing
+    their modules."""
+    assert num_frozen == 1, num_frozen
+    if isinstance(layer, Head):
+        assert isinstance(layer.fc_norm, nn.Identity), layer
+        classifier = OrderedDict(dropout=layer.dropout, classifier=layer.classifier)
+        return _NormAndPool(layer), nn.Sequential(classifier)
+    _check_plain(layer)
+    return _Attention(layer), _MLP(layer)
+
+
+def _check_plain(block: Any) -> None:
+    plain = (block.ls1, block.ls2, block.drop_path1, block.drop_path2)
+    assert all(isinstance(each, nn.Identity) for each in plain), block
 
 
 def fill(module: Any) -> None:

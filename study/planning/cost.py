@@ -20,10 +20,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from study.networks.build import build
-from study.networks.families import part_last
 from study.networks.initial_values import initialise
 from study.run import Run
 from study.tasks import TaskInfo
+from study.training.cut import divide
 from study.training.inputs import EVALUATION_BATCH_SIZE
 from study.training.steps import evaluated_steps, steps_per_epoch, total_steps
 
@@ -83,10 +83,11 @@ def cost_of(run: Run, info: TaskInfo) -> Cost:
     Raises ValueError where the network cannot be built.
     """
     recipe, counts = run.recipe, (run.size, info.num_test)
-    layers = layer_costs(
-        run.model, run.width, info.num_classes, info.image_shape, run.trained_channels
-    )
-    frozen, trained = layers[: run.frozen], layers[run.frozen :]
+    cut = (run.frozen, run.trained_channels, run.frozen_pieces)
+    inside = cut if run.trained_channels or run.frozen_pieces else None
+    layers = layer_costs(run.model, run.width, info.num_classes, info.image_shape, inside)
+    num_frozen = run.frozen + bool(run.frozen_pieces)
+    frozen, trained = layers[:num_frozen], layers[num_frozen:]
     constant = recipe.augmentation == "none" and recipe.frozen_batchnorm == "evaluation"
     prefix, suffix = (sum(layer.flops for layer in part) for part in (frozen, trained))
 
@@ -125,11 +126,12 @@ def layer_costs(
     width: int | None,
     num_classes: int,
     image_shape: tuple[int, int, int],
-    trained_channels: int = 0,
+    inside: tuple[int, int, int] | None = None,
 ) -> tuple[LayerCost, ...]:
     """The cost of each layer of this network, first to last, counted without any data.
 
-    With `trained_channels` the layer before the head counts as two: its frozen and its trained part.
+    `inside`: a cut inside a layer, by a Run's `frozen`, `trained_channels` and `frozen_pieces`; the layer
+    counts as two then, its frozen part and its trained part.
 
     Attention is counted by its plain form, on any device: torch counts nothing for the CPU's fused
     one. So for a ViT `saved_bytes` is up to twice too large.
@@ -141,9 +143,13 @@ def layer_costs(
         layers = build(model, width, num_classes, image_shape)
         values = torch.empty(images, *image_shape)
         named = list(layers.named_children())
-        if trained_channels:
-            parted = part_last(layers, model, trained_channels)
-            named[-2:-1] = [(named[-2][0], parted.frozen), ("trained channels", parted.trained)]
+        if inside is not None:
+            parts = divide(layers, model, *inside)
+            at = len(parts.prefix) - 1
+            divided = named[at][0]
+            named[at : at + 1] = [
+                (divided, parts.prefix[-1]), (f"{divided}, trained", parts.suffix[0])
+            ]  # fmt: skip
         for name, layer in named:
             before = sum(saved.values())
             with FlopCounterMode(display=False) as counter:

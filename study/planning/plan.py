@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from study import tasks
 from study.networks.catalogue import (
+    check_frozen_pieces,
     check_images,
     check_model,
     check_pretrained,
@@ -121,6 +122,9 @@ def _run_faults(run: Run, infos: Mapping[str, TaskInfo]) -> Iterator[str]:
     else:
         yield from _message(
             lambda: check_trained_channels(run.model, run.width, run.frozen, run.trained_channels)
+        )
+        yield from _message(
+            lambda: check_frozen_pieces(run.model, run.width, run.frozen, run.frozen_pieces)
         )
     if fault is None and run.start == PRETRAINED:
         yield from _message(lambda: check_pretrained(run.model))

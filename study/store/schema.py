@@ -68,6 +68,22 @@ COORDINATES: Final = (
         since=2,
         original=0,
     ),
+    Column(
+        "num_pieces",
+        pa.int32(),
+        "pieces",
+        "of the first trained layer, which can be cut between them; 0: not noted",
+        since=3,
+        original=0,
+    ),
+    Column(
+        "last_piece_channels",
+        pa.int32(),
+        "channels",
+        "of num_channels, those in the last piece of the layer before the head",
+        since=3,
+        original=0,
+    ),
     Column("num_test", pa.int32(), "images", "test images; 0: not noted", since=2, original=0),
     Column(
         "outcome", NAME, "", "finished, or diverged: a loss was not finite, the rows end before"
@@ -149,6 +165,8 @@ class Sizes:
     parameters_total: int
     parameters_trained: int
     num_channels: int = 0
+    num_pieces: int = 0
+    last_piece_channels: int = 0
     num_test: int = 0
 
 

@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from study.networks.build import build
 from study.networks.channels import Ties
-from study.networks.families import part_last
+from study.networks.families import between_pieces, part_last
 from study.networks.initial_values import initialise
 from study.run import HEAD, Run
 
@@ -41,8 +41,8 @@ def starting_network(
     """The network as `run` starts: initial values by its seed, then what comes from its start.
 
     `start_weights`: by "<layer>.<parameter or buffer>", the start's whole network or all of it but the
-    head; None for a Run that starts from nothing. The head is always new; the other layers above the
-    cut are new too where the recipe says "reinitialised".
+    head; None for a Run that starts from nothing. The head is always new, but for pieces of it that are
+    frozen; the other layers above the cut are new too where the recipe says "reinitialised".
 
     Raises ValueError with the keys where the weights do not fit the network.
     """
@@ -62,26 +62,35 @@ def starting_network(
         drawn = Ties()
         if is_new and run.trained_channels:
             drawn = part_last(layers, run.model, run.trained_channels).ties
-        _load(layers, start_weights, names[: run.frozen if is_new else len(names) - 1])
+        whole = names[: run.frozen if is_new else len(names) - 1]
+        keys = {key for key in layers.state_dict() if _layer(key) in whole}
+        _load(layers, start_weights, keys | _keys_of_frozen_pieces(layers, run))
         drawn.copy_back()  # channels above the cut, too, are as they were drawn
     return layers
 
 
-def _load(layers: nn.Sequential, weights: Mapping[str, Tensor], names: list[str]) -> None:
-    wanted = {key: value for key, value in layers.state_dict().items() if _layer(key) in names}
-    given = {key: value for key, value in weights.items() if _layer(key) in names}
-    wrong_shape = [k for k in wanted.keys() & given.keys() if wanted[k].shape != given[k].shape]
-    unknown = sorted(key for key in weights if _layer(key) not in dict(layers.named_children()))
-    missing, extra = sorted(wanted.keys() - given.keys()), sorted(given.keys() - wanted.keys())
-    if missing or extra or unknown or wrong_shape:
+def _keys_of_frozen_pieces(layers: nn.Sequential, run: Run) -> set[str]:
+    if not run.frozen_pieces:
+        return set()
+    frozen, _ = between_pieces(layers, run.model, run.frozen, run.frozen_pieces)
+    held = {id(tensor) for tensor in frozen.state_dict(keep_vars=True).values()}
+    return {key for key, each in layers.state_dict(keep_vars=True).items() if id(each) in held}
+
+
+def _load(layers: nn.Sequential, weights: Mapping[str, Tensor], keys: set[str]) -> None:
+    """Takes the values of `keys` from `weights`, which may hold more of the network than these."""
+    there = layers.state_dict()
+    missing, unknown = sorted(keys - weights.keys()), sorted(weights.keys() - there.keys())
+    wrong_shape = [k for k in keys & weights.keys() if there[k].shape != weights[k].shape]
+    if missing or unknown or wrong_shape:
         raise ValueError(
             "the start's weights do not fit the network: "
-            f"missing {missing}, not in the network {extra + unknown}, "
+            f"missing {missing}, not in the network {unknown}, "
             f"of another shape {sorted(wrong_shape)}"
         )
     with torch.no_grad():
-        for key, value in wanted.items():
-            value.copy_(given[key])
+        for key in keys:
+            there[key].copy_(weights[key])
 
 
 def _layer(key: str) -> str:
@@ -92,22 +101,41 @@ def cut(layers: nn.Sequential, run: Run) -> Cut:
     """Cuts the network as `run` says, and freezes what lies before the cut.
 
     The frozen parameters take no gradient; modes are set by `set_training` and `set_evaluation`.
-    With `trained_channels` the last frozen layer stands in both parts, its trained channels with values
-    of their own: `ties.copy_back` brings them to `layers`.
+    With `trained_channels` what was trained is brought to `layers` by `ties.copy_back`.
     """
-    assert 0 <= run.frozen < len(layers), (run.frozen, len(layers))
-    prefix, suffix, ties = layers[: run.frozen], layers[run.frozen :], Ties()
-    if run.trained_channels:
-        assert run.frozen == len(layers) - 1, run.id
-        layers[-2].requires_grad_(False)
-        parted = part_last(layers, run.model, run.trained_channels)
-        prefix = nn.Sequential(*prefix[:-1], parted.frozen)
-        suffix = nn.Sequential(parted.trained, *suffix)
-        ties = parted.ties
-    prefix.requires_grad_(False)
-    parts = Cut(prefix=prefix, suffix=suffix, ties=ties)
+    layers[: run.frozen].requires_grad_(False)
+    parts = divide(layers, run.model, run.frozen, run.trained_channels, run.frozen_pieces)
+    parts.prefix.requires_grad_(False)
     set_evaluation(parts)
     return parts
+
+
+def divide(
+    layers: nn.Sequential,
+    model: str,
+    frozen: int,
+    trained_channels: int = 0,
+    frozen_pieces: int = 0,
+) -> Cut:
+    """The network in two where a Run of these fields cuts it; together they compute what it computes.
+
+    The parts share its modules. But with `trained_channels` the last frozen layer stands in both, its
+    trained channels with values of their own, and the same only but for rounding.
+    """
+    assert 0 <= frozen < len(layers), (frozen, len(layers))
+    prefix, suffix = layers[:frozen], layers[frozen:]
+    if trained_channels:
+        assert frozen == len(layers) - 1 and not frozen_pieces, (frozen, frozen_pieces)
+        parted = part_last(layers, model, trained_channels)
+        return Cut(
+            prefix=nn.Sequential(*prefix[:-1], parted.frozen),
+            suffix=nn.Sequential(parted.trained, *suffix),
+            ties=parted.ties,
+        )
+    if frozen_pieces:
+        below, above = between_pieces(layers, model, frozen, frozen_pieces)
+        prefix, suffix = nn.Sequential(*prefix, below), nn.Sequential(above, *suffix[1:])
+    return Cut(prefix=prefix, suffix=suffix, ties=Ties())
 
 
 def set_training(parts: Cut, frozen_batchnorm: str) -> None:

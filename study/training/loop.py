@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from study.networks.catalogue import num_channels
+from study.networks.catalogue import last_piece_channels, num_channels, num_pieces
 from study.run import Recipe, Run
 from study.seeds import permutation
 from study.store.schema import Row, Sizes
@@ -109,6 +109,8 @@ class Training:
             parameters_total=total,
             parameters_trained=trained,
             num_channels=num_channels(self.run.model, self.run.width),
+            num_pieces=num_pieces(self.run.model, self.run.frozen),
+            last_piece_channels=last_piece_channels(self.run.model, self.run.width),
             num_test=len(self._test_labels),
         )
 

@@ -22,6 +22,7 @@ from study.networks.initial_values import CLASSIFIER
 from study.run import HEAD, Run
 from study.store import provenance, similarity
 from study.store.similarity import Similarity, table_of
+from study.training.cut import divide
 from study.training.inputs import EVALUATION_BATCH_SIZE
 from study.training.pixels import normalisation
 from study.training.steps import batch_spans
@@ -62,12 +63,16 @@ def measure(
     normalise = normalisation(*normalisation_of(run.model), device)
     pixels = torch.from_numpy(np.ascontiguousarray(images))
     layers = layers.to(device).eval()
+    # Where only some channels of a layer are trained: behind that layer.
+    parts = divide(layers, run.model, run.frozen, frozen_pieces=run.frozen_pieces)
+    parts.prefix.eval()
+    parts.suffix.eval()
     at_cut, at_head = [], []
     with torch.no_grad(), _full_precision(), _classifier_input(layers) as head_inputs:
         for span in batch_spans(len(pixels), EVALUATION_BATCH_SIZE):
-            features = layers[: run.frozen](normalise(pixels[span].to(device)))
+            features = parts.prefix(normalise(pixels[span].to(device)))
             at_cut.append(pooled(features).cpu())
-            layers[run.frozen :](features)
+            parts.suffix(features)
             at_head.append(head_inputs.pop().cpu())
     clean = torch.from_numpy(labels)
     places = {similarity.CUT: at_cut, HEAD: at_head}

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from study.grid import EVERY_CUT, grid, union, with_starts
+from study.grid import EVERY_CUT, EVERY_PIECE, LOG_SPACED, grid, union, with_starts
 from study.networks.catalogue import num_layers
 from study.run import Recipe, Run
 
@@ -106,6 +106,57 @@ def test_standard_width_is_written_out() -> None:
     assert {run.width for run in grid(**AXES | {"width": None})} == {64}
 
 
+def places(**axes: Any) -> list[tuple[int, int, int]]:
+    runs = cells(
+        grid(**AXES | {"target_size": 50, "source_size": 100, "label_noise": 0, "seed": 0} | axes)
+    )
+    return [(run.frozen, run.trained_channels, run.frozen_pieces) for run in runs]
+
+
+def test_every_piece_is_every_place_where_a_network_can_be_cut_and_none_twice() -> None:
+    resnet = places(frozen=EVERY_CUT, frozen_pieces=EVERY_PIECE)
+    # The last block's second piece is all its channels.
+    assert resnet == [
+        (0, 0, 0), *((cut, 0, some) for cut in range(1, 8) for some in (0, 1)), (8, 0, 0), (9, 0, 0),
+    ]  # fmt: skip
+    densenet = places(model="densenet121", frozen=(7, 10, 11), frozen_pieces=EVERY_PIECE)
+    assert densenet == [(7, 0, 0), *((10, 0, some) for some in range(6)), (11, 0, 0)]
+    vit = places(model="vit_tiny", width=12, frozen=EVERY_CUT, frozen_pieces=EVERY_PIECE)
+    assert vit == [(0, 0, 0), *((cut, 0, some) for cut in range(1, 14) for some in (0, 1))]
+
+
+def test_numbers_of_pieces_are_for_the_layers_that_have_them() -> None:
+    def some(**axes: Any) -> list[tuple[int, int, int]]:
+        return places(**{"model": "densenet121", "frozen": EVERY_CUT} | axes)
+
+    assert some() == [(cut, 0, 0) for cut in range(12)]
+    inside = [(8, 0, 4), (9, 0, 4), (10, 0, 4)]
+    assert some(frozen_pieces=4) == inside
+    assert sorted(some(frozen_pieces=(0, 4))) == sorted(some() + inside)
+    assert some(frozen_pieces=5) == [(9, 0, 5), (10, 0, 5)]
+    assert some(frozen=(9, 10), frozen_pieces=(5, 1)) == [
+        (9, 0, 5), (9, 0, 1), (10, 0, 5), (10, 0, 1),
+    ]  # fmt: skip
+
+
+def test_channels_and_pieces_stand_beside_each_other() -> None:
+    def some(channels: Any, pieces: Any) -> list[tuple[int, int, int]]:
+        return places(
+            model="vit_tiny",
+            width=12,
+            frozen=(12, 13),
+            trained_channels=channels,
+            frozen_pieces=pieces,
+        )
+
+    log_spaced = [(13, channels, 0) for channels in (0, 1, 2, 4, 8, 16, 32, 48)]
+    assert some(LOG_SPACED, EVERY_PIECE) == [
+        (12, 0, 0), (12, 0, 1), *log_spaced, (13, 0, 1),
+    ]  # fmt: skip
+    assert some((0, 3), 1) == [(12, 0, 1), (13, 3, 0), (13, 0, 1)]
+    assert some(3, 1) == [(12, 0, 1), (13, 3, 0), (13, 0, 1)]
+
+
 def test_a_chain_brings_all_its_links() -> None:
     a = Run(task="a", size=10, model="resnet18", width=4, recipe=RECIPE, seed=0)
     b = replace(a, task="b", start=a)
@@ -128,6 +179,28 @@ def test_a_chain_brings_all_its_links() -> None:
         ({"source_size": None}, "source_size=None"),
         ({"source_task": None}, "names no task"),
         ({"target_size": 1}, "Run.size=1"),
+        (
+            {"frozen_pieces": (0, 1)},
+            "frozen_pieces=1 with frozen=0: .*stem, has no pieces; choose 0",
+        ),
+        ({"frozen_pieces": 2}, "frozen_pieces=2: no layer of resnet18 has more than 1"),
+        (
+            {"frozen_pieces": (0, 2), "frozen": EVERY_CUT},
+            r"frozen_pieces=\(0, 2\): no layer .*choose 0 to 1",
+        ),
+        ({"frozen_pieces": 1, "frozen": 8}, "the training of frozen=9 with trained_channels=32"),
+        (
+            {"frozen_pieces": EVERY_PIECE, "model": "resnet50"},
+            "resnet50 is cut between layers only",
+        ),
+        (
+            {"frozen_pieces": EVERY_PIECE, "model": "timm/resnet18", "width": None},
+            "'every piece': timm/resnet18 is cut between layers only",
+        ),
+        (
+            {"trained_channels": LOG_SPACED, "model": "timm/resnet18", "width": None},
+            "timm/resnet18 is cut between layers only",
+        ),
     ],
 )
 def test_wrong_axes_are_refused(change: dict[str, Any], message: str) -> None:

@@ -34,6 +34,7 @@ def test_ids_are_pinned() -> None:
     assert CELL.id == "b587f4e4a260"
     assert dataclasses.replace(CELL, start="pretrained").id == "4552922dbc21"
     assert dataclasses.replace(CELL, trained_channels=4).id == "e28d530187b8"
+    assert dataclasses.replace(CELL, frozen_pieces=1).id == "51c37cb5d05b"
     assert RECIPE.id == "2801d1eb"
 
 
@@ -84,6 +85,7 @@ def test_every_field_is_in_the_hash() -> None:
         "start": None,
         "frozen": 5,
         "trained_channels": 2,
+        "frozen_pieces": 1,
         "recipe": Recipe(num_epochs=31),
         "seed": 4,
     }
@@ -136,6 +138,11 @@ def test_a_field_of_a_later_release_leaves_old_ids_alone(monkeypatch: pytest.Mon
         ({"task": ""}, "Run.task=''"),
         ({"size": 1}, "Run.size=1: must be a whole number, 2 or more"),
         ({"size": 10.0}, "Run.size=10.0"),
+        ({"frozen_pieces": -1}, "Run.frozen_pieces=-1"),
+        (
+            {"frozen_pieces": 1, "trained_channels": 2},
+            "Run.frozen_pieces=1 with Run.trained_channels=2: a network is cut in one place",
+        ),
         ({"size": True}, "Run.size=True"),
         ({"size": np.int64(10)}, "Run.size="),
         ({"seed": -1}, "Run.seed=-1"),

@@ -428,3 +428,25 @@ def test_partly_frozen_layers_are_parts_of_the_axis(tmp_path: Path) -> None:
     assert surface.notnull().all()
     along = surfaces.along(surface, "parameters_trained")
     assert along.dims == ("parameters_trained",) and along.sizes["parameters_trained"] == 4
+
+
+def test_pieces_are_parts_of_the_axis_too(tmp_path: Path) -> None:
+    recipe = Recipe(num_epochs=2)
+    start = Run(task="a", size=40, model="resnet18", width=4, recipe=recipe, seed=0)
+    cuts = ((6, 0, 0), (6, 0, 1), (7, 0, 1), (9, 8, 0), (9, 0, 0))
+    runs = [start] + [
+        replace(start, task="b", start=start, frozen=k, trained_channels=m, frozen_pieces=p)
+        for k, m, p in cuts
+    ]
+    synthetic.write(tmp_path, runs)
+    study = load.open(tmp_path)
+    assert study.cells["frozen"].tolist()[1:] == [6, 6.5, 7.5, pytest.approx(9 - 8 / 33), 9]
+    surface = surfaces.freezing_surface(study, squeeze=True)
+    assert surface.notnull().all()
+    trained = study.cells["parameters_trained"].tolist()[1:]
+    assert trained == sorted(trained, reverse=True)
+    # A Run without rows stands where it will: what its network has, others of it know.
+    more = [*runs, replace(runs[2], seed=1), replace(runs[3], frozen=2)]
+    synthetic.write(tmp_path, more, absent=more[-2:])
+    places = load.open(tmp_path, partial=True).cells["frozen"].tolist()
+    assert places[-2:] == [6.5, 2.5]

@@ -158,7 +158,9 @@ def broken(change):
         return layers
 
     return {
-        type(network("resnet18", 4, 5, (3, 8, 8))): families.Family(cut, resnet.fill, resnet.part)
+        type(network("resnet18", 4, 5, (3, 8, 8))): families.Family(
+            cut, resnet.fill, resnet.part, resnet.pieces
+        )
     }
 
 

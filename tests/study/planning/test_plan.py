@@ -61,6 +61,7 @@ def test_a_plan_without_faults_writes_nothing(absent: Store) -> None:
         ({"model": "resnet20"}, ["'resnet20'", "resnet18", "vit_tiny"]),
         ({"width": None}, ["width=None", "resnet18"]),
         ({"frozen": 10}, ["frozen=10", "10 layers", "0 to 9"]),
+        ({"frozen_pieces": 1}, ["frozen_pieces=1 with frozen=0", "stem", "choose 0"]),
         ({"model": "densenet121", "width": 4, "task": "small"}, ["image_shape", "densenet121"]),
         ({"start": "pretrained"}, ["start='pretrained'", "resnet18"]),
         ({"start": run(task="small")}, ["(3, 16, 16)", "(3, 4, 4)", "image_size"]),

@@ -1,0 +1,101 @@
+"""Where on the axis of frozen layers a cut lies: for every network, no two in one place."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from analysis.load.cells import cells_of, cut_place
+from analysis.load.rows import Survey
+from study.networks.build import build
+from study.networks.catalogue import (
+    last_piece_channels,
+    num_channels,
+    num_layers,
+    num_pieces,
+    pieces_to_freeze,
+)
+from study.networks.table import ARCHITECTURES
+from study.run import Recipe, Run
+from study.training.cut import divide
+
+Cut = tuple[int, int, int]  # frozen, trained_channels, frozen_pieces
+
+
+def cuts(model: str, width: int) -> list[Cut]:
+    last = num_layers(model) - 1
+    inside = [(cut, 0, some) for cut in range(last + 1) for some in pieces_to_freeze(model, cut)]
+    return inside + [(last, some, 0) for some in range(1, num_channels(model, width) + 1)]
+
+
+def places(model: str, width: int, asked: list[Cut]) -> list[float]:
+    frozen, channels, pieces = (pd.Series(each) for each in zip(*asked, strict=True))
+    return cut_place(
+        frozen,
+        channels,
+        pieces,
+        last=pd.Series(num_layers(model) - 1, frozen.index),
+        num_channels=pd.Series(num_channels(model, width), frozen.index),
+        last_piece_channels=pd.Series(last_piece_channels(model, width), frozen.index),
+        num_pieces=frozen.map(lambda cut: num_pieces(model, cut)),
+    ).tolist()
+
+
+@pytest.mark.parametrize("model", ARCHITECTURES)
+@given(of_heads=st.integers(1, 40))
+def test_no_two_cuts_of_a_network_have_one_place(model: str, of_heads: int) -> None:
+    width = of_heads * ARCHITECTURES[model].num_heads
+    asked = cuts(model, width)
+    found = sorted(zip(places(model, width, asked), asked, strict=True))
+    # Further apart than rounding: as numbers in a file or a query they stay different ones.
+    assert all(b - a > 1e-6 for (a, _), (b, _) in pairwise(found))
+    assert all(cut[0] - bool(cut[1]) <= place < cut[0] + 1 for place, cut in found)
+    assert all(place == cut[0] for place, cut in found if not (cut[1] or cut[2]))
+
+
+@pytest.mark.parametrize(
+    ("model", "width"), [("resnet18", 4), ("resnet50", 4), ("densenet121", 4), ("vit_tiny", 12)]
+)
+def test_places_have_the_order_of_trained_parameters(model: str, width: int) -> None:
+    with torch.device("meta"):
+        layers = build(model, width, 10, (3, 32, 32))
+
+    def trained(cut: Cut) -> int:
+        parts = divide(layers, model, *cut)
+        return sum(parameter.numel() for parameter in parts.suffix.parameters())
+
+    asked = cuts(model, width)
+    found = sorted(zip(places(model, width, asked), asked, strict=True))
+    # A DenseNet's final norm has about as many as one channel: there alone the order is another.
+    of_channels = [trained(cut) for _, cut in found if not cut[2] or model != "densenet121"]
+    of_pieces = [trained(cut) for _, cut in found if not cut[1]]
+    for counts in (of_channels, of_pieces):
+        assert counts == sorted(set(counts), reverse=True)
+    if model == "densenet121":
+        for pieces in range(1, 6):
+            channels = width * (5 - pieces)
+            fewer, more = (trained((11, some, 0)) for some in (channels, channels + 2))
+            assert fewer < trained((10, 0, pieces)) < more
+
+
+@pytest.mark.parametrize(
+    ("model", "width"), [("densenet121", 1), ("densenet121", 3), ("vit_tiny", 3), ("resnet18", 1)]
+)
+def test_nor_have_they_before_anything_is_known_of_the_network(model: str, width: int) -> None:
+    start = Run(task="a", size=9, model=model, width=width, recipe=Recipe(num_epochs=1), seed=0)
+    asked = cuts(model, width)
+    for some in (asked, asked[1::2], asked[:-3]):
+        runs = [
+            Run(
+                task="b", size=9, model=model, width=width, recipe=start.recipe, seed=0, start=start,
+                frozen=frozen, trained_channels=channels, frozen_pieces=pieces,
+            )
+            for frozen, channels, pieces in some
+        ]  # fmt: skip
+        cells = cells_of(runs, Survey(facts={}, evaluations={}, damaged={}), {})
+        assert cells["frozen"].is_unique
