@@ -11,6 +11,7 @@ from study.planning.inventory import Inventory, take_inventory
 from study.run import Run, describe, to_json
 from study.store import (
     Store,
+    find_unfinished,
     finished_ids,
     predictions_path,
     read_failure,
@@ -19,7 +20,6 @@ from study.store import (
     read_study,
     rows_path,
     study_names,
-    unfinished_path,
     weights_path,
 )
 from study.store.schema import rows_of
@@ -39,7 +39,8 @@ def show(args: argparse.Namespace) -> int:
         source = f"{run.source.id}  {describe(run.source)} ({_state(found, run.source)})"
         lines.append(f"  start    {source}")
     lines += [f"  fields   {to_json(run)}"]
-    paths = [unfinished_path(run.id, name) for name in ("began.json", "checkpoint", "failure.json")]
+    unfinished = find_unfinished(store, run.id)
+    paths = sorted(unfinished.paths.values()) if unfinished is not None else []
     if found.states[run.id] == DONE:
         ended = read_rows(store, run.id)
         made_by = ended.provenance

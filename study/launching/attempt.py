@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from study.launching.execute import Interrupted, execute
+from study.launching.lease import passed_over
 from study.launching.means import Means
 from study.messages import last_line
 from study.run import Run
@@ -70,7 +71,7 @@ def attempt(
     lost", and what is damaged is set aside.
     """
     try:
-        if should_stop is not None and should_stop():
+        if passed_over(store) or (should_stop is not None and should_stop()):
             return Attempt("interrupted")
         outcome = execute(
             run,
@@ -90,6 +91,8 @@ def attempt(
         traceback.clear_frames(error.__traceback__)
         gc.collect()
         try:
+            if passed_over(store):
+                return Attempt("interrupted")
             if run.source is not None and _is_lost(run.source, store, error):
                 return Attempt("start lost", str(error))
             before = read_failure(store, run.id)

@@ -14,6 +14,7 @@ from torch import Tensor
 from study.run import Run
 from study.store import (
     Store,
+    drop_outdated,
     write_checkpoint,
 )
 from study.training.loop import Training
@@ -33,6 +34,7 @@ class Checkpoints:
         self._seconds, self._last = seconds, time.monotonic()
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: Future[None] | None = None
+        self._has_dropped = False
 
     def __enter__(self) -> Checkpoints:
         return self
@@ -63,3 +65,6 @@ class Checkpoints:
 
     def _publish(self, tensors: dict[str, Tensor]) -> None:
         write_checkpoint(self._store, self._run.id, tensors_to_bytes(tensors))
+        if not self._has_dropped:
+            drop_outdated(self._store, self._run.id)
+            self._has_dropped = True

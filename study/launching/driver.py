@@ -10,6 +10,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -52,6 +53,7 @@ def run_study(space: Space, store: Store, data: Path | None, means: Means) -> In
     if means.address is not None:
         _refuse_unreachable(means.address)
     with acquire(store.root) as lease:
+        store = replace(store, lease_number=lease.number)
         left = _set_damaged_aside(space, store)
         _wait_for_orphans(store)
         found = _inventory(space, store, left)

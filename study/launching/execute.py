@@ -21,6 +21,7 @@ from torch import Tensor
 
 from study.fields import digest_of
 from study.launching.checkpoints import ABOUT, Checkpoints
+from study.launching.lease import passed_over, passed_over_question
 from study.launching.means import Means
 from study.launching.similarity import record_similarity
 from study.networks.build import pretrained
@@ -29,6 +30,7 @@ from study.store import (
     Damaged,
     Store,
     drop_unfinished,
+    find_unfinished,
     note_began,
     predictions_table,
     provenance,
@@ -41,7 +43,6 @@ from study.store import (
     read_rows,
     read_weights,
     rows_path,
-    unfinished_path,
 )
 from study.store.processes import this_process
 from study.store.provenance import Provenance
@@ -54,10 +55,14 @@ from study.training.cut import starting_network
 from study.training.loop import PREDICTED, Diverged, Training
 
 DEFAULT_MEANS: Final = Means()
+PASSED_OVER: Final = "another driver has taken over the store, believing this one's dead"
 
 
 class Interrupted(Exception):
-    """The Run was asked to stop; its checkpoint is written, and it goes on from there."""
+    """The Run was asked to stop; its checkpoint is written, and it goes on from there.
+
+    Of a Run whose driver was passed over none is written: another trains it.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,11 +116,14 @@ def execute(
     note_began(store, run.id, this_process())
 
     outcome, diverged_step = FINISHED, None
+    is_passed_over = passed_over_question(store)
     with Checkpoints(run, store, means.checkpoint_seconds, about) as checkpoints:
         try:
             for row in training:
                 if row is not None and on_row is not None:
                     on_row(row)
+                if is_passed_over():
+                    raise Interrupted(PASSED_OVER)
                 if should_stop is not None and should_stop():
                     checkpoints.write(training)
                     checkpoints.wait()
@@ -129,6 +137,8 @@ def execute(
                 ) from None
             outcome, diverged_step = DIVERGED, diverged.step
 
+    if passed_over(store):
+        raise Interrupted(PASSED_OVER)
     weights_digest = predictions_digest = None
     if keep_weights and outcome == FINISHED:
         weights_digest = publish_weights(store, run.id, tensors_to_bytes(training.weights()))
@@ -243,7 +253,9 @@ def _resumed(training: Training, store: Store, start: _Start) -> dict[str, Any] 
     about: dict[str, Any] = json.loads(bytes(tensors.pop(ABOUT).tolist()))
     if about["start_digest"] != start.digest:
         # Its start was made anew with other bits: going on would mix the two.
-        store.set_aside(unfinished_path(run_id, "checkpoint"))
+        there = find_unfinished(store, run_id)
+        if there is not None and "checkpoint" in there.paths:
+            store.set_aside(there.paths["checkpoint"])
         return None
     if training.keep_predictions and PREDICTED not in tensors:
         return None  # written when nobody asked for them: those of its rows cannot be had from it

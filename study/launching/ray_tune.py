@@ -12,6 +12,7 @@ import os
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import Any, Final
 
 import ray
@@ -81,7 +82,7 @@ def launch(
                 queue, store, watch, keep, keep_predictions, claim, means.max_concurrent
             )
             tuner = tune.Tuner(
-                tune.with_resources(_trainable(store.root, means, claim, flag), dict(claim)),
+                tune.with_resources(_trainable(store, means, claim, flag), dict(claim)),
                 tune_config=tune.TuneConfig(
                     search_alg=searcher,
                     num_samples=-1,
@@ -153,14 +154,16 @@ def _flag() -> Any:
 
 
 def _trainable(
-    root: str, means: Means, claim: Mapping[str, float], flag: Any
+    store: Store, means: Means, claim: Mapping[str, float], flag: Any
 ) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    root, lease_number = store.root, store.lease_number
+
     def trial(config: dict[str, Any]) -> dict[str, Any]:
         # Clusters of tests declare GPUs that are not there.
         device = os.environ.get("STUDY_DEVICE") or ("cuda" if claim.get("gpu") else "cpu")
         ended = attempt(
             from_json(config["run"]),
-            open_store(root),
+            replace(open_store(root), lease_number=lease_number),
             means.of_trial(claim, device=device),
             keep_weights=config["keep_weights"],
             keep_predictions=config["keep_predictions"],

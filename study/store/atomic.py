@@ -27,6 +27,7 @@ from study.store.retries import Waits, is_local, tried
 
 # `pyarrow.dataset` and the listings of this module pass over names that begin with a dot.
 _TEMPORARY: Final = re.compile(r"\.(?P<host>.+)~(?P<pid>\d+)~[0-9a-f]{8}~.+\.tmp")
+_NO_HARD_LINKS: Final = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
 _TEMPORARY_LIVES_SECONDS: Final = 24 * 3600.0
 
 
@@ -80,11 +81,7 @@ def put(fs: pafs.FileSystem, path: str, parts: tuple[bytes, ...], waits: Waits) 
     def locally() -> None:
         temporary = temporary_beside(Path(path))
         try:
-            with temporary.open("xb") as stream:
-                for part in parts:
-                    stream.write(part)
-                stream.flush()
-                os.fsync(stream.fileno())
+            _write_whole(temporary, parts)
             _rename(temporary, Path(path))
         finally:
             temporary.unlink(missing_ok=True)
@@ -94,6 +91,29 @@ def put(fs: pafs.FileSystem, path: str, parts: tuple[bytes, ...], waits: Waits) 
     else:
         whole = pa.py_buffer(b"".join(parts))
         tried(fs, "write", path, waits, lambda: _upload(fs, path, whole))
+
+
+def create(fs: pafs.FileSystem, path: str, parts: tuple[bytes, ...], waits: Waits) -> bool:
+    """Publish `parts`, joined, unless something lies there; whether it was published.
+
+    In a directory, of several that try one succeeds, and what it makes is whole from the beginning.
+    On a bucket two that try in the same moment may both be told so. Raises OSError as `put` does.
+    """
+
+    def locally() -> bool:
+        temporary = temporary_beside(Path(path))
+        try:
+            _write_whole(temporary, parts)
+            return _linked(temporary, Path(path))
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    if is_local(fs):
+        return tried(fs, "write", path, waits, locally)
+    if info(fs, path, waits).type != pafs.FileType.NotFound:
+        return False
+    put(fs, path, parts, waits)
+    return True
 
 
 def put_file(fs: pafs.FileSystem, path: str, local: Path, waits: Waits) -> None:
@@ -210,9 +230,54 @@ def _is_alive(pid: int) -> bool:
     return True
 
 
+def _write_whole(path: Path, parts: tuple[bytes, ...]) -> None:
+    with path.open("xb") as stream:
+        for part in parts:
+            stream.write(part)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _linked(temporary: Path, path: Path) -> bool:
+    """Gives the file this name unless another has it."""
+    try:
+        path.hardlink_to(temporary)
+    except FileExistsError:
+        # A network file system that had to repeat the request says so of its own success, too.
+        return path.exists() and path.samefile(temporary)
+    except OSError as error:
+        if error.errno not in _NO_HARD_LINKS:
+            raise
+        return _filled(path, temporary.read_bytes())
+    _flush_folder(path.parent)
+    return True
+
+
+def _filled(path: Path, content: bytes) -> bool:
+    """Where there are no hard links: created empty, then filled."""
+    try:
+        stream = path.open("xb")
+    except FileExistsError:
+        return False
+    with stream:
+        try:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        except OSError:
+            # A full disk: a file that says nothing is in everybody's way.
+            path.unlink(missing_ok=True)
+            raise
+    return True
+
+
 def _rename(temporary: Path, path: Path) -> None:
     temporary.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
+    _flush_folder(path.parent)
+
+
+def _flush_folder(path: Path) -> None:
+    folder = os.open(path, os.O_RDONLY)
     try:
         os.fsync(folder)
     except OSError as error:

@@ -6,7 +6,9 @@
     predictions/<id>-<digest>.arrow         where a study asks for them: labels predicted for the test
                                             images at each evaluation
     similarity/<id>.arrow                   how a Run's start saw its target before training
-    unfinished/<id>/checkpoint|began.json|failure.json
+    unfinished/<id>/<number>/checkpoint|began.json|failure.json
+                                            of a Run in flight, by the driver whose lease has the number:
+                                            what one writes that was passed over lies beside, not over
     studies/<name>.json                     which Runs a study asked for
     registrations/<name>.json               by what it is to be judged, noted before its first row
     damaged/…                               what was set aside
@@ -32,7 +34,11 @@ _ID: Final = r"[0-9a-f]{12}"
 ROWS_NAME: Final = re.compile(rf"({_ID})\.arrow")
 WEIGHTS_NAME: Final = re.compile(rf"({_ID})-[0-9a-f]{{12}}\.safetensors")
 PREDICTIONS_NAME: Final = re.compile(rf"({_ID}-[0-9a-f]{{12}}\.arrow)")
-UNFINISHED_PATH: Final = re.compile(rf"unfinished/({_ID})/(checkpoint|began\.json|failure\.json)")
+# Without a number: of a Run trained without a lease, or by an earlier release.
+UNFINISHED_PATH: Final = re.compile(
+    rf"unfinished/({_ID})/(?:(\d{{8}})/)?(checkpoint|began\.json|failure\.json)"
+)
+LEASE_NAME: Final = re.compile(r"(\d{8})\.json")
 STUDY_NAME: Final = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)\.json")
 
 
@@ -66,9 +72,18 @@ def unfinished_folder(run_id: str) -> str:
     return f"{UNFINISHED}/{checked_id(run_id)}"
 
 
-def unfinished_path(run_id: str, name: str) -> str:
-    """Where a file of a Run in flight lies: checkpoint, began.json, failure.json."""
-    return f"{unfinished_folder(run_id)}/{name}"
+def unfinished_path(run_id: str, name: str, lease_number: int = 0) -> str:
+    """Where a file of a Run in flight lies: checkpoint, began.json, failure.json.
+
+    `lease_number`: of the driver that has it trained, 0 where none holds the store.
+    """
+    number = f"{lease_number:08d}/" if lease_number else ""
+    return f"{unfinished_folder(run_id)}/{number}{name}"
+
+
+def lease_path(number: int) -> str:
+    """Where the lease with this number lies."""
+    return f"{LEASE}/{number:08d}.json"
 
 
 def study_path(name: str) -> str:

@@ -35,6 +35,9 @@ Answer = TypeVar("Answer")
 class Store:
     """One store. Paths are relative to the root, with "/"; ids are Runs' ids.
 
+    `lease_number`: of the lease under which it is written to, 0 where none is held: part of every path
+    of a Run in flight (`unfinished`).
+
     Every method raises OSError, naming path and cause, where the root cannot be read or written: on
     a bucket after bounded retries, in a directory at once unless the error is one that may pass.
     """
@@ -43,6 +46,7 @@ class Store:
     fs: pafs.FileSystem = field(compare=False, repr=False)
     base: str = field(repr=False)
     waits: Waits = field(default=WAITS, compare=False, repr=False)
+    lease_number: int = field(default=0, compare=False)
 
     @property
     def shown(self) -> str:
@@ -52,6 +56,10 @@ class Store:
     def put(self, path: str, *parts: bytes) -> None:
         """Publish one object, these parts joined: all of it under its name, or nothing."""
         atomic.put(self.fs, self._at(path), parts, self.waits)
+
+    def create(self, path: str, *parts: bytes) -> bool:
+        """Publish one object unless one is there; whether it was published."""
+        return atomic.create(self.fs, self._at(path), parts, self.waits)
 
     def put_file(self, path: str, local: Path) -> None:
         """Publish a finished file of this machine; the caller gives it up (it may be moved)."""

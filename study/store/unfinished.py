@@ -1,8 +1,12 @@
-"""Runs in flight: their checkpoints, who trains them, how they failed, and what killed ones leave."""
+"""Runs in flight: their checkpoints, who trains them, how they failed, and what killed ones leave.
+
+Every driver writes below the number of its lease (`Store.lease_number`), so that what one writes that
+was passed over lies beside what its successor wrote. Readers take the highest number.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -30,24 +34,64 @@ class Failure:
 
 @dataclass(frozen=True, kw_only=True)
 class Unfinished:
-    """What lies there of a Run in flight; `newest`: when any of it was last written (UTC)."""
+    """What lies there of a Run in flight.
 
-    files: frozenset[str]
+    - `paths`: of each file by its name (checkpoint, began.json, failure.json), that of the highest number.
+    - `outdated`: the paths of lower numbers.
+    - `newest`: when any of it was last written (UTC).
+    """
+
+    paths: Mapping[str, str]
+    outdated: tuple[str, ...]
     newest: datetime
+
+    @property
+    def files(self) -> frozenset[str]:
+        """The names of the files that there are."""
+        return frozenset(self.paths)
 
 
 def list_unfinished(store: Store) -> dict[str, Unfinished]:
     """What lies there of Runs in flight or failed, by id: one recursive listing."""
-    found: dict[str, Unfinished] = {}
-    for entry in store.listed(layout.UNFINISHED, recursive=True):
-        match = layout.UNFINISHED_PATH.fullmatch(store.relative(entry.path))
+    return _listed(store, layout.UNFINISHED)
+
+
+def _listed(store: Store, folder: str) -> dict[str, Unfinished]:
+    there: dict[str, list[tuple[int, str, str, datetime]]] = {}
+    for entry in store.listed(folder, recursive=True):
+        path = store.relative(entry.path)
+        match = layout.UNFINISHED_PATH.fullmatch(path)
         if match:
             assert entry.mtime is not None, "listings give the time of every file"
-            before = found.get(match[1], Unfinished(files=frozenset(), newest=entry.mtime))
-            found[match[1]] = Unfinished(
-                files=before.files | {match[2]}, newest=max(before.newest, entry.mtime)
-            )
+            there.setdefault(match[1], []).append((int(match[2] or 0), match[3], path, entry.mtime))
+    found = {}
+    for run_id, files in there.items():
+        paths = {name: path for _, name, path, _ in sorted(files)}
+        found[run_id] = Unfinished(
+            paths=paths,
+            outdated=tuple(path for _, _, path, _ in files if path not in paths.values()),
+            newest=max(time for *_, time in files),
+        )
     return found
+
+
+def highest_number(store: Store) -> int:
+    """Of the leases under which Runs in flight were written; 0 where there is none."""
+    paths = (
+        store.relative(entry.path) for entry in store.listed(layout.UNFINISHED, recursive=True)
+    )
+    matches = (layout.UNFINISHED_PATH.fullmatch(path) for path in paths)
+    return max((int(match[2] or 0) for match in matches if match), default=0)
+
+
+def find_unfinished(store: Store, run_id: str) -> Unfinished | None:
+    """What lies there of this Run in flight; None where it is not in flight."""
+    return _listed(store, unfinished_folder(run_id)).get(run_id)
+
+
+def _found(store: Store, run_id: str, name: str) -> str | None:
+    there = find_unfinished(store, run_id)
+    return None if there is None else there.paths.get(name)
 
 
 def drop_unfinished(store: Store, run_id: str) -> None:
@@ -56,27 +100,42 @@ def drop_unfinished(store: Store, run_id: str) -> None:
 
 
 def write_checkpoint(store: Store, run_id: str, payload: bytes) -> None:
-    """Replace the Run's checkpoint."""
-    store.put(unfinished_path(run_id, _CHECKPOINT), sealed.frame(payload), payload)
+    """Replace the Run's checkpoint of this lease."""
+    path = unfinished_path(run_id, _CHECKPOINT, store.lease_number)
+    store.put(path, sealed.frame(payload), payload)
+
+
+def drop_outdated(store: Store, run_id: str) -> None:
+    """Remove the Run's checkpoints of lower numbers than this lease's, which has one of its own."""
+    there = find_unfinished(store, run_id)
+    own = unfinished_path(run_id, _CHECKPOINT, store.lease_number)
+    if there is not None and there.paths.get(_CHECKPOINT) == own:
+        for path in there.outdated:
+            if path.endswith(f"/{_CHECKPOINT}"):
+                store.remove(path)
 
 
 def read_checkpoint(store: Store, run_id: str) -> bytes | None:
     """The Run's checkpoint, None if it has none. Raises Damaged."""
-    path = unfinished_path(run_id, _CHECKPOINT)
+    path = _found(store, run_id, _CHECKPOINT)
     try:
-        return sealed.unframe(store.get(path), path)
+        return None if path is None else sealed.unframe(store.get(path), path)
     except FileNotFoundError:
         return None
 
 
 def note_began(store: Store, run_id: str, by: Process) -> None:
     """Note which process trains the Run from now on."""
-    store.put(unfinished_path(run_id, _BEGAN), sealed.seal(asdict(by)))
+    store.put(unfinished_path(run_id, _BEGAN, store.lease_number), sealed.seal(asdict(by)))
 
 
 def read_began(store: Store, run_id: str) -> Process | None:
     """The process that last took the Run up, None if none did. Raises Damaged."""
-    path = unfinished_path(run_id, _BEGAN)
+    path = _found(store, run_id, _BEGAN)
+    return None if path is None else _began_at(store, path)
+
+
+def _began_at(store: Store, path: str) -> Process | None:
     try:
         content, _ = sealed.unseal(store.get(path), path)
         return Process(**content)
@@ -88,14 +147,15 @@ def read_began(store: Store, run_id: str) -> Process | None:
 
 def trained_by(store: Store) -> dict[str, Process]:
     """Which process last took up each Run in flight, by id; unreadable notes count as absent."""
-    ids = [i for i, found in list_unfinished(store).items() if _BEGAN in found.files]
-    read = concurrently(lambda run_id: read_began(store, run_id), ids)
+    paths = _paths(store, _BEGAN)
+    read = concurrently(lambda run_id: _began_at(store, paths[run_id]), paths)
     return {i: process for i, process in read.items() if isinstance(process, Process)}
 
 
 def write_failure(store: Store, run_id: str, failure: Failure) -> None:
     """Note how the Run failed, in place of an earlier failure."""
-    store.put(unfinished_path(run_id, _FAILURE), sealed.seal(asdict(failure)))
+    path = unfinished_path(run_id, _FAILURE, store.lease_number)
+    store.put(path, sealed.seal(asdict(failure)))
 
 
 def read_failure(store: Store, run_id: str) -> Failure | None:
@@ -103,7 +163,11 @@ def read_failure(store: Store, run_id: str) -> Failure | None:
 
     Raises Newer for the note of a later release.
     """
-    path = unfinished_path(run_id, _FAILURE)
+    path = _found(store, run_id, _FAILURE)
+    return None if path is None else _failure_at(store, path)
+
+
+def _failure_at(store: Store, path: str) -> Failure | None:
     try:
         content, written_by = sealed.unseal(store.get(path), path)
     except (FileNotFoundError, Damaged):
@@ -116,14 +180,23 @@ def read_failure(store: Store, run_id: str) -> Failure | None:
 
 def read_failures(store: Store) -> dict[str, Failure]:
     """How Runs failed, by id: `read_failure` of all that there are."""
-    ids = [i for i, found in list_unfinished(store).items() if _FAILURE in found.files]
-    read: dict[str, Any] = concurrently(lambda run_id: read_failure(store, run_id), ids)
+    paths = _paths(store, _FAILURE)
+    read: dict[str, Any] = concurrently(lambda run_id: _failure_at(store, paths[run_id]), paths)
     return {run_id: failure for run_id, failure in read.items() if failure is not None}
+
+
+def _paths(store: Store, name: str) -> dict[str, str]:
+    """Where the file of this name lies, of each Run in flight that has one."""
+    found = list_unfinished(store)
+    return {run_id: there.paths[name] for run_id, there in found.items() if name in there.paths}
 
 
 def clear_failure(store: Store, run_id: str) -> None:
     """Forget the Run's failure, if it has one."""
-    store.remove(unfinished_path(run_id, _FAILURE))
+    there = find_unfinished(store, run_id)
+    for path in (*there.paths.values(), *there.outdated) if there is not None else ():
+        if path.endswith(f"/{_FAILURE}"):
+            store.remove(path)
 
 
 def sweep(store: Store, keep: Collection[str] = ()) -> list[str]:

@@ -66,7 +66,7 @@ def predictions(shop: Workshop, rng: random.Random) -> Outcome:
 
 def checkpoint(shop: Workshop, rng: random.Random) -> Outcome:
     return _damaged(
-        shop, rng, "checkpoint", lambda place: _one("unfinished/*/checkpoint", place, rng)
+        shop, rng, "checkpoint", lambda place: _one("unfinished/*/*/checkpoint", place, rng)
     )
 
 
@@ -116,8 +116,8 @@ def _interrupted(place: Place) -> None:
 
 def _checkpoints(place: Place) -> list[Path]:
     done = finished_ids(place.store)
-    found = Path(place.root).glob("unfinished/*/checkpoint")
-    return [path for path in found if path.parent.name not in done]
+    found = Path(place.root).glob("unfinished/*/*/checkpoint")
+    return [path for path in found if path.parents[1].name not in done]
 
 
 def _one(pattern: str, place: Place, rng: random.Random) -> Path:

@@ -143,7 +143,7 @@ def read_only(shop: Workshop, rng: random.Random) -> Outcome:
 
 def _first_cell(place: Place) -> str:
     (source,) = place.sources
-    return rf"os.rename /unfinished/(?!{source})[0-9a-f]+/began\.json$"
+    return rf"os.rename /unfinished/(?!{source})[0-9a-f]+/\d+/began\.json$"
 
 
 def _cell_of(place: Place) -> str | None:

@@ -19,8 +19,8 @@ INSTANTS: Final = {
 # In the order in which a study first publishes them, so that each is still to come when its turn is.
 OBJECTS: Final = {
     "study": r"/studies/.*\.json",
-    "began": r"/unfinished/[0-9a-f]{12}/began\.json",
-    "checkpoint": r"/unfinished/[0-9a-f]{12}/checkpoint",
+    "began": r"/unfinished/[0-9a-f]{12}/\d{8}/began\.json",
+    "checkpoint": r"/unfinished/[0-9a-f]{12}/\d{8}/checkpoint",
     "weights": r"/weights/[0-9a-f-]+\.safetensors",
     "rows": r"/rows/[0-9a-f]{12}\.arrow",
     "predictions": r"/predictions/[0-9a-f-]+\.arrow",  # of a cell, the source's are not kept
@@ -105,7 +105,7 @@ def after_a_source(shop: Workshop, rng: random.Random) -> Outcome:
     caused = 0
     for wish in (
         rf"os.rename /rows/{source}\.arrow$",
-        rf"os.rename /unfinished/(?!{source})[0-9a-f]+/began\.json$",
+        rf"os.rename /unfinished/(?!{source})[0-9a-f]+/\d+/began\.json$",
         rf"os.rename /rows/{cell}\.arrow$",
     ):
         driver = place.run(die_at=wish)

@@ -22,7 +22,7 @@ def changed(shop: Workshop, rng: random.Random) -> Outcome:
     driver = place.run(
         fresh=True,
         project=copy,
-        die_at=rf"os.rename /unfinished/(?!{source})[0-9a-f]+/began\.json$",
+        die_at=rf"os.rename /unfinished/(?!{source})[0-9a-f]+/\d+/began\.json$",
     )
     place.expect(driver.wait() == -9, f"the first launch: {driver.said()}")
     with (copy / "study" / "training" / "loop.py").open("a") as module:

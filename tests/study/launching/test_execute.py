@@ -5,16 +5,20 @@ from pathlib import Path
 
 import pytest
 
-from study.launching.execute import Interrupted, execute
+from study.launching import lease
+from study.launching.attempt import attempt
+from study.launching.execute import DEFAULT_MEANS, Interrupted, execute
 from study.run import Recipe, Run
 from study.store import (
     Damaged,
     Store,
     finished_ids,
+    layout,
     list_unfinished,
     open_store,
     publish_rows,
     publish_weights,
+    read_checkpoint,
     read_head,
     read_rows,
     read_weights,
@@ -112,6 +116,60 @@ def test_interrupted_and_gone_on_with(store: Store, tmp_path: Path) -> None:
     assert weights_digest(again, SOURCE) == digest
     assert read_head(again, SOURCE.id).provenance.num_resumes == 3
     assert list_unfinished(again) == {}
+
+
+def test_a_driver_goes_on_from_what_others_left_and_what_a_late_one_writes_lies_beside(
+    store: Store,
+) -> None:
+    def interrupted(by: Store, steps: int) -> None:
+        asked = iter([False] * steps + [True])
+        with pytest.raises(Interrupted):
+            execute(SOURCE, by, should_stop=asked.__next__)
+
+    earlier_release = store  # knew no numbers
+    first, second = (dataclasses.replace(store, lease_number=number) for number in (1, 2))
+    interrupted(earlier_release, 2)
+    plain = unfinished_path(SOURCE.id, "checkpoint")
+    of_the_first = unfinished_path(SOURCE.id, "checkpoint", 1)
+    of_the_second = unfinished_path(SOURCE.id, "checkpoint", 2)
+    interrupted(first, 3)
+    assert not store.exists(plain), "a later one is there"
+    late = store.get(of_the_first)
+    interrupted(second, 4)
+    newest = read_checkpoint(store, SOURCE.id)
+    assert not store.exists(of_the_first)
+    store.put(of_the_first, late)  # by a trial of the first driver, which has slept until now
+    assert read_checkpoint(store, SOURCE.id) == newest
+    assert list_unfinished(store)[SOURCE.id].paths["checkpoint"] == of_the_second
+    assert execute(SOURCE, second) == "finished"
+    assert read_head(store, SOURCE.id).provenance.num_resumes == 3
+    assert list_unfinished(store) == {}
+    assert not Path(store.base, "unfinished", SOURCE.id).exists()
+
+
+def test_a_trial_whose_driver_was_passed_over_ends_and_leaves_nothing(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "SECONDS_BETWEEN_QUESTIONS", 0.0)
+    ours = dataclasses.replace(store, lease_number=1)
+    steps = 0
+
+    def take_over(row: object) -> None:
+        nonlocal steps
+        steps += 1
+        store.put(layout.lease_path(1 if steps < 3 else 2), b"{}")
+
+    with pytest.raises(Interrupted, match="taken over"):
+        execute(SOURCE, ours, on_row=take_over)
+    assert steps == 3
+    monkeypatch.setattr(lease, "SECONDS_BETWEEN_QUESTIONS", 1e9)  # not asked before the end
+    with pytest.raises(Interrupted, match="taken over"):
+        execute(SOURCE, ours)
+    ended = attempt(SOURCE, ours, DEFAULT_MEANS, keep_weights=True, keep_predictions=False)
+    assert ended.outcome == "interrupted"
+    assert finished_ids(store) == frozenset()
+    assert read_checkpoint(store, SOURCE.id) is None
+    assert execute(SOURCE, dataclasses.replace(store, lease_number=2)) == "finished"
 
 
 def test_a_damaged_checkpoint_is_set_aside_and_the_run_begins_anew(store: Store) -> None:

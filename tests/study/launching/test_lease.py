@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,8 @@ import pytest
 
 from study.launching import lease
 from study.launching.lease import LeaseHeld
+from study.launching.lease_places import Directory
+from study.store import layout, open_store, write_checkpoint
 
 HOLDER = """
 import sys, time
@@ -43,6 +46,24 @@ def holder(root: Path, expiry_seconds: float = 60.0) -> Iterator[subprocess.Pope
         process.kill()
         process.wait()
         process.stdout.close()
+
+
+@contextmanager
+def later(do: Callable[[], object]) -> Iterator[None]:
+    """Does it every tenth of a second, in a thread of its own."""
+    ended = threading.Event()
+
+    def keep() -> None:
+        while not ended.wait(0.1):
+            do()
+
+    thread = threading.Thread(target=keep)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def held_elsewhere(root: Path, seconds_ago: float) -> Path:
@@ -103,18 +124,85 @@ def test_a_driver_elsewhere_expires_with_its_heartbeat(tmp_path: Path) -> None:
     with pytest.raises(LeaseHeld, match=r"on elsewhere .*last sign of life (29|30|31) s ago"):
         lease.acquire(tmp_path).__enter__()
     os.utime(alive, (time.time() - 61.0,) * 2)
-    with lease.acquire(tmp_path):
+    with lease.acquire(tmp_path, expiry_seconds=0.3):
         assert not alive.exists()
 
 
 def test_one_that_has_not_yet_said_who_it_is_is_waited_for(tmp_path: Path) -> None:
     path = held_elsewhere(tmp_path, seconds_ago=0.0)
+    content = path.read_bytes()
     path.write_bytes(b"")
-    with pytest.raises(LeaseHeld, match="in use by another driver "):
+    with later(lambda: path.write_bytes(content)), pytest.raises(LeaseHeld, match="on elsewhere"):
         lease.acquire(tmp_path).__enter__()
-    os.utime(path, (0, 0))
-    with lease.acquire(tmp_path):
-        pass
+
+
+def test_one_that_died_before_it_said_who_it_is_is_not_waited_for_long(tmp_path: Path) -> None:
+    path = held_elsewhere(tmp_path, seconds_ago=0.0)
+    path.write_bytes(b"")
+    with lease.acquire(tmp_path, expiry_seconds=1e9):
+        assert not path.exists()
+
+
+@pytest.mark.parametrize("seconds_ago", [3_600.0, -2_592_000.0])
+def test_a_holder_whose_clock_is_wrong_is_judged_by_its_progress(
+    tmp_path: Path, seconds_ago: float
+) -> None:
+    path = held_elsewhere(tmp_path, seconds_ago)
+    number = 0
+
+    def beat() -> None:
+        nonlocal number
+        number += 1
+        os.utime(path, (time.time() - seconds_ago + number,) * 2)
+
+    with later(beat), pytest.raises(LeaseHeld, match="last sign of life 0 s ago"):
+        lease.acquire(tmp_path, expiry_seconds=30.0).__enter__()
+    with lease.acquire(tmp_path, expiry_seconds=0.6):
+        assert not path.exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc/self/mem gives EIO")
+def test_a_lease_that_the_disk_has_lost_blocks_nobody(tmp_path: Path) -> None:
+    path = held_elsewhere(tmp_path, seconds_ago=3_600.0)
+    path.unlink()
+    path.symlink_to("/proc/self/mem")
+    with lease.acquire(tmp_path, expiry_seconds=0.3) as ours:
+        assert ours.number == int(path.stem) + 1
+
+
+def test_without_hard_links_it_is_as_exact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(self: Path, target: Path) -> None:
+        raise OSError(errno.EPERM, "no hard links here")
+
+    monkeypatch.setattr(Path, "hardlink_to", refused)
+    store = open_store(tmp_path)
+    assert store.create("lease/00000001.json", b"a", b"b")
+    assert not store.create("lease/00000001.json", b"other")
+    assert store.get("lease/00000001.json") == b"ab"
+    (tmp_path / "lease" / "00000001.json").write_bytes(b"{}\n")
+    with lease.acquire(tmp_path) as ours, pytest.raises(LeaseHeld):
+        assert ours.number == 2
+        lease.acquire(tmp_path).__enter__()
+
+
+def test_numbers_do_not_go_back_where_somebody_has_removed_the_leases(tmp_path: Path) -> None:
+    store = replace(open_store(tmp_path), lease_number=7)
+    write_checkpoint(store, "0" * 12, b"of the seventh driver")
+    with lease.acquire(tmp_path) as ours:
+        assert ours.number == 8
+
+
+def test_a_trial_hears_that_its_driver_was_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "SECONDS_BETWEEN_QUESTIONS", 0.0)
+    assert not lease.passed_over(open_store(tmp_path)), "nobody's lease is passed over"
+    with lease.acquire(tmp_path) as ours:
+        store = replace(open_store(tmp_path), lease_number=ours.number)
+        question = lease.passed_over_question(store)
+        assert not question()
+        assert store.create(layout.lease_path(ours.number + 1), lease.to_json(ours.owner))
+        assert question()
 
 
 def test_of_many_that_take_over_one_wins(tmp_path: Path) -> None:
@@ -125,7 +213,7 @@ def test_of_many_that_take_over_one_wins(tmp_path: Path) -> None:
         def take(start=start, winners=winners, done=done) -> None:  # type: ignore[no-untyped-def]
             start.wait()
             with suppress(LeaseHeld):
-                winners.append(done.enter_context(lease.acquire(tmp_path)))
+                winners.append(done.enter_context(lease.acquire(tmp_path, expiry_seconds=0.3)))
 
         threads = [threading.Thread(target=take) for _ in range(8)]
         for thread in threads:
@@ -159,15 +247,15 @@ def test_a_late_one_does_not_win_beside_a_higher_number(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # It looked before two others came and went on; what it then creates was removed as outdated.
-    held_elsewhere(tmp_path, seconds_ago=3_600.0)
-    seen = lease._highest(tmp_path / "lease")
+    with lease.acquire(tmp_path) as first:
+        pass
     with lease.acquire(tmp_path):
         pass
     with lease.acquire(tmp_path):
-        answers = iter([seen])
-        real = lease._highest
+        answers = iter([{first.number: 0}])
+        real = Directory.stamps
         # The file it looked at is gone, so it must find it released: the worst case.
-        (tmp_path / "lease" / f"{seen:08d}.json").write_bytes(b"{}\n")
-        monkeypatch.setattr(lease, "_highest", lambda folder: next(answers, None) or real(folder))
+        (tmp_path / layout.lease_path(first.number)).write_bytes(b"{}\n")
+        monkeypatch.setattr(Directory, "stamps", lambda self: next(answers, None) or real(self))
         with pytest.raises(LeaseHeld):
             lease.acquire(tmp_path).__enter__()
