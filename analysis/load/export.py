@@ -8,7 +8,6 @@ reader of Parquet gets the table; `load.open` gets all that it would have found 
 from __future__ import annotations
 
 import json
-import secrets
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -18,6 +17,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
+from analysis.load import whole
 from analysis.load.rows import (
     Evaluations,
     ExportRows,
@@ -94,8 +94,7 @@ def export(store: Store, study: str, path: str | Path) -> Written:
     damaged: dict[str, str] = {}
     num_rows = 0
     path = Path(path).absolute()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    half = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    half = whole.draft_of(path)
     try:
         with pq.ParquetWriter(
             half, schema.ROWS, compression="zstd", write_page_checksum=True, store_schema=True
@@ -132,7 +131,7 @@ def export(store: Store, study: str, path: str | Path) -> Written:
             writer.add_key_value_metadata(
                 {METADATA_KEY.decode(): text, DIGEST_KEY.decode(): digest_of(text.encode())}
             )
-        half.replace(path)
+        whole.publish(half, path)
     finally:
         half.unlink(missing_ok=True)
     ended = {fact["id"] for fact in facts}

@@ -21,7 +21,7 @@ from analysis.claims import claims
 from analysis.claims.answers import Verdict
 from analysis.claims.registration import standing_of
 from analysis.descent import EPSILON
-from analysis.load import Incomplete, Study
+from analysis.load import Incomplete, Study, whole
 from analysis.load.arms import TRANSFER
 from analysis.report import cuts, gallery, overview, slices, tables, variance
 from analysis.report.album import Picture
@@ -94,7 +94,30 @@ def _write(
     _check_sources(study, more_related, less_related)
     if not partial:
         load.require_rows(study, study.cells)
-    place = Path(directory)
+    with whole.folder(Path(directory), last=PAGE) as place:
+        verdicts = _draw(
+            study,
+            place,
+            question=question,
+            epsilon=epsilon,
+            more_related=more_related,
+            less_related=less_related,
+            arm=arm,
+        )
+    return Path(directory) / PAGE, verdicts
+
+
+def _draw(
+    study: Study,
+    place: Path,
+    *,
+    question: str,
+    epsilon: float,
+    more_related: str | None,
+    less_related: str | None,
+    arm: str,
+) -> str:
+    """Writes all of it into an empty folder, and returns the verdicts in lines of text."""
     for folder in ("figures", "tables"):
         (place / folder).mkdir(parents=True, exist_ok=True)
     errors = tables.final_errors(study, epsilon)
@@ -142,10 +165,9 @@ def _write(
         provenance=tables.provenance(study),
         style=(Path(__file__).parent / "report.css").read_text(encoding="utf-8"),
     )
-    index = place / PAGE
-    index.write_text(page, encoding="utf-8")
+    (place / PAGE).write_text(page, encoding="utf-8")
     text = tables.verdicts_text(judged) or f"The claims were not judged: {unjudged}"
-    return index, f"{text}\n{standing.word}: {' '.join(standing.sentences)}"
+    return f"{text}\n{standing.word}: {' '.join(standing.sentences)}"
 
 
 def make_report(

@@ -196,14 +196,15 @@ def temporary_beside(path: Path) -> Path:
     return path.with_name(f".{_host()}~{os.getpid()}~{secrets.token_hex(4)}~{path.name}.tmp")
 
 
-def sweep(folder: Path) -> list[Path]:
-    """Remove, under a folder, temporary files of dead processes of this host, or a day old.
+def sweep(folder: Path, pattern: str = "**/.*.tmp") -> list[Path]:
+    """Remove, under a folder, what `temporary_beside` named and dead processes of this host have left.
 
-    Returns what was removed. A host that shares its name with another must not sweep while that one
-    writes; the driver that holds the lease is the one to call it.
+    Also what is a day old, whoever left it. Returns what was removed. A host that shares its name with
+    another must not sweep while that one writes; in a store the driver that holds the lease is the one
+    to call it.
     """
     removed = []
-    for path in folder.glob("**/.*.tmp"):
+    for path in folder.glob(pattern):
         match = _TEMPORARY.fullmatch(path.name)
         with contextlib.suppress(FileNotFoundError):
             old = time.time() - path.stat().st_mtime > _TEMPORARY_LIVES_SECONDS
@@ -211,7 +212,10 @@ def sweep(folder: Path) -> list[Path]:
                 match is not None and match["host"] == _host() and not _is_alive(int(match["pid"]))
             )
             if old or orphaned:
-                path.unlink()
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
                 removed.append(path)
     return removed
 
