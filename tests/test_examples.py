@@ -91,7 +91,7 @@ def test_the_readmes_lines_run_as_they_stand(
         num_epochs=60,
         source_tasks=("near",),
         source_sizes=(500,),
-        sizes=(250, 400),
+        sizes=(60, 240),
         label_noises=(0.2,),
         frozen=(0, 9),
         seeds=(0, 1),
