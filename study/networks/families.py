@@ -31,19 +31,23 @@ CHECKED_IMAGE_SIZE: Final = 64
 @dataclass(frozen=True)
 class Family:
     """How one class of timm's is cut into layers, how its modules' initial values are drawn, how its last
-    layer before the head is parted by channels, and how a layer is cut between its pieces."""
+    layer before the head is parted by channels, how a layer is cut between its pieces, and its head into
+    what is constant and the rest."""
 
     layers: Callable[[Any], OrderedDict[str, nn.Module]]
     fill: Callable[[Any], None]
     part: Callable[[Any, int], Parted]
     pieces: Callable[[Any, int], tuple[nn.Module, nn.Module]]
+    part_head: Callable[[Any], tuple[nn.Module, nn.Module]]
 
 
 FAMILIES: Final[Mapping[type[nn.Module], Family]] = MappingProxyType(
     {
-        ResNet: Family(resnet.layers, resnet.fill, resnet.part, resnet.pieces),
-        DenseNet: Family(densenet.layers, densenet.fill, densenet.part, densenet.pieces),
-        VisionTransformer: Family(vit.layers, vit.fill, vit.part, vit.pieces),
+        ResNet: Family(resnet.layers, resnet.fill, resnet.part, resnet.pieces, resnet.part_head),
+        DenseNet: Family(
+            densenet.layers, densenet.fill, densenet.part, densenet.pieces, resnet.part_head
+        ),
+        VisionTransformer: Family(vit.layers, vit.fill, vit.part, vit.pieces, vit.part_head),
     }
 )
 
@@ -82,6 +86,14 @@ def between_pieces(
     theirs. Both share its modules; together they compute what the layer computes, bit for bit."""
     assert not model.startswith(TIMM), model
     return family_of(model).pieces(layers[index], num_frozen)
+
+
+def part_head(layers: nn.Sequential, model: str) -> tuple[nn.Module, nn.Module]:
+    """The head in two: what no parameter of it touches, and the rest, whose parameters keep their names.
+
+    One after the other they are the head, bit for bit, in values and in the rest's gradients.
+    """
+    return family_of(model).part_head(layers[-1])
 
 
 def family_of(model: str) -> Family:

@@ -155,6 +155,12 @@ def pieces(block: Any, num_frozen: int) -> tuple[nn.Module, nn.Module]:
     return _FirstPiece(block), _SecondPiece(block)
 
 
+def part_head(head: nn.Sequential) -> tuple[nn.Module, nn.Module]:
+    """The pooling of (n, c, h, w) to (n, c), and what is made of that (DenseNet's head is the same)."""
+    assert not [*head[0].parameters()], head
+    return head[:1], head[1:]
+
+
 def _is_basic(block: Any) -> bool:
     return isinstance(block, BasicBlock)
 

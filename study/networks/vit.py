@@ -8,7 +8,7 @@ belong to the first layer here. Refuses subclasses.
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Any
+from typing import Any, Final
 
 import torch
 from timm.layers import trunc_normal_
@@ -32,6 +32,10 @@ def network(
         depth=architecture.depths[0],
         num_heads=architecture.num_heads,
     )
+
+
+# torch deals the rows of a LayerNorm's gradient out to threads: to one or two of them whole images.
+MAX_THREADS: Final = 2
 
 
 class Embedding(nn.Module):
@@ -95,6 +99,26 @@ def layers(whole: VisionTransformer) -> OrderedDict[str, nn.Module]:
     """The layers of a ViT, sharing its modules: embedding, each encoder block, norm and head."""
     names = vit_layer_names(len(whole.blocks))
     return OrderedDict(zip(names, (Embedding(whole), *whole.blocks, Head(whole)), strict=True))
+
+
+class ClassToken(nn.Module):
+    """Of tokens, (n, tokens, width), the class token alone, (n, 1, width)."""
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return tokens[:, :1]
+
+
+def part_head(head: Head) -> tuple[nn.Module, nn.Module]:
+    """The choice of the class token, where that is the token that is read, and the head.
+
+    The norm before it works on each token by itself, so that the others need not be normed. Where
+    tokens are averaged or attended to, all of them are read: nothing is constant. Nor is it on a CPU's
+    three threads or more, which would sum the norm's gradients in another order: other bits.
+    """
+    reads_one = head.attn_pool is None and head.pool_type == "token"
+    on_cpu = head.classifier.weight.device.type == "cpu"
+    sums_alike = not on_cpu or torch.get_num_threads() <= MAX_THREADS
+    return ClassToken() if reads_one and sums_alike else nn.Identity(), head
 
 
 class _FrozenPart(nn.Module):

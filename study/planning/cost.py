@@ -20,8 +20,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from study.networks.build import build
+from study.networks.families import part_head
 from study.networks.initial_values import initialise
-from study.run import Run
+from study.run import HEAD, Run
 from study.tasks import TaskInfo
 from study.training.cut import divide
 from study.training.inputs import EVALUATION_BATCH_SIZE
@@ -45,11 +46,13 @@ BYTES: Final = 4  # of a float32
 
 @dataclass(frozen=True, kw_only=True)
 class LayerCost:
-    """One layer of a network. Per image: `flops` of a forward pass, `outputs` (values that it gives)
-    and `saved_bytes` (what a backward pass needs kept). `parameters`: of the layer."""
+    """One layer of a network. Per image: `flops` of a forward pass, `inputs` (values that it is given
+    where all before it is constant), `outputs` (values that it gives) and `saved_bytes` (what a backward
+    pass needs kept). `parameters`: of the layer."""
 
     name: str
     flops: int
+    inputs: int
     outputs: int
     saved_bytes: int
     parameters: int
@@ -103,7 +106,7 @@ def cost_of(run: Run, info: TaskInfo) -> Cost:
 
     parameters, of_suffix = (sum(layer.parameters for layer in part) for part in (layers, trained))
     channels, height, width = info.image_shape
-    feature = frozen[-1].outputs * BYTES if frozen and constant else 0
+    feature = trained[0].inputs * BYTES if frozen and constant else 0
     widest = 2 * max(layer.outputs for layer in layers)  # what goes in and what comes out
     batch = min(recipe.batch_size, run.size)
     return Cost(
@@ -152,12 +155,14 @@ def layer_costs(
             ]  # fmt: skip
         for name, layer in named:
             before = sum(saved.values())
+            given = values if name != HEAD else part_head(layers, model)[0](values)
             with FlopCounterMode(display=False) as counter:
                 values = layer(values)
             costs.append(
                 LayerCost(
                     name=name,
                     flops=counter.get_total_flops() // images,
+                    inputs=given.numel() // images,
                     outputs=values.numel() // images,
                     saved_bytes=(sum(saved.values()) - before) // images,
                     parameters=sum(parameter.numel() for parameter in layer.parameters()),

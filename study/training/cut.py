@@ -6,6 +6,7 @@ not fit are an error with their keys.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -15,7 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from study.networks.build import build
 from study.networks.channels import Ties
-from study.networks.families import between_pieces, part_last
+from study.networks.families import between_pieces, part_head, part_last
 from study.networks.initial_values import initialise
 from study.run import HEAD, Run
 
@@ -101,10 +102,18 @@ def cut(layers: nn.Sequential, run: Run) -> Cut:
     """Cuts the network as `run` says, and freezes what lies before the cut.
 
     The frozen parameters take no gradient; modes are set by `set_training` and `set_evaluation`.
-    With `trained_channels` what was trained is brought to `layers` by `ties.copy_back`.
+    With `trained_channels` what was trained is brought to `layers` by `ties.copy_back`. Where the head
+    alone is trained, what of it no parameter touches is in the prefix: it is a constant, too.
     """
     layers[: run.frozen].requires_grad_(False)
     parts = divide(layers, run.model, run.frozen, run.trained_channels, run.frozen_pieces)
+    if len(parts.suffix) == 1 and not run.frozen_pieces:
+        constant, trained = part_head(layers, run.model)
+        parts = Cut(
+            prefix=nn.Sequential(*parts.prefix, constant),
+            suffix=nn.Sequential(OrderedDict({HEAD: trained})),
+            ties=parts.ties,
+        )
     parts.prefix.requires_grad_(False)
     set_evaluation(parts)
     return parts

@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -157,11 +158,8 @@ def broken(change):
         change(layers)
         return layers
 
-    return {
-        type(network("resnet18", 4, 5, (3, 8, 8))): families.Family(
-            cut, resnet.fill, resnet.part, resnet.pieces
-        )
-    }
+    kind = type(network("resnet18", 4, 5, (3, 8, 8)))
+    return {kind: replace(families.FAMILIES[kind], layers=cut)}
 
 
 class Detached(nn.Module):

@@ -105,6 +105,9 @@ def test_cost_follows_the_recipe() -> None:
     frozen = run(frozen=5)
     live = replace(frozen, recipe=replace(frozen.recipe, augmentation="crop_flip"))
     assert cost_of(live, INFO).flops > cost_of(frozen, INFO).flops, "its prefix runs at every step"
+    last, head = (cost_of(run(frozen=k), INFO).memory.images_and_features for k in (8, 9))
+    images = (INFO.num_test + 500) * 3 * 32 * 32
+    assert last - images == 16 * (head - images), "of a map of 4×4 the head is given the mean"
     adam, plain = cost_of(run(), INFO).memory, cost_of(run(optimizer="sgd"), INFO).memory
     assert adam.optimiser == 2 * plain.optimiser
     assert adam.total > plain.total

@@ -119,6 +119,47 @@ def test_the_other_families_too_train_upon_their_features(
             assert not torch.equal(value, first[key]), key
 
 
+@pytest.mark.parametrize("num_images", [2, 33, 64])
+@pytest.mark.parametrize(
+    ("model", "width", "shape"),
+    [("resnet18", 4, (32,)), ("densenet121", 2, (64,)), ("vit_tiny", 12, (1, 12))],
+)
+def test_what_is_constant_of_the_head_joins_the_prefix_bit_for_bit(
+    model: str, width: int, shape: tuple[int, ...], num_images: int
+) -> None:
+    run = dataclasses.replace(SOURCE, model=model, width=width)
+    layers = starting_network(run, 5, SHAPE, None)
+    run = dataclasses.replace(run, frozen=len(layers) - 1)
+    parts = cut(layers, run)
+    names = [name for name, _ in layers.named_parameters() if name.startswith(HEAD)]
+    assert [name for name, _ in parts.suffix.named_parameters()] == names
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(num_images, *SHAPE, generator=generator)
+    labels = torch.arange(num_images) % 5
+    features = parts.prefix(images)
+    assert features.shape[1:] == shape
+    given = []
+    for logits in (parts.suffix(features), layers(images)):
+        loss = nn.functional.cross_entropy(logits, labels)
+        given.append([logits, *torch.autograd.grad(loss, [*parts.suffix.parameters()])])
+    for ours, theirs in zip(*given, strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_more_threads_norm_all_tokens_as_their_gradients_are_summed_otherwise() -> None:
+    run = dataclasses.replace(SOURCE, model="vit_tiny", width=12, frozen=13)
+    layers, images = starting_network(run, 5, SHAPE, None), torch.zeros(2, *SHAPE)
+    before = torch.get_num_threads()
+    try:
+        shapes = []
+        for num_threads in (2, 3):
+            torch.set_num_threads(num_threads)
+            shapes.append(cut(layers, run).prefix(images).shape)
+    finally:
+        torch.set_num_threads(before)
+    assert shapes == [(2, 1, 12), (2, 17, 12)]
+
+
 def test_the_head_is_always_new(start: Weights) -> None:
     run = dataclasses.replace(CELL, frozen=0)
     layers = starting_network(run, 5, SHAPE, start).state_dict()

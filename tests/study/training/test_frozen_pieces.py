@@ -191,14 +191,15 @@ def test_a_cost_lies_between_those_of_the_neighbouring_cuts(store: Store) -> Non
                 getattr(each, name) for each in divided
             )
         assert len(divided) == len(whole) + 1
-    # Behind the pooling of a head that is frozen up to its classifier, little is kept of an image.
+    # Where the head alone is trained, or only its classifier, one token is kept of an image.
     run = cell("vit_tiny", 12, 13, 1)
     kept = [
-        cost_of(each, info).memory.images_and_features
-        for each in (run, dataclasses.replace(run, frozen_pieces=0))
+        cost_of(dataclasses.replace(run, **cut), info).memory.images_and_features
+        for cut in ({}, {"frozen_pieces": 0}, {"frozen": 12, "frozen_pieces": 0})
     ]
     tokens = 1 + 4 * 4
-    assert kept[1] - kept[0] == (run.size + info.num_test) * 4 * 12 * (tokens - 1)
+    assert kept[1] == kept[0]
+    assert kept[2] - kept[0] == (run.size + info.num_test) * 4 * 12 * (tokens - 1)
 
 
 def test_similarity_is_taken_where_the_cut_is(store: Store) -> None:
