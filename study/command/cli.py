@@ -18,13 +18,14 @@ from study.command.verbs import VERBS
 from study.launching.means import Means
 from study.messages import UserError
 from study.store import Damaged, Newer
+from study.store.store import without_secrets
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Performs the verb in `argv`; returns the exit status."""
     given = list(sys.argv[1:] if argv is None else argv)
     args = _parser().parse_args(given)
-    args.command = shlex.join(["study", *given])
+    args.command = without_secrets(shlex.join(["study", *given]), mark="…")
     try:
         return VERBS[args.verb](args)
     except UserError as error:
@@ -83,6 +84,13 @@ def _parser() -> argparse.ArgumentParser:
     report = verb("report", "figures, tables, verdicts on the claims, one HTML page", "SPACE")
     report.add_argument("--partial", action="store_true", help="though Runs are missing")
     report.add_argument("--out", metavar="DIR", help="default: reports/<study>")
+    verify = verb("verify", "every object is read and checked, what is damaged is named")
+    verify.add_argument("space", metavar="SPACE", nargs="?")
+    verify.add_argument("--all", action="store_true", help="the whole store")
+    verify.add_argument(
+        "--repair", action="store_true", help="set it aside: the next `study run` makes it anew"
+    )
+    verb("tidy", "remove weights and similarity that nothing needs, leftovers of killed drivers")
     return parser
 
 

@@ -59,10 +59,10 @@ def _price_lines(price: Price) -> list[str]:
     memory = price.largest
     assert memory is not None
     parts = ", ".join(
-        f"{field.name.replace('_', ' ')} {_bytes_text(getattr(memory, field.name))}"
+        f"{field.name.replace('_', ' ')} {bytes_text(getattr(memory, field.name))}"
         for field in fields(memory)
     )
-    return [*lines, f"  memory    up to {_bytes_text(memory.total)} a trial: {parts}"]
+    return [*lines, f"  memory    up to {bytes_text(memory.total)} a trial: {parts}"]
 
 
 def _predictions_lines(plan: Plan) -> list[str]:
@@ -71,7 +71,7 @@ def _predictions_lines(plan: Plan) -> list[str]:
         return []
     num_bytes = predictions_bytes(plan.space, plan.inventory, plan.infos)
     lines = [
-        f"  disk      predictions of {num_kept} Runs are kept: {_bytes_text(num_bytes)} still to come, "
+        f"  disk      predictions of {num_kept} Runs are kept: {bytes_text(num_bytes)} still to come, "
         "before compression"
     ]
     return lines + _without_lines(plan.inventory)
@@ -85,7 +85,8 @@ def _without_lines(found: Inventory) -> list[str]:
     return [f"  {told} no predictions, which are wanted: trained anew, with the same rows"]
 
 
-def _bytes_text(num_bytes: int) -> str:
+def bytes_text(num_bytes: int) -> str:
+    """A number of bytes for people."""
     units = ("KiB", "MiB", "GiB", "TiB")
     power = min(max(int(math.log(max(num_bytes, 1), 1024)), 1), len(units))
     return f"{num_bytes / 1024**power:.3g} {units[power - 1]}"

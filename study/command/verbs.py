@@ -18,6 +18,7 @@ from study.command.exits import OK, SOME_FAILED
 from study.command.opened import Named, related_of, store_of, study_of
 from study.command.show import show
 from study.command.texts import failure_lines, status_plain, status_text
+from study.command.upkeep import tidy, verify
 from study.launching.interrupt import INTERRUPTED_STATUS
 from study.messages import UserError, show_message
 from study.planning.inventory import summarise_heads, take_inventory
@@ -44,6 +45,7 @@ def prepare(args: argparse.Namespace) -> int:
     from study import tasks
 
     store, wanted = store_of(args), {}
+    _refuse_unwritable("root", store.local_path(""))
     for name in args.tasks:
         if name in BUILTIN:
             wanted[name] = BUILTIN[name]
@@ -71,19 +73,20 @@ def prepare(args: argparse.Namespace) -> int:
 def plan(args: argparse.Namespace) -> int:
     """Says how the study stands, what is left to pay, and everything that is wrong."""
     from study.command.texts import plan_text
-    from study.planning.plan import make_plan
+    from study.planning.plan import make_plan, place_faults
 
     space, store = load_space(args.space), store_of(args)
     made = make_plan(space, store, args.data)
+    wrong = [*made.wrong, *place_faults("report", REPORTS / space.name)]
     price = None
-    if not made.wrong:
+    if not wrong:
         from study.planning.cost import price as price_of  # torch
 
         left = made.inventory.ids(RUNNING, PARTIAL, ABSENT)
         price = price_of([made.inventory.runs[run_id] for run_id in left], made.infos)
     print(plan_text(made, price))
-    if made.wrong:
-        raise UserError("\n".join(made.wrong))
+    if wrong:
+        raise UserError("\n".join(wrong))
     done = {made.inventory.runs[i].seed for i in made.inventory.ids(DONE) if i in space.target_ids}
     if len(done) > 1 and space.name in study_names(store):
         # What is there is a pilot to what is to come. What cannot be told of it is no fault of the plan.
@@ -128,6 +131,7 @@ def run(args: argparse.Namespace) -> int:
     from study.launching.means import Means
 
     space, store = load_space(args.space), store_of(args)
+    _refuse_unwritable("report", REPORTS / space.name)
     go_on = f"to go on: {args.command}"
     signal.signal(signal.SIGTERM, _as_keyboard_interrupt)
     try:
@@ -166,6 +170,14 @@ def run(args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print(f"interrupted; {go_on}")
         return INTERRUPTED_STATUS
+
+
+def _refuse_unwritable(what: str, place: Path | None) -> None:
+    from study.planning.plan import place_faults
+
+    wrong = [] if place is None else list(place_faults(what, place))
+    if wrong:
+        raise UserError("\n".join(wrong))
 
 
 def _as_keyboard_interrupt(number: int, frame: FrameType | None) -> Never:
@@ -236,4 +248,6 @@ VERBS: Final = {
     "retry": retry,
     "export": export,
     "report": report,
+    "verify": verify,
+    "tidy": tidy,
 }

@@ -20,6 +20,7 @@ from ray import tune
 
 from study.launching.attempt import MAX_TRIES, attempt
 from study.launching.interrupt import StopFlag, stop_on_signals
+from study.launching.leftovers import TUNE_PREFIX
 from study.launching.means import Means
 from study.launching.queue import RunQueue
 from study.launching.ray_hooks import Leave, RunSearcher, Watch, report_now_and_then, stop_question
@@ -67,7 +68,7 @@ def launch(
         os.environ.setdefault(name, value)
     with (
         _connected(means.address),
-        tempfile.TemporaryDirectory(prefix="freezewise-tune-") as scratch,
+        tempfile.TemporaryDirectory(prefix=f"{TUNE_PREFIX}{os.getpid()}-") as scratch,
     ):
         claim = trial_resources(
             ray.cluster_resources(),

@@ -6,7 +6,7 @@ stopping at the first. Writes nothing, downloads nothing, and leaves torch alone
 
 from __future__ import annotations
 
-import os
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -99,13 +99,23 @@ def _store_faults(space: Space, store: Store) -> Iterator[str]:
     except ValueError as error:
         yield f"{space.path}: {error}; the file's name is the study's"
     root = store.local_path("")
-    if root is None:
-        return
-    nearest = next(each for each in (root, *root.parents) if each.exists())
+    if root is not None:
+        yield from place_faults("root", root)
+
+
+def place_faults(what: str, place: Path) -> Iterator[str]:
+    """Why nothing can be written to this folder, which need not be there; `what`: what it is to be.
+
+    Asked by making a folder, which is gone at once: of some places only that says so (/proc, a quota).
+    """
+    nearest = next(each for each in (place, *place.absolute().parents) if each.exists())
     if not nearest.is_dir():
-        yield f"root={store.shown}: {nearest} is not a directory"
-    elif not os.access(nearest, os.W_OK | os.X_OK):
-        yield f"root={store.shown}: {nearest} is not writable"
+        yield f"{what}={place}: {nearest} is not a directory"
+        return
+    try:
+        tempfile.TemporaryDirectory(prefix=".freezewise-", dir=nearest).cleanup()
+    except OSError as error:
+        yield f"{what}={place}: nothing can be written to {nearest} ({error.strerror})"
 
 
 def _run_faults(run: Run, infos: Mapping[str, TaskInfo]) -> Iterator[str]:

@@ -14,6 +14,7 @@ from study.store.layout import (
 )
 from study.store.predictions import (
     check_predictions,
+    check_predictions_at,
     ids_with_predictions,
     labels_of,
     predictions_table,
@@ -38,6 +39,7 @@ from study.store.studies import read_study, study_names, write_study
 from study.store.unfinished import (
     Failure,
     Unfinished,
+    check_unfinished_at,
     clear_failure,
     drop_outdated,
     drop_unfinished,
@@ -54,7 +56,7 @@ from study.store.unfinished import (
     write_checkpoint,
     write_failure,
 )
-from study.store.weights import ids_with_weights, publish_weights, read_weights
+from study.store.weights import check_weights_at, ids_with_weights, publish_weights, read_weights
 
 __all__ = [
     "Damaged",
@@ -68,7 +70,10 @@ __all__ = [
     "Unfinished",
     "add_registration",
     "check_predictions",
+    "check_predictions_at",
     "check_rows",
+    "check_unfinished_at",
+    "check_weights_at",
     "clear_failure",
     "drop_outdated",
     "drop_unfinished",

@@ -209,7 +209,7 @@ def sweep(folder: Path, pattern: str = "**/.*.tmp") -> list[Path]:
         with contextlib.suppress(FileNotFoundError):
             old = time.time() - path.stat().st_mtime > _TEMPORARY_LIVES_SECONDS
             orphaned = (
-                match is not None and match["host"] == _host() and not _is_alive(int(match["pid"]))
+                match is not None and match["host"] == _host() and not is_alive(int(match["pid"]))
             )
             if old or orphaned:
                 if path.is_dir() and not path.is_symlink():
@@ -224,7 +224,8 @@ def _host() -> str:
     return re.sub(r"[^\w.-]", "-", socket.gethostname())
 
 
-def _is_alive(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
+    """Whether a process of this number runs on this host."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

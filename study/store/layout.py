@@ -22,11 +22,14 @@ from __future__ import annotations
 import re
 from typing import Final
 
+TASKS: Final = "tasks"
 ROWS: Final = "rows"
 WEIGHTS: Final = "weights"
 PREDICTIONS: Final = "predictions"
+SIMILARITY: Final = "similarity"
 UNFINISHED: Final = "unfinished"
 STUDIES: Final = "studies"
+REGISTRATIONS: Final = "registrations"
 DAMAGED: Final = "damaged"
 LEASE: Final = "lease"
 
@@ -40,11 +43,12 @@ UNFINISHED_PATH: Final = re.compile(
 )
 LEASE_NAME: Final = re.compile(r"(\d{8})\.json")
 STUDY_NAME: Final = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)\.json")
+TASK_NAME: Final = re.compile(r"([^/]+)\.arrow")
 
 
 def task_path(name: str) -> str:
     """Where a prepared task lies."""
-    return f"tasks/{name}.arrow"
+    return f"{TASKS}/{name}.arrow"
 
 
 def rows_path(run_id: str) -> str:
@@ -64,7 +68,7 @@ def predictions_path(run_id: str, digest: str) -> str:
 
 def similarity_path(run_id: str) -> str:
     """Where a Run's similarity lies."""
-    return f"similarity/{checked_id(run_id)}.arrow"
+    return f"{SIMILARITY}/{checked_id(run_id)}.arrow"
 
 
 def unfinished_folder(run_id: str) -> str:
@@ -93,13 +97,18 @@ def study_path(name: str) -> str:
 
 def registration_path(name: str) -> str:
     """Where it is noted by what a study is to be judged. ValueError if the name is no file's name."""
-    return f"registrations/{_study_file(name)}"
+    return f"{REGISTRATIONS}/{_study_file(name)}"
 
 
 def _study_file(name: str) -> str:
     if not STUDY_NAME.fullmatch(f"{name}.json"):
         raise ValueError(f"study={name!r}: use letters, digits, '.', '_' and '-' only")
     return f"{name}.json"
+
+
+def named(folder: str, name: re.Pattern[str]) -> re.Pattern[str]:
+    """The paths of files of this folder whose name fits."""
+    return re.compile(f"{folder}/{name.pattern}")
 
 
 def damaged_path(path: str, stamp: str) -> str:

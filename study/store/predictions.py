@@ -97,6 +97,20 @@ def read_predictions(store: Store, run_id: str, digest: str) -> pa.Table:
     return from_bytes(store.get(path), run_id, digest, path)
 
 
+def check_predictions_at(store: Store, path: str) -> None:
+    """Raises Damaged unless the predictions at this path are those of their name; Newer, too."""
+    payload = store.get(path)
+    run_id, _, short = path.removeprefix(f"{layout.PREDICTIONS}/")[: -len(".arrow")].partition("-")
+    try:
+        with pa.ipc.open_file(pa.BufferReader(payload), options=IN_THIS_THREAD) as reader:
+            digest = (reader.schema.metadata or {}).get(_DIGEST, b"").decode()
+    except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
+        raise Damaged(path, f"not the whole of an Arrow file ({brief(error)})") from error
+    if not digest.startswith(short):
+        raise Damaged(path, "it holds other predictions than those of its name")
+    from_bytes(payload, run_id, digest, path)
+
+
 def check_predictions(store: Store, digests: Mapping[str, str]) -> dict[str, Damaged]:
     """Of these (Run id → digest), those that `read_predictions` finds damaged, and why."""
 

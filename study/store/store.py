@@ -51,7 +51,7 @@ class Store:
     @property
     def shown(self) -> str:
         """The root for messages: without the credentials that a URI may carry."""
-        return _shown(self.root)
+        return without_secrets(self.root)
 
     def put(self, path: str, *parts: bytes) -> None:
         """Publish one object, these parts joined: all of it under its name, or nothing."""
@@ -146,6 +146,10 @@ def open_store(root: str | Path) -> Store:
     An S3 server of one's own is given in the URI's query, s3://bucket/folder?scheme=http&
     endpoint_override=127.0.0.1:9000, or by AWS_ENDPOINT_URL in the environment. Raises ValueError.
     """
+    if not str(root).strip():
+        raise ValueError(
+            f"root={str(root)!r}: choose a directory, or a URI such as s3://bucket/folder"
+        )
     if "://" not in str(root):
         path = Path(root).expanduser().absolute()
         return Store(str(path), pafs.LocalFileSystem(), str(path))
@@ -153,16 +157,24 @@ def open_store(root: str | Path) -> Store:
         fs, base = pafs.FileSystem.from_uri(str(root))
     except pa.ArrowException as error:
         raise ValueError(
-            f"root={_shown(str(root))!r}: {_shown(str(error))}. Choose a directory, s3://bucket/folder, "
-            "gs://bucket/folder, or another URI that pyarrow.fs reads"
+            f"root={without_secrets(str(root))!r}: {without_secrets(str(error))}. Choose a directory, "
+            "s3://bucket/folder, gs://bucket/folder, or another URI that pyarrow.fs reads"
         ) from error
     if not base.strip("/"):
-        raise ValueError(f"root={_shown(str(root))!r}: it names no bucket or folder")
+        raise ValueError(f"root={without_secrets(str(root))!r}: it names no bucket or folder")
     return Store(str(root), fs, base.rstrip("/"))
 
 
-def _shown(root: str) -> str:
-    return re.sub(r"//[^/@]*@", "//", root)
+def without_secrets(text: str, mark: str = "") -> str:
+    """A text without what URIs in it may hold of secrets, for messages; `mark` stands in their place.
+
+    That is all before the "@" of a URI, and the values of such parameters as client_secret.
+    """
+    # A key that was not encoded as it should be may hold a "/".
+    text = re.sub(r"//(?:[^/@\s]*|[^/:@\s]*:[^@?\s]*)@", f"//{mark}@" if mark else "//", text)
+    return re.sub(
+        r"([?&][^=&]*(?:secret|key|token|password|sas)[^=&]*=)[^&\s]+", rf"\1{mark}", text
+    )
 
 
 def concurrently(

@@ -124,6 +124,15 @@ def read_checkpoint(store: Store, run_id: str) -> bytes | None:
         return None
 
 
+def check_unfinished_at(store: Store, path: str) -> None:
+    """Raises Damaged where a checkpoint or a note, by its path, is not as it was written."""
+    content = store.get(path)
+    if path.endswith(f"/{_CHECKPOINT}"):
+        sealed.unframe(content, path)
+    else:
+        sealed.unseal(content, path)
+
+
 def note_began(store: Store, run_id: str, by: Process) -> None:
     """Note which process trains the Run from now on."""
     store.put(unfinished_path(run_id, _BEGAN, store.lease_number), sealed.seal(asdict(by)))

@@ -30,6 +30,17 @@ def read_weights(store: Store, run_id: str, digest: str) -> bytes:
     return payload
 
 
+def check_weights_at(store: Store, path: str) -> None:
+    """Raises Damaged unless the weights at this path have the digest of their name."""
+    payload = store.get(path)
+    short = path.rpartition("-")[2].removesuffix(".safetensors")
+    found = digest_of(payload)
+    if not found.startswith(short):
+        raise Damaged(path, f"digest {found[:12]} of {len(payload)} bytes")
+
+
 def ids_with_weights(store: Store) -> frozenset[str]:
-    """Ids of all Runs with weights: one listing."""
-    return store.matching(layout.WEIGHTS, layout.WEIGHTS_NAME)
+    """Ids of all Runs with weights that are not empty: one listing."""
+    names = (entry.base_name for entry in store.listed(layout.WEIGHTS) if entry.size)
+    matches = (layout.WEIGHTS_NAME.fullmatch(name) for name in names)
+    return frozenset(match[1] for match in matches if match)

@@ -16,6 +16,7 @@ import study
 from study.command import verbs
 from study.command.cli import main
 from study.store import Store, open_store, read_registrations
+from study.store.store import without_secrets
 from tests import s3_server
 
 SPACE = """\
@@ -97,6 +98,51 @@ def test_everything_that_is_wrong_is_said_at_once(capsys: pytest.CaptureFixture[
     assert "2 Runs" in said
 
 
+@pytest.mark.parametrize("verb", ["plan", "run", "prepare"])
+@pytest.mark.parametrize("root", ["/proc/nowhere", "here/file/store"])
+def test_a_root_that_cannot_be_written_is_refused(
+    capsys: pytest.CaptureFixture[str], verb: str, root: str
+) -> None:
+    if root.startswith("/proc") and sys.platform != "linux":
+        pytest.skip("/proc is Linux'")
+    Path("here").mkdir()
+    Path("here", "file").touch()
+    said = refused(capsys, verb, space(), "--root", root)
+    assert f"root={Path(root).absolute()}: " in said
+    assert ("nothing can be written to /proc" in said) == (root == "/proc/nowhere")
+    assert [path.name for path in Path("here").iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("verb", ["plan", "run"])
+def test_a_report_that_cannot_be_written_is_refused_before_anything_is_trained(
+    capsys: pytest.CaptureFixture[str], verb: str
+) -> None:
+    Path("reports").touch()
+    said = refused(capsys, verb, space())
+    assert f"report=reports/tiny: {Path('reports').absolute()} is not a directory" in said
+
+
+def test_what_is_no_root_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "root=" in refused(capsys, "run", space(), "--root", "ftp2://nowhere")
+    for verb in ("plan", "run", "status", "report"):
+        assert "root='': choose a directory" in refused(capsys, verb, space(), "--root", "")
+
+
+def test_no_line_prints_the_secrets_of_a_uri() -> None:
+    secret = "AKIA:abc/def+g"
+    for given in (
+        f"study run x --root s3://{secret}@bucket/f?region=x",
+        f"study run x '--root=s3://{secret}@bucket/f@g'",
+        "s3://key:SECRET@b/r and abfs://acc/c?client_secret=SECRET&tenant=x",
+    ):
+        said = without_secrets(given, "…")
+        assert "abc" not in said
+        assert "SECRET" not in said
+        assert "…@b" in said
+    for plain in ("s3://bucket/a@b", "/home/x@y/store", "gs://bucket/f?scheme=http&region=x"):
+        assert without_secrets(plain, "…") == plain
+
+
 def test_a_missing_data_directory_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     own = SPACE.replace('target_task="digits-high"', 'target_task="mine"') + (
         "from study.tasks import ImageFolderImages, Task\n"
@@ -114,12 +160,6 @@ def test_a_space_that_is_not_there_is_refused_with_the_choices(
     assert "no such file" in refused(capsys, "plan", "missing.py")
     space()
     assert "give its name with .py" in refused(capsys, "plan", "tiny")
-
-
-def test_a_root_that_cannot_be_written_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    Path("file").write_text("not a folder")
-    assert "not a directory" in refused(capsys, "run", space(), "--root", "file/store")
-    assert "root=" in refused(capsys, "run", space(), "--root", "ftp2://nowhere")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,125 @@
+"""`study verify` and `study tidy`: what of a store is damaged, and what of it nothing needs."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from study.command.exits import OK, SOME_FAILED
+from study.command.opened import store_of, study_of
+from study.command.texts import MAX_LISTED, bytes_text
+from study.launching.lease import LeaseHeld, acquire
+from study.launching.leftovers import leftovers
+from study.messages import UserError
+from study.planning.integrity import Checked, check, not_needed
+from study.store import Store, layout, sweep
+
+
+def verify(args: argparse.Namespace) -> int:
+    """Reads and checks every object of a study, or of the store, and names what is damaged."""
+    store = store_of(args)
+    if args.all == (args.space is not None):
+        raise UserError("give a SPACE, or --all for the whole store")
+    _refuse_absent(store)
+    named = None if args.all else study_of(args.space, store)
+    name, runs = (None, ()) if named is None else (named.name, named.runs)
+    if args.repair:
+        with _held(store):
+            found = check(store, name, runs)
+            num_left = _repair(store, found)
+    else:
+        found = check(store, name, runs)
+        num_left = len(found.damaged)
+        for each in found.damaged.values():
+            print(f"  {each}")
+    for text in found.newer.values():
+        print(f"  {text}")
+    for path in found.foreign:
+        print(f"  {path} is no object of a store")
+    print(_summary(store, found))
+    if num_left and not args.repair:
+        print("  --repair sets it aside; the next `study run` that needs it makes it anew")
+    if num_left or found.newer:
+        return SOME_FAILED
+    if args.all:
+        _tell_surplus(store)
+    return OK
+
+
+def tidy(args: argparse.Namespace) -> int:
+    """Removes what nothing needs, and what killed drivers have left."""
+    store = store_of(args)
+    _refuse_absent(store)
+    with _held(store):
+        surplus = not_needed(store)
+        for path in surplus:
+            store.remove(path)
+            print(f"  removed {path}")
+        for path in sweep(store):
+            print(f"  removed {path}")
+    for local in leftovers():
+        if local.is_dir() and not local.is_symlink():
+            shutil.rmtree(local)
+        else:
+            local.unlink()
+        print(f"  removed {local}")
+    num_bytes = sum(surplus.values())
+    print(
+        f"{store.shown}: {len(surplus)} objects that nothing needs removed, {bytes_text(num_bytes)}"
+    )
+    return OK
+
+
+@contextmanager
+def _held(store: Store) -> Iterator[None]:
+    """Nothing is moved or removed beside a driver at work."""
+    try:
+        with acquire(store.root):
+            yield
+    except LeaseHeld as held:
+        raise UserError(str(held)) from held
+
+
+def _refuse_absent(store: Store) -> None:
+    if store.local_path("") is not None and not Path(store.base).is_dir():
+        raise UserError(f"root={store.shown}: there is no store")
+
+
+def _repair(store: Store, found: Checked) -> int:
+    """Sets aside what is damaged; returns how much of it could not be moved."""
+    num_left = 0
+    for path, damaged in found.damaged.items():
+        place = store.set_aside(path)
+        num_left += place is None
+        what = "it cannot be moved" if place is None else f"moved to {place}"
+        lost = path.startswith(f"{layout.REGISTRATIONS}/")
+        hint = "; register the study anew, it will be late" if lost else ""
+        print(f"  {damaged}; {what}{hint}")
+    return num_left
+
+
+def _summary(store: Store, found: Checked) -> str:
+    objects = "1 object" if found.num_objects == 1 else f"{found.num_objects:,} objects"
+    return (
+        f"{store.shown}: {objects}, {bytes_text(found.num_bytes)}, read and checked: "
+        f"{len(found.damaged)} damaged"
+    )
+
+
+def _tell_surplus(store: Store) -> None:
+    """What `tidy` would remove, and what was set aside."""
+    surplus = not_needed(store)
+    local = leftovers()
+    if surplus:
+        print(f"  {len(surplus)} are needed by nothing ({bytes_text(sum(surplus.values()))}):")
+        print("\n".join(f"    {path}" for path in [*surplus][:MAX_LISTED]))
+    if local:
+        print(f"  killed drivers have left {', '.join(map(str, local))}")
+    if surplus or local:
+        print("  `study tidy` removes them")
+    aside = store.aside()
+    if aside:
+        print(f"  {layout.DAMAGED}/ holds {len(aside)} files that were set aside")

@@ -1,0 +1,41 @@
+"""What killed processes leave in this machine's temporary folder.
+
+Owns which names there are ours, and how one that is in use is told from one that was left. Removes
+nothing by itself.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from study.store.atomic import is_alive
+
+# Tune's own files of a launch; the driver's process stands in the name.
+TUNE_PREFIX: Final = "freezewise-tune-"
+_OURS: Final = re.compile(rf"{TUNE_PREFIX}(?:(?P<pid>\d+)-)?\w+|freezewise-features-\w+")
+# Of what does not say whose it is.
+_LIVES_SECONDS: Final = 24 * 3600.0
+
+
+def leftovers() -> list[Path]:
+    """Files and folders of this user in the temporary folder that no process uses any more."""
+    found = []
+    for path in sorted(Path(tempfile.gettempdir()).iterdir()):
+        match = _OURS.fullmatch(path.name)
+        with suppress(FileNotFoundError):
+            if match and path.lstat().st_uid == os.getuid() and not _is_used(path, match["pid"]):
+                found.append(path)
+    return found
+
+
+def _is_used(path: Path, pid: str | None) -> bool:
+    if pid is not None:
+        return is_alive(int(pid))
+    newest = max(each.lstat().st_mtime for each in (path, *path.rglob("*")))
+    return time.time() - newest < _LIVES_SECONDS
