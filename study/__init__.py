@@ -1,1 +1,25 @@
-"""Train the Runs of a study of transfer learning through double descent."""
+"""Train the Runs of a study of transfer learning through double descent.
+
+`from study import run_study, plan_study, study_status` is the way in from a notebook or a script; the
+command `study` is the one from a shell. Importing this package loads neither torch nor Ray.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from study.command.notebook import StoredStudy, plan_study, run_study, study_status
+
+__all__ = ["StoredStudy", "plan_study", "run_study", "study_status"]
+
+
+def __getattr__(name: str) -> Any:
+    # Not before one of them is asked for: whoever imports `study.run` alone needs none of it.
+    if name in __all__:
+        from study.command import notebook
+
+        return getattr(notebook, name)
+    raise AttributeError(f"module 'study' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

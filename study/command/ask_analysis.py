@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import study
 from study.messages import UserError
 
 
@@ -41,7 +40,7 @@ def _ended(verb: str, request: Mapping[str, str | bool | None]) -> subprocess.Co
     given = {name: value for name, value in request.items() if value is not None}
     # -P: a folder `analysis` of the user's, where the command is given, is not meant.
     found_in = os.pathsep.join(
-        [str(Path(study.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+        [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
     )
     return subprocess.run(
         [sys.executable, "-P", "-m", "analysis", "--request"],

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from study.command.defaults import default_address, default_data, default_root
 from study.command.exits import SOME_FAILED, WRONG_INPUT
 from study.command.verbs import VERBS
 from study.launching.means import Means
@@ -50,13 +51,13 @@ def _parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument(
         "--root",
-        default=os.environ.get("STUDY_ROOT") or "./store",
+        default=default_root(),
         help="the store: a directory or a URI (STUDY_ROOT; default ./store)",
     )
     common.add_argument(
         "--data",
         type=Path,
-        default=Path(os.environ.get("STUDY_DATA") or "./data"),
+        default=default_data(),
         help="where image sets lie (STUDY_DATA; default ./data)",
     )
     parser = argparse.ArgumentParser(
@@ -98,7 +99,7 @@ def _add_means(run: argparse.ArgumentParser) -> None:
     run.add_argument(
         "--address",
         type=_address,
-        default=os.environ.get("RAY_ADDRESS") or "local",
+        default=default_address(),
         help="a Ray cluster to join: auto, or host:port (RAY_ADDRESS; default: this machine alone)",
     )
     run.add_argument("--inline", action="store_true", help="one Run after another, without Ray")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from study.messages import UserError
 from study.planning.spaces import Space, load_space, packaged
@@ -23,8 +24,13 @@ class Named:
 
 def store_of(args: argparse.Namespace) -> Store:
     """The store at `--root`. Raises UserError."""
+    return store_named(args.root)
+
+
+def store_named(root: str | Path) -> Store:
+    """The store at this root. Raises UserError."""
     try:
-        return open_store(args.root)
+        return open_store(root)
     except ValueError as error:
         raise UserError(str(error)) from error
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,8 +42,13 @@ class StopRequest:
             self._since = time.monotonic()
 
     def handle(self, number: int, frame: FrameType | None) -> None:
-        """The first signal asks; a further Ctrl-C ends the process at once, without any tidying."""
+        """The first signal asks; a further Ctrl-C ends the process at once, without any tidying.
+
+        In a notebook's kernel it only ends the call: the kernel holds more than this study.
+        """
         if self.is_set and number == signal.SIGINT:
+            if "ipykernel" in sys.modules:
+                raise KeyboardInterrupt(self._resume_hint)
             sys.stdout.flush()
             os.write(1, f"\n{self._resume_hint}\n".encode())
             os._exit(INTERRUPTED_STATUS)
@@ -53,9 +59,13 @@ class StopRequest:
 def stop_on_signals(resume_hint: str) -> Iterator[StopRequest]:
     """Within it, SIGINT and SIGTERM set the request that it gives; afterwards all is as before.
 
-    To be entered in the main thread, and after `ray.init`, which installs handlers of its own.
+    To be entered after `ray.init`, which installs handlers of its own. Only a main thread gets signals:
+    in another one nothing sets the request.
     """
     request = StopRequest(resume_hint)
+    if threading.current_thread() is not threading.main_thread():
+        yield request
+        return
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = {number: signal.signal(number, request.handle) for number in numbers}
     try:

@@ -97,7 +97,8 @@ def _store_faults(space: Space, store: Store) -> Iterator[str]:
     try:
         study_path(space.name)
     except ValueError as error:
-        yield f"{space.path}: {error}; the file's name is the study's"
+        where = f"{space.path}: {error}; the file's name is the study's"
+        yield where if space.path is not None else f"name={space.name!r}: {error}"
     root = store.local_path("")
     if root is not None:
         yield from place_faults("root", root)

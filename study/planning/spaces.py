@@ -1,4 +1,4 @@
-"""A search space: a Python file that says which Runs one question needs.
+"""A search space: a Python file, or a list of Runs with a name, that says which Runs one question needs.
 
 Owns finding such a file by name or path, running it, and turning whatever is wrong with it into one
 message with its line. Refuses to look at a store: whether a Run can be trained is for `plan` to say.
@@ -23,9 +23,9 @@ from study.tasks import BUILTIN, Task
 
 @dataclass(frozen=True, kw_only=True)
 class Space:
-    """What a search-space file defines.
+    """What a search-space file defines, or a list of Runs.
 
-    - `name`: the study's name, the file's stem.
+    - `name`: the study's name, the file's stem; `path`: None for a list.
     - `runs`: unique Runs, each start before the Runs that need it.
     - `tasks`: every task that can be named: the built-in ones and the file's own.
     - `doc`: the file's docstring, "" where it has none.
@@ -35,7 +35,7 @@ class Space:
     """
 
     name: str
-    path: Path
+    path: Path | None
     runs: tuple[Run, ...]
     tasks: Mapping[str, Task]
     doc: str
@@ -85,15 +85,66 @@ def load_space(name_or_path: str | Path) -> Space:
     """
     path = _find(str(name_or_path))
     module = _execute(path)
-    runs = _runs(path, getattr(module, "RUNS", None))
-    return Space(
+    if not hasattr(module, "RUNS"):
+        raise UserError(f"{path} does not define RUNS, a list of Runs (see study.grid)")
+    return _space(
+        str(path),
         name=path.stem,
         path=path,
-        runs=tuple(with_starts(runs)),
-        tasks=_tasks(path, getattr(module, "TASKS", ())),
+        runs=module.RUNS,
+        tasks=getattr(module, "TASKS", ()),
         doc=(module.__doc__ or "").strip(),
-        related=_related(path, getattr(module, "RELATED", None), runs),
-        keep_predictions=_keep_predictions(path, getattr(module, "KEEP_PREDICTIONS", False)),
+        related=getattr(module, "RELATED", None),
+        keep_predictions=getattr(module, "KEEP_PREDICTIONS", False),
+    )
+
+
+def space_of(
+    runs: Iterable[Run],
+    name: str,
+    *,
+    tasks: Iterable[Task] = (),
+    related: tuple[str, str] | None = None,
+    keep_predictions: bool = False,
+) -> Space:
+    """The search space of these Runs under this name, as if a file `<name>.py` defined them.
+
+    `tasks`, `related`, `keep_predictions`: what TASKS, RELATED and KEEP_PREDICTIONS are in a file. Raises
+    UserError as `load_space` does.
+    """
+    return _space(
+        f"study {name!r}",
+        name=name,
+        path=None,
+        runs=runs,
+        tasks=tasks,
+        doc="",
+        related=related,
+        keep_predictions=keep_predictions,
+    )
+
+
+def _space(
+    where: str,
+    *,
+    name: str,
+    path: Path | None,
+    runs: object,
+    tasks: object,
+    doc: str,
+    related: object,
+    keep_predictions: object,
+) -> Space:
+    """`where` names in messages what is wrong: a file, or a study."""
+    checked = _runs(where, runs)
+    return Space(
+        name=name,
+        path=path,
+        runs=tuple(with_starts(checked)),
+        tasks=_tasks(where, tasks),
+        doc=doc,
+        related=_related(where, related, checked),
+        keep_predictions=_keep_predictions(where, keep_predictions),
     )
 
 
@@ -143,48 +194,46 @@ def _told(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def _runs(path: Path, given: object) -> list[Run]:
-    if given is None:
-        raise UserError(f"{path} does not define RUNS, a list of Runs (see study.grid)")
+def _runs(where: str, given: object) -> list[Run]:
     if not isinstance(given, Iterable) or isinstance(given, str):
         raise UserError(
-            f"{path}: RUNS is of type {type(given).__name__}; it must be a list of Runs"
+            f"{where}: RUNS is of type {type(given).__name__}; it must be a list of Runs"
         )
     runs = list(given)
     if not runs:
-        raise UserError(f"{path}: RUNS is empty")
+        raise UserError(f"{where}: RUNS is empty")
     for index, run in enumerate(runs):
         if not isinstance(run, Run):
             hint = ": join lists by study.grid.union" if isinstance(run, list | tuple) else ""
-            raise UserError(f"{path}: RUNS[{index}]={run!r:.80} is not a Run{hint}")
+            raise UserError(f"{where}: RUNS[{index}]={run!r:.80} is not a Run{hint}")
     seen: dict[Run, int] = {}
     for index, run in enumerate(runs):
         first = seen.setdefault(run, index)
         if first != index:
             raise UserError(
-                f"{path}: RUNS[{first}] and RUNS[{index}] are the same Run ({describe(run)}); "
+                f"{where}: RUNS[{first}] and RUNS[{index}] are the same Run ({describe(run)}); "
                 "join lists that overlap by study.grid.union"
             )
     return runs
 
 
-def _tasks(path: Path, given: object) -> dict[str, Task]:
+def _tasks(where: str, given: object) -> dict[str, Task]:
     if not isinstance(given, Iterable) or isinstance(given, str | Mapping):
         raise UserError(
-            f"{path}: TASKS is of type {type(given).__name__}; it must be a list of Tasks"
+            f"{where}: TASKS is of type {type(given).__name__}; it must be a list of Tasks"
         )
     tasks = dict(BUILTIN)
     for index, task in enumerate(given):
         if not isinstance(task, Task):
-            raise UserError(f"{path}: TASKS[{index}]={task!r:.80} is not a Task (see study.tasks)")
+            raise UserError(f"{where}: TASKS[{index}]={task!r:.80} is not a Task (see study.tasks)")
         if task.name in tasks and tasks[task.name] != task:
             owner = "a built-in task" if task.name in BUILTIN else "another of TASKS"
-            raise UserError(f"{path}: TASKS[{index}].name={task.name!r} is the name of {owner}")
+            raise UserError(f"{where}: TASKS[{index}].name={task.name!r} is the name of {owner}")
         tasks[task.name] = task
     return tasks
 
 
-def _related(path: Path, given: object, runs: Iterable[Run]) -> tuple[str, str] | None:
+def _related(where: str, given: object, runs: Iterable[Run]) -> tuple[str, str] | None:
     if given is None:
         return None
     sources = sorted({run.source.task for run in runs if run.source is not None})
@@ -192,12 +241,12 @@ def _related(path: Path, given: object, runs: Iterable[Run]) -> tuple[str, str] 
         case (str(more), str(less)) if more != less and {more, less} <= set(sources):
             return more, less
     raise UserError(
-        f"{path}: RELATED={given!r}: give the more and the less related source task, "
+        f"{where}: RELATED={given!r}: give the more and the less related source task, "
         f"two of {', '.join(sources) or '(no sources)'}"
     )
 
 
-def _keep_predictions(path: Path, given: object) -> bool:
+def _keep_predictions(where: str, given: object) -> bool:
     if not isinstance(given, bool):
-        raise UserError(f"{path}: KEEP_PREDICTIONS={given!r:.80}: choose True or False")
+        raise UserError(f"{where}: KEEP_PREDICTIONS={given!r:.80}: choose True or False")
     return given

@@ -1,0 +1,204 @@
+"""From a notebook or a script: plan a study, run it, ask how far it is.
+
+Owns how a call's arguments become what the verbs of `study` work with. Decides nothing else: what is
+trained, stored and said is what the command does and says, and an interrupted call goes on when it is
+given again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from study.command.defaults import default_address, default_data, default_root
+from study.command.opened import Named, store_named, study_of
+from study.command.texts import failure_lines, status_text
+from study.messages import UserError, show_message
+from study.planning.inventory import Inventory, summarise_heads, take_inventory
+from study.planning.spaces import Space, load_space, space_of
+from study.run import Run
+from study.store import Store
+from study.store.states import ABSENT, FAILED, PARTIAL, RUNNING, START_FAILED
+from study.tasks import Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredStudy:
+    """A study and the store that it is in: `analysis.load.open(it.root, it.study)` opens it.
+
+    `counts`: how many of its Runs are in each state ("done", "running", "partial", "failed", "absent",
+    "start failed"). Printed, it says what the verb of the same name says.
+    """
+
+    root: str
+    study: str
+    counts: Mapping[str, int] = field(repr=False)
+    text: str = field(repr=False)
+
+    def __str__(self) -> str:
+        return self.text
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """What a notebook shows of it."""
+        printer.text(self.text)
+
+
+def plan_study(
+    space: str | Path | Iterable[Run],
+    name: str | None = None,
+    root: str | Path | None = None,
+    *,
+    data: str | Path | None = None,
+    tasks: Iterable[Task] = (),
+    related: tuple[str, str] | None = None,
+    keep_predictions: bool = False,
+) -> StoredStudy:
+    """Says what a study wants, what of it is there and what the rest will cost; starts nothing.
+
+    - `space`: the path of a search-space file, the name of one that comes along, or Runs, which then
+      need the `name` that the study is to have.
+    - `root`: the store, a directory or a URI (default: STUDY_ROOT, or ./store); `data`: where image
+      sets lie (default: STUDY_DATA, or ./data).
+    - `tasks`, `related`, `keep_predictions`: with Runs, what TASKS, RELATED and KEEP_PREDICTIONS are in
+      a search-space file.
+
+    Raises UserError, a ValueError, with everything that is wrong, one line each.
+
+    >>> from study import plan_study
+    >>> print(plan_study("quickstart", root="store"))
+    """
+    from study.command.texts import plan_text
+    from study.planning.plan import make_plan
+
+    wanted = _space(space, name, tasks, related, keep_predictions)
+    store = store_named(root or default_root())
+    made = make_plan(wanted, store, Path(data or default_data()))
+    if made.wrong:
+        raise UserError("\n".join(made.wrong))
+    from study.planning.cost import price as price_of  # torch
+
+    left = made.inventory.ids(RUNNING, PARTIAL, ABSENT)
+    price = price_of([made.inventory.runs[run_id] for run_id in left], made.infos)
+    return _stored(wanted.name, store, made.inventory, plan_text(made, price))
+
+
+def run_study(
+    space: str | Path | Iterable[Run],
+    name: str | None = None,
+    root: str | Path | None = None,
+    *,
+    data: str | Path | None = None,
+    tasks: Iterable[Task] = (),
+    related: tuple[str, str] | None = None,
+    keep_predictions: bool = False,
+    inline: bool = False,
+    address: str | None = None,
+    gpus_per_trial: float | None = None,
+    cpus_per_trial: float | None = None,
+    max_concurrent: int | None = None,
+) -> StoredStudy:
+    """Trains what the store lacks of a study, as `study run` does, but for the report.
+
+    Arguments as of `plan_study`, and those of `study run`, with its defaults:
+
+    - `inline`: one Run after another in this process, without Ray; small studies are over sooner so.
+    - `address`: of a Ray cluster (default: RAY_ADDRESS, or a Ray of this machine alone).
+    - `gpus_per_trial`, `cpus_per_trial`: what a Run claims (default: a GPU where there is one, and a
+      core); `max_concurrent`: Runs at the same time (default: as many as fit).
+
+    Runs that failed are counted and named, and the others are trained all the same. Raises UserError, a
+    ValueError, for wrong input, before anything is trained; KeyboardInterrupt where it was interrupted,
+    once what was training has written a checkpoint: the same call goes on from there.
+
+    >>> from analysis import load
+    >>> from study import run_study
+    >>> from study.grid import grid
+    >>> from study.run import Recipe
+    >>> recipe = Recipe(learning_rate=1e-3, num_epochs=20)
+    >>> runs = grid(target_task="digits", target_size=100, model="resnet18", width=4,
+    ...             frozen=(0, 9), recipe=recipe, seed=range(2))
+    >>> ran = run_study(runs, "two-cuts", root="store", inline=True)
+    >>> study = load.open(ran.root, ran.study)
+    """
+    from study.launching.driver import run_study as train
+    from study.launching.lease import LeaseHeld
+    from study.launching.means import Means
+
+    wanted = _space(space, name, tasks, related, keep_predictions)
+    store = store_named(root or default_root())
+    means = Means(
+        address=None if inline else address or default_address(),
+        gpus_per_trial=gpus_per_trial,
+        cpus_per_trial=cpus_per_trial,
+        max_concurrent=max_concurrent,
+        resume_hint="interrupted; to go on, give the same call again",
+    )
+    try:
+        found = train(wanted, store, Path(data or default_data()), means)
+    except LeaseHeld as held:
+        raise UserError(str(held)) from held
+    stored = _state_of(Named(name=wanted.name, runs=wanted.runs, space=wanted), store)
+    if found.ids(RUNNING, PARTIAL, ABSENT):
+        raise KeyboardInterrupt(f"{stored.text}\n{means.resume_hint}")
+    if failed := found.ids(FAILED, START_FAILED):
+        show_message(f"{len(failed)} of {len(found.states)} Runs failed:", *failure_lines(found))
+    return stored
+
+
+def study_status(
+    space: str | Path | Iterable[Run],
+    name: str | None = None,
+    root: str | Path | None = None,
+) -> StoredStudy:
+    """How far a study is; starts nothing.
+
+    `space` as of `plan_study`, or the name of a study that the store at `root` has.
+
+    >>> from study import study_status
+    >>> study_status("quickstart", root="store").counts["done"]
+    69
+    """
+    store = store_named(root or default_root())
+    if isinstance(space, str | Path):
+        return _state_of(study_of(str(space), store), store)
+    wanted = _space(space, name)
+    return _state_of(Named(name=wanted.name, runs=wanted.runs, space=wanted), store)
+
+
+def _space(
+    space: str | Path | Iterable[Run],
+    name: str | None,
+    tasks: Iterable[Task] = (),
+    related: tuple[str, str] | None = None,
+    keep_predictions: bool = False,
+) -> Space:
+    if not isinstance(space, str | Path):
+        if name is None:
+            raise UserError("name=None: Runs need the name that their study is to have")
+        return space_of(
+            space, name, tasks=tasks, related=related, keep_predictions=keep_predictions
+        )
+    given = {
+        "name": name,
+        "tasks": tuple(tasks),
+        "related": related,
+        "keep_predictions": keep_predictions,
+    }
+    for argument, value in given.items():
+        if value:
+            raise UserError(f"{argument}={value!r}: the search space {space} says so itself")
+    return load_space(space)
+
+
+def _state_of(named: Named, store: Store) -> StoredStudy:
+    wanted = named.space.with_predictions if named.space is not None else ()
+    found = take_inventory(named.runs, store, keep_predictions=wanted)
+    return _stored(
+        named.name, store, found, status_text(named.name, found, summarise_heads(found, store))
+    )
+
+
+def _stored(name: str, store: Store, found: Inventory, text: str) -> StoredStudy:
+    return StoredStudy(root=store.root, study=name, counts=found.counts(), text=text)

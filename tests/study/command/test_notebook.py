@@ -1,0 +1,136 @@
+"""The calls for a notebook: what they take, return and refuse, and what importing them loads."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+import study
+from analysis import load
+from study import StoredStudy, plan_study, run_study, study_status
+from study.grid import grid
+from study.launching.interrupt import stop_on_signals
+from study.messages import UserError
+from study.run import Recipe, Run
+from study.store import Store
+
+
+def some_runs() -> list[Run]:
+    return grid(
+        source_task="digits-low",
+        source_size=40,
+        target_task="digits-high",
+        target_size=30,
+        model="resnet18",
+        width=1,
+        frozen=[0, 9],
+        seed=0,
+        recipe=Recipe(num_epochs=2, batch_size=16, learning_rate=1e-3),
+    )
+
+
+def test_importing_the_packages_loads_neither_torch_nor_ray() -> None:
+    code = (
+        "import sys, study, analysis, analysis.load; assert 'run_study' in dir(study); "
+        "study.run_study, study.plan_study, study.study_status; from study.run import Run; "
+        "assert study.run.Run is Run; print(sorted({'torch', 'ray'} & set(sys.modules)))"
+    )
+    env = os.environ | {"PYTHONPATH": str(Path(study.__file__).parents[1])}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=env, check=True
+    )
+    assert done.stdout == "[]\n"
+    with pytest.raises(AttributeError, match="no_such"):
+        study.no_such  # noqa: B018
+
+
+def test_runs_with_a_name_are_a_study_that_the_analysis_opens(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = some_runs()
+    planned = plan_study(runs, "tiny", store.root)
+    assert planned.counts == {"absent": 3}
+    assert str(planned).startswith("tiny: 3 Runs, 1 of them starts")
+
+    ran = run_study(runs, "tiny", store.root, inline=True)
+    assert (ran.root, ran.study, ran.counts) == (store.root, "tiny", {"done": 3})
+    opened = load.open(ran.root, ran.study)
+    assert [run.id for run in opened.wanted] == [run.id for run in runs]
+    assert "3 done" in capsys.readouterr().err
+
+    # Cells alone bring their starts along, and what is there is found again.
+    again = run_study((run for run in runs if run.source), "tiny", store.root, inline=True)
+    assert again == ran
+    assert study_status("tiny", root=store.root) == ran
+    assert study_status(runs, "tiny", store.root) == ran
+
+
+def test_a_space_file_or_a_packaged_name_needs_no_name(store: Store, tmp_path: Path) -> None:
+    own = tmp_path / "own.py"
+    own.write_text(
+        "from study.grid import grid\nfrom study.run import Recipe\n"
+        "RUNS = grid(target_task='digits', target_size=30, model='resnet18', width=1, frozen=9,\n"
+        "            recipe=Recipe(num_epochs=1, learning_rate=1e-3), seed=0)\n"
+    )
+    assert run_study(own, root=store.root, inline=True).counts == {"done": 1}
+    assert study_status(own, root=store.root).study == "own"
+    assert study_status("quickstart", root=store.root).counts == {"absent": 69}
+
+
+def test_wrong_arguments_are_refused_by_their_name(store: Store) -> None:
+    with pytest.raises(UserError, match="name=None"):
+        run_study(some_runs(), root=store.root)
+    with pytest.raises(UserError, match=r"name='mine'.*quickstart"):
+        plan_study("quickstart", "mine", store.root)
+    with pytest.raises(UserError, match="name='not a name'"):
+        plan_study(some_runs(), "not a name", store.root)
+    with pytest.raises(UserError, match=r"study 'tiny': RUNS\[0\]=.* is not a Run"):
+        run_study(["resnet18"], "tiny", store.root)  # type: ignore[list-item]
+    with pytest.raises(UserError, match=r"RELATED=.*two of digits-low"):
+        plan_study(some_runs(), "tiny", store.root, related=("digits-low", "moon"))
+
+
+def test_an_interrupted_call_says_so_and_goes_on_when_given_again(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from study.launching import inline
+
+    trained = inline.attempt
+
+    def interrupted(*args: object, **kwargs: object) -> object:
+        ended = trained(*args, **kwargs)  # type: ignore[arg-type]
+        os.kill(os.getpid(), signal.SIGINT)  # after the first Run
+        return ended
+
+    with monkeypatch.context() as patched:
+        patched.setattr(inline, "attempt", interrupted)
+        with pytest.raises(KeyboardInterrupt, match=r"1 done.*(?s:.)*same call again"):
+            run_study(some_runs(), "tiny", store.root, inline=True)
+    assert run_study(some_runs(), "tiny", store.root, inline=True).counts == {"done": 3}
+
+
+def test_a_thread_without_signals_can_run_a_study(store: Store) -> None:
+    ran: list[StoredStudy] = []
+    thread = threading.Thread(
+        target=lambda: ran.append(run_study(some_runs(), "tiny", store.root, inline=True))
+    )
+    thread.start()
+    thread.join()
+    assert ran[0].counts == {"done": 3}
+
+
+def test_a_second_interrupt_ends_the_call_and_not_the_kernel(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "ipykernel", sys)
+    with stop_on_signals("go on so") as request:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert request.is_set
+        with pytest.raises(KeyboardInterrupt, match="go on so"):
+            os.kill(os.getpid(), signal.SIGINT)

@@ -1,0 +1,38 @@
+"""The notebook in tests/examples runs as it stands, in a kernel of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+from analysis import load
+
+NOTEBOOK = Path(__file__).parent / "examples" / "first_study.ipynb"
+
+
+@pytest.mark.slow
+def test_the_notebook_goes_from_a_grid_to_a_surface_and_a_verdict(tmp_path: Path) -> None:
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    resources = {"metadata": {"path": str(tmp_path)}}
+    NotebookClient(notebook, timeout=None, kernel_name="python3", resources=resources).execute()
+    shown = [
+        "".join(
+            output.get("text", "") or output.get("data", {}).get("text/plain", "")
+            for output in cell.outputs
+        )
+        for cell in notebook.cells
+        if cell.cell_type == "code"
+    ]
+    number, plan, ran, status, surface, _, verdict = shown
+    assert number == "12"
+    assert "12 absent" in plan
+    assert "12 done" in ran
+    assert "'done': 12" in status
+    assert "frozen" in surface
+    answers = ("holds: ", "does not hold: ", "cannot tell: ")
+    assert any(line.startswith(answers) for line in verdict.splitlines()), verdict
+    study = load.open(tmp_path / "store", "three-cuts")
+    assert len(study.wanted) == len(study.runs) == 12
