@@ -6,13 +6,14 @@ name.
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
-from itertools import islice
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from tqdm import tqdm
@@ -33,6 +34,9 @@ from study.tasks.prepared_file import (
 )
 from study.tasks.selection import Selection, select
 from study.tasks.task import Task
+
+IMAGES_AT_ONCE: Final = 512
+BYTES_AT_ONCE: Final = 256 * 2**20
 
 
 def describe(task: Task, data: Path | None) -> TaskInfo:
@@ -130,6 +134,23 @@ def _info(task: Task, listing: Listing, selection: Selection) -> TaskInfo:
     )
 
 
+def _some(
+    images: Iterator[tuple[str, Encoded]], info: TaskInfo
+) -> Iterator[list[tuple[str, Encoded]]]:
+    """The images, as many at a time as take little memory, encoded and decoded."""
+    most = max(1, min(IMAGES_AT_ONCE, BYTES_AT_ONCE // math.prod(info.image_shape)))
+    gathered: list[tuple[str, Encoded]] = []
+    num_bytes = 0
+    for where, encoded in images:
+        gathered.append((where, encoded))
+        num_bytes += len(encoded) if isinstance(encoded, bytes) else 0
+        if len(gathered) == most or num_bytes > BYTES_AT_ONCE:
+            yield gathered
+            gathered, num_bytes = [], 0
+    if gathered:
+        yield gathered
+
+
 def _decoded(
     task: Task, selection: Selection, info: TaskInfo, progress: bool
 ) -> Iterator[np.ndarray]:
@@ -159,8 +180,7 @@ def _decoded(
         ) as bar,
     ):
         for part in (selection.train, selection.test):
-            images = part.split.read(part.positions)
-            while some := list(islice(images, 512)):
+            for some in _some(part.split.read(part.positions), info):
                 lots = [some[start : start + 32] for start in range(0, len(some), 32)]
                 for lot in decoders.map(decode_lot, lots):
                     yield from lot

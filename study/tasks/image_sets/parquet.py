@@ -11,13 +11,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from study.tasks.image_sets.listing import Listing, Split, choices, shown
+
+# A file of kilobytes may hold images of gigabytes. An encoded image, all rows that are in memory at a
+# time, and a page, which is decoded at once (writers end one after so many rows at the latest):
+MAX_ENCODED_BYTES: Final = 64 * 2**20
+BYTES_AT_ONCE: Final = 256 * 2**20
+MAX_ROWS_AT_ONCE: Final = 256
+MAX_PAGE_BYTES: Final = 2**30
+ROWS_A_PAGE: Final = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,18 +159,64 @@ def _images(
         name = shown(file, data)
         with _open(file, data) as opened:
             _check_column("image_column", field, opened, name)
+            leaves = (opened.schema.column(index) for index in range(len(opened.schema)))
+            # A dictionary stays one: an image that stands in many rows is in memory once.
+            encoded = [
+                leaf.path
+                for leaf in leaves
+                if leaf.path.split(".")[0] == field and leaf.physical_type == "BYTE_ARRAY"
+            ]
+        with _open(file, data, read_dictionary=encoded) as opened:
             first_row = 0
-            for batch in opened.iter_batches(batch_size=256, columns=[field]):
+            num_rows = _rows_at_once(opened, field, name)
+            # By group: a batch over two of them would have two dictionaries, which pyarrow refuses.
+            batches = (
+                batch
+                for group in range(opened.num_row_groups)
+                for batch in opened.iter_batches(num_rows, row_groups=[group], columns=[field])
+            )
+            for batch in batches:
                 bounds = before + first_row, before + first_row + len(batch)
                 wanted = positions[slice(*np.searchsorted(positions, bounds))] - bounds[0]
-                images = batch.column(0).take(pa.array(wanted)).to_pylist()
-                for row, image in zip(first_row + wanted, images, strict=True):
+                for row in wanted.tolist():
+                    image = batch.column(0)[row].as_py()
                     content = image.get("bytes") if isinstance(image, dict) else image
+                    where = f"{name} row {first_row + row}"
                     if not isinstance(content, bytes):
-                        raise ValueError(f"{name} row {row}: no image bytes in column {field!r}")
-                    yield f"{name} row {row}", content
+                        raise ValueError(f"{where}: no image bytes in column {field!r}")
+                    if len(content) > MAX_ENCODED_BYTES:
+                        raise ValueError(
+                            f"{where}: an image of {len(content):,} bytes, the limit is "
+                            f"{MAX_ENCODED_BYTES:,}"
+                        )
+                    yield where, content
                 first_row += len(batch)
             before += first_row
+
+
+def _rows_at_once(opened: pq.ParquetFile, field: str, name: str) -> int:
+    """How many rows of images may be in memory at a time.
+
+    Raises ValueError where Parquet's own unit, a page, would need too much: a small file may hold much.
+    """
+    most = MAX_ROWS_AT_ONCE
+    for index in range(opened.num_row_groups):
+        group = opened.metadata.row_group(index)
+        columns = (group.column(number) for number in range(group.num_columns))
+        num_bytes = sum(
+            column.total_uncompressed_size
+            for column in columns
+            if column.path_in_schema.split(".")[0] == field
+        )
+        of_a_page = num_bytes * min(1, ROWS_A_PAGE / max(group.num_rows, 1))
+        if of_a_page > MAX_PAGE_BYTES:
+            raise ValueError(
+                f"{name}: row group {index} holds {num_bytes:,} bytes of images in {group.num_rows:,} "
+                f"rows, of which a page may need {of_a_page:,.0f} bytes of memory, and the limit is "
+                f"{MAX_PAGE_BYTES:,}; write it anew with fewer rows in a group"
+            )
+        most = min(most, int(BYTES_AT_ONCE * group.num_rows / max(num_bytes, 1)))
+    return max(most, 1)
 
 
 def _row(files: list[Path], position: int, data: Path) -> str:
@@ -183,10 +237,12 @@ def _check_column(field: str, value: str, opened: pq.ParquetFile, name: str) -> 
 
 
 @contextmanager
-def _open(file: Path, data: Path) -> Iterator[pq.ParquetFile]:
+def _open(
+    file: Path, data: Path, read_dictionary: list[str] | None = None
+) -> Iterator[pq.ParquetFile]:
     """The opened file; pyarrow's own messages, which do not name the file, are given its name."""
     try:
-        with pq.ParquetFile(file) as opened:
+        with pq.ParquetFile(file, read_dictionary=read_dictionary) as opened:
             yield opened
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{shown(file, data)}: not a readable Parquet file ({error})") from error

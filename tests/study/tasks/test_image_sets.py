@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+import io
 import shutil
+import sys
+import tracemalloc
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from study.store import Store
-from study.tasks import Task, describe
+from study.store import Store, open_store
+from study.tasks import Task, describe, prepare
+from study.tasks.image_sets import parquet as parquet_module
 from study.tasks.image_sets.decoding import to_pixels
 from study.tasks.image_sets.folders import ImageFolderImages
 from study.tasks.image_sets.parquet import ParquetImages
 from tests.image_files import PHOTOS, encoded, parquet, pixels_of, prepare_quietly, save
+
+EPS = b"""%!PS-Adobe-3.0 EPSF-3.0
+%%BoundingBox: 0 0 8 8
+%%EndComments
+showpage
+%%EOF
+"""
 
 # Decoding.
 
@@ -281,3 +294,89 @@ def test_a_torn_parquet_file_is_named(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(ValueError, match=r"t.parquet: not a readable Parquet file"):
         describe(Task(name="p", images=ParquetImages(train="t.parquet")), tmp_path)
+
+
+# From anywhere.
+
+
+def test_no_format_that_calls_another_program_is_read(tmp_path: Path) -> None:
+    assert Image.open(io.BytesIO(EPS)).format == "EPS", "Pillow itself would have Ghostscript run"
+    path = tmp_path / "a.png"
+    path.write_bytes(EPS)
+    for image in (EPS, path):
+        with pytest.raises(ValueError, match=r"a.png: not a readable image \(cannot identify"):
+            to_pixels(image, "a.png", None)
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded() -> None:
+    bomb = encoded(Image.new("1", (13_000, 13_000)))
+    assert len(bomb) < 50_000
+    limit = r"a.png: not a readable image \(13,000×13,000 pixels, the limit is 67,108,864 in all\)"
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=limit):
+        to_pixels(bomb, "a.png", 8)
+    assert tracemalloc.get_traced_memory()[1] < 2**20
+    tracemalloc.stop()
+
+
+def test_a_small_parquet_file_that_holds_much_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = [{"bytes": bytes(100_000)}] * 64
+    table = pa.table({"image": images, "label": [0, 1] * 32})
+    pq.write_table(table, tmp_path / "much.parquet", compression="zstd", use_dictionary=False)
+    assert (tmp_path / "much.parquet").stat().st_size < 10_000
+    task = Task(name="t", images=ParquetImages(train="much.parquet"))
+    monkeypatch.setattr(parquet_module, "MAX_PAGE_BYTES", 2**20)
+    with pytest.raises(ValueError, match=r"much.parquet: row group 0 holds 6,\d{3},\d{3} bytes"):
+        describe(task, tmp_path)
+    monkeypatch.undo()
+    monkeypatch.setattr(parquet_module, "MAX_ENCODED_BYTES", 99_999)
+    with pytest.raises(
+        ValueError, match=r"much.parquet row 0: an image of 100,000 bytes, the limit"
+    ):
+        describe(task, tmp_path)
+
+
+def test_one_image_in_many_rows_of_a_parquet_file(tmp_path: Path, empty: Store) -> None:
+    # A dictionary: what stands once in the file stands once in memory.
+    image = {"bytes": encoded(Image.fromarray(pixels_of(1)))}
+    names = pa.table({"image": [image] * 40, "label": [0, 1] * 20})
+    pq.write_table(names, tmp_path / "same.parquet", use_dictionary=True, row_group_size=7)
+    task = Task(name="same", images=ParquetImages(train="same.parquet"))
+    prepared = prepare_quietly(task, empty, tmp_path)
+    assert len(prepared.train_images) + len(prepared.test_images) == 40
+    assert (prepared.train_images == pixels_of(1).transpose(2, 0, 1)).all()
+
+
+def test_a_parquet_file_whose_dictionary_became_too_large(tmp_path: Path, empty: Store) -> None:
+    # Its writer began with a dictionary and went on without: both in one group.
+    images = [{"bytes": encoded(Image.fromarray(pixels_of(row % 30)))} for row in range(60)]
+    table = pa.table({"image": images, "label": [0, 1] * 30})
+    path = tmp_path / "p.parquet"
+    pq.write_table(table, path, dictionary_pagesize_limit=500, write_batch_size=4)
+    encodings = pq.ParquetFile(path).metadata.row_group(0).column(0).encodings
+    assert {"PLAIN", "RLE_DICTIONARY"} <= set(encodings)
+    prepared = prepare_quietly(
+        Task(name="p", images=ParquetImages(train="p.parquet")), empty, tmp_path
+    )
+    every = [*prepared.train_images, *prepared.test_images]
+    found = Counter(image.tobytes() for image in every)
+    assert found == {pixels_of(row).transpose(2, 0, 1).tobytes(): 2 for row in range(30)}
+
+
+@pytest.mark.parametrize("num_bytes", [1, 300, 2**40])
+def test_how_many_are_in_memory_at_a_time_changes_nothing(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_bytes: int
+) -> None:
+    task = replace(PHOTOS, name="again")
+    expected = prepare_quietly(task, open_store(tmp_path / "one"), photos).fingerprint
+    monkeypatch.setattr(sys.modules[prepare.__module__], "BYTES_AT_ONCE", num_bytes)
+    monkeypatch.setattr(parquet_module, "BYTES_AT_ONCE", num_bytes)
+    assert prepare_quietly(task, open_store(tmp_path / "two"), photos).fingerprint == expected
+    parquet(tmp_path / "p.parquet", [0, 1] * 10)
+    task = Task(name="p", images=ParquetImages(train="p.parquet"))
+    prepared = prepare_quietly(task, open_store(tmp_path / "three"), tmp_path)
+    found = {image.tobytes() for image in (*prepared.train_images, *prepared.test_images)}
+    assert found == {pixels_of(row).transpose(2, 0, 1).tobytes() for row in range(20)}
