@@ -70,13 +70,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _done(act: Callable[..., int], request: dict[str, Any]) -> int:
     """What a disk refuses, and what is damaged, is said in one line; a bug of ours has its traceback."""
-    from study.store import Damaged
+    from study.store import Damaged, Newer
 
     try:
         return act(**request)
-    except (Damaged, OSError) as error:
+    except (Damaged, Newer, OSError) as error:
         print(f"{act.__name__.removeprefix('_')}: {error}", file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, Newer) else 1
 
 
 def _report(**request: Any) -> int:

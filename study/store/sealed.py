@@ -6,13 +6,15 @@ Owns the two forms. Reads and writes nothing.
 from __future__ import annotations
 
 import json
+import re
 from typing import Any, Final
 
 from study.fields import canonical_json, digest_of
-from study.store.atomic import Damaged
+from study.store.atomic import Damaged, Newer
 from study.store.provenance import release
 
 _MAGIC: Final = b"freezewise checkpoint 1\n"
+_ANY_MAGIC: Final = re.compile(rb"freezewise checkpoint \d+\n")
 _DIGEST_BYTES: Final = 64
 
 
@@ -48,9 +50,12 @@ def frame(payload: bytes) -> bytes:
 
 
 def unframe(framed: bytes, path: str) -> bytes:
-    """A checkpoint's payload. Raises Damaged."""
+    """A checkpoint's payload. Raises Damaged, Newer."""
     size = len(_MAGIC) + _DIGEST_BYTES + 1
     payload = framed[size:]
+    later = _ANY_MAGIC.match(framed)
+    if later is not None and later[0] != _MAGIC:
+        raise Newer(path, "", later[0].decode().strip())
     if len(framed) < size or not framed.startswith(_MAGIC):
         raise Damaged(path, f"{len(framed)} bytes that do not begin as a checkpoint")
     if frame(payload) != framed[:size]:

@@ -19,7 +19,7 @@ import numpy as np
 from tqdm import tqdm
 
 from study.fields import canonical_json
-from study.store import Damaged, Store
+from study.store import Damaged, Newer, Store
 from study.store.layout import task_path
 from study.tasks.image_sets.decoding import Encoded, to_pixels
 from study.tasks.image_sets.kinds import is_origin, list_images, origin_of
@@ -62,6 +62,8 @@ def prepare(task: Task, store: Store, data: Path | None, *, progress: bool) -> P
     """
     try:
         return _prepare(task, store, data, progress)
+    except Newer:
+        raise
     except ValueError as error:
         raise ValueError(f"task {task.name!r}: {error}") from error
 

@@ -24,11 +24,11 @@ import pyarrow as pa
 from pyarrow.fs import LocalFileSystem, copy_files
 
 from study.fields import canonical_json
-from study.store import Damaged, Store
+from study.store import Damaged, Newer, Store
 from study.store.atomic import temporary_beside
 from study.store.layout import task_path
 from study.store.retries import WAITS, tried
-from study.store.task_head import metadata_of, read_task_head
+from study.store.task_head import metadata_of, newer, read_task_head
 
 SPLITS: Final = ("train", "test")
 _BYTES_AT_ONCE: Final = 1 << 24
@@ -130,7 +130,7 @@ def load(name: str, store: Store) -> PreparedTask:
     """The prepared task, memory-mapped, its fingerprint checked once per process.
 
     From a bucket it is fetched once into this machine's temporary directory. Raises ValueError where
-    it is not prepared, and Damaged where its file is torn or changed.
+    it is not prepared, Damaged where its file is torn or changed, Newer where a later release wrote it.
     """
     path = task_path(name)
     if not store.exists(path):
@@ -164,7 +164,7 @@ def load_info(name: str, store: Store) -> TaskInfo | None:
     path = task_path(name)
     if not store.exists(path):
         return None
-    return _info_from(_head(store, path)["info"])
+    return _info_from(_head(store, path), path)
 
 
 def scratch_folder(store: Store) -> Path:
@@ -204,8 +204,10 @@ def _opened(local: Path, path: str, name: str, version: tuple[int, ...]) -> Prep
             labels = _values(batch.column("label"))
             split = batch.column("split")
             test, splits = _values(split.indices), split.dictionary.to_pylist()
-            info = _info_from(about["info"])
+            info = _info_from(about, path)
             images = images.reshape(-1, *info.image_shape)
+        except Newer:
+            raise
         except (pa.ArrowException, OSError, KeyError, ValueError) as error:
             raise Damaged(path, f"not readable: {error}") from error
     if info.name != name:
@@ -261,8 +263,12 @@ def _version(local: Path) -> tuple[int, ...]:
     return stat.st_mtime_ns, stat.st_size, stat.st_ino
 
 
-def _info_from(plain: dict[str, Any]) -> TaskInfo:
+def _info_from(about: dict[str, Any], path: str) -> TaskInfo:
     values: dict[str, Any] = {
-        name: tuple(v) if isinstance(v, list) else v for name, v in plain.items()
+        name: tuple(v) if isinstance(v, list) else v for name, v in about["info"].items()
     }
-    return TaskInfo(**values)
+    try:
+        return TaskInfo(**values)
+    except TypeError as error:
+        # The checksum fits, so this was written so.
+        raise newer(path, about, str(error)) from error

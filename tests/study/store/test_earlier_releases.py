@@ -11,6 +11,8 @@ import pytest
 
 from analysis import load
 from analysis.surfaces import freezing_surface
+from study import tasks
+from study.command.cli import main
 from study.launching import driver
 from study.launching.driver import run_study
 from study.launching.means import Means
@@ -19,14 +21,19 @@ from study.store import (
     Store,
     finished_ids,
     open_store,
+    read_began,
     read_checkpoint,
     read_failure,
     read_predictions,
+    read_registrations,
     read_rows,
     read_study,
+    read_weights,
     schema,
+    similarity,
 )
 from study.store.states import DONE
+from tests import stored
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
 SPACE = load_space(FIXTURES / "fixture.py")
@@ -112,3 +119,38 @@ def test_analysis_reads_its_store_and_its_export_alike() -> None:
     np.testing.assert_array_equal(*surfaces)
     table = read_rows(open_store(FIXTURES / "store-0.1.0"), HEAD_ONLY).table
     assert float(surfaces[0].sel(frozen=9)) == table["test_error"][-1].as_py()
+
+
+# Every kind of object, in the form that it had when rows were of format 3 and leases became numbers.
+EVERY_KIND = FIXTURES / "store-every-kind"
+IN_FLIGHT = "ba9876543210"
+
+
+def test_every_kind_of_object_is_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(EVERY_KIND, tmp_path / "store")
+    assert main(["verify", "--all", "--root", str(tmp_path / "store")]) == 0
+    assert "12 objects" in capsys.readouterr().out
+    store = open_store(tmp_path / "store")
+    run = stored.a_run()
+    assert read_study(store, "every") == [stored.SOURCE, run]
+    ended = read_rows(store, run.id)
+    assert ended.run == run
+    names = schema.schema_of(3).names
+    assert ended.table.select(names).equals(stored.a_table().select(names))
+    made_by = ended.provenance
+    assert made_by.predictions_digest is not None
+    predicted = read_predictions(store, run.id, made_by.predictions_digest)
+    assert predicted.equals(stored.a_predictions())
+    weights = read_rows(store, stored.SOURCE.id).provenance.weights_digest
+    assert weights is not None and made_by.start_digest == weights
+    assert read_weights(store, stored.SOURCE.id, weights) == b"weights"
+    assert similarity.read(store, run.id)["logme"].to_pylist() == [0.5, 0.5]
+    (registered,) = read_registrations(store, "every")
+    assert (registered.run_ids, registered.digest) == ((run.id,), "f84cecb3e5eb")
+    assert read_failure(store, IN_FLIGHT) == stored.a_failure()
+    assert read_checkpoint(store, IN_FLIGHT) == b"state of the third driver"
+    began = read_began(store, IN_FLIGHT)
+    assert began is not None and began.host == "laptop"
+    task = tasks.load("tiny", store)
+    assert task.fingerprint[:12] == "ccc0dc8d5c9c"
+    assert task.info.classes == ("ant", "bee")

@@ -499,3 +499,10 @@ def test_the_code_version_has_its_form() -> None:
     assert re.fullmatch(r"[\w.]+\+[0-9a-f]{8}", provenance.code_version())
     assert set(provenance.packages()) <= set(provenance.PACKAGES)
     assert "pyarrow" in provenance.packages()
+
+
+def test_a_checkpoint_of_a_later_release_is_named_and_left(empty: Store) -> None:
+    path = unfinished_path(a_run().id, "checkpoint")
+    empty.put(path, b"freezewise checkpoint 2\n" + b"whatever that is")
+    with pytest.raises(Newer, match=rf"{path} .*freezewise checkpoint 2"):
+        read_checkpoint(empty, a_run().id)

@@ -17,8 +17,9 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from study.store import Damaged, Store, open_store
-from study.tasks import BUILTIN, Task, describe, load, load_info, prepared_file
+from study.store import Damaged, Newer, Store, open_store
+from study.store.task_head import metadata_of, read_task_head
+from study.tasks import BUILTIN, Task, describe, load, load_info, prepare, prepared_file
 from study.tasks.draws import draw
 from study.tasks.image_sets.folders import ImageFolderImages
 from study.tasks.image_sets.known_sets import KNOWN
@@ -272,3 +273,30 @@ def test_importing_tasks_imports_neither_torch_nor_scikit_learn() -> None:
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize(
+    "later", [{"format": "freezewise task 2"}, {"info": {"name": "digits-low", "depth": 7}}]
+)
+def test_a_task_of_a_later_release_is_named_with_it_and_left(
+    store: Store, later: dict[str, object]
+) -> None:
+    path = Path(store.base) / "tasks" / "digits-low.arrow"
+    with pa.memory_map(str(path)) as file:
+        reader = pa.ipc.open_file(file)
+        about = read_task_head(file, "x") | {"written_by": "7.0.0"} | later
+        batch = reader.get_batch(0).replace_schema_metadata(metadata_of(about))
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    path.write_bytes(sink.getvalue())
+    words = r"tasks/digits-low.arrow was written by freezewise 7.0.0 \((freezewise task 2|.*depth)"
+    task = BUILTIN["digits-low"]
+    for read in (
+        lambda: load("digits-low", store),
+        lambda: load_info("digits-low", store),
+        lambda: prepare(task, store, None, progress=False),
+    ):
+        with pytest.raises(Newer, match=words):
+            read()
+    assert not store.aside()
