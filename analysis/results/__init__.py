@@ -1,0 +1,14 @@
+"""What the reduced studies found: their rows, and the verdicts of the code that they were registered with.
+
+Of each study, `<study>.parquet` is what `study export` made of its store, and `<study>.verdicts.csv` are the
+verdicts (`report.tables.verdicts`) of the code that decided when it was registered. No images.
+
+    study             registered (UTC)      digest          Runs
+    reduced           2026-11-25 04:23:33   946660295e48    960
+    reduced_noise     2026-11-25 04:23:42   512e8709fe01    650
+    reduced_sources   2026-11-25 04:23:47   189cab073b84    100
+
+Each was registered before its first row, and its verdicts were confirmatory by that code. Verdicts of code
+that has changed since are exploratory by its own words; `tests/analysis/test_results.py` holds today's
+against those kept here.
+"""
