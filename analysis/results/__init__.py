@@ -1,6 +1,6 @@
 """What the reduced studies found: their rows, and the verdicts of the code that they were registered with.
 
-Of each study, `<study>.parquet` is what `study export` made of its store, and `<study>.verdicts.csv` are the
+Of each study, `<study>.parquet` is what `study export` made of its store, `<study>.verdicts.csv` the
 verdicts (`report.tables.verdicts`) of the code that decided when it was registered. No images.
 
     study             registered (UTC)      digest          Runs
