@@ -8,7 +8,7 @@ pyplot, so no global state.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import xarray as xr
@@ -17,6 +17,9 @@ from matplotlib.axes import Axes
 from analysis.descent import EPSILON
 from analysis.descent.intervals import mean_intervals
 from analysis.pictures import look
+
+# Of two seeds a t-interval is 13 standard errors wide to either side: it fills the picture, dots do not.
+MIN_BAND_SEEDS: Final = 3
 
 
 def epoch_curves(
@@ -96,7 +99,8 @@ def freezing_curves(
     A marker is filled where the mean `train_error` is at most `epsilon`, hollow where it is not. A curve
     has a gap at an absent cell, but none where `wanted`, over (by, frozen), is false: no such cell was
     asked for.
-    Small dots are the seeds; a band that leaves the Axes is cut off, not narrowed.
+    Small dots are the seeds; from MIN_BAND_SEEDS on there is a band too: one that leaves the Axes is cut
+    off, not narrowed.
     """
     error = error.sortby("frozen").transpose(by, "frozen", ...)
     mean, counts = look.seed_mean(error)
@@ -120,8 +124,9 @@ def freezing_curves(
         axes.plot([], [], label=f"{value}", **style, **marker)
         if "seed" in error.dims and error.sizes["seed"] > 1:
             seeds = error.isel({by: i}).transpose("frozen", "seed").values[asked[i]]
-            _, half = mean_intervals(seeds.T, confidence)
-            axes.fill_between(at, y - half, y + half, color=style["color"], alpha=0.13, lw=0)
+            if has_band(error):
+                half = _half(seeds, confidence)
+                axes.fill_between(at, y - half, y + half, color=style["color"], alpha=0.13, lw=0)
             axes.plot(at, seeds, color=style["color"], ls="none", marker=".", ms=2.5, alpha=0.7)
     axes.set_ylim(*span(error.values))
     axes.set_ylabel(look.name_of(error))
@@ -145,12 +150,12 @@ def paired_difference(
 ) -> Axes:
     """The error after `first` minus the error after `second`, seed by seed, against frozen count (C5).
 
-    `error` has dims (by, frozen, seed). Bars are t-intervals over the seeds that both have; small
-    dots are those seeds. Below zero `first` is the better source.
+    `error` has dims (by, frozen, seed). Bars are t-intervals over the seeds that both have, from
+    MIN_BAND_SEEDS on; small dots are those seeds. Below zero `first` is the better source.
     """
     error = error.sortby("frozen").transpose(by, "frozen", "seed")
     pairs = (error.sel({by: first}, drop=True) - error.sel({by: second}, drop=True)).values
-    mean, half = mean_intervals(pairs.T, confidence)
+    mean, half = mean_intervals(pairs.T, confidence)[0], _half(pairs, confidence)
     at = error["frozen"].values
     axes.axhline(0, color=look.INK, lw=0.8)
     axes.plot(at, pairs, ls="none", marker=".", ms=3, color=look.FAINT)
@@ -162,6 +167,20 @@ def paired_difference(
     look.note_seeds(axes, np.isfinite(pairs).sum(axis=1)[np.isfinite(pairs).any(axis=1)])
     look.note(axes, f"below 0: {first} better")
     return axes
+
+
+def has_band(error: xr.DataArray) -> bool:
+    """Whether intervals over seeds are drawn somewhere: some cell has MIN_BAND_SEEDS or more."""
+    if "seed" not in error.dims:
+        return False
+    return bool((error.notnull().sum("seed") >= MIN_BAND_SEEDS).any())
+
+
+def _half(seeds: np.ndarray, confidence: float) -> np.ndarray:
+    """Half the width of the interval at each point, NaN where fewer than MIN_BAND_SEEDS are; `seeds` is
+    (points, seeds)."""
+    half = mean_intervals(seeds.T, confidence)[1]
+    return np.where(np.isfinite(seeds).sum(axis=1) >= MIN_BAND_SEEDS, half, np.nan)
 
 
 def span(values: np.ndarray, *, margin: float = 0.08) -> tuple[float, float]:

@@ -63,6 +63,7 @@ def cut_grid(
     columns: str = "source_size",
     by: str = "source",
     title: str = "",
+    narrow: bool = False,
 ) -> Figure:
     """A panel of `draw_cuts` for each value of `rows` and `columns`; dims (rows, columns, by, size)."""
 
@@ -72,7 +73,8 @@ def cut_grid(
     with matplotlib.rc_context(look.STYLE):
         right = 0.75 + 0.075 * max(len(str(value)) for value in [*cuts[by].values, by])
         height = 0.6 + 0.2 * cuts.sizes["frozen"]
-        grid = panels.grid(cuts["best"], rows, columns, height=height, right=right, title=title)
+        how: dict[str, Any] = {"height": height, "right": right, "narrow": narrow}
+        grid = panels.grid(cuts["best"], rows, columns, title=title, **how)
         note = panels.fill(grid, draw)
         panels.legend_right(grid, look.name_of(by))
         level = float(cuts.attrs["level"])

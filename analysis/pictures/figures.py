@@ -1,8 +1,8 @@
 """Whole figures: grids of curves, maps and clouds, with shared scales, one legend and headings.
 
 Each function takes labelled arrays and returns a matplotlib Figure; `save` writes it as PNG, SVG and
-PDF, the same bytes each time. A dimension named in `rows` or `columns` may be absent from the arrays:
-then there is one row, or one column.
+PDF, the same bytes each time. `narrow`: in one column, for a telephone. A dimension named in `rows` or
+`columns` may be absent from the arrays: then there is one row, or one column.
 """
 
 from __future__ import annotations
@@ -54,6 +54,7 @@ def panel_grid(
     columns: str = "size",
     epsilon: float = EPSILON,
     title: str = "",
+    narrow: bool = False,
 ) -> Figure:
     """Curves over epochs for every frozen count, the train curve beneath each panel.
 
@@ -76,7 +77,9 @@ def panel_grid(
         lower.set_ylim(*train_span)
 
     with matplotlib.rc_context(look.STYLE):
-        grid = panels.grid(test, rows, columns, beneath=0.62, right=1.05, title=title)
+        grid = panels.grid(
+            test, rows, columns, beneath=0.62, right=1.05, title=title, narrow=narrow
+        )
         note = panels.fill(grid, draw)
         panels.legend_right(grid, "frozen layers", order=float)
         panels.remark(grid, note, f"dotted: train error = {epsilon:g}")
@@ -94,6 +97,7 @@ def epoch_maps(
     ridge_shown: xr.DataArray | None = None,
     diverged: xr.DataArray | None = None,
     title: str = "",
+    narrow: bool = False,
 ) -> Figure:
     """Heat maps over epoch × frozen count; arrays have dims (rows, columns, frozen, epoch[, seed]).
 
@@ -112,6 +116,7 @@ def epoch_maps(
         height=0.5 + 0.11 * test.sizes["frozen"],
         beyond=bool(known.size) and bool(known.max() > (norm.vmax or 1.0) + 1e-6),
         title=title,
+        narrow=narrow,
     )
 
 
@@ -126,6 +131,8 @@ def freezing_maps(
     ridge_shown: xr.DataArray | None = None,
     diverged: xr.DataArray | None = None,
     title: str = "",
+    narrow: bool = False,
+    wrap: int = 0,
 ) -> Figure:
     """Heat maps over target size × frozen count; arrays have dims (rows, columns, size, frozen[, seed]).
 
@@ -143,6 +150,8 @@ def freezing_maps(
         height=0.6 + 0.24 * test.sizes["size"],
         beyond=False,
         title=title,
+        narrow=narrow,
+        wrap=wrap,
     )
 
 
@@ -157,6 +166,8 @@ def _map_grid(
     height: float,
     beyond: bool,
     title: str,
+    narrow: bool,
+    wrap: int = 0,
 ) -> Figure:
     """A grid of `draw_map`, all in one colour scale; `marks` are arrays that it takes by these names."""
 
@@ -167,7 +178,14 @@ def _map_grid(
 
     with matplotlib.rc_context(look.STYLE):
         grid = panels.grid(
-            test, *rows_and_columns, height=height, right=0.95, bottom=0.68, title=title
+            test,
+            *rows_and_columns,
+            height=height,
+            right=0.95,
+            title=title,
+            narrow=narrow,
+            narrow_right=0.8,
+            wrap=wrap,
         )
         note = panels.fill(grid, draw)
         panels.legend_beneath(grid)
@@ -188,6 +206,7 @@ def freezing_grid(
     epsilon: float = EPSILON,
     confidence: float = 0.95,
     title: str = "",
+    narrow: bool = False,
 ) -> Figure:
     """Freezing-wise curves for each value of `by`; arrays have dims (rows, columns, by, frozen[, seed]).
 
@@ -211,15 +230,15 @@ def freezing_grid(
 
     with matplotlib.rc_context(look.STYLE):
         right = 0.75 + 0.075 * max(len(str(value)) for value in [*test[by].values, by])
-        grid = panels.grid(test, rows, columns, right=right, title=title)
+        grid = panels.grid(test, rows, columns, right=right, title=title, narrow=narrow)
         remarks = [panels.fill(grid, draw)]
         panels.legend_right(grid, look.name_of(by))
-        if train is not None:
+        if train is not None and hollow(test, train, epsilon):
             remarks.append(f"hollow: train error > {epsilon:g}")
         if "seed" in test.dims and test.sizes["seed"] > 1:
-            remarks.append(
-                f"band: {confidence:.0%} t-interval over seeds, cut off at the frame, dots: seeds"
-            )
+            remarks.append("dots: seeds")
+        if curves.has_band(test):
+            remarks.append(f"band: {confidence:.0%} t-interval over seeds, cut off at the frame")
         panels.remark(grid, *remarks)
         return grid.figure
 
@@ -234,6 +253,7 @@ def difference_grid(
     by: str = "source",
     confidence: float = 0.95,
     title: str = "",
+    narrow: bool = False,
 ) -> Figure:
     """Paired difference of two sources against depth.
 
@@ -249,33 +269,46 @@ def difference_grid(
         axes.set_ylim(*limits)
 
     with matplotlib.rc_context(look.STYLE):
-        grid = panels.grid(test, rows, columns, left=0.88, right=0.3, title=title)
-        note = panels.fill(grid, draw)
-        panels.remark(
-            grid,
-            note,
-            f"bars: {confidence:.0%} t-interval over paired seeds, cut off at the frame, dots: pairs",
-        )
+        grid = panels.grid(test, rows, columns, left=0.88, right=0.3, title=title, narrow=narrow)
+        remarks = [panels.fill(grid, draw), "dots: pairs of one seed"]
+        if curves.has_band(pairs):
+            remarks.append(f"bars: {confidence:.0%} t-interval over them, cut off at the frame")
+        panels.remark(grid, *remarks)
         return grid.figure
 
 
-def capacity_figure(pairs: Sequence[pd.DataFrame], *, title: str = "") -> Figure:
+def hollow(test: xr.DataArray, train: xr.DataArray, epsilon: float) -> bool:
+    """Whether a marker of `freezing_grid` is hollow: some mean train error is above epsilon."""
+    return bool((look.seed_mean(train)[0].where(look.seed_mean(test)[0].notnull()) > epsilon).any())
+
+
+def filled(test: xr.DataArray, train: xr.DataArray, epsilon: float) -> bool:
+    """Whether a marker of `freezing_grid` is filled: some mean train error is at most epsilon."""
+    return bool(
+        (look.seed_mean(train)[0].where(look.seed_mean(test)[0].notnull()) <= epsilon).any()
+    )
+
+
+def capacity_figure(
+    pairs: Sequence[pd.DataFrame], *, title: str = "", narrow: bool = False
+) -> Figure:
     """Effective capacity against several measures of similarity, side by side.
 
     `pairs`: one table for each measure, as `surfaces.similarity.capacity_and_similarity` gives it.
     """
     with matplotlib.rc_context(look.STYLE):
         names = xr.DataArray(np.zeros(len(pairs)), {"measure": range(len(pairs))}, ["measure"])
-        grid = panels.grid(names, "", "measure", height=2.2, right=1.0, title=title)
+        how: dict[str, Any] = {"height": 2.2, "right": 1.0, "narrow": narrow, "narrow_right": 1.0}
+        grid = panels.grid(names, "", "measure", title=title, **how)
         for axes, some in zip(grid.upper, pairs, strict=True):
             capacity.draw_capacity(axes, some)
             axes.set_title("")
             axes.set_ylim(grid.upper[0].get_ylim())
-            if axes is not grid.upper[0]:
+            if axes is not grid.upper[0] and not narrow:
                 axes.set_ylabel("")
                 axes.tick_params(labelleft=False)
             frozen = axes.get_legend()
-            if frozen is not None and axes is not grid.upper[-1]:
+            if frozen is not None and axes is not grid.upper[0 if narrow else -1]:
                 frozen.remove()
         return grid.figure
 

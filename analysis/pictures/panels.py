@@ -1,14 +1,15 @@
 """A grid of panels in one figure: where each stands, what it is called, what they share.
 
-Owns the layout, in inches, so that panels keep their size whatever their number. Knows nothing of what
-is drawn in a panel. Every panel's Axes carries, as its label, the JSON of what was selected for it.
+Owns the layout, in inches: a wide one that fills a page, and a narrow one of one column for a telephone,
+with letters of the same size. Knows nothing of what is drawn in a panel. Every panel's Axes carries, as
+its label, the JSON of what was selected for it.
 """
 
 from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -22,11 +23,21 @@ from matplotlib.figure import Figure
 
 from analysis.pictures import look
 
+WIDE: Final = 10.4  # inches: the width of a report's page, with letters a tenth larger there
+NARROW: Final = 3.83  # of a telephone 390 px wide, without its margins
+PANEL_WIDTHS: Final = (1.75, 4.3)
+
 GAP_X: Final = 0.26
 GAP_Y: Final = 0.34
+GAP_NARROW: Final = 0.56  # each panel keeps the numbers of its axes
+HEADING_ROW: Final = 0.14
 GAP_BENEATH: Final = 0.1
 LEGEND_ROW: Final = 0.17
+REMARK_ROW: Final = 0.115
+REMARK_LETTER: Final = 0.052
 TITLE_LETTER: Final = 0.084  # inches that a letter of the title takes at most, on average
+
+BENEATH: Final = "beneath"  # the label of the smaller Axes
 
 # Draws one panel: its Axes, the Axes beneath it (the same one where there is none), its selection.
 Draw = Callable[[Axes, Axes, dict[str, Any]], None]
@@ -47,6 +58,7 @@ class Grid:
     num_columns: int
     right_inches: float
     top_inches: float
+    narrow: bool
 
 
 def grid(
@@ -55,27 +67,39 @@ def grid(
     columns: str,
     *,
     title: str,
-    width: float = 2.35,
     height: float = 1.6,
     beneath: float = 0.0,
     left: float = 0.72,
     right: float,
     bottom: float = 0.68,
+    narrow: bool = False,
+    narrow_right: float = 0.15,
+    wrap: int = 0,
 ) -> Grid:
-    """A panel of width × height inches, and one of `beneath` inches under it, for each row and column.
+    """A panel of `height` inches or more, and one of `beneath` inches under it, for each row and column.
 
     A dimension that the array does not have counts as one value without a heading. Where there would
-    be one column of several rows, it is laid down as one row.
+    be one column of several rows, it is laid down as one row. `wrap`: at most so many columns, each
+    panel with its own heading; `narrow`: one column, `narrow_right` inches at its right.
     """
     if len(_values(array, columns)) == 1:
         rows, columns = columns, rows
     row_values, column_values = _values(array, rows), _values(array, columns)
-    left = left + 0.22 * (rows in array.dims)
+    pairs = [(row, column) for row in row_values for column in column_values]
+    num_columns = 1 if narrow else min(wrap or len(column_values), len(column_values))
+    alone = num_columns < len(column_values) or (narrow and len(pairs) > 1)
+    num_rows = -(-len(pairs) // num_columns)
+    right = narrow_right if narrow else right
+    left = left + 0.22 * (rows in array.dims and not alone)
+    width, height = _panel_size(num_columns, left + right, height, narrow)
     full = height + (beneath + GAP_BENEATH if beneath else 0.0)
-    total_x = left + len(column_values) * (width + GAP_X) - GAP_X + right
+    headings = [_headings(array, rows, row, columns, column) for row, column in pairs]
+    more = HEADING_ROW * (max(map(len, headings)) - 1) if alone else 0.0
+    gap_y = (GAP_NARROW if narrow else GAP_Y) + more
+    total_x = left + num_columns * (width + GAP_X) - GAP_X + right
     lines = textwrap.wrap(title, int((total_x - 0.16) / TITLE_LETTER), break_on_hyphens=False)
-    top = 0.3 + (0.14 + 0.16 * len(lines) if lines else 0.0)
-    total_y = top + len(row_values) * (full + GAP_Y) - GAP_Y + bottom
+    top = 0.3 + more + (0.14 + 0.16 * len(lines) if lines else 0.0)
+    total_y = top + num_rows * (full + gap_y) - gap_y + bottom
     figure = Figure(figsize=(total_x, total_y))
     FigureCanvasAgg(figure)
 
@@ -86,27 +110,22 @@ def grid(
     upper: list[Axes] = []
     lower: list[Axes] = []
     selections: list[dict[str, Any]] = []
-    for i, row in enumerate(row_values):
-        y = total_y - top - i * (full + GAP_Y) - height
-        if rows in array.dims:
-            figure.text(
-                0.14 / total_x,
-                (y + height - full / 2) / total_y,
-                heading(rows, row),
-                rotation=90,
-                va="center",
-                ha="center",
-            )
-        for j, column in enumerate(column_values):
-            x = left + j * (width + GAP_X)
-            select = {k: v for k, v in ((rows, row), (columns, column)) if k in array.dims}
-            axes = panel(x, y, height, json.dumps(select, default=_plain))
-            if i == 0 and columns in array.dims:
-                axes.set_title(heading(columns, column))
-            upper.append(axes)
-            selections.append(select)
-            if beneath:
-                lower.append(panel(x, y - GAP_BENEATH - beneath, beneath, "beneath"))
+    for number, (row, column) in enumerate(pairs):
+        i, j = divmod(number, num_columns)
+        x, y = left + j * (width + GAP_X), total_y - top - i * (full + gap_y) - height
+        if rows in array.dims and not alone and j == 0:
+            place = 0.14 / total_x, (y + height - full / 2) / total_y
+            figure.text(*place, heading(rows, row), rotation=90, va="center", ha="center")
+        select = {k: v for k, v in ((rows, row), (columns, column)) if k in array.dims}
+        axes = panel(x, y, height, json.dumps(select, default=_plain))
+        if alone:
+            axes.set_title("\n".join(headings[number]))
+        elif i == 0 and columns in array.dims:
+            axes.set_title(heading(columns, column))
+        upper.append(axes)
+        selections.append(select)
+        if beneath:
+            lower.append(panel(x, y - GAP_BENEATH - beneath, beneath, BENEATH))
     if lines:
         place = 0.08 / total_x, 1 - 0.1 / total_y
         figure.text(*place, "\n".join(lines), va="top", fontsize=9, weight="bold")
@@ -115,10 +134,28 @@ def grid(
         upper=upper,
         lower=lower,
         selections=selections,
-        num_columns=len(column_values),
+        num_columns=num_columns,
         right_inches=right,
         top_inches=top,
+        narrow=narrow,
     )
+
+
+def _panel_size(
+    num_columns: int, margins: float, height: float, narrow: bool
+) -> tuple[float, float]:
+    """Width and height of a panel: panels fill the sheet as far as they stay well-proportioned."""
+    sheet = NARROW if narrow else WIDE
+    width = (sheet - margins + GAP_X) / num_columns - GAP_X
+    if narrow:
+        return width, height
+    width = float(np.clip(width, *PANEL_WIDTHS))
+    return width, height * float(np.clip((width / 2.35) ** 0.5, 1.0, 1.35))
+
+
+def _headings(array: xr.DataArray, rows: str, row: Any, columns: str, column: Any) -> list[str]:
+    pairs = ((rows, row), (columns, column))
+    return [heading(dim, value) for dim, value in pairs if dim in array.dims]
 
 
 def fill(grid: Grid, draw: Draw) -> str:
@@ -131,7 +168,8 @@ def fill(grid: Grid, draw: Draw) -> str:
         draw(axes, under, select)
         if i + grid.num_columns < len(grid.upper):
             under.set_xlabel("")
-            under.tick_params(labelbottom=False)
+            # One column has panels of unlike axes beneath each other.
+            under.tick_params(labelbottom=grid.narrow)
         for panel in (axes, under):
             if i % grid.num_columns:
                 panel.set_ylabel("")
@@ -145,9 +183,13 @@ def fill(grid: Grid, draw: Draw) -> str:
 
 
 def legend_right(grid: Grid, title: str, order: Callable[[str], Any] | None = None) -> None:
-    """One legend for all panels, at the right of the first row."""
+    """One legend for all panels, at the right of the first row; in a narrow figure beneath them."""
     named = _named(grid.upper)
     labels = sorted(named, key=order) if order else list(named)
+    if grid.narrow:
+        widest = 0.46 + 0.078 * max([len(label) for label in labels], default=0)
+        _beneath(grid, {label: named[label] for label in labels}, widest, title)
+        return
     width, height = grid.figure.get_size_inches()
     grid.figure.legend(
         [named[label] for label in labels],
@@ -162,30 +204,39 @@ def legend_right(grid: Grid, title: str, order: Callable[[str], Any] | None = No
 
 
 def legend_beneath(grid: Grid) -> None:
-    """One legend for the marks of all panels, beneath them; the figure grows by its rows.
+    """One legend for the marks of all panels, beneath them; the figure grows by its rows."""
+    _beneath(grid, _named(grid.upper), 2.7, "")
 
-    To be called before anything else is put outside the panels.
-    """
-    named = _named(grid.upper)
-    num_columns = max(1, int(grid.figure.get_size_inches()[0] // 2.7))
-    num_rows = -(-len(named) // num_columns)
+
+def _beneath(grid: Grid, named: Mapping[str, Any], widest: float, title: str) -> None:
+    if not named:
+        return
+    num_columns = max(1, int((grid.figure.get_size_inches()[0] - 0.1) // widest))
+    num_rows = -(-len(named) // num_columns) + bool(title)
     _grow_beneath(grid.figure, LEGEND_ROW * num_rows)
     width, height = grid.figure.get_size_inches()
-    if named:
-        grid.figure.legend(
-            list(named.values()),
-            list(named),
-            ncols=num_columns,
-            loc="upper left",
-            bbox_to_anchor=(0.02 / width, (0.22 + LEGEND_ROW * num_rows) / height),
-            borderaxespad=0,
-        )
+    grid.figure.legend(
+        list(named.values()),
+        list(named),
+        title=title or None,
+        ncols=num_columns,
+        loc="upper left",
+        bbox_to_anchor=(0.02 / width, (0.22 + LEGEND_ROW * num_rows) / height),
+        borderaxespad=0,
+        columnspacing=1.0,
+        handlelength=2.0,
+        alignment="left",
+    )
 
 
 def _grow_beneath(figure: Figure, inches: float) -> None:
-    """Adds white space beneath everything; Axes and texts keep their sizes and distances."""
+    """Adds white space beneath everything; Axes, texts and legends keep their sizes and distances."""
     width, height = figure.get_size_inches()
     taller = height + inches
+    anchors = [
+        (legend, np.array(legend.get_bbox_to_anchor().bounds[:2]) / figure.dpi)
+        for legend in figure.legends
+    ]
     for axes in figure.axes:
         box = axes.get_position()
         low, tall = (box.y0 * height + inches) / taller, box.height * height / taller
@@ -193,6 +244,9 @@ def _grow_beneath(figure: Figure, inches: float) -> None:
     for text in figure.texts:
         text.set_y((text.get_position()[1] * height + inches) / taller)
     figure.set_size_inches(width, taller)
+    for legend, (x, y) in anchors:
+        place = (x / width, (y + inches) / taller)
+        legend.set_bbox_to_anchor(place, transform=figure.transFigure)
 
 
 def colour_bar(grid: Grid, norm: Normalize, label: str, *, beyond: bool) -> None:
@@ -207,10 +261,16 @@ def colour_bar(grid: Grid, norm: Normalize, label: str, *, beyond: bool) -> None
 
 
 def remark(grid: Grid, *texts: str) -> None:
-    """Small print beneath everything, at the left."""
-    width, height = grid.figure.get_size_inches()
+    """Small print beneath everything, at the left; the figure grows by its further lines."""
     line = " · ".join(text for text in texts if text)
-    grid.figure.text(0.08 / width, 0.07 / height, line, fontsize=6.5, color=look.FAINT)
+    room = int((grid.figure.get_size_inches()[0] - 0.16) / REMARK_LETTER)
+    lines = textwrap.wrap(line, room)
+    if not lines:
+        return
+    _grow_beneath(grid.figure, REMARK_ROW * (len(lines) - 1))
+    width, height = grid.figure.get_size_inches()
+    place = 0.08 / width, 0.07 / height
+    grid.figure.text(*place, "\n".join(lines), fontsize=6.5, color=look.FAINT)
 
 
 def at(array: xr.DataArray, select: dict[str, Any]) -> xr.DataArray:

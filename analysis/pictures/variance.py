@@ -12,7 +12,9 @@ from matplotlib.figure import Figure
 from analysis.pictures import curves, look, panels
 
 
-def part_grid(parts: xr.DataArray, *, columns: str = "size", title: str = "") -> Figure:
+def part_grid(
+    parts: xr.DataArray, *, columns: str = "size", title: str = "", narrow: bool = False
+) -> Figure:
     """Curves over the epochs for every frozen count; dims ("part", columns, "frozen", "epoch").
 
     A row for each part, as "bias" and "net variance": all in one scale, as they add up to the error.
@@ -25,7 +27,7 @@ def part_grid(parts: xr.DataArray, *, columns: str = "size", title: str = "") ->
         axes.set_ylim(*limits)
 
     with matplotlib.rc_context(look.STYLE):
-        grid = panels.grid(parts, "part", columns, right=1.05, title=title)
+        grid = panels.grid(parts, "part", columns, right=1.05, title=title, narrow=narrow)
         note = panels.fill(grid, draw)
         panels.legend_right(grid, "frozen layers", order=float)
         panels.remark(grid, note)

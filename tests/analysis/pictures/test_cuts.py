@@ -38,11 +38,11 @@ def test_marks_stand_in_the_row_of_their_cut() -> None:
     assert small == [[1, 1], [0, 1, 2, 3]]  # of "far" nothing is told apart, at the one size it has
 
 
+@pytest.mark.parametrize("narrow", [False, True])
 @pytest.mark.parametrize("seeds", [1, 3])
-def test_no_text_lies_on_another_or_leaves_the_figure(seeds: int) -> None:
-    figure = cuts.cut_grid(
-        best(seeds), title="tiny-imagenet-far → birds: a long title that is wrapped"
-    )
+def test_no_text_lies_on_another_or_leaves_the_figure(seeds: int, narrow: bool) -> None:
+    title = "tiny-imagenet-far → birds: a long title that is wrapped"
+    figure = cuts.cut_grid(best(seeds), title=title, narrow=narrow)
     texts = texts_of(figure)
     for i, (text, box) in enumerate(texts):
         assert box.x0 >= -1 and box.x1 <= figure.bbox.x1 + 1, text

@@ -378,8 +378,9 @@ LONG: list[Any] = ["tiny-imagenet-near", "tiny-imagenet-far"]
 @pytest.mark.parametrize("seeds", [[0], [0, 1, 2]])
 @pytest.mark.parametrize("sizes", [[50], pytest.param([50, 200, 800], marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", ["curves", "epochs", "freezing", "grid", "difference"])
+@pytest.mark.parametrize("narrow", [False, True])
 def test_no_text_lies_on_another_or_leaves_the_figure(
-    kind: str, sizes: list[int], seeds: list[int]
+    narrow: bool, kind: str, sizes: list[int], seeds: list[int]
 ) -> None:
     over: dict[str, Any] = {"source_size": [500, 5_000], "size": sizes, "frozen": FROZEN}
     every = errors(source=LONG, **over, seed=seeds, epoch=EPOCHS)
@@ -389,9 +390,10 @@ def test_no_text_lies_on_another_or_leaves_the_figure(
     cells = near.isel(seed=0, epoch=0, drop=True)
     ends = end.isel(seed=0, drop=True)
     title = f"{LONG[1]} → {LONG[0]}: a long title that is wrapped"
-    marked: dict[str, Any] = {"epsilon": 0.5, "title": title}
+    named: dict[str, Any] = {"title": title, "narrow": narrow}
+    marked: dict[str, Any] = {"epsilon": 0.5, **named}
     figure = {
-        "curves": lambda: figures.panel_grid(near, near, title=title),
+        "curves": lambda: figures.panel_grid(near, near, **named),
         "epochs": lambda: figures.epoch_maps(
             near,
             near,
@@ -408,11 +410,12 @@ def test_no_text_lies_on_another_or_leaves_the_figure(
             diverged=xr.ones_like(ends, bool),
             **marked,
         ),
-        "grid": lambda: figures.freezing_grid(end, end, title=title),
-        "difference": lambda: figures.difference_grid(end, *LONG, title=title),
+        "grid": lambda: figures.freezing_grid(end, end, **named),
+        "difference": lambda: figures.difference_grid(end, *LONG, **named),
     }[kind]()
     texts = texts_of(figure)
     frame = figure.bbox
+    assert not narrow or figure.get_size_inches()[0] == pytest.approx(panels.NARROW)
     for i, (text, box) in enumerate(texts):
         assert box.x0 >= -1 and box.x1 <= frame.x1 + 1, (text, box, frame)
         assert box.y0 >= -1 and box.y1 <= frame.y1 + 1, (text, box, frame)
