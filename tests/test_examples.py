@@ -90,7 +90,7 @@ def test_the_readmes_lines_run_as_they_stand(
     wanted = synthetic.runs(
         num_epochs=60,
         source_tasks=("near",),
-        source_sizes=(500,),
+        source_sizes=(300, 500),
         sizes=(60, 240),
         label_noises=(0.2,),
         frozen=(0, 9),
@@ -108,8 +108,11 @@ def test_the_readmes_lines_run_as_they_stand(
     *lines, last = others.strip().splitlines()
     exec("\n".join(lines), names)
     assert "avg(test_error)" in capsys.readouterr().out
-    answer = eval(last, names).sort("frozen")
-    # Sources, in the table too, stand among the unfrozen.
-    deepest = names["final"].sel(frozen=9).mean()
-    assert answer["frozen"].to_list() == [0, 9]
-    assert answer["test_error"][1] == pytest.approx(float(deepest))
+    answer = eval(last, names)
+    assert answer["frozen"].to_list() == [9, 0] and answer["num_seeds"].to_list() == [2, 2]
+    # Without the arm, sources would stand among the unfrozen.
+    held = names["mean"].squeeze().sel(source_size=300, size=240, frozen=[9, 0]).values.tolist()
+    assert answer["test_error"].to_list() == pytest.approx(held)
+    (query,) = re.findall(r"(SELECT.*?)\"\"\"", others, re.DOTALL)
+    told = names["duckdb"].sql(query.format(**names)).fetchall()
+    assert [row[1] for row in told] == pytest.approx(held)

@@ -1,8 +1,9 @@
 """A whole study as one Parquet file, and that file opened again.
 
-Owns the form of the export: the table of `schema.ROWS`, each Run's rows together and in order, and in
-the file's own metadata the study's list of wanted Runs, what became of each, and its provenance. Any
-reader of Parquet gets the table; `load.open` gets all that it would have found in the store.
+Owns the form of the export: the table of `schema.ROWS` with the arm that each Run has in this study (no
+row says it: a source of one study may be the baseline of another), each Run's rows together and in
+order, and in the file's own metadata the study's list of wanted Runs, what became of each, and its
+provenance. Any reader of Parquet gets the table; `load.open` all that it would have found in the store.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from analysis.load import whole
+from analysis.load.arms import arms
+from analysis.load.cells import ARM
 from analysis.load.rows import (
     Evaluations,
     ExportRows,
@@ -45,7 +48,16 @@ from study.store.schema import known_schemas
 
 METADATA_KEY: Final = b"freezewise"
 DIGEST_KEY: Final = b"freezewise.digest"
-FORMAT: Final = "freezewise export 1"
+FORMAT: Final = "freezewise export 2"
+FORMATS: Final = ("freezewise export 1", FORMAT)  # 1: without the column of arms
+
+ARM_FIELD: Final = pa.field(
+    ARM,
+    pa.dictionary(pa.int32(), pa.string()),
+    nullable=False,
+    metadata={"unit": "", "meaning": "what the Run is in this study: analysis/load/arms.py"},
+)
+COLUMNS: Final = schema.ROWS.append(ARM_FIELD)
 
 # Whole Runs are gathered up to this many rows; 4,000 epochs of 250 Runs. About 250 MB in memory.
 ROWS_A_GROUP: Final = 1_000_000
@@ -89,7 +101,7 @@ def export(store: Store, study: str, path: str | Path) -> Written:
     all. Raises FileNotFoundError for a study that is not there.
     """
     wanted = read_study(store, study)
-    there = finished_ids(store)
+    there, arm_of = finished_ids(store), arms(wanted)
     facts: list[dict[str, Any]] = []
     damaged: dict[str, str] = {}
     num_rows = 0
@@ -97,7 +109,7 @@ def export(store: Store, study: str, path: str | Path) -> Written:
     half = whole.draft_of(path)
     try:
         with pq.ParquetWriter(
-            half, schema.ROWS, compression="zstd", write_page_checksum=True, store_schema=True
+            half, COLUMNS, compression="zstd", write_page_checksum=True, store_schema=True
         ) as writer:
             gathered: list[pa.Table] = []
             for run in wanted:
@@ -114,7 +126,7 @@ def export(store: Store, study: str, path: str | Path) -> Written:
                 ):
                     _write(writer, gathered)
                     gathered = []
-                gathered.append(finished.table)
+                gathered.append(_with_arm(finished.table, arm_of[run.id]))
                 num_rows += finished.table.num_rows
                 facts.append(_to_plain(run.id, facts_of(finished, {})))
             _write(writer, gathered)
@@ -163,9 +175,12 @@ def open_export(path: str | Path) -> Exported:
     if metadata.get(DIGEST_KEY) != digest_of(metadata[METADATA_KEY]).encode():
         raise ValueError(f"{path}: its metadata are not those that were written")
     header = json.loads(metadata[METADATA_KEY])
-    if header["format"] != FORMAT:
+    if header["format"] not in FORMATS:
         raise Newer(str(path), header.get("written_by", ""), header["format"])
-    if not any(file.schema_arrow.equals(form, check_metadata=False) for form in known_schemas()):
+    forms = known_schemas()
+    if header["format"] != FORMATS[0]:
+        forms = [form.append(ARM_FIELD) for form in forms]
+    if not any(file.schema_arrow.equals(form, check_metadata=False) for form in forms):
         raise ValueError(f"{path}: its columns are not those of a study's table")
     ended = dict(map(_from_plain, header["ended"]))
     num_rows = {run_id: fact.num_rows for run_id, fact in ended.items()}
@@ -233,6 +248,12 @@ def _opened(path: str | Path) -> pq.ParquetFile:
         raise
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{path}: not a whole Parquet file ({error})") from error
+
+
+def _with_arm(table: pa.Table, arm: str) -> pa.Table:
+    indices = pa.repeat(pa.scalar(0, pa.int32()), table.num_rows)
+    column = pa.DictionaryArray.from_arrays(indices, pa.array([arm], pa.string()))
+    return table.append_column(ARM_FIELD, column)
 
 
 def _write(writer: pq.ParquetWriter, gathered: list[pa.Table]) -> None:

@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from analysis.load import export
 from analysis.load.cells import ENDED, STATES, cells_of, selected
+from analysis.load.describe import html_of, lines_of, text_of
 from analysis.load.rows import Evaluations, Rows, StoreRows, TableRows, read, survey
 from study.run import Run
 from study.store import Store, open_store, read_study, schema, study_names
@@ -46,7 +47,7 @@ class AddedColumn:
     meaning: str = ""
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class Study:
     """A study's wanted Runs and their rows.
 
@@ -68,6 +69,12 @@ class Study:
     partial: bool
     rows: Rows = field(repr=False)
     added: Mapping[str, AddedColumn] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return text_of(lines_of(self.name, self.cells, self.coverage))
+
+    def _repr_html_(self) -> str:
+        return html_of(lines_of(self.name, self.cells, self.coverage))
 
     @cached_property
     def runs(self) -> pd.DataFrame:

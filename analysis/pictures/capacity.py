@@ -14,6 +14,12 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLoc
 from analysis.pictures import look
 
 
+def floor_of(pairs: pd.DataFrame) -> float:
+    """Where on the y axis the points stand of which not even the smallest size is interpolated."""
+    known = pairs.loc[pairs["capacity"] > 0, "capacity"]
+    return float(known.min()) / 2 if len(known) else 1.0
+
+
 def draw_capacity(axes: Axes, pairs: pd.DataFrame, *, by: str = "source_task") -> Axes:
     """Effective capacity (y, log scale) against similarity (x): a point for each line of `pairs`.
 
@@ -23,7 +29,7 @@ def draw_capacity(axes: Axes, pairs: pd.DataFrame, *, by: str = "source_task") -
     """
     value = pairs.attrs["value"]
     known = pairs.loc[pairs["capacity"] > 0, "capacity"]
-    floor = float(known.min()) / 2 if len(known) else 1.0
+    floor = floor_of(pairs)
     colours = look.frozen_colours(pairs["frozen"])
     for number, (name, some) in enumerate(pairs.groupby(by, sort=True)):
         marker = look.MARKERS[number % len(look.MARKERS)]

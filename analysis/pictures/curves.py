@@ -33,12 +33,13 @@ def epoch_curves(
 ) -> Axes:
     """Curves over epochs (log scale), one for each frozen count.
 
-    `error` has dims (frozen, epoch) or (frozen, step). Colour, dashes and the marker at a curve's end
-    all tell the frozen count; epoch 0 is a tick of its own at the left. A mean over seeds ends where
-    one of its seeds ends because it diverged: marked ×. `band`: t-intervals over seeds.
+    `error` has dims (frozen, epoch) or (frozen, step); others of length 1 may stay. Colour, dashes and
+    the marker at a curve's end all tell the frozen count; epoch 0 is a tick of its own at the left. A mean
+    over seeds ends where one of its seeds ends because it diverged: marked ×. `band`: t-intervals over
+    seeds.
     """
-    x = look.other_dim(error, "frozen")
-    error = error.sortby(["frozen", x]).transpose("frozen", x, ...)
+    x = look.other_dim(error, "frozen", look.TIMES)
+    error = look.narrowed(error, ("frozen", x)).sortby(["frozen", x]).transpose("frozen", x, ...)
     mean, counts = look.seed_mean(error, along=x)
     at = look.epoch_positions(mean[x].values)
     colours = colours or look.frozen_colours(mean["frozen"].values)
@@ -94,15 +95,20 @@ def freezing_curves(
 ) -> Axes:
     """One curve over the depth of the cut for each value of `by`, with t-intervals over seeds.
 
-    `error` has dims (by, frozen[, seed]). `x`: "frozen", or one of the coordinates
-    "parameters_trained" and "share_trained" over (by,) frozen (log scale; 0 frozen is then at the right).
+    `error` has dims (by, frozen[, seed]); others of length 1 may stay. `x`: "frozen", or one of the
+    coordinates "parameters_trained" and "share_trained" over (by,) frozen (log scale; 0 frozen is then at
+    the right).
     A marker is filled where the mean `train_error` is at most `epsilon`, hollow where it is not. A curve
     has a gap at an absent cell, but none where `wanted`, over (by, frozen), is false: no such cell was
     asked for.
     Small dots are the seeds; from MIN_BAND_SEEDS on there is a band too: one that leaves the Axes is cut
     off, not narrowed.
     """
-    error = error.sortby("frozen").transpose(by, "frozen", ...)
+    error = look.narrowed(error, (by, "frozen")).sortby("frozen").transpose(by, "frozen", ...)
+    train_error, wanted = (
+        None if array is None else look.narrowed(array, (by, "frozen"))
+        for array in (train_error, wanted)
+    )
     mean, counts = look.seed_mean(error)
     train = None if train_error is None else look.values_like(look.seed_mean(train_error)[0], mean)
     asked = np.ones(mean.shape, bool) if wanted is None else look.values_like(wanted, mean) == 1
@@ -153,7 +159,8 @@ def paired_difference(
     `error` has dims (by, frozen, seed). Bars are t-intervals over the seeds that both have, from
     MIN_BAND_SEEDS on; small dots are those seeds. Below zero `first` is the better source.
     """
-    error = error.sortby("frozen").transpose(by, "frozen", "seed")
+    error = look.narrowed(error, (by, "frozen", "seed")).sortby("frozen")
+    error = error.transpose(by, "frozen", "seed")
     pairs = (error.sel({by: first}, drop=True) - error.sel({by: second}, drop=True)).values
     mean, half = mean_intervals(pairs.T, confidence)[0], _half(pairs, confidence)
     at = error["frozen"].values

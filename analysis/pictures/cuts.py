@@ -30,7 +30,7 @@ def draw_cuts(axes: Axes, cuts: xr.Dataset, *, by: str = "source", legend: bool 
     cuts = cuts.sortby(["size", "frozen"]).transpose(by, "size", "frozen")
     counts = cuts["frozen"].values
     row_of = {float(count): row for row, count in enumerate(counts)}
-    beside = np.linspace(-SPREAD / 2, SPREAD / 2, cuts.sizes[by] + 2)[1:-1]
+    beside = offsets(cuts.sizes[by])
     for i, value in enumerate(cuts[by].values):
         one = cuts.isel({by: i})
         colour, marker = look.OKABE_ITO[i % 7], look.MARKERS[i % len(look.MARKERS)]
@@ -54,6 +54,11 @@ def draw_cuts(axes: Axes, cuts: xr.Dataset, *, by: str = "source", legend: bool 
     if legend:
         axes.legend(title=look.name_of(by))
     return axes
+
+
+def offsets(num: int) -> np.ndarray:
+    """How far from a size's place on the x axis the marks of each of `num` values of `by` stand."""
+    return np.linspace(-SPREAD / 2, SPREAD / 2, num + 2)[1:-1]
 
 
 def cut_grid(

@@ -130,16 +130,20 @@ def freezing_maps(
     ridge: xr.DataArray | None = None,
     ridge_shown: xr.DataArray | None = None,
     diverged: xr.DataArray | None = None,
+    wanted: xr.DataArray | None = None,
     title: str = "",
     narrow: bool = False,
     wrap: int = 0,
+    sheet: float = panels.WIDE,
+    row_inches: float = 0.24,
 ) -> Figure:
     """Heat maps over target size × frozen count; arrays have dims (rows, columns, size, frozen[, seed]).
 
-    `ridge` and `ridge_shown` have dims (rows, columns, size), `diverged` those of `test` without seed:
-    see `maps.freezing_map`.
+    `ridge` and `ridge_shown` have dims (rows, columns, size), `diverged` and `wanted` those of `test`
+    without seed: see `maps.freezing_map`. `wrap`, `sheet`: see `panels.grid`; `row_inches`: height of
+    a size's cells.
     """
-    marks = {"ridge": ridge, "ridge_shown": ridge_shown, "diverged": diverged}
+    marks = {"ridge": ridge, "ridge_shown": ridge_shown, "diverged": diverged, "wanted": wanted}
     return _map_grid(
         maps.freezing_map,
         test,
@@ -147,11 +151,12 @@ def freezing_maps(
         (rows, columns),
         maps.shared_norm(test),
         epsilon=epsilon,
-        height=0.6 + 0.24 * test.sizes["size"],
+        height=0.6 + row_inches * test.sizes["size"],
         beyond=False,
         title=title,
         narrow=narrow,
         wrap=wrap,
+        sheet=sheet,
     )
 
 
@@ -168,6 +173,7 @@ def _map_grid(
     title: str,
     narrow: bool,
     wrap: int = 0,
+    sheet: float = panels.WIDE,
 ) -> Figure:
     """A grid of `draw_map`, all in one colour scale; `marks` are arrays that it takes by these names."""
 
@@ -186,6 +192,7 @@ def _map_grid(
             narrow=narrow,
             narrow_right=0.8,
             wrap=wrap,
+            sheet=sheet,
         )
         note = panels.fill(grid, draw)
         panels.legend_beneath(grid)

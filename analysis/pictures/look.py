@@ -6,7 +6,8 @@ are changed only inside `matplotlib.rc_context(STYLE)`, by who makes a whole fig
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import matplotlib
@@ -19,6 +20,14 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, NullFormatter
 
 INK: Final = "#1b1e23"
 FAINT: Final = "#7d838c"
+TIMES: Final = ("epoch", "step")
+SIZES: Final = ("size", "source_size")
+PAPER: Final = "#ffffff"
+LETTER: Final = 0.062  # inches that a digit at a tick takes
+ABSENT: Final = "#eef0f2"
+# Of marks on heat maps: on a dark page ink and paper change places, these and the map's colours do not.
+MARK: Final = "#010101"
+MARK_HALO: Final = "#fdfdfd"
 STYLE: Final[dict[Any, Any]] = {
     "font.family": "DejaVu Sans",
     "font.size": 8.0,
@@ -50,12 +59,12 @@ STYLE: Final[dict[Any, Any]] = {
 }
 
 # Okabe & Ito (2008), neighbours of different lightness; dashes and markers differ as well.
-OKABE_ITO: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+OKABE_ITO: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", INK)
 MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p")
 DASHES: Final[tuple[Any, ...]] = ("-", (0, (4.5, 1.4)), (0, (1.3, 1.0)), (0, (6, 1.3, 1.2, 1.3)))
 # Perceptually uniform, ordered in lightness, and not the scale of the frozen counts.
 ERROR_COLOURS: Final[Colormap] = matplotlib.colormaps["magma"]
-HALO: Final = [Stroke(linewidth=2.8, foreground="white"), Normal()]
+HALO: Final = [Stroke(linewidth=2.8, foreground=MARK_HALO), Normal()]
 
 NAMES: Final = {
     "test_error": "test error (fraction)",
@@ -182,23 +191,57 @@ def log_epoch_axis(axes: Axes, x: np.ndarray, name: str) -> None:
 
 
 def category_axis(axes: Axes, which: str, values: np.ndarray, label: str) -> None:
-    """Names cells 0 … n−1 of the x or y axis by their values, at most about a dozen of them."""
+    """Names cells 0 … n−1 of the x or y axis by their values, as many of them as there is room for."""
     axis = axes.xaxis if which == "x" else axes.yaxis
+    names = [f"{value:,.6g}" if value % 1 == 0 else f"{value:.3g}" for value in values]
     every = -(-len(values) // 13)
+    if which == "x":
+        inches = axes.get_window_extent().width / axes.figure.dpi
+        widest = LETTER * (1 + max(map(len, names), default=0))
+        every = max(every, math.ceil(len(values) * widest / max(inches, widest)))
     axis.set_major_locator(FixedLocator(range(0, len(values), every)))
-    axis.set_major_formatter(FixedFormatter([f"{value:,.6g}" for value in values[::every]]))
+    axis.set_major_formatter(FixedFormatter(names[::every]))
     axis.set_label_text(label)
     axis.set_tick_params(length=0)
 
 
-def other_dim(array: xr.DataArray, known: str) -> str:
-    """The dimension besides `known` and "seed". Raises ValueError unless there is exactly one."""
-    others = [str(dim) for dim in array.dims if dim not in (known, "seed")]
-    if known not in array.dims or len(others) != 1:
+def narrowed(array: xr.DataArray, needed: Sequence[str]) -> xr.DataArray:
+    """The array over `needed` and perhaps "seed", squeezed or not: other dimensions of length 1 go, and
+    one of `needed` that has become a scalar coordinate is a dimension again.
+
+    Raises ValueError, with what to select, where another dimension is left over, or one is not there.
+    """
+    for name in needed:
+        if name not in array.dims and name in array.coords and array.coords[name].ndim == 0:
+            array = array.expand_dims(name)
+    others = [str(dim) for dim in array.dims if dim not in (*needed, "seed")]
+    left = {dim: array[dim].values for dim in others if array.sizes[dim] > 1}
+    missing = [name for name in needed if name not in array.dims]
+    if left:
+        some = " and ".join(f"{dim!r} ({_listed(values)})" for dim, values in left.items())
+        also = "" if len(left) > 1 else f", as in .sel({next(iter(left))}=…)"
+        raise ValueError(f"dims {array.dims}: {some} left over, select first one value{also}")
+    if missing:
+        there = ", ".join(map(repr, array.dims))
+        raise ValueError(f"{missing[0]!r} is no dimension of this array: it has {there}")
+    return array.squeeze(others)
+
+
+def other_dim(array: xr.DataArray, known: str, choices: Sequence[str]) -> str:
+    """Which of `choices` lies beside `known`: the one along which there are several values; of several the
+    first, as of none. Raises ValueError where the array has none of them."""
+    there = [name for name in choices if name in array.dims or name in array.coords]
+    long = [name for name in there if name in array.dims and array.sizes[name] > 1]
+    if not there:
         raise ValueError(
-            f"dims {array.dims}: select first, until only {known!r}, one other and perhaps 'seed' stay"
+            f"dims {array.dims}: beside {known!r} one of {', '.join(choices)} is needed"
         )
-    return others[0]
+    return (long or [name for name in there if name in array.dims] or there)[0]
+
+
+def _listed(values: np.ndarray) -> str:
+    shown = ", ".join(map(str, values[:4].tolist()))
+    return f"{shown}, … {len(values)} values" if len(values) > 4 else shown
 
 
 def values_like(array: xr.DataArray, shape: xr.DataArray) -> np.ndarray:

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.patches import Rectangle
 
-from analysis.pictures.look import FAINT, HALO, note
+from analysis.pictures.look import ABSENT, FAINT, HALO, MARK, MARK_HALO, note
 
 
 def cells(
@@ -29,7 +29,7 @@ def cells(
                     (x_edges[begin], y_edges[row]),
                     x_edges[end] - x_edges[begin],
                     y_edges[row + 1] - y_edges[row],
-                    facecolor="#eef0f2",
+                    facecolor=ABSENT,
                     edgecolor=FAINT,
                     hatch="//////",
                     linewidth=0.4,
@@ -80,14 +80,17 @@ def region(
         axes.add_collection(
             LineCollection(
                 list(points),
-                colors="black",
+                colors=MARK,
                 linewidths=1.3 if number == 0 else 0.9,
                 capstyle="projecting",
                 path_effects=HALO,
-                label="_" if number else f"{label} (side of the ticks)",
+                label="_",
             ),
             autolim=False,
         )
+    # In a legend a collection has no halo, without which it does not show on a dark plate.
+    named = f"{label} (side of the ticks)"
+    axes.plot([], [], color=MARK, lw=1.3, path_effects=HALO, label=named)
 
 
 def _borders(
@@ -111,10 +114,10 @@ def _borders(
 def ridge_line(axes: Axes, x: np.ndarray, y: np.ndarray, shown: np.ndarray) -> None:
     """Marks peaks at (x, y), NaN where there is none: those that are shown over the seeds as circles,
     joined where neighbours both have one; the others, peaks at face value, as small dots."""
-    style: dict[str, Any] = {"color": "black", "path_effects": HALO, "clip_on": False, "zorder": 5}
+    style: dict[str, Any] = {"color": MARK, "path_effects": HALO, "clip_on": False, "zorder": 5}
     if (shown & np.isfinite(x)).any():
         at = np.where(shown, x, np.nan)
-        axes.plot(at, y, lw=1.0, marker="o", ms=4.8, mfc="white", label="peak", **style)
+        axes.plot(at, y, lw=1.0, marker="o", ms=4.8, mfc=MARK_HALO, label="peak", **style)
     if (~shown & np.isfinite(x)).any():
         at = np.where(shown, np.nan, x)
         label = "peak at face value: the seeds cannot tell"
@@ -125,6 +128,6 @@ def crosses(axes: Axes, x: np.ndarray, y: np.ndarray) -> None:
     """Marks cells where a seed's loss was not finite."""
     if len(x):
         axes.plot(
-            x, y, ls="none", marker="x", ms=6, mew=1.6, color="black", path_effects=HALO,
+            x, y, ls="none", marker="x", ms=6, mew=1.6, color=MARK, path_effects=HALO,
             label="a seed diverged", clip_on=False, zorder=5,
         )  # fmt: skip

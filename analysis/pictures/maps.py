@@ -26,6 +26,7 @@ def freezing_map(
     ridge: xr.DataArray | None = None,
     ridge_shown: xr.DataArray | None = None,
     diverged: xr.DataArray | None = None,
+    wanted: xr.DataArray | None = None,
     norm: Normalize | None = None,
     colour_bar: bool = True,
     legend: bool = True,
@@ -36,9 +37,11 @@ def freezing_map(
     edges of cells (nothing is interpolated between them); its ticks point to the cells whose mean
     `train_error` is at most `epsilon`. `ridge`, over the y dimension, is the frozen count of each
     row's peak, NaN where there is none; where `ridge_shown` is false it is a peak at face value only.
-    `diverged`, of error's dims, is true where a seed diverged.
+    `diverged`, of error's dims, is true where a seed diverged. A frozen count that is `wanted`, of
+    error's dims, at no y has no column.
     """
-    y = look.other_dim(error, "frozen")
+    y = look.other_dim(error, "frozen", look.SIZES)
+    error = asked(look.narrowed(error, (y, "frozen")), wanted)
     mean, counts = look.seed_mean(error.sortby([y, "frozen"]).transpose(y, "frozen", ...))
     x_edges, y_edges = (np.arange(mean.sizes[dim] + 1) - 0.5 for dim in ("frozen", y))
     axes.set_xlim(x_edges[0], x_edges[-1])
@@ -47,6 +50,7 @@ def freezing_map(
     map_marks.cells(axes, mean.values, x_edges, y_edges, norm=norm, cmap=look.ERROR_COLOURS)
     look.note_seeds(axes, counts)
     if train_error is not None:
+        train_error = look.narrowed(train_error, (y, "frozen"))
         train = look.values_like(look.seed_mean(train_error)[0], mean)
         known = np.isfinite(train)
         _edge(axes, train <= epsilon, known, x_edges, y_edges, epsilon)
@@ -88,8 +92,8 @@ def epoch_map(
     NaN where there is none; where `ridge_shown` is false it is a peak at face value only. `diverged`,
     over frozen, is true where a seed diverged.
     """
-    x = look.other_dim(error, "frozen")
-    error = error.sortby(["frozen", x]).transpose("frozen", x, ...)
+    x = look.other_dim(error, "frozen", look.TIMES)
+    error = look.narrowed(error, ("frozen", x)).sortby(["frozen", x]).transpose("frozen", x, ...)
     mean, counts = look.seed_mean(error, along=x)
     left, right = look.log_edges(mean[x].values)
     edges, y_edges = np.append(left, right[-1]), np.arange(mean.sizes["frozen"] + 1) - 0.5
@@ -104,6 +108,7 @@ def epoch_map(
     map_marks.cells(axes, mean.values[:, first:], edges[first:], y_edges, **style)
     look.note_seeds(axes, counts)
     if train_error is not None:
+        train_error = look.narrowed(train_error, ("frozen", x))
         train = look.values_like(look.seed_mean(train_error, along=x)[0], mean)
         reached = np.logical_or.accumulate(train <= epsilon, axis=1)
         known = np.broadcast_to(np.isfinite(train).any(axis=1)[:, None], train.shape)
@@ -120,6 +125,15 @@ def epoch_map(
     look.log_epoch_axis(axes, mean[x].values, x)
     look.category_axis(axes, "y", mean["frozen"].values, look.name_of("frozen"))
     return _finish_map(axes, error, colour_bar, legend)
+
+
+def asked(error: xr.DataArray, wanted: xr.DataArray | None) -> xr.DataArray:
+    """Without the frozen counts at which nothing was asked for: those are no absent cells."""
+    if wanted is None:
+        return error
+    others = [dim for dim in wanted.dims if dim != "frozen"]
+    some = (wanted == 1).any(others).reindex(frozen=error["frozen"], fill_value=False)
+    return error.isel(frozen=some.values) if bool(some.any()) else error
 
 
 def shared_norm(*errors: xr.DataArray) -> Normalize:

@@ -31,6 +31,8 @@ GAP_X: Final = 0.26
 GAP_Y: Final = 0.34
 GAP_NARROW: Final = 0.56  # each panel keeps the numbers of its axes
 HEADING_ROW: Final = 0.14
+NUMBERS_ROW: Final = 0.14
+HEADING_LETTER: Final = 0.076
 GAP_BENEATH: Final = 0.1
 LEGEND_ROW: Final = 0.17
 REMARK_ROW: Final = 0.115
@@ -75,12 +77,14 @@ def grid(
     narrow: bool = False,
     narrow_right: float = 0.15,
     wrap: int = 0,
+    sheet: float = WIDE,
 ) -> Grid:
     """A panel of `height` inches or more, and one of `beneath` inches under it, for each row and column.
 
     A dimension that the array does not have counts as one value without a heading. Where there would
     be one column of several rows, it is laid down as one row. `wrap`: at most so many columns, each
-    panel with its own heading; `narrow`: one column, `narrow_right` inches at its right.
+    panel with its own heading; `narrow`: one column, `narrow_right` inches at its right. `sheet`: how
+    many inches are to be filled otherwise.
     """
     if len(_values(array, columns)) == 1:
         rows, columns = columns, rows
@@ -91,11 +95,13 @@ def grid(
     num_rows = -(-len(pairs) // num_columns)
     right = narrow_right if narrow else right
     left = left + 0.22 * (rows in array.dims and not alone)
-    width, height = _panel_size(num_columns, left + right, height, narrow)
+    width, height = _panel_size(num_columns, left + right, height, NARROW if narrow else sheet)
     full = height + (beneath + GAP_BENEATH if beneath else 0.0)
-    headings = [_headings(array, rows, row, columns, column) for row, column in pairs]
+    room = int(width / HEADING_LETTER)
+    headings = [_headings(array, rows, row, columns, column, room) for row, column in pairs]
     more = HEADING_ROW * (max(map(len, headings)) - 1) if alone else 0.0
-    gap_y = (GAP_NARROW if narrow else GAP_Y) + more
+    # Panels that only stand in rows for want of room may have unlike axes, whose numbers they keep.
+    gap_y = more + (GAP_NARROW if narrow else GAP_Y + NUMBERS_ROW * alone)
     total_x = left + num_columns * (width + GAP_X) - GAP_X + right
     lines = textwrap.wrap(title, int((total_x - 0.16) / TITLE_LETTER), break_on_hyphens=False)
     top = 0.3 + more + (0.14 + 0.16 * len(lines) if lines else 0.0)
@@ -142,20 +148,27 @@ def grid(
 
 
 def _panel_size(
-    num_columns: int, margins: float, height: float, narrow: bool
+    num_columns: int, margins: float, height: float, sheet: float
 ) -> tuple[float, float]:
     """Width and height of a panel: panels fill the sheet as far as they stay well-proportioned."""
-    sheet = NARROW if narrow else WIDE
     width = (sheet - margins + GAP_X) / num_columns - GAP_X
-    if narrow:
+    if sheet == NARROW:
         return width, height
     width = float(np.clip(width, *PANEL_WIDTHS))
     return width, height * float(np.clip((width / 2.35) ** 0.5, 1.0, 1.35))
 
 
-def _headings(array: xr.DataArray, rows: str, row: Any, columns: str, column: Any) -> list[str]:
+def _headings(
+    array: xr.DataArray, rows: str, row: Any, columns: str, column: Any, room: int
+) -> list[str]:
     pairs = ((rows, row), (columns, column))
-    return [heading(dim, value) for dim, value in pairs if dim in array.dims]
+    texts = [heading(dim, value) for dim, value in pairs if dim in array.dims]
+    return [line for text in texts for line in textwrap.wrap(text, room)]
+
+
+def drawn(figure: Figure) -> set[str]:
+    """The names of what is drawn in a figure, as its legend has them."""
+    return set(_named(figure.axes))
 
 
 def fill(grid: Grid, draw: Draw) -> str:
@@ -163,14 +176,16 @@ def fill(grid: Grid, draw: Draw) -> str:
 
     Returns what is noted of all panels alike, to be said once.
     """
-    for i, (axes, select) in enumerate(zip(grid.upper, grid.selections, strict=True)):
-        under = grid.lower[i] if grid.lower else axes
-        draw(axes, under, select)
-        if i + grid.num_columns < len(grid.upper):
-            under.set_xlabel("")
-            # One column has panels of unlike axes beneath each other.
-            under.tick_params(labelbottom=grid.narrow)
-        for panel in (axes, under):
+    under = grid.lower or grid.upper
+    for axes, low, select in zip(grid.upper, under, grid.selections, strict=True):
+        draw(axes, low, select)
+    for i, low in enumerate(under):
+        beneath = under[i + grid.num_columns] if i + grid.num_columns < len(under) else None
+        if beneath is not None:
+            low.set_xlabel("")
+            low.tick_params(labelbottom=grid.narrow or _numbers(low) != _numbers(beneath))
+    for i, (axes, low) in enumerate(zip(grid.upper, under, strict=True)):
+        for panel in (axes, low):
             if i % grid.num_columns:
                 panel.set_ylabel("")
                 panel.tick_params(labelleft=False)
@@ -180,6 +195,11 @@ def fill(grid: Grid, draw: Draw) -> str:
         own = [line for line in lines if line not in shared]
         panel.set_title("\n".join(own), loc="right", fontsize=6.5, color=look.FAINT)
     return " · ".join(line for line in shared if line)
+
+
+def _numbers(axes: Axes) -> list[str]:
+    """What stands at the ticks of the x axis."""
+    return [label.get_text() for label in axes.get_xticklabels()]
 
 
 def legend_right(grid: Grid, title: str, order: Callable[[str], Any] | None = None) -> None:
@@ -300,9 +320,9 @@ def _values(array: xr.DataArray, dim: str) -> list[Any]:
     return list(array[dim].values) if dim in array.dims else [None]
 
 
-def _named(panels: Iterable[Axes]) -> dict[str, Any]:
+def _named(some: Iterable[Axes]) -> dict[str, Any]:
     named: dict[str, Any] = {}
-    for panel in panels:
+    for panel in some:
         for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
             named.setdefault(label, handle)
     return named

@@ -6,187 +6,257 @@ figures into a directory; knows nothing of the page that shows them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any, Final
 
 import pandas as pd
 import xarray as xr
+from matplotlib.figure import Figure
 
 from analysis.load import Study
 from analysis.load.rows import StoreRows
-from analysis.pictures import cuts, figures
+from analysis.pictures import cuts, figures, panels
 from analysis.pictures.variance import part_grid
-from analysis.report import hover, peaks, slices, variance
+from analysis.report import hover, slices, variance
 from analysis.report.album import Album, Picture, values_in_words
 from analysis.report.cuts import cuts_of
+from analysis.report.points import capacity_points, cut_points
+from analysis.report.seen import Seen
 from analysis.report.slices import Line, Slice
 from analysis.report.variance import Variances
 
-READING_MAP: Final = (
-    "Lighter is a higher error. The black line is the edge of interpolation, its ticks point to where "
-    "the mean train error is at most {epsilon:g}; nothing is interpolated between cells. Circles are "
-    "peaks that the seeds show, small dots peaks that only the mean has."
-)
 MAX_PAIRS: Final = 3
 SIMILARITIES: Final = ("logme", "linear_cka_debiased")
 
 
 def pictures(
-    study: Study, directory: Path, *, epsilon: float, variances: Variances
+    study: Study,
+    sights: Sequence[Seen],
+    directory: Path,
+    *,
+    epsilon: float,
+    variances: Variances,
+    shown: Collection[str] = (),
 ) -> Iterator[Picture]:
-    """Draws and saves every figure of the study, slice by slice, then networks beside each other."""
-    parts = slices.slices(study)
-    ends = []
-    for part in parts:
-        end = slices.at_the_end(study, part.lines)
-        ends.append(end)
+    """Draws and saves every figure of the study, slice by slice, then networks beside each other.
+
+    `shown`: names of slices whose surface of the transfer is shown already.
+    """
+    for one in sights:
+        part = one.part
         album = Album(
-            directory=directory, name=part.name, group=part.title, values=values_in_words(end)
+            directory=directory, name=part.name, group=part.title, values=values_in_words(one.end)
         )
-        main = [line for line in part.lines if not line.is_control] or list(part.lines)
-        controls = [line for line in part.lines if line not in main]
-        for line in main:
-            yield from _over_epochs(study, part, line, end, album, epsilon)
-        if end["test_error"].notnull().any() and end.sizes["frozen"] > 1:
-            yield from _maps_at_the_end(part, end, main, controls, album, epsilon)
-            yield from _curves_at_the_end(part, end, main, controls, album, epsilon)
-            yield from _best_cuts(part, end, album)
-        if controls:
-            yield from _controls_over_epochs(study, part, controls, album, epsilon)
-        yield from _of_similarity(study, part, main, album, epsilon)
-        yield from _of_predictions(part, main, album, variances)
-    yield from _of_networks(parts, ends, directory, epsilon)
+        for line in one.main:
+            yield from _over_epochs(study, one, line, album, epsilon)
+        if one.has_freezing:
+            yield from _maps_at_the_end(one, album, epsilon, part.name in shown)
+            yield from _curves_at_the_end(one, album, epsilon)
+            yield from _best_cuts(part, one.end, album)
+        if one.controls:
+            yield from _controls_over_epochs(study, part, one.controls, album, epsilon)
+        yield from _of_similarity(study, part, one.main, album, epsilon)
+        yield from _of_predictions(part, one.main, album, variances)
+    yield from _of_networks(
+        [one.part for one in sights], [one.end for one in sights], directory, epsilon
+    )
+
+
+def map_caption(figure: Figure, epsilon: float) -> str:
+    """How a heat map is read: what is drawn on it, and nothing else."""
+    drawn = panels.drawn(figure)
+    words = ["Lighter is a higher test error."]
+    if any(name.startswith("train error") for name in drawn):
+        words.append(
+            "The black line is the edge of interpolation; its ticks point to where the mean train error "
+            f"is at most {epsilon:g}."
+        )
+    if "peak" in drawn:
+        words.append("Circles: the ridge of the peak, where the seeds show it.")
+    if any(name.startswith("peak at face value") for name in drawn):
+        words.append("Small dots: a peak that only the mean over the seeds has.")
+    if "absent" in drawn:
+        words.append("Hatched: absent, never filled in.")
+    if "a seed diverged" in drawn:
+        words.append("×: a seed's loss was not finite.")
+    return " ".join(words)
 
 
 def _over_epochs(
-    study: Study, part: Slice, line: Line, end: xr.Dataset, album: Album, epsilon: float
+    study: Study, one: Seen, line: Line, album: Album, epsilon: float
 ) -> Iterator[Picture]:
-    if "epoch" not in study.measured:
+    if line.label not in one.epochs:
         return
-    way = f"{line.label} → {part.title}"
+    way = f"{line.label} → {one.part.title}"
     errors = slices.over_epochs(study, line)
     test, train = errors["test_error"], errors["train_error"]
-    if not test.notnull().any():
-        return
+    has_train = bool(train.notnull().any())
     yield album.add(
-        figures.panel_grid(test, train, epsilon=epsilon, title=way),
+        lambda narrow: figures.panel_grid(test, train, epsilon=epsilon, title=way, narrow=narrow),
         f"{line.label}-curves",
         f"Over the epochs, from {line.label}",
-        "Test error over the epochs, one curve for each number of frozen layers; the train error, "
-        "against the labels trained on, beneath. Panels: images of the source × images of the target.",
+        "Test error over the epochs, one curve for each number of frozen layers"
+        + ("; the train error, against the labels trained on, beneath." if has_train else "."),
+        lambda figure: hover.of_curves(
+            figure, x="epoch", by="frozen", **_both(test, train, beneath=True)
+        ),
     )
     if test.sizes["frozen"] < 2:
         return
-    found = peaks.epoch_peaks(errors, epsilon)
-    figure = figures.epoch_maps(
-        test,
-        train,
-        epsilon=epsilon,
-        ridge=found["at"],
-        ridge_shown=found["shown"],
-        diverged=end["diverged"].sel(source=line.label, drop=True),
-        title=way,
-    )
+    found = one.epochs[line.label]
+    diverged = one.end["diverged"].sel(source=line.label, drop=True)
     yield album.add(
-        figure,
-        f"{line.label}-epochs",
-        f"Epoch × frozen layers, from {line.label}",
-        READING_MAP.format(epsilon=epsilon),
-        hover.of_maps(figure, test, train, "epoch"),
-    )
-
-
-def _maps_at_the_end(
-    part: Slice,
-    end: xr.Dataset,
-    main: Sequence[Line],
-    controls: Sequence[Line],
-    album: Album,
-    epsilon: float,
-) -> Iterator[Picture]:
-    for lines in (main, controls):
-        if not lines:
-            continue
-        some = end.sel(source=[line.label for line in lines])
-        rows, columns, which = "source", "source_size", ""
-        if lines is controls:
-            # Controls stand beside the largest source only, where there are several.
-            some, rows, columns = some.isel(source_size=-1, drop=True), "", "source"
-            which = " (controls)"
-        found = peaks.freezing_peaks(some, epsilon)
-        figure = figures.freezing_maps(
-            some["test_error"],
-            some["train_error"],
-            rows=rows,
-            columns=columns,
+        lambda narrow: figures.epoch_maps(
+            test,
+            train,
             epsilon=epsilon,
             ridge=found["at"],
             ridge_shown=found["shown"],
-            diverged=some["diverged"],
-            title=f"{part.title}: after the last epoch{which}",
-        )
+            diverged=diverged,
+            title=way,
+            narrow=narrow,
+        ),
+        f"{line.label}-epochs",
+        f"Epoch × frozen layers, from {line.label}",
+        lambda figure: map_caption(figure, epsilon),
+        lambda figure: hover.of_maps(figure, test, train, "epoch"),
+    )
+
+
+def _both(test: xr.DataArray, train: xr.DataArray, *, beneath: bool = False) -> dict[str, Any]:
+    """Test and train error as `hover.of_curves` takes them."""
+    told: dict[str, Any] = {"values": {"test error": test, "train error": train}}
+    return told | ({"beneath": "train error"} if beneath else {})
+
+
+def _maps_at_the_end(one: Seen, album: Album, epsilon: float, is_shown: bool) -> Iterator[Picture]:
+    for lines, is_control in ((one.main, False), (one.controls, True)):
+        if not lines or (is_shown and not is_control):
+            continue
+        labels = [line.label for line in lines]
+        some, found = one.end.sel(source=labels), one.freezing.sel(source=labels)
+        rows, columns, which = "source", "source_size", ""
+        if is_control:
+            # Controls stand beside the largest source only, where there are several.
+            some, found = (each.isel(source_size=-1, drop=True) for each in (some, found))
+            rows, columns, which = "", "source", " (controls)"
         yield album.add(
-            figure,
+            partial(
+                _map_at_the_end,
+                some,
+                found,
+                rows=rows,
+                columns=columns,
+                epsilon=epsilon,
+                title=f"{one.part.title}: after the last epoch{which}",
+            ),
             "controls-freezing" if which else "freezing",
             f"Training images × frozen layers, after the last epoch{which}",
-            READING_MAP.format(epsilon=epsilon),
-            hover.of_maps(figure, some["test_error"], some["train_error"], "size"),
+            lambda figure: map_caption(figure, epsilon),
+            partial(
+                hover.of_maps,
+                test=some["test_error"],
+                train=some["train_error"],
+                other="size",
+                wanted=some["wanted"],
+            ),
         )
 
 
-def _curves_at_the_end(
-    part: Slice,
-    end: xr.Dataset,
-    main: Sequence[Line],
-    controls: Sequence[Line],
-    album: Album,
-    epsilon: float,
-) -> Iterator[Picture]:
-    each = "for each source" + (" and control" if controls else "")
+def _map_at_the_end(some: xr.Dataset, found: xr.Dataset, narrow: bool, **how: Any) -> Figure:
+    return figures.freezing_maps(
+        some["test_error"],
+        some["train_error"],
+        ridge=found["at"],
+        ridge_shown=found["shown"],
+        diverged=some["diverged"],
+        wanted=some["wanted"],
+        narrow=narrow,
+        **how,
+    )
+
+
+def _curves_at_the_end(one: Seen, album: Album, epsilon: float) -> Iterator[Picture]:
+    part, end = one.part, one.end
+    each = "for each source" + (" and control" if one.controls else "")
     # Parts of a layer lie close together along the count of layers, apart along the capacity.
     partly = bool((end["frozen"] % 1 != 0).any())
     against = "number of trained parameters" if partly else "number of frozen layers"
-    has_train = bool(end["train_error"].notnull().any())
-    filled = f"Markers are filled where the mean train error is at most {epsilon:g}."
+    test, train = end["test_error"], end["train_error"]
+    has_train = bool(train.notnull().any())
+    x = "parameters_trained" if partly else "frozen"
     yield album.add(
-        figures.freezing_grid(
-            end["test_error"],
-            end["train_error"] if has_train else None,
-            x="parameters_trained" if partly else "frozen",
+        lambda narrow: figures.freezing_grid(
+            test,
+            train if has_train else None,
+            x=x,
             wanted=end["wanted"],
             epsilon=epsilon,
             title=f"{part.title}: after the last epoch",
+            narrow=narrow,
         ),
         "curves-freezing",
         "Over the freezing, after the last epoch",
         f"Test error after the last epoch against the {against}, {each}."
-        + (f" {filled}" if has_train else ""),
+        + (_marker_words(test, train, epsilon) if has_train else ""),
+        lambda figure: hover.of_curves(
+            figure, x="frozen", by="source", axis=x, **_both(test, train)
+        ),
     )
-    sources = [line.label for line in main]
+    sources = [line.label for line in one.main]
     for first, second in list(combinations(sources, 2))[:MAX_PAIRS]:
+        difference = test.sel(source=second, drop=True) - test.sel(source=first, drop=True)
+        name = f"{second} minus {first}"
         yield album.add(
-            figures.difference_grid(
-                end["test_error"], second, first, title=f"{part.title}: {second} minus {first}"
-            ),
+            partial(_difference, test, second, first, title=f"{part.title}: {name}"),
             f"{second}-minus-{first}",
-            f"{second} minus {first}, after the last epoch",
+            f"{name}, after the last epoch",
             f"Test error after the last epoch of what started from {second}, minus that of what "
             f"started from {first}, seed by seed. Below zero {second} is the better source. Which of "
             "them is more related to the target is not said here.",
+            partial(
+                hover.of_curves,
+                values={"difference in test error": difference.expand_dims(pair=[name])},
+                x="frozen",
+                by="pair",
+            ),
         )
+
+
+def _difference(test: xr.DataArray, first: str, second: str, narrow: bool, title: str) -> Figure:
+    return figures.difference_grid(test, first, second, title=title, narrow=narrow)
+
+
+def _marker_words(test: xr.DataArray, train: xr.DataArray, epsilon: float) -> str:
+    """What a marker tells, where markers differ or are all alike."""
+    filled, hollow = (one(test, train, epsilon) for one in (figures.filled, figures.hollow))
+    if filled and hollow:
+        return (
+            f" Markers are filled where the mean train error is at most {epsilon:g}, else hollow."
+        )
+    return f" The mean train error is {'at most' if filled else 'above'} {epsilon:g} everywhere."
 
 
 def _best_cuts(part: Slice, end: xr.Dataset, album: Album) -> Iterator[Picture]:
     found = cuts_of(part, end)
+    several = bool((found["in_set"].sum("frozen") > 1).any())
     yield album.add(
-        cuts.cut_grid(found, title=f"{part.title}: the best number of frozen layers"),
+        lambda narrow: cuts.cut_grid(
+            found, title=f"{part.title}: the best number of frozen layers", narrow=narrow
+        ),
         "best-cut",
         "The best number of frozen layers, after the last epoch",
-        "Large: the number of frozen layers with the lowest mean test error. Small, on a line: those "
-        "that cannot be told apart from it, by paired tests over seeds that leave out the truly best in "
-        "at most 5 % of cells. By one seed nothing is left out.",
+        "Large: the number of frozen layers with the lowest mean test error."
+        + (
+            " Small, on a line: those that cannot be told apart from it, by paired tests over seeds that "
+            "leave out the truly best in at most 5 % of cells. One seed leaves nothing out."
+            if several
+            else ""
+        ),
+        lambda figure: hover.of_points(figure, cut_points(figure, found)),
     )
 
 
@@ -198,20 +268,26 @@ def _controls_over_epochs(
     errors = [slices.over_epochs(study, line).isel(source_size=-1, drop=True) for line in controls]
     labels = pd.Index([line.label for line in controls], name="source")
     together = xr.concat(errors, labels, join="outer")
-    if not together["test_error"].notnull().any():
+    test, train = together["test_error"], together["train_error"]
+    if not test.notnull().any():
         return
+    larger = any(line.cells["source_size"].nunique() > 1 for line in controls)
     yield album.add(
-        figures.panel_grid(
-            together["test_error"],
-            together["train_error"],
+        lambda narrow: figures.panel_grid(
+            test,
+            train,
             rows="source",
             epsilon=epsilon,
             title=f"{part.title}: controls",
+            narrow=narrow,
         ),
         "controls-curves",
         "Over the epochs (controls)",
-        "The rival explanations: no source at all, the same task as source (disjoint images), layers "
-        "above the cut made new. Where a control has several source sizes, the largest.",
+        f"The rival explanations: {', '.join(line.label for line in controls)}."
+        + (" Where a control has several source sizes, the largest." if larger else ""),
+        lambda figure: hover.of_curves(
+            figure, x="epoch", by="frozen", **_both(test, train, beneath=True)
+        ),
     )
 
 
@@ -228,14 +304,22 @@ def _of_similarity(
             drawn.append(pd.concat(known))
             drawn[-1].attrs = known[0].attrs
     if drawn:
+        beyond = any(bool(some["censored"].any()) for some in drawn)
         yield album.add(
-            figures.capacity_figure(drawn, title=f"{part.title}: capacity and similarity"),
+            lambda narrow: figures.capacity_figure(
+                drawn, title=f"{part.title}: capacity and similarity", narrow=narrow
+            ),
             "capacity-similarity",
             "Effective capacity against similarity of source and target",
             f"The largest number of training images that is interpolated (train error at most {epsilon:g} "
             "at some epoch): a point for each seed, source size and frozen count, beside the similarity "
-            "at the cut for the largest number of images. Arrow: the largest number studied is "
-            "interpolated, the capacity may lie beyond.",
+            "at the cut for the largest number of images."
+            + (
+                " Arrow: the largest number studied is interpolated, the capacity may lie beyond."
+                if beyond
+                else ""
+            ),
+            lambda figure: hover.of_points(figure, [capacity_points(some) for some in drawn]),
         )
 
 
@@ -260,11 +344,18 @@ def _of_predictions(
                 "variance are not told apart. "
             )
         yield album.add(
-            part_grid(parts, title=f"{line.label} → {part.title}: what is predicted"),
+            partial(_parts, parts, title=f"{line.label} → {part.title}: what is predicted"),
             f"{line.label}-variance",
             f"What is predicted over the seeds, from {line.label}",
             what + variance.finite_share(one),
+            partial(
+                hover.of_curves, values={"share of test images": parts}, x="epoch", by="frozen"
+            ),
         )
+
+
+def _parts(parts: xr.DataArray, narrow: bool, title: str) -> Figure:
+    return part_grid(parts, title=title, narrow=narrow)
 
 
 def _of_networks(
@@ -286,15 +377,7 @@ def _of_networks(
             together = xr.concat(errors, networks, join="outer", coords="all")
             wanted = together["wanted"].fillna(0).astype(bool)
             title = f"{label} → {chosen[0].task}, label noise {chosen[0].label_noise:.0%}: networks"
-            figure = figures.freezing_grid(
-                together["test_error"],
-                together["train_error"],
-                by="network",
-                x="share_frozen",
-                wanted=wanted,
-                epsilon=epsilon,
-                title=title,
-            )
+            test, train = together["test_error"], together["train_error"]
             album = Album(
                 directory=directory,
                 name=f"{chosen[0].name}-{label}",
@@ -302,9 +385,21 @@ def _of_networks(
                 values=values_in_words(together),
             )
             yield album.add(
-                figure,
+                partial(_networks, test, train, wanted=wanted, epsilon=epsilon, title=title),
                 "networks",
                 title,
                 "Test error after the last epoch against the share of a network's layers below its head "
-                "that is frozen: depths differ, so frozen counts cannot be compared.",
+                "that is frozen: depths differ, so frozen counts cannot be compared."
+                + _marker_words(test, train, epsilon),
+                partial(
+                    hover.of_curves,
+                    x="frozen",
+                    by="network",
+                    axis="share_frozen",
+                    **_both(test, train),
+                ),
             )
+
+
+def _networks(test: xr.DataArray, train: xr.DataArray, narrow: bool, **how: Any) -> Figure:
+    return figures.freezing_grid(test, train, by="network", x="share_frozen", narrow=narrow, **how)

@@ -1,39 +1,49 @@
-"""What a pointer over a heat map shows: the cells' places on the picture and their values, as JSON.
+"""What a pointer over a picture shows: where its values lie on it, and what they are, as plain values.
 
-Owns that text. Reads the places off the drawn figure, so they fit whatever its layout; knows no HTML.
+Owns that text. Reads the places off the drawn figure, so they fit whatever its layout; knows no HTML. Each
+function returns a list of panels: `box` [left, top, width, height] in fractions of the figure, and
+`name`, what the panel shows.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
+import pandas as pd
 import xarray as xr
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.pictures import look
-from analysis.pictures.panels import at
+from analysis.pictures import look, maps
+from analysis.pictures.panels import BENEATH, at
 
 MAX_COLUMNS: Final = 160
 
+Panel = dict[str, Any]
 
-def of_maps(figure: Figure, test: xr.DataArray, train: xr.DataArray, other: str) -> str:
-    """JSON of the panels of `figures.epoch_maps` (other="epoch") or `freezing_maps` (other="size").
 
-    Each panel has `box` [left, top, width, height] and the right and top edges of its cells, as
-    fractions of the figure and of the panel; `x` and `y` labels; `test` and `train`, means over seeds
-    by row, null where absent. Of many epochs about MAX_COLUMNS are there, evaluated ones all.
+def of_maps(
+    figure: Figure,
+    test: xr.DataArray,
+    train: xr.DataArray,
+    other: str,
+    wanted: xr.DataArray | None = None,
+) -> list[Panel]:
+    """Panels of `figures.epoch_maps` (other="epoch") or `freezing_maps` (other="size").
+
+    Each has the right edges of its cells' columns, as fractions of the panel; `x` and `y` labels; `test`
+    and `train`, means over seeds by row, null where absent. Of many epochs about MAX_COLUMNS are there.
     """
     panels = []
-    for axes in figure.axes:
-        label = str(axes.get_label())
-        if not label.startswith("{"):
-            continue
-        select = json.loads(label)
+    for axes, select in labelled(figure):
         along = "epoch" if other == "epoch" else None
         x, y = ("epoch", "frozen") if other == "epoch" else ("frozen", other)
-        mean = look.seed_mean(at(test, select).sortby([x, y]), along=along)[0].transpose(y, x)
+        asked = None if wanted is None else at(wanted, select)
+        shown = maps.asked(at(test, select), asked).sortby([x, y])
+        mean = look.seed_mean(shown, along=along)[0].transpose(y, x)
         seen = look.seed_mean(at(train, select), along=along)[0]
         seen = seen.reindex({x: mean[x], y: mean[y]}).transpose(y, x)
         columns = _columns(mean.sizes[x])
@@ -45,11 +55,10 @@ def of_maps(figure: Figure, test: xr.DataArray, train: xr.DataArray, other: str)
         else:
             edges = np.arange(mean.sizes[x]) + 0.5
             low, high = axes.get_xlim()
-        box = axes.get_position()
         panels.append(
             {
-                "box": _round([box.x0, 1 - box.y1, box.width, box.height]),
-                "name": ", ".join(f"{_called(k)} {_text(v)}" for k, v in select.items()),
+                "box": _box(axes),
+                "name": _name(select),
                 "xName": _called(x),
                 "yName": _called(y),
                 "x": [_text(value) for value in mean[x].values[columns].tolist()],
@@ -59,7 +68,98 @@ def of_maps(figure: Figure, test: xr.DataArray, train: xr.DataArray, other: str)
                 "train": [_round(row) for row in seen.values[:, columns]],
             }
         )
-    return json.dumps(panels, separators=(",", ":"))
+    return panels
+
+
+def of_curves(
+    figure: Figure,
+    values: Mapping[str, xr.DataArray],
+    *,
+    x: str,
+    by: str,
+    axis: str = "",
+    beneath: str = "",
+) -> list[Panel]:
+    """Panels of curves over `x`, one for each value of `by`, drawn at the coordinate `axis` (default: x).
+
+    `values`: by name; the first is what the panels show, `beneath` what those beneath them do, the others
+    are told beside it. Each panel has `x` labels and their places `at`, a series for each curve with its
+    mean over seeds in each of `values`, and the limits `low` and `high` of its y axis.
+    """
+    found = []
+    shown = [(axes, select, next(iter(values))) for axes, select in labelled(figure)]
+    if beneath:
+        under = [axes for axes in figure.axes if axes.get_label() == BENEATH]
+        shown += [
+            (low, select, beneath) for low, (_, select) in zip(under, labelled(figure), strict=True)
+        ]
+    along = x if x in ("epoch", "step") else None
+    for axes, select, first in shown:
+        names = [first, *(name for name in values if name != first)]
+        means = [
+            look.seed_mean(at(values[name], select), along=along)[0].transpose(by, x, ...)
+            for name in names
+        ]
+        means = [means[0], *(one.reindex({x: means[0][x], by: means[0][by]}) for one in means[1:])]
+        columns = _columns(means[0].sizes[x])
+        curves = []
+        for i, value in enumerate(means[0][by].values.tolist()):
+            places = means[0].isel({by: i})[axis or x].values
+            places = look.epoch_positions(places) if along else places
+            y = [_round(one.values[i, columns]) for one in means]
+            if any(number is not None for number in y[0]):
+                curves.append({"name": _text(value), "at": _across(axes, places[columns]), "y": y})
+        low, high = axes.get_ylim()
+        found.append(
+            {
+                "box": _box(axes),
+                "name": _name(select),
+                "xName": _called(x),
+                "byName": _called(by),
+                "values": names,
+                "x": [_text(value) for value in means[0][x].values[columns].tolist()],
+                "low": low,
+                "high": high,
+                "series": curves,
+            }
+        )
+    return found
+
+
+def of_points(figure: Figure, points: Sequence[pd.DataFrame]) -> list[Panel]:
+    """Panels of single points: a table for each, with `x`, `y` in data units and `text`."""
+    found = []
+    for (axes, select), some in zip(labelled(figure), points, strict=True):
+        across = _across(axes, some["x"].to_numpy(float))
+        up = _across(axes, some["y"].to_numpy(float), which="y")
+        triples = [
+            [fx, fy, text]
+            for fx, fy, text in zip(across, up, some["text"], strict=True)
+            if fx is not None and fy is not None
+        ]
+        found.append({"box": _box(axes), "name": _name(select), "points": triples})
+    return found
+
+
+def labelled(figure: Figure) -> Iterator[tuple[Axes, dict[str, Any]]]:
+    """The panels of a figure, with what each was selected by."""
+    for axes in figure.axes:
+        label = str(axes.get_label())
+        if label.startswith("{"):
+            yield axes, json.loads(label)
+
+
+def _box(axes: Axes) -> list[float | None]:
+    box = axes.get_position()
+    return _round([box.x0, 1 - box.y1, box.width, box.height])
+
+
+def _across(axes: Axes, places: np.ndarray, which: str = "x") -> list[float | None]:
+    """Fractions of the panel's width (or height) at which these values lie."""
+    scale = (axes.xaxis if which == "x" else axes.yaxis).get_transform()
+    low, high = scale.transform(axes.get_xlim() if which == "x" else axes.get_ylim())
+    known = np.where(np.isfinite(places), places, np.nan)
+    return _round((scale.transform(known) - low) / (high - low))
 
 
 def _columns(num: int) -> np.ndarray:
@@ -70,8 +170,20 @@ def _columns(num: int) -> np.ndarray:
 
 
 def _called(dim: str) -> str:
-    names = {"size": "training images", "source_size": "source images", "frozen": "frozen layers"}
+    names = {
+        "panel": "",
+        "part": "",
+        "measure": "",
+        "size": "training images",
+        "source_size": "source images",
+        "frozen": "frozen layers",
+    }
     return names.get(dim, dim.replace("_", " "))
+
+
+def _name(select: Mapping[str, Any]) -> str:
+    parts = (f"{_called(dim)} {_text(value)}".strip() for dim, value in select.items())
+    return ", ".join(parts)
 
 
 def _round(values: Any) -> list[float | None]:

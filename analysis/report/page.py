@@ -1,4 +1,4 @@
-"""One page about a study: its question, verdicts, pictures, tables, coverage and provenance.
+"""One page about a study: its answer, its surface, verdicts, pictures, tables, coverage and provenance.
 
 Owns the page and the tables beside it. The page holds everything that it shows (no network, no other
 file) and no date: the same rows make the same bytes. Refuses an incomplete study without the word partial.
@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import jinja2
 import pandas as pd
+from markupsafe import Markup
 
 from analysis import load
 from analysis.claims import claims
@@ -25,23 +26,33 @@ from analysis.load import Incomplete, Study, whole
 from analysis.load.arms import TRANSFER
 from analysis.report import cuts, gallery, overview, slices, tables, variance
 from analysis.report.album import Picture
+from analysis.report.answer import answer
+from analysis.report.lead import lead
+from analysis.report.plates import plate
+from analysis.report.seen import seen
 from study.store import Damaged
 
 PAGE: Final = "index.html"
-MAX_SVG_BYTES: Final = 350_000
+MAX_SVG_BYTES: Final = 700_000
+MAX_EMBEDDED: Final = 400_000  # bytes of a table that the page carries
 MAX_PICTURES: Final = 40
 MAX_LISTED: Final = 100
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Shown:
-    """A picture in the page: `source` is a data URI, `width` and `height` in CSS pixels."""
+    """A picture in the page: `source` and `narrow`, for a telephone, are data URIs; `width`, `height` and
+    `narrow_size` in CSS pixels; `paper`: its plate stays white in the dark; `hover` fit for an attribute
+    between single quotes."""
 
     picture: Picture
     source: str
+    narrow: str
     width: int
     height: int
-    links: dict[str, str]
+    narrow_size: tuple[int, int]
+    paper: bool
+    hover: Markup
 
 
 def write_report(
@@ -90,7 +101,7 @@ def _write(
     partial: bool,
     arm: str = TRANSFER,
 ) -> tuple[Path, str]:
-    """`write_report`, and the verdicts in lines of text."""
+    """`write_report`, and in lines of text the answer and the verdicts."""
     _check_sources(study, more_related, less_related)
     if not partial:
         load.require_rows(study, study.cells)
@@ -129,16 +140,31 @@ def _draw(
     predicted = variance.variances(study, parts)
     if predicted.found:
         variance.table(predicted, parts).to_csv(place / "tables" / "predictions.csv", index=False)
+    sights = seen(study, parts, epsilon)
+    first = lead(study, sights, place / "figures", epsilon)
     pictures = list(
-        gallery.pictures(study, place / "figures", epsilon=epsilon, variances=predicted)
+        gallery.pictures(
+            study,
+            sights,
+            place / "figures",
+            epsilon=epsilon,
+            variances=predicted,
+            shown=first.shown if first else (),
+        )
     )
+    leading = first.picture if first else pictures.pop(0) if pictures else None
     judged, unjudged = _judged(study, epsilon, more_related, less_related, arm)
     standing = standing_of(
         study, epsilon=epsilon, more_related=more_related, less_related=less_related
     )
     tables.verdicts(judged).to_csv(place / "tables" / "verdicts.csv", index=False)
+    sentence = answer(study, sights, judged)
     page = _template().render(
         study=study,
+        answer=sentence,
+        leading=_shown(leading) if leading else None,
+        curves=first.curves if first else "",
+        files=_tables(place),
         verdicts=judged,
         unjudged=unjudged,
         standing=standing,
@@ -149,7 +175,7 @@ def _draw(
         warnings=overview.warnings(study),
         facts=overview.facts(study),
         groups=[
-            (group, [_shown(picture, place) for picture in some])
+            (group, [_shown(picture) for picture in some])
             for group, some in groupby(pictures[:MAX_PICTURES], lambda picture: picture.group)
         ],
         more_pictures=[_links(picture, place) for picture in pictures[MAX_PICTURES:]],
@@ -163,11 +189,12 @@ def _draw(
         not_done=overview.not_done(study),
         max_listed=MAX_LISTED,
         provenance=tables.provenance(study),
-        style=(Path(__file__).parent / "report.css").read_text(encoding="utf-8"),
+        style=_beside("report.css"),
+        script=_beside("report.js"),
     )
     (place / PAGE).write_text(page, encoding="utf-8")
     text = tables.verdicts_text(judged) or f"The claims were not judged: {unjudged}"
-    return f"{text}\n{standing.word}: {' '.join(standing.sentences)}"
+    return f"{sentence}\n{text}\n{standing.word}: {' '.join(standing.sentences)}"
 
 
 def make_report(
@@ -180,7 +207,7 @@ def make_report(
     more_related: str | None = None,
     less_related: str | None = None,
 ) -> int:
-    """Writes a report, prints the verdicts on the claims and, as its last line, the page's path.
+    """Writes a report, prints its answer, the verdicts and, as its last line, the page's path.
 
     `root`: a store, or a file that `study export` made; `study`: its name, needed where a store has
     several; `out`: the directory (default: reports/<study>). All else as in `write_report`.
@@ -242,19 +269,47 @@ def _judged(
         return (), str(refused)
 
 
-def _shown(picture: Picture, place: Path) -> _Shown:
+def _shown(picture: Picture) -> _Shown:
+    wide = plate(picture.files["svg"].read_text(encoding="utf-8"))
+    narrow = plate(picture.narrow)
     # SVG is sharp at every width; a grid of very many points is smaller as pixels.
-    small = picture.files["svg"].stat().st_size <= MAX_SVG_BYTES
-    kind, path = ("svg+xml", "svg") if small else ("png", "png")
-    data = base64.b64encode(picture.files[path].read_bytes()).decode()
-    width, height = (round(96 * inches) for inches in picture.inches)
+    small = len(wide) <= MAX_SVG_BYTES
+    width, height = picture.inches
     return _Shown(
         picture=picture,
-        source=f"data:image/{kind};base64,{data}",
-        width=width,
-        height=height,
-        links=_links(picture, place)["links"],
+        source=_svg(wide) if small else _data("image/png", picture.files["png"].read_bytes()),
+        narrow=_svg(narrow) if small and len(narrow) <= MAX_SVG_BYTES else "",
+        width=round(96 * width),
+        height=round(96 * height),
+        narrow_size=(round(96 * picture.narrow_inches[0]), round(96 * picture.narrow_inches[1])),
+        paper=not small,
+        # Autoescaping would write five letters for each of its many quotes.
+        hover=Markup(
+            picture.hover.replace("&", "&amp;").replace("'", "&#39;").replace("<", "&lt;")
+        ),
     )
+
+
+def _svg(text: str) -> str:
+    return _data("image/svg+xml", text.encode())
+
+
+def _data(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _tables(place: Path) -> dict[str, str]:
+    """What a link to each table leads to: the table itself; of a large one the file beside the page."""
+    found = {}
+    for path in sorted((place / "tables").glob("*.csv")):
+        small = path.stat().st_size <= MAX_EMBEDDED
+        name = path.relative_to(place).as_posix()
+        found[path.stem] = _data("text/csv", path.read_bytes()) if small else name
+    return found
+
+
+def _beside(name: str) -> str:
+    return (Path(__file__).parent / name).read_text(encoding="utf-8")
 
 
 def _links(picture: Picture, place: Path) -> dict[str, Any]:

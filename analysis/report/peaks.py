@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 
 from analysis import descent
+from analysis.descent.edges import EVERYTHING, NOTHING
 from analysis.descent.windows import epoch_windows
 
 # Test and train error, (seeds, points), to the verdict and the place of the peak.
@@ -18,11 +19,12 @@ Judge = Callable[[np.ndarray, np.ndarray], tuple[descent.Judgement, float]]
 
 
 def epoch_peaks(errors: xr.Dataset, epsilon: float) -> xr.Dataset:
-    """Peaks along the epochs: `at` (an epoch, NaN where there is none) and `shown`, over GRID.
+    """Peaks along the epochs: `at` (an epoch, NaN where there is none), `shown` and `could`, over GRID.
 
     A peak is shown where `descent` finds double descent over the seeds, and otherwise taken at face
     value from their mean. It lies at the epoch whose mean is the highest of the window that `descent`
-    names: the window's centre may lie beside the peak that a picture shows.
+    names: the window's centre may lie beside the peak that a picture shows. `could`: a peak could be
+    seen, since the curve crosses the edge of interpolation (or no train error tells that).
     """
 
     def judge(test: np.ndarray, train: np.ndarray) -> tuple[descent.Judgement, float]:
@@ -38,7 +40,8 @@ def epoch_peaks(errors: xr.Dataset, epsilon: float) -> xr.Dataset:
 
 
 def freezing_peaks(errors: xr.Dataset, epsilon: float) -> xr.Dataset:
-    """Peaks along the freezing: `at` (a frozen count) and `shown`, over all dims but frozen and seed."""
+    """Peaks along the freezing: `at` (a frozen count), `shown` and `could`, over all dims but frozen and
+    seed."""
     trained = errors["parameters_trained"].values
 
     def judge(test: np.ndarray, train: np.ndarray) -> tuple[descent.Judgement, float]:
@@ -60,7 +63,8 @@ def freezing_peaks(errors: xr.Dataset, epsilon: float) -> xr.Dataset:
 def _peaks(errors: xr.Dataset, along: str, judge: Judge) -> xr.Dataset:
     test = errors["test_error"].transpose(..., "seed", along)
     train = errors["train_error"].transpose(*test.dims)
-    places, shown = np.full(test.shape[:-2], np.nan), np.zeros(test.shape[:-2], bool)
+    places = np.full(test.shape[:-2], np.nan)
+    shown, could = np.zeros(places.shape, bool), np.zeros(places.shape, bool)
     for index in np.ndindex(places.shape):
         curves = test.values[index]
         # A seed that ended early has no curve to be judged; points that no seed has are no gap.
@@ -69,9 +73,12 @@ def _peaks(errors: xr.Dataset, along: str, judge: Judge) -> xr.Dataset:
         if not whole.any():
             continue
         found, place = judge(curves[whole], train.values[index][whole])
+        could[index] = found.x.size >= 3 and found.interpolates not in (NOTHING, EVERYTHING)
         shown[index] = found.status in (descent.WEAK, descent.STRONG)
         if shown[index] or found.face_value in (descent.WEAK, descent.STRONG):
             places[index] = place
     dims = test.dims[:-2]
     coords = {dim: errors[dim] for dim in dims}
-    return xr.Dataset({"at": (dims, places), "shown": (dims, shown)}, coords)
+    return xr.Dataset(
+        {"at": (dims, places), "shown": (dims, shown), "could": (dims, could)}, coords
+    )

@@ -318,11 +318,15 @@ def test_the_export_is_the_table_of_the_store(whole: Path) -> None:
     export.export(open_store(whole), "synthetic", file)
     stored = pyarrow.dataset.dataset(f"{whole}/rows", format="ipc").to_table().to_pandas()
     names = dict.fromkeys(stored.select_dtypes("category").columns, object)
+    exported = pd.read_parquet(file)
     frames = [
         frame.astype(names).sort_values(["run_id", "epoch"], ignore_index=True)
-        for frame in (pd.read_parquet(file), stored)
+        for frame in (exported.drop(columns="arm"), stored)
     ]
     pd.testing.assert_frame_equal(*frames)
+    arm_of = load.open(whole).cells["arm"]
+    assert (exported["arm"].astype(object) == exported["run_id"].astype(object).map(arm_of)).all()
+    assert set(exported["arm"]) == set(arm_of) >= {"source", "transfer"}
 
 
 @pytest.mark.slow
@@ -341,6 +345,22 @@ def test_no_changed_byte_of_an_export_changes_a_value(tmp_path: Path) -> None:
         except ValueError:
             continue
         assert np.array_equal(after, before), position
+
+
+def test_a_study_is_told_in_five_lines(whole: Path) -> None:
+    study = load.open(whole)
+    lines = repr(study).splitlines()
+    assert [line.split()[0] for line in lines] == [
+        "study",
+        "targets",
+        "sources",
+        "networks",
+        "seeds",
+    ]
+    assert f"synthetic: {len(study.cells)} Runs ({len(study.cells)} done)" in lines[0]
+    assert max(map(len, lines)) < 200
+    assert study._repr_html_().count("<tr>") == 5
+    assert "<th" in study._repr_html_()
 
 
 def test_other_files_are_no_export(tmp_path: Path) -> None:

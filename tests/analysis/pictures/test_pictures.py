@@ -307,6 +307,62 @@ def test_an_array_with_too_many_dimensions_is_refused(axes: Axes) -> None:
         maps.freezing_map(axes, some)
 
 
+@pytest.mark.parametrize("draw", ["epoch_curves", "freezing_curves", "epoch_map", "freezing_map"])
+def test_surfaces_are_drawn_squeezed_or_not(draw: str, axes: Axes) -> None:
+    one = {"source_task": ["near"], "model": ["resnet18"], "frozen": FROZEN, "seed": SEEDS}
+    if draw.startswith("epoch"):
+        whole = errors(**one, size=[50], epoch=EPOCHS)
+    else:
+        whole = errors(**one, size=[50] if draw == "freezing_curves" else SIZES)
+    of = maps if draw.endswith("map") else curves
+    drawn = []
+    for some in (whole, whole.squeeze(), whole.isel(model=0, drop=True)):
+        axes.clear()
+        getattr(of, draw)(axes, some)
+        lines = [np.asarray(line.get_ydata(), float) for line in axes.lines]
+        drawn.append([*lines, *(mesh.get_array().ravel() for mesh in meshes(axes))])
+    for other in drawn[1:]:
+        assert len(other) == len(drawn[0]) > 0
+        assert all(
+            np.array_equal(a, b, equal_nan=True) for a, b in zip(drawn[0], other, strict=True)
+        )
+
+
+def test_what_is_left_over_is_named(axes: Axes) -> None:
+    some = errors(label_noise=[0.0, 0.2], size=SIZES, source_task=["near"], frozen=FROZEN)
+    with pytest.raises(ValueError, match=r"'label_noise' \(0.0, 0.2\) and 'size' \(50, 200, 800\)"):
+        curves.freezing_curves(axes, some)
+    with pytest.raises(ValueError, match=r"'size' \(50, 200, 800\) left over.*\.sel\(size=…\)"):
+        curves.freezing_curves(axes, some.isel(label_noise=0))
+    with pytest.raises(ValueError, match="one of epoch, step is needed"):
+        curves.epoch_curves(axes, some)
+    with pytest.raises(
+        ValueError, match="'source_task' is no dimension of this array: it has 'frozen'"
+    ):
+        curves.freezing_curves(axes, some.isel(label_noise=0, size=0, source_task=0, drop=True))
+
+
+def test_two_seeds_are_dots_and_no_band(axes: Axes) -> None:
+    some = errors(source_task=["near"], frozen=FROZEN, seed=SEEDS)
+    curves.freezing_curves(axes, some)
+    assert len(axes.collections) == 1
+    axes.clear()
+    curves.freezing_curves(axes, some.isel(seed=[0, 1]))
+    assert not axes.collections
+    dots = [line for line in axes.lines if line.get_marker() == "."]
+    assert len(dots) == 2
+
+
+def test_counts_that_nobody_asked_for_have_no_column(axes: Axes) -> None:
+    some = errors(size=SIZES, frozen=FROZEN)
+    wanted = xr.ones_like(some, dtype=bool)
+    wanted.loc[{"frozen": 5}] = False
+    some.loc[{"frozen": 5}] = np.nan
+    maps.freezing_map(axes, some, wanted=wanted)
+    assert list(tick_labels(axes)) == ["0", "2", "9"]
+    assert "absent" not in labels(axes)
+
+
 # Whole figures.
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import shutil
@@ -30,6 +31,12 @@ def tiny() -> list[Run]:
     return small(source_tasks=("near",), seeds=(0,), frozen=(4,))
 
 
+ANSWER = (
+    "No curve crosses the edge of interpolation, so none could show a second descent; with two seeds "
+    "nothing is decided."
+)
+
+
 class Page(HTMLParser):
     """The tags of a page with their attributes, and its text."""
 
@@ -42,7 +49,7 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
-        if tag not in ("meta", "img", "br", "link"):
+        if tag not in ("meta", "img", "br", "link", "source"):
             self.open.append(tag)
 
     def handle_endtag(self, tag: str) -> None:
@@ -80,12 +87,18 @@ def test_the_page_stands_alone(written: Path) -> None:
     page = page_of(written)
     assert page.all("img")
     assert all(str(img["src"]).startswith("data:image/") for img in page.all("img"))
+    assert all(str(one["srcset"]).startswith("data:image/svg") for one in page.all("source"))
+    assert not any("loading" in img for img in page.all("img"))
     assert not page.all("link")
     assert all("src" not in script for script in page.all("script"))
     assert not re.search(r"url\(|@import|https?://", written.read_text(encoding="utf-8"))
     for link in page.all("a"):
         target = str(link["href"])
-        assert target.startswith("#") or (written.parent / target).is_file(), target
+        if target.startswith("data:text/csv;base64,"):
+            saved = written.parent / "tables" / str(link["download"])
+            assert base64.b64decode(target.split(",")[1]) == saved.read_bytes()
+        else:
+            assert target.startswith("#"), target
 
 
 @pytest.mark.slow
@@ -147,15 +160,57 @@ def test_a_cell_of_the_table_says_mean_error_seeds_and_interpolation(tmp_path: P
 def test_a_pointer_is_told_the_values_of_the_surface(whole: Path, written: Path) -> None:
     page = page_of(written)
     told = [json.loads(str(img["data-hover"])) for img in page.all("img") if "data-hover" in img]
-    freezing = next(panels for panels in told if panels[0]["yName"] == "training images")
+    assert len(told) == len(page.all("img"))
+    freezing = next(panels for panels in told if panels[0].get("yName") == "training images")
     surface = surfaces.freezing_surface(load.open(whole), source_task="near")
     mean = surface.mean("seed").squeeze(drop=True).transpose("size", "frozen")
     assert np.array(freezing[0]["test"]) == pytest.approx(mean.values, abs=1e-4)
     assert freezing[0]["y"] == ["250", "1,000"]
     assert freezing[0]["right"] == pytest.approx([1 / 3, 2 / 3, 1], abs=1e-3)
-    epochs = next(panels for panels in told if panels[0]["xName"] == "epoch")
+    epochs = next(panels for panels in told if panels[0].get("right") and panels[0]["x"][1] == "1")
     assert epochs[0]["x"] == ["0", "1", "2", "3", "4", "5", "6"]
     assert epochs[0]["right"][-1] == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.slow
+def test_a_pointer_is_told_the_values_of_the_curves(whole: Path, written: Path) -> None:
+    told = [json.loads(str(img["data-hover"])) for img in page_of(written).all("img")]
+    curves = next(panels for panels in told if panels[0].get("byName") == "frozen layers")
+    assert curves[0]["values"] == ["test error", "train error"]
+    surface = surfaces.epoch_surface(load.open(whole), source_task="near", size=250)
+    mean = surface.mean("seed").squeeze(drop=True).transpose("frozen", "epoch")
+    for series, frozen in zip(curves[0]["series"], mean["frozen"].values, strict=True):
+        assert series["name"] == str(frozen)
+        assert series["y"][0] == pytest.approx(mean.sel(frozen=frozen).values, abs=1e-4)
+        assert series["at"] == sorted(series["at"]) and 0 <= series["at"][0] < series["at"][-1] <= 1
+    under = next(panel for panel in curves if panel["values"][0] == "train error")
+    assert under["box"][0][1] > curves[0]["box"][0][1]
+
+
+@pytest.mark.slow
+def test_the_curves_of_a_cell_are_those_of_its_seeds(whole: Path, written: Path) -> None:
+    text = written.read_text(encoding="utf-8")
+    found = re.search(r'<script type="application/json" id="curves">(.*?)</script>', text, re.S)
+    assert found
+    told = json.loads(found[1])
+    first = told["panels"][0]
+    packed = np.frombuffer(base64.b64decode(first["test"]), "<u2") / told["scale"]
+    values = packed.reshape(len(told["sizes"]), len(first["frozen"]), len(told["seeds"]), -1)
+    surface = surfaces.epoch_surface(load.open(whole), source_task="near").squeeze(drop=True)
+    assert first["frozen"] == surface["frozen"].values.tolist()
+    assert first["epochs"] == surface["epoch"].values.tolist()
+    assert values == pytest.approx(surface.transpose("size", "frozen", "seed", "epoch").values)
+
+
+@pytest.mark.slow
+def test_the_answer_comes_first_then_the_surface_then_the_claims(written: Path) -> None:
+    page = page_of(written)
+    ids = [attrs["id"] for tag, attrs in page.tags if tag == "section"]
+    assert ids[:3] == ["surface", "verdicts", "study"]
+    first = next(tag for tag, _ in page.tags if tag in ("h1", "h2", "img", "section", "table"))
+    assert first == "h1"
+    text = written.read_text(encoding="utf-8")
+    assert f"<h1>{ANSWER}</h1>" in text or f'<h1 class="long">{ANSWER}</h1>' in text
 
 
 @pytest.mark.slow
@@ -170,9 +225,10 @@ def test_an_incomplete_study_needs_the_word_and_says_so_first(tmp_path: Path) ->
         report.write_report(study, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     page = page_of(report.write_report(study, tmp_path / "out", partial=True))
-    before_pictures = page.text[: page.text.index("Pictures")]
-    assert f"Partial: 3 of {len(runs)} Runs" in before_pictures
-    assert "2 Runs diverged" in before_pictures
+    before_claims = page.text[: page.text.index("Claims")]
+    assert f"So far, with {len(runs) - 3} of {len(runs)} Runs, " in before_claims
+    assert f"Partial: 3 of {len(runs)} Runs" in before_claims
+    assert "2 Runs diverged" in before_claims
     for run in cells[:5]:
         assert run.id in page.text
     assert "absent" in page.text
@@ -336,7 +392,7 @@ def test_every_claim_has_its_verdict_on_the_page(written: Path) -> None:
     table = pd.read_csv(written.parent / "tables" / "verdicts.csv")
     primary = table[table["kind"] == "primary"]
     assert list(primary["claim"]) == ["C1", "C2", "C3", "C4", "C5a", "C5b"]
-    verdicts = page.text[page.text.index("Verdicts on the claims") :]
+    verdicts = page.text[page.text.index("Claims") :]
     for _, line in primary.iterrows():
         assert line["claim"] in verdicts
         assert line["answer"] in verdicts
@@ -349,7 +405,8 @@ def test_the_command_prints_the_verdicts_then_the_path(
 ) -> None:
     given = ["report", str(whole), "--out", str(tmp_path), "--more-related", "near"]
     assert command.main(given) == 0
-    *lines, standing, last = capsys.readouterr().out.splitlines()
+    sentence, *lines, standing, last = capsys.readouterr().out.splitlines()
+    assert sentence == ANSWER
     assert standing == "exploratory: The study was not registered before its first row."
     lines = [line for line in lines if not line.startswith(" ")]  # without the reasons beneath
     assert last == str(tmp_path / report.PAGE)

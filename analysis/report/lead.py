@@ -1,0 +1,221 @@
+"""The first picture: the surface of the whole study, and beside it the epoch curves of one of its cells.
+
+Owns which surfaces it shows, how their panels are told apart, and the curves that a pointer calls up,
+thinned to what a small picture can show. Draws nothing itself.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from matplotlib.figure import Figure
+
+from analysis.load import Study
+from analysis.pictures import figures, look, maps
+from analysis.report import hover, slices
+from analysis.report.album import Album, Picture, values_in_words
+from analysis.report.gallery import map_caption
+from analysis.report.seen import Seen
+from analysis.report.slices import Line
+
+MAX_PANELS: Final = 12
+WRAP: Final = 2
+SHEET: Final = 7.1  # inches: two thirds of a page
+PANELS_INCHES: Final = 2.9  # all rows of panels together, as high as the curves beside them
+MAX_EPOCHS: Final = 60
+MAX_VALUES: Final = 600_000
+SCALE: Final = 10_000  # errors as whole numbers, to the fourth digit
+ABSENT: Final = 2**16 - 1
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Lead:
+    """The picture, what its cells' curves are (JSON, "" where epochs are not known), and the names of the
+    slices that it shows whole."""
+
+    picture: Picture
+    curves: str
+    shown: frozenset[str]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _Panel:
+    sight: Seen
+    line: Line
+    source_size: int
+
+
+def lead(study: Study, sights: Sequence[Seen], directory: Path, epsilon: float) -> Lead | None:
+    """The surfaces over size × frozen layers after the last epoch of the transfer's lines, those of most
+    label noise first where they are more than MAX_PANELS; None where no slice has one.
+
+    Only slices of one network beside each other: frozen counts of others are other layers.
+    """
+    with_surface = [one for one in sights if one.has_freezing]
+    if not with_surface:
+        return None
+    model = with_surface[0].part.lines[0].cells["model"].iloc[0]
+    alike = [one for one in with_surface if one.part.lines[0].cells["model"].iloc[0] == model]
+    if sum(map(len, map(_panels, alike))) > MAX_PANELS:
+        alike = sorted(alike, key=lambda one: -one.part.label_noise)
+    chosen = [panel for one in alike for panel in _panels(one)]
+    panels, left_out = chosen[:MAX_PANELS], len(chosen) - MAX_PANELS
+    names, common = _names(panels)
+    labels = pd.Index(names, name="panel")
+    ends = [_of(one.sight.end, one) for one in panels]
+    end = xr.concat(ends, labels, join="outer", coords="minimal", compat="override")
+    marks = xr.concat([_of(one.sight.freezing, one) for one in panels], labels, join="outer")
+    marks = marks.assign(shown=marks["shown"].fillna(0).astype(bool))
+    end = end.assign({name: end[name].fillna(0).astype(bool) for name in ("wanted", "diverged")})
+
+    num_rows = -(-len(panels) // WRAP)
+    row_inches = float(np.clip((PANELS_INCHES / num_rows - 0.6) / end.sizes["size"], 0.28, 0.85))
+
+    def draw(narrow: bool) -> Figure:
+        return figures.freezing_maps(
+            end["test_error"],
+            end["train_error"],
+            rows="",
+            columns="panel",
+            epsilon=epsilon,
+            ridge=marks["at"],
+            ridge_shown=marks["shown"],
+            diverged=end["diverged"],
+            wanted=end["wanted"],
+            title=f"{common}: after the last epoch" if common else "After the last epoch",
+            narrow=narrow,
+            wrap=WRAP,
+            sheet=SHEET,
+            row_inches=row_inches,
+        )
+
+    def caption(figure: Figure) -> str:
+        text = map_caption(figure, epsilon)
+        return f"{text} {left_out} more such panels are below." if left_out > 0 else text
+
+    album = Album(
+        directory=directory,
+        name=study.name,
+        group=study.name,
+        values=values_in_words(end.rename(panel="source")),
+    )
+    picture = album.add(
+        draw,
+        "surface",
+        "Training images × frozen layers, after the last epoch",
+        caption,
+        lambda figure: hover.of_maps(
+            figure, end["test_error"], end["train_error"], "size", end["wanted"]
+        ),
+    )
+    whole = {one.part.name for one in alike} if left_out <= 0 else set()
+    curves = _curves(study, panels, end, marks, epsilon) if "epoch" in study.measured else ""
+    return Lead(picture=picture, curves=curves, shown=frozenset(whole))
+
+
+def _panels(one: Seen) -> list[_Panel]:
+    return [
+        _Panel(sight=one, line=line, source_size=size)
+        for line in one.main
+        for size in sorted(line.cells["source_size"].unique().tolist())
+    ]
+
+
+def _of(array: xr.Dataset, panel: _Panel) -> xr.Dataset:
+    """What one panel shows: dims (size, frozen, …)."""
+    sizes = array["source_size"].values.tolist()
+    size = panel.source_size if panel.source_size in sizes else sizes[0]
+    return array.sel(source=panel.line.label, source_size=size).drop_vars(
+        ["source", "source_size", "parameters_trained", "share_trained", "share_frozen"],
+        errors="ignore",
+    )
+
+
+def _names(panels: Sequence[_Panel]) -> tuple[list[str], str]:
+    """What tells each panel from the others, and what all of them are."""
+    told = []
+    for one in panels:
+        # The words of a network and of a title stand apart: "resnet18 width 4, label noise 20%".
+        network, title = one.sight.part.network, one.sight.part.title
+        parts = [
+            part.strip()
+            for part in title.replace(network, network.replace(" ", ", ", 1)).split(",")
+        ]
+        size = f"source: {one.source_size:,} images" if one.source_size else "no source"
+        told.append((one.line.label, [*parts, size]))
+    everywhere = set.intersection(*(set(parts) for _, parts in told))
+    one_source = len({source for source, _ in told}) == 1
+    names = [
+        ", ".join([*([] if one_source else [source]), *(p for p in parts if p not in everywhere)])
+        for source, parts in told
+    ]
+    source, parts = told[0]
+    common = ", ".join(part for part in parts if part in everywhere)
+    return [name or size for name in names], " → ".join(
+        [source, common] if one_source else [common]
+    )
+
+
+def _curves(
+    study: Study, panels: Sequence[_Panel], end: xr.Dataset, marks: xr.Dataset, epsilon: float
+) -> str:
+    """Test and train error of every seed over the epochs of every cell, as JSON: see report.js."""
+    found = []
+    shape = [end.sizes[name] for name in ("size", "frozen", "seed")]
+    room = MAX_VALUES // max(1, 2 * len(panels) * int(np.prod(shape)))
+    for number, one in enumerate(panels):
+        here = maps.asked(end["test_error"].isel(panel=number), end["wanted"].isel(panel=number))
+        errors = slices.over_epochs(study, one.line).sel(source_size=one.source_size)
+        errors = errors.reindex({name: here[name] for name in ("size", "frozen", "seed")})
+        columns = _columns(errors.sizes["epoch"], max(8, min(MAX_EPOCHS, room)))
+        errors = errors.isel(epoch=columns).transpose("size", "frozen", "seed", "epoch")
+        found.append(
+            {
+                "epochs": errors["epoch"].values.tolist(),
+                "frozen": errors["frozen"].values.tolist(),
+                "test": _packed(errors["test_error"].values),
+                "train": _packed(errors["train_error"].values),
+            }
+        )
+    return json.dumps(
+        {
+            "seeds": end["seed"].values.tolist(),
+            "sizes": end["size"].values.tolist(),
+            "panels": found,
+            "start": _start(end, marks),
+            "epsilon": epsilon,
+            "scale": SCALE,
+            "absent": ABSENT,
+        },
+        separators=(",", ":"),
+    )
+
+
+def _columns(num: int, most: int) -> np.ndarray:
+    if num <= most:
+        return np.arange(num)
+    return np.unique(np.rint(np.geomspace(1, num, most)).astype(int) - 1)
+
+
+def _packed(values: np.ndarray) -> str:
+    whole = np.where(np.isfinite(values), np.rint(values * SCALE), ABSENT)
+    return base64.b64encode(whole.astype("<u2").tobytes()).decode()
+
+
+def _start(end: xr.Dataset, marks: xr.Dataset) -> list[int]:
+    """The cell that is shown before any is pointed at: the highest peak, else the highest error."""
+    mean = look.seed_mean(end["test_error"])[0].transpose("panel", "size", "frozen")
+    at_peak = mean.where(mean["frozen"] == marks["at"]).transpose("panel", "size", "frozen")
+    where = at_peak if bool(at_peak.notnull().any()) else mean
+    place: Any = np.unravel_index(int(np.nanargmax(where.values)), where.shape)
+    panel, size, frozen = (int(index) for index in place)
+    here = maps.asked(end["test_error"].isel(panel=panel), end["wanted"].isel(panel=panel))
+    return [panel, size, here["frozen"].values.tolist().index(end["frozen"].values[frozen])]
