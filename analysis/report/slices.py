@@ -26,6 +26,8 @@ from study.store.states import DIVERGED
 GRID: Final = ("source_size", "size", "frozen")
 VALUES: Final = ("test_error", "train_error")
 
+_OF_THE_CUT: Final = ("parameters_trained", "share_trained")
+
 # What makes a slice; within it a line is an arm and a source task, and runs over GRID.
 _SLICE: Final = ("task", "model", "width", "label_noise", "recipe")
 # Whatever else makes a cell may tell apart lines of one arm and source task: those that differ are named.
@@ -125,6 +127,14 @@ def at_the_end(study: Study, lines: Sequence[Line]) -> xr.Dataset:
         ]
     together = xr.concat(
         parts, pd.Index([line.label for line in lines], name="source"), join="outer"
+    )
+    # Lines of one network: where one of them lacks a cut, another tells how much is trained there.
+    together = together.assign_coords(
+        {
+            name: together[name].max("source")
+            for name in _OF_THE_CUT
+            if "source" in together[name].dims
+        }
     )
     below_head = float(pd.concat([line.cells["num_layers"] for line in lines]).max()) - 1
     together = together.assign_coords(share_frozen=together["frozen"] / below_head)
@@ -234,6 +244,8 @@ def _label(origin: str, source_task: str) -> str:
         return "same task"
     if origin == arms.REINITIALISED:
         return f"{source_task}, new above"
+    if origin == arms.MATCHED_STEPS:
+        return f"{source_task}, matched steps"
     return source_task
 
 
