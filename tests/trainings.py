@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 
@@ -20,6 +21,7 @@ def training_of(
     start: Mapping[str, torch.Tensor] | None = None,
     *,
     cached: bool = True,
+    shared_features: Path | None = None,
 ) -> Training:
     """At its step 0; `start`: the weights of its start, where it has one."""
     task = load(run.task, store)
@@ -33,6 +35,7 @@ def training_of(
         task.test_labels,
         device=torch.device("cpu"),
         cached=cached,
+        shared_features=shared_features,
     )
 
 

@@ -52,6 +52,7 @@ from study.tasks import prepared_file
 from study.tasks.draws import draw
 from study.tasks.prepared_file import PreparedTask
 from study.training.cut import starting_network
+from study.training.feature_files import node_folder
 from study.training.loop import PREDICTED, Diverged, Training
 
 DEFAULT_MEANS: Final = Means()
@@ -228,6 +229,8 @@ def _training(
         task.test_images,
         task.test_labels,
         device=device,
+        # A GPU is taken to make them sooner than a disk gives them.
+        shared_features=node_folder() if device.type == "cpu" else None,
         keep_predictions=keep_predictions,
     )
 

@@ -1,19 +1,15 @@
 """What the trained layers see of the images: the frozen prefix's features, computed once where possible.
 
-Owns when the prefix is a constant, where its features are held, and the statistics of a random one.
+Owns when the prefix is a constant, and the statistics of a random one.
 """
 
 from __future__ import annotations
 
-import os
-import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 import numpy as np
-import psutil
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -22,6 +18,7 @@ from study.networks.build import normalisation as normalisation_of
 from study.run import Recipe, Run
 from study.training.arithmetic import precision
 from study.training.cut import Cut
+from study.training.features import Features, prefix_features, prefix_key, shared_features
 from study.training.pixels import CropsAndFlips, normalisation
 from study.training.steps import batch_spans
 
@@ -39,7 +36,8 @@ class Inputs:
     """The inputs of the trained layers, for a Run's training images and its task's test images.
 
     `train_images`, `test_images`: uint8, shape (n, c, h, w). `cached` False computes the frozen prefix
-    anew for every batch, where it would be computed once per image; the results are the same bits.
+    anew for every batch, where it would be computed once per image; `shared`, the folder of this
+    machine's features, computes them once for all Runs of the machine. The results are the same bits.
     """
 
     def __init__(
@@ -51,6 +49,7 @@ class Inputs:
         *,
         device: torch.device,
         cached: bool,
+        shared: Path | None = None,
     ) -> None:
         self._prefix, self._device, self._recipe = parts.prefix, device, run.recipe
         self._normalise = normalisation(*normalisation_of(run.model), device)
@@ -65,10 +64,16 @@ class Inputs:
                     by_images=run.recipe.calibration == "images",
                 )
         self._train_features: Tensor | None = None
-        self._test_features: Tensor | None = None
-        if cached and is_constant(run.recipe) and run.frozen > 0:
-            self._train_features = self._features(self.train_images)
-            self._test_features = self._features(self._test_images)
+        self._test_features: Tensor | Features | None = None
+        if cached and is_constant(run.recipe) and len(parts.prefix) > 0:
+            if shared is None:
+                self._train_features = self._features(self.train_images)
+                self._test_features = self._features(self._test_images)
+            else:
+                key = prefix_key(run, parts.prefix)
+                # Of training images a batch is gathered from all over: in one tensor, a Run's own.
+                self._train_features = self._shared(self.train_images, shared, key).joined()
+                self._test_features = self._shared(self._test_images, shared, key)
 
     def of_training(self, span: Span, augment: CropsAndFlips | None = None) -> Tensor:
         """For the training images of this span; with `augment`, of this epoch's crops and flips."""
@@ -84,15 +89,20 @@ class Inputs:
     def of_test(self, span: slice) -> Tensor:
         """For the test images of this span."""
         if self._test_features is not None:
-            return _taken(self._test_features, span, self._device)
+            return self._test_features[span].to(self._device, non_blocking=True)
         with torch.no_grad():
             return self._prefix(self._normalise(self._test_images[span]))
 
     def _features(self, images: Tensor) -> Tensor:
         with precision(self._recipe, self._device):
-            return prefix_features(
-                self._prefix, len(images), lambda span: self._normalise(images[span])
-            )
+            return prefix_features(self._prefix, len(images), self._batches(images))
+
+    def _shared(self, images: Tensor, folder: Path, key: str) -> Features:
+        with precision(self._recipe, self._device):
+            return shared_features(self._prefix, images, self._batches(images), folder, key)
+
+    def _batches(self, images: Tensor) -> Callable[[slice], Tensor]:
+        return lambda span: self._normalise(images[span])
 
 
 def calibrate(
@@ -123,42 +133,6 @@ def calibrate(
     for module, momentum in zip(norms, momenta, strict=True):
         module.momentum = momentum
         module.eval()
-
-
-def prefix_features(
-    prefix: nn.Sequential, num_images: int, batch: Callable[[slice], Tensor]
-) -> Tensor:
-    """The prefix's features of all images: shape (n, *feature_shape), in the dtype that it gives.
-
-    Held on the device where they fit in half of what is free there, else in host memory by the same
-    rule, else in a memory-mapped temporary file that is gone with the tensor. `batch(span)` gives the
-    prefix's input for a span of the images.
-    """
-    held: Tensor | None = None
-    with torch.no_grad():
-        for span in batch_spans(num_images, EVALUATION_BATCH_SIZE):
-            features = prefix(batch(span))
-            if held is None:
-                held = _room(num_images, features)
-            held[span] = features
-    assert held is not None
-    return held
-
-
-def _room(num_images: int, like: Tensor) -> Tensor:
-    shape = (num_images, *like.shape[1:])
-    num_bytes = num_images * like[0].numel() * like.element_size()
-    if like.device.type == "cuda" and num_bytes <= torch.cuda.mem_get_info(like.device)[0] // 2:
-        return torch.empty(shape, dtype=like.dtype, device=like.device)
-    if num_bytes <= psutil.virtual_memory().available // 2:
-        return torch.empty(shape, dtype=like.dtype)
-    with tempfile.NamedTemporaryFile(prefix="freezewise-features-") as file:
-        # Claimed now: a disk that fills up later would end the process without a message.
-        if sys.platform != "darwin":  # which has no such call
-            os.posix_fallocate(file.fileno(), 0, num_bytes)
-        # The mapping outlives the file's name, so that nothing is left behind.
-        mapped = np.memmap(Path(file.name), dtype=np.uint8, mode="r+", shape=(num_bytes,))
-    return torch.from_numpy(mapped).view(like.dtype).view(shape)
 
 
 def _taken(features: Tensor, span: Span, device: torch.device) -> Tensor:

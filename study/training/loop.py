@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -47,7 +48,8 @@ class Training:
 
     `layers`: the network as the Run starts, on the CPU. `train_images`, `test_images`: uint8, shape
     (n, c, h, w), the first being those that `drawn` tells. `cached` False computes the frozen prefix
-    anew for every batch, where it would be computed once per image; the results are the same bits.
+    anew for every batch, where it would be computed once per image, and `shared_features`, a folder of
+    this machine, once for all Runs of the machine; the results are the same bits.
     `keep_predictions`: what is predicted for the test images at each evaluation is held, in memory and
     in `state`: a byte an image and evaluation (two where there are more than 256 classes), 40 MB of
     4,000 evaluations on 10,000 images.
@@ -64,6 +66,7 @@ class Training:
         *,
         device: torch.device,
         cached: bool = True,
+        shared_features: Path | None = None,
         keep_predictions: bool = False,
     ) -> None:
         recipe = run.recipe
@@ -94,7 +97,13 @@ class Training:
         self._test_labels = torch.from_numpy(np.array(test_labels)).to(device)
         self._optimizer = _optimizer(recipe, self.parts.suffix)
         self._inputs = Inputs(
-            run, self.parts, train_images, test_images, device=device, cached=cached
+            run,
+            self.parts,
+            train_images,
+            test_images,
+            device=device,
+            cached=cached,
+            shared=shared_features,
         )
 
     def sizes(self, num_classes: int) -> Sizes:

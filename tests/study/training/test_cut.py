@@ -14,7 +14,8 @@ from study.networks.initial_values import initialise
 from study.run import Recipe, Run
 from study.store import Store, open_store
 from study.training.cut import HEAD, cut, set_training, starting_network
-from study.training.inputs import _room, calibrate
+from study.training.features import room
+from study.training.inputs import calibrate
 from study.training.loop import Training
 from tests.trainings import to_the_end, training_of
 
@@ -284,9 +285,9 @@ def test_features_that_fit_nowhere_else_lie_in_a_file(monkeypatch: pytest.Monkey
     class NoMemory:
         available = 0
 
-    monkeypatch.setattr("study.training.inputs.psutil.virtual_memory", NoMemory)
+    monkeypatch.setattr("study.training.features.psutil.virtual_memory", NoMemory)
     like = torch.zeros(2, 3, 4, dtype=torch.bfloat16)
-    held = _room(10, like)
+    held = room(10, like)
     assert held.shape == (10, 3, 4)
     assert held.dtype == torch.bfloat16
     values = torch.arange(120, dtype=torch.bfloat16).view(10, 3, 4)

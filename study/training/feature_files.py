@@ -1,0 +1,146 @@
+"""Features of frozen layers on this machine's disk: one file for each few images, found by what made it.
+
+Owns the folder, the files' form, how much of the disk they may take, and which of them go. A file is
+published whole or not at all, is checked against its checksum when read, and may vanish at any time:
+whoever lacks it computes what it held. Knows nothing of networks. Never in a store: features cost less
+to make again than to move.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import tempfile
+import time
+import zlib
+from pathlib import Path
+from typing import Final
+
+import torch
+from pyarrow.fs import LocalFileSystem
+from torch import Tensor
+
+from study.store import atomic
+
+FOLDER_VARIABLE: Final = "STUDY_FEATURES"
+
+SUFFIX: Final = ".features"
+
+# What follows the values, which so begin where a page of memory does.
+_ABOUT_BYTES: Final = 256
+
+UNUSED_SECONDS: Final = 7 * 24 * 3600.0
+
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+
+
+def node_folder() -> Path:
+    """Where features lie on this machine: STUDY_FEATURES, or a folder of the user's own among the
+    temporary ones. Made where it is absent, readable by the user alone.
+
+    Raises PermissionError where it is somebody else's, OSError where it cannot be made.
+    """
+    given = os.environ.get(FOLDER_VARIABLE)
+    own = Path(tempfile.gettempdir()) / f"freezewise-{os.getuid()}"
+    folder = Path(given) if given else own / "features"
+    for each in [folder] if given else [own, folder]:
+        each.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if each.lstat().st_uid != os.getuid():
+            raise PermissionError(
+                f"{each} belongs to somebody else: set {FOLDER_VARIABLE} to a folder of yours"
+            )
+    folder.chmod(0o700)
+    return folder
+
+
+def read(folder: Path, key: str) -> Tensor | None:
+    """The features under this key, mapped into memory; None where there are none, or damaged ones,
+    which are removed."""
+    path = _path(folder, key)
+    try:
+        num_bytes = path.stat().st_size - _ABOUT_BYTES
+        with path.open("rb") as file:
+            file.seek(max(num_bytes, 0))
+            about = json.loads(file.read())
+        held = torch.from_file(str(path), shared=False, size=num_bytes, dtype=torch.uint8)
+        if zlib.crc32(held.numpy().data) != about["crc32"]:
+            raise ValueError("another checksum")
+        found = held.view(getattr(torch, about["dtype"])).view(about["shape"])
+        os.utime(path)  # the last use, by which the oldest go
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError):
+        path.unlink(missing_ok=True)
+        return None
+    return found
+
+
+def write(folder: Path, key: str, features: Tensor) -> Tensor:
+    """Publishes features, on the CPU and contiguous, and returns them as they are read from there.
+
+    Where the disk is full they are returned as they came: then they lie in memory alone.
+    """
+    values = bytes(features.view(-1).view(torch.uint8).numpy().data)
+    about = {
+        "crc32": zlib.crc32(values),
+        "dtype": str(features.dtype).removeprefix("torch."),
+        "shape": list(features.shape),
+    }
+    parts = (values, json.dumps(about).ljust(_ABOUT_BYTES).encode())
+    assert len(parts[1]) == _ABOUT_BYTES, about
+    try:
+        atomic.put(LocalFileSystem(), str(_path(folder, key)), parts, ())
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        return features
+    found = read(folder, key)
+    return features if found is None else found
+
+
+def make_room(folder: Path, num_bytes: int) -> bool:
+    """Whether this many bytes may be written; of what is there the longest unused go for them.
+
+    All files together take at most as much of the disk as they leave free.
+    """
+    tidy(folder)
+    files = _by_last_use(folder)
+    used = sum(size for _, size, _ in files)
+    most = (shutil.disk_usage(folder).free + used) // 2
+    if num_bytes > most:
+        return False
+    for _, size, path in files:
+        if used + num_bytes <= most:
+            break
+        path.unlink(missing_ok=True)
+        used -= size
+    return True
+
+
+def tidy(folder: Path) -> list[Path]:
+    """Removes what killed processes have left, and what nobody has used for a week; says what."""
+    removed = atomic.sweep(folder)
+    for last_use, _, path in _by_last_use(folder):
+        if time.time() - last_use > UNUSED_SECONDS:
+            path.unlink(missing_ok=True)
+            removed.append(path)
+    return removed
+
+
+def _by_last_use(folder: Path) -> list[tuple[float, int, Path]]:
+    """Time, bytes and path of each file, the longest unused first."""
+    found = []
+    for entry in os.scandir(folder):
+        if entry.name.endswith(SUFFIX):
+            try:
+                stat = entry.stat()
+            except FileNotFoundError:
+                continue  # another process has removed it just now
+            found.append((stat.st_mtime, stat.st_size, Path(entry.path)))
+    return sorted(found)
+
+
+def _path(folder: Path, key: str) -> Path:
+    return folder / f"{key}{SUFFIX}"

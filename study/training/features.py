@@ -1,0 +1,179 @@
+"""The features of a frozen prefix that is a constant: computed once, and once a machine where that pays.
+
+Owns where they are held, what else than the images decides them (`prefix_key`), and the division of the
+images into chunks, which several processes may compute at the same time: each takes up, in an order of
+its own, what it does not find, and none waits for another.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import psutil
+import timm
+import torch
+from torch import Tensor, nn
+
+from study.fields import canonical_json, digest_of
+from study.networks.build import normalisation
+from study.run import Run
+from study.store.processes import this_process
+from study.store.provenance import code_version
+from study.training import feature_files
+from study.training.steps import batch_spans
+
+# Images a forward pass of the prefix, and a file.
+CHUNK: Final = 256
+
+# What is made faster than this costs more to write and to read than to make again: writing takes about
+# 2 s of a core for a GiB, reading and checking 1 s.
+WORTH_SECONDS_PER_GIB: Final = 5.0
+
+# Of a Run, what neither the prefix's values nor its structure depend on: any other field is in the key.
+_NOT_OF_A_PREFIX: Final = ("task", "part", "size", "label_noise", "start", "seed", "recipe")
+
+
+@dataclass(frozen=True)
+class Features:
+    """Features of n images, in tensors of CHUNK images each, the last of which may hold one more."""
+
+    chunks: list[Tensor]
+
+    def __getitem__(self, span: slice) -> Tensor:
+        """Those of a span of the images, (images, *feature_shape): a view where it lies in one chunk."""
+        start, stop, _ = span.indices(sum(map(len, self.chunks)))
+        parts = []
+        while start < stop:
+            index = min(start // CHUNK, len(self.chunks) - 1)
+            chunk = self.chunks[index][start - index * CHUNK : stop - index * CHUNK]
+            parts.append(chunk)
+            start += len(chunk)
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def joined(self) -> Tensor:
+        """All of them in one tensor, (n, *feature_shape), held as `prefix_features` holds it."""
+        held = room(sum(map(len, self.chunks)), self.chunks[0])
+        torch.cat(self.chunks, out=held)
+        return held
+
+
+def prefix_features(
+    prefix: nn.Sequential, num_images: int, batch: Callable[[slice], Tensor]
+) -> Tensor:
+    """The prefix's features of all images: shape (n, *feature_shape), in the dtype that it gives.
+
+    Held on the device where they fit in half of what is free there, else in host memory by the same
+    rule, else in a memory-mapped temporary file that is gone with the tensor. `batch(span)` gives the
+    prefix's input for a span of the images.
+    """
+    held: Tensor | None = None
+    with torch.no_grad():
+        for span in batch_spans(num_images, CHUNK):
+            features = prefix(batch(span))
+            if held is None:
+                held = room(num_images, features)
+            held[span] = features
+    assert held is not None
+    return held
+
+
+def shared_features(
+    prefix: nn.Sequential,
+    images: Tensor,
+    batch: Callable[[slice], Tensor],
+    folder: Path,
+    prefix_key: str,
+) -> Features:
+    """The same bits by chunks, on the CPU: those that lie in `folder` mapped from there, the others
+    computed, and left there for others where that pays and there is room.
+
+    `images`: uint8, shape (n, c, h, w), contiguous; `batch` as in `prefix_features`.
+    """
+    spans = batch_spans(len(images), CHUNK)
+    keys = [_chunk_key(prefix_key, images[span]) for span in spans]
+    chunks: dict[int, Tensor | Future[Tensor]] = {}
+    is_worth: bool | None = None
+    # Processes that begin together divide the work between them, as each has an order of its own.
+    order = random.Random(os.urandom(8)).sample(range(len(spans)), len(spans))
+    with ThreadPoolExecutor(1, thread_name_prefix="features") as writer, torch.no_grad():
+        pending: Future[Tensor] | None = None
+        for index in order:
+            found = feature_files.read(folder, keys[index])
+            if found is not None:
+                chunks[index] = found
+                continue
+            began = time.perf_counter()
+            made = prefix(batch(spans[index])).contiguous()
+            seconds = time.perf_counter() - began
+            if is_worth is None:
+                num_bytes = made.nbytes * (len(spans) - len(chunks))
+                is_worth = seconds * 2**30 >= WORTH_SECONDS_PER_GIB * made.nbytes and (
+                    feature_files.make_room(folder, num_bytes)
+                )
+            chunks[index] = made
+            if is_worth:
+                if pending is not None:
+                    pending.result()  # or what the disk has yet to take would fill the memory
+                pending = writer.submit(feature_files.write, folder, keys[index], made)
+                chunks[index] = pending
+    all_chunks = [chunks[index] for index in range(len(spans))]
+    return Features([c.result() if isinstance(c, Future) else c for c in all_chunks])
+
+
+def prefix_key(run: Run, prefix: nn.Sequential) -> str:
+    """A digest of all that decides the features of an image, but for the image and those beside it.
+
+    That is the prefix's values, structure and layout, the normalisation, the precision, the number of
+    threads, the code, torch and timm, and this machine since it was started.
+    """
+    here = this_process()
+    weights = hashlib.sha256()
+    for name, value in prefix.state_dict().items():
+        weights.update(f"{name} {value.dtype} {[*value.shape]} {value.stride()} ".encode())
+        weights.update(value.contiguous().view(-1).view(torch.uint8).numpy().data)
+    decisive = {
+        "weights": weights.hexdigest(),
+        "structure": repr(prefix),
+        "cut": {k: v for k, v in vars(run).items() if k not in _NOT_OF_A_PREFIX},
+        "normalisation": [list(values) for values in normalisation(run.model)],
+        "precision": run.recipe.precision,
+        "num_threads": torch.get_num_threads(),
+        "chunk": CHUNK,
+        "code": [code_version(), torch.__version__, timm.__version__],
+        "machine": [here.host, here.machine, torch.backends.cpu.get_cpu_capability()],
+    }
+    return digest_of(canonical_json(decisive))
+
+
+def _chunk_key(prefix_key: str, images: Tensor) -> str:
+    key = hashlib.sha256(f"{prefix_key} {[*images.shape]} ".encode())
+    key.update(images.numpy().data)
+    return key.hexdigest()
+
+
+def room(num_images: int, like: Tensor) -> Tensor:
+    """A tensor for this many images' features, each like the first of `like`; see `prefix_features`."""
+    shape = (num_images, *like.shape[1:])
+    num_bytes = num_images * like[0].numel() * like.element_size()
+    if like.device.type == "cuda" and num_bytes <= torch.cuda.mem_get_info(like.device)[0] // 2:
+        return torch.empty(shape, dtype=like.dtype, device=like.device)
+    if num_bytes <= psutil.virtual_memory().available // 2:
+        return torch.empty(shape, dtype=like.dtype)
+    with tempfile.NamedTemporaryFile(prefix="freezewise-features-") as file:
+        # Claimed now: a disk that fills up later would end the process without a message.
+        if sys.platform != "darwin":  # which has no such call
+            os.posix_fallocate(file.fileno(), 0, num_bytes)
+        # The mapping outlives the file's name, so that nothing is left behind.
+        mapped = np.memmap(Path(file.name), dtype=np.uint8, mode="r+", shape=(num_bytes,))
+    return torch.from_numpy(mapped).view(like.dtype).view(shape)

@@ -1,0 +1,296 @@
+"""Features shared by a machine's Runs: the bits of one's own, under a key that no other prefix has."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from study.run import Recipe, Run
+from study.store import Store
+from study.training import feature_files, features
+from study.training.cut import cut, starting_network
+from study.training.feature_files import make_room, node_folder, read, tidy, write
+from study.training.features import Features, prefix_key, shared_features
+from study.training.loop import Training
+from tests.trainings import to_the_end, training_of
+
+SHAPE = (3, 16, 16)
+SOURCE = Run(
+    task="digits-low",
+    size=100,
+    model="resnet18",
+    width=4,
+    recipe=Recipe(num_epochs=1, learning_rate=1e-2, batch_size=33),
+    seed=1,
+)
+CELL = dataclasses.replace(SOURCE, task="digits-high", size=300, start=SOURCE, frozen=4, seed=2)
+
+
+@pytest.fixture(autouse=True)
+def all_are_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(features, "WORTH_SECONDS_PER_GIB", 0.0)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "features").mkdir()
+    return tmp_path / "features"
+
+
+def files(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir())
+
+
+def outcome(training: Training) -> tuple[list[object], dict[str, list[float]]]:
+    rows: list[object] = [dataclasses.replace(row, wall_seconds=0) for row in training.rows]
+    return rows, {key: value.tolist() for key, value in training.weights().items()}
+
+
+class Counted:
+    """Images that went through a prefix, where `patch` counts them."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.images = 0
+        inner = features.shared_features
+
+        def counting(
+            prefix: nn.Sequential, images: torch.Tensor, batch: Callable[[slice], Any], *rest: Any
+        ) -> Features:
+            def counted(span: slice) -> torch.Tensor:
+                given: torch.Tensor = batch(span)
+                self.images += len(given)
+                return given
+
+            return inner(prefix, images, counted, *rest)
+
+        monkeypatch.setattr("study.training.inputs.shared_features", counting)
+
+
+@pytest.mark.parametrize(
+    ("model", "width", "changes"),
+    [
+        ("resnet18", 4, {"frozen": 4}),
+        ("resnet18", 4, {"frozen": 9}),
+        ("resnet18", 4, {"frozen": 9, "trained_channels": 5}),
+        ("resnet18", 4, {"frozen": 3, "frozen_pieces": 1}),
+        ("resnet18", 4, {"frozen": 3, "start": None}),
+        pytest.param("densenet121", 2, {"frozen": 8}, marks=pytest.mark.slow),
+        pytest.param("vit_tiny", 12, {"frozen": 7}, marks=pytest.mark.slow),
+        ("vit_tiny", 12, {"frozen": 13}),
+    ],
+)
+def test_shared_features_give_the_bits_of_ones_own(
+    store: Store,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    model: str,
+    width: int,
+    changes: Any,
+) -> None:
+    whole = dataclasses.replace(SOURCE, model=model, width=width)
+    run = dataclasses.replace(CELL, model=model, width=width, **{"start": whole, **changes})
+    start = None if run.start is None else starting_network(whole, 5, SHAPE, None).state_dict()
+    own = outcome(to_the_end(training_of(run, store, start)))
+    counted = Counted(monkeypatch)
+    made, found = (
+        outcome(to_the_end(training_of(run, store, start, shared_features=folder)))
+        for _ in range(2)
+    )
+    assert own == made == found
+    assert counted.images == 300 + 179  # training and test images, once
+
+
+def test_what_cells_share_is_computed_once(
+    store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = starting_network(SOURCE, 5, SHAPE, None).state_dict()
+    counted, images = Counted(monkeypatch), []
+    for changes in (
+        {},  # 300 training images, in chunks of 256 and 44, and the test images
+        {"label_noise": 0.2},  # the same images
+        {"size": 299},  # a subset, of which the first chunk is there
+        {"size": 40},
+        {"size": 300, "recipe": dataclasses.replace(CELL.recipe, learning_rate=0.1)},
+    ):
+        before = counted.images
+        training_of(dataclasses.replace(CELL, **changes), store, start, shared_features=folder)
+        images.append(counted.images - before)
+    assert images == [300 + 179, 0, 43, 40, 0]
+
+
+def test_every_part_of_the_key_counts(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    base = dataclasses.replace(CELL, start=None)
+
+    def key(run: Run = base, change: Callable[[nn.Sequential], object] = lambda _: None) -> str:
+        nothing = {"frozen": 0, "trained_channels": 0, "frozen_pieces": 0}
+        layers = starting_network(dataclasses.replace(run, **nothing), 5, SHAPE, None)
+        change(layers)
+        return prefix_key(run, cut(layers, run).prefix)
+
+    def last_bit(layers: nn.Sequential) -> None:
+        with torch.no_grad():
+            layers[3].bn1.running_var[1] += 1e-7
+
+    plain, others = key(), [key(change=last_bit)]
+    others.append(key(change=lambda layers: layers.to(memory_format=torch.channels_last)))
+    others.append(key(change=lambda layers: setattr(layers[2].act1, "inplace", False)))
+    for changes in (
+        {"frozen": 3}, {"frozen": 5}, {"frozen_pieces": 1}, {"width": 8}, {"model": "resnet34"},
+        {"recipe": dataclasses.replace(CELL.recipe, precision="tf32")},
+        {"frozen": 9}, {"frozen": 9, "trained_channels": 1}, {"frozen": 9, "trained_channels": 2},
+    ):  # fmt: skip
+        others.append(key(dataclasses.replace(base, **changes)))
+    torch.set_num_threads(2)
+    others.append(key())
+    torch.set_num_threads(1)
+    for name, value in {
+        "normalisation": lambda _: ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+        "code_version": lambda: "another",
+        "torch.__version__": "9.0",
+        "timm.__version__": "9.0",
+        "CHUNK": 128,
+        "this_process": lambda: SimpleNamespace(host="another", machine=None),
+    }.items():
+        with monkeypatch.context() as patch:
+            patch.setattr(f"study.training.features.{name}", value)
+            others.append(key())
+    assert len({plain, *others}) == 1 + len(others)
+    assert key() == plain
+    # What does not touch the features leaves the key as it is.
+    for changes in ({"size": 20}, {"label_noise": 0.4}, {"part": "a"}):
+        assert key(dataclasses.replace(base, **changes)) == plain
+    images = torch.zeros(4, *SHAPE, dtype=torch.uint8)
+    prefix = nn.Sequential(nn.Flatten())
+    given = [images, images.clone(), images.view(4, 3, 8, 32), torch.cat([images, images])]
+    given[1][3, 2, 15, 15] = 1
+    for each in given:
+        shared_features(prefix, each, lambda span, e=each: e[span].float(), folder, "k")  # type: ignore[misc]
+    assert len(files(folder)) == len(given)
+
+
+@pytest.mark.parametrize("num_images", [2, 255, 256, 257, 258, 512, 513])
+def test_spans_are_those_of_one_tensor(num_images: int) -> None:
+    whole = torch.arange(num_images * 2).view(num_images, 2)
+    spans = features.batch_spans(num_images, features.CHUNK)
+    held = Features([whole[span] for span in spans])
+    assert torch.equal(held.joined(), whole)
+    for size in (2, 64, 100, 256, 300):
+        for span in features.batch_spans(num_images, size):
+            assert torch.equal(held[span], whole[span])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda whole: b"",
+        lambda whole: whole[:100],
+        lambda whole: whole[:-1],
+        lambda whole: whole[7:],
+        lambda whole: whole[:50] + bytes([whole[50] ^ 1]) + whole[51:],
+        lambda whole: whole.replace(b"[2, 40]", b"[4, 40]"),
+        lambda whole: whole.replace(b'"dtype"', b'"DTYPE"'),
+        lambda whole: b"\0" * len(whole),
+    ],
+)
+def test_what_is_damaged_is_removed(
+    folder: Path, damage: Callable[[bytes], bytes], dtype: torch.dtype
+) -> None:
+    values = torch.randn(2, 40, generator=torch.Generator().manual_seed(0)).to(dtype)
+    kept = write(folder, "k", values)
+    found = read(folder, "k")
+    assert found is not None
+    for each in (kept, found):
+        assert each.dtype == dtype
+        assert torch.equal(each, values)
+    [path] = files(folder)
+    whole = path.read_bytes()
+    path.unlink()
+    path.write_bytes(damage(whole))
+    assert read(folder, "k") is None
+    assert not files(folder)
+    assert torch.equal(found, values)  # what is mapped stays, though its file is gone
+
+
+def test_a_process_killed_while_it_writes_leaves_nothing_that_is_read(folder: Path) -> None:
+    killed = f"""
+import os, signal, torch
+from pathlib import Path
+from study.training.feature_files import write
+os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)
+write(Path({str(folder)!r}), "k", torch.zeros(1000))
+"""
+    assert subprocess.run([sys.executable, "-c", killed], check=False).returncode == -9
+    [left] = files(folder)
+    assert read(folder, "k") is None
+    assert tidy(folder) == [left]
+    assert not files(folder)
+
+
+def test_the_longest_unused_go(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for age, key in enumerate("abc"):
+        write(folder, key, torch.zeros(1000))
+        os.utime(folder / f"{key}.features", (time.time() - 100 + age,) * 2)
+    size = (folder / "a.features").stat().st_size
+    usage = SimpleNamespace(free=3 * size)
+    monkeypatch.setattr(feature_files.shutil, "disk_usage", lambda _: usage)
+    assert read(folder, "a") is not None  # the latest that was used
+    assert make_room(folder, 0)
+    assert len(files(folder)) == 3
+    assert make_room(folder, size)
+    assert [path.name for path in files(folder)] == ["a.features", "c.features"]
+    assert not make_room(folder, 3 * size)
+    assert len(files(folder)) == 2
+    os.utime(folder / "a.features", (time.time() - 8 * 24 * 3600,) * 2)
+    assert tidy(folder) == [folder / "a.features"]
+
+
+def test_a_full_disk_leaves_the_features_in_memory(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    number = errno.ENOSPC
+
+    def refused(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(feature_files.os, "fsync", refused)
+    values = torch.ones(3, 2)
+    assert write(folder, "k", values) is values
+    number = errno.EIO
+    with pytest.raises(OSError, match="error"):
+        write(folder, "k", values)
+    assert not files(folder)
+
+
+def test_what_is_quickly_made_is_not_kept(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(features, "WORTH_SECONDS_PER_GIB", float("inf"))
+    images = torch.from_numpy(np.arange(600 * 4, dtype=np.int64) % 251).to(torch.uint8).view(600, 4)
+    made = shared_features(nn.Sequential(), images, lambda span: images[span] / 2, folder, "k")
+    assert torch.equal(made.joined(), images / 2)
+    assert not files(folder)
+
+
+def test_the_folder_is_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("STUDY_FEATURES")
+    monkeypatch.setattr(feature_files.tempfile, "gettempdir", lambda: str(tmp_path))
+    made = node_folder()
+    assert made == tmp_path / f"freezewise-{os.getuid()}" / "features"
+    assert made.stat().st_mode & 0o777 == made.parent.stat().st_mode & 0o777 == 0o700
+    monkeypatch.setenv("STUDY_FEATURES", str(tmp_path / "elsewhere"))
+    assert node_folder() == tmp_path / "elsewhere"
+    monkeypatch.setattr(feature_files.os, "getuid", lambda: 12345)
+    with pytest.raises(PermissionError, match="set STUDY_FEATURES"):
+        node_folder()
