@@ -19,12 +19,11 @@ from safetensors.torch import load as tensors_from_bytes
 from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor
 
-from study.fields import digest_of
+from study.launching import kept
 from study.launching.checkpoints import ABOUT, Checkpoints
 from study.launching.lease import passed_over, passed_over_question
 from study.launching.means import Means
 from study.launching.similarity import record_similarity
-from study.networks.build import pretrained
 from study.run import PRETRAINED, Run, describe
 from study.store import (
     Damaged,
@@ -49,7 +48,6 @@ from study.store.provenance import Provenance
 from study.store.schema import Row, rows_table
 from study.store.states import DIVERGED, FINISHED
 from study.tasks import prepared_file
-from study.tasks.draws import draw
 from study.tasks.prepared_file import PreparedTask
 from study.training.cut import starting_network
 from study.training.feature_files import node_folder
@@ -199,8 +197,8 @@ def _is_whole(
 
 def _start(run: Run, store: Store, task: PreparedTask) -> _Start:
     if run.start == PRETRAINED:
-        weights = pretrained(run.model, task.info.image_shape)
-        return _Start(weights=weights, digest=digest_of(tensors_to_bytes(weights)))
+        weights = kept.pretrained_weights(run.model, task.info.image_shape)
+        return _Start(weights=weights.tensors, digest=weights.digest)
     if run.source is None:
         return _Start(weights=None, digest=None)
     if not store.exists(rows_path(run.source.id)):
@@ -210,16 +208,14 @@ def _start(run: Run, store: Store, task: PreparedTask) -> _Start:
         raise ValueError(f"{run.id}: its start {run.source.id} diverged, it has no weights")
     if made_by.weights_digest is None:
         raise ValueError(f"{run.id}: its start {run.source.id} was trained without keeping weights")
-    payload = read_weights(store, run.source.id, made_by.weights_digest)
-    return _Start(weights=tensors_from_bytes(payload), digest=made_by.weights_digest)
+    weights = kept.start_weights(store, run.source.id, made_by.weights_digest)
+    return _Start(weights=weights.tensors, digest=weights.digest)
 
 
 def _training(
     run: Run, task: PreparedTask, start: _Start, device: torch.device, keep_predictions: bool
 ) -> Training:
-    drawn = draw(
-        task, part=run.part, size=run.size, seed=run.seed, label_noise=float(run.label_noise)
-    )
+    drawn = kept.drawn(run, task)
     layers = starting_network(run, task.info.num_classes, task.info.image_shape, start.weights)
     return Training(
         run,

@@ -28,9 +28,9 @@ SECONDS_BETWEEN_REPORTS: Final = 5.0
 SECONDS_BETWEEN_QUESTIONS: Final = 1.0
 SECONDS_BETWEEN_LOOKS: Final = 5.0  # at the driver's own node
 SECONDS_FOR_FIRST_ANSWER: Final = 5.0
-# So many Runs are handed to Tune beyond what the cluster can hold: when one ends, the next starts in
-# its worker at once, and an autoscaler sees that more is wanted. More would fix the order too early.
-NUM_AHEAD: Final = 1
+SECONDS_BETWEEN_COUNTS: Final = 1.0  # of the cluster's slots: a round trip to Ray's head
+# A trial without a worker for longer than this has none that is starting: it waits for room.
+SECONDS_TO_BEGIN: Final = 120.0
 
 
 class Leave(BaseException):
@@ -101,6 +101,13 @@ class Watch(tune.Callback):
         self._has_said_so = False
         self._node_id = ray.get_runtime_context().get_node_id()
         self._looked_at = time.monotonic()
+        self.begun: set[str] = set()  # ids of trials that have a worker
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self.begun.add(trial.trial_id)
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self.begun.discard(trial.trial_id)  # its worker is lost, and it waits for another
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         if self._must_stop():
@@ -137,8 +144,24 @@ class Watch(tune.Callback):
         self._line.end()
 
 
+class WorkersMayStart(tune.schedulers.FIFOScheduler):
+    """Gives a worker that is free the Run that was handed out last, not the first that has none yet.
+
+    A worker takes seconds to start. Tune's own choice gives the trial for which one is started to any
+    worker that is free before, ends the one that starts, and starts another for the next trial: while
+    Runs are shorter than that, no second worker ever comes to its first Run.
+    """
+
+    def choose_trial_to_run(self, tune_controller: Any) -> None:
+        """None: Tune then looks for workers for those trials that have not asked for one yet."""
+
+
 class RunSearcher(tune.search.Searcher):
-    """Hands Tune the next Run of the queue, as many at a time as the cluster holds."""
+    """Hands Tune the next Run of the queue, as many at a time as the cluster holds.
+
+    `may_grow`: where all trials have a worker, one more is handed out and waits, by which an autoscaler
+    sees that more is wanted; it gets the next worker that is free.
+    """
 
     def __init__(
         self,
@@ -149,6 +172,8 @@ class RunSearcher(tune.search.Searcher):
         keep_predictions: Collection[str],
         claim: Mapping[str, float],
         max_concurrent: int | None,
+        *,
+        may_grow: bool,
     ) -> None:
         super().__init__()
         self.outcomes = Outcomes(queue, store)
@@ -156,28 +181,44 @@ class RunSearcher(tune.search.Searcher):
         self._keep, self._keep_predictions = frozenset(keep), frozenset(keep_predictions)
         self._claim = claim
         self._max_concurrent = max_concurrent
+        self._may_grow = may_grow
+        self._num_slots, self._counted_at = 0, -float("inf")
         self._trials: dict[str, Run] = {}
+        self._handed_at: dict[str, float] = {}
         self._step: dict[str, int] = {}
         self._step_at_loss: dict[str, int] = {}
 
     def suggest(self, trial_id: str) -> Any:
         if self._watch.request.is_set or self._queue.is_over:
             return self.FINISHED
-        if len(self._trials) >= self._limit():
+        if not self._has_room():
             return None
         run = self._queue.next()
         if run is None:
             return None
-        self._trials[trial_id] = run
+        self._trials[trial_id], self._handed_at[trial_id] = run, time.monotonic()
         return {
             "run": to_json(run),
             "keep_weights": run.id in self._keep,
             "keep_predictions": run.id in self._keep_predictions,
         }
 
-    def _limit(self) -> int:
-        slots = num_slots(ray.cluster_resources(), self._claim) + NUM_AHEAD
-        return slots if self._max_concurrent is None else min(slots, self._max_concurrent)
+    def _has_room(self) -> bool:
+        waiting = [at for each, at in self._handed_at.items() if each not in self._watch.begun]
+        if waiting and time.monotonic() - min(waiting) > SECONDS_TO_BEGIN:
+            return False  # it gets the next worker that is free, before any that comes after it
+        num_handed = len(self._trials)
+        if self._max_concurrent is not None and num_handed >= self._max_concurrent:
+            return False
+        return num_handed < self._slots() + (self._may_grow and not waiting)
+
+    def _slots(self) -> int:
+        """How many trials fit on the nodes as they are."""
+        if time.monotonic() - self._counted_at >= SECONDS_BETWEEN_COUNTS:
+            alive = (node["Resources"] for node in ray.nodes() if node["Alive"])
+            self._num_slots = sum(num_slots(resources, self._claim) for resources in alive)
+            self._counted_at = time.monotonic()
+        return self._num_slots
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         if "step" in result:
@@ -189,6 +230,8 @@ class RunSearcher(tune.search.Searcher):
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         run = self._trials.pop(trial_id)
+        del self._handed_at[trial_id]
+        self._watch.begun.discard(trial_id)
         if error or result is None or "outcome" not in result:
             self._lose(run)
         else:

@@ -23,7 +23,14 @@ from study.launching.interrupt import StopFlag, stop_on_signals
 from study.launching.leftovers import TUNE_PREFIX
 from study.launching.means import Means
 from study.launching.queue import RunQueue
-from study.launching.ray_hooks import Leave, RunSearcher, Watch, report_now_and_then, stop_question
+from study.launching.ray_hooks import (
+    Leave,
+    RunSearcher,
+    Watch,
+    WorkersMayStart,
+    report_now_and_then,
+    stop_question,
+)
 from study.launching.resources import num_slots, resources_text, trial_resources
 from study.messages import UserError
 from study.run import from_json
@@ -80,12 +87,20 @@ def launch(
         with stop_on_signals(means.resume_hint) as request:
             watch = Watch(queue, request, must_stop, flag, means.grace_seconds)
             searcher = RunSearcher(
-                queue, store, watch, keep, keep_predictions, claim, means.max_concurrent
+                queue,
+                store,
+                watch,
+                keep,
+                keep_predictions,
+                claim,
+                means.max_concurrent,
+                may_grow=means.address != LOCAL,
             )
             tuner = tune.Tuner(
                 tune.with_resources(_trainable(store, means, claim, flag), dict(claim)),
                 tune_config=tune.TuneConfig(
                     search_alg=searcher,
+                    scheduler=WorkersMayStart(),
                     num_samples=-1,
                     reuse_actors=True,
                     trial_dirname_creator=lambda trial: trial.trial_id,

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from study.launching import kept
 from study.run import Run
 from study.store import Damaged, Store, similarity
 from study.store.layout import similarity_path
-from study.tasks.draws import draw
 from study.tasks.prepared_file import PreparedTask
 from study.training.similarity import measure, start_network
 
@@ -38,9 +38,7 @@ def record_similarity(
     if _recorded_start(store, run.id) == start_digest:
         return
     layers = start_network(run, task.info.image_shape, start_weights)
-    drawn = draw(
-        task, part=run.part, size=run.size, seed=run.seed, label_noise=float(run.label_noise)
-    )
+    drawn = kept.drawn(run, task)
     images = task.train_images[drawn.indices]
     table = measure(run, layers, images, drawn.clean_labels, start_digest, device=device)
     similarity.publish(store, run, table)

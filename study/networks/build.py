@@ -6,6 +6,7 @@ prefix, `layers[k:]` is trained (`study.training.cut`).
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -15,6 +16,7 @@ from torch import nn
 from study.networks import timm_models
 from study.networks.catalogue import check_images, check_model, check_pretrained
 from study.networks.families import ImageShape, construct, layer_keys, layers_of
+from study.networks.replica import replica
 from study.networks.table import ARCHITECTURES, TIMM
 from study.run import HEAD
 
@@ -41,7 +43,29 @@ def build(
     The composition equals timm's own forward pass bit for bit. State-dict keys are
     "<layer name>.<…>". Call `initialise` before use. Raises ValueError as `network` does.
     """
-    return layers_of(network(model, width, num_classes, image_shape))
+    outline = _outline(
+        model,
+        width,
+        num_classes,
+        image_shape,
+        torch.get_default_device(),
+        torch.get_default_dtype(),
+    )
+    return replica(outline)
+
+
+@lru_cache(maxsize=32)
+def _outline(
+    model: str,
+    width: int | None,
+    num_classes: int,
+    image_shape: ImageShape,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> nn.Sequential:
+    """The layers of this form as torch's defaults (`device`, `dtype`) make them; without values."""
+    assert (device, dtype) == (torch.get_default_device(), torch.get_default_dtype())
+    return replica(layers_of(network(model, width, num_classes, image_shape)), "meta")
 
 
 def normalisation(model: str) -> tuple[tuple[float, ...], tuple[float, ...]]:

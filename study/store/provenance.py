@@ -100,7 +100,9 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
+@cache
 def _version(name: str) -> str | None:
+    # Of the code that runs: what is installed over it meanwhile is not what this process imported.
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:

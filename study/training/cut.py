@@ -51,15 +51,16 @@ def starting_network(
     layers = build(run.model, run.width, num_classes, image_shape)
     names = list(dict(layers.named_children()))
     assert names[-1] == HEAD, names
+    is_new = start_weights is None or run.recipe.above_cut == "reinitialised"
     initialise(
         layers,
         run.model,
         run.seed,
         generation=run.generation,
         frozen=run.frozen if run.start is None else 0,
+        only=None if is_new else [HEAD],
     )
     if start_weights is not None:
-        is_new = run.recipe.above_cut == "reinitialised"
         drawn = Ties()
         if is_new and run.trained_channels:
             drawn = part_last(layers, run.model, run.trained_channels).ties

@@ -116,7 +116,7 @@ def test_networks_without_pretrained_weights_are_refused(model):
 
 def test_a_run_from_pretrained_weights_freezes_them_and_has_a_new_head(weights, store, monkeypatch):
     path, _ = weights("test_resnet")
-    monkeypatch.setattr("study.launching.execute.pretrained", partial(pretrained, path=path))
+    monkeypatch.setattr("study.launching.kept.pretrained", partial(pretrained, path=path))
     prepare_quietly(Task(name="digits-32", images=Digits(), image_size=32), store, None)
     run = Run(
         task="digits-32",

@@ -1,0 +1,104 @@
+"""What is the same for many Runs, kept by a process that trains one after another.
+
+Owns by what each of it is known, which is all that decides it, and how much is kept. What it hands out
+of a Run's draw is the Run's own; start weights are shared and only ever read. Refuses what a Run changes.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Final
+
+from safetensors.torch import load as tensors_from_bytes
+from safetensors.torch import save as tensors_to_bytes
+from torch import Tensor
+
+from study.fields import digest_of
+from study.networks.build import pretrained
+from study.networks.families import ImageShape
+from study.run import Run
+from study.store import Store, read_weights, weights_path
+from study.tasks.draws import TrainingSet, draw
+from study.tasks.prepared_file import PreparedTask
+
+MAX_WEIGHTS_BYTES: Final = 256 * 2**20
+_NUM_DRAWS: Final = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """Of a network, by "<layer>.<name>", not to be changed; `digest`: their SHA-256 in hex."""
+
+    tensors: dict[str, Tensor]
+    digest: str
+    num_bytes: int
+
+
+def drawn(run: Run, task: PreparedTask) -> TrainingSet:
+    """What `study.tasks.draws.draw` gives for the Run."""
+    kept = _draw(task, run.part, run.size, run.seed, float(run.label_noise))
+    return replace(kept, **{name: values.copy() for name, values in vars(kept).items()})
+
+
+@lru_cache(maxsize=_NUM_DRAWS)
+def _draw(task: PreparedTask, part: str, size: int, seed: int, label_noise: float) -> TrainingSet:
+    # A task is known by identity: `prepared_file.load` gives the same one while its file is the same.
+    return draw(task, part=part, size=size, seed=seed, label_noise=label_noise)
+
+
+class _WeightsKept:
+    """The weights last asked for, up to MAX_WEIGHTS_BYTES of them, and the last whatever its size."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[tuple[object, ...], Weights] = OrderedDict()
+
+    def get(self, key: tuple[object, ...]) -> Weights | None:
+        if key in self._kept:
+            self._kept.move_to_end(key)
+        return self._kept.get(key)
+
+    def put(self, key: tuple[object, ...], weights: Weights) -> None:
+        self._kept[key] = weights
+        while len(self._kept) > 1 and self._num_bytes() > MAX_WEIGHTS_BYTES:
+            self._kept.popitem(last=False)
+
+    def _num_bytes(self) -> int:
+        return sum(weights.num_bytes for weights in self._kept.values())
+
+
+_weights = _WeightsKept()
+
+
+def start_weights(store: Store, run_id: str, digest: str) -> Weights:
+    """What `study.store.read_weights` gives; read and checked again where the file is another one.
+
+    Raises FileNotFoundError, Damaged.
+    """
+    path = weights_path(run_id, digest)
+    local = store.local_path(path)
+    if local is not None:
+        about = local.stat()
+        version: tuple[object, ...] = (about.st_mtime_ns, about.st_size, about.st_ino)
+    elif store.exists(path):
+        version = ()
+    else:
+        raise FileNotFoundError(path)
+    key = (store.root, path, *version)
+    weights = _weights.get(key)
+    if weights is None:
+        payload = read_weights(store, run_id, digest)
+        weights = Weights(
+            tensors=tensors_from_bytes(payload), digest=digest, num_bytes=len(payload)
+        )
+        _weights.put(key, weights)
+    return weights
+
+
+@lru_cache(maxsize=1)
+def pretrained_weights(model: str, image_shape: ImageShape) -> Weights:
+    """What `study.networks.build.pretrained` gives."""
+    tensors = pretrained(model, image_shape)
+    payload = tensors_to_bytes(tensors)
+    return Weights(tensors=tensors, digest=digest_of(payload), num_bytes=len(payload))

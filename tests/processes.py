@@ -1,0 +1,75 @@
+"""A process and all that it starts, watched from outside: CPU time, memory, and workers that trained."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+SECONDS_BETWEEN_LOOKS = 0.1
+
+
+@dataclass
+class Watched:
+    """What was seen of a process (`own_…`) and of its descendants; for use as a context manager.
+
+    `workers`: CPU seconds of each worker of Ray that has loaded torch, by (pid, time of its start): those
+    that were started for trials, whether they came to one or not. A worker takes seconds to load torch,
+    so that none is missed. `others`: of all other descendants.
+    """
+
+    pid: int
+    own_cpu_seconds: float = 0.0
+    own_peak_bytes: int = 0
+    workers: dict[tuple[int, float], float] = field(default_factory=dict)
+    others: dict[tuple[int, float], float] = field(default_factory=dict)
+
+    def __enter__(self) -> Watched:
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        process = psutil.Process(self.pid)
+        while not self._done.wait(SECONDS_BETWEEN_LOOKS):
+            try:
+                with process.oneshot():
+                    self.own_cpu_seconds = _cpu_seconds(process)
+                    self.own_peak_bytes = max(self.own_peak_bytes, process.memory_info().rss)
+                descendants = process.children(recursive=True)
+            except psutil.NoSuchProcess:
+                return
+            for each in descendants:
+                self._look_at(each)
+
+    def _look_at(self, process: psutil.Process) -> None:
+        try:
+            key = (process.pid, process.create_time())
+            if key in self.workers or _is_worker_with_torch(process):
+                self.workers[key] = _cpu_seconds(process)
+                self.others.pop(key, None)
+            else:
+                self.others[key] = _cpu_seconds(process)
+        except psutil.Error:
+            pass  # it has ended since it was listed
+
+
+def _cpu_seconds(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
+def _is_worker_with_torch(process: psutil.Process) -> bool:
+    # By its title too: a process just forked still has the memory of the one that forked it.
+    try:
+        is_worker = "".join(process.cmdline()).startswith("ray::")
+        return is_worker and "libtorch" in Path(f"/proc/{process.pid}/maps").read_text()
+    except OSError:
+        return False

@@ -1,0 +1,116 @@
+"""What a process keeps from Run to Run: the same bits as without it, nothing of one Run in the next."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save as tensors_to_bytes
+
+from study.fields import digest_of
+from study.launching import kept
+from study.launching.execute import execute
+from study.networks import build
+from study.run import Recipe, Run
+from study.store import Damaged, Store, open_store, read_head, read_rows, similarity, weights_path
+from study.tasks.draws import draw
+from study.tasks.prepared_file import load
+
+RECIPE = Recipe(num_epochs=2, learning_rate=1e-2, batch_size=40)
+SOURCE = Run(task="digits-low", size=100, model="resnet18", width=4, recipe=RECIPE, seed=1)
+A = dataclasses.replace(SOURCE, task="digits-high", start=SOURCE, frozen=3, label_noise=0.2)
+# Of the same form, so that whatever is kept for A serves them too; each changes what A could meet.
+BETWEEN = (
+    dataclasses.replace(A, frozen=0, label_noise=0.4),
+    dataclasses.replace(A, seed=2, start=None, frozen=9, trained_channels=4),
+    dataclasses.replace(A, recipe=dataclasses.replace(RECIPE, frozen_batchnorm="training")),
+    dataclasses.replace(A, recipe=dataclasses.replace(RECIPE, above_cut="reinitialised")),
+    dataclasses.replace(A, recipe=dataclasses.replace(RECIPE, precision="bfloat16")),
+)
+
+
+def forget() -> None:
+    kept._weights._kept.clear()
+    for function in (kept._draw, kept.pretrained_weights, build._outline):
+        function.cache_clear()
+
+
+def left_by(run: Run, store: Store) -> tuple[object, ...]:
+    """All that a finished Run leaves and that must not depend on what was trained before it."""
+    rows = read_rows(store, run.id)
+    made_by = rows.provenance
+    return (
+        rows.table.drop_columns("wall_seconds").to_pydict(),
+        made_by.weights_digest,
+        made_by.start_digest,
+        made_by.task_fingerprint,
+        similarity.read(store, run.id).to_pydict(),
+    )
+
+
+def test_trained_again_after_others_in_the_same_process_a_run_has_the_same_bits(
+    store: Store, tmp_path: Path
+) -> None:
+    forget()
+    execute(SOURCE, store, keep_weights=True)
+    shutil.copytree(store.root, tmp_path / "again")
+    again = open_store(tmp_path / "again")
+    forget()
+    execute(A, store, keep_weights=True)
+    for each in BETWEEN:
+        execute(each, again, keep_weights=True)
+    execute(A, again, keep_weights=True)
+    assert left_by(A, again) == left_by(A, store)
+    digests = {each.digest for each in kept._weights._kept.values()}
+    assert digests == {read_head(store, SOURCE.id).provenance.weights_digest}
+    for each in kept._weights._kept.values():
+        assert digest_of(tensors_to_bytes(each.tensors)) == each.digest, "a Run has changed them"
+
+
+def test_weights_that_are_damaged_once_they_are_kept_are_noticed(store: Store) -> None:
+    execute(SOURCE, store, keep_weights=True)
+    digest = read_head(store, SOURCE.id).provenance.weights_digest
+    assert digest is not None
+    first = kept.start_weights(store, SOURCE.id, digest)
+    assert kept.start_weights(store, SOURCE.id, digest) is first
+    path = store.local_path(weights_path(SOURCE.id, digest))
+    assert path is not None
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(Damaged, match="digest"):
+        kept.start_weights(store, SOURCE.id, digest)
+    path.unlink()
+    with pytest.raises(FileNotFoundError):
+        kept.start_weights(store, SOURCE.id, digest)
+
+
+def test_of_many_weights_as_many_are_kept_as_have_room(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(kept, "MAX_WEIGHTS_BYTES", 10)
+    held = kept._WeightsKept()
+    for number, num_bytes in enumerate((4, 4, 4, 40)):
+        weights = kept.Weights(tensors={}, digest=str(number), num_bytes=num_bytes)
+        held.put((number,), weights)
+        if number == 1:
+            held.get((0,))  # asked for again: the other one goes first
+        if number == 2:
+            assert [each.digest for each in held._kept.values()] == ["0", "2"]
+    assert [each.digest for each in held._kept.values()] == ["3"]
+
+
+def test_a_draw_that_is_kept_is_the_draw_and_its_holders_are_apart(store: Store) -> None:
+    task = load(A.task, store)
+    first = kept.drawn(A, task)
+    for values in vars(first).values():
+        values[:] = 0
+    expected = draw(task, part=A.part, size=A.size, seed=A.seed, label_noise=A.label_noise)
+    for run in (A, dataclasses.replace(A, frozen=5)):
+        for name, values in vars(kept.drawn(run, task)).items():
+            assert (values == vars(expected)[name]).all()
+            assert torch.from_numpy(values).is_contiguous()
+    other = kept.drawn(dataclasses.replace(A, seed=9), task)
+    assert (other.indices != expected.indices).any()

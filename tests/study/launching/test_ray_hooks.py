@@ -1,0 +1,144 @@
+"""What Ray Tune is handed, and when: as many Runs as there are workers, which start once each."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+import study
+from study.launching.queue import RunQueue
+from study.run import Recipe, Run
+from study.store import Store, finished_ids
+from tests.processes import Watched
+
+RECIPE = Recipe(num_steps=2, batch_size=32, learning_rate=1e-3)
+
+
+def tiny(num: int) -> list[Run]:
+    return [
+        Run(task="digits-low", size=40, model="resnet18", width=1, recipe=RECIPE, seed=seed)
+        for seed in range(num)
+    ]
+
+
+class Tune:
+    """The searcher of a study of many Runs, asked as Tune asks it."""
+
+    def __init__(self, store: Store, num_slots: int, **options: Any) -> None:
+        from study.launching.ray_hooks import RunSearcher
+
+        runs = tiny(20)
+        queue = RunQueue(runs, done=(), cost={run.id: 1.0 for run in runs})
+        progress = SimpleNamespace(ended=lambda *_, **__: None, saw=lambda *_: None)
+        request = SimpleNamespace(is_set=False)
+        self.watch: Any = SimpleNamespace(begun=set(), request=request, progress=progress)
+        given = {"max_concurrent": None, "may_grow": False} | options
+        self.searcher = RunSearcher(queue, store, self.watch, (), (), {"cpu": 1.0}, **given)
+        self.num_slots = num_slots
+        self.searcher._slots = lambda: self.num_slots  # type: ignore[method-assign]
+        self.num = 0
+
+    def handed(self) -> list[str]:
+        """The trials that are handed out until nothing more is."""
+        new = []
+        while self.searcher.suggest(str(self.num)) is not None:
+            new.append(str(self.num))
+            self.num += 1
+        return new
+
+    def begin(self, *trials: str) -> None:
+        self.watch.begun |= set(trials)
+
+    def end(self, trial: str) -> None:
+        self.searcher.on_trial_complete(trial, {"outcome": "finished", "error": ""})
+
+
+def test_a_worker_that_is_free_gets_a_new_run_while_another_starts(empty: Store) -> None:
+    tune = Tune(empty, num_slots=2)
+    assert tune.handed() == ["0", "1"]
+    tune.begin("0")
+    assert tune.handed() == []
+    tune.end("0")
+    assert tune.handed() == ["2"], "not trial 1, whose worker is starting"
+    tune.begin("1", "2")
+    assert tune.handed() == []
+
+
+def test_no_more_than_the_user_wants(empty: Store) -> None:
+    tune = Tune(empty, num_slots=8, max_concurrent=3, may_grow=True)
+    assert tune.handed() == ["0", "1", "2"]
+    tune.begin("0", "1", "2")
+    assert tune.handed() == []
+
+
+def test_an_autoscaler_sees_one_more_which_gets_the_next_free_worker(empty: Store) -> None:
+    tune = Tune(empty, num_slots=0, may_grow=True)
+    assert tune.handed() == ["0"], "so that a first node comes"
+    tune.num_slots = 2
+    assert tune.handed() == ["1"]
+    tune.begin("0", "1")
+    assert tune.handed() == ["2"]
+    tune.end("0")
+    assert tune.handed() == [], "the worker is for trial 2"
+    tune.begin("2")
+    assert tune.handed() == ["3"]
+    tune.num_slots = 3
+    assert tune.handed() == [], "trial 3 is for the node that has come"
+    tune.begin("3")
+    assert tune.handed() == ["4"]
+
+
+def test_a_trial_that_waits_for_room_is_not_passed_over_for_ever(
+    empty: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = 1000.0
+    tune = Tune(empty, num_slots=2)
+    monkeypatch.setattr("study.launching.ray_hooks.time.monotonic", lambda: clock)
+    assert tune.handed() == ["0", "1"]
+    tune.begin("0")
+    clock += 3600  # the second slot is taken by somebody else
+    tune.end("0")
+    assert tune.handed() == []
+    tune.begin("1")
+    assert tune.handed() == ["2"]
+
+
+SPACE = """
+from study.run import Recipe, Run
+
+RUNS = [
+    Run(
+        task="digits-low", size=40, model="resnet18", width=1, seed=seed,
+        recipe=Recipe(num_steps=2, batch_size=32, learning_rate=1e-3),
+    )
+    for seed in range(40)
+]
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="looks into /proc")
+def test_no_more_workers_are_started_than_there_are_slots(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "tiny.py").write_text(SPACE)
+    env = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
+    env["PYTHONPATH"] = str(Path(study.__file__).parents[1])
+    flags = ["--root", store.root, "--gpus-per-trial", "0", "--max-concurrent", "2"]
+    driver = subprocess.Popen(
+        [sys.executable, "-m", "study", "run", "tiny.py", *flags],
+        cwd=tmp_path,
+        env=env,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with Watched(driver.pid) as watched:
+        _, said = driver.communicate(timeout=900)
+    assert driver.returncode == 0, said
+    assert len(finished_ids(store)) == 40
+    assert len(watched.workers) == min(2, os.cpu_count() or 1)
