@@ -7,6 +7,8 @@ verdicts (`report.tables.verdicts`) of the code that decided when it was registe
     reduced           2026-11-25 04:23:33   946660295e48    960
     reduced_noise     2026-11-25 04:23:42   512e8709fe01    650
     reduced_sources   2026-11-25 04:23:47   189cab073b84    100
+    reduced_controls  2026-11-25 04:23:52   df94e5f11d53    225
+    reduced_rates     2026-11-25 04:23:58   833f45d9f376    165
 
 Each was registered before its first row, and its verdicts were confirmatory by that code. Verdicts of code
 that has changed since are exploratory by its own words; `tests/analysis/test_results.py` holds today's

@@ -16,7 +16,7 @@ FOLDER = Path(analysis.results.__file__).parent
 RELATED = {
     "reduced": {"more_related": "tiny-near-16px", "less_related": "tiny-far-16px"},
 }
-STUDIES = ("reduced", "reduced_noise", "reduced_sources")
+STUDIES = ("reduced", "reduced_noise", "reduced_sources", "reduced_controls", "reduced_rates")
 
 
 @pytest.mark.slow
