@@ -21,7 +21,7 @@
     seed            0 to 4                                        replicates of source and target alike
 
 All arms draw the target from half b, so that they differ in nothing but the arm.
-Expect: not yet run.
+Expect: every arm rises from head only to the edge; the same task most, random layers least.
 """
 
 from dataclasses import replace

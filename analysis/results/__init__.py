@@ -1,7 +1,9 @@
 """What the reduced studies found: their rows, and the verdicts of the code that they were registered with.
 
 Of each study, `<study>.parquet` is what `study export` made of its store, `<study>.verdicts.csv` the
-verdicts (`report.tables.verdicts`) of the code that decided when it was registered. No images.
+verdicts of the code that decided when it was registered. No images.
+`reduced.bias_variance.parquet` has bias, variance and disagreement over the seeds at the last evaluation
+(`surfaces.bias_variance_surfaces`).
 
     study             registered (UTC)      digest          Runs
     reduced           2026-11-25 04:23:33   946660295e48    960
