@@ -28,6 +28,7 @@ from study.store import (
     Store,
     check_predictions,
     check_rows,
+    empty_weights,
     finished_ids,
     read_heads,
     read_study,
@@ -147,7 +148,8 @@ def _note_study(space: Space, store: Store) -> None:
 
 
 def _set_damaged_aside(space: Space, store: Store) -> set[str]:
-    """A Run whose rows cannot be read, or whose wanted predictions cannot, is trained again.
+    """A Run whose rows cannot be read, or whose wanted predictions cannot, is trained again; weights that
+    hold nothing are gone.
 
     Returns the ids of those of which something damaged could not be moved.
     """
@@ -157,6 +159,10 @@ def _set_damaged_aside(space: Space, store: Store) -> set[str]:
         if place is None:
             left.add(run_id)
         show_message(f"{why}; {_aside(place)}, Run {run_id} is trained again")
+    starts = {run.source.id for run in space.runs if run.source is not None}
+    for empty in empty_weights(store, starts):
+        aside = _aside(store.set_aside(empty.path))
+        show_message(f"{empty}; {aside}, it is made anew where a Run is to start from it")
     return left
 
 

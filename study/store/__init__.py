@@ -56,7 +56,13 @@ from study.store.unfinished import (
     write_checkpoint,
     write_failure,
 )
-from study.store.weights import check_weights_at, ids_with_weights, publish_weights, read_weights
+from study.store.weights import (
+    check_weights_at,
+    empty_weights,
+    ids_with_weights,
+    publish_weights,
+    read_weights,
+)
 
 __all__ = [
     "Damaged",
@@ -77,6 +83,7 @@ __all__ = [
     "clear_failure",
     "drop_outdated",
     "drop_unfinished",
+    "empty_weights",
     "find_unfinished",
     "finished_ids",
     "highest_number",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from study.fields import digest_of
 from study.store import layout
 from study.store.atomic import Damaged
@@ -37,6 +39,16 @@ def check_weights_at(store: Store, path: str) -> None:
     found = digest_of(payload)
     if not found.startswith(short):
         raise Damaged(path, f"digest {found[:12]} of {len(payload)} bytes")
+
+
+def empty_weights(store: Store, among: Collection[str]) -> list[Damaged]:
+    """Weights of these Runs that hold nothing, as a disk that lost power leaves them: one listing."""
+    found = []
+    for entry in store.listed(layout.WEIGHTS):
+        match = layout.WEIGHTS_NAME.fullmatch(entry.base_name)
+        if match and match[1] in among and not entry.size:
+            found.append(Damaged(f"{layout.WEIGHTS}/{entry.base_name}", "empty"))
+    return found
 
 
 def ids_with_weights(store: Store) -> frozenset[str]:

@@ -15,7 +15,7 @@ import pytest
 import study
 from study.command import verbs
 from study.command.cli import main
-from study.store import Store, open_store, read_registrations
+from study.store import Store, open_store, read_registrations, unfinished_path
 from study.store.store import without_secrets
 from tests import s3_server
 
@@ -275,11 +275,11 @@ def test_a_study_is_registered_before_its_first_row_or_late(
 def test_what_fails_for_good_is_named_and_wanted_again_after_retry(
     store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The source cannot read its checkpoint, whoever tries: a folder lies in its place."""
+    """The source cannot note that it began, whoever tries: a folder lies in the note's place."""
     tiny, root = space(), ["--root", store.root]
     assert main(["status", tiny, "--json", *root]) == 0
     source = next(iter(json.loads(capsys.readouterr().out)["states"]))
-    obstacle = Path(store.root, "unfinished", source, "checkpoint")
+    obstacle = Path(store.root, unfinished_path(source, "began.json", 1))  # of the first driver
     obstacle.mkdir(parents=True)
     (obstacle / "in the way").touch()
 

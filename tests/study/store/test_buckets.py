@@ -40,6 +40,7 @@ from study.store import (
     write_failure,
     write_study,
 )
+from study.store.layout import lease_path
 from study.store.processes import this_process
 from tests import s3_server
 from tests.stored import a_failure, a_provenance, a_run, a_table
@@ -201,7 +202,7 @@ def test_two_drivers_on_one_bucket(bucket: Store) -> None:
     with lease.acquire(bucket.root, expiry_seconds=6.0) as later:
         earlier = replace(later.owner, since="2001-01-01T00:00:00+00:00", token="0")
         for _ in range(300):
-            bucket.put("lease/0.json", lease.to_json(earlier))
+            bucket.put(lease_path(later.number), lease.to_json(earlier))
             if later.lost.wait(0.1):
                 break
         assert later.is_lost
