@@ -19,6 +19,7 @@ from study.networks.catalogue import (
 )
 from study.networks.composition import as_after_training
 from study.networks.families import between_pieces
+from study.networks.initial_values import initialise
 from study.networks.table import ARCHITECTURES
 from study.training.cut import divide
 
@@ -83,6 +84,7 @@ def gradients(logits: torch.Tensor, parameters: list[nn.Parameter]) -> list[torc
 def test_the_parts_are_the_network_bit_for_bit(model: str, width: int, training: bool) -> None:
     torch.manual_seed(0)
     layers = build(model, width, 5, SHAPE)
+    initialise(layers, model, 3)
     as_after_training(layers)
     images = torch.randn(5, *SHAPE)
     for index, some in places(model):
