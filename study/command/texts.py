@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from study.messages import duration
 from study.planning.disk import predictions_bytes
+from study.planning.gpus import ASSUMED_SHARE
 from study.planning.inventory import STATES, HeadSummary, Inventory, seconds_left
 from study.planning.plan import Plan
 from study.run import describe
@@ -49,13 +50,32 @@ def plan_text(plan: Plan, price: Price | None) -> str:
 
 
 def _price_lines(price: Price) -> list[str]:
-    lines = [f"  cost      {price.flops:.2g} floating-point operations"]
+    whole, shared = (f"{flops:.2g}" for flops in (price.flops, price.shared_flops))
+    lines = [f"  cost      {whole} floating-point operations"]
+    if shared != whole:
+        lines[0] += f"; {shared} on CPUs, where features of frozen layers are made once a machine"
     for device, unit in (("cpu", "one CPU core"), ("cuda", "one GPU")):
-        rates = price.rates[device].values()
-        low, high = (f"{rate / 1e9:,.1f}" for rate in (min(rates), max(rates)))
-        rate = f"{low} GFLOP/s" if low == high else f"{low} to {high} GFLOP/s"
-        how = "measured here just now" if price.is_measured[device] else "assumed"
-        lines.append(f"            {duration(price.seconds[device])} on {unit}, at {rate} ({how})")
+        if device in price.measured:
+            rates = price.rates[device].values()
+            low, high = (f"{rate / 1e9:,.1f}" for rate in (min(rates), max(rates)))
+            rate = f"{low} GFLOP/s" if low == high else f"{low} to {high} GFLOP/s"
+            seconds = duration(price.seconds[device])
+            lines.append(f"            {seconds} on {unit}, at {rate} (measured here just now)")
+    assumed = [
+        f"{_hours(seconds)} on one {device}"
+        for device, seconds in price.seconds.items()
+        if device not in price.measured
+    ]
+    if assumed:
+        lines += [
+            f"            {', '.join(assumed)} (assumed: {ASSUMED_SHARE:.0%} of their published peak",
+            "            in the recipes' precision; not measured)",
+        ]
+    if price.features_bytes:
+        lines.append(
+            f"  disk      features of frozen layers: up to {bytes_text(price.features_bytes)} on each "
+            "machine that trains on CPUs"
+        )
     memory = price.largest
     assert memory is not None
     parts = ", ".join(
@@ -83,6 +103,11 @@ def _without_lines(found: Inventory) -> list[str]:
         return []
     told = "1 finished Run has" if count == 1 else f"{count} finished Runs have"
     return [f"  {told} no predictions, which are wanted: trained anew, with the same rows"]
+
+
+def _hours(seconds: float) -> str:
+    hours = seconds / 3600
+    return f"{hours:,.0f} h" if hours >= 10 else f"{hours:.2g} h"
 
 
 def bytes_text(num_bytes: int) -> str:

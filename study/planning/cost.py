@@ -22,17 +22,17 @@ from torch.utils.flop_counter import FlopCounterMode
 from study.networks.build import build
 from study.networks.families import part_head
 from study.networks.initial_values import initialise
+from study.planning.gpus import assumed_rates
 from study.run import HEAD, Run
 from study.tasks import TaskInfo
+from study.training.arithmetic import precision, set_precision
 from study.training.cut import divide
-from study.training.inputs import EVALUATION_BATCH_SIZE
+from study.training.features import WORTH_SECONDS_PER_GIB
+from study.training.inputs import EVALUATION_BATCH_SIZE, is_constant
 from study.training.steps import evaluated_steps, steps_per_epoch, total_steps
 
 # A training step costs a forward pass, and a backward pass of about twice as much.
 TRAINING_FACTOR: Final = 3
-
-# What a GPU is taken to do where none can be asked.
-ASSUMED_GPU_RATE: Final = 5e12
 
 OPTIMISER_VALUES: Final = {"adam": 2, "adamw": 2, "sgd": 1}
 
@@ -74,9 +74,15 @@ class Memory:
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """Of one whole Run: multiply-adds count as two `flops`."""
+    """Of one whole Run: multiply-adds count as two `flops`.
+
+    `pass_flops`: those of them by which the features of its frozen layers are made, once; `pass_bytes`:
+    what the features take. Both are 0 where nothing is frozen, or the frozen layers are no constant.
+    """
 
     flops: int
+    pass_flops: int
+    pass_bytes: int
     memory: Memory
 
 
@@ -91,7 +97,7 @@ def cost_of(run: Run, info: TaskInfo) -> Cost:
     layers = layer_costs(run.model, run.width, info.num_classes, info.image_shape, inside)
     num_frozen = run.frozen + bool(run.frozen_pieces)
     frozen, trained = layers[:num_frozen], layers[num_frozen:]
-    constant = recipe.augmentation == "none" and recipe.frozen_batchnorm == "evaluation"
+    constant = is_constant(recipe)
     prefix, suffix = (sum(layer.flops for layer in part) for part in (frozen, trained))
 
     epochs = total_steps(recipe, run.size) / steps_per_epoch(recipe, run.size)
@@ -111,6 +117,8 @@ def cost_of(run: Run, info: TaskInfo) -> Cost:
     batch = min(recipe.batch_size, run.size)
     return Cost(
         flops=flops,
+        pass_flops=prefix_images * prefix if constant else 0,
+        pass_bytes=sum(counts) * feature,
         memory=Memory(
             weights=BYTES * (parameters + of_suffix),  # and the gradients
             optimiser=BYTES * of_suffix * OPTIMISER_VALUES[recipe.optimizer],
@@ -191,15 +199,21 @@ def _saved_bytes(saved: dict[int, int]) -> Iterator[None]:
 class Price:
     """What Runs cost together.
 
-    - `seconds`: by device name, of all Runs one after another; `rates`: operations a second by device
-      and network, and `is_measured` whether they were measured here.
+    - `flops`: where each Run makes the features of its frozen layers, as on a GPU; `shared_flops`: where
+      those are made once for all Runs of a start and cut, as on the CPUs of one machine, whose disk then
+      has `features_bytes` of them, at most.
+    - `seconds`: by device ("cpu", "cuda", or kinds of GPU where there is none here), of all Runs one
+      after another; `rates`: operations a second by device and network; `measured`: the devices whose
+      rates were measured here, the others' are assumed.
     - `largest`: memory of the Run that needs most.
     """
 
     flops: int
+    shared_flops: int
+    features_bytes: int
     seconds: Mapping[str, float]
     rates: Mapping[str, Mapping[str, float]]
-    is_measured: Mapping[str, bool]
+    measured: tuple[str, ...]
     largest: Memory | None
 
 
@@ -210,41 +224,77 @@ def price(runs: Sequence[Run], infos: Mapping[str, TaskInfo]) -> Price:
     as the slowest of them.
     """
     flops: Counter[str] = Counter()
+    own: Counter[str] = Counter()  # without what Runs can share
+    passes: dict[tuple[object, ...], tuple[str, Cost]] = {}
     example: dict[str, Run] = {}
     largest: Memory | None = None
     for run in runs:
         cost = cost_of(run, infos[run.task])
-        network = run.model if run.width is None else f"{run.model} width {run.width}"
+        network = _network(run)
         flops[network] += cost.flops
+        own[network] += cost.flops - cost.pass_flops
+        key = _features_key(run)
+        # A larger set holds the images of a smaller one.
+        if key not in passes or passes[key][1].pass_flops < cost.pass_flops:
+            passes[key] = (network, cost)
         example.setdefault(network, run)
         if largest is None or cost.memory.total > largest.total:
             largest = cost.memory
-    seconds: dict[str, float] = {}
-    rates: dict[str, dict[str, float]] = {}
-    devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
-    for device in devices:
-        rates[device] = {
+    shared = own.copy()
+    for network, cost in passes.values():
+        shared[network] += cost.pass_flops
+    rates: dict[str, Mapping[str, float]] = {}
+    measured = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
+    for device in measured:
+        found = {
             network: measured_rate(example[network], infos[example[network].task], device=device)
             for network, _ in flops.most_common(MAX_MEASURED)
         }
-        slowest = min(rates[device].values(), default=1.0)
-        seconds[device] = sum(
-            n / rates[device].get(network, slowest) for network, n in flops.items()
-        )
-    if "cuda" not in devices:
-        rates["cuda"] = dict.fromkeys(flops, ASSUMED_GPU_RATE)
-        seconds["cuda"] = flops.total() / ASSUMED_GPU_RATE
+        slowest = min(found.values(), default=1.0)
+        rates[device] = {network: found.get(network, slowest) for network in flops}
+    if "cuda" not in measured:
+        by_network = {name: assumed_rates(run.recipe.precision) for name, run in example.items()}
+        for kind in assumed_rates("float32"):
+            rates[kind] = {network: each[kind] for network, each in by_network.items()}
     return Price(
         flops=flops.total(),
-        seconds=seconds,
+        shared_flops=shared.total(),
+        features_bytes=sum(
+            cost.pass_bytes
+            for network, cost in passes.values()
+            if cost.pass_flops * 2**30
+            >= WORTH_SECONDS_PER_GIB * cost.pass_bytes * rates["cpu"][network]
+        ),
+        seconds={
+            device: sum(
+                n / rate[network] for network, n in (shared if device == "cpu" else flops).items()
+            )
+            for device, rate in rates.items()
+        },
         rates=rates,
-        is_measured={device: device in devices for device in rates},
+        measured=measured,
         largest=largest,
     )
 
 
+def _network(run: Run) -> str:
+    name = run.model if run.width is None else f"{run.model} width {run.width}"
+    precision = run.recipe.precision
+    return name if precision == "float32" else f"{name}, {precision}"
+
+
+def _features_key(run: Run) -> tuple[object, ...]:
+    """Runs of the same key have frozen layers of the same values, and images of which one's are all."""
+    if run.start is None:
+        return (run.id,)  # its statistics are those of its own images
+    start = run.start if run.source is None else run.source.id
+    cut = (run.frozen, run.trained_channels, run.frozen_pieces)
+    return (start, _network(run), run.task, run.part, run.seed, *cut)
+
+
 def measured_rate(run: Run, info: TaskInfo, *, device: str, seconds: float = 1.0) -> float:
-    """Operations a second that this machine reaches in training steps of this Run's whole network.
+    """Operations a second that this machine reaches in training steps of this Run's whole network, in
+    the precision of its recipe.
 
     On one thread on the CPU, as a trial has; takes about `seconds`, and a few steps to warm up.
     """
@@ -262,6 +312,8 @@ def measured_rate(run: Run, info: TaskInfo, *, device: str, seconds: float = 1.0
     images = torch.zeros(batch, *info.image_shape, device=device)
     labels = torch.zeros(batch, dtype=torch.int64, device=device)
     optimiser = torch.optim.Adam(layers.parameters(), lr=1e-4, fused=True)
+    set_precision(run.recipe)
+    computed = precision(run.recipe, torch.device(device))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -271,19 +323,14 @@ def measured_rate(run: Run, info: TaskInfo, *, device: str, seconds: float = 1.0
         while spent < seconds or num_steps < 2:
             if num_steps == 1:
                 began = time.perf_counter()  # the first step warms up
-            _step(layers, images, labels, optimiser)
+            with computed:
+                loss = nn.functional.cross_entropy(layers(images), labels)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            optimiser.step()
+            loss.item()  # waits for the device
             num_steps += 1
             spent = time.perf_counter() - began
     finally:
         torch.set_num_threads(threads)
     return (num_steps - 1) * batch * TRAINING_FACTOR * per_image / spent
-
-
-def _step(
-    layers: nn.Sequential, images: Tensor, labels: Tensor, optimiser: torch.optim.Optimizer
-) -> None:
-    optimiser.zero_grad(set_to_none=True)
-    loss = nn.functional.cross_entropy(layers(images), labels)
-    loss.backward()
-    optimiser.step()
-    loss.item()  # waits for the device
