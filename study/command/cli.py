@@ -102,6 +102,7 @@ def _add_means(run: argparse.ArgumentParser) -> None:
         default=default_address(),
         help="a Ray cluster to join: auto, or host:port (RAY_ADDRESS; default: this machine alone)",
     )
+    run.add_argument("--quiet", action="store_true", help="no progress, only what went wrong")
     run.add_argument("--inline", action="store_true", help="one Run after another, without Ray")
     run.add_argument(
         "--gpus-per-trial",

@@ -20,6 +20,7 @@ from study.command.show import show
 from study.command.texts import failure_lines, status_plain, status_text
 from study.command.upkeep import tidy, verify
 from study.launching.interrupt import INTERRUPTED_STATUS
+from study.launching.screen import Screen
 from study.messages import UserError, show_message
 from study.planning.inventory import summarise_heads, take_inventory
 from study.planning.spaces import load_space, packaged
@@ -126,10 +127,16 @@ def register(args: argparse.Namespace) -> int:
 
 def run(args: argparse.Namespace) -> int:
     """Trains what is missing and writes the report, whose path is the last line."""
+    with Screen(quiet=args.quiet) as screen:
+        return _run(args, screen)
+
+
+def _run(args: argparse.Namespace, screen: Screen) -> int:
     from study.launching.driver import run_study
     from study.launching.lease import LeaseHeld
     from study.launching.means import Means
 
+    screen.phase("reading the search space")
     space, store = load_space(args.space), store_of(args)
     _refuse_unwritable("report", REPORTS / space.name)
     go_on = f"to go on: {args.command}"
@@ -148,6 +155,7 @@ def run(args: argparse.Namespace) -> int:
                 grace_seconds=args.grace_seconds,
                 resume_hint=f"interrupted; {go_on}",
             ),
+            screen,
         )
         left = found.ids(RUNNING, PARTIAL, ABSENT)
         if left:
@@ -163,6 +171,7 @@ def run(args: argparse.Namespace) -> int:
         written = OK
         if found.ids(DONE):
             named = Named(name=space.name, runs=space.runs, space=space)
+            screen.phase("writing the report")
             written = _write_report(named, store, partial=bool(failed))
         return SOME_FAILED if failed or written != OK else OK
     except LeaseHeld as held:

@@ -51,6 +51,11 @@ class Attempt:
     outcome: Outcome
     error: str = ""
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether the Run itself failed."""
+        return self.outcome in ("try again", "failed", "failed unnoted")
+
 
 def attempt(
     run: Run,

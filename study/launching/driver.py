@@ -16,8 +16,10 @@ from typing import Final
 
 from study import tasks
 from study.launching.lease import acquire
-from study.launching.means import Means
+from study.launching.means import LOCAL, Means
+from study.launching.progress import Progress
 from study.launching.queue import RunQueue
+from study.launching.screen import Screen
 from study.messages import UserError, show_message
 from study.planning.inventory import Inventory, take_inventory
 from study.planning.plan import make_plan
@@ -44,12 +46,22 @@ SECONDS_TO_REACH: Final = 10.0
 SECONDS_FOR_ORPHANS: Final = 30.0
 
 
-def run_study(space: Space, store: Store, data: Path | None, means: Means) -> Inventory:
+def run_study(
+    space: Space, store: Store, data: Path | None, means: Means, screen: Screen | None = None
+) -> Inventory:
     """Trains what the store lacks of the study, and returns how it stands afterwards.
 
-    Raises UserError where the plan finds faults or there is no cluster, and lease.LeaseHeld where
-    another driver is at work.
+    `screen`: where what is going on is shown; None: on stderr. Raises UserError where the plan finds
+    faults or there is no cluster, and lease.LeaseHeld where another driver is at work.
     """
+    with screen or Screen() as shown:
+        return _run_study(space, store, data, means, shown)
+
+
+def _run_study(
+    space: Space, store: Store, data: Path | None, means: Means, screen: Screen
+) -> Inventory:
+    screen.phase("checking what the study wants and what is there")
     refuse_faults(space, store, data)
     if means.address is not None:
         _refuse_unreachable(means.address)
@@ -63,8 +75,8 @@ def run_study(space: Space, store: Store, data: Path | None, means: Means) -> In
         _note_study(space, store)
         if found.ids(RUNNING, PARTIAL, ABSENT):
             aside_before = set(store.aside())
-            infos = _prepared(space, store, data)
-            unnoted = _train(space, found, infos, store, means, lambda: lease.is_lost)
+            infos = _prepared(space, store, data, screen)
+            unnoted = _train(space, found, infos, store, means, screen, lambda: lease.is_lost)
             found = _inventory(space, store, _damaged(space, store, left), unnoted)
             for path in sorted(set(store.aside()) - aside_before):
                 show_message(f"{path} was damaged or of no more use; what it held was made anew")
@@ -122,8 +134,11 @@ def prepare(space: Space, store: Store, data: Path | None) -> dict[str, TaskInfo
     return infos
 
 
-def _prepared(space: Space, store: Store, data: Path | None) -> dict[str, TaskInfo]:
+def _prepared(space: Space, store: Store, data: Path | None, screen: Screen) -> dict[str, TaskInfo]:
     were_there = all(_is_prepared(name, store) for name in space.task_names)
+    if not were_there:
+        screen.phase(f"preparing tasks: {', '.join(space.task_names)}")
+        screen.rest()  # they have a bar of their own
     infos = prepare(space, store, data)
     if not were_there:
         refuse_faults(space, store, data)  # now that all numbers are known
@@ -203,11 +218,14 @@ def _train(
     infos: Mapping[str, TaskInfo],
     store: Store,
     means: Means,
+    screen: Screen,
     must_stop: Callable[[], bool],
 ) -> Mapping[str, str]:
     """Returns why Runs failed of which the store could not take note, by id."""
+    screen.phase("loading torch")
     from study.planning.cost import cost_of  # torch, where there is something to train
 
+    screen.phase("counting what each Run costs")
     queue = RunQueue(
         space.runs,
         done=found.ids(DONE),
@@ -217,6 +235,7 @@ def _train(
     )
     if queue.is_over:
         return {}
+    progress = Progress(queue)
     keep = {run.source.id for run in space.runs if run.source is not None}
     if means.address is None:
         from study.launching.inline import run_inline
@@ -225,14 +244,24 @@ def _train(
             queue,
             store,
             means,
+            progress=progress,
+            screen=screen,
             keep=keep,
             keep_predictions=space.with_predictions,
             must_stop=must_stop,
         )
+    screen.phase("starting Ray" if means.address == LOCAL else f"joining Ray at {means.address}")
     try:
         from study.launching.ray_tune import launch
     except ImportError as error:
         raise UserError(f"Ray cannot be imported ({error}): install it, or use --inline") from error
     return launch(
-        queue, store, means, keep=keep, keep_predictions=space.with_predictions, must_stop=must_stop
+        queue,
+        store,
+        means,
+        progress=progress,
+        screen=screen,
+        keep=keep,
+        keep_predictions=space.with_predictions,
+        must_stop=must_stop,
     )

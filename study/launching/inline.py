@@ -16,7 +16,8 @@ from study.launching.means import Means
 from study.launching.outcomes import Outcomes
 from study.launching.progress import Progress
 from study.launching.queue import RunQueue
-from study.messages import Line
+from study.launching.screen import Screen
+from study.messages import last_line
 from study.run import Run
 from study.store import Store
 from study.store.schema import Row
@@ -27,6 +28,8 @@ def run_inline(
     store: Store,
     means: Means,
     *,
+    progress: Progress,
+    screen: Screen,
     keep: Collection[str],
     keep_predictions: Collection[str],
     must_stop: Callable[[], bool],
@@ -39,33 +42,33 @@ def run_inline(
     """
     use_gpu = means.gpus_per_trial != 0 and torch.cuda.is_available()
     means = means.of_trial({"cpu": means.cpus_per_trial or 1}, device="cuda" if use_gpu else "cpu")
-    outcomes, progress, line = Outcomes(queue, store), Progress(queue), Line()
+    outcomes = Outcomes(queue, store)
+    screen.follow(progress.look)
     with stop_on_signals(means.resume_hint) as request:
 
         def should_stop() -> bool:
+            screen.tick()
             return request.is_set or must_stop()
 
-        def show(run: Run, row: Row | None = None) -> None:
-            if row is not None:
-                progress.saw(run, row.step)
-            if line.is_due:
-                line.write(progress.text(num_running=1))
+        def saw(run: Run, row: Row) -> None:
+            progress.saw(run, row.step)
 
         while not should_stop() and (run := queue.next()) is not None:
-            show(run)
+            progress.began(run)
             ended = attempt(
                 run,
                 store,
                 means,
                 keep_weights=run.id in keep,
                 keep_predictions=run.id in keep_predictions,
-                on_row=lambda row, run=run: show(run, row),  # type: ignore[misc]
+                on_row=lambda row, run=run: saw(run, row),  # type: ignore[misc]
                 should_stop=should_stop,
             )
             outcomes.settle(run, ended)
+            if ended.has_failed:
+                progress.failed(run, last_line(ended.error))
             progress.ended(run, finished=not queue.is_open(run.id))
-    line.write(progress.text(num_running=0))
-    line.end()
+    screen.end()
     if queue.is_over:
         outcomes.note_start_failed()
     return outcomes.unnoted

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Final
+
+LOCAL: Final = "local"  # the address of a Ray of this machine alone
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -48,13 +48,17 @@ class Outcomes:
             case "start lost":
                 self._lose_start(run, ended.error)
 
-    def give_up(self, run: Run, error: str) -> None:
-        """This running or waiting Run is not tried again, nor what would start from it."""
+    def give_up(self, run: Run, error: str) -> str:
+        """This running or waiting Run is not tried again, nor what would start from it.
+
+        Returns the text of its failure: the one that the store has, or else `error`.
+        """
         with suppress(OSError):  # then `_note` finds out
             noted = read_failure(self._store, run.id)
             error = noted.error if noted is not None and noted.kind == "error" else error
         self._note(run, Failure(tries=MAX_TRIES, error=error, final=True, at=provenance.now()))
         self._queue.fail(run.id)
+        return error
 
     def note_start_failed(self) -> None:
         """Writes to the store, for its readers, which Runs cannot be had because their start failed."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 import ray
@@ -14,13 +15,15 @@ from ray import tune
 
 from study.launching.attempt import MAX_TRIES, Attempt
 from study.launching.interrupt import STOPPING, StopRequest
+from study.launching.nodes import NODE, Nodes
 from study.launching.outcomes import Outcomes
 from study.launching.progress import Progress
 from study.launching.queue import RunQueue
 from study.launching.resources import num_slots
-from study.messages import Line
-from study.run import Run, to_json
-from study.store import Store
+from study.launching.screen import Screen
+from study.messages import last_line
+from study.run import Run, from_json, to_json
+from study.store import Damaged, Store, read_failure
 from study.store.schema import Row
 
 # A report is a round trip to the driver, which all trials share.
@@ -44,7 +47,8 @@ def report_now_and_then() -> Callable[[Row], None]:
     def report(row: Row) -> None:
         nonlocal reported_at
         if time.monotonic() - reported_at >= SECONDS_BETWEEN_REPORTS:
-            tune.report({"epoch": row.epoch, "step": row.step, "test_error": row.test_error})
+            told = {"epoch": row.epoch, "step": row.step, "test_error": row.test_error}
+            tune.report({**told, NODE: ray.get_runtime_context().get_node_id()})
             reported_at = time.monotonic()
 
     return report
@@ -77,71 +81,82 @@ def stop_question(flag: Any) -> Callable[[], bool]:
     return is_raised
 
 
-def _is_alive(node_id: str) -> bool:
-    return any(node["NodeID"] == node_id and node["Alive"] for node in ray.nodes())
+def _run_of(trial: Any) -> Run:
+    return from_json(trial.config["run"])
 
 
 class Watch(tune.Callback):
-    """Looks up once in every step of Tune's loop: the progress line, and the wish to stop."""
+    """Looks up once in every step of Tune's loop: the screen, the nodes, and the wish to stop."""
 
     def __init__(
         self,
-        queue: RunQueue,
+        progress: Progress,
+        screen: Screen,
+        store: Store,
         request: StopRequest,
         must_stop: Callable[[], bool],
         flag: Any,
         grace_seconds: float,
     ) -> None:
-        self.progress = Progress(queue)
+        self.progress, self.screen = progress, screen
         self.request = request
+        self._store = store
         self._must_stop = must_stop
         self._flag = flag
         self._grace_seconds = grace_seconds
-        self._line = Line()
         self._has_said_so = False
-        self._node_id = ray.get_runtime_context().get_node_id()
+        self._nodes = Nodes(ray.get_runtime_context().get_node_id())
         self._looked_at = time.monotonic()
         self.begun: set[str] = set()  # ids of trials that have a worker
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self.begun.add(trial.trial_id)
+        self.progress.began(_run_of(trial))
+        self._remark(self._nodes.begins(trial.trial_id))
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        self._nodes.hears_of(trial.trial_id, result.get(NODE))
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._remark(self._nodes.ends(trial.trial_id))
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self.begun.discard(trial.trial_id)  # its worker is lost, and it waits for another
+        run = _run_of(trial)
+        with suppress(OSError, Damaged):  # of a store that cannot be read just now
+            noted = read_failure(self._store, run.id)
+            error = "its worker was lost" if noted is None else last_line(noted.error)
+            self.progress.failed(run, f"{error}; it is tried again")
+        self.progress.lost(run)
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         if self._must_stop():
             self.request.ask()
         if time.monotonic() - self._looked_at >= SECONDS_BETWEEN_LOOKS:
             self._looked_at = time.monotonic()
-            if not _is_alive(self._node_id):
+            self._remark(*self._nodes.look(ray.nodes()))
+            if self._nodes.is_here_lost:
                 # Tune would wait for ever. Trials see that the flag, on this node, is gone.
-                self._show("Ray on this node has ended")
+                self._remark("Ray on this node has ended")
                 raise Leave
         if self.request.is_set:
             if not self._has_said_so:
-                self._show(STOPPING)
+                self._remark(STOPPING)
                 self._has_said_so = True
             self._flag.request_stop.remote()
             none_runs = not any(trial.status == "RUNNING" for trial in trials)
             if none_runs or self.request.seconds() > self._grace_seconds:
                 raise Leave
-        if self._line.is_due:
-            num_running = sum(trial.status == "RUNNING" for trial in trials)
-            self._line.write(self.progress.text(num_running))
+        self.screen.tick()
 
-    def _show(self, text: str) -> None:
-        self._line.end()
-        self._line.write(text)
-        self._line.end()
+    def _remark(self, *texts: str) -> None:
+        for text in filter(None, texts):
+            self.screen.remark(text)
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune pickles its Tuner into its folder, from which nothing is ever read
-
-    def show_last(self) -> None:
-        """The line as it stands at the end."""
-        self._line.write(self.progress.text(num_running=0))
-        self._line.end()
 
 
 class WorkersMayStart(tune.schedulers.FIFOScheduler):
@@ -197,6 +212,7 @@ class RunSearcher(tune.search.Searcher):
         if run is None:
             return None
         self._trials[trial_id], self._handed_at[trial_id] = run, time.monotonic()
+        self._watch.progress.starts(run)
         return {
             "run": to_json(run),
             "keep_weights": run.id in self._keep,
@@ -235,7 +251,10 @@ class RunSearcher(tune.search.Searcher):
         if error or result is None or "outcome" not in result:
             self._lose(run)
         else:
-            self.outcomes.settle(run, Attempt(result["outcome"], result["error"]))
+            ended = Attempt(result["outcome"], result["error"])
+            self.outcomes.settle(run, ended)
+            if ended.has_failed:
+                self._watch.progress.failed(run, last_line(ended.error))
         self._watch.progress.ended(run, finished=not self._queue.is_open(run.id))
 
     def _lose(self, run: Run) -> None:
@@ -249,10 +268,10 @@ class RunSearcher(tune.search.Searcher):
             self._step_at_loss[run.id] = step
             self._queue.again(run.id)
             return
-        self.outcomes.give_up(
-            run,
-            f"its worker was lost {MAX_TRIES} times, without an exception: killed, or out of memory",
+        error = (
+            f"its worker was lost {MAX_TRIES} times, without an exception: killed, or out of memory"
         )
+        self._watch.progress.failed(run, last_line(self.outcomes.give_up(run, error)))
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune pickles its Tuner into its folder, from which nothing is ever read

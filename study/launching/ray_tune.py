@@ -21,7 +21,8 @@ from ray import tune
 from study.launching.attempt import MAX_TRIES, attempt
 from study.launching.interrupt import StopFlag, stop_on_signals
 from study.launching.leftovers import TUNE_PREFIX
-from study.launching.means import Means
+from study.launching.means import LOCAL, Means
+from study.launching.progress import Progress
 from study.launching.queue import RunQueue
 from study.launching.ray_hooks import (
     Leave,
@@ -32,11 +33,11 @@ from study.launching.ray_hooks import (
     stop_question,
 )
 from study.launching.resources import num_slots, resources_text, trial_resources
+from study.launching.screen import Screen
 from study.messages import UserError
 from study.run import from_json
 from study.store import Store, open_store
 
-LOCAL: Final = "local"
 _TUNE: Final = {
     # Loggers write a file a trial and halve the number of reports that Tune can take.
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -59,6 +60,8 @@ def launch(
     store: Store,
     means: Means,
     *,
+    progress: Progress,
+    screen: Screen,
     keep: Collection[str],
     keep_predictions: Collection[str],
     must_stop: Callable[[], bool],
@@ -85,7 +88,8 @@ def launch(
         _check_room(claim, means.address)
         flag = _flag()
         with stop_on_signals(means.resume_hint) as request:
-            watch = Watch(queue, request, must_stop, flag, means.grace_seconds)
+            watch = Watch(progress, screen, store, request, must_stop, flag, means.grace_seconds)
+            screen.follow(progress.look)
             searcher = RunSearcher(
                 queue,
                 store,
@@ -115,7 +119,7 @@ def launch(
             )
             with suppress(Leave):
                 tuner.fit()
-            watch.show_last()
+            screen.end()
     if queue.is_over:
         searcher.outcomes.note_start_failed()
     return searcher.outcomes.unnoted

@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from study.grid import with_starts
-from study.launching.progress import Progress
 from study.launching.queue import RunQueue
 from study.messages import duration
 from study.run import Recipe, Run
@@ -178,27 +177,3 @@ def test_one_slot_costs_the_sum_and_idles_never(runs: list[Run], chance: random.
 )
 def test_a_duration_is_told_in_its_two_largest_units(seconds: float, told: str) -> None:
     assert duration(seconds) == told
-
-
-def test_time_left_follows_the_work_done_here_and_not_what_was_there_before(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    clock = 100.0
-    monkeypatch.setattr("study.launching.progress.time.monotonic", lambda: clock)
-    first, second, third = (
-        Run(task="digits", size=100, model="resnet18", width=4, recipe=Recipe(num_steps=10), seed=s)
-        for s in range(3)
-    )
-    runs = [first, second, third]
-    queue = RunQueue(runs, done=(), cost={run.id: 6.0 for run in runs})
-    progress = Progress(queue)
-    assert progress.seconds_left() is None
-    taken_up = queue.next()
-    assert taken_up is not None
-    progress.saw(taken_up, 5)
-    clock = 130.0
-    progress.saw(taken_up, 10)
-    queue.finish(taken_up.id)
-    progress.ended(taken_up, finished=True)
-    assert progress.seconds_left() == pytest.approx(30 / 3 * 12), "3 of cost in 30 s, 12 are left"
-    assert progress.text(0) == "1 done, 0 running, 2 waiting, 0 failed, about 2 min left"

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import study
+from study.launching.progress import Progress
 from study.launching.queue import RunQueue
 from study.run import Recipe, Run
 from study.store import Store, finished_ids
@@ -35,7 +36,7 @@ class Tune:
 
         runs = tiny(20)
         queue = RunQueue(runs, done=(), cost={run.id: 1.0 for run in runs})
-        progress = SimpleNamespace(ended=lambda *_, **__: None, saw=lambda *_: None)
+        progress = Progress(queue)
         request = SimpleNamespace(is_set=False)
         self.watch: Any = SimpleNamespace(begun=set(), request=request, progress=progress)
         given = {"max_concurrent": None, "may_grow": False} | options

@@ -1,0 +1,158 @@
+"""What a user sees while a study is prepared, trained and reported: one place, from the first second on.
+
+Owns how it is shown: on a terminal a bar that is drawn anew several times a second, elsewhere (a log, a
+notebook) plain lines now and then, and with `quiet` neither. What stays in all three: remarks. Decides
+nothing, and asks for how far things are only in the thread that does the work.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, TextIO
+
+from study.messages import duration, show_message
+
+if TYPE_CHECKING:
+    from study.launching.progress import Snapshot
+
+SECONDS_BETWEEN_LINES: Final = 30.0  # in a log file
+SECONDS_BETWEEN_LOOKS: Final = 0.5  # on a terminal
+DRAWN_PER_SECOND: Final = 4
+BAR_CHARACTERS: Final = 40
+
+
+class Screen:
+    """Shows phases, then progress; as a context it leaves the terminal as it was.
+
+    `stream`: where to (stderr by default). `quiet`: phases and progress are not shown, remarks are.
+    """
+
+    def __init__(self, stream: TextIO | None = None, *, quiet: bool = False) -> None:
+        self._stream = stream or sys.stderr
+        self._quiet = quiet
+        self._in_place = not quiet and self._stream.isatty() and os.environ.get("TERM") != "dumb"
+        self._began = time.monotonic()
+        self._phase, self._phase_began = "", self._began
+        self._look: Callable[[], Snapshot] | None = None
+        self._seen: Snapshot | None = None
+        self._looked_at = -float("inf")
+        self._shown = ""
+        self._live: Any = None
+
+    def __enter__(self) -> Screen:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.rest()
+
+    def phase(self, text: str) -> None:
+        """From now on this is what is going on: "starting Ray"."""
+        self._phase, self._phase_began, self._look, self._seen = text, time.monotonic(), None, None
+        if self._in_place:
+            self._draw()
+        elif not self._quiet:
+            self._line(f"study: {text}")
+
+    def follow(self, look: Callable[[], Snapshot]) -> None:
+        """From now on Runs are trained, and `look` says how far they are."""
+        self._look, self._looked_at = look, -float("inf")
+        self.tick()
+
+    def tick(self) -> None:
+        """Looks how far the Runs are where the last look is old enough."""
+        pause = SECONDS_BETWEEN_LOOKS if self._in_place else SECONDS_BETWEEN_LINES
+        if not self._quiet and time.monotonic() - self._looked_at >= pause:
+            self._see()
+
+    def remark(self, text: str) -> None:
+        """One line that stays: what was lost, what failed."""
+        show_message(text)
+
+    def end(self) -> None:
+        """No Run is trained any more: how far they are stays as a line."""
+        if self._look is None:
+            return
+        if not self._quiet:
+            self._see()
+        self._look, text = None, self._seen.text() if self._seen is not None else ""
+        self.rest()
+        if self._in_place and text:
+            self._stream.write(f"{text}\n")
+            self._stream.flush()
+
+    def rest(self) -> None:
+        """Leaves the terminal to others until there is something to show again."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def _see(self) -> None:
+        assert self._look is not None
+        self._seen, self._looked_at = self._look(), time.monotonic()
+        if self._in_place:
+            self._draw()
+        else:
+            self._line(self._seen.text())
+
+    def _line(self, text: str) -> None:
+        if text != self._shown:
+            self._stream.write(f"{text}\n")
+            self._stream.flush()
+            self._shown = text
+
+    def _draw(self) -> None:
+        if self._live is None:
+            from rich.console import Console
+            from rich.live import Live
+
+            console = Console(file=self._stream, force_jupyter=False, highlight=False)
+            self._live = Live(
+                console=console,
+                get_renderable=self._picture,
+                refresh_per_second=DRAWN_PER_SECOND,
+                transient=True,
+                redirect_stdout=sys.stdout.isatty(),
+            )
+            self._live.start(refresh=True)
+            console.show_cursor()  # or a process that is killed leaves a terminal without one
+        else:
+            self._live.refresh()
+
+    def _picture(self) -> Any:
+        """What rich draws, in a thread of its own: so it reads what was seen, never the queue."""
+        from rich.console import Group
+        from rich.progress_bar import ProgressBar
+        from rich.spinner import Spinner
+        from rich.table import Table
+        from rich.text import Text
+
+        now, seen = time.monotonic(), self._seen
+        if seen is None:
+            return Spinner("dots", Text(f"{self._phase}  {duration(now - self._phase_began)}"))
+        first = Table.grid(padding=(0, 1))
+        bar = ProgressBar(total=1.0, completed=seen.share, width=BAR_CHARACTERS)
+        first.add_row(bar, Text(f"{seen.num_done} of {seen.num_runs} Runs, {seen.left_text()}"))
+        lines: list[Any] = [
+            first,
+            _cut_off(f"{seen.counts_text()}; {duration(now - self._began)} so far"),
+        ]
+        if seen.dearest:
+            lines.append(_cut_off(f"dearest running: {seen.dearest}", "dim"))
+        if seen.last_error:
+            lines.append(_cut_off(f"last error: {seen.last_error}", "red"))
+        return Group(*lines)
+
+
+def _cut_off(text: str, style: str = "") -> Any:
+    from rich.text import Text
+
+    return Text(text, style=style, no_wrap=True, overflow="ellipsis")

@@ -1,0 +1,85 @@
+"""What a user sees: a bar on a terminal, plain lines elsewhere, nothing with --quiet, remarks in all."""
+
+from __future__ import annotations
+
+import io
+import re
+from dataclasses import replace
+
+import pytest
+
+from study.launching.progress import Snapshot
+from study.launching.screen import SECONDS_BETWEEN_LINES, Screen
+
+SEEN = Snapshot(
+    num_runs=10,
+    num_done=3,
+    num_running=2,
+    num_starting=0,
+    num_waiting=4,
+    num_failed=1,
+    share=0.5,
+    runs_per_minute=11.23,
+    seconds_left=125.0,
+    dearest="digits n=100, frozen 0, seed 3: epoch 4 of 10",
+    last_error="ValueError: no",
+)
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def shown(stream: io.StringIO) -> str:
+    """The text that was drawn, over and over, without control sequences."""
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue())
+
+
+@pytest.fixture(autouse=True)
+def a_terminal_of_120_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "120")
+
+
+def test_a_terminal_shows_the_phase_and_then_a_bar_with_all_that_is_known() -> None:
+    stream = Terminal()
+    with Screen(stream) as screen:
+        screen.phase("starting Ray")
+        assert "starting Ray  0 s" in shown(stream)
+        screen.follow(lambda: SEEN)
+        text = shown(stream)
+        assert "3 of 10 Runs, 11 a minute, about 2 min 5 s left" in text
+        assert "2 running, 4 waiting, 1 failed; 0 s so far" in text
+        assert "dearest running: digits n=100, frozen 0, seed 3: epoch 4 of 10" in text
+        assert "last error: ValueError: no" in text
+        screen.end()
+    assert shown(stream).endswith(f"{SEEN.text()}\n"), "what stays"
+    assert stream.getvalue().rindex("\x1b[?25h") > stream.getvalue().rindex("\x1b[?25l")
+
+
+def test_elsewhere_there_are_plain_lines_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = 100.0
+    monkeypatch.setattr("study.launching.screen.time.monotonic", lambda: clock)
+    stream, seen = io.StringIO(), [SEEN]
+    with Screen(stream) as screen:
+        screen.phase("starting Ray")
+        screen.follow(lambda: seen[-1])
+        seen.append(replace(SEEN, num_done=4, num_waiting=3))
+        screen.tick()
+        clock += SECONDS_BETWEEN_LINES
+        screen.tick()
+        screen.tick()
+        screen.end()
+    assert stream.getvalue().splitlines() == ["study: starting Ray", *(s.text() for s in seen)]
+
+
+def test_quiet_shows_only_what_went_wrong(capsys: pytest.CaptureFixture[str]) -> None:
+    stream = Terminal()
+    with Screen(stream, quiet=True) as screen:
+        screen.phase("starting Ray")
+        screen.follow(lambda: SEEN)
+        screen.remark("node n2 is lost")
+        screen.end()
+    assert stream.getvalue() == ""
+    assert capsys.readouterr().err == "study: node n2 is lost\n"
