@@ -10,7 +10,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ def ask_analysis(verb: str, **request: str | bool | None) -> int:
 
     `request`: the keyword arguments of the verb; those that are None are left to their defaults.
     """
-    ended = _ended(verb, request)
+    ended = answered(verb, **request)
     sys.stderr.write(ended.stderr)
     sys.stdout.write(ended.stdout)
     return ended.returncode
@@ -30,13 +29,14 @@ def ask_analysis(verb: str, **request: str | bool | None) -> int:
 
 def answer_of_analysis(verb: str, **request: str | bool | None) -> Any:
     """What `python -m analysis` answers, as JSON. Raises UserError with its words where it refuses."""
-    ended = _ended(verb, request)
+    ended = answered(verb, **request)
     if ended.returncode:
         raise UserError(ended.stderr.strip())
     return json.loads(ended.stdout)
 
 
-def _ended(verb: str, request: Mapping[str, str | bool | None]) -> subprocess.CompletedProcess[str]:
+def answered(verb: str, **request: str | bool | None) -> subprocess.CompletedProcess[str]:
+    """How that process ended, with what it printed; arguments as of `ask_analysis`."""
     given = {name: value for name, value in request.items() if value is not None}
     # -P: a folder `analysis` of the user's, where the command is given, is not meant.
     found_in = os.pathsep.join(

@@ -21,6 +21,8 @@ from study.messages import UserError
 from study.store import Damaged, Newer
 from study.store.store import without_secrets
 
+_OUT = "of the report; default: reports/<study>, in a Ray job <root>/reports/<study>"
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Performs the verb in `argv`; returns the exit status."""
@@ -84,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     verb("export", "one Parquet file of all rows", "SPACE", "FILE")
     report = verb("report", "figures, tables, verdicts on the claims, one HTML page", "SPACE")
     report.add_argument("--partial", action="store_true", help="though Runs are missing")
-    report.add_argument("--out", metavar="DIR", help="default: reports/<study>")
+    report.add_argument("--out", metavar="DIR", help=_OUT)
     verify = verb("verify", "every object is read and checked, what is damaged is named")
     verify.add_argument("space", metavar="SPACE", nargs="?")
     verify.add_argument("--all", action="store_true", help="the whole store")
@@ -96,14 +98,16 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_means(run: argparse.ArgumentParser) -> None:
-    run.add_argument(
+    run.add_argument("--out", metavar="DIR", help=_OUT)
+    where = run.add_mutually_exclusive_group()
+    where.add_argument(
         "--address",
         type=_address,
         default=default_address(),
         help="a Ray cluster to join: auto, or host:port (RAY_ADDRESS; default: this machine alone)",
     )
     run.add_argument("--quiet", action="store_true", help="no progress, only what went wrong")
-    run.add_argument("--inline", action="store_true", help="one Run after another, without Ray")
+    where.add_argument("--inline", action="store_true", help="one Run after another, without Ray")
     run.add_argument(
         "--gpus-per-trial",
         type=_amount,

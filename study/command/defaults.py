@@ -19,6 +19,11 @@ def default_data() -> Path:
     return Path(os.environ.get("STUDY_DATA") or "./data")
 
 
+def is_ray_job() -> bool:
+    """Whether `ray job submit` has started this process: it runs in a folder that is the job's own."""
+    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+
+
 def default_address() -> str:
     """RAY_ADDRESS, or a Ray of this machine alone."""
     return os.environ.get("RAY_ADDRESS") or "local"

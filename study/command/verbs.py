@@ -16,6 +16,7 @@ from typing import Final, Never
 from study.command.ask_analysis import answer_of_analysis, ask_analysis
 from study.command.exits import OK, SOME_FAILED
 from study.command.opened import Named, related_of, store_of, study_of
+from study.command.reports import REPORTS, refuse_passing_places, report_place, write_report
 from study.command.show import show
 from study.command.texts import failure_lines, status_plain, status_text
 from study.command.upkeep import tidy, verify
@@ -26,7 +27,6 @@ from study.planning.inventory import summarise_heads, take_inventory
 from study.planning.spaces import load_space, packaged
 from study.store import (
     Registration,
-    Store,
     add_registration,
     clear_failure,
     finished_ids,
@@ -37,8 +37,6 @@ from study.store import (
 from study.store.provenance import now
 from study.store.states import ABSENT, DONE, FAILED, PARTIAL, RUNNING, START_FAILED
 from study.tasks import BUILTIN
-
-REPORTS: Final = Path("reports")
 
 
 def prepare(args: argparse.Namespace) -> int:
@@ -138,7 +136,8 @@ def _run(args: argparse.Namespace, screen: Screen) -> int:
 
     screen.phase("reading the search space")
     space, store = load_space(args.space), store_of(args)
-    _refuse_unwritable("report", REPORTS / space.name)
+    refuse_passing_places(args.root, args.out)
+    _refuse_unwritable("report", report_place(args.out, space.name, store))
     go_on = f"to go on: {args.command}"
     signal.signal(signal.SIGTERM, _as_keyboard_interrupt)
     try:
@@ -172,7 +171,7 @@ def _run(args: argparse.Namespace, screen: Screen) -> int:
         if found.ids(DONE):
             named = Named(name=space.name, runs=space.runs, space=space)
             screen.phase("writing the report")
-            written = _write_report(named, store, partial=bool(failed))
+            written = write_report(named, store, partial=bool(failed), out=args.out)
         return SOME_FAILED if failed or written != OK else OK
     except LeaseHeld as held:
         raise UserError(str(held)) from held
@@ -191,19 +190,6 @@ def _refuse_unwritable(what: str, place: Path | None) -> None:
 
 def _as_keyboard_interrupt(number: int, frame: FrameType | None) -> Never:
     raise KeyboardInterrupt
-
-
-def _write_report(named: Named, store: Store, *, partial: bool, out: str | None = None) -> int:
-    """Prints the verdicts and, as the last line, the page's path; returns the exit status."""
-    return ask_analysis(
-        "report",
-        root=store.root,
-        study=named.name,
-        out=out or str(REPORTS / named.name),
-        partial=partial,
-        question=named.space.doc if named.space is not None else "",
-        **related_of(named.space),
-    )
 
 
 def status(args: argparse.Namespace) -> int:
@@ -244,7 +230,7 @@ def export(args: argparse.Namespace) -> int:
 def report(args: argparse.Namespace) -> int:
     """Writes the report, as `python -m analysis report` does."""
     store = store_of(args)
-    return _write_report(study_of(args.space, store), store, partial=args.partial, out=args.out)
+    return write_report(study_of(args.space, store), store, partial=args.partial, out=args.out)
 
 
 VERBS: Final = {

@@ -6,7 +6,6 @@ is there, before and after; a launch is believed only where it says what it coul
 
 from __future__ import annotations
 
-import socket
 import sys
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -19,6 +18,7 @@ from study.launching.lease import acquire
 from study.launching.means import LOCAL, Means
 from study.launching.progress import Progress
 from study.launching.queue import RunQueue
+from study.launching.reach import refuse_unreachable
 from study.launching.screen import Screen
 from study.messages import UserError, show_message
 from study.planning.inventory import Inventory, take_inventory
@@ -42,7 +42,6 @@ from study.store.processes import this_process
 from study.store.states import ABSENT, DONE, FAILED, PARTIAL, RUNNING
 from study.tasks import TaskInfo
 
-SECONDS_TO_REACH: Final = 10.0
 SECONDS_FOR_ORPHANS: Final = 30.0
 
 
@@ -52,7 +51,8 @@ def run_study(
     """Trains what the store lacks of the study, and returns how it stands afterwards.
 
     `screen`: where what is going on is shown; None: on stderr. Raises UserError where the plan finds
-    faults or there is no cluster, and lease.LeaseHeld where another driver is at work.
+    faults or there is no cluster, lease.LeaseHeld where another driver is at work, and OSError where Ray
+    does not start.
     """
     with screen or Screen() as shown:
         return _run_study(space, store, data, means, shown)
@@ -64,7 +64,7 @@ def _run_study(
     screen.phase("checking what the study wants and what is there")
     refuse_faults(space, store, data)
     if means.address is not None:
-        _refuse_unreachable(means.address)
+        refuse_unreachable(means.address)
     with acquire(store.root) as lease:
         store = replace(store, lease_number=lease.number)
         left = _set_damaged_aside(space, store)
@@ -105,17 +105,6 @@ def refuse_faults(space: Space, store: Store, data: Path | None) -> None:
         raise UserError("\n".join(plan.wrong))
     for warning in plan.warnings:
         show_message(f"warning: {warning}")
-
-
-def _refuse_unreachable(address: str) -> None:
-    """Raises UserError where nothing listens at host:port; Ray itself would try for many minutes."""
-    host, _, port = address.rpartition(":")
-    if not port.isdigit():
-        return
-    try:
-        socket.create_connection((host, int(port)), timeout=SECONDS_TO_REACH).close()
-    except OSError as error:
-        raise UserError(f"--address={address}: no Ray cluster answers there ({error})") from error
 
 
 def prepare(space: Space, store: Store, data: Path | None) -> dict[str, TaskInfo]:

@@ -33,7 +33,7 @@ class Nodes:
 
         `nodes`: as Ray lists them, with "NodeID", "NodeName", "NodeManagerAddress" and "Alive".
         """
-        alive = {node["NodeID"]: _name(node) for node in nodes if node["Alive"]}
+        alive = {node["NodeID"]: node_name(node) for node in nodes if node["Alive"]}
         lost = self._names.keys() - alive.keys()
         lines = []
         for node in sorted(lost):
@@ -73,7 +73,8 @@ def _runs(count: int) -> str:
     return "1 Run" if count == 1 else f"{count} Runs"
 
 
-def _name(node: Mapping[str, Any]) -> str:
+def node_name(node: Mapping[str, Any]) -> str:
+    """A node for people, of what Ray lists."""
     # Several nodes of one machine share its address.
     address, name = node["NodeManagerAddress"], node.get("NodeName") or ""
     named = address if name in ("", address) else f"{name} ({address})"

@@ -1,17 +1,16 @@
 """Ray Tune: one Tuner, one trial a Run, and the store as the only truth.
 
-Owns resources, the Tuner, and how a wish to stop reaches trials on other nodes; the only module that
-imports ray. Nothing of Tune is kept or restored: its files lie in a temporary folder, and what is done
+Owns resources, the Tuner, and how a wish to stop reaches trials on other nodes. Nothing of Tune is kept
+or restored: its files lie in a temporary folder, and what is done
 is counted in the store. Trials write their rows themselves; Tune hears of them now and then.
 """
 
 from __future__ import annotations
 
-import logging
 import os
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final
 
@@ -24,6 +23,7 @@ from study.launching.leftovers import TUNE_PREFIX
 from study.launching.means import LOCAL, Means
 from study.launching.progress import Progress
 from study.launching.queue import RunQueue
+from study.launching.ray_cluster import connected, refuse_other_nodes
 from study.launching.ray_hooks import (
     Leave,
     RunSearcher,
@@ -71,15 +71,17 @@ def launch(
     `keep`, `keep_predictions`: ids of Runs whose weights and predictions are kept. `must_stop` is asked
     now and then, beside the process's signals; then running trials have `means.grace_seconds` to write a
     checkpoint. Returns why Runs failed of which the store could not take note, by id. Raises UserError
-    where there is no cluster, or where this machine cannot hold a single trial.
+    where there is no cluster, its nodes have other versions, or this machine cannot hold a single trial,
+    and RayNotStarted.
     """
     assert means.address is not None
     for name, value in _TUNE.items():
         os.environ.setdefault(name, value)
     with (
-        _connected(means.address),
+        connected(means.address),
         tempfile.TemporaryDirectory(prefix=f"{TUNE_PREFIX}{os.getpid()}-") as scratch,
     ):
+        refuse_other_nodes(store.local_path(""))
         claim = trial_resources(
             ray.cluster_resources(),
             gpus_per_trial=means.gpus_per_trial,
@@ -133,35 +135,6 @@ def _check_room(claim: Mapping[str, float], address: str) -> None:
             f"a trial claims {resources_text(claim)}, and this machine has {resources_text(has)}: "
             "lower --gpus-per-trial or --cpus-per-trial"
         )
-
-
-@contextmanager
-def _connected(address: str) -> Iterator[None]:
-    # The store carries all data: Ray's own, sized by the machine's memory, would lie idle. The loopback
-    # address stays the same when a laptop changes its network.
-    own: dict[str, Any] = {
-        "include_dashboard": False,
-        "object_store_memory": 128 * 2**20,
-        "_node_ip_address": "127.0.0.1",
-    }
-    try:
-        ray.init(
-            address=address,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            **(own if address == LOCAL else {}),
-        )
-    except ConnectionError as error:
-        raise UserError(f"--address={address}: no Ray cluster answers there ({error})") from error
-    # A lost node or worker: the last lines of Ray's own log, on stdout, even where nothing is to be
-    # logged to the driver. Ray has no setting for it; what matters of it is in the store.
-    ray._private.worker._worker_logs_enabled = False
-    for name in ("ray.tune", "ray.train", "ray.air"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 def _flag() -> Any:

@@ -11,6 +11,7 @@
                                             what one writes that was passed over lies beside, not over
     studies/<name>.json                     which Runs a study asked for
     registrations/<name>.json               by what it is to be judged, noted before its first row
+    reports/<name>/…                        of a study that was run as a Ray job: its report
     damaged/…                               what was set aside
     lease/…                                 which driver is at work here (`study.launching.lease`)
 
@@ -30,6 +31,7 @@ SIMILARITY: Final = "similarity"
 UNFINISHED: Final = "unfinished"
 STUDIES: Final = "studies"
 REGISTRATIONS: Final = "registrations"
+REPORTS: Final = "reports"
 DAMAGED: Final = "damaged"
 LEASE: Final = "lease"
 
@@ -98,6 +100,11 @@ def study_path(name: str) -> str:
 def registration_path(name: str) -> str:
     """Where it is noted by what a study is to be judged. ValueError if the name is no file's name."""
     return f"{REGISTRATIONS}/{_study_file(name)}"
+
+
+def report_folder(name: str) -> str:
+    """Where a study's report lies that has no better place. ValueError if the name is no file's name."""
+    return f"{REPORTS}/{_study_file(name).removesuffix('.json')}"
 
 
 def _study_file(name: str) -> str:

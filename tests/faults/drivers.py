@@ -193,7 +193,7 @@ def _forked(
 
     sitecustomize.arm()
     # Figures take longer than the training here; fresh drivers write them.
-    verbs._write_report = lambda *_, **__: 0  # type: ignore[assignment]
+    verbs.write_report = lambda *_, **__: 0  # type: ignore[assignment]
     sys.exit(cli.main(arguments))
 
 

@@ -98,6 +98,16 @@ def test_everything_that_is_wrong_is_said_at_once(capsys: pytest.CaptureFixture[
     assert "2 Runs" in said
 
 
+def test_without_ray_and_on_a_cluster_is_refused(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["run", space(), "--inline", "--address", "auto"])
+    assert ended.value.code == 2
+    assert "--address: not allowed with argument --inline" in capsys.readouterr().err
+    assert not Path("store").exists()
+
+
 @pytest.mark.parametrize("verb", ["plan", "run", "prepare"])
 @pytest.mark.parametrize("root", ["/proc/nowhere", "here/file/store"])
 def test_a_root_that_cannot_be_written_is_refused(
@@ -263,7 +273,7 @@ def test_a_study_is_registered_before_its_first_row_or_late(
     (noted,) = read_registrations(open_store("store"), "tiny")
     assert not noted.is_late and len(noted.run_ids) == 5
 
-    monkeypatch.setattr(verbs, "_write_report", lambda *_, **__: 0)
+    monkeypatch.setattr(verbs, "write_report", lambda *_, **__: 0)
     assert main(["run", tiny, "--inline"]) == 0
     space(SPACE.replace("seed=0", "seed=[0, 1]"))
     assert main(["register", tiny]) == 0

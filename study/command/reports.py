@@ -1,0 +1,81 @@
+"""Where a study's report goes, and how it gets there.
+
+Owns that a Ray job, whose folder is private and vanishes, leaves it in the store. Writes no page itself:
+the analysis does.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+from typing import Final
+
+from study.command.ask_analysis import answered, ask_analysis
+from study.command.defaults import is_ray_job
+from study.command.exits import OK
+from study.command.opened import Named, related_of
+from study.messages import UserError
+from study.store import Store
+from study.store.layout import report_folder
+from study.store.store import without_secrets
+
+REPORTS: Final = Path("reports")  # where the command is given
+
+
+def report_place(out: str | None, name: str, store: Store) -> Path | None:
+    """The folder of this machine that a report is written to; None where it goes onto the store's bucket.
+
+    `out`: as the user says; by default `reports/<name>` here, or, as a Ray job has no "here" that lasts,
+    below the root.
+    """
+    if out is not None:
+        return Path(out)
+    if not is_ray_job():
+        return REPORTS / name
+    return store.local_path(report_folder(name))
+
+
+def refuse_passing_places(root: str, out: str | None) -> None:
+    """Raises UserError where a Ray job would leave rows or report in its own folder, which vanishes."""
+    if not is_ray_job():
+        return
+    for flag, value in (("--root", root), ("--out", out)):
+        if value and "://" not in value and not Path(value).expanduser().is_absolute():
+            raise UserError(
+                f"{flag}={value}: this is a Ray job, whose folder ({Path.cwd()}) vanishes with it: give a "
+                "whole path that all nodes see, or for the root a bucket"
+            )
+
+
+def write_report(named: Named, store: Store, *, partial: bool, out: str | None = None) -> int:
+    """Prints the verdicts and, as the last line, where the page lies; returns the exit status."""
+    request: dict[str, str | bool | None] = {
+        "root": store.root,
+        "study": named.name,
+        "partial": partial,
+        "question": named.space.doc if named.space is not None else "",
+        **related_of(named.space),
+    }
+    place = report_place(out, named.name, store)
+    if place is not None:
+        return ask_analysis("report", out=str(place), **request)
+    with tempfile.TemporaryDirectory(prefix="freezewise-report-") as folder:
+        said = answered("report", out=folder, **request)
+        sys.stderr.write(said.stderr)
+        if said.returncode != OK:
+            sys.stdout.write(said.stdout)
+            return said.returncode
+        *verdicts, page = said.stdout.splitlines()
+        for file in sorted(Path(folder).rglob("*")):
+            if file.is_file():
+                below = file.relative_to(folder).as_posix()
+                store.put(f"{report_folder(named.name)}/{below}", file.read_bytes())
+    print("\n".join(verdicts))
+    print(_uri(store, f"{report_folder(named.name)}/{Path(page).name}"))
+    return OK
+
+
+def _uri(store: Store, path: str) -> str:
+    base, question, options = without_secrets(store.root).partition("?")
+    return f"{base.rstrip('/')}/{path}{question}{options}"

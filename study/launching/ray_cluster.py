@@ -1,0 +1,175 @@
+"""A Ray to train on: started on this machine, or joined, and what its nodes must have in common with here.
+
+Owns `ray.init`, and what is said where Ray cannot be started or joined, or where a node could not train
+what this process would. Refuses a cluster before anything runs on it.
+"""
+
+from __future__ import annotations
+
+import logging
+import platform
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import ray
+
+from study.launching.means import LOCAL
+from study.launching.nodes import node_name
+from study.launching.reach import refuse_unreachable
+from study.messages import UserError, last_line, show_message
+from study.store import provenance
+
+SECONDS_FOR_NODES: Final = 120.0  # to say what they have: on each, a process must start for it
+ACCELERATOR_LABEL: Final = "ray.io/accelerator-type"
+
+
+class RayNotStarted(OSError):
+    """Ray did not start on this machine, though nothing that the user gave is wrong."""
+
+
+@contextmanager
+def connected(address: str) -> Iterator[None]:
+    """Within it, this process is connected to Ray: `address` as of `Means`, but never None.
+
+    Raises UserError, naming the address that was tried, where there is no cluster or it refuses this
+    process; RayNotStarted where one of this machine's own does not come up.
+    """
+    try:
+        if address == LOCAL:
+            _start()
+        else:
+            _join(address)
+        # A lost node or worker: the last lines of Ray's own log, on stdout, even where nothing is to be
+        # logged to the driver. Ray has no setting for it; what matters of it is in the store.
+        ray._private.worker._worker_logs_enabled = False
+        for name in ("ray.tune", "ray.train", "ray.air"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _start() -> None:
+    try:
+        ray.init(
+            address=LOCAL,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            include_dashboard=False,
+            # The store carries all data: Ray's own, sized by the machine's memory, would lie idle.
+            object_store_memory=128 * 2**20,
+            # The loopback address stays the same when a laptop changes its network.
+            _node_ip_address="127.0.0.1",
+        )
+    except (
+        Exception
+    ) as error:  # Ray raises whatever its processes and files give, a bare one in a timeout
+        raise RayNotStarted(
+            f"Ray did not start on this machine: {last_line(str(error))}\n"
+            "Its processes have half a minute to come up, which a busy machine or a full disk may take "
+            "from them. Try again when less else runs, or train without Ray: --inline"
+        ) from error
+
+
+def _join(address: str) -> None:
+    try:
+        found = ray._private.services.canonicalize_bootstrap_address(address)
+    except (ConnectionError, ValueError, OSError) as error:
+        raise UserError(f"--address={address}: no Ray cluster is found ({error})") from error
+    where = found if found == address else f"{address}, which is {found}"
+    refuse_unreachable(found, where)
+    try:
+        # Ray itself would try for 20 s, and then say of a refusal that nobody answers.
+        ray._raylet.GcsClient(address=found)
+    except ray.exceptions.AuthenticationError as error:
+        raise UserError(
+            f"--address={where}: the Ray cluster there refuses this process ({error.message})\n"
+            "If it is yours, give its token in RAY_AUTH_TOKEN_PATH or RAY_AUTH_TOKEN, with "
+            "RAY_AUTH_MODE=token; if not, name your own by --address host:port"
+        ) from error
+    except ray.exceptions.RpcError as error:
+        raise UserError(f"--address={where}: no Ray cluster answers there ({error})") from error
+    try:
+        ray.init(address=found, log_to_driver=False, logging_level=logging.ERROR)
+    except ConnectionError as error:
+        raise UserError(f"--address={where}: no Ray cluster answers there ({error})") from error
+    except RuntimeError as error:  # of another version of Ray or Python
+        raise UserError(f"--address={where}: {error}") from error
+
+
+def refuse_other_nodes(root: Path | None) -> None:
+    """Raises UserError where a node of the cluster has other versions than this process, cannot run
+    this package, or does not see the store.
+
+    `root`: the store's directory, None on a bucket. A node that says nothing for long is named and left.
+    """
+    here = ray.get_runtime_context().get_node_id()
+    others = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] != here]
+    asked = {_ask(node["NodeID"], root): node for node in others}
+    answered, silent = ray.wait(list(asked), num_returns=len(asked), timeout=SECONDS_FOR_NODES)
+    wrong = []
+    for answer in answered:
+        name = node_name(asked[answer])
+        try:
+            told = ray.get(answer)
+        except ray.exceptions.RayError as error:
+            wrong.append(f"node {name} cannot run this package: {last_line(str(error))}")
+            continue
+        wrong += differences(name, told["versions"], versions())
+        if not told["sees_root"]:
+            wrong.append(
+                f"node {name} does not see root={root}: give a folder that all nodes share, or a bucket"
+            )
+    if wrong:
+        raise UserError("\n".join(sorted(wrong)))
+    for answer in silent:
+        ray.cancel(answer)
+        show_message(
+            f"node {node_name(asked[answer])} has not said within {SECONDS_FOR_NODES:.0f} s which "
+            "versions it has"
+        )
+
+
+def _ask(node_id: str, root: Path | None) -> Any:
+    there = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node_id, soft=False)
+    task = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=there)(_about_this_node)
+    return task.remote(None if root is None else str(root))
+
+
+def _about_this_node(root: str | None) -> dict[str, Any]:
+    return {"versions": versions(), "sees_root": root is None or Path(root).is_dir()}
+
+
+def versions() -> dict[str, str]:
+    """What must be the same wherever a study's Runs are trained, by name."""
+    installed = provenance.packages()
+    return {
+        "python": platform.python_version(),
+        "freezewise": provenance.code_version(),
+        **{name: installed.get(name, "none") for name in provenance.PACKAGES},
+    }
+
+
+def differences(node: str, there: Mapping[str, str], here: Mapping[str, str]) -> list[str]:
+    """A line where a node's versions are not those of here; "+cpu" and "+cu128" are one version."""
+    other = [
+        f"{name} {there.get(name, 'none')} (here {version})"
+        for name, version in here.items()
+        if _plain(name, there.get(name, "none")) != _plain(name, version)
+    ]
+    if not other:
+        return []
+    return [f"node {node} has {', '.join(other)}: install the same on every node"]
+
+
+def _plain(name: str, version: str) -> str:
+    # Of freezewise, what follows the + says which sources decide a row.
+    return version if name == "freezewise" else version.partition("+")[0]
+
+
+def accelerators(nodes: list[dict[str, Any]]) -> frozenset[str]:
+    """The accelerators that the living nodes' labels name."""
+    labels = (node["Labels"].get(ACCELERATOR_LABEL) for node in nodes if node["Alive"])
+    return frozenset(label for label in labels if label)

@@ -1,0 +1,73 @@
+"""Where a report goes: here, where the user says, or, of a Ray job, into the store."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from study.command.cli import main
+from study.command.opened import Named
+from study.command.reports import report_place, write_report
+from study.run import Recipe, Run
+from study.store import open_store, publish_rows, write_study
+from tests import s3_server
+from tests.stored import a_provenance, a_table
+
+RUN = Run(
+    task="digits-low", size=40, model="resnet18", width=1, seed=0, recipe=Recipe(num_epochs=3)
+)
+
+
+@pytest.fixture
+def ray_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process as `ray job submit` starts one: in a folder that is not the user's."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+
+
+def test_a_report_lies_where_the_command_is_given_or_where_the_user_says(tmp_path: Path) -> None:
+    store = open_store(tmp_path / "store")
+    assert report_place(None, "tiny", store) == Path("reports/tiny")
+    assert report_place("there", "tiny", store) == Path("there")
+
+
+def test_a_ray_job_leaves_its_report_below_the_root(tmp_path: Path, ray_job: None) -> None:
+    store = open_store(tmp_path / "store")
+    assert report_place(None, "tiny", store) == tmp_path / "store" / "reports" / "tiny"
+    assert report_place("/shared/out", "tiny", store) == Path("/shared/out")
+
+
+@pytest.mark.parametrize("flags", [(), ("--root", "here"), ("--root", "/shared", "--out", "here")])
+def test_a_ray_job_keeps_nothing_in_its_own_folder(
+    flags: tuple[str, ...],
+    ray_job: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name in ("STUDY_ROOT", "RAY_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+    assert main(["run", "quickstart", *flags]) == 2
+    said = capsys.readouterr().err
+    assert "this is a Ray job" in said
+    assert str(Path.cwd()) in said
+    assert not Path("store").exists() and not Path("here").exists()
+
+
+@pytest.mark.s3
+def test_a_ray_job_on_a_bucket_leaves_its_report_there(
+    s3_port: int, s3_credentials: None, ray_job: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = open_store(s3_server.root(s3_port, uuid.uuid4().hex))
+    made_by = replace(a_provenance(), weights_digest=None)
+    publish_rows(store, RUN, a_table(RUN), made_by)
+    write_study(store, "tiny", [RUN])
+    assert write_report(Named(name="tiny", runs=[RUN], space=None), store, partial=False) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith(store.root.partition("?")[0])
+    assert "/reports/tiny/index.html" in last
+    page = store.get("reports/tiny/index.html")
+    assert page.lower().startswith(b"<!doctype html>")
+    assert not list(Path.cwd().rglob("index.html"))

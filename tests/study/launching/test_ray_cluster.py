@@ -1,0 +1,77 @@
+"""What is said where Ray cannot be started or joined, and what a cluster's nodes must have in common."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import study
+from study.launching.reach import refuse_unreachable
+from study.messages import UserError
+
+
+def test_nobody_listens() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # not listening
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(UserError, match=f"--address=mine, which is {address}: no Ray cluster"):
+            refuse_unreachable(address, f"mine, which is {address}")
+    refuse_unreachable("auto")  # for Ray to find
+
+
+def test_versions_that_differ_are_named() -> None:
+    from study.launching.ray_cluster import differences, versions
+
+    here = {"python": "3.11.7", "torch": "2.14.1+cpu", "ray": "2.60.0", "freezewise": "0.1.0+aa"}
+    assert differences("n", here, here) == []
+    assert differences("n", here | {"torch": "2.14.1+cu128"}, here) == [], (
+        "the same for another device"
+    )
+    there = {"python": "3.11.7", "torch": "2.13.0+cu128", "freezewise": "0.1.0+bb"}
+    assert differences("10.0.0.2, 7c685f", there, here) == [
+        "node 10.0.0.2, 7c685f has torch 2.13.0+cu128 (here 2.14.1+cpu), ray none (here 2.60.0), "
+        "freezewise 0.1.0+bb (here 0.1.0+aa): install the same on every node"
+    ]
+    assert {"python", "torch", "ray", "freezewise"} <= versions().keys()
+
+
+def test_only_labels_of_living_nodes_name_accelerators() -> None:
+    from study.launching.ray_cluster import ACCELERATOR_LABEL, accelerators
+
+    nodes = [
+        {"Alive": True, "Labels": {ACCELERATOR_LABEL: "H100"}},
+        {"Alive": True, "Labels": {}},
+        {"Alive": False, "Labels": {ACCELERATOR_LABEL: "A100"}},
+    ]
+    assert accelerators(nodes) == {"H100"}
+
+
+@pytest.mark.ray
+def test_a_ray_that_does_not_start_is_one_message_and_status_1(tmp_path: Path) -> None:
+    """Its sockets' names are too long for it; a machine too busy raises as bare an exception."""
+    (tmp_path / "one.py").write_text(
+        "from study.run import Recipe, Run\n"
+        'RUNS = [Run(task="digits-low", size=40, model="resnet18", width=1, seed=0, '
+        "recipe=Recipe(num_steps=2, batch_size=32, learning_rate=1e-3))]\n"
+    )
+    long = tmp_path / ("x" * 120)
+    long.mkdir()
+    env = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
+    env |= {"PYTHONPATH": str(Path(study.__file__).parents[1]), "RAY_TMPDIR": str(long)}
+    ran = subprocess.run(
+        [sys.executable, "-m", "study", "run", "one.py", "--root", "store"],
+        cwd=tmp_path,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert ran.returncode == 1, ran.stderr
+    assert "Ray did not start on this machine" in ran.stderr
+    assert "--inline" in ran.stderr
+    assert "Traceback" not in ran.stderr
