@@ -1,7 +1,8 @@
-"""`python -m analysis report ROOT` and `export ROOT STUDY FILE`: what can be done where torch is absent.
+"""`python -m analysis report SPACE`, `export SPACE FILE`, `seeds SPACE`: what needs no torch.
 
-Owns the flags and their help. Does nothing itself: `report.make_report` and `load.export` do the work,
-and `study report` and `study export` have the same done by a request.
+Owns the flags and their help, those of `study report` and `study export`, which have the same done by a
+request and say the same. Does nothing itself: `report.make_report` and `load.export` do the work. Runs no
+search-space file: what a study asks and which sources it compares is given by flags.
 """
 
 from __future__ import annotations
@@ -10,7 +11,15 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
+
+from study.messages import UserError, did_you_mean, show_message
+from study.store import Damaged, Newer
+from study.store.os_errors import os_error_text
+from study.store.store import default_root, without_secrets
+
+VERBS: Final = ("report", "export", "seeds")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -20,69 +29,92 @@ def main(argv: Sequence[str] | None = None) -> int:
     one word "--request" stands for a JSON object on standard input: "verb", and the keyword arguments of
     what it calls. So `study` asks.
     """
-    parser = argparse.ArgumentParser(
-        prog="python -m analysis", description="Reads a study's store; trains nothing."
-    )
-    verbs = parser.add_subparsers(metavar="report | export | seeds", required=True)
-    report = verbs.add_parser(
-        "report", description="Write the report of a study: one HTML page, figures and tables."
-    )
-    report.add_argument("root", metavar="ROOT", help="a store, or a file that `study export` made")
-    report.add_argument("--study", metavar="NAME", help="needed where a store has several")
-    report.add_argument("--partial", action="store_true", help="though Runs are missing")
-    report.add_argument("--out", metavar="DIR", help="default: reports/<study>")
-    report.add_argument("--more-related", metavar="TASK", help="of two sources, for C5")
-    report.add_argument("--less-related", metavar="TASK", help="of two sources, for C5")
-    report.add_argument("--question", default="", help="what the study asks, shown at the top")
-    report.set_defaults(act=_report)
-    seeds = verbs.add_parser(
-        "seeds", description="How many seeds each claim needs, by the spread of a pilot's seeds."
-    )
-    seeds.add_argument("root", metavar="ROOT", help="a store, or a file that `study export` made")
-    seeds.add_argument("study", metavar="STUDY", help="the pilot")
-    seeds.add_argument("--more-related", metavar="TASK", help="of two sources, for C5")
-    seeds.add_argument("--less-related", metavar="TASK", help="of two sources, for C5")
-    seeds.set_defaults(act=_seeds)
-    export = verbs.add_parser(
-        "export", description="Write all rows of a study to one Parquet file."
-    )
-    export.add_argument("root", metavar="ROOT", help="a store: a directory or URI")
-    export.add_argument("study", metavar="STUDY", help="its name in the store")
-    export.add_argument("file", metavar="FILE", help="the Parquet file, on this machine")
-    export.set_defaults(act=_export)
     given = list(sys.argv[1:] if argv is None else argv)
     if given == ["--request"]:
         request = json.load(sys.stdin)
-        asked = request.pop("verb")
-        verb_of: dict[str, Callable[..., int]] = {
-            "report": _report,
-            "export": _export,
-            "terms": _terms,
-            "seeds": _seeds,
-        }
-        return _done(verb_of[asked], request)
+        return _done(_ACTS[request.pop("verb")], request)
+    if given and not given[0].startswith("-") and given[0] not in VERBS:
+        near = did_you_mean(given[0], VERBS)
+        show_message(f"VERB={given[0]}: choose one of {', '.join(VERBS)}{near}")
+        return 2
     try:
-        chosen = vars(parser.parse_args(given))
+        chosen = vars(parser().parse_args(given))
     except SystemExit as ended:  # argparse has printed help, or what is wrong
         return int(ended.code or 0)
-    return _done(chosen.pop("act"), chosen)
+    return _done(_ACTS[chosen.pop("verb")], chosen)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The verbs and their flags."""
+    parser = argparse.ArgumentParser(
+        prog="python -m analysis", description="Reads a study's store; trains nothing."
+    )
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+
+    def verb(name: str, text: str) -> argparse.ArgumentParser:
+        added = verbs.add_parser(name, help=text, description=text)
+        added.add_argument(
+            "space",
+            metavar="SPACE",
+            help="a study of the store, or a file that `study export` made",
+        )
+        added.add_argument(
+            "--root",
+            default=default_root(),
+            help="the store: a directory or a URI (STUDY_ROOT; default ./store)",
+        )
+        return added
+
+    report = verb("report", "figures, tables, verdicts on the claims, one HTML page")
+    report.add_argument("--partial", action="store_true", help="though Runs are missing")
+    report.add_argument("--out", metavar="DIR", help="default: reports/<study>")
+    report.add_argument("--question", help="what the study asks, shown at the top")
+    seeds = verb("seeds", "how many seeds each claim needs, by the spread of a pilot's seeds")
+    for each in (report, seeds):
+        each.add_argument("--more-related", metavar="TASK", help="of two sources, for C5")
+        each.add_argument("--less-related", metavar="TASK", help="of two sources, for C5")
+    export = verb("export", "one file of all rows: Parquet, or CSV where FILE ends in .csv")
+    export.add_argument("file", metavar="FILE")
+    return parser
 
 
 def _done(act: Callable[..., int], request: dict[str, Any]) -> int:
     """What a disk refuses, and what is damaged, is said in one line; a bug of ours has its traceback."""
-    from study.store import Damaged, Newer
-
     try:
         return act(**request)
-    except (Damaged, Newer, OSError) as error:
-        print(f"{act.__name__.removeprefix('_')}: {error}", file=sys.stderr)
-        return 2 if isinstance(error, Newer) else 1
+    except (UserError, Newer) as wrong:
+        show_message(str(wrong))
+        return 2
+    except Damaged as damaged:
+        show_message(str(damaged))
+    except OSError as error:
+        show_message(without_secrets(os_error_text(error)))
+    return 1
 
 
-def _report(**request: Any) -> int:
+def _place(space: str, root: str) -> tuple[str, str | None]:
+    """Root and study as `load.open` takes them, of a study's name or an export's. Raises UserError."""
+    from analysis.load.export import is_export
+
+    if space.endswith(".py"):
+        raise UserError(
+            f"SPACE={space}: no search-space file is run here; give the study's name, {Path(space).stem}, "
+            "or use `study`"
+        )
+    if is_export(space):
+        return space, None
+    if "://" in space or Path(space, "studies").is_dir():
+        raise UserError(
+            f"SPACE={without_secrets(space)}: give the study's name here, and the store by --root"
+        )
+    return root, space
+
+
+def _report(space: str, root: str, question: str | None = None, **request: Any) -> int:
     from analysis.report import make_report
 
-    return make_report(**request)
+    root, study = _place(space, root)
+    return make_report(root, study, question=question or "", **request)
 
 
 def _terms(more_related: str | None = None, less_related: str | None = None) -> int:
@@ -93,8 +125,8 @@ def _terms(more_related: str | None = None, less_related: str | None = None) -> 
 
 
 def _seeds(
+    space: str,
     root: str,
-    study: str,
     more_related: str | None = None,
     less_related: str | None = None,
 ) -> int:
@@ -102,31 +134,41 @@ def _seeds(
     from analysis.claims import claims
     from analysis.claims.seeds import needs, needs_text
 
+    root, study = _place(space, root)
     try:
         pilot = load.open(root, study, partial=True)
         judged = claims(pilot, more_related=more_related, less_related=less_related)
-    except (ValueError, FileNotFoundError) as wrong:
-        print(f"seeds: {wrong}", file=sys.stderr)
-        return 2
+    except ValueError as wrong:
+        raise UserError(str(wrong)) from wrong
     print(needs_text(needs(judged)))
     return 0
 
 
-def _export(root: str, study: str, file: str) -> int:
+def _export(space: str, root: str, file: str) -> int:
     from analysis.load.export import export
     from analysis.load.study import named_study
     from study.store import open_store
 
+    root, study = _place(space, root)
+    if study is None:
+        raise UserError(f"SPACE={space}: it is an export already; give a study of the store")
     try:
         store = open_store(root)
-        written = export(store, named_study(study, store, root), file)
-    except (ValueError, FileNotFoundError) as wrong:
-        print(f"export: {wrong}", file=sys.stderr)
-        return 2
+        written = export(store, named_study(study, store), file)
+    except ValueError as wrong:
+        raise UserError(str(wrong)) from wrong
     for remark in written.remarks:
-        print(f"export: {remark}", file=sys.stderr)
+        show_message(remark)
     print(f"{file}: {written.num_rows:,} rows of {written.num_runs:,} Runs")
     return 0
+
+
+_ACTS: Final[dict[str, Callable[..., int]]] = {
+    "report": _report,
+    "export": _export,
+    "seeds": _seeds,
+    "terms": _terms,
+}
 
 
 if __name__ == "__main__":

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 import sys
+from collections.abc import Iterable
 from itertools import pairwise
+from typing import Final
+
+MARK: Final = "study: "  # before each line for the user on stderr
 
 
 class UserError(ValueError):
@@ -21,6 +26,12 @@ def duration(seconds: float) -> str:
     return f"{whole} s"
 
 
+def did_you_mean(given: str, choices: Iterable[str]) -> str:
+    """For the end of a message: "; did you mean 'x'?", or "" where none of the choices is near."""
+    near = difflib.get_close_matches(given, list(choices), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
 def last_line(error: str) -> str:
     """Of a failure's text: the exception itself."""
     return (error.strip().splitlines() or ["no message"])[-1]
@@ -29,4 +40,4 @@ def last_line(error: str) -> str:
 def show_message(*lines: str) -> None:
     """Remarks for the user, on stderr."""
     for line in lines:
-        print(f"study: {line}", file=sys.stderr)
+        print(f"{MARK}{line}", file=sys.stderr)

@@ -1,20 +1,24 @@
-"""A whole study as one Parquet file, and that file opened again.
+"""A whole study as one file: Parquet, which can be opened again, or CSV for other tools.
 
 Owns the form of the export: the table of `schema.ROWS` with the arm that each Run has in this study (no
 row says it: a source of one study may be the baseline of another), each Run's rows together and in
 order, and in the file's own metadata the study's list of wanted Runs, what became of each, and its
 provenance. Any reader of Parquet gets the table; `load.open` all that it would have found in the store.
+A CSV file holds the table alone: absent values are empty, and no checksum guards it.
 """
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
 import pyarrow as pa
+import pyarrow.csv as csv
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
@@ -43,6 +47,7 @@ from study.store import (
     read_study,
     schema,
 )
+from study.store.os_errors import naming
 from study.store.provenance import release
 from study.store.schema import known_schemas
 
@@ -58,6 +63,16 @@ ARM_FIELD: Final = pa.field(
     metadata={"unit": "", "meaning": "what the Run is in this study: analysis/load/arms.py"},
 )
 COLUMNS: Final = schema.ROWS.append(ARM_FIELD)
+
+PARQUET: Final = (".parquet", ".pq", "")
+CSV: Final = ".csv"
+# The same columns without dictionaries, which CSV has not.
+_PLAIN: Final = pa.schema(
+    [
+        pa.field(f.name, f.type.value_type if pa.types.is_dictionary(f.type) else f.type)
+        for f in COLUMNS
+    ]
+)
 
 # Whole Runs are gathered up to this many rows; 4,000 epochs of 250 Runs. About 250 MB in memory.
 ROWS_A_GROUP: Final = 1_000_000
@@ -94,23 +109,31 @@ class Written:
 
 
 def export(store: Store, study: str, path: str | Path) -> Written:
-    """Writes all rows of a study to one Parquet file on this machine, zstd-compressed.
+    """Writes all rows of a study to one file on this machine: Parquet, zstd-compressed, or CSV where
+    its name ends in ".csv".
 
     Memory is bounded by one row group (`ROWS_A_GROUP`), however large the study. Every row file is
     held against its checksum; a damaged one is left out and named. The file appears whole or not at
-    all. Raises FileNotFoundError for a study that is not there.
+    all. Raises FileNotFoundError for a study that is not there, ValueError for another ending of the
+    file's name, OSError, with its path, where it cannot be written.
     """
+    path = Path(path).expanduser().absolute()
+    if path.suffix not in (*PARQUET, CSV):
+        raise ValueError(
+            f"FILE={path.name}: nothing is written as {path.suffix}; choose a name that ends in .parquet "
+            "or .csv"
+        )
     wanted = read_study(store, study)
     there, arm_of = finished_ids(store), arms(wanted)
     facts: list[dict[str, Any]] = []
     damaged: dict[str, str] = {}
     num_rows = 0
-    path = Path(path).absolute()
-    half = whole.draft_of(path)
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    with naming(path):
+        half = whole.draft_of(path)
     try:
-        with pq.ParquetWriter(
-            half, COLUMNS, compression="zstd", write_page_checksum=True, store_schema=True
-        ) as writer:
+        with naming(path, instead_of=half), _writer(half, path.suffix) as writer:
             gathered: list[pa.Table] = []
             for run in wanted:
                 if run.id not in there:
@@ -140,9 +163,10 @@ def export(store: Store, study: str, path: str | Path) -> Written:
                 "damaged": damaged,
             }
             text = json.dumps(header, separators=(",", ":"), allow_nan=False)
-            writer.add_key_value_metadata(
-                {METADATA_KEY.decode(): text, DIGEST_KEY.decode(): digest_of(text.encode())}
-            )
+            if isinstance(writer, pq.ParquetWriter):
+                writer.add_key_value_metadata(
+                    {METADATA_KEY.decode(): text, DIGEST_KEY.decode(): digest_of(text.encode())}
+                )
         whole.publish(half, path)
     finally:
         half.unlink(missing_ok=True)
@@ -256,7 +280,19 @@ def _with_arm(table: pa.Table, arm: str) -> pa.Table:
     return table.append_column(ARM_FIELD, column)
 
 
-def _write(writer: pq.ParquetWriter, gathered: list[pa.Table]) -> None:
-    if gathered:
-        table = pa.concat_tables(gathered).unify_dictionaries()
+def _writer(path: Path, suffix: str) -> pq.ParquetWriter | csv.CSVWriter:
+    if suffix == CSV:
+        return csv.CSVWriter(str(path), _PLAIN)
+    return pq.ParquetWriter(
+        path, COLUMNS, compression="zstd", write_page_checksum=True, store_schema=True
+    )
+
+
+def _write(writer: pq.ParquetWriter | csv.CSVWriter, gathered: list[pa.Table]) -> None:
+    if not gathered:
+        return
+    table = pa.concat_tables(gathered).unify_dictionaries()
+    if isinstance(writer, csv.CSVWriter):
+        writer.write_table(table.cast(_PLAIN))
+    else:
         writer.write_table(table, row_group_size=table.num_rows)

@@ -22,17 +22,23 @@ from analysis.load import export
 from analysis.load.cells import ENDED, STATES, cells_of, selected
 from analysis.load.describe import html_of, lines_of, text_of
 from analysis.load.rows import Evaluations, Rows, StoreRows, TableRows, read, survey
+from study.messages import did_you_mean
 from study.run import Run
 from study.store import Store, open_store, read_study, schema, study_names
 from study.store.states import DAMAGED, DIVERGED, FAILED, MISSING, OTHER_START
 
 
 class Incomplete(ValueError):
-    """Wanted Runs have no rows to read, and partial=True was not said; `runs` are these Runs."""
+    """Wanted Runs have no rows to read, and partial=True was not said; `runs` are these Runs.
 
-    def __init__(self, message: str, runs: tuple[Run, ...]) -> None:
-        super().__init__(message)
-        self.runs = runs
+    `what`: the message without the advice, which is for whoever calls a function.
+    """
+
+    def __init__(
+        self, what: str, runs: tuple[Run, ...], instead: str = "NaN in their cells"
+    ) -> None:
+        super().__init__(f"{what}. Pass partial=True to have {instead}")
+        self.what, self.runs = what, runs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,7 +211,7 @@ def open(root: str | Path, study: str | None = None, *, partial: bool = False) -
         found = exported.survey
     else:
         store = open_store(root)
-        name = named_study(study, store, root)
+        name = named_study(study, store)
         wanted = tuple(read_study(store, name))
         failures = export.failures_of(store)
         rows = StoreRows(store)
@@ -234,8 +240,7 @@ def require_rows(study: Study, cells: pd.DataFrame) -> None:
     damaged = [f"{run_id} ({why})" for run_id, why in absent["why"].items() if why][:3]
     raise Incomplete(
         f"study {study.name!r}: {len(absent)} of {len(cells)} Runs have no rows to read "
-        f"({reasons}){': ' + '; '.join(damaged) if damaged else ''}. "
-        "Pass partial=True to have NaN in their cells",
+        f"({reasons}){': ' + '; '.join(damaged) if damaged else ''}",
         tuple(run for run in study.wanted if run.id in absent.index),
     )
 
@@ -267,18 +272,19 @@ def add_column(
     return replace(study, added={**study.added, name: added})
 
 
-def named_study(study: str | None, store: Store, root: str | Path) -> str:
+def named_study(study: str | None, store: Store) -> str:
     """The name of the study that is meant, the only one where None is given.
 
     Raises ValueError for one that is not there, and for None where there are several.
     """
     names = study_names(store)
     if not names:
-        raise ValueError(f"{root}: no study has been run here (studies/ is empty)")
+        raise ValueError(f"{store.shown}: no study has been run here (studies/ is empty)")
     if study is None:
         if len(names) > 1:
-            raise ValueError(f"{root} has several studies, name one: {', '.join(names)}")
+            raise ValueError(f"{store.shown} has several studies, name one: {', '.join(names)}")
         return names[0]
     if study not in names:
-        raise ValueError(f"study {study!r}: {root} has {', '.join(names)}")
+        near = did_you_mean(study, names)
+        raise ValueError(f"study {study!r}: {store.shown} has {', '.join(names)}{near}")
     return study

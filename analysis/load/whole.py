@@ -16,6 +16,7 @@ from typing import Final
 import pyarrow.fs as pafs
 
 from study.store import atomic
+from study.store.os_errors import naming
 
 _DRAFT: Final = "draft"
 
@@ -38,10 +39,12 @@ def folder(place: Path, *, last: str) -> Iterator[Path]:
 
     Nothing is published where the block raises. Files that were there before and are not made anew stay.
     """
-    draft = draft_of(place / _DRAFT)
-    draft.mkdir()
+    with naming(place):
+        draft = draft_of(place / _DRAFT)
+        draft.mkdir()
     try:
-        yield draft
+        with naming(place, instead_of=draft):
+            yield draft
         files = sorted(path for path in draft.rglob("*") if path.is_file())
         for path in sorted(files, key=lambda each: each == draft / last):
             publish(path, place / path.relative_to(draft))

@@ -7,7 +7,6 @@ file) and no date: the same rows make the same bytes. Refuses an incomplete stud
 from __future__ import annotations
 
 import base64
-import sys
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -30,7 +29,9 @@ from analysis.report.answer import answer
 from analysis.report.lead import lead
 from analysis.report.plates import plate
 from analysis.report.seen import seen
+from study.messages import show_message
 from study.store import Damaged
+from study.store.os_errors import os_error_text
 
 PAGE: Final = "index.html"
 MAX_SVG_BYTES: Final = 700_000
@@ -213,16 +214,19 @@ def make_report(
     several; `out`: the directory (default: reports/<study>). All else as in `write_report`.
 
     Returns the exit status: 0 written, 1 the study is incomplete, 2 wrong input (said on stderr).
+    Raises OSError where the store cannot be read or the report cannot be written.
     """
     try:
         opened = load.open(root, study, partial=partial)
         _check_sources(opened, more_related, less_related)
     except Incomplete as incomplete:
-        print(f"report: {incomplete}", file=sys.stderr)
-        print("report: --partial writes it from what is there", file=sys.stderr)
+        show_message(f"{incomplete.what}; --partial writes the report from what is there")
         return 1
-    except (ValueError, FileNotFoundError, Damaged) as wrong:
-        print(f"report: {wrong}", file=sys.stderr)
+    except FileNotFoundError as absent:
+        show_message(os_error_text(absent))
+        return 2
+    except (ValueError, Damaged) as wrong:
+        show_message(str(wrong))
         return 2
     page, verdicts = _write(
         opened,

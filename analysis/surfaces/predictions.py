@@ -133,8 +133,9 @@ def bias_variance_surfaces(
         some_why = "; ".join(f"{run_id} ({why})" for run_id, why in list(absent.items())[:3])
         raise Incomplete(
             f"study {study.name!r}: {len(absent)} of {len(done)} Runs have no predictions to read: "
-            f"{some_why}. Pass partial=True to have their cells from the other seeds",
+            f"{some_why}",
             tuple(run for run in study.wanted if run.id in absent),
+            "their cells from the other seeds",
         )
     return _dataset(study, ended_of(cells), axes, points, blocks, epoch, list(absent), squeeze)
 

@@ -129,7 +129,7 @@ def similarity_surfaces(
         some = "; ".join(f"{run_id} ({reasons[run_id]})" for run_id in absent[:3])
         raise Incomplete(
             f"study {study.name!r}: {len(absent)} of {len(with_source)} Runs have no similarity to "
-            f"read: {some}. Pass partial=True to have NaN in their cells",
+            f"read: {some}",
             tuple(run for run in study.wanted if run.id in absent),
         )
     where = flat_index(cells, axes)

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from study.messages import UserError
+from study.messages import MARK, UserError
 
 
 def ask_analysis(verb: str, **request: str | bool | None) -> int:
@@ -31,7 +31,8 @@ def answer_of_analysis(verb: str, **request: str | bool | None) -> Any:
     """What `python -m analysis` answers, as JSON. Raises UserError with its words where it refuses."""
     ended = answered(verb, **request)
     if ended.returncode:
-        raise UserError(ended.stderr.strip())
+        lines = ended.stderr.strip().splitlines()
+        raise UserError("\n".join(line.removeprefix(MARK) for line in lines))
     return json.loads(ended.stdout)
 
 

@@ -7,19 +7,23 @@ one line without a traceback, a bug of our own with one. Imports neither torch n
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from study.command.defaults import default_address, default_data, default_root
+from study.command.defaults import default_address, default_data
 from study.command.exits import SOME_FAILED, WRONG_INPUT
 from study.command.verbs import VERBS
 from study.launching.means import Means
-from study.messages import UserError
+from study.messages import UserError, did_you_mean
+from study.requirements import is_required, missing_text
 from study.store import Damaged, Newer
-from study.store.store import without_secrets
+from study.store.os_errors import os_error_text
+from study.store.provenance import code_version
+from study.store.store import default_root, without_secrets
 
 _OUT = "of the report; default: reports/<study>, in a Ray job <root>/reports/<study>"
 
@@ -27,7 +31,10 @@ _OUT = "of the report; default: reports/<study>, in a Ray job <root>/reports/<st
 def main(argv: Sequence[str] | None = None) -> int:
     """Performs the verb in `argv`; returns the exit status."""
     given = list(sys.argv[1:] if argv is None else argv)
-    args = _parser().parse_args(given)
+    if given and not given[0].startswith("-") and given[0] not in VERBS:
+        near = did_you_mean(given[0], VERBS)
+        return _refused(f"VERB={given[0]}: choose one of {', '.join(VERBS)}{near}", WRONG_INPUT)
+    args = parser().parse_args(given)
     args.command = without_secrets(shlex.join(["study", *given]), mark="…")
     try:
         return VERBS[args.verb](args)
@@ -35,12 +42,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _refused(str(error), WRONG_INPUT)
     except Newer as newer:
         return _refused(str(newer), WRONG_INPUT)
+    except ModuleNotFoundError as error:
+        if not is_required(str(error.name)):
+            raise  # a bug of ours
+        return _refused(missing_text(str(error.name)), WRONG_INPUT)
     except (Damaged, OSError) as error:
         if isinstance(error, BrokenPipeError):
             # Whoever read the output has left; what is in the buffer must not be tried again.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return SOME_FAILED
-        return _refused(str(error), SOME_FAILED)
+        text = os_error_text(error) if isinstance(error, OSError) else str(error)
+        return _refused(without_secrets(text), SOME_FAILED)
 
 
 def _refused(text: str, exit_status: int) -> int:
@@ -49,7 +61,8 @@ def _refused(text: str, exit_status: int) -> int:
     return exit_status
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """The verbs and their flags."""
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument(
         "--root",
@@ -65,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="study", description="Transfer learning seen through double descent."
     )
+    parser.add_argument("--version", action="version", version=f"freezewise {code_version()}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
 
     def verb(name: str, text: str, *positional: str) -> argparse.ArgumentParser:
@@ -83,10 +97,13 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("--json", action="store_true", help="all of it, by Run")
     verb("show", "one Run: its fields, start, state, last row, files", "ID")
     verb("retry", "failed Runs are wanted again", "SPACE")
-    verb("export", "one Parquet file of all rows", "SPACE", "FILE")
+    verb("export", "one file of all rows: Parquet, or CSV where FILE ends in .csv", "SPACE", "FILE")
     report = verb("report", "figures, tables, verdicts on the claims, one HTML page", "SPACE")
     report.add_argument("--partial", action="store_true", help="though Runs are missing")
     report.add_argument("--out", metavar="DIR", help=_OUT)
+    report.add_argument("--question", help="what the study asks, shown at the top")
+    report.add_argument("--more-related", metavar="TASK", help="of two sources, for C5")
+    report.add_argument("--less-related", metavar="TASK", help="of two sources, for C5")
     verify = verb("verify", "every object is read and checked, what is damaged is named")
     verify.add_argument("space", metavar="SPACE", nargs="?")
     verify.add_argument("--all", action="store_true", help="the whole store")
@@ -142,21 +159,29 @@ def _address(text: str) -> str:
 
 
 def _positive(text: str) -> float:
-    value = float(text)
-    if not 0 < value < float("inf"):
+    value = _number(text)
+    if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"{text}: choose a number above 0")
     return value
 
 
 def _amount(text: str) -> float:
-    value = float(text)
+    value = _number(text)
     if not (0 <= value <= 1 or (value > 1 and value.is_integer())):
         raise argparse.ArgumentTypeError(f"{text}: choose 0 to 1, or a whole number")
     return value
 
 
 def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
+    value = _number(text)
+    if value < 1 or not value.is_integer():
         raise argparse.ArgumentTypeError(f"{text}: choose a whole number, 1 or more")
-    return value
+    return int(value)
+
+
+def _number(text: str) -> float:
+    """NaN where it is none: no comparison holds of it."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan

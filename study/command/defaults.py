@@ -1,4 +1,4 @@
-"""Where a study is kept, its images lie and its Ray is, where nobody says so: by the environment.
+"""Where images lie and Ray is, where nobody says so: by the environment (the store: `default_root`).
 
 Owns the names of the variables. They are read when a command or a call begins, not at import.
 """
@@ -7,11 +7,6 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-
-
-def default_root() -> str:
-    """STUDY_ROOT, or ./store."""
-    return os.environ.get("STUDY_ROOT") or "./store"
 
 
 def default_data() -> Path:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from study.command.defaults import default_address, default_data, default_root
+from study.command.defaults import default_address, default_data
 from study.command.opened import Named, store_named, study_of
 from study.command.texts import failure_lines, status_text
 from study.messages import UserError, show_message
@@ -21,6 +21,7 @@ from study.planning.spaces import Space, load_space, space_of
 from study.run import Run
 from study.store import Store
 from study.store.states import ABSENT, FAILED, PARTIAL, RUNNING, START_FAILED
+from study.store.store import default_root
 from study.tasks import Task
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from study.messages import UserError
-from study.planning.spaces import Space, load_space, packaged
+from study.planning.spaces import Space, is_file_name, load_space, packaged, unknown_text
 from study.run import Run
 from study.store import Store, open_store, read_study, study_names
 
@@ -40,13 +40,22 @@ def study_of(given: str, store: Store) -> Named:
 
     The file is run once: it is the user's, and may take its time.
     """
-    try:
-        space = load_space(given)
-    except UserError:
-        if given.endswith(".py") or given in packaged() or given not in study_names(store):
-            raise
+    spaces = packaged()
+    if not is_file_name(given) and given not in spaces:
+        names = study_names(store)
+        if given not in names:
+            raise UserError(unknown_text(given, dict.fromkeys([*names, *spaces])))
         return Named(name=given, runs=read_study(store, given), space=None)
+    space = load_space(given)
     return Named(name=space.name, runs=space.runs, space=space)
+
+
+def space_among(given: str) -> Space | None:
+    """The search space of a file, or of one that comes along; None for any other word.
+
+    That is then for the analysis to judge: a study of the store, or an export of one.
+    """
+    return load_space(given) if given.endswith(".py") or given in packaged() else None
 
 
 def related_of(space: Space | None) -> dict[str, str]:

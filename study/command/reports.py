@@ -14,7 +14,6 @@ from typing import Final
 from study.command.ask_analysis import answered, ask_analysis
 from study.command.defaults import is_ray_job
 from study.command.exits import OK
-from study.command.opened import Named, related_of
 from study.messages import UserError
 from study.store import Store
 from study.store.layout import report_folder
@@ -48,16 +47,18 @@ def refuse_passing_places(root: str, out: str | None) -> None:
             )
 
 
-def write_report(named: Named, store: Store, *, partial: bool, out: str | None = None) -> int:
-    """Prints the verdicts and, as the last line, where the page lies; returns the exit status."""
-    request: dict[str, str | bool | None] = {
-        "root": store.root,
-        "study": named.name,
-        "partial": partial,
-        "question": named.space.doc if named.space is not None else "",
-        **related_of(named.space),
-    }
-    place = report_place(out, named.name, store)
+def write_report(
+    study: str, store: Store, *, partial: bool, out: str | None = None, **says: str | None
+) -> int:
+    """Prints the verdicts and, as the last line, where the page lies; returns the exit status.
+
+    `study`: its name, or a file that `study export` made; `says`: what it asks, which sources it compares.
+    """
+    request = {"root": store.root, "space": study, "partial": partial, **says}
+    if out is not None or not is_ray_job():
+        return ask_analysis("report", out=out, **request)  # by default reports/<study>, here
+    name = Path(study).stem if study.endswith(".parquet") else study
+    place = report_place(out, name, store)
     if place is not None:
         return ask_analysis("report", out=str(place), **request)
     with tempfile.TemporaryDirectory(prefix="freezewise-report-") as folder:
@@ -70,9 +71,9 @@ def write_report(named: Named, store: Store, *, partial: bool, out: str | None =
         for file in sorted(Path(folder).rglob("*")):
             if file.is_file():
                 below = file.relative_to(folder).as_posix()
-                store.put(f"{report_folder(named.name)}/{below}", file.read_bytes())
+                store.put(f"{report_folder(name)}/{below}", file.read_bytes())
     print("\n".join(verdicts))
-    print(_uri(store, f"{report_folder(named.name)}/{Path(page).name}"))
+    print(_uri(store, f"{report_folder(name)}/{Path(page).name}"))
     return OK
 
 

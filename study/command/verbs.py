@@ -15,16 +15,17 @@ from typing import Final, Never
 
 from study.command.ask_analysis import answer_of_analysis, ask_analysis
 from study.command.exits import OK, SOME_FAILED
-from study.command.opened import Named, related_of, store_of, study_of
+from study.command.opened import related_of, space_among, store_of, study_of
 from study.command.reports import REPORTS, refuse_passing_places, report_place, write_report
 from study.command.show import show
 from study.command.texts import failure_lines, status_plain, status_text
 from study.command.upkeep import tidy, verify
 from study.launching.interrupt import INTERRUPTED_STATUS
 from study.launching.screen import Screen
-from study.messages import UserError, show_message
+from study.messages import UserError, did_you_mean, show_message
 from study.planning.inventory import summarise_heads, take_inventory
 from study.planning.spaces import load_space, packaged
+from study.requirements import is_required, missing_text, require
 from study.store import (
     Registration,
     add_registration,
@@ -52,9 +53,10 @@ def prepare(args: argparse.Namespace) -> int:
             space = load_space(name)
             wanted |= {each: space.tasks[each] for each in space.task_names if each in space.tasks}
         else:
+            near = did_you_mean(name, [*BUILTIN, *packaged()])
             raise UserError(
                 f"TASK={name}: choose of {', '.join(BUILTIN)}, or a search space "
-                f"({', '.join(packaged())}, or the path of a .py file)"
+                f"({', '.join(packaged())}, or the path of a .py file){near}"
             )
     for name, task in wanted.items():
         try:
@@ -77,13 +79,18 @@ def plan(args: argparse.Namespace) -> int:
     space, store = load_space(args.space), store_of(args)
     made = make_plan(space, store, args.data)
     wrong = [*made.wrong, *place_faults("report", REPORTS / space.name)]
-    price = None
-    if not wrong:
-        from study.planning.cost import price as price_of  # torch
+    price, no_price = None, ""
+    left = made.inventory.ids(RUNNING, PARTIAL, ABSENT)
+    if left and not wrong:
+        try:
+            from study.planning.cost import price as price_of  # torch
 
-        left = made.inventory.ids(RUNNING, PARTIAL, ABSENT)
-        price = price_of([made.inventory.runs[run_id] for run_id in left], made.infos)
-    print(plan_text(made, price))
+            price = price_of([made.inventory.runs[run_id] for run_id in left], made.infos)
+        except ModuleNotFoundError as error:
+            if not is_required(str(error.name)):
+                raise
+            no_price = f"\n  cost      not known: {missing_text(str(error.name))}"
+    print(plan_text(made, price) + no_price)
     if wrong:
         raise UserError("\n".join(wrong))
     done = {made.inventory.runs[i].seed for i in made.inventory.ids(DONE) if i in space.target_ids}
@@ -92,7 +99,7 @@ def plan(args: argparse.Namespace) -> int:
         print(
             f"  seeds     that each claim needs, by the spread over the {len(done)} that are there"
         )
-        ask_analysis("seeds", root=store.root, study=space.name, **related_of(space))
+        ask_analysis("seeds", root=store.root, space=space.name, **related_of(space))
     return OK
 
 
@@ -125,6 +132,7 @@ def register(args: argparse.Namespace) -> int:
 
 def run(args: argparse.Namespace) -> int:
     """Trains what is missing and writes the report, whose path is the last line."""
+    require("torch", "timm", "safetensors", "psutil", *([] if args.inline else ["ray"]))
     with Screen(quiet=args.quiet) as screen:
         return _run(args, screen)
 
@@ -169,9 +177,15 @@ def _run(args: argparse.Namespace, screen: Screen) -> int:
             show_message(f"once the cause is gone: study retry {args.space}, then run this again")
         written = OK
         if found.ids(DONE):
-            named = Named(name=space.name, runs=space.runs, space=space)
             screen.phase("writing the report")
-            written = write_report(named, store, partial=bool(failed), out=args.out)
+            written = write_report(
+                space.name,
+                store,
+                partial=bool(failed),
+                out=args.out,
+                question=space.doc,
+                **related_of(space),
+            )
         return SOME_FAILED if failed or written != OK else OK
     except LeaseHeld as held:
         raise UserError(str(held)) from held
@@ -219,18 +233,33 @@ def retry(args: argparse.Namespace) -> int:
 
 
 def export(args: argparse.Namespace) -> int:
-    """Writes the rows of the study's finished Runs to one Parquet file."""
-    store = store_of(args)
-    name = study_of(args.space, store).name
-    if name not in study_names(store):
-        raise UserError(f"SPACE={args.space}: it has not been run in {store.shown} yet")
-    return ask_analysis("export", root=store.root, study=name, file=args.file)
+    """Writes the rows of the study's finished Runs to one file."""
+    space = space_among(args.space)
+    name = space.name if space is not None else args.space
+    return ask_analysis("export", root=store_of(args).root, space=name, file=args.file)
 
 
 def report(args: argparse.Namespace) -> int:
-    """Writes the report, as `python -m analysis report` does."""
-    store = store_of(args)
-    return write_report(study_of(args.space, store), store, partial=args.partial, out=args.out)
+    """Writes the report, as `python -m analysis report` does; a search-space file says what it asks."""
+    space = space_among(args.space)
+    compared = {"more_related": args.more_related, "less_related": args.less_related}
+    question = args.question
+    if space is not None:
+        says = related_of(space)
+        for name, value in compared.items():
+            if value and says:
+                flag = f"--{name.replace('_', '-')}"
+                raise UserError(f"{flag}={value}: the search space {args.space} says so itself")
+        compared |= says
+        question = question or space.doc
+    return write_report(
+        space.name if space is not None else args.space,
+        store_of(args),
+        partial=args.partial,
+        out=args.out,
+        question=question,
+        **compared,
+    )
 
 
 VERBS: Final = {

@@ -6,8 +6,7 @@ Asks `table`, so that a grid can be checked without torch; a network that is not
 
 from __future__ import annotations
 
-import difflib
-
+from study.messages import did_you_mean
 from study.networks.table import (
     ARCHITECTURES,
     BOTTLENECK_EXPANSION,
@@ -226,8 +225,7 @@ def standard_width(model: str) -> int | None:
 
 def _architecture(model: str) -> Architecture:
     if model not in ARCHITECTURES:
-        close = difflib.get_close_matches(model, ARCHITECTURES, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
+        hint = did_you_mean(model, ARCHITECTURES)
         raise ValueError(
             f"model={model!r}: choose one of {', '.join(ARCHITECTURES)}, or 'timm/<name>' for a "
             f"timm network of class ResNet, DenseNet or VisionTransformer{hint}"

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from study import tasks
+from study.messages import did_you_mean
 from study.networks.catalogue import (
     check_frozen_pieces,
     check_images,
@@ -80,7 +81,8 @@ def _tasks(
             info = None  # `prepare` sets it aside and makes it anew
         if info is None and name not in space.tasks:
             choices = ", ".join(space.tasks)
-            wrong.append(f"Run.task={name!r}: choose one of {choices}, or define it in TASKS")
+            near = did_you_mean(name, space.tasks)
+            wrong.append(f"Run.task={name!r}: choose one of {choices}, or define it in TASKS{near}")
             continue
         if info is None:
             unprepared.append(name)

@@ -16,7 +16,8 @@ from pathlib import Path
 from types import ModuleType
 
 from study.grid import with_starts
-from study.messages import UserError
+from study.messages import UserError, did_you_mean
+from study.requirements import is_required, missing_text
 from study.run import Run, describe
 from study.tasks import BUILTIN, Task
 
@@ -149,20 +150,34 @@ def _space(
 
 
 def _find(given: str) -> Path:
-    if given.endswith(".py") or "/" in given:
+    if is_file_name(given):
         path = Path(given).expanduser()
         if not path.is_file():
             raise UserError(f"SPACE={given}: there is no such file")
         return path
     names = packaged()
     if given not in names:
-        near = Path(f"{given}.py")
-        hint = f"; there is a file {near}: give its name with .py" if near.is_file() else ""
-        raise UserError(
-            f"SPACE={given}: choose one of {', '.join(names) or '(none)'}, "
-            f"or give the path of a .py file{hint}"
-        )
+        raise UserError(unknown_text(given, names))
     return names[given]
+
+
+def is_file_name(given: str) -> bool:
+    """Whether this names a file, there or not, and no search space that comes along."""
+    return given.endswith(".py") or "/" in given
+
+
+def unknown_text(given: str, choices: Iterable[str]) -> str:
+    """What to say where neither a search space nor what else can be chosen has this name."""
+    names = list(choices)
+    near = Path(f"{given}.py")
+    if near.is_file():
+        hint = f"; there is a file {near}: give its name with .py"
+    else:
+        hint = did_you_mean(given, names)
+    return (
+        f"SPACE={given}: choose one of {', '.join(names) or '(none)'}, "
+        f"or give the path of a .py file{hint}"
+    )
 
 
 def _execute(path: Path) -> ModuleType:
@@ -190,6 +205,8 @@ def _line(path: Path, error: BaseException) -> str:
 
 
 def _told(error: BaseException) -> str:
+    if isinstance(error, ModuleNotFoundError) and error.name and is_required(error.name):
+        return missing_text(error.name)
     text = error.msg if isinstance(error, SyntaxError) else str(error)
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 

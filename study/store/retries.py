@@ -15,6 +15,8 @@ from typing import Any, Final, TypeVar
 
 import pyarrow.fs as pafs
 
+from study.store.os_errors import os_error_text
+
 Waits = tuple[float, ...]
 
 # Seconds before each further try where an error may pass. pyarrow's S3 client tries again by itself
@@ -73,7 +75,7 @@ def tried(
             worth = waits_for(fs, error, waits)
             if num_tries > len(worth):
                 raise _named(error, verb, path, num_tries) from error
-            _log.warning("%s; trying again", _named(error, verb, path, 1))
+            _log.warning("%s; trying again", os_error_text(_named(error, verb, path, 1)))
             time.sleep(worth[num_tries - 1] * (0.75 + 0.5 * secrets.randbelow(1000) / 1000))
 
 

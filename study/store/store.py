@@ -8,6 +8,7 @@ this one (`rows`, `weights`, `unfinished`, `studies`, `similarity`).
 from __future__ import annotations
 
 import errno
+import os
 import re
 import secrets
 from collections.abc import Callable, Iterable
@@ -144,7 +145,8 @@ def open_store(root: str | Path) -> Store:
     """The store at a directory, or at a URI that `pyarrow.fs` reads; nothing is made or asked yet.
 
     An S3 server of one's own is given in the URI's query, s3://bucket/folder?scheme=http&
-    endpoint_override=127.0.0.1:9000, or by AWS_ENDPOINT_URL in the environment. Raises ValueError.
+    endpoint_override=127.0.0.1:9000, or by AWS_ENDPOINT_URL in the environment. Raises ValueError, and
+    OSError where a bucket has to be asked for its region and does not answer.
     """
     if not str(root).strip():
         raise ValueError(
@@ -160,9 +162,16 @@ def open_store(root: str | Path) -> Store:
             f"root={without_secrets(str(root))!r}: {without_secrets(str(error))}. Choose a directory, "
             "s3://bucket/folder, gs://bucket/folder, or another URI that pyarrow.fs reads"
         ) from error
+    except OSError as error:  # the bucket's region is asked for
+        raise OSError(error.errno or errno.EIO, str(error), without_secrets(str(root))) from error
     if not base.strip("/"):
         raise ValueError(f"root={without_secrets(str(root))!r}: it names no bucket or folder")
     return Store(str(root), fs, base.rstrip("/"))
+
+
+def default_root() -> str:
+    """Where the store is if nobody says so: STUDY_ROOT, or ./store."""
+    return os.environ.get("STUDY_ROOT") or "./store"
 
 
 def without_secrets(text: str, mark: str = "") -> str:

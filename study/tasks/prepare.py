@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from tqdm import tqdm
 
 from study.fields import canonical_json
 from study.store import Damaged, Newer, Store
@@ -169,6 +168,8 @@ def _decoded(
 
     def decode_lot(lot: list[tuple[str, Encoded]]) -> list[np.ndarray]:
         return [decode(where, encoded) for where, encoded in lot]
+
+    from tqdm import tqdm  # not wanted where tasks are only looked at
 
     with (
         # Pillow lets go of the interpreter while it decodes and resizes; a small image costs less

@@ -349,14 +349,23 @@ def test_coverage_counts_every_wanted_run(whole: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "status", "said"),
     [
-        (["report", "{root}", "--out", "{out}"], 0, "index.html"),
-        (["report", "{root}", "--study", "other"], 2, "synthetic"),
-        (["report", "{out}/nowhere"], 2, "nowhere"),
-        (["draw"], 2, "usage"),
+        (["report", "synthetic", "--root", "{root}", "--out", "{out}"], 0, "index.html"),
+        (["report", "synthetik", "--root", "{root}"], 2, "did you mean 'synthetic'?"),
+        (["report", "any", "--root", "{out}/nowhere"], 2, "nowhere"),
+        (["report", "{out}/nowhere.parquet"], 2, "nowhere.parquet: No such file"),
+        (["report", "{root}"], 2, "the store by --root"),
+        (["report", "synthetic.py"], 2, "give the study's name, synthetic"),
+        (["reprot"], 2, "did you mean 'report'?"),
+        (["report"], 2, "usage"),
         (["report", "--help"], 0, "--more-related"),
-        (["export", "{root}", "synthetic", "{out}/study.parquet"], 0, "21 rows of 3 Runs"),
-        (["export", "{root}", "other", "{out}/study.parquet"], 2, "synthetic"),
-        (["export", "{out}/nowhere", "synthetic", "{out}/study.parquet"], 2, "nowhere"),
+        (
+            ["export", "synthetic", "{out}/study.parquet", "--root", "{root}"],
+            0,
+            "21 rows of 3 Runs",
+        ),
+        (["export", "other", "{out}/study.parquet", "--root", "{root}"], 2, "synthetic"),
+        (["export", "synthetic", "x.parquet", "--root", "{out}/nowhere"], 2, "nowhere"),
+        (["export", "synthetic", "{out}/study.xlsx", "--root", "{root}"], 2, ".parquet or .csv"),
     ],
 )
 def test_the_command_says_what_it_did_or_why_not(
@@ -381,7 +390,8 @@ def test_the_command_refuses_what_is_incomplete_unless_told(
     synthetic.write(tmp_path / "root", runs, absent=runs[-1:])
     root, out = tmp_path / "root", tmp_path / "out"
     assert report.make_report(root, out=out) == 1
-    assert "--partial" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "--partial" in said and "partial=True" not in said
     assert report.make_report(root, out=out, partial=True) == 0
     assert (tmp_path / "out" / report.PAGE).is_file()
 
@@ -403,8 +413,8 @@ def test_every_claim_has_its_verdict_on_the_page(written: Path) -> None:
 def test_the_command_prints_the_verdicts_then_the_path(
     whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    given = ["report", str(whole), "--out", str(tmp_path), "--more-related", "near"]
-    assert command.main(given) == 0
+    given = ["report", "synthetic", "--root", str(whole), "--out", str(tmp_path)]
+    assert command.main([*given, "--more-related", "near"]) == 0
     sentence, *lines, standing, last = capsys.readouterr().out.splitlines()
     assert sentence == ANSWER
     assert standing == "exploratory: The study was not registered before its first row."
@@ -430,11 +440,17 @@ def test_what_cannot_be_written_or_is_damaged_is_said_in_one_line(
 ) -> None:
     (tmp_path / "file").touch()
     below = str(tmp_path / "file" / "out")
-    assert command.main(["report", str(whole), "--out", below]) == 1
-    assert command.main(["export", str(whole), "synthetic", f"{below}.parquet"]) == 1
+    root = ["--root", str(whole)]
+    assert command.main(["report", "synthetic", "--out", below, *root]) == 1
+    assert command.main(["export", "synthetic", f"{below}.parquet", *root]) == 1
+    assert command.main(["export", "synthetic", str(tmp_path), *root]) == 1
     shutil.copytree(whole, tmp_path / "damaged")
     (tmp_path / "damaged" / "studies" / "synthetic.json").write_text("{")
-    assert command.main(["export", str(tmp_path / "damaged"), "synthetic", "x.parquet"]) == 1
+    damaged = ["--root", str(tmp_path / "damaged")]
+    assert command.main(["export", "synthetic", "x.parquet", *damaged]) == 1
     lines = capsys.readouterr().err.splitlines()
-    assert [line.split(": ")[0] for line in lines] == ["report", "export", "export"]
-    assert below in lines[0] and "studies/synthetic.json is damaged" in lines[2]
+    assert len(lines) == 4 and all(line.startswith("study: ") for line in lines)
+    assert lines[0].startswith(f"study: {below}: Not a directory; a part of this path is a file")
+    assert lines[1].startswith(f"study: {tmp_path}/file: File exists; ")
+    assert lines[2].startswith(f"study: {tmp_path}: Is a directory; ")
+    assert "studies/synthetic.json is damaged" in lines[3]

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from study.command.cli import main
-from study.command.opened import Named
 from study.command.reports import report_place, write_report
 from study.run import Recipe, Run
 from study.store import open_store, publish_rows, write_study
@@ -64,7 +63,7 @@ def test_a_ray_job_on_a_bucket_leaves_its_report_there(
     made_by = replace(a_provenance(), weights_digest=None)
     publish_rows(store, RUN, a_table(RUN), made_by)
     write_study(store, "tiny", [RUN])
-    assert write_report(Named(name="tiny", runs=[RUN], space=None), store, partial=False) == 0
+    assert write_report("tiny", store, partial=False) == 0
     last = capsys.readouterr().out.splitlines()[-1]
     assert last.startswith(store.root.partition("?")[0])
     assert "/reports/tiny/index.html" in last

@@ -1,0 +1,103 @@
+"""What an error of a disk or a bucket means to a user: which path, why, and what to do about it.
+
+Owns these sentences; raises and tries again nothing (`retries` does). A bucket's client gives paragraphs
+of its own words, of which the cause is kept.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+_AGAIN: Final = "and give the same command again: what is finished stays"
+_NETWORK: Final = (
+    "check the root, the network, and the server's address (endpoint_override in the root's URI, or "
+    "AWS_ENDPOINT_URL)"
+)
+_RIGHTS: Final = (
+    "check the credentials (for s3:// as of `aws`), and what they may do in this bucket"
+)
+
+_TO_DO: Final = {
+    errno.ENOENT: "check the path",
+    errno.ENOTDIR: "a part of this path is a file, not a folder: choose another",
+    errno.EISDIR: "a folder lies there: choose another name",
+    errno.EEXIST: "what lies there already is no folder: choose another name",
+    errno.EACCES: "choose another place, or have its owner let you write there",
+    errno.EPERM: "choose another place, or have its owner let you write there",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.ENOSPC: f"make room there {_AGAIN}",
+    errno.EDQUOT: f"make room there {_AGAIN}",
+    errno.EROFS: "it is mounted for reading only: choose another place, or mount it anew",
+    errno.EIO: "the disk cannot read or write it: `study verify SPACE` says what else is damaged",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+}
+# What of a bucket's client's words says why, and what can be done: the first that fits.
+_OF_BUCKET: Final = (
+    (r"Could not resolve host\w*: [\w.-]*\w", _NETWORK),
+    (r"Failed to connect to [\w-]+[.:][\w.:-]*\w", _NETWORK),
+    (
+        r"Could not connect to server|Connection refused|[Tt]imed? ?out|NETWORK_CONNECTION|SSL"
+        r"|curlCode: \d+, [^;]*",
+        _NETWORK,
+    ),
+    (r"NO_SUCH_BUCKET|NoSuchBucket|HTTP status 404", "make the bucket, or check its name"),
+    (
+        r"ACCESS_DENIED|INVALID_ACCESS_KEY_ID|SIGNATURE_DOES_NOT_MATCH|UNRECOGNIZED_CLIENT|NOT_AUTHORIZED"
+        r"|MISSING_AUTHENTICATION|INVALID_CLIENT_TOKEN_ID|HTTP status 40[13]|PERMISSION_DENIED",
+        _RIGHTS,
+    ),
+    (r"SLOW_DOWN|HTTP status 5\d\d|SERVICE_UNAVAILABLE", f"wait until it answers, {_AGAIN}"),
+)
+_BUCKET_WORDS: Final = re.compile(r"AWS Error|google::cloud|GcsFileSystem|Azure|curlCode")
+
+
+def os_error_text(error: OSError) -> str:
+    """The error for people, in one line: path, what could not be done and why; what to do."""
+    said = " ".join(str(error.strerror or error).split())
+    path = os.fspath(error.filename) if isinstance(error.filename, str | os.PathLike) else ""
+    if _BUCKET_WORDS.search(said):
+        what, _, words = said.partition(": ")
+        what = what if what.startswith("cannot ") else "cannot be reached"
+        cause, to_do = _of_bucket(words or said)
+        return f"{f'{path}: ' if path else ''}{what}: {cause}; {to_do}"
+    # Of pyarrow: "Failed to open local file '/a/b'. Detail: [errno 2] No such file or directory".
+    detail = re.fullmatch(r".*?'(?P<path>[^']+)'.*Detail: \[errno \d+\] (?P<why>.+)", said)
+    if detail:
+        path, said = path or detail["path"], detail["why"]
+    text = f"{path}: {said}" if path else said
+    to_do = _TO_DO.get(error.errno or 0, "")
+    return f"{text}; {to_do}" if to_do else text
+
+
+@contextmanager
+def naming(place: str | Path, instead_of: str | Path | None = None) -> Iterator[None]:
+    """An OSError from the block that names no path, or one that begins with `instead_of`, names `place`.
+
+    For what is written beside its place first, and for libraries that do not say where they wrote.
+    """
+    try:
+        yield
+    except OSError as error:
+        named = "" if error.filename is None else str(error.filename)
+        detail = re.search(r"'([^']+)'.*Detail: \[errno \d+\] (.+)", str(error), re.DOTALL)
+        why = str(error.strerror or error)
+        if detail and not named:
+            named, why = detail[1], detail[2].strip()
+        if named and not (instead_of is not None and named.startswith(str(instead_of))):
+            raise
+        # Of the number, OSError makes the class: FileNotFoundError stays one.
+        raise OSError(error.errno or errno.EIO, why, str(place)) from error
+
+
+def _of_bucket(words: str) -> tuple[str, str]:
+    for pattern, to_do in _OF_BUCKET:
+        found = re.search(pattern, words)
+        if found:
+            return found[0], to_do
+    return words, "check the root, and what may be done there"

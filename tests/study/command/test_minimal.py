@@ -1,0 +1,143 @@
+"""The verbs where only the analysis is installed: each does its work, or says in a line what it lacks."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import study
+from analysis import __main__ as analysis_command
+from study.command import cli
+from study.requirements import missing_text
+
+HERE = Path(study.__file__).parents[1]
+STORE = HERE / "tests" / "fixtures" / "store-every-kind"
+# Read by Python before anything else, also in the process that `study report` starts.
+REFUSES = """\
+import sys
+
+class Refuses:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {"torch", "torchvision", "timm", "ray", "safetensors", "sklearn",
+                                      "psutil", "tqdm", "rich"}:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Refuses())
+"""
+MANY = """\
+import sys
+from study.command.cli import main
+for verb in VERBS:
+    print("$", main(verb.split()), flush=True)
+"""
+
+
+def ran(folder: Path, *verbs: str) -> list[tuple[int, str]]:
+    """Status and words of each of these verbs, one after another in one process without those packages."""
+    (folder / "without").mkdir()
+    (folder / "without" / "sitecustomize.py").write_text(REFUSES)
+    ended = subprocess.run(
+        [sys.executable, "-u", "-P", "-c", MANY.replace("VERBS", repr(verbs))],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=folder,
+        env=os.environ
+        | {"PYTHONPATH": f"{folder / 'without'}{os.pathsep}{HERE}", "STUDY_ROOT": "store"},
+        check=True,
+    )
+    assert "Traceback" not in ended.stdout
+    found, words = [], []
+    for line in ended.stdout.splitlines():
+        if line.startswith("$ "):
+            found.append((int(line[2:]), "\n".join(words)))
+            words = []
+        else:
+            words.append(line)
+    assert len(found) == len(verbs)
+    return found
+
+
+def test_verbs_that_read_a_store_need_neither_torch_nor_ray(tmp_path: Path) -> None:
+    shutil.copytree(STORE, tmp_path / "store")
+    status, show, export, table, retry, verify = ran(
+        tmp_path,
+        "status every",
+        "show 5cc9",
+        "export every all.parquet",
+        "export every all.csv",
+        "retry every",
+        "verify every",
+    )
+    assert status[0] == 0 and "2 done" in status[1]
+    assert show[0] == 0 and "rows/5cc927ff7f4e.arrow" in show[1]
+    assert export == (0, "all.parquet: 6 rows of 2 Runs")
+    assert table == (0, "all.csv: 6 rows of 2 Runs")
+    assert len((tmp_path / "all.csv").read_text().splitlines()) == 7
+    assert retry == (0, "0 Runs are wanted again")
+    assert verify[0] == 0 and "0 damaged" in verify[1]
+
+
+@pytest.mark.slow
+def test_a_report_needs_neither_torch_nor_ray(tmp_path: Path) -> None:
+    shutil.copytree(STORE, tmp_path / "store")
+    ((status, said),) = ran(tmp_path, "report every")
+    assert status == 0
+    assert said.splitlines()[-1] == "reports/every/index.html"
+    assert (tmp_path / "reports" / "every" / "index.html").is_file()
+
+
+def test_what_needs_more_says_in_one_line_what_to_install(tmp_path: Path) -> None:
+    shutil.copytree(STORE, tmp_path / "store")
+    (tmp_path / "planned.py").write_text(
+        "from study.grid import grid\n"
+        "from study.run import Recipe\n"
+        "RUNS = grid(target_task='tiny', target_size=3, model='resnet18', width=1, frozen=0, seed=0,\n"
+        "            recipe=Recipe(num_epochs=1, learning_rate=0.1))\n"
+    )
+    plan, other_plan, run, prepare = ran(
+        tmp_path, "plan planned.py", "plan quickstart", "run quickstart", "prepare digits"
+    )
+    assert plan[0] == 0, plan
+    assert "1 absent" in plan[1]
+    assert "cost      not known: this needs torch, which is not installed here: " in plan[1]
+    for (status, said), needs in (
+        (other_plan, "scikit-learn"),
+        (run, "torch"),
+        (prepare, "scikit"),
+    ):
+        assert status == 2
+        assert len(said.splitlines()) == 1
+        assert said.startswith(f"study: this needs {needs}") and "python -m pip install" in said
+
+
+def test_what_is_missing_is_named_as_it_is_installed() -> None:
+    assert missing_text("sklearn.datasets").startswith("this needs scikit-learn, which")
+
+
+def test_study_and_the_analysis_take_the_same_words() -> None:
+    for verb in ("report", "export"):
+        ours, theirs = (
+            _words(parser, verb) for parser in (cli.parser(), analysis_command.parser())
+        )
+        # Every verb of `study` takes it, also those that need no image.
+        del ours["--data"]
+        assert ours == theirs
+
+
+def _words(parser: argparse.ArgumentParser, verb: str) -> dict[str, tuple[object, ...]]:
+    """Of a verb: its words and flags, in order, and what each takes."""
+    verbs = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
+    actions = verbs.choices[verb]._actions
+    words = [a for a in actions if not a.option_strings]
+    flags = sorted((a for a in actions if a.option_strings), key=lambda a: a.option_strings)
+    return {
+        (a.option_strings or [a.metavar or a.dest])[0]: (a.nargs, a.metavar, a.default)
+        for a in [*words, *flags]
+    }
