@@ -25,6 +25,7 @@ from study.store.os_errors import os_error_text
 from study.store.provenance import code_version
 from study.store.store import default_root, without_secrets
 
+_LAUNCH = "write files that start a study on Kubernetes, Slurm or a cloud, to be changed and kept"
 _OUT = "of the report; default: reports/<study>, in a Ray job <root>/reports/<study>"
 
 
@@ -94,6 +95,11 @@ def parser() -> argparse.ArgumentParser:
     run = verb("run", "train what is missing, then write the report", "SPACE")
     _add_means(run)
     status = verb("status", "how far a study is", "SPACE")
+    status.add_argument(
+        "--exit-code",
+        action="store_true",
+        help="end as `study run` would: 0 all done, 1 some failed, 3 some are left",
+    )
     status.add_argument("--json", action="store_true", help="all of it, by Run")
     verb("show", "one Run: its fields, start, state, last row, files", "ID")
     verb("retry", "failed Runs are wanted again", "SPACE")
@@ -110,6 +116,8 @@ def parser() -> argparse.ArgumentParser:
     verify.add_argument(
         "--repair", action="store_true", help="set it aside: the next `study run` makes it anew"
     )
+    launch = verbs.add_parser("launch-files", help=_LAUNCH, description=_LAUNCH)
+    launch.add_argument("dir", metavar="DIR", type=Path)
     verb("tidy", "remove weights and similarity that nothing needs, leftovers of killed drivers")
     return parser
 

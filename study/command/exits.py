@@ -1,4 +1,4 @@
-"""The exit statuses of `study`; 3, interrupted, is `launching.interrupt`'s."""
+"""The exit statuses of `study`; 3, interrupted or not all trained yet, is `launching.interrupt`'s."""
 
 from __future__ import annotations
 

@@ -217,7 +217,11 @@ def status(args: argparse.Namespace) -> int:
         print(json.dumps(status_plain(named.name, found, heads), indent=1))
     else:
         print(status_text(named.name, found, heads))
-    return OK
+    if not args.exit_code:
+        return OK
+    if found.ids(RUNNING, PARTIAL, ABSENT):
+        return INTERRUPTED_STATUS
+    return SOME_FAILED if found.ids(FAILED, START_FAILED) else OK
 
 
 def retry(args: argparse.Namespace) -> int:
@@ -262,6 +266,15 @@ def report(args: argparse.Namespace) -> int:
     )
 
 
+def launch_files(args: argparse.Namespace) -> int:
+    """Writes the files by which a study is started on clusters."""
+    from study.command.launch_files import FILES, write_launch_files
+
+    for path in write_launch_files(args.dir):
+        print(f"{path}  {FILES[path.name]}")
+    return OK
+
+
 VERBS: Final = {
     "prepare": prepare,
     "plan": plan,
@@ -274,4 +287,5 @@ VERBS: Final = {
     "report": report,
     "verify": verify,
     "tidy": tidy,
+    "launch-files": launch_files,
 }

@@ -1,0 +1,50 @@
+"""`study launch-files`: how a study is started on clusters, as files to change and keep.
+
+Owns the files beside this one and the versions that are written into them. Starts nothing, and asks no
+cluster: what could be checked without one is checked by the tests.
+"""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final
+
+from study.messages import UserError
+
+# By name: what it is for.
+FILES: Final = {
+    "Dockerfile": "the image of every node, by a uv lock",
+    "rayjob.yaml": "Kubernetes: KubeRay's RayJob",
+    "slurm.sh": "Slurm: ray symmetric-run under srun",
+    "ray-up.yaml": "a cloud by Ray's own launcher, with spot workers",
+    "sky.yaml": "SkyPilot: spot machines of any cloud",
+}
+
+
+def text_of(name: str) -> str:
+    """The file, with the versions of here where nodes must have the same."""
+    text = (Path(__file__).parent / name).read_text(encoding="utf-8")
+    major, minor, *_ = platform.python_version_tuple()
+    return text.replace("@RAY_VERSION@", version("ray")).replace(
+        "@PYTHON_VERSION@", f"{major}.{minor}"
+    )
+
+
+def write_launch_files(folder: Path) -> list[Path]:
+    """Writes all of FILES into the folder, which is made. UserError where one of them is there already:
+    it may hold what somebody has changed."""
+    there = [name for name in FILES if (folder / name).exists()]
+    if there:
+        raise UserError(
+            f"DIR={folder}: {', '.join(there)} lies there already: choose another folder, or move it"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for name in FILES:
+        path = folder / name
+        path.write_text(text_of(name), encoding="utf-8")
+        path.chmod(0o755 if name.endswith(".sh") else 0o644)
+        written.append(path)
+    return written

@@ -1,0 +1,53 @@
+#!/usr/bin/env bash
+# Slurm: one study on whole nodes, which form a Ray cluster for as long as the job lasts.
+#
+#   sbatch slurm.sh        # given again, it goes on where the store stands; its report lies below reports/ here
+#
+# Change these: how many nodes, for how long, and the four values below.
+#SBATCH --job-name=freezewise
+#SBATCH --nodes=2
+#SBATCH --gpus-per-node=4
+#SBATCH --time=24:00:00
+#SBATCH --ntasks-per-node=1
+#SBATCH --exclusive
+#SBATCH --requeue
+#SBATCH --open-mode=append
+#SBATCH --signal=B:USR1@180
+# --exclusive: Ray takes all cores and GPUs that it sees, and its ports are those of the machine.
+# --requeue: after a lost node Slurm starts the job again; at most a minute of each Run is done twice.
+# --signal: three minutes before the time is over the job asks to be queued again, below.
+
+SPACE=quickstart                 # a search space: its name, or the whole path of its file
+ROOT=/shared/store               # the store, on a file system that all nodes see
+FLAGS=(--gpus-per-trial 0.25)    # further flags of `study run`
+PORT=6379
+
+# source /shared/venv/bin/activate
+
+set -u
+# A token of this job's own: without it, whoever reaches the nodes could run code on them.
+umask 077
+export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$HOME/.ray/freezewise-$SLURM_JOB_ID
+mkdir -p "$HOME/.ray"
+[ -s "$RAY_AUTH_TOKEN_PATH" ] || od -An -N32 -tx1 /dev/urandom | tr -d ' \n' > "$RAY_AUTH_TOKEN_PATH"
+export RAY_USAGE_STATS_ENABLED=0
+# It waits for exactly as many nodes as it is told, by default for 30 s, less than a busy node takes.
+export RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT=600
+
+again() {
+    echo "the time is nearly over: queued again"
+    scontrol requeue "$SLURM_JOB_ID"
+}
+trap again USR1
+
+# Every node is told the head's address as a number: a name may stand for the loopback in its own hosts file.
+head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+address=$(srun --nodes=1 --ntasks=1 --nodelist="$head" hostname --ip-address | awk '{ print $1 }')
+
+srun ray symmetric-run --address "$address:$PORT" --min-nodes "$SLURM_JOB_NUM_NODES" -- \
+    study run "$SPACE" --root "$ROOT" --address "$address:$PORT" "${FLAGS[@]}" &
+# A trap is heard between two waits only.
+while kill -0 $! 2> /dev/null; do wait $!; done
+
+# symmetric-run ends with 0 where Ray did not start, and after Ctrl-C: only the store knows what is done.
+study status "$SPACE" --root "$ROOT" --exit-code
