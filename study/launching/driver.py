@@ -22,6 +22,7 @@ from study.launching.reach import refuse_unreachable
 from study.launching.screen import Screen
 from study.messages import UserError, show_message
 from study.planning.inventory import Inventory, take_inventory
+from study.planning.pace import TYPICAL, TYPICAL_GPU, Pace
 from study.planning.plan import make_plan
 from study.planning.spaces import Space
 from study.store import (
@@ -212,7 +213,8 @@ def _train(
 ) -> Mapping[str, str]:
     """Returns why Runs failed of which the store could not take note, by id."""
     screen.phase("loading torch")
-    from study.planning.cost import cost_of  # torch, where there is something to train
+    from study.planning.cost import cost_of, has_gpu  # torch, where there is something to train
+    from study.planning.work import work_of
 
     screen.phase("counting what each Run costs")
     queue = RunQueue(
@@ -224,7 +226,12 @@ def _train(
     )
     if queue.is_over:
         return {}
-    progress = Progress(queue)
+    # On a cluster whose GPUs are elsewhere the first prices are a core's; what ends puts them right.
+    on_gpus = means.gpus_per_trial != 0 and (bool(means.gpus_per_trial) or has_gpu())
+    works = {
+        run.id: work_of(run, infos[run.task], shares_features=not on_gpus) for run in space.runs
+    }
+    progress = Progress(queue, works, Pace(TYPICAL_GPU if on_gpus else TYPICAL))
     keep = {run.source.id for run in space.runs if run.source is not None}
     if means.address is None:
         from study.launching.inline import run_inline

@@ -5,14 +5,31 @@ Owns what is known of the Runs that are handed out, and the snapshot that a scre
 
 from __future__ import annotations
 
+import heapq
 import time
+from collections.abc import Collection, Hashable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from study.launching.queue import RunQueue
 from study.messages import duration
+from study.planning.pace import Measured, Pace, Vector, Work
 from study.run import Run, describe
 from study.store.states import DONE, FAILED, RUNNING, START_FAILED, WAITING
-from study.training.steps import steps_per_epoch, total_steps
+from study.training.steps import steps_per_epoch
+
+# A Run that is not finished tells how fast it is once it has come so far.
+SHARE_THAT_TELLS: Final = 0.1
+# How much later than it was so a driver hears that a Run has begun, come to a row, or ended.
+SECONDS_TO_HEAR: Final = 0.05
+
+SECONDS_BETWEEN_ESTIMATES: Final = 1.0  # of the time left
+
+# With so many Runs that ended, those that are running say nothing new.
+ENOUGH_MEASURED: Final = 200
+
+# A Run that waited longer for its worker waited for one to start, which is no part of its price.
+MAX_SECONDS_TO_HAND_OUT: Final = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,54 +79,92 @@ class Snapshot:
         return text + (f"; dearest: {self.dearest}" if self.dearest else "")
 
 
+@dataclass(kw_only=True)
+class _Running:
+    """A Run that has a worker since `began`, at `first_step`; `step`: how far it was when last heard of.
+
+    `paid`: features that were there when it began; `waited`: seconds for which it was handed out before.
+    """
+
+    began: float
+    paid: frozenset[Hashable]
+    waited: float
+    first_step: int | None = None
+    first_seen: float = 0.0
+    step: int = 0
+    seen: float = 0.0
+
+
 class Progress:
     """Follows the Runs of a queue from now on.
 
-    The time left is the cost left over the cost that has been worked off in a second so far, by Runs
-    that ended and those half-way; what a Run had behind it when it was taken up does not count as work.
+    The time left is how long the workers will take for the rest of the open Runs, in the queue's order, by
+    the pace of those that ended and of those that have come far enough. `works`: of each Run; `pace`:
+    one that has measured nothing yet.
     """
 
-    def __init__(self, queue: RunQueue) -> None:
-        self._queue = queue
+    def __init__(self, queue: RunQueue, works: Mapping[str, Work], pace: Pace) -> None:
+        self._queue, self._works, self._pace = queue, works, pace
         self._began = time.monotonic()
-        self._worked = 0.0
         self._num_ended = 0
-        self._starting: set[str] = set()
-        self._first: dict[str, float] = {}
-        self._last: dict[str, float] = {}
-        self._step: dict[str, int] = {}
+        self._num_workers = 1
+        self._starting: dict[str, float] = {}
+        self._running: dict[str, _Running] = {}
+        self._steps_before: dict[str, int] = {}  # of Runs that were stopped half-way
+        self._paid: set[Hashable] = set()
         self._last_error = ""
+        self._estimate: float | None = None
+        self._estimated_at = self._estimate_at = -float("inf")
+
+    def has_workers(self, number: int) -> None:
+        """So many Runs can be trained at the same time."""
+        self._num_workers = max(number, 1)
 
     def starts(self, run: Run) -> None:
         """This Run is handed out, and waits for a worker."""
-        self._starting.add(run.id)
+        self._starting[run.id] = time.monotonic()
 
     def began(self, run: Run) -> None:
         """This Run has a worker."""
-        self._starting.discard(run.id)
-        self._step.setdefault(run.id, 0)
+        if run.id in self._running:
+            return
+        now = time.monotonic()
+        handed = self._starting.pop(run.id, now)
+        self._running[run.id] = _Running(
+            began=now, paid=self._paid_of(run.id), waited=min(now - handed, MAX_SECONDS_TO_HAND_OUT)
+        )
+        self._paid.update(key for key, _ in self._works[run.id].features)
+
+    def _paid_of(self, run_id: str) -> frozenset[Hashable]:
+        return frozenset(key for key, _ in self._works[run_id].features if key in self._paid)
 
     def saw(self, run: Run, step: int) -> None:
         """This running Run has come to this step."""
         self.began(run)
-        self._step[run.id] = step
-        fraction = step / total_steps(run.recipe, run.size)
-        self._first.setdefault(run.id, fraction)
-        self._last[run.id] = fraction
+        running, now = self._running[run.id], time.monotonic()
+        if running.first_step is None:
+            running.first_step, running.first_seen = step, now
+        running.step, running.seen = step, now
 
     def ended(self, run: Run, *, finished: bool) -> None:
         """This Run is no longer running."""
-        first = self._first.pop(run.id, 0.0)
-        last = self._last.pop(run.id, first)
-        self._starting.discard(run.id)
-        self._step.pop(run.id, None)
-        self._num_ended += finished
-        self._worked += ((1.0 if finished else last) - first) * self._queue.cost[run.id]
+        self._starting.pop(run.id, None)
+        running = self._running.pop(run.id, None)
+        if running is None:
+            return
+        if finished:
+            self._num_ended += 1
+            self._steps_before.pop(run.id, None)
+            running.step, running.seen = self._works[run.id].num_steps, time.monotonic()
+            for measured in self._measured(run.id, running):
+                self._pace.measured(measured)
+        else:
+            self._steps_before[run.id] = running.step
 
     def lost(self, run: Run) -> None:
         """This Run has lost its worker, and waits for another."""
-        self._step.pop(run.id, None)
-        self._starting.add(run.id)
+        self.ended(run, finished=False)
+        self.starts(run)
 
     def failed(self, run: Run, error: str) -> None:
         """A try at this Run ended so."""
@@ -117,22 +172,84 @@ class Progress:
 
     def seconds_left(self) -> float | None:
         """Until the queue is over; None while nothing is known."""
-        cost = self._queue.cost
-        worked = self._worked + sum((self._last[i] - self._first[i]) * cost[i] for i in self._last)
-        if worked <= 0:
+        pace = self._pace_now()
+        if not pace.num_measured:
             return None
-        return (time.monotonic() - self._began) * self._remaining() / worked
+        left = self._seconds_left_by_run(pace)
+        return makespan(self._queue.runs, left, self._running.keys(), self._num_workers)
 
-    def _remaining(self) -> float:
-        behind = sum(self._last[i] * self._queue.cost[i] for i in self._last)
-        return max(self._queue.remaining_cost() - behind, 0.0)
+    def _seconds_left_now_and_then(self) -> float | None:
+        """The same, estimated anew once that takes little of the time since the last one."""
+        now = time.monotonic()
+        if now >= self._estimate_at:
+            self._estimate = self.seconds_left()
+            self._estimated_at, took = now, time.monotonic() - now
+            self._estimate_at = now + max(SECONDS_BETWEEN_ESTIMATES, 20 * took)
+        if self._estimate is None:
+            return None
+        return max(self._estimate - (now - self._estimated_at), 0.0)
+
+    def _pace_now(self) -> Pace:
+        """By what ended and, while that is little, by what is running."""
+        if self._pace.num_measured >= ENOUGH_MEASURED:
+            return self._pace
+        told = []
+        for run_id, running in self._running.items():
+            if running.first_step is not None:
+                share = (running.step - running.first_step) / self._works[run_id].num_steps
+                if self._num_ended or share >= SHARE_THAT_TELLS:
+                    told += self._measured(run_id, running)
+        return self._pace.with_more(told)
+
+    def _measured(self, run_id: str, running: _Running) -> list[Measured]:
+        """What this Run tells so far: of its beginning, up to its first row, and of its steps since."""
+        work, first = self._works[run_id], running.first_step
+        if first is None:  # over before a row was heard of
+            parts = work.whole(running.paid)
+            seconds = running.seen - running.began + running.waited
+            return [_told(work, work.cut, parts, seconds)]
+        told = []
+        if first == 0:  # one that went on from a checkpoint begins in another way
+            seconds = running.first_seen - running.began + running.waited
+            told.append(_told(work, "", work.until(0, running.paid), seconds))
+        if running.step > first:
+            parts = work.until(running.step, running.paid) - work.until(first, running.paid)
+            told.append(_told(work, work.cut, parts, running.seen - running.first_seen))
+        return told
+
+    def _seconds_left_by_run(self, pace: Pace) -> dict[str, float]:
+        """Of each open Run."""
+        paid, left = set(self._paid), {}
+        for run_id, work in self._works.items():
+            if not self._queue.is_open(run_id):
+                continue
+            running = self._running.get(run_id)
+            theirs = running.paid if running is not None else paid
+            step = self._steps_before.get(run_id, 0) if running is None else running.step
+            parts = work.whole(theirs)
+            if step:
+                parts = parts - work.until(step, theirs)
+            seconds = pace.seconds(work.network, work.cut, parts)
+            if running is not None:
+                # Nothing was heard since then: it has gone on at this pace, but is not over.
+                seconds = max(seconds - (time.monotonic() - max(running.seen, running.began)), 0.0)
+            left[run_id] = seconds
+            paid.update(key for key, _ in work.features)
+        return left
+
+    def _share(self) -> float:
+        """Of all work that is done, by what it costs."""
+        cost, open_cost = self._queue.cost, self._queue.remaining_cost()
+        for run_id, running in self._running.items():
+            open_cost -= cost[run_id] * running.step / self._works[run_id].num_steps
+        whole = sum(cost.values())
+        return min(max(1 - open_cost / whole, 0.0), 1.0) if whole else 1.0
 
     def look(self) -> Snapshot:
         """How far the launch is now."""
         counts = self._queue.counts()
         num_open = counts[RUNNING] + counts[WAITING]
-        num_running, num_starting = len(self._step), len(self._starting)
-        whole = sum(self._queue.cost.values())
+        num_running, num_starting = len(self._running), len(self._starting)
         minutes = (time.monotonic() - self._began) / 60
         return Snapshot(
             num_runs=len(self._queue.runs),
@@ -141,18 +258,52 @@ class Progress:
             num_starting=num_starting,
             num_waiting=num_open - num_running - num_starting,
             num_failed=counts[FAILED] + counts[START_FAILED],
-            share=1 - self._remaining() / whole if whole else 1.0,
+            share=self._share(),
             runs_per_minute=self._num_ended / minutes if self._num_ended else None,
-            seconds_left=self.seconds_left() if num_open else None,
+            seconds_left=self._seconds_left_now_and_then() if num_open else None,
             dearest=self._dearest(),
             last_error=self._last_error,
         )
 
     def _dearest(self) -> str:
-        if not self._step:
+        if not self._running:
             return ""
-        run = self._queue.runs[max(self._step, key=lambda run_id: self._queue.cost[run_id])]
+        run_id = max(self._running, key=lambda run_id: self._queue.cost[run_id])
+        run, work = self._queue.runs[run_id], self._works[run_id]
         per_epoch = steps_per_epoch(run.recipe, run.size)
-        num_epochs = total_steps(run.recipe, run.size) / per_epoch
-        epoch = self._step[run.id] / per_epoch
+        epoch, num_epochs = self._running[run_id].step / per_epoch, work.num_steps / per_epoch
         return f"{describe(run)}: epoch {epoch:.0f} of {num_epochs:g}"
+
+
+def _told(work: Work, cut: str, parts: Vector, seconds: float) -> Measured:
+    return Measured(work.network, cut, parts, max(seconds, 1e-3), SECONDS_TO_HEAR)
+
+
+def makespan(
+    runs: Mapping[str, Run], left: Mapping[str, float], running: Collection[str], num_workers: int
+) -> float:
+    """Seconds until workers that take the longest path of Runs first have ended all that are `left`.
+
+    `runs`: each start before what needs it; `left`: seconds by id; `running`: those that have a worker.
+    """
+    path = dict(left)
+    waiting: dict[str, list[str]] = {}
+    for run_id in reversed(list(runs)):
+        source = runs[run_id].source
+        if run_id in left and source is not None and source.id in left:
+            path[source.id] = max(path[source.id], left[source.id] + path[run_id])
+            waiting.setdefault(source.id, []).append(run_id)
+    held = {each for those in waiting.values() for each in those}
+    busy = [(left[run_id], run_id) for run_id in running if run_id in left]
+    ready = [(-path[i], i) for i in left if i not in held and i not in running]
+    heapq.heapify(busy)
+    heapq.heapify(ready)
+    now = 0.0
+    while busy or ready:
+        while ready and len(busy) < max(num_workers, 1):
+            run_id = heapq.heappop(ready)[1]
+            heapq.heappush(busy, (now + left[run_id], run_id))
+        now, run_id = heapq.heappop(busy)
+        for each in waiting.get(run_id, ()):
+            heapq.heappush(ready, (-path[each], each))
+    return now

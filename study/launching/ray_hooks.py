@@ -234,6 +234,8 @@ class RunSearcher(tune.search.Searcher):
             alive = (node["Resources"] for node in ray.nodes() if node["Alive"])
             self._num_slots = sum(num_slots(resources, self._claim) for resources in alive)
             self._counted_at = time.monotonic()
+            fewest = min(self._num_slots, self._max_concurrent or self._num_slots)
+            self._watch.progress.has_workers(fewest)
         return self._num_slots
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:

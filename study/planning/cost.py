@@ -48,7 +48,7 @@ BYTES: Final = 4  # of a float32
 class LayerCost:
     """One layer of a network. Per image: `flops` of a forward pass, `inputs` (values that it is given
     where all before it is constant), `outputs` (values that it gives) and `saved_bytes` (what a backward
-    pass needs kept). `parameters`: of the layer."""
+    pass needs kept). `parameters` of the layer, and `modules`: how many it calls."""
 
     name: str
     flops: int
@@ -56,6 +56,7 @@ class LayerCost:
     outputs: int
     saved_bytes: int
     parameters: int
+    modules: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,6 +175,7 @@ def layer_costs(
                     outputs=values.numel() // images,
                     saved_bytes=(sum(saved.values()) - before) // images,
                     parameters=sum(parameter.numel() for parameter in layer.parameters()),
+                    modules=sum(not any(True for _ in each.children()) for each in layer.modules()),
                 )
             )
     return tuple(costs)
@@ -230,10 +232,10 @@ def price(runs: Sequence[Run], infos: Mapping[str, TaskInfo]) -> Price:
     largest: Memory | None = None
     for run in runs:
         cost = cost_of(run, infos[run.task])
-        network = _network(run)
+        network = network_name(run)
         flops[network] += cost.flops
         own[network] += cost.flops - cost.pass_flops
-        key = _features_key(run)
+        key = features_key(run)
         # A larger set holds the images of a smaller one.
         if key not in passes or passes[key][1].pass_flops < cost.pass_flops:
             passes[key] = (network, cost)
@@ -277,19 +279,24 @@ def price(runs: Sequence[Run], infos: Mapping[str, TaskInfo]) -> Price:
     )
 
 
-def _network(run: Run) -> str:
+def has_gpu() -> bool:
+    """Whether this machine has one that torch can use."""
+    return torch.cuda.is_available()
+
+
+def network_name(run: Run) -> str:
     name = run.model if run.width is None else f"{run.model} width {run.width}"
     precision = run.recipe.precision
     return name if precision == "float32" else f"{name}, {precision}"
 
 
-def _features_key(run: Run) -> tuple[object, ...]:
+def features_key(run: Run) -> tuple[object, ...]:
     """Runs of the same key have frozen layers of the same values, and images of which one's are all."""
     if run.start is None:
         return (run.id,)  # its statistics are those of its own images
     start = run.start if run.source is None else run.source.id
     cut = (run.frozen, run.trained_channels, run.frozen_pieces)
-    return (start, _network(run), run.task, run.part, run.seed, *cut)
+    return (start, network_name(run), run.task, run.part, run.seed, *cut)
 
 
 def measured_rate(run: Run, info: TaskInfo, *, device: str, seconds: float = 1.0) -> float:

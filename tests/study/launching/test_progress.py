@@ -2,48 +2,105 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import pytest
 
 from study.launching.nodes import Nodes
-from study.launching.progress import Progress
+from study.launching.progress import Progress, makespan
 from study.launching.queue import RunQueue
+from study.messages import duration
+from study.planning.pace import Pace, Parts, Work
 from study.run import Recipe, Run
+
+
+def runs_of(num: int) -> list[Run]:
+    recipe = Recipe(num_epochs=10, batch_size=50)
+    return [
+        Run(task="digits", size=100, model="resnet18", width=4, recipe=recipe, seed=seed)
+        for seed in range(num)
+    ]
+
+
+def progress_of(queue: RunQueue) -> Progress:
+    """Each Run takes 20 steps, with a row before and after each epoch."""
+    work = Work(
+        network="resnet18",
+        cut="0",
+        once=Parts(runs=1),
+        per_step=Parts(step_calls=70_000),
+        per_evaluation=Parts(evaluation_calls=70_000),
+        evaluated=tuple(range(0, 21, 2)),
+    )
+    return Progress(queue, dict.fromkeys(queue.runs, work), Pace())
 
 
 def test_time_left_follows_the_work_done_here_and_not_what_was_there_before(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    clock = 100.0
-    monkeypatch.setattr("study.launching.progress.time.monotonic", lambda: clock)
-    first, second, third = (
-        Run(task="digits", size=100, model="resnet18", width=4, recipe=Recipe(num_steps=10), seed=s)
-        for s in range(3)
-    )
-    runs = [first, second, third]
+    clock = SimpleNamespace(now=100.0)
+    clock.monotonic = lambda: clock.now
+    monkeypatch.setattr("study.launching.progress.time", clock)
+    runs = runs_of(3)
     queue = RunQueue(runs, done=(), cost={run.id: 6.0 for run in runs})
-    progress = Progress(queue)
-    assert progress.seconds_left() is None
+    progress = progress_of(queue)
     taken_up = queue.next()
     assert taken_up is not None
-    progress.saw(taken_up, 5)
-    clock = 130.0
     progress.saw(taken_up, 10)
+    assert progress.seconds_left() is None
+    clock.now = 130.0
+    progress.saw(taken_up, 20)
     queue.finish(taken_up.id)
     progress.ended(taken_up, finished=True)
-    assert progress.seconds_left() == pytest.approx(30 / 3 * 12), "3 of cost in 30 s, 12 are left"
+    left = progress.seconds_left()
+    assert left == pytest.approx(2 * 2 * 30, rel=0.1), "10 of 20 steps took 30 s, 2 Runs are left"
     assert progress.look().text() == (
-        "1 done, 0 running, 2 waiting, 0 failed, 2 a minute, about 2 min left"
+        f"1 done, 0 running, 2 waiting, 0 failed, 2 a minute, about {duration(left)} left"
     )
+    progress.has_workers(2)
+    assert progress.seconds_left() == pytest.approx(left / 2)
+
+
+def test_a_run_that_has_come_far_tells_the_time_left_before_any_has_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = SimpleNamespace(now=100.0)
+    clock.monotonic = lambda: clock.now
+    monkeypatch.setattr("study.launching.progress.time", clock)
+    runs = runs_of(1)
+    queue = RunQueue(runs, done=(), cost={run.id: 6.0 for run in runs})
+    progress = progress_of(queue)
+    run = queue.next()
+    assert run is not None
+    progress.saw(run, 0)
+    clock.now += 36.0
+    progress.saw(run, 1)
+    assert progress.seconds_left() is None, "a twentieth tells too little"
+    clock.now += 324.0
+    progress.saw(run, 10)
+    assert progress.seconds_left() == pytest.approx(360, rel=0.15)
+    clock.now += 100.0
+    assert progress.seconds_left() == pytest.approx(260, rel=0.2), "though nothing was heard since"
+
+
+def test_the_longest_chain_of_starts_bounds_the_time_left() -> None:
+    recipe = Recipe(num_steps=2)
+    source = Run(task="digits", size=100, model="resnet18", width=4, recipe=recipe, seed=0)
+    cells = [replace(source, start=source, frozen=frozen) for frozen in range(3)]
+    runs = {run.id: run for run in (source, *cells)}
+    left = dict.fromkeys(runs, 10.0)
+    assert makespan(runs, left, {source.id}, 1) == 40
+    assert makespan(runs, left, {source.id}, 2) == 30
+    assert makespan(runs, left, (), 8) == 20
+    del left[source.id]
+    assert makespan(runs, left, (), 2) == 20
 
 
 def test_what_is_going_on_is_said_from_the_first_worker_on() -> None:
-    recipe = Recipe(num_epochs=10, batch_size=50)
-    runs = [
-        Run(task="digits", size=100, model="resnet18", width=4, recipe=recipe, seed=s)
-        for s in range(4)
-    ]
+    runs = runs_of(4)
     queue = RunQueue(runs, done=(), cost={run.id: 1.0 + run.seed for run in runs})
-    progress = Progress(queue)
+    progress = progress_of(queue)
     dear, cheap = queue.next(), queue.next()
     assert dear is not None
     assert cheap is not None

@@ -14,6 +14,7 @@ import pytest
 import study
 from study.launching.progress import Progress
 from study.launching.queue import RunQueue
+from study.planning.pace import Pace, Parts, Work
 from study.run import Recipe, Run
 from study.store import Store, finished_ids
 from tests.processes import Watched
@@ -36,7 +37,15 @@ class Tune:
 
         runs = tiny(20)
         queue = RunQueue(runs, done=(), cost={run.id: 1.0 for run in runs})
-        progress = Progress(queue)
+        work = Work(
+            network="resnet18 width 1",
+            cut="0",
+            once=Parts(runs=1),
+            per_step=Parts(step_calls=77),
+            per_evaluation=Parts(evaluation_calls=77),
+            evaluated=(0, 1, 2),
+        )
+        progress = Progress(queue, dict.fromkeys(queue.runs, work), Pace())
         request = SimpleNamespace(is_set=False)
         self.watch: Any = SimpleNamespace(begun=set(), request=request, progress=progress)
         given = {"max_concurrent": None, "may_grow": False} | options

@@ -1,0 +1,227 @@
+"""From what a Run does to the seconds that it takes: a price for each part, fitted to measured times.
+
+Owns the parts, what they cost on a core where nothing has been measured yet, and the fit. Pure
+arithmetic: knows no network, no clock, and no device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Hashable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Vector = NDArray[np.float64]
+
+
+class Parts(NamedTuple):
+    """How much of each there is in a piece of work, or what one of each costs, in seconds.
+
+    - `runs`: beginnings and ends of a Run: reading, building the network, publishing.
+    - `step_calls`, `evaluation_calls`: modules called, forward and back or forward alone, with few images.
+    - `…_flops`: operations on images, multiply-adds as two; `…_bytes`: of the values between them.
+    - `feature_…`: of frozen layers.
+    """
+
+    runs: float = 0.0
+    step_calls: float = 0.0
+    step_flops: float = 0.0
+    step_bytes: float = 0.0
+    evaluation_calls: float = 0.0
+    evaluation_flops: float = 0.0
+    evaluation_bytes: float = 0.0
+    feature_flops: float = 0.0
+    feature_bytes: float = 0.0
+
+
+# Seconds of each on one core, from trainings of ResNets, DenseNets and ViTs of several widths. What
+# matters is how they stand to each other: their scale is taken from the first thing that is measured.
+TYPICAL: Final = Parts(
+    runs=0.15,
+    step_calls=2e-4,
+    step_flops=3e-11,
+    step_bytes=1.3e-9,
+    evaluation_calls=4.5e-5,
+    evaluation_flops=2e-11,
+    evaluation_bytes=4e-10,
+    feature_flops=2e-11,
+    feature_bytes=4e-10,
+)
+
+# The same on a GPU, where a call is a few launches of kernels. Assumed, not measured.
+TYPICAL_GPU: Final = Parts(
+    runs=1.0,
+    step_calls=3e-5,
+    step_flops=2e-13,
+    step_bytes=2e-12,
+    evaluation_calls=1e-5,
+    evaluation_flops=2e-13,
+    evaluation_bytes=1e-12,
+    feature_flops=2e-13,
+    feature_bytes=1e-12,
+)
+
+# By what share a part's price may differ from the typical one on the network's scale, and how much of
+# that it has in common with the other parts that are counted in the same unit.
+SPREAD: Final = 0.6
+IN_COMMON: Final = 0.85
+# By what share a measured time differs from what its parts explain.
+NOISE: Final = 0.15
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What a Run does.
+
+    - `network`: whose prices are fitted together; `cut`: what is left of the differences within it.
+    - `once`, `per_step`, `per_evaluation`: the parts of each; `evaluated`: ascending, the steps after
+      which there is an evaluation, 0 and the last step among them.
+    - `features`: what is computed once for all Runs that share it, by key.
+    """
+
+    network: str
+    cut: str
+    once: Parts
+    per_step: Parts
+    per_evaluation: Parts
+    evaluated: tuple[int, ...]
+    features: tuple[tuple[Hashable, Parts], ...] = ()
+
+    @property
+    def num_steps(self) -> int:
+        """Optimiser steps of the whole Run."""
+        return self.evaluated[-1]
+
+    def until(self, step: int, features_paid: Collection[Hashable] = ()) -> Vector:
+        """All parts from the Run's beginning to this step; of features those that are not paid yet."""
+        num_evaluations = int(np.searchsorted(self.evaluated, step, side="right"))
+        parts = self._once + step * self._per_step + num_evaluations * self._per_evaluation
+        for key, of_pass in self._features:
+            if key not in features_paid:
+                parts = parts + of_pass
+        return parts
+
+    def whole(self, features_paid: Collection[Hashable] = ()) -> Vector:
+        """All parts of the whole Run."""
+        return self.until(self.num_steps, features_paid)
+
+    @cached_property
+    def _features(self) -> tuple[tuple[Hashable, Vector], ...]:
+        return tuple((key, np.array(parts)) for key, parts in self.features)
+
+    @cached_property
+    def _once(self) -> Vector:
+        return np.array(self.once)
+
+    @cached_property
+    def _per_step(self) -> Vector:
+        return np.array(self.per_step)
+
+    @cached_property
+    def _per_evaluation(self) -> Vector:
+        return np.array(self.per_evaluation)
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """That so much work took so long; `blur`: by how many seconds that may be wrong whatever its length.
+
+    `cut`: "" where what it tells is not of a cut.
+    """
+
+    network: str
+    cut: str
+    parts: Vector
+    seconds: float
+    blur: float = 0.0
+
+    @property
+    def noise(self) -> float:
+        """By what share the time may differ from what its parts explain."""
+        return NOISE + self.blur / self.seconds
+
+
+class Pace:
+    """What the parts cost, by what has been measured so far.
+
+    The prices of a network are not negative, explain its measured times with the least relative error,
+    and stay near the `typical` ones (on its own scale) where the times do not tell. What a cut's times
+    have in common beyond that counts the more, the more of them there are.
+    """
+
+    def __init__(self, typical: Parts = TYPICAL, measured: Sequence[Measured] = ()) -> None:
+        self._typical = typical
+        self._measured = list(measured)
+        self._prices: dict[str, Vector] = {}  # "": of all networks together
+        self._ratio: dict[tuple[str, str], float] = {}
+
+    @property
+    def num_measured(self) -> int:
+        """How many times have been measured."""
+        return len(self._measured)
+
+    def measured(self, measured: Measured) -> None:
+        """Learns from it."""
+        assert measured.seconds > 0, measured
+        self._measured.append(measured)
+        self._prices.clear()
+
+    def with_more(self, measured: Sequence[Measured]) -> Pace:
+        """One that has learned from these too."""
+        return Pace(self._typical, [*self._measured, *measured]) if measured else self
+
+    def seconds(self, network: str, cut: str, parts: Vector) -> float:
+        """What this much work will take."""
+        if not self._prices:
+            self._fit()
+        prices = self._prices.get(network, self._prices[""])
+        return float(parts @ prices) * self._ratio.get((network, cut), 1.0)
+
+    def _fit(self) -> None:
+        self._prices[""] = _fitted(self._measured, np.array(self._typical))
+        by_network: dict[str, list[Measured]] = {}
+        for each in self._measured:
+            by_network.setdefault(each.network, []).append(each)
+        self._ratio.clear()
+        for network, those in by_network.items():
+            prices = self._prices[network] = _fitted(those, self._prices[""])
+            sums: dict[str, Vector] = {}  # weights, and weighted logarithms
+            for each in those:
+                weight = (NOISE / each.noise) ** 2
+                log = float(np.log(each.seconds / (each.parts @ prices)))
+                sums[each.cut] = sums.get(each.cut, np.zeros(2)) + weight * np.array([1.0, log])
+            for cut, (weight, log) in sums.items():
+                if cut:
+                    self._ratio[network, cut] = float(np.exp(log / (1 + weight)))
+
+
+def _stiffness() -> Vector:
+    """What holds the parts' factors near 1, and those of one unit near each other: (parts, parts)."""
+    units = np.array([name.rpartition("_")[2] for name in Parts._fields])
+    alike = units[:, None] == units[None]
+    spread = SPREAD**2 * np.where(np.eye(len(units)), 1.0, IN_COMMON * alike)
+    return np.linalg.cholesky(np.linalg.inv(spread)).T
+
+
+_STIFF: Final = _stiffness()
+
+
+def _fitted(measured: Sequence[Measured], typical: Vector) -> Vector:
+    if not measured:
+        return typical
+    from scipy.optimize import nnls
+
+    parts = np.array([each.parts for each in measured])
+    seconds = np.array([each.seconds for each in measured])
+    noise = np.array([each.noise for each in measured])
+    # The scale first: the median, which one odd time does not move, of those that tell most.
+    sure = noise <= np.median(noise)
+    near = typical * float(np.median((seconds / (parts @ typical))[sure]))
+    # In units of `near`: the unknowns are then all about 1.
+    rows = np.concatenate([parts * near / (seconds * noise)[:, None], _STIFF])
+    wanted = np.concatenate([1 / noise, _STIFF.sum(1)])
+    factors, _ = nnls(rows, wanted)
+    return factors * near
