@@ -1,14 +1,15 @@
 """How long all surfaces of a study take, and in how much memory.
 
-    python tests/benchmarks/all_surfaces.py STORE_OR_EXPORT
+    python -m tests.benchmarks.all_surfaces STORE_OR_EXPORT
 
 Prints for each step the seconds by the clock, those of CPU over all threads (which tell more on a busy
 machine), and the process's peak of resident memory so far. Every surface holds every seed
-and every epoch; it is let go once its mean over seeds is made.
+and every epoch; it is let go once its mean over seeds is made. The last line is a JSON object.
 """
 
 from __future__ import annotations
 
+import json
 import resource
 import sys
 import time
@@ -52,7 +53,8 @@ def main() -> None:
     timed("parameters per label", derived.parameters_per_label, study)
     num_rows = int(study.runs["num_rows"].sum())
     seconds = time.perf_counter() - began
-    print(f"{seconds:7.2f} s  {time.process_time():7.2f} s CPU  in all, {num_rows} rows")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(json.dumps({"wall": seconds, "cpu": time.process_time(), "gib": peak, "rows": num_rows}))
 
 
 if __name__ == "__main__":

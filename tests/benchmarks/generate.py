@@ -1,6 +1,6 @@
 """Writes a large made-up study, stored exactly as the store writes one.
 
-    python tests/benchmarks/generate.py ROOT [--runs 10000] [--epochs 4000]
+    python -m tests.benchmarks.generate ROOT [--runs 10000] [--epochs 4000]
 
 10,000 Runs of 4,000 epochs are 40 million rows, 1.8 GB; it takes a few minutes. Also writes the export,
 ROOT/study.parquet.
