@@ -7,12 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Final
 
 import torch
 from torch import Tensor, nn
 
 from study.training.inputs import EVALUATION_BATCH_SIZE, Inputs
 from study.training.steps import batch_spans
+
+# Images at once on the CPU, whose caches hold what lies between two layers of so few: 1.3 to 1.4 times
+# as fast as EVALUATION_BATCH_SIZE (ViT-Tiny, ResNet-18). From LEAST on, how many there are beside an
+# image does not change its bits; a part of fewer stays with its neighbour.
+CPU_BATCH_SIZE: Final = 64
+LEAST: Final = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,10 +73,21 @@ def _logits(suffix: nn.Sequential, num_images: int, inputs: Callable[[slice], Te
     with torch.no_grad():
         return torch.cat(
             [
-                suffix(inputs(span)).float()
+                suffix(part).float()
                 for span in batch_spans(num_images, EVALUATION_BATCH_SIZE)
+                for part in _parts(suffix, inputs(span))
             ]
         )
+
+
+def _parts(suffix: nn.Sequential, images: Tensor) -> list[Tensor]:
+    """What is evaluated at once; of a head alone all, whose work is less than a call's."""
+    if images.device.type != "cpu" or len(suffix) == 1:
+        return [images]
+    starts = list(range(0, len(images), CPU_BATCH_SIZE))
+    if len(starts) > 1 and len(images) - starts[-1] < LEAST:
+        starts.pop()
+    return [images[a:b] for a, b in pairwise([*starts, len(images)])]
 
 
 def _judged(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:

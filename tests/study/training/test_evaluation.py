@@ -9,7 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from study.training.evaluation import measure
+from study.networks.build import build
+from study.networks.initial_values import initialise
+from study.training.evaluation import _parts, measure
 
 
 @pytest.mark.parametrize(("num_classes", "kind"), [(256, torch.uint8), (257, torch.int16)])
@@ -30,3 +32,29 @@ def test_labels_are_predicted_by_the_logits_of_the_error(
     assert predicted.tolist() == answers.tolist()
     assert measured.test_error == (predicted != labels).double().mean().item() == 200 / 600
     assert measured.train_error == 34 / 100
+
+
+@pytest.mark.parametrize("num", [2, 40, 95, 97, 256, 258, 300])
+def test_parts_hold_all_images_and_none_is_small(num: int) -> None:
+    images = torch.arange(num)
+    parts = _parts(nn.Sequential(nn.Identity(), nn.Identity()), images)
+    assert torch.equal(torch.cat(parts), images)
+    assert len(parts) == 1 or min(map(len, parts)) >= 32
+    assert max(map(len, parts)) < 96
+    assert len(_parts(nn.Sequential(nn.Identity()), images)) == 1, "a head alone"
+
+
+@pytest.mark.parametrize(
+    ("model", "width"), [("resnet18", 2), ("resnet50", 1), ("densenet121", 2), ("vit_tiny", 6)]
+)
+def test_logits_are_those_of_all_images_at_once(model: str, width: int) -> None:
+    layers = build(model, width, 10, (3, 8, 8)).eval()
+    initialise(layers, model, 0)
+    images = torch.rand(233, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for cut in range(len(layers) - 1):
+            given = layers[:cut](images)
+            parts = _parts(layers[cut:], given)
+            assert len(parts) == 4
+            in_parts = torch.cat([layers[cut:](part) for part in parts])
+            assert torch.equal(in_parts, layers[cut:](given)), cut
