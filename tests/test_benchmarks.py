@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from study.run import Recipe, Run
+from tests.benchmarks import __main__ as benchmarks
 from tests.benchmarks.cells import SHARES, cell_lines, grid_lines
 from tests.benchmarks.epochs import FIVE_CUTS, Measured, Sample, Seconds, measure
 from tests.benchmarks.runs import Launch, inline_lines, ray_lines
@@ -159,3 +161,19 @@ def test_groups_are_named_on_the_command_line() -> None:
     assert "| schedule |" in said.stdout and "| cells" not in said.stdout
     wrong = subprocess.run([*command, "shedule"], cwd=root, capture_output=True, text=True)
     assert wrong.returncode == 2 and "choose of cells, grid" in wrong.stderr
+
+
+def test_a_group_that_fails_is_said_and_the_table_still_comes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(**_: object) -> Iterator[Line]:
+        yield Line(group="runs", case="first", unit="s", ours=1.0)
+        raise RuntimeError("no Ray")
+
+    groups = {"runs": fails, "schedule": lambda **_: iter(())}
+    monkeypatch.setattr(benchmarks, "GROUPS", groups)
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "--quick"])
+    monkeypatch.setenv("STUDY_FEATURES", "")
+    assert benchmarks.main() == 1
+    said = capsys.readouterr().out
+    assert "first" in said and "not measured: failed: no Ray" in said

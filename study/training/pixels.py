@@ -63,7 +63,9 @@ class CropsAndFlips:
         columns = columns + self.left[positions, None]
         batch = torch.arange(len(positions), device=images.device)[:, None, None]
         # Indexing puts the channels last: (b, h, w, c).
-        return padded[batch, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+        crops = padded[batch, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+        # Left as it lies it has torch 2.14 write past its memory, in narrow convolutions under AVX2.
+        return crops.contiguous()
 
 
 def crops_and_flips(

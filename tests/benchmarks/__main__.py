@@ -11,6 +11,7 @@ import os
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
@@ -40,7 +41,7 @@ def main() -> int:
         Path(folder, "features").mkdir()
         try:
             for name in given.groups or GROUPS:
-                for line in GROUPS[name](quick=given.quick, folder=Path(folder)):
+                for line in _measured(name, quick=given.quick, folder=Path(folder)):
                     print("  ".join(filter(None, line.cells())), file=sys.stderr, flush=True)
                     lines.append(line)
         except KeyboardInterrupt:
@@ -50,7 +51,16 @@ def main() -> int:
     print("\n".join([*top, f"`python -m tests.benchmarks{how}`: {minutes:.0f} minutes", ""]))
     print(rendered(lines))
     print(f"\nratio: baseline ÷ ours; goals missed: {missed(lines)}")
-    return 0
+    return 1 if any(line.has_failed for line in lines) else 0
+
+
+def _measured(name: str, *, quick: bool, folder: Path) -> Iterator[Line]:
+    """The lines of a group; where it fails, that is its last line, and the other groups go on."""
+    try:
+        yield from GROUPS[name](quick=quick, folder=folder)
+    except Exception as error:
+        traceback.print_exc()
+        yield Line(group=name, case="the rest", missing=f"failed: {error}", has_failed=True)
 
 
 def _arguments() -> argparse.Namespace:

@@ -16,7 +16,7 @@ class Line:
 
     - `ratio`: baseline ÷ ours, where it was not taken pair by pair from `baseline` and `ours`.
     - `at_least`: what the ratio was to reach; `at_most`: what `ours` was to stay under.
-    - `missing`: why there is no measurement; then all numbers are None.
+    - `missing`: why there is no measurement; then all numbers are None. `has_failed`: an error is why.
     """
 
     group: str
@@ -29,6 +29,7 @@ class Line:
     at_least: float | None = None
     at_most: float | None = None
     missing: str | None = None
+    has_failed: bool = False
 
     def __post_init__(self) -> None:
         assert (self.missing is None) == (self.ours is not None), self

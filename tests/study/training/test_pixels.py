@@ -40,6 +40,7 @@ def test_each_image_is_padded_with_black_cropped_and_mirrored(height: int, width
     given = augment(images[positions], positions)
     assert given.dtype == torch.uint8
     assert given.shape == (5, 3, height, width)
+    assert given.is_contiguous(), "torch has ended processes over other layouts"
     for position, ours in zip(positions.tolist(), given.numpy(), strict=True):
         top, left = int(augment.top[position]), int(augment.left[position])
         cropped = padded[position, :, top : top + height, left : left + width]
