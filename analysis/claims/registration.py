@@ -2,7 +2,8 @@
 
 Owns what counts as the terms of a verdict: every named constant of `primary`, the thresholds of
 interpolation, the two sources that are compared, and the version of the code that decides (claims,
-descent, load). The registration itself lies in the store; the verb `study register` writes it.
+descent, load). The registration itself lies in the store, and in an export of it; the verb
+`study register` writes it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any, Final
 from analysis.claims import primary
 from analysis.descent import EPSILON
 from analysis.load import Study
-from analysis.load.rows import StoreRows
+from analysis.load.rows import ExportRows, StoreRows
 from study.fields import canonical_json, digest_of
 from study.store.registrations import Registration, read_registrations
 
@@ -59,17 +60,21 @@ def standing_of(
     more_related: str | None = None,
     less_related: str | None = None,
 ) -> Standing:
-    """How verdicts on this study stand to what the store says of its registration.
+    """How verdicts on this study stand to what its store, or its export, says of its registration.
 
     Raises Damaged, Newer where the registration cannot be read.
     """
-    if not isinstance(study.rows, StoreRows):
+    rows = study.rows
+    if isinstance(rows, StoreRows):
+        noted: Sequence[Registration] = read_registrations(rows.store, study.name)
+    elif isinstance(rows, ExportRows) and rows.registrations is not None:
+        noted = rows.registrations
+    else:
         return Standing(
             word=EXPLORATORY,
             sentences=("Whether it was registered is not known here: that stands in its store.",),
         )
     terms = terms_now(epsilon=epsilon, more_related=more_related, less_related=less_related)
-    noted = read_registrations(study.rows.store, study.name)
     return standing(noted, [run.id for run in study.wanted], terms)
 
 

@@ -2,9 +2,10 @@
 
 Owns the form of the export: the table of `schema.ROWS` with the arm that each Run has in this study (no
 row says it: a source of one study may be the baseline of another), each Run's rows together and in
-order, and in the file's own metadata the study's list of wanted Runs, what became of each, and its
-provenance. Any reader of Parquet gets the table; `load.open` all that it would have found in the store.
-A CSV file holds the table alone: absent values are empty, and no checksum guards it.
+order, and in the file's own metadata the study's list of wanted Runs, what became of each, its
+registrations and its provenance. Any reader of Parquet gets the table; `load.open` all that it would
+have found in the store. A CSV file holds the table alone: absent values are empty, and no checksum
+guards it.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ from study.store import (
 )
 from study.store.os_errors import naming
 from study.store.provenance import release
+from study.store.registrations import Registration, read_registrations
 from study.store.schema import known_schemas
 
 METADATA_KEY: Final = b"freezewise"
@@ -115,7 +117,7 @@ def export(store: Store, study: str, path: str | Path) -> Written:
     Memory is bounded by one row group (`ROWS_A_GROUP`), however large the study. Every row file is
     held against its checksum; a damaged one is left out and named. The file appears whole or not at
     all. Raises FileNotFoundError for a study that is not there, ValueError for another ending of the
-    file's name, OSError, with its path, where it cannot be written.
+    file's name, Damaged, Newer for its registrations, OSError, with its path, where it cannot be written.
     """
     path = Path(path).expanduser().absolute()
     if path.suffix not in (*PARQUET, CSV):
@@ -124,6 +126,7 @@ def export(store: Store, study: str, path: str | Path) -> Written:
             "or .csv"
         )
     wanted = read_study(store, study)
+    registrations = read_registrations(store, study)
     there, arm_of = finished_ids(store), arms(wanted)
     facts: list[dict[str, Any]] = []
     damaged: dict[str, str] = {}
@@ -161,6 +164,7 @@ def export(store: Store, study: str, path: str | Path) -> Written:
                 "ended": facts,
                 "failures": failures_of(store),
                 "damaged": damaged,
+                "registrations": [asdict(one) for one in registrations],
             }
             text = json.dumps(header, separators=(",", ":"), allow_nan=False)
             if isinstance(writer, pq.ParquetWriter):
@@ -229,7 +233,16 @@ def open_export(path: str | Path) -> Exported:
         wanted=tuple(runs.from_json(json.dumps(plain)) for plain in header["wanted"]),
         failures=header["failures"],
         survey=Survey(facts=ended, evaluations=evaluations, damaged=header["damaged"]),
-        rows=ExportRows(str(path), file, tuple(groups), num_rows),
+        rows=ExportRows(str(path), file, tuple(groups), num_rows, _registrations(header)),
+    )
+
+
+def _registrations(header: Mapping[str, Any]) -> tuple[Registration, ...] | None:
+    # A file of before they were noted has none of its own to say.
+    if "registrations" not in header:
+        return None
+    return tuple(
+        Registration(**{**one, "run_ids": tuple(one["run_ids"])}) for one in header["registrations"]
     )
 
 

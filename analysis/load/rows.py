@@ -21,6 +21,7 @@ import pyarrow.ipc
 import pyarrow.parquet as pq
 
 from study.store import Damaged, Finished, Store, finished_ids, read_rows, rows_path, schema
+from study.store.registrations import Registration
 
 FILES_A_TASK: Final = 32
 
@@ -118,12 +119,17 @@ class StoreRows:
 
 @dataclass(frozen=True)
 class ExportRows:
-    """The rows of an exported Parquet file; `groups`: the ids that each row group holds, in order."""
+    """The rows of an exported Parquet file.
+
+    `groups`: the ids that each row group holds, in order; `registrations`: those of the study when it
+    was exported, oldest first; None in a file that does not say.
+    """
 
     path: str
     file: pq.ParquetFile
     groups: tuple[tuple[str, ...], ...]
     num_rows: Mapping[str, int]
+    registrations: tuple[Registration, ...] | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,6 +23,8 @@ from analysis.claims.registration import standing_of
 from analysis.descent import EPSILON
 from analysis.load import Incomplete, Study, whole
 from analysis.load.arms import TRANSFER
+from analysis.load.export import is_export
+from analysis.load.kept import kept_path
 from analysis.report import cuts, gallery, overview, slices, tables, variance
 from analysis.report.album import Picture
 from analysis.report.answer import answer
@@ -30,7 +32,7 @@ from analysis.report.lead import lead
 from analysis.report.plates import plate
 from analysis.report.seen import seen
 from study.messages import show_message
-from study.store import Damaged
+from study.store import Damaged, open_store, study_names
 from study.store.os_errors import os_error_text
 
 PAGE: Final = "index.html"
@@ -211,13 +213,14 @@ def make_report(
     """Writes a report, prints its answer, the verdicts and, as its last line, the page's path.
 
     `root`: a store, or a file that `study export` made; `study`: its name, needed where a store has
-    several; `out`: the directory (default: reports/<study>). All else as in `write_report`.
+    several; `out`: the directory (default: reports/<study>). All else as in `write_report`. A study
+    that the store lacks, and whose results come along with the package, is read from these, and said so.
 
     Returns the exit status: 0 written, 1 the study is incomplete, 2 wrong input (said on stderr).
     Raises OSError where the store cannot be read or the report cannot be written.
     """
     try:
-        opened = load.open(root, study, partial=partial)
+        opened = load.open(_kept_instead(root, study) or root, study, partial=partial)
         _check_sources(opened, more_related, less_related)
     except Incomplete as incomplete:
         show_message(f"{incomplete.what}; --partial writes the report from what is there")
@@ -240,6 +243,15 @@ def make_report(
     print(verdicts)
     print(page)
     return 0
+
+
+def _kept_instead(root: str | Path, study: str | None) -> Path | None:
+    """The results of this study that come along, where there is no store with rows of its own."""
+    path = None if study is None else kept_path(study)
+    if path is None or is_export(root) or study in study_names(open_store(root)):
+        return None
+    show_message(f"{root} has no study {study}: this is of the results that came along, {path}")
+    return path
 
 
 def _check_sources(study: Study, *names: str | None) -> None:

@@ -10,13 +10,15 @@ import pytest
 import analysis.results
 from analysis import load
 from analysis.claims import claims
-from analysis.report import tables
+from analysis.report import make_report, tables
+from analysis.results.__main__ import differences, main
+from analysis.results.numbers import STUDIES
 
 FOLDER = Path(analysis.results.__file__).parent
+README = Path(__file__).parents[2] / "README.md"
 RELATED = {
     "reduced": {"more_related": "tiny-near-16px", "less_related": "tiny-far-16px"},
 }
-STUDIES = ("reduced", "reduced_noise", "reduced_sources", "reduced_controls", "reduced_rates")
 
 
 @pytest.mark.slow
@@ -44,3 +46,48 @@ def test_each_holds_the_runs_that_its_space_asks_for(name: str) -> None:
     study = load.open(FOLDER / f"{name}.parquet")
     assert [run.id for run in study.wanted] == [run.id for run in load_space(name).runs]
     assert study.coverage["done"] == len(study.wanted)
+
+
+def test_the_readme_says_what_the_files_say(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--check", str(README)]) == 0, capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("said", "instead"),
+    [
+        ("**0.803**", "**0.813**"),
+        ("between 1,490 and 2,650", "between 1,490 and 4,970"),
+        ("| C4 freezing-wise double descent, near the edge | holds |", "| C4 | cannot tell |"),
+        ("(1,720 Runs", "(1,721 Runs"),
+    ],
+)
+def test_a_readme_that_says_something_else_is_noticed(
+    said: str, instead: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = README.read_text(encoding="utf-8")
+    assert said in text
+    changed = tmp_path / "README.md"
+    changed.write_text(text.replace(said, instead), encoding="utf-8")
+    assert main(["--check", str(changed)]) == 1
+    assert instead in capsys.readouterr().err
+    assert main([str(tmp_path / "none.md")]) == 2
+
+
+def test_a_last_place_may_be_rounded_otherwise() -> None:
+    assert not differences("0.803 in 1,720 Runs [−0.1, 2.5]", "0.804 in 1,720 Runs [−0.1, 2.4]")
+    assert differences("0.803", "0.805")
+    assert differences("0.80", "0.803")
+    assert differences("1,720 Runs", "1,721 Runs")
+    assert differences("one\ntwo", "one")
+
+
+@pytest.mark.slow
+def test_a_study_whose_results_came_along_needs_no_store(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert make_report("store", "reduced_rates") == 0
+    out, err = capsys.readouterr()
+    assert "store has no study reduced_rates: this is of the results that came along" in err
+    assert Path(out.splitlines()[-1]).read_text(encoding="utf-8").count("reduced_rates")
+    assert make_report("store", "resnet") == 2

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from analysis import load
 from analysis.claims import primary
-from analysis.claims.registration import CONFIRMATORY, EXPLORATORY, standing, terms_now
-from study.store import Registration
+from analysis.claims.registration import (
+    CONFIRMATORY,
+    EXPLORATORY,
+    standing,
+    standing_of,
+    terms_now,
+)
+from analysis.load.export import export
+from study.store import Registration, open_store
+from study.store.registrations import add_registration
+from tests import synthetic
 
 IDS = ("0" * 12, "1" * 12)
 TERMS = terms_now(more_related="near", less_related="far")
@@ -54,3 +65,25 @@ def test_added_and_dropped_runs_are_counted() -> None:
 
 def test_the_terms_hold_every_threshold_of_the_claims() -> None:
     assert {"PRIMARY", "ERROR", "SLOWER", "DOUBLING", "epsilon", "code"} <= TERMS.keys()
+
+
+def test_an_export_takes_the_registrations_along(tmp_path: Path) -> None:
+    wanted = synthetic.small()
+    synthetic.write(tmp_path / "store", wanted)
+    store, file = open_store(tmp_path / "store"), tmp_path / "study.parquet"
+    export(store, "synthetic", file)
+    assert "not registered" in standing_of(load.open(file)).sentences[0]
+    noted = replace(NOTED, run_ids=tuple(run.id for run in wanted), terms=terms_now())
+    add_registration(store, "synthetic", noted)
+    export(store, "synthetic", file)
+    there, exported = (
+        standing_of(load.open(root, "synthetic")) for root in (tmp_path / "store", file)
+    )
+    assert exported == there
+    assert exported.word == CONFIRMATORY
+
+
+def test_an_export_of_before_registrations_were_noted_does_not_know() -> None:
+    old = load.open(Path(__file__).parents[2] / "fixtures" / "export-0.1.0.parquet", partial=True)
+    assert standing_of(old).word == EXPLORATORY
+    assert "not known here" in standing_of(old).sentences[0]

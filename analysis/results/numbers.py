@@ -1,0 +1,192 @@
+"""The numbers of the README's results, each taken from the files that lie here, as text for a reader.
+
+Owns which number stands for which sentence. Computes no verdict: those are the registered code's, kept
+beside the rows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Final
+
+import pandas as pd
+
+from analysis import load
+from analysis.descent import EPSILON
+from analysis.load import Study
+from analysis.load.kept import kept_bias_variance, kept_path, kept_verdicts
+from analysis.report import tables
+
+STUDIES: Final = (
+    "reduced",
+    "reduced_noise",
+    "reduced_sources",
+    "reduced_controls",
+    "reduced_rates",
+)
+SOURCES: Final = {"cifar100-16px": "CIFAR-100", "tiny-near-16px": "near", "tiny-far-16px": "far"}
+BROAD: Final = "cifar100-16px"
+SIZE: Final = 1_000
+LEARNING_RATE: Final = 1e-3
+NUM_EPOCHS: Final = 400
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """Errors against trained parameters, head only first, for one source: means over its seeds.
+
+    `counts`: trained parameters; `test`, `standard_errors`: test error and its standard error over
+    seeds; `train`: train error; all of equal length.
+    """
+
+    source: str
+    counts: tuple[int, ...]
+    test: tuple[float, ...]
+    train: tuple[float, ...]
+    standard_errors: tuple[float, ...]
+
+    @property
+    def edge(self) -> int:
+        """Index of the first cut that interpolates."""
+        return next(i for i, error in enumerate(self.train) if error <= EPSILON)
+
+
+def curves() -> tuple[Curve, ...]:
+    """The curves of `reduced` at SIZE target images, one for each source."""
+    errors = _errors("reduced")
+    some = errors[(errors["size"] == SIZE) & (errors["arm"] == "transfer")]
+    return tuple(_curve(SOURCES[source], some[some["source_task"] == source]) for source in SOURCES)
+
+
+def values() -> dict[str, Any]:
+    """Everything that `section.md.jinja` names."""
+    found = curves()
+    broad = found[0]
+    ended = pd.concat([_opened(name).runs for name in STUDIES])
+    ended = ended[~ended.index.duplicated()]
+    took = pd.to_datetime(ended["ended_at"]) - pd.to_datetime(ended["began_at"])
+    return {
+        "num_runs": len(ended),
+        "core_hours": f"{took.dt.total_seconds().sum() / 3600:.1f}",
+        "c1": _verdict("reduced", "C1"),
+        "c2": _verdict("reduced_sources", "C2"),
+        "c2_steps": _verdict("reduced_sources", "C2", arm="matched steps"),
+        "c3": _verdict("reduced", "C3"),
+        "c4": _verdict("reduced", "C4"),
+        "c4_strict": _verdict("reduced", "C4", epsilon=0.01),
+        "c5a": _verdict("reduced", "C5a"),
+        "c5b": _verdict("reduced", "C5b"),
+        "edge": {
+            "below": f"{broad.counts[broad.edge - 1]:,}",
+            "above": f"{broad.counts[broad.edge]:,}",
+        },
+        "counts": broad.counts,
+        "lines": [{"source": one.source, "texts": _texts(one.test)} for one in found],
+        "rates": _rates(),
+        "parts": _parts(broad),
+        "random": _rise("random frozen"),
+        "same": _rise("same task"),
+    }
+
+
+def _verdict(
+    study: str, claim: str, *, arm: str = "transfer", epsilon: float | None = None
+) -> dict[str, str]:
+    """A verdict with its effect in the units of each sentence."""
+    table = kept_verdicts(study)
+    assert table is not None, study
+    kind = "epsilon" if epsilon else "primary" if arm == "transfer" else "control"
+    some = table[(table["claim"] == claim) & (table["kind"] == kind) & (table["arm"] == arm)]
+    if epsilon:
+        some = some[some["compared"].str.startswith(f"ε = {epsilon:g}:")]
+    ((_, found),) = some.iterrows()
+    effect, low, high = (float(found[name]) for name in ("effect", "low", "high"))
+    return {
+        "answer": found["answer"],
+        "times": f"{10**effect:.2f}",
+        "times_between": f"[{10**low:.2f}, {10**high:.2f}]",
+        "doublings": f"{effect:+.1f}",
+        "doublings_between": f"[{low:.1f}, {high:.1f}]",
+        "points": f"{100 * effect:.1f}",
+        "points_between": f"[{100 * low:.1f}, {100 * high:.1f}]",
+        "points_against": f"{-100 * effect:.1f}",
+        "points_against_between": f"[{-100 * high:.1f}, {-100 * low:.1f}]",
+    }
+
+
+def _rates() -> dict[str, str]:
+    """The first cut that interpolates, in trained parameters, by recipe."""
+    study = _opened("reduced_rates")
+    recipes = {run.id: run.recipe for run in study.wanted}
+    cells = study.cells[study.cells["arm"] == "transfer"]
+    of = {str(name): recipes[ids[0]] for name, ids in cells.groupby("recipe").groups.items()}
+    errors = _errors("reduced_rates")
+    found = {
+        (recipe.learning_rate, recipe.num_epochs): _curve(
+            name, errors[(errors["recipe"] == name) & (errors["arm"] == "transfer")]
+        )
+        for name, recipe in of.items()
+    }
+    slow = found[3e-4, NUM_EPOCHS]
+    at = {
+        "base": found[LEARNING_RATE, NUM_EPOCHS],
+        "slow": slow,
+        "long": found[LEARNING_RATE, 4 * NUM_EPOCHS],
+        "fast": found[3e-3, NUM_EPOCHS],
+    }
+    edges = {name: f"{curve.counts[curve.edge]:,}" for name, curve in at.items()}
+    return edges | {"slow_peak": f"{slow.counts[slow.test.index(max(slow.test))]:,}"}
+
+
+def _parts(broad: Curve) -> dict[str, str]:
+    """Disagreement, error of the majority and net variance: head only, at the peak, last cut."""
+    table = kept_bias_variance("reduced")
+    assert table is not None
+    some = table[(table["source_task"] == BROAD) & (table["size"] == SIZE)]
+    some = some.set_index("parameters_trained")
+    peak = broad.counts[broad.test.index(max(broad.test))]
+    at = some.loc[[broad.counts[0], peak, broad.counts[-1]]]
+    return {
+        "differ": ", ".join(f"{100 * value:.0f} %" for value in at["disagreement"]),
+        "bias": ", ".join(f"{value:.2f}" for value in at["bias"]),
+        "net": ", ".join(f"{value:.2f}" for value in at["net_variance"]),
+    }
+
+
+def _rise(arm: str) -> dict[str, str]:
+    """Test error at head only, and the highest up to the cut behind the edge, of a control arm."""
+    errors = _errors("reduced_controls")
+    noisy = errors[(errors["arm"] == arm) & (errors["label_noise"] > 0)]
+    curve = _curve(arm, noisy)
+    peak = max(curve.test[: curve.edge + 2])
+    return {"head": f"{curve.test[0]:.3f}", "peak": f"{peak:.3f}"}
+
+
+def _curve(source: str, some: pd.DataFrame) -> Curve:
+    ordered = some.sort_values("parameters_trained")
+    assert ordered["parameters_trained"].is_unique, source
+    return Curve(
+        source=source,
+        counts=tuple(map(int, ordered["parameters_trained"])),
+        test=tuple(map(float, ordered["test_error"])),
+        train=tuple(map(float, ordered["train_error"])),
+        standard_errors=tuple(map(float, ordered["test_error_standard_error"])),
+    )
+
+
+def _texts(errors: tuple[float, ...]) -> list[str]:
+    """Errors to three places, the largest in bold."""
+    return [f"**{e:.3f}**" if e == max(errors) else f"{e:.3f}" for e in errors]
+
+
+@cache
+def _opened(study: str) -> Study:
+    path = kept_path(study)
+    assert path is not None, study
+    return load.open(path)
+
+
+@cache
+def _errors(study: str) -> pd.DataFrame:
+    return tables.final_errors(_opened(study), EPSILON)
