@@ -88,6 +88,8 @@ def parser() -> argparse.ArgumentParser:
             added.add_argument(each.lower(), metavar=each)
         return added
 
+    verb("spaces", "the search spaces that come along: name, number of Runs, question")
+    verb("new", "write a short search space, to be changed", "FILE")
     prepare = verb("prepare", "read or download tasks, verify them, decode them once")
     prepare.add_argument("tasks", metavar="TASK", nargs="+", help="a task, or a search space")
     verb("plan", "what is wanted, there, wrong, and what it will cost; starts nothing", "SPACE")
@@ -100,7 +102,9 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="end as `study run` would: 0 all done, 1 some failed, 3 some are left",
     )
-    status.add_argument("--json", action="store_true", help="all of it, by Run")
+    how = status.add_mutually_exclusive_group()
+    how.add_argument("--json", action="store_true", help="all of it, by Run")
+    how.add_argument("--watch", action="store_true", help="again and again, until nothing is left")
     verb("show", "one Run: its fields, start, state, last row, files", "ID")
     verb("retry", "failed Runs are wanted again", "SPACE")
     verb("export", "one file of all rows: Parquet, or CSV where FILE ends in .csv", "SPACE", "FILE")
@@ -130,6 +134,11 @@ def _add_means(run: argparse.ArgumentParser) -> None:
         type=_address,
         default=default_address(),
         help="a Ray cluster to join: auto, or host:port (RAY_ADDRESS; default: this machine alone)",
+    )
+    run.add_argument(
+        "--only",
+        metavar="WHICH",
+        help="a part: 'frozen=8,9,seed=0', with the starts that it needs; no report",
     )
     run.add_argument("--quiet", action="store_true", help="no progress, only what went wrong")
     where.add_argument("--inline", action="store_true", help="one Run after another, without Ray")

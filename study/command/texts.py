@@ -166,8 +166,11 @@ def status_text(name: str, found: Inventory, heads: HeadSummary) -> str:
     if len(heads.code_versions) > 1:
         made = ", ".join(f"{n} by {version}" for version, n in heads.code_versions.items())
         lines.append(f"  rows were made by {len(heads.code_versions)} versions of the code: {made}")
-    if heads.num_read < counts[DONE]:
-        lines.append(f"  (of the done, {heads.num_read} were looked into)")
+    if counts[DONE]:
+        some = f"{heads.num_read} of " if heads.num_read < counts[DONE] else ""
+        lines.append(
+            f"  rows are not checked here, only the heads of {some}the done were read: study verify {name}"
+        )
     return "\n".join(lines)
 
 

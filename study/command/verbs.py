@@ -6,7 +6,6 @@ Owns what is said to the user on success. Imports inside a verb what only that v
 from __future__ import annotations
 
 import argparse
-import json
 import signal
 import sys
 from pathlib import Path
@@ -18,12 +17,14 @@ from study.command.exits import OK, SOME_FAILED
 from study.command.opened import related_of, space_among, store_of, study_of
 from study.command.reports import REPORTS, refuse_passing_places, report_place, write_report
 from study.command.show import show
-from study.command.texts import failure_lines, status_plain, status_text
+from study.command.spaces import new, spaces
+from study.command.status import status
+from study.command.texts import failure_lines
 from study.command.upkeep import tidy, verify
 from study.launching.interrupt import INTERRUPTED_STATUS
 from study.launching.screen import Screen
 from study.messages import UserError, did_you_mean, show_message
-from study.planning.inventory import summarise_heads, take_inventory
+from study.planning.chosen import chosen_ids
 from study.planning.spaces import load_space, packaged
 from study.requirements import is_required, missing_text, require
 from study.store import (
@@ -144,8 +145,10 @@ def _run(args: argparse.Namespace, screen: Screen) -> int:
 
     screen.phase("reading the search space")
     space, store = load_space(args.space), store_of(args)
+    only = chosen_ids(args.only, space.runs) if args.only is not None else None
     refuse_passing_places(args.root, args.out)
-    _refuse_unwritable("report", report_place(args.out, space.name, store))
+    if only is None:
+        _refuse_unwritable("report", report_place(args.out, space.name, store))
     go_on = f"to go on: {args.command}"
     signal.signal(signal.SIGTERM, _as_keyboard_interrupt)
     try:
@@ -163,6 +166,7 @@ def _run(args: argparse.Namespace, screen: Screen) -> int:
                 resume_hint=f"interrupted; {go_on}",
             ),
             screen,
+            only=only,
         )
         left = found.ids(RUNNING, PARTIAL, ABSENT)
         if left:
@@ -175,6 +179,12 @@ def _run(args: argparse.Namespace, screen: Screen) -> int:
                 f"{len(failed)} of {len(found.states)} Runs failed:", *failure_lines(found)
             )
             show_message(f"once the cause is gone: study retry {args.space}, then run this again")
+        if only is not None:
+            print(
+                f"{len(found.ids(DONE))} of the {len(only)} Runs that --only={args.only} wants, starts "
+                f"among them, are done; {space.name} has {len(space.runs)}, and no report was written"
+            )
+            return SOME_FAILED if failed else OK
         written = OK
         if found.ids(DONE):
             screen.phase("writing the report")
@@ -204,24 +214,6 @@ def _refuse_unwritable(what: str, place: Path | None) -> None:
 
 def _as_keyboard_interrupt(number: int, frame: FrameType | None) -> Never:
     raise KeyboardInterrupt
-
-
-def status(args: argparse.Namespace) -> int:
-    """Says in which state the study's Runs are."""
-    store = store_of(args)
-    named = study_of(args.space, store)
-    wanted = named.space.with_predictions if named.space is not None else ()
-    found = take_inventory(named.runs, store, keep_predictions=wanted)
-    heads = summarise_heads(found, store)
-    if args.json:
-        print(json.dumps(status_plain(named.name, found, heads), indent=1))
-    else:
-        print(status_text(named.name, found, heads))
-    if not args.exit_code:
-        return OK
-    if found.ids(RUNNING, PARTIAL, ABSENT):
-        return INTERRUPTED_STATUS
-    return SOME_FAILED if found.ids(FAILED, START_FAILED) else OK
 
 
 def retry(args: argparse.Namespace) -> int:
@@ -276,6 +268,8 @@ def launch_files(args: argparse.Namespace) -> int:
 
 
 VERBS: Final = {
+    "spaces": spaces,
+    "new": new,
     "prepare": prepare,
     "plan": plan,
     "register": register,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -47,21 +47,35 @@ SECONDS_FOR_ORPHANS: Final = 30.0
 
 
 def run_study(
-    space: Space, store: Store, data: Path | None, means: Means, screen: Screen | None = None
+    space: Space,
+    store: Store,
+    data: Path | None,
+    means: Means,
+    screen: Screen | None = None,
+    *,
+    only: Collection[str] | None = None,
 ) -> Inventory:
     """Trains what the store lacks of the study, and returns how it stands afterwards.
 
+    `only`: ids of the Runs to train and to return, their starts among them; None: all. The study that
+    the store notes is the whole one.
     `screen`: where what is going on is shown; None: on stderr. Raises UserError where the plan finds
     faults or there is no cluster, lease.LeaseHeld where another driver is at work, and OSError where Ray
     does not start.
     """
     with screen or Screen() as shown:
-        return _run_study(space, store, data, means, shown)
+        return _run_study(space, store, data, means, shown, only)
 
 
 def _run_study(
-    space: Space, store: Store, data: Path | None, means: Means, screen: Screen
+    space: Space,
+    store: Store,
+    data: Path | None,
+    means: Means,
+    screen: Screen,
+    only: Collection[str] | None,
 ) -> Inventory:
+    part = frozenset(run.id for run in space.runs) if only is None else frozenset(only)
     screen.phase("checking what the study wants and what is there")
     refuse_faults(space, store, data)
     if means.address is not None:
@@ -74,11 +88,12 @@ def _run_study(
         # What is made anew although its rows are there goes on from its checkpoint, too.
         sweep(store, keep=found.ids(RUNNING, PARTIAL))
         _note_study(space, store)
+        found = found.only(part)
         if found.ids(RUNNING, PARTIAL, ABSENT):
             aside_before = set(store.aside())
-            infos = _prepared(space, store, data, screen)
+            infos = _prepared(space, _tasks_of(found), store, data, screen)
             unnoted = _train(space, found, infos, store, means, screen, lambda: lease.is_lost)
-            found = _inventory(space, store, _damaged(space, store, left), unnoted)
+            found = _inventory(space, store, _damaged(space, store, left), unnoted).only(part)
             for path in sorted(set(store.aside()) - aside_before):
                 show_message(f"{path} was damaged or of no more use; what it held was made anew")
         if lease.is_lost:
@@ -108,10 +123,12 @@ def refuse_faults(space: Space, store: Store, data: Path | None) -> None:
         show_message(f"warning: {warning}")
 
 
-def prepare(space: Space, store: Store, data: Path | None) -> dict[str, TaskInfo]:
-    """Prepares the tasks of the study that are not, and checks those that are; their infos by name."""
+def prepare(
+    space: Space, store: Store, data: Path | None, names: Sequence[str]
+) -> dict[str, TaskInfo]:
+    """Prepares these tasks of the study if they are not, and checks them if they are; infos by name."""
     infos = {}
-    for name in space.task_names:
+    for name in names:
         try:
             if name in space.tasks:
                 shown = sys.stderr.isatty()
@@ -124,12 +141,18 @@ def prepare(space: Space, store: Store, data: Path | None) -> dict[str, TaskInfo
     return infos
 
 
-def _prepared(space: Space, store: Store, data: Path | None, screen: Screen) -> dict[str, TaskInfo]:
-    were_there = all(_is_prepared(name, store) for name in space.task_names)
+def _tasks_of(found: Inventory) -> list[str]:
+    return list(dict.fromkeys(run.task for run in found.runs.values()))
+
+
+def _prepared(
+    space: Space, names: Sequence[str], store: Store, data: Path | None, screen: Screen
+) -> dict[str, TaskInfo]:
+    were_there = all(_is_prepared(name, store) for name in names)
     if not were_there:
-        screen.phase(f"preparing tasks: {', '.join(space.task_names)}")
+        screen.phase(f"preparing tasks: {', '.join(names)}")
         screen.rest()  # they have a bar of their own
-    infos = prepare(space, store, data)
+    infos = prepare(space, store, data, names)
     if not were_there:
         refuse_faults(space, store, data)  # now that all numbers are known
     return infos
@@ -218,11 +241,11 @@ def _train(
 
     screen.phase("counting what each Run costs")
     queue = RunQueue(
-        space.runs,
+        found.runs.values(),
         done=found.ids(DONE),
         unusable=found.diverged,
         failed=found.ids(FAILED),
-        cost={run.id: cost_of(run, infos[run.task]).flops for run in space.runs},
+        cost={run.id: cost_of(run, infos[run.task]).flops for run in found.runs.values()},
     )
     if queue.is_over:
         return {}

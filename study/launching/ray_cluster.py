@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import platform
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -51,18 +51,19 @@ def connected(address: str) -> Iterator[None]:
         ray.shutdown()
 
 
+@contextmanager
+def _away() -> Iterator[None]:
+    """Ray puts the folder where it is started first on the path of every worker, where a torch.py or
+    timm.py of the user's would be taken for the package: so it is started where this package lies.
+    """
+    with chdir(Path(__file__).parents[2]):
+        yield
+
+
 def _start() -> None:
     try:
-        ray.init(
-            address=LOCAL,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            include_dashboard=False,
-            # The store carries all data: Ray's own, sized by the machine's memory, would lie idle.
-            object_store_memory=128 * 2**20,
-            # The loopback address stays the same when a laptop changes its network.
-            _node_ip_address="127.0.0.1",
-        )
+        with _away():
+            _init_own()
     except (
         Exception
     ) as error:  # Ray raises whatever its processes and files give, a bare one in a timeout
@@ -71,6 +72,19 @@ def _start() -> None:
             "Its processes have half a minute to come up, which a busy machine or a full disk may take "
             "from them. Try again when less else runs, or train without Ray: --inline"
         ) from error
+
+
+def _init_own() -> None:
+    ray.init(
+        address=LOCAL,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        include_dashboard=False,
+        # The store carries all data: Ray's own, sized by the machine's memory, would lie idle.
+        object_store_memory=128 * 2**20,
+        # The loopback address stays the same when a laptop changes its network.
+        _node_ip_address="127.0.0.1",
+    )
 
 
 def _join(address: str) -> None:
@@ -92,7 +106,8 @@ def _join(address: str) -> None:
     except ray.exceptions.RpcError as error:
         raise UserError(f"--address={where}: no Ray cluster answers there ({error})") from error
     try:
-        ray.init(address=found, log_to_driver=False, logging_level=logging.ERROR)
+        with _away():
+            ray.init(address=found, log_to_driver=False, logging_level=logging.ERROR)
     except ConnectionError as error:
         raise UserError(f"--address={where}: no Ray cluster answers there ({error})") from error
     except RuntimeError as error:  # of another version of Ray or Python

@@ -64,6 +64,17 @@ class Inventory:
         """How many Runs are in each state."""
         return Counter(self.states.values())
 
+    def only(self, ids: Collection[str]) -> Inventory:
+        """The same of these Runs alone."""
+        return Inventory(
+            runs={i: run for i, run in self.runs.items() if i in ids},
+            states={i: state for i, state in self.states.items() if i in ids},
+            causes={i: cause for i, cause in self.causes.items() if i in ids},
+            diverged=self.diverged & set(ids),
+            lost=tuple(i for i in self.lost if i in ids),
+            without_predictions=tuple(i for i in self.without_predictions if i in ids),
+        )
+
     def ids(self, *states: str) -> list[str]:
         """Of the Runs in one of these states, in order."""
         return [run_id for run_id, state in self.states.items() if state in states]

@@ -186,14 +186,21 @@ def _execute(path: Path) -> ModuleType:
     module.__file__ = str(path)
     # A dataclass defined in the file looks its module up by name.
     sys.modules[module.__name__] = module
-    # Files beside it can be imported, as when Python runs a script.
-    sys.path.insert(0, str(path.parent))
+    # Files beside it can be imported, as when Python runs a script, but none in a package's place: torch
+    # or timm may be imported for the first time while this runs.
+    beside = str(path.parent.absolute())
+    is_new = beside not in sys.path
+    if is_new:
+        sys.path.append(beside)
     try:
         exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)
     except (Exception, SystemExit) as error:
-        raise UserError(f"{path}{_line(path, error)}: {_told(error)}") from error
+        raise UserError(
+            f"{path}{_line(path, error)}: {_told(error)}{_shadowed(path, error)}"
+        ) from error
     finally:
-        sys.path.remove(str(path.parent))
+        if is_new:
+            sys.path.remove(beside)
     return module
 
 
@@ -202,6 +209,22 @@ def _line(path: Path, error: BaseException) -> str:
         return f", line {error.lineno}"
     frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
     return f", line {frames[-1].lineno}" if frames else ""
+
+
+def _shadowed(path: Path, error: BaseException) -> str:
+    """For the end of a message: that a file beside this one has the name of an installed package."""
+    if isinstance(error, AttributeError) and isinstance(error.obj, ModuleType):
+        name = error.obj.__name__
+    elif isinstance(error, ImportError) and error.name:
+        name = error.name
+    else:
+        return ""
+    top = name.partition(".")[0]
+    own = next((each for each in (f"{top}.py", top) if (path.parent / each).exists()), None)
+    found = getattr(sys.modules.get(top), "__file__", None)
+    if own is None or found is None or Path(found).is_relative_to(path.parent.absolute()):
+        return ""
+    return f"; {own} beside it is not imported, since an installed package has that name: rename it"
 
 
 def _told(error: BaseException) -> str:

@@ -66,6 +66,8 @@ def os_error_text(error: OSError) -> str:
         what = what if what.startswith("cannot ") else "cannot be reached"
         cause, to_do = _of_bucket(words or said)
         return f"{f'{path}: ' if path else ''}{what}: {cause}; {to_do}"
+    if error.errno is None:
+        return str(error)  # a sentence of ours
     # Of pyarrow: "Failed to open local file '/a/b'. Detail: [errno 2] No such file or directory".
     detail = re.fullmatch(r".*?'(?P<path>[^']+)'.*Detail: \[errno \d+\] (?P<why>.+)", said)
     if detail:

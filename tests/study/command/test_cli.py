@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+import time
 import uuid
 from pathlib import Path
 
@@ -15,7 +17,10 @@ import pytest
 import study
 from study.command import verbs
 from study.command.cli import main
+from study.planning.plan import make_plan
+from study.planning.spaces import load_space
 from study.store import Store, open_store, read_registrations, unfinished_path
+from study.store.provenance import code_version
 from study.store.store import without_secrets
 from tests import s3_server
 
@@ -67,7 +72,11 @@ def refused(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
     ("old", "new", "says"),
     [
         ("target_size=[30, 50]", "target_size=[30, 5000]", ["size=5000", "717", "digits-high"]),
-        ('"digits-high"', '"digits-hihg"', ["'digits-hihg'", "digits-low", "cifar10"]),
+        (
+            '"digits-high"',
+            '"digits-hihg"',
+            ["'digits-hihg'", "cifar10", "did you mean 'digits-high'?"],
+        ),
         ("frozen=[0, 9]", "frozen=[0, 10]", ["frozen=10", "10 layers", "0 to 9", "line 8"]),
         ('"resnet18"', '"resnet19"', ["'resnet19'", "resnet18", "line 8"]),
         ("width=1", "width=0", ["width=0", "line 8"]),
@@ -166,7 +175,10 @@ def test_a_missing_data_directory_is_named(capsys: pytest.CaptureFixture[str]) -
 def test_a_space_that_is_not_there_is_refused_with_the_choices(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert "quickstart" in refused(capsys, "run", "quikstart")
+    for verb in ("run", "status", "plan"):
+        assert "did you mean 'quickstart'?" in refused(capsys, verb, "quikstart")
+    assert "did you mean 'digits'?" in refused(capsys, "prepare", "digts")
+    assert "did you mean 'status'?" in refused(capsys, "statsu", "quickstart")
     assert "no such file" in refused(capsys, "plan", "missing.py")
     space()
     assert "give its name with .py" in refused(capsys, "plan", "tiny")
@@ -178,6 +190,8 @@ def test_a_space_that_is_not_there_is_refused_with_the_choices(
         ["--gpus-per-trial", "1.5"],
         ["--gpus-per-trial", "many"],
         ["--max-concurrent", "0"],
+        ["--max-concurrent", "1.5"],
+        ["--checkpoint-seconds", "long"],
         ["--address", "ray://127.0.0.1:10001"],
         ["--cpus-per-trial", "0"],
         ["--checkpoint-seconds", "-1"],
@@ -187,7 +201,63 @@ def test_a_wrong_flag_is_refused(capsys: pytest.CaptureFixture[str], flags: list
     with pytest.raises(SystemExit) as ended:
         main(["run", space(), *flags])
     assert ended.value.code == 2
-    assert flags[0] in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert flags[0] in said and "invalid" not in said
+
+
+def test_a_part_that_no_run_is_of_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "choose of 0, 9" in refused(capsys, "run", space(), "--quiet", "--only", "frozen=8")
+
+
+def test_what_comes_along_is_listed_with_its_question(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["spaces"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    (quickstart,) = (line for line in lines if line.startswith("quickstart "))
+    assert "69 Runs  Does freezing layers, and training longer" in quickstart
+
+
+def test_a_new_space_is_short_and_can_be_planned(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["new", "birds.py"]) == 0
+    assert "birds.py: 27 Runs" in capsys.readouterr().out
+    assert len(Path("birds.py").read_text().splitlines()) <= 18
+    planned = make_plan(load_space("birds.py"), open_store("store"), None)
+    assert not planned.wrong and not planned.warnings
+    assert planned.inventory.counts() == {"absent": 27}
+    for wrong, says in (
+        ("birds.py", "is there already"),
+        ("birds", ".py"),
+        ("a b.py", "study='a b'"),
+    ):
+        assert says in refused(capsys, "new", wrong)
+
+
+def test_the_version_is_that_of_the_code(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"freezewise {code_version()}\n"
+
+
+def test_status_is_watched_until_nothing_is_left(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(Path(__file__).parents[2] / "fixtures" / "store-every-kind", "store")
+    assert main(["status", "every", "--watch"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("every: 2 Runs: 2 done")
+    assert "rows are not checked here" in said and "study verify every" in said
+
+    waits: list[float] = []
+
+    def ended(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(time, "sleep", ended)
+    assert main(["status", space(), "--watch"]) == 0
+    assert len(waits) == 3
+    assert capsys.readouterr().out.count("5 absent") == 1, "said again though nothing has changed"
 
 
 def test_an_address_where_no_cluster_is_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
@@ -236,6 +306,13 @@ def test_a_study_from_plan_to_export(root: str, capsys: pytest.CaptureFixture[st
     page = Path(capsys.readouterr().out.splitlines()[-1])
     assert page.is_file()
     assert "Is a tiny study enough?" in page.read_text()
+
+    page.unlink()
+    assert main(["run", tiny, "--inline", "--only", "frozen=9,size=30", *at_root]) == 0
+    said = capsys.readouterr().out
+    assert (
+        said.startswith("2 of the 2 Runs that --only=frozen=9,size=30 wants") and not page.exists()
+    )
 
     assert main(["status", tiny, "--json", *at_root]) == 0
     told = json.loads(capsys.readouterr().out)

@@ -23,6 +23,7 @@ from study.grid import grid, union
 from study.launching.driver import run_study
 from study.launching.means import Means
 from study.launching.resources import num_slots, trial_resources
+from study.planning.chosen import chosen_ids
 from study.planning.inventory import Inventory
 from study.planning.spaces import Space
 from study.run import Recipe, Run
@@ -33,6 +34,7 @@ from study.store import (
     list_unfinished,
     open_store,
     read_rows,
+    read_study,
     trained_by,
     unfinished_path,
     write_failure,
@@ -92,9 +94,10 @@ def small(**changed: object) -> list[Run]:
     return grid(**{**values, **changed})  # type: ignore[arg-type]
 
 
-def inline(store: Store, runs: list[Run]) -> Inventory:
+def inline(store: Store, runs: list[Run], only: str | None = None) -> Inventory:
     space = Space(name="tiny", path=Path("tiny.py"), runs=tuple(runs), tasks=BUILTIN, doc="")
-    return run_study(space, store, None, MEANS)
+    ids = None if only is None else chosen_ids(only, runs)
+    return run_study(space, store, None, MEANS, only=ids)
 
 
 def result(store: Store) -> dict[str, tuple[object, ...]]:
@@ -113,6 +116,19 @@ def rows_files(store: Store) -> dict[str, int]:
 
 
 # Inline.
+
+
+def test_a_part_is_trained_with_its_starts_and_the_study_stays_whole(store: Store) -> None:
+    runs = small()
+    (wanted,) = (run for run in runs if run.frozen == 9 and run.size == 30)
+    assert wanted.source is not None
+    part = inline(store, runs, only="frozen=9,size=30")
+    assert dict(part.states) == {wanted.source.id: DONE, wanted.id: DONE}
+    assert finished_ids(store) == {wanted.source.id, wanted.id}
+    assert read_study(store, "tiny") == runs
+    before = rows_files(store)
+    assert inline(store, runs).counts() == {DONE: 5}
+    assert {run_id: rows_files(store)[run_id] for run_id in before} == before
 
 
 def test_a_second_launch_trains_nothing_and_a_larger_grid_only_what_is_new(

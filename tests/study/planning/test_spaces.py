@@ -1,10 +1,14 @@
 """The spaces that come along: sound, of the size that they say, and asking for shared Runs once."""
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+import study
 from analysis.load.arms import arms
 from study.messages import UserError
 from study.planning.spaces import load_space, packaged
@@ -61,3 +65,34 @@ def test_whether_predictions_are_kept_is_written_in_the_space(tmp_path: Path) ->
         file.write_text(text + f"KEEP_PREDICTIONS = {wrong}\n")
         with pytest.raises(UserError, match=rf"KEEP_PREDICTIONS={wrong}: choose True or False"):
             load_space(file)
+
+
+def test_a_file_beside_a_space_takes_no_packages_place(tmp_path: Path) -> None:
+    """In a process of its own: here the packages have been imported long ago."""
+    for name in ("study", "timm", "torch", "numpy", "json"):
+        (tmp_path / f"{name}.py").write_text(f"raise SystemExit('{name}.py was imported')")
+    (tmp_path / "helper.py").write_text("from search_spaces.quickstart import RUNS")
+    (tmp_path / "own.py").write_text(
+        "from importlib.util import find_spec\nfrom helper import RUNS\n"
+        "assert 'site-packages' in find_spec('timm').origin, find_spec('timm')\n"
+    )
+    code = "from study.planning.spaces import load_space; print(len(load_space('own.py').runs))"
+    ended = subprocess.run(
+        [sys.executable, "-P", "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(Path(study.__file__).parents[1])},
+    )
+    assert ended.stdout == "69\n", ended.stderr
+
+
+def test_a_helper_with_a_packages_name_is_named(tmp_path: Path) -> None:
+    (tmp_path / "pandas.py").write_text("RUNS = []")
+    for line in ("from pandas import RUNS\n", "import pandas\n\nRUNS = pandas.RUNS\n"):
+        (tmp_path / "own.py").write_text(line)
+        with pytest.raises(UserError, match=r"pandas\.py beside it is not imported.*rename it"):
+            load_space(tmp_path / "own.py")
+    (tmp_path / "own.py").write_text("import helper_that_is_nowhere\n")
+    with pytest.raises(UserError, match=r"No module named 'helper_that_is_nowhere'$"):
+        load_space(tmp_path / "own.py")

@@ -1,0 +1,71 @@
+"""`study spaces` and `study new FILE`: which search spaces there are, and one to begin with.
+
+Owns the text of the new one, which `study plan` takes as it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Final
+
+from study.command.exits import OK
+from study.command.opened import store_of
+from study.messages import UserError
+from study.planning.spaces import load_space, packaged
+from study.store import read_study, study_names
+from study.store.layout import study_path
+
+TEMPLATE: Final = '''\
+"""Does freezing layers make the test error descend twice?"""  # the question, shown in the report
+
+from study.grid import grid
+from study.run import Recipe
+
+RUNS = grid(  # every combination of what follows; several values stand in brackets
+    source_task="digits-low",  # learnt first; images of your own: README, "A study"
+    source_size=300,  # training images
+    target_task="digits-high",  # learnt next, from what the source has learnt
+    target_size=(60, 240),
+    label_noise=0.2,  # fraction of the target's training labels that are wrong
+    model="resnet18",
+    width=8,  # channels of its first layer
+    frozen=(0, 7, 8, 9),  # leading layers that stay as the source left them
+    recipe=Recipe(learning_rate=1e-3, batch_size=32, num_epochs=30),
+    seed=range(3),  # each a replicate: images, labels, initial values, order
+)
+'''
+
+
+def spaces(args: argparse.Namespace) -> int:
+    """Lists the search spaces that come along, and what else the store has studies of."""
+    store = store_of(args)
+    lines = []
+    for name in packaged():
+        space = load_space(name)
+        lines.append((name, len(space.runs), (space.doc.splitlines() or [""])[0]))
+    for name in sorted(set(study_names(store)) - set(packaged())):
+        lines.append((name, len(read_study(store, name)), f"(a study in {store.shown})"))
+    longest = max(len(name) for name, _, _ in lines)
+    for name, num_runs, question in lines:
+        print(f"{name:{longest}}  {num_runs:>5,} Runs  {question}")
+    return OK
+
+
+def new(args: argparse.Namespace) -> int:
+    """Writes a search space to be changed."""
+    path = Path(args.file)
+    if path.suffix != ".py":
+        raise UserError(f"FILE={path}: give a name that ends in .py")
+    try:
+        study_path(path.stem)
+    except ValueError as error:
+        raise UserError(f"FILE={path}: {error}; the file's name is the study's") from error
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(TEMPLATE)
+    except FileExistsError:
+        raise UserError(f"FILE={path}: it is there already; choose another name") from None
+    num_runs = len(load_space(f"./{path}" if not path.is_absolute() else path).runs)
+    print(f"{path}: {num_runs} Runs on images that come along; change it, then: study plan {path}")
+    return OK
