@@ -18,9 +18,12 @@ from study.run import describe
 from study.store.states import DONE, FAILED, START_FAILED
 
 if TYPE_CHECKING:
-    from study.planning.cost import Price  # torch
+    from study.planning.price import Price  # torch
 
 MAX_LISTED: Final = 20
+
+# A GPU's time that is less than this is no reason to look for one.
+SECONDS_WORTH_TELLING: Final = 600.0
 
 
 def plan_text(plan: Plan, price: Price | None) -> str:
@@ -54,21 +57,18 @@ def _price_lines(price: Price) -> list[str]:
     lines = [f"  cost      {whole} floating-point operations"]
     if shared != whole:
         lines[0] += f"; {shared} on CPUs, where features of frozen layers are made once a machine"
-    for device, unit in (("cpu", "one CPU core"), ("cuda", "one GPU")):
-        if device in price.measured:
-            rates = price.rates[device].values()
-            low, high = (f"{rate / 1e9:,.1f}" for rate in (min(rates), max(rates)))
-            rate = f"{low} GFLOP/s" if low == high else f"{low} to {high} GFLOP/s"
-            seconds = duration(price.seconds[device])
-            lines.append(f"            {seconds} on {unit}, at {rate} (measured here just now)")
-    assumed = [
-        f"{_hours(seconds)} on one {device}"
-        for device, seconds in price.seconds.items()
-        if device not in price.measured
-    ]
-    if assumed:
+    one = price.machine.split()[-1].removesuffix("s")
+    alone = f"; {duration(price.one_seconds)} on one {one}" if price.machine != f"1 {one}" else ""
+    lines.append(
+        f"  time      {price.machine} here: about {duration(price.wall_seconds)} (a few steps were "
+        f"measured just now{alone})"
+    )
+    if max(price.elsewhere.values(), default=0.0) >= SECONDS_WORTH_TELLING:
+        assumed = ", ".join(
+            f"{_hours(seconds)} on one {kind}" for kind, seconds in price.elsewhere.items()
+        )
         lines += [
-            f"            {', '.join(assumed)} (assumed: {ASSUMED_SHARE:.0%} of their published peak",
+            f"            {assumed} (assumed: {ASSUMED_SHARE:.0%} of their published peak",
             "            in the recipes' precision; not measured)",
         ]
     if price.features_bytes:

@@ -84,7 +84,7 @@ def plan(args: argparse.Namespace) -> int:
     left = made.inventory.ids(RUNNING, PARTIAL, ABSENT)
     if left and not wrong:
         try:
-            from study.planning.cost import price as price_of  # torch
+            from study.planning.price import price as price_of  # torch
 
             price = price_of([made.inventory.runs[run_id] for run_id in left], made.infos)
         except ModuleNotFoundError as error:

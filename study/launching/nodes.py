@@ -17,10 +17,11 @@ class Nodes:
 
     def __init__(self, here: str) -> None:
         self._here = here
-        self._names: dict[str, str] = {}
+        self._names: dict[str, str] = {}  # of the nodes that are alive, by id
         self._where: dict[str, str] = {}  # trial: node
-        self._homeless: dict[str, str] = {}  # trial: name of the node that it was on
-        self._num_lost: dict[str, int] = {}  # by the node's name
+        self._gone: dict[str, str] = {}  # trial that has lost its worker: the node that this was on
+        self._again: dict[str, str] = {}  # the same, of trials that have begun again
+        self._lost: dict[str, tuple[str, int]] = {}  # node: its name, and how many Runs it had
         self.is_here_lost = False
 
     def hears_of(self, trial_id: str, node: str | None) -> None:
@@ -28,25 +29,30 @@ class Nodes:
         if node is not None:
             self._where[trial_id] = node
 
+    def loses(self, trial_id: str) -> None:
+        """This trial's worker is lost, with its node or without."""
+        node = self._where.pop(trial_id, None)
+        if node is not None:
+            self._gone[trial_id] = node
+
     def look(self, nodes: Iterable[Mapping[str, Any]]) -> list[str]:
         """A line for each node that was lost since the last look.
 
         `nodes`: as Ray lists them, with "NodeID", "NodeName", "NodeManagerAddress" and "Alive".
         """
         alive = {node["NodeID"]: node_name(node) for node in nodes if node["Alive"]}
-        lost = self._names.keys() - alive.keys()
         lines = []
-        for node in sorted(lost):
-            name = self._names.pop(node)
-            theirs = [trial for trial, where in self._where.items() if where == node]
-            self._homeless |= dict.fromkeys(theirs, name)
-            for trial in theirs:
-                del self._where[trial]
-            if theirs:
-                self._num_lost[name] = len(theirs)
-                lines.append(
-                    f"node {name} is lost; {_runs(len(theirs))} of it will go on elsewhere"
-                )
+        for node in sorted(self._names.keys() - alive.keys()):
+            name = self._names[node]
+            for trial in [trial for trial, where in self._where.items() if where == node]:
+                self.loses(trial)
+            waiting = list(self._gone.values()).count(node)
+            number = waiting + list(self._again.values()).count(node)
+            if waiting:
+                self._lost[node] = name, number
+                lines.append(f"node {name} is lost; {_runs(number)} of it will go on elsewhere")
+            elif number:
+                lines.append(f"node {name} is lost; {_runs(number)} of it went on elsewhere")
             else:
                 lines.append(f"node {name} is lost; no Run was on it")
         self._names = alive
@@ -55,18 +61,21 @@ class Nodes:
 
     def begins(self, trial_id: str) -> str:
         """This trial has a worker; a line where it was the last of a lost node, else ""."""
-        return self._found(trial_id)
+        node = self._gone.pop(trial_id, None)
+        if node is None:
+            return ""
+        self._again[trial_id] = node
+        if node not in self._lost or node in self._gone.values():
+            return ""
+        name, number = self._lost.pop(node)
+        return f"{_runs(number)} of node {name} went on elsewhere"
 
     def ends(self, trial_id: str) -> str:
         """This trial is over; a line as of `begins`."""
         self._where.pop(trial_id, None)
-        return self._found(trial_id)
-
-    def _found(self, trial_id: str) -> str:
-        name = self._homeless.pop(trial_id, None)
-        if name is None or name in self._homeless.values():
-            return ""
-        return f"{_runs(self._num_lost.pop(name))} of node {name} went on elsewhere"
+        line = self.begins(trial_id)
+        self._again.pop(trial_id, None)
+        return line
 
 
 def _runs(count: int) -> str:

@@ -41,14 +41,15 @@ class Leave(BaseException):
 
 
 def report_now_and_then() -> Callable[[Row], None]:
-    """Tells Tune of a row where the last one that it heard of is old enough."""
+    """Tells Tune on which node this is, and of a row where the last one that it heard of is old enough."""
+    # From where, before a row: to compute features of frozen layers may take long.
+    tune.report({NODE: ray.get_runtime_context().get_node_id()})
     reported_at = -float("inf")
 
     def report(row: Row) -> None:
         nonlocal reported_at
         if time.monotonic() - reported_at >= SECONDS_BETWEEN_REPORTS:
-            told = {"epoch": row.epoch, "step": row.step, "test_error": row.test_error}
-            tune.report({**told, NODE: ray.get_runtime_context().get_node_id()})
+            tune.report({"epoch": row.epoch, "step": row.step, "test_error": row.test_error})
             reported_at = time.monotonic()
 
     return report
@@ -130,17 +131,19 @@ class Watch(tune.Callback):
             error = "its worker was lost" if noted is None else last_line(noted.error)
             self.progress.failed(run, f"{error}; it is tried again")
         self.progress.lost(run)
+        self._nodes.loses(trial.trial_id)
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         if self._must_stop():
             self.request.ask()
         if time.monotonic() - self._looked_at >= SECONDS_BETWEEN_LOOKS:
             self._looked_at = time.monotonic()
-            self._remark(*self._nodes.look(ray.nodes()))
+            lost = self._nodes.look(ray.nodes())
             if self._nodes.is_here_lost:
                 # Tune would wait for ever. Trials see that the flag, on this node, is gone.
                 self._remark("Ray on this node has ended")
                 raise Leave
+            self._remark(*lost)
         if self.request.is_set:
             if not self._has_said_so:
                 self._remark(STOPPING)

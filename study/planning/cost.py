@@ -1,14 +1,12 @@
 """What a Run will cost: floating-point operations and memory, counted on networks without data.
 
-Owns the arithmetic from layers to Runs, and a short measurement that turns operations into seconds.
-The counts decide which Run is taken first; they are estimates, and nothing else depends on them.
+Owns the arithmetic from layers to Runs. The counts decide which Run is taken first, and are where
+estimates of time begin; nothing else depends on them.
 """
 
 from __future__ import annotations
 
-import time
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -21,13 +19,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from study.networks.build import build
 from study.networks.families import part_head
-from study.networks.initial_values import initialise
-from study.planning.gpus import assumed_rates
 from study.run import HEAD, Run
 from study.tasks import TaskInfo
-from study.training.arithmetic import precision, set_precision
 from study.training.cut import divide
-from study.training.features import WORTH_SECONDS_PER_GIB
 from study.training.inputs import EVALUATION_BATCH_SIZE, is_constant
 from study.training.steps import evaluated_steps, steps_per_epoch, total_steps
 
@@ -35,11 +29,6 @@ from study.training.steps import evaluated_steps, steps_per_epoch, total_steps
 TRAINING_FACTOR: Final = 3
 
 OPTIMISER_VALUES: Final = {"adam": 2, "adamw": 2, "sgd": 1}
-
-MAX_MEASURED: Final = 6
-
-# Of a measured step on the CPU: about a second at 20 GFLOP/s.
-MAX_STEP_FLOPS: Final = 2e10
 
 BYTES: Final = 4  # of a float32
 
@@ -197,88 +186,6 @@ def _saved_bytes(saved: dict[int, int]) -> Iterator[None]:
         yield
 
 
-@dataclass(frozen=True, kw_only=True)
-class Price:
-    """What Runs cost together.
-
-    - `flops`: where each Run makes the features of its frozen layers, as on a GPU; `shared_flops`: where
-      those are made once for all Runs of a start and cut, as on the CPUs of one machine, whose disk then
-      has `features_bytes` of them, at most.
-    - `seconds`: by device ("cpu", "cuda", or kinds of GPU where there is none here), of all Runs one
-      after another; `rates`: operations a second by device and network; `measured`: the devices whose
-      rates were measured here, the others' are assumed.
-    - `largest`: memory of the Run that needs most.
-    """
-
-    flops: int
-    shared_flops: int
-    features_bytes: int
-    seconds: Mapping[str, float]
-    rates: Mapping[str, Mapping[str, float]]
-    measured: tuple[str, ...]
-    largest: Memory | None
-
-
-def price(runs: Sequence[Run], infos: Mapping[str, TaskInfo]) -> Price:
-    """The price of these Runs, with a measurement of about a second for each network.
-
-    Of more than MAX_MEASURED networks the costliest are measured; the others are taken to be as slow
-    as the slowest of them.
-    """
-    flops: Counter[str] = Counter()
-    own: Counter[str] = Counter()  # without what Runs can share
-    passes: dict[tuple[object, ...], tuple[str, Cost]] = {}
-    example: dict[str, Run] = {}
-    largest: Memory | None = None
-    for run in runs:
-        cost = cost_of(run, infos[run.task])
-        network = network_name(run)
-        flops[network] += cost.flops
-        own[network] += cost.flops - cost.pass_flops
-        key = features_key(run)
-        # A larger set holds the images of a smaller one.
-        if key not in passes or passes[key][1].pass_flops < cost.pass_flops:
-            passes[key] = (network, cost)
-        example.setdefault(network, run)
-        if largest is None or cost.memory.total > largest.total:
-            largest = cost.memory
-    shared = own.copy()
-    for network, cost in passes.values():
-        shared[network] += cost.pass_flops
-    rates: dict[str, Mapping[str, float]] = {}
-    measured = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
-    for device in measured:
-        found = {
-            network: measured_rate(example[network], infos[example[network].task], device=device)
-            for network, _ in flops.most_common(MAX_MEASURED)
-        }
-        slowest = min(found.values(), default=1.0)
-        rates[device] = {network: found.get(network, slowest) for network in flops}
-    if "cuda" not in measured:
-        by_network = {name: assumed_rates(run.recipe.precision) for name, run in example.items()}
-        for kind in assumed_rates("float32"):
-            rates[kind] = {network: each[kind] for network, each in by_network.items()}
-    return Price(
-        flops=flops.total(),
-        shared_flops=shared.total(),
-        features_bytes=sum(
-            cost.pass_bytes
-            for network, cost in passes.values()
-            if cost.pass_flops * 2**30
-            >= WORTH_SECONDS_PER_GIB * cost.pass_bytes * rates["cpu"][network]
-        ),
-        seconds={
-            device: sum(
-                n / rate[network] for network, n in (shared if device == "cpu" else flops).items()
-            )
-            for device, rate in rates.items()
-        },
-        rates=rates,
-        measured=measured,
-        largest=largest,
-    )
-
-
 def has_gpu() -> bool:
     """Whether this machine has one that torch can use."""
     return torch.cuda.is_available()
@@ -297,47 +204,3 @@ def features_key(run: Run) -> tuple[object, ...]:
     start = run.start if run.source is None else run.source.id
     cut = (run.frozen, run.trained_channels, run.frozen_pieces)
     return (start, network_name(run), run.task, run.part, run.seed, *cut)
-
-
-def measured_rate(run: Run, info: TaskInfo, *, device: str, seconds: float = 1.0) -> float:
-    """Operations a second that this machine reaches in training steps of this Run's whole network, in
-    the precision of its recipe.
-
-    On one thread on the CPU, as a trial has; takes about `seconds`, and a few steps to warm up.
-    """
-    layers = build(run.model, run.width, info.num_classes, info.image_shape)
-    initialise(layers, run.model, run.seed)
-    layers.to(device).train()
-    per_image = sum(
-        layer.flops
-        for layer in layer_costs(run.model, run.width, info.num_classes, info.image_shape)
-    )
-    batch = min(run.recipe.batch_size, run.size)
-    if device == "cpu":
-        # A batch of a large network would take minutes; from a few images on the rate is the same.
-        batch = max(2, min(batch, int(MAX_STEP_FLOPS / (TRAINING_FACTOR * per_image))))
-    images = torch.zeros(batch, *info.image_shape, device=device)
-    labels = torch.zeros(batch, dtype=torch.int64, device=device)
-    optimiser = torch.optim.Adam(layers.parameters(), lr=1e-4, fused=True)
-    set_precision(run.recipe)
-    computed = precision(run.recipe, torch.device(device))
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        num_steps = 0
-        began = time.perf_counter()
-        spent = 0.0
-        while spent < seconds or num_steps < 2:
-            if num_steps == 1:
-                began = time.perf_counter()  # the first step warms up
-            with computed:
-                loss = nn.functional.cross_entropy(layers(images), labels)
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            optimiser.step()
-            loss.item()  # waits for the device
-            num_steps += 1
-            spent = time.perf_counter() - began
-    finally:
-        torch.set_num_threads(threads)
-    return (num_steps - 1) * batch * TRAINING_FACTOR * per_image / spent

@@ -20,23 +20,22 @@ def work_of(run: Run, info: TaskInfo, *, shares_features: bool) -> Work:
 
     `shares_features`: whether the Runs of a machine compute those of frozen layers together, as on CPUs.
     """
-    layers, num_frozen = _layers(run, info)
-    frozen, trained = layers[:num_frozen], layers[num_frozen:]
+    frozen, trained = layers_of(run, info)
     counts = (run.size, info.num_test)
     images = run.size / steps_per_epoch(run.recipe, run.size)
     calls = sum(len(batch_spans(count, EVALUATION_BATCH_SIZE)) for count in counts)
-    per_step = _training(trained, images)
-    per_evaluation = _evaluation(trained, sum(counts), calls)
+    per_step = training_parts(trained, images)
+    per_evaluation = evaluation_parts(trained, sum(counts), calls)
     features: tuple[tuple[Hashable, Parts], ...] = ()
     if frozen and is_constant(run.recipe):
         key = features_key(run) if shares_features else (run.id,)
         features = (
-            ((key, run.size), _features(frozen, run.size)),
-            ((key, "test"), _features(frozen, info.num_test)),
+            ((key, run.size), feature_parts(frozen, run.size)),
+            ((key, "test"), feature_parts(frozen, info.num_test)),
         )
     elif frozen:
-        per_step = _sum(per_step, _features(frozen, images))
-        per_evaluation = _sum(per_evaluation, _features(frozen, sum(counts)))
+        per_step = _sum(per_step, feature_parts(frozen, images))
+        per_evaluation = _sum(per_evaluation, feature_parts(frozen, sum(counts)))
     return Work(
         network=network_name(run),
         cut=f"{run.task} {run.frozen} {run.trained_channels} {run.frozen_pieces}",
@@ -48,15 +47,16 @@ def work_of(run: Run, info: TaskInfo, *, shares_features: bool) -> Work:
     )
 
 
-def _layers(run: Run, info: TaskInfo) -> tuple[Sequence[LayerCost], int]:
-    """Those of the Run's network, and how many of them are frozen."""
+def layers_of(run: Run, info: TaskInfo) -> tuple[Sequence[LayerCost], Sequence[LayerCost]]:
+    """Those of the Run's network that are frozen, and those that are trained."""
     cut = (run.frozen, run.trained_channels, run.frozen_pieces)
     inside = cut if run.trained_channels or run.frozen_pieces else None
     layers = layer_costs(run.model, run.width, info.num_classes, info.image_shape, inside)
-    return layers, run.frozen + bool(run.frozen_pieces)
+    num_frozen = run.frozen + bool(run.frozen_pieces)
+    return layers[:num_frozen], layers[num_frozen:]
 
 
-def _training(layers: Sequence[LayerCost], num_images: float) -> Parts:
+def training_parts(layers: Sequence[LayerCost], num_images: float) -> Parts:
     """Of one step with this many images."""
     return Parts(
         step_calls=_calls(layers),
@@ -65,7 +65,7 @@ def _training(layers: Sequence[LayerCost], num_images: float) -> Parts:
     )
 
 
-def _evaluation(layers: Sequence[LayerCost], num_images: float, num_batches: int) -> Parts:
+def evaluation_parts(layers: Sequence[LayerCost], num_images: float, num_batches: int) -> Parts:
     """Of one evaluation of this many images."""
     return Parts(
         evaluation_calls=num_batches * _calls(layers),
@@ -74,7 +74,7 @@ def _evaluation(layers: Sequence[LayerCost], num_images: float, num_batches: int
     )
 
 
-def _features(layers: Sequence[LayerCost], num_images: float) -> Parts:
+def feature_parts(layers: Sequence[LayerCost], num_images: float) -> Parts:
     """Of one pass of this many images."""
     return Parts(
         feature_flops=num_images * sum(layer.flops for layer in layers),

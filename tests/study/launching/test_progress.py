@@ -8,9 +8,10 @@ from types import SimpleNamespace
 import pytest
 
 from study.launching.nodes import Nodes
-from study.launching.progress import Progress, makespan
+from study.launching.progress import Progress
 from study.launching.queue import RunQueue
 from study.messages import duration
+from study.planning.makespan import makespan
 from study.planning.pace import Pace, Parts, Work
 from study.run import Recipe, Run
 
@@ -138,6 +139,7 @@ def test_a_lost_node_is_told_once_and_again_when_its_runs_go_on() -> None:
     for trial, where in {"a": "22222222", "b": "22222222", "c": "11111111"}.items():
         nodes.hears_of(trial, where)
     there = [node(1), node(2, alive=False), node(3)]
+    nodes.loses("a")
     assert nodes.look(there) == ["node n2, 222222 is lost; 2 Runs of it will go on elsewhere"]
     assert nodes.look(there) == []
     assert nodes.begins("d") == ""
@@ -148,3 +150,14 @@ def test_a_lost_node_is_told_once_and_again_when_its_runs_go_on() -> None:
     assert not nodes.is_here_lost
     nodes.look([node(1, alive=False)])
     assert nodes.is_here_lost
+
+
+def test_runs_that_go_on_before_their_node_is_missed_are_told_with_it() -> None:
+    nodes = Nodes("11111111")
+    nodes.look([node(1), node(2)])
+    for trial in "ab":
+        nodes.hears_of(trial, "22222222")
+        nodes.loses(trial)
+        assert nodes.begins(trial) == ""
+        nodes.hears_of(trial, "11111111")
+    assert nodes.look([node(1)]) == ["node n2, 222222 is lost; 2 Runs of it went on elsewhere"]

@@ -12,9 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from study.networks.build import build
 from study.networks.catalogue import num_layers
-from study.planning import cost
-from study.planning.cost import cost_of, layer_costs, price
-from study.planning.gpus import ASSUMED_SHARE, PEAK_RATES
+from study.planning.cost import cost_of, layer_costs
 from study.run import Recipe, Run
 from study.tasks import TaskInfo
 
@@ -113,78 +111,3 @@ def test_cost_follows_the_recipe() -> None:
     adam, plain = cost_of(run(), INFO).memory, cost_of(run(optimizer="sgd"), INFO).memory
     assert adam.optimiser == 2 * plain.optimiser
     assert adam.total > plain.total
-
-
-@pytest.mark.slow
-def test_the_price_of_runs_is_their_sum_and_says_what_was_measured() -> None:
-    runs = [run(), run(frozen=5), run("vit_tiny", 12)]
-    asked = price(runs, {"made up": INFO})
-    assert asked.flops == sum(cost_of(each, INFO).flops for each in runs)
-    assert set(asked.rates["cpu"]) == {"resnet18 width 8", "vit_tiny width 12"}
-    assert asked.measured == (("cpu", "cuda") if torch.cuda.is_available() else ("cpu",))
-    assert asked.seconds.keys() == asked.rates.keys() >= {*asked.measured}
-    assert asked.largest == max(
-        (cost_of(each, INFO).memory for each in runs), key=lambda memory: memory.total
-    )
-    assert price([], {}).seconds["cpu"] == 0
-
-
-def priced(monkeypatch: pytest.MonkeyPatch, *runs: Run) -> cost.Price:
-    """The price on a machine without a GPU, whose CPU makes 10 GFLOP/s."""
-    monkeypatch.setattr(cost, "measured_rate", lambda *_, **__: 1e10)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    return price(runs, {"made up": INFO})
-
-
-def test_the_features_of_a_start_and_cut_are_paid_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    start = run()
-    cells = [
-        replace(run(frozen=5), start=start, size=size, label_noise=noise)
-        for size in (250, 500)
-        for noise in (0, 0.2)
-    ]
-    first = cost_of(cells[2], INFO)
-    assert 0 < first.pass_flops < first.flops
-    asked = priced(monkeypatch, *cells)
-    each = [cost_of(cell, INFO) for cell in cells]
-    assert asked.flops == sum(one.flops for one in each)
-    assert (
-        asked.shared_flops == asked.flops - sum(one.pass_flops for one in each) + first.pass_flops
-    )
-    assert asked.seconds["cpu"] == asked.shared_flops / 1e10
-    assert asked.features_bytes == first.pass_bytes == 700 * 4 * 16 * 16 * 16
-    others = [
-        replace(cells[2], seed=1),
-        replace(cells[2], frozen=6),
-        replace(cells[2], start=replace(start, seed=1)),
-        replace(cells[2], start=None),
-    ]
-    for other in others:
-        both = priced(monkeypatch, cells[2], other)
-        assert both.shared_flops == both.flops, other
-    moving = replace(run(frozen=5).recipe, frozen_batchnorm="training")
-    assert cost_of(replace(cells[0], recipe=moving), INFO).pass_flops == 0
-
-
-def test_gpus_are_assumed_by_the_precision_of_the_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
-    low = run(precision="bfloat16", num_epochs=5)
-    asked = priced(monkeypatch, run(), low)
-    assert asked.measured == ("cpu",)
-    for kind, peaks in PEAK_RATES.items():
-        hours = [
-            cost_of(each, INFO).flops / (ASSUMED_SHARE * peaks[each.recipe.precision])
-            for each in (run(), low)
-        ]
-        assert asked.seconds[kind] == pytest.approx(sum(hours))
-
-
-def test_a_rate_is_measured_in_the_precision_of_the_recipe() -> None:
-    dtypes = []
-    low = run(width=2, precision="bfloat16")
-    hook = torch.nn.modules.module.register_module_forward_hook(
-        lambda module, _, values: dtypes.append(values.dtype)
-    )
-    with hook:
-        assert cost.measured_rate(low, INFO, device="cpu", seconds=0.01) > 0
-    assert dtypes[-1] == torch.bfloat16
-    assert len(dtypes) > 2 * len(layer_costs("resnet18", 2, 5, INFO.image_shape))

@@ -8,8 +8,8 @@ import pytest
 
 from study.command.texts import plan_text
 from study.grid import grid, with_starts
-from study.planning.cost import price
 from study.planning.plan import Plan, make_plan
+from study.planning.price import price
 from study.planning.spaces import Space
 from study.run import Recipe, Run
 from study.store import Store, open_store
@@ -105,7 +105,7 @@ def test_what_is_there_is_told_apart_from_what_is_left(store: Store) -> None:
     text = plan_text(plan, price(plan.space.runs, plan.infos))
     assert "2 absent" in text
     assert "(prepared)" in text
-    assert "one CPU core" in text
+    assert " here: about " in text
     assert "a trial" in text
 
 

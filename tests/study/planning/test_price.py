@@ -1,0 +1,136 @@
+"""What Runs cost together, and how fast this machine is found to be."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+import pytest
+import torch
+
+from study.planning import measure, price
+from study.planning.cost import cost_of, layer_costs
+from study.planning.gpus import ASSUMED_SHARE, PEAK_RATES
+from study.planning.pace import TYPICAL, Measured, Pace
+from study.planning.price import SECONDS_TO_START, Price
+from study.planning.work import work_of
+from study.run import Recipe, Run
+from study.tasks import TaskInfo
+
+INFO = TaskInfo(
+    name="made up",
+    num_train=1000,
+    num_test=200,
+    classes=("a", "b", "c", "d", "e"),
+    image_shape=(3, 32, 32),
+)
+
+
+def run(model: str = "resnet18", width: int = 8, frozen: int = 0, **recipe: object) -> Run:
+    return Run(
+        task="made up",
+        size=500,
+        model=model,
+        width=width,
+        frozen=frozen,
+        seed=0,
+        recipe=Recipe(**{"batch_size": 100, "num_epochs": 10, **recipe}),  # type: ignore[arg-type]
+    )
+
+
+def priced(monkeypatch: pytest.MonkeyPatch, *runs: Run) -> Price:
+    """The price on a machine of two typical cores, without a GPU."""
+    monkeypatch.setattr(price, "measured_pace", lambda *_: Pace(TYPICAL))
+    monkeypatch.setattr(price, "num_cores", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    return price.price(runs, {"made up": INFO})
+
+
+def test_the_price_names_the_machine_and_is_the_sum_over_its_cores(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    runs = [replace(run(), seed=seed) for seed in range(4)]
+    asked = priced(monkeypatch, *runs)
+    assert asked.machine == "2 cores"
+    assert asked.flops == sum(cost_of(each, INFO).flops for each in runs)
+    assert asked.largest == cost_of(runs[0], INFO).memory
+    assert asked.wall_seconds == pytest.approx(SECONDS_TO_START + asked.one_seconds / 2)
+    alone = priced(monkeypatch, runs[0])
+    assert alone.wall_seconds == pytest.approx(SECONDS_TO_START + asked.one_seconds / 4)
+    nothing = priced(monkeypatch)
+    assert (nothing.wall_seconds, nothing.one_seconds, nothing.largest) == (0, 0, None)
+
+
+def test_the_features_of_a_start_and_cut_are_paid_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    start = run()
+    cells = [
+        replace(run(frozen=5), start=start, size=size, label_noise=noise)
+        for size in (250, 500)
+        for noise in (0, 0.2)
+    ]
+    first = cost_of(cells[2], INFO)
+    assert 0 < first.pass_flops < first.flops
+    asked = priced(monkeypatch, *cells)
+    each = [cost_of(cell, INFO) for cell in cells]
+    assert asked.flops == sum(one.flops for one in each)
+    assert (
+        asked.shared_flops == asked.flops - sum(one.pass_flops for one in each) + first.pass_flops
+    )
+    assert asked.features_bytes == first.pass_bytes == 700 * 4 * 16 * 16 * 16
+    both = [priced(monkeypatch, *those).one_seconds for those in (cells[:1], cells[:2])]
+    alone = priced(monkeypatch, cells[1]).one_seconds
+    assert both[1] < both[0] + alone, "the second does not pay for the pass"
+    others = [
+        replace(cells[2], seed=1),
+        replace(cells[2], frozen=6),
+        replace(cells[2], start=replace(start, seed=1)),
+        replace(cells[2], start=None),
+    ]
+    for other in others:
+        pair = priced(monkeypatch, cells[2], other)
+        assert pair.shared_flops == pair.flops, other
+    moving = replace(run(frozen=5).recipe, frozen_batchnorm="training")
+    assert cost_of(replace(cells[0], recipe=moving), INFO).pass_flops == 0
+
+
+def test_gpus_are_assumed_by_the_precision_of_the_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    low = run(precision="bfloat16", num_epochs=5)
+    asked = priced(monkeypatch, run(), low)
+    for kind, peaks in PEAK_RATES.items():
+        hours = [
+            cost_of(each, INFO).flops / (ASSUMED_SHARE * peaks[each.recipe.precision])
+            for each in (run(), low)
+        ]
+        assert asked.elsewhere[kind] == pytest.approx(sum(hours))
+
+
+def test_a_step_is_measured_as_the_recipe_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure, "SECONDS_EACH", 0.0)
+    dtypes = []
+    low = run(width=2, frozen=5, precision="bfloat16")
+    works = {low.id: work_of(low, INFO, shares_features=True)}
+    hook = torch.nn.modules.module.register_module_forward_hook(
+        lambda module, _, values: dtypes.append(values.dtype)
+    )
+    with hook:
+        pace = measure.measured_pace([low], works, {"made up": INFO}, "cpu")
+    assert pace.num_measured == 3, "a pass of the frozen layers, a step, an evaluation"
+    assert dtypes[-1] == torch.bfloat16
+    assert len(dtypes) > 2 * len(layer_costs("resnet18", 2, 5, INFO.image_shape))
+
+
+def test_what_is_measured_is_what_is_believed() -> None:
+    work = work_of(run(), INFO, shares_features=True)
+    pace = Pace(TYPICAL, [Measured(work.network, work.cut, work.whole(), 1234.0)])
+    assert pace.seconds(work.network, work.cut, work.whole()) == pytest.approx(1234, rel=0.03)
+    half = pace.seconds(work.network, work.cut, work.until(25))
+    assert 0.4 * 1234 < half < 0.6 * 1234
+    other = work_of(run("vit_tiny", 12), INFO, shares_features=True)
+    slow = pace.seconds(other.network, other.cut, other.whole())
+    typical = Pace(TYPICAL).seconds(other.network, other.cut, other.whole())
+    scale = 1234 / Pace(TYPICAL).seconds(work.network, work.cut, work.whole())
+    assert slow == pytest.approx(scale * typical, rel=0.3), "as much slower here as the first is"
+
+
+def test_this_machine_has_cores() -> None:
+    assert 1 <= price.num_cores() <= (os.cpu_count() or 1)
