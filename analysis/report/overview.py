@@ -12,9 +12,10 @@ import pandas as pd
 
 from analysis.load import Study
 from analysis.load.arms import SOURCE
-from analysis.load.rows import TableRows
+from analysis.load.rows import StoreRows, TableRows
 from analysis.report import slices
 from study.run import describe
+from study.store import repeated_text
 from study.store.states import DIVERGED, DONE
 
 
@@ -53,6 +54,9 @@ def warnings(study: Study) -> list[str]:
                 else "intervals are very wide."
             )
         )
+    if isinstance(study.rows, StoreRows):
+        texts = (repeated_text(study.rows.store, task) for task in study.cells["task"].unique())
+        found += filter(None, texts)
     fixed = slices.with_origins(study)["fixed_source_seed"] >= 0
     if fixed.any():
         found.append(

@@ -34,6 +34,7 @@ from study.store import (
     finished_ids,
     read_failures,
     read_registrations,
+    repeated_text,
     study_names,
 )
 from study.store.provenance import now
@@ -69,6 +70,8 @@ def prepare(args: argparse.Namespace) -> int:
             f"{name}: {info.num_train:,} training and {info.num_test:,} test images of {shape}, "
             f"{info.num_classes} classes"
         )
+        if repeated := repeated_text(store, name):
+            show_message(f"warning: {repeated}")
     return OK
 
 

@@ -35,6 +35,7 @@ from study.store import (
     finished_ids,
     read_heads,
     read_study,
+    repeated_text,
     sweep,
     trained_by,
     write_study,
@@ -155,6 +156,9 @@ def _prepared(
     infos = prepare(space, store, data, names)
     if not were_there:
         refuse_faults(space, store, data)  # now that all numbers are known
+        for name in space.task_names:
+            if repeated := repeated_text(store, name):
+                screen.remark(f"warning: {repeated}")
     return infos
 
 

@@ -24,6 +24,7 @@ from study.store.predictions import (
 )
 from study.store.provenance import Provenance
 from study.store.registrations import Registration, add_registration, read_registrations
+from study.store.repeated_images import repeated_text
 from study.store.rows import (
     Finished,
     Head,
@@ -110,6 +111,7 @@ __all__ = [
     "read_rows",
     "read_study",
     "read_weights",
+    "repeated_text",
     "rows_path",
     "study_names",
     "study_path",
