@@ -14,6 +14,9 @@ def set_precision(recipe: Recipe) -> None:
     fast = recipe.precision != "float32"
     torch.set_float32_matmul_precision("high" if fast else "highest")
     torch.backends.cudnn.allow_tf32 = fast
+    # A training has few shapes, and thousands of steps for which the fastest algorithm is worth a trial.
+    torch.backends.cudnn.benchmark = True
+    torch.backends.cudnn.deterministic = False
 
 
 def precision(recipe: Recipe, device: torch.device) -> AbstractContextManager[None]:

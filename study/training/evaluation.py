@@ -6,13 +6,15 @@ Owns what is measured of them. Mode and precision are the caller's.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import pairwise
-from typing import Final
+from typing import Any, Final
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from study.tasks.draws import TrainingSet
 from study.training.inputs import EVALUATION_BATCH_SIZE, Inputs
 from study.training.steps import batch_spans
 
@@ -36,36 +38,59 @@ class Measured:
     test_loss: float
     test_error: float
 
+    @property
+    def losses(self) -> tuple[float, float]:
+        """Of the training and of the test images."""
+        return self.train_loss, self.test_loss
 
-def measure(
-    suffix: nn.Sequential, inputs: Inputs, labels: Tensor, flipped: Tensor, test_labels: Tensor
-) -> tuple[Measured, Tensor]:
-    """`labels`: int64, shape (size,), those trained on; `flipped`: bool, where they are wrong.
 
-    Also returns the labels predicted for the test images, which `test_error` counts: shape (test
-    images,), on the device, uint8 where there are at most 256 classes, else int16.
-    """
-    train_losses, train_wrong, _ = _judged(_logits(suffix, len(labels), inputs.of_training), labels)
-    test_logits = _logits(suffix, len(test_labels), inputs.of_test)
-    test_losses, test_wrong, predicted = _judged(test_logits, test_labels)
-    values = {
-        "train_loss": train_losses,
-        "train_error": train_wrong,
-        "train_loss_clean": train_losses[~flipped],
-        "train_error_clean": train_wrong[~flipped],
-        "train_loss_flipped": train_losses[flipped],
-        "train_error_flipped": train_wrong[flipped],
-        "test_loss": test_losses,
-        "test_error": test_wrong,
-    }
-    # One transfer from the device for all of them.
-    means = torch.stack([value.mean() for value in values.values()]).tolist()
-    measured = dict(zip(values, means, strict=True))
-    if not bool(flipped.any()):
-        measured |= {"train_loss_flipped": None, "train_error_flipped": None}
-    num_classes = test_logits.shape[1]
-    assert num_classes <= 2**15, num_classes
-    return Measured(**measured), predicted.to(torch.uint8 if num_classes <= 256 else torch.int16)
+class Judge:
+    """Measures a network on the images of `drawn`, by the labels that are trained on, and on the test
+    images; without asking the device for a value."""
+
+    def __init__(self, drawn: TrainingSet, test_labels: np.ndarray, device: torch.device) -> None:
+        self.num_test = len(test_labels)
+        self._labels = torch.from_numpy(drawn.labels).to(device)
+        self._test_labels = torch.from_numpy(np.array(test_labels)).to(device)
+        self._has_flipped = bool(drawn.flipped.any())
+        self._clean, self._flipped = (
+            torch.from_numpy(np.flatnonzero(which)).to(device)
+            for which in (~drawn.flipped, drawn.flipped)
+        )
+
+    def __call__(self, suffix: nn.Sequential, inputs: Inputs) -> tuple[Tensor, Tensor]:
+        """The values of a Measured, float64, in its order; and the labels predicted for the test images,
+        which `test_error` counts: shape (test images,), uint8 where there are at most 256 classes, else
+        int16. Both on the device.
+        """
+        train_losses, train_wrong, _ = _judged(
+            _logits(suffix, len(self._labels), inputs.of_training), self._labels
+        )
+        test_logits = _logits(suffix, self.num_test, inputs.of_test)
+        test_losses, test_wrong, predicted = _judged(test_logits, self._test_labels)
+        values = {
+            "train_loss": train_losses,
+            "train_error": train_wrong,
+            "train_loss_clean": train_losses[self._clean],
+            "train_error_clean": train_wrong[self._clean],
+            "train_loss_flipped": train_losses[self._flipped],
+            "train_error_flipped": train_wrong[self._flipped],
+            "test_loss": test_losses,
+            "test_error": test_wrong,
+        }
+        assert [*values] == [field.name for field in fields(Measured)]
+        num_classes = test_logits.shape[1]
+        assert num_classes <= 2**15, num_classes
+        kind = torch.uint8 if num_classes <= 256 else torch.int16
+        return torch.stack([value.mean() for value in values.values()]), predicted.to(kind)
+
+    def measured(self, values: list[float]) -> Measured:
+        """What these values say, once they are the host's."""
+        names = [field.name for field in fields(Measured)]
+        told: dict[str, Any] = dict(zip(names, values, strict=True))
+        if not self._has_flipped:
+            told |= {"train_loss_flipped": None, "train_error_flipped": None}
+        return Measured(**told)
 
 
 def _logits(suffix: nn.Sequential, num_images: int, inputs: Callable[[slice], Tensor]) -> Tensor:

@@ -18,6 +18,7 @@ from study.networks.build import normalisation as normalisation_of
 from study.run import Recipe, Run
 from study.training.arithmetic import precision
 from study.training.cut import Cut
+from study.training.devices import on_device
 from study.training.features import Features, prefix_features, prefix_key, shared_features
 from study.training.pixels import CropsAndFlips, normalisation
 from study.training.steps import batch_spans
@@ -75,10 +76,18 @@ class Inputs:
                 self._train_features = self._shared(self.train_images, shared, key).joined()
                 self._test_features = self._shared(self._test_images, shared, key)
 
+    @property
+    def place(self) -> torch.device:
+        """Where the training images are gathered: the device, or the host where features do not fit."""
+        return self._device if self._train_features is None else self._train_features.device
+
     def of_training(self, span: Span, augment: CropsAndFlips | None = None) -> Tensor:
-        """For the training images of this span; with `augment`, of this epoch's crops and flips."""
+        """For the training images of this span; with `augment`, of this epoch's crops and flips.
+
+        Positions lie at `place`.
+        """
         if self._train_features is not None:
-            return _taken(self._train_features, span, self._device)
+            return on_device(self._train_features[span], self._device)
         images = self.train_images[span]
         if augment is not None:
             assert isinstance(span, Tensor)
@@ -89,7 +98,7 @@ class Inputs:
     def of_test(self, span: slice) -> Tensor:
         """For the test images of this span."""
         if self._test_features is not None:
-            return self._test_features[span].to(self._device, non_blocking=True)
+            return on_device(self._test_features[span], self._device)
         with torch.no_grad():
             return self._prefix(self._normalise(self._test_images[span]))
 
@@ -133,9 +142,3 @@ def calibrate(
     for module, momentum in zip(norms, momenta, strict=True):
         module.momentum = momentum
         module.eval()
-
-
-def _taken(features: Tensor, span: Span, device: torch.device) -> Tensor:
-    if isinstance(span, Tensor) and features.device != span.device:
-        span = span.to(features.device)
-    return features[span].to(device, non_blocking=True)

@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -24,8 +25,10 @@ from study.seeds import permutation
 from study.store.schema import Row, Sizes
 from study.tasks.draws import TrainingSet
 from study.training.arithmetic import precision, set_precision
+from study.training.capture import Steps, capture_on
 from study.training.cut import cut, set_evaluation, set_training
-from study.training.evaluation import measure
+from study.training.devices import on_device
+from study.training.evaluation import Judge
 from study.training.inputs import Inputs
 from study.training.pixels import CropsAndFlips, crops_and_flips
 from study.training.steps import batch_spans, evaluated_steps, learning_rate, total_steps
@@ -93,8 +96,7 @@ class Training:
         self.parts = cut(self.layers, run)
         set_precision(recipe)
         self._labels = torch.from_numpy(drawn.labels).to(device)
-        self._flipped = torch.from_numpy(drawn.flipped).to(device)
-        self._test_labels = torch.from_numpy(np.array(test_labels)).to(device)
+        self._judge = Judge(drawn, test_labels, device)
         self._optimizer = _optimizer(recipe, self.parts.suffix)
         self._inputs = Inputs(
             run,
@@ -104,6 +106,10 @@ class Training:
             device=device,
             cached=cached,
             shared=shared_features,
+        )
+        is_possible = self._inputs.place.type == device.type
+        self._steps = Steps(
+            self._compute_step, self._spans[0].stop, capture_on(device, is_possible=is_possible)
         )
 
     def sizes(self, num_classes: int) -> Sizes:
@@ -120,7 +126,7 @@ class Training:
             num_channels=num_channels(self.run.model, self.run.width),
             num_pieces=num_pieces(self.run.model, self.run.frozen),
             last_piece_channels=last_piece_channels(self.run.model, self.run.width),
-            num_test=len(self._test_labels),
+            num_test=self._judge.num_test,
         )
 
     def __iter__(self) -> Iterator[Row | None]:
@@ -140,29 +146,43 @@ class Training:
         epoch, position = divmod(self.step, len(self._spans))
         if epoch != self._epoch:
             self._begin_epoch(epoch)
+        rate = learning_rate(recipe, self.step, self.last_step)
         for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate(recipe, self.step, self.last_step)
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
         if not self._in_training:
             set_training(self.parts, recipe.frozen_batchnorm)
             self._in_training = True
-        positions = self._order[self._spans[position]]
-        with precision(recipe, self.device):
+        self._steps(self._order[self._spans[position]])
+        self.step += 1
+
+    def _compute_step(self, positions: Tensor) -> None:
+        """One step on the images at these positions, which lie where the inputs are gathered. Nothing of
+        it asks the device for a value."""
+        with precision(self.run.recipe, self.device):
             inputs = self._inputs.of_training(positions, self._augment)
-            loss = nn.functional.cross_entropy(self.parts.suffix(inputs), self._labels[positions])
+            labels = self._labels[on_device(positions, self.device)]
+            loss = nn.functional.cross_entropy(self.parts.suffix(inputs), labels)
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self._optimizer.step()
         # Kept on the device: asking for the value would wait for the device at every step.
         self._finite &= torch.isfinite(loss.detach())
-        self.step += 1
 
     def _begin_epoch(self, epoch: int) -> None:
         run = self.run
         names = (run.task, run.part, run.size, run.seed, epoch)
-        self._order = torch.from_numpy(permutation(run.size, "order", *names)).to(self.device)
+        order = torch.from_numpy(permutation(run.size, "order", *names))
+        self._order = on_device(order, self._inputs.place)
         if run.recipe.augmentation == "crop_flip":
             height = self._inputs.train_images.shape[-2]
-            self._augment = crops_and_flips(run.size, height, self.device, *names)
+            drawn = crops_and_flips(run.size, height, self.device, *names)
+            if self._augment is None:
+                self._augment = drawn
+            else:
+                self._augment.take(drawn)
         self._epoch = epoch
 
     def _measure(self) -> Row:
@@ -170,11 +190,13 @@ class Training:
         set_evaluation(self.parts)
         self._in_training = False
         with precision(self.run.recipe, self.device):
-            measured, predicted = measure(
-                self.parts.suffix, self._inputs, self._labels, self._flipped, self._test_labels
-            )
-        losses = (measured.train_loss, measured.test_loss)
-        if not (bool(self._finite) and all(math.isfinite(loss) for loss in losses)):
+            values, predicted = self._judge(self.parts.suffix, self._inputs)
+        if self.keep_predictions:
+            self._keep(predicted)
+        # The one moment at which the host waits for the device.
+        *told, finite = torch.cat([values, self._finite[None].double()]).tolist()
+        measured = self._judge.measured(told)
+        if not (finite and all(math.isfinite(loss) for loss in measured.losses)):
             raise Diverged(self._sound_step)
         self._sound_step = self.step
         row = Row(
@@ -184,8 +206,6 @@ class Training:
             learning_rate=learning_rate(self.run.recipe, max(self.step - 1, 0), self.last_step),
             wall_seconds=self.seconds(),
         )
-        if self.keep_predictions:
-            self._keep(predicted)
         self.rows.append(row)
         return row
 
@@ -193,10 +213,11 @@ class Training:
         """Holds the predictions of the evaluation whose row comes next."""
         if self._predicted is None:
             self._predicted = self._room_for(predicted)
-        self._predicted[len(self.rows)] = predicted
+        self._predicted[len(self.rows)].copy_(predicted, non_blocking=True)
 
     def _room_for(self, predicted: Tensor) -> Tensor:
-        return torch.empty((len(self._evaluated), len(predicted)), dtype=predicted.dtype)
+        shape = (len(self._evaluated), len(predicted))
+        return torch.empty(shape, dtype=predicted.dtype, pin_memory=self.device.type == "cuda")
 
     def predictions(self) -> Tensor:
         """Labels predicted at each row's evaluation: shape (rows, test images), uint8 or int16, CPU."""
@@ -257,6 +278,7 @@ class Training:
                 state.setdefault(index[name], {})[field] = value
         groups = self._optimizer.state_dict()["param_groups"]
         self._optimizer.load_state_dict({"state": state, "param_groups": groups})
+        self._steps.forget()
         self.step, self._sound_step = values["step"], values["sound_step"]
         self._finite.fill_(values["finite"])
         self.rows = [Row(**row) for row in values["rows"]]
@@ -271,13 +293,24 @@ _FUSED: Final = ("cpu", "cuda")
 
 
 def _optimizer(recipe: Recipe, suffix: nn.Sequential) -> torch.optim.Optimizer:
-    """An optimiser over the trained parameters alone: a frozen one has no state at all."""
+    """An optimiser over the trained parameters alone: a frozen one has no state at all.
+
+    On CUDA its learning rate is a tensor: a number would be part of a captured step.
+    """
     parameters = list(suffix.parameters())
-    rate, decay = recipe.learning_rate, recipe.weight_decay
-    fused = parameters[0].device.type in _FUSED
+    device, decay = parameters[0].device, recipe.weight_decay
+    fused = device.type in _FUSED
+    on_cuda = device.type == "cuda"
+    rate = recipe.learning_rate
     if recipe.optimizer == "sgd":
-        return torch.optim.SGD(
-            parameters, lr=rate, momentum=recipe.momentum, weight_decay=decay, fused=fused
+        kind: Callable[..., torch.optim.Optimizer] = partial(
+            torch.optim.SGD, momentum=recipe.momentum
         )
-    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer]
-    return kind(parameters, lr=rate, weight_decay=decay, fused=fused)
+    else:
+        adam = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer]
+        kind = partial(adam, capturable=on_cuda)
+    optimizer = kind(parameters, lr=rate, weight_decay=decay, fused=fused)
+    if on_cuda:
+        for group in optimizer.param_groups:
+            group["lr"] = torch.full((), rate, device=device)
+    return optimizer

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from study.seeds import uniform
+from study.training.devices import on_device
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,15 @@ class CropsAndFlips:
     left: Tensor
     mirror: Tensor
 
+    def take(self, other: CropsAndFlips) -> None:
+        """The shifts and mirrorings of `other`, in the memory of these, which a captured step reads."""
+        for mine, theirs in (
+            (self.top, other.top),
+            (self.left, other.left),
+            (self.mirror, other.mirror),
+        ):
+            mine.copy_(theirs)
+
     def __call__(self, images: Tensor, positions: Tensor) -> Tensor:
         """`images`: uint8, shape (b, c, h, w), at these `positions`: int64, shape (b,)."""
         height, width = images.shape[-2:]
@@ -83,7 +93,7 @@ def crops_and_flips(
 
     return CropsAndFlips(
         padding=padding,
-        top=(drawn("top") * shifts).long().to(device),
-        left=(drawn("left") * shifts).long().to(device),
-        mirror=(drawn("mirror") < 0.5).to(device),
+        top=on_device((drawn("top") * shifts).long(), device),
+        left=on_device((drawn("left") * shifts).long(), device),
+        mirror=on_device(drawn("mirror") < 0.5, device),
     )

@@ -55,8 +55,8 @@ class Sample:
     rounds: int
 
 
-FULL: Final = Sample(32, 96, 3)
-QUICK: Final = Sample(16, 48, 1)
+FULL: Final = Sample(32, 224, 3)
+QUICK: Final = Sample(16, 240, 1)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,13 +5,15 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from study.networks.build import build
 from study.networks.initial_values import initialise
-from study.training.evaluation import _parts, measure
+from study.tasks.draws import TrainingSet
+from study.training.evaluation import Judge, _parts
 
 
 @pytest.mark.parametrize(("num_classes", "kind"), [(256, torch.uint8), (257, torch.int16)])
@@ -26,8 +28,12 @@ def test_labels_are_predicted_by_the_logits_of_the_error(
     )
     labels = answers.clone()
     labels[::3] = (labels[::3] + 1) % num_classes
-    flipped = torch.zeros(100, dtype=torch.bool)
-    measured, predicted = measure(nn.Sequential(), inputs, labels[:100], flipped, labels)
+    given = labels[:100].numpy()
+    drawn = TrainingSet(np.arange(100), given, given, np.zeros(100, bool))
+    judge = Judge(drawn, labels.numpy(), torch.device("cpu"))
+    values, predicted = judge(nn.Sequential(), inputs)
+    measured = judge.measured(values.tolist())
+    assert measured.train_error_flipped is None
     assert predicted.dtype == kind
     assert predicted.tolist() == answers.tolist()
     assert measured.test_error == (predicted != labels).double().mean().item() == 200 / 600

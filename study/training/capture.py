@@ -1,0 +1,92 @@
+"""Steps of one shape as one CUDA graph: the host hands over a step in one call, not in hundreds.
+
+Owns when a step is captured, and what is done where that fails: it goes on as before, call by call, and
+says so once. Knows nothing of networks. On the CPU nothing is captured.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import cache
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from study.messages import show_message
+
+# 0 takes every step call by call.
+SWITCH: Final = "STUDY_CUDA_GRAPHS"
+
+# Steps before one is captured: by then the optimiser has its state, and cuDNN its choice of algorithms.
+NUM_WARM: Final = 3
+
+Replay = Callable[[], None]
+Capture = Callable[[Replay], Replay]
+
+
+class Steps:
+    """Takes steps by `compute(positions)`; `positions`: int64, shape (images,), on the device.
+
+    Those of `length` images are captured by `capture`, once NUM_WARM of them were taken; all others, and
+    all where it is None, are taken as they are. What `compute` reads beside `positions` must stay where
+    it is in memory.
+    """
+
+    def __init__(
+        self, compute: Callable[[Tensor], None], length: int, capture: Capture | None
+    ) -> None:
+        self._compute, self._length, self._capture = compute, length, capture
+        self._num_warm = 0
+        self._positions = torch.empty(0)
+        self._replay: Replay | None = None
+
+    def __call__(self, positions: Tensor) -> None:
+        if self._capture is None or len(positions) != self._length:
+            self._compute(positions)
+        elif self._num_warm < NUM_WARM:
+            self._num_warm += 1
+            self._compute(positions)
+        else:
+            if self._replay is None and not self._is_captured(positions):
+                self._compute(positions)
+                return
+            assert self._replay is not None
+            self._positions.copy_(positions)
+            self._replay()
+
+    def forget(self) -> None:
+        """What was captured holds no longer: tensors that it reads have been replaced."""
+        self._replay, self._num_warm = None, 0
+
+    def _is_captured(self, positions: Tensor) -> bool:
+        assert self._capture is not None
+        self._positions = positions.clone()
+        try:
+            self._replay = self._capture(lambda: self._compute(self._positions))
+        except RuntimeError as error:
+            self._capture = None
+            _say_once(str(error).splitlines()[0])
+            return False
+        return True
+
+
+def capture_on(device: torch.device, *, is_possible: bool = True) -> Capture | None:
+    """How steps are captured there; None where they are not, or where it `is_possible` not."""
+    if device.type != "cuda" or not is_possible or os.environ.get(SWITCH) == "0":
+        return None
+    return cuda_graph
+
+
+def cuda_graph(step: Replay) -> Replay:
+    """Records the step without taking it. Raises RuntimeError where it cannot be recorded."""
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step()
+    return graph.replay
+
+
+@cache
+def _say_once(why: str) -> None:
+    show_message(f"steps are not captured as a CUDA graph, and are slower: {why}")
