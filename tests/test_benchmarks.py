@@ -74,14 +74,15 @@ def test_an_epoch_and_a_run_are_put_together_of_images() -> None:
 
 def test_ratios_are_of_pairs_and_medians_over_rounds() -> None:
     slow = [Seconds(step=0.0, evaluation=each) for each in (10.0, 40.0, 30.0)]
-    fast = [Seconds(step=0.0, evaluation=each, feature=2.0) for each in (5.0, 8.0, 10.0)]
+    fast = [Seconds(step=0.0, evaluation=e, feature=2.0, again=2_200.0) for e in (5.0, 8.0, 10.0)]
     each = Measured(cut=0, baseline=slow, ours=fast, floor=fast)
     assert each.ratio(Seconds.epoch) == 3.0
     lines = list(cell_lines("resnet18", [each] * len(SHARES)))
     assert [line.ratio for line in lines[:5]] == [3.0] * 5
     assert [line.is_reached for line in lines[:5]] == [None, True, None, False, False]
     assert (lines[0].baseline, lines[0].ours) == (30.0 * 11_000, 8.0 * 11_000)
-    assert {line.ours for line in lines[5:]} == {2.0 * 11_000}
+    assert {line.ours for line in lines[5::2]} == {2.0 * 11_000}
+    assert [(line.ours, line.is_reached) for line in lines[6::2]] == [(0.1, False)] * 4
     every, spaced = grid_lines("resnet18", [each, each])
     assert every.ours == pytest.approx((1_001 * 8 + 2 / 8) * 11_000 / 3600)
     assert spaced.baseline == pytest.approx(151 * 30 * 11_000 / 3600)
@@ -149,6 +150,7 @@ def test_the_smallest_cells_are_measured(tmp_path: Path) -> None:
         assert len(each.baseline) == len(each.ours) == len(each.floor) == 2
         assert all(one.step > 0 and one.evaluation > 0 for one in (*each.baseline, *each.ours))
     assert [each.ours[0].feature > 0 for each in found] == [False, True, True]
+    assert [each.ours[0].again > 0 for each in found] == [False, True, True]
     assert set(FIVE_CUTS) == {"resnet18", "densenet121", "vit_tiny"}
 
 

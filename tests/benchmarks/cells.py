@@ -29,6 +29,7 @@ GOALS: Final = {
     "densenet121": (None, 2.5, None, 38.0, 5_000.0),
     "vit_tiny": (None, 1.4, None, 4.0, 5_000.0),
 }
+MOST_AGAIN: Final = 0.05
 SHARES: Final = ("nothing", "¼", "½", "¾", "all but the head")
 NUM_EPOCHS: Final = 1_000
 NUM_EVALUATIONS: Final = 150
@@ -68,6 +69,14 @@ def cell_lines(model: str, found: list[Measured], where: str = "") -> Iterator[L
             unit="s once",
             ours=(NUM_TRAIN + NUM_TEST) * each.ours[0].feature,
         )
+        if each.ours[0].feature:
+            yield Line(
+                group="cells",
+                case=f"{model}, {share} frozen: of that, for the second cell to the eighth{where}",
+                unit="fraction",
+                ours=each.ours[0].again / ((NUM_TRAIN + NUM_TEST) * each.ours[0].feature),
+                at_most=MOST_AGAIN,
+            )
 
 
 def grid(*, quick: bool, folder: Path) -> Iterator[Line]:

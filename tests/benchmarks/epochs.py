@@ -61,11 +61,15 @@ QUICK: Final = Sample(16, 240, 1)
 
 @dataclass(frozen=True, kw_only=True)
 class Seconds:
-    """Of one cut, an image: `step` trained, `evaluation` evaluated, `feature` made (0: there is none)."""
+    """Of one cut, an image: `step` trained, `evaluation` evaluated, `feature` made (0: there is none).
+
+    `again`: the seconds that another Run of the same start and cut takes to find all images' features.
+    """
 
     step: float
     evaluation: float
     feature: float = 0.0
+    again: float = 0.0
 
     def epoch(self, num_train: int = NUM_TRAIN, num_test: int = NUM_TEST) -> float:
         """One pass over the training images, and one evaluation of all."""
@@ -211,9 +215,9 @@ class _Way:
             # theirs, so that the real numbers of images cost no pass over as many.
             assert features.CHUNK % len(images) == 0, len(images)
             train, test = (np.resize(images, (num, *SHAPE)) for num in (num_train, num_test))
-        self.feature = (
-            _made(run, layers, [train, test], folder) if frozen and device == "cpu" else 0.0
-        )
+        self.feature = self.again = 0.0
+        if frozen and device == "cpu":
+            self.feature, self.again = _made(run, layers, [train, test], folder)
         labels = np.arange(num_train) % NUM_CLASSES
         drawn = TrainingSet(
             indices=np.arange(num_train),
@@ -241,25 +245,37 @@ class _Way:
         step = _timed(self._step, self.device, num * self.steps) * self.steps / self.num_train
         evaluation = _timed(self.training._measure, self.device, num) / self.num_images
         self.training.rows.clear()
-        return Seconds(step=step, evaluation=evaluation, feature=self.feature)
+        return Seconds(step=step, evaluation=evaluation, feature=self.feature, again=self.again)
 
     def _step(self) -> None:
         self.training._train_step()
 
 
-def _made(run: Run, layers: nn.Sequential, parts: list[np.ndarray], folder: Path) -> float:
-    """Leaves the features of these images in the folder; returns seconds an image."""
+def _made(
+    run: Run, layers: nn.Sequential, parts: list[np.ndarray], folder: Path
+) -> tuple[float, float]:
+    """Leaves the features of these images in the folder.
+
+    Returns the seconds that took an image, and those in which the next Run has them of all images.
+    """
     prefix = cut(layers, run).prefix
+    began = clock("cpu")
     key = features.prefix_key(run, prefix)
+    key_seconds = clock("cpu") - began
     normalise = normalise_by(*normalisation(run.model), torch.device("cpu"))
     chunks = [part[s] for part in parts for s in batch_spans(len(part), features.CHUNK)]
     different = list({chunk.tobytes(): torch.from_numpy(chunk.copy()) for chunk in chunks}.values())
-    began = clock("cpu")
-    for images in different:
-        features.shared_features(
-            prefix, images, lambda span, images=images: normalise(images[span]), folder, key
-        )
-    return (clock("cpu") - began) / sum(map(len, different))
+    num_images = sum(map(len, different))
+    seconds = []
+    for _ in range(2):
+        began = clock("cpu")
+        for images in different:
+            features.shared_features(
+                prefix, images, lambda span, images=images: normalise(images[span]), folder, key
+            )
+        seconds.append((clock("cpu") - began) / num_images)
+    made, found = seconds
+    return made, key_seconds + (NUM_TRAIN + NUM_TEST) * found
 
 
 def _network(model: str, width: int) -> nn.Sequential:

@@ -13,7 +13,7 @@ from torch import nn
 from study.networks.build import build
 from study.networks.initial_values import initialise
 from study.tasks.draws import TrainingSet
-from study.training.evaluation import Judge, _parts
+from study.training.evaluation import Judge, _parts, images_at_once
 
 
 @pytest.mark.parametrize(("num_classes", "kind"), [(256, torch.uint8), (257, torch.int16)])
@@ -43,11 +43,23 @@ def test_labels_are_predicted_by_the_logits_of_the_error(
 @pytest.mark.parametrize("num", [2, 40, 95, 97, 256, 258, 300])
 def test_parts_hold_all_images_and_none_is_small(num: int) -> None:
     images = torch.arange(num)
-    parts = _parts(nn.Sequential(nn.Identity(), nn.Identity()), images)
+    parts = _parts(images, 64)
     assert torch.equal(torch.cat(parts), images)
     assert len(parts) == 1 or min(map(len, parts)) >= 32
     assert max(map(len, parts)) < 96
-    assert len(_parts(nn.Sequential(nn.Identity()), images)) == 1, "a head alone"
+
+
+@pytest.mark.parametrize(
+    ("width", "side", "cut", "num"),
+    # Of the widest map between two layers 256 KiB, 64, 32 and 2 KiB, and of a head alone.
+    [(64, 32, 0, 64), (16, 32, 0, 64), (8, 32, 0, 128), (8, 8, 0, 256), (64, 32, 9, 256)],
+)
+def test_so_many_images_are_evaluated_that_they_stay_in_the_caches(
+    width: int, side: int, cut: int, num: int
+) -> None:
+    layers = build("resnet18", width, 10, (3, side, side)).eval()
+    suffix = layers[cut:]
+    assert images_at_once(suffix, layers[:cut](torch.zeros(2, 3, side, side))) == num
 
 
 @pytest.mark.parametrize(
@@ -60,7 +72,7 @@ def test_logits_are_those_of_all_images_at_once(model: str, width: int) -> None:
     with torch.no_grad():
         for cut in range(len(layers) - 1):
             given = layers[:cut](images)
-            parts = _parts(layers[cut:], given)
+            parts = _parts(given, 64)
             assert len(parts) == 4
             in_parts = torch.cat([layers[cut:](part) for part in parts])
             assert torch.equal(in_parts, layers[cut:](given)), cut
