@@ -54,7 +54,7 @@ def test_they_are_counted_by_their_pixels(
 
 
 def test_prepare_warns_of_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folders(tmp_path / "data", (1, 7))
+    folders(tmp_path / "data", (1, 8))
     space = tmp_path / "birds.py"
     space.write_text(SPACE)
     where = ["--root", str(tmp_path / "store"), "--data", str(tmp_path / "data")]
@@ -72,7 +72,7 @@ def test_the_report_warns_of_them(tmp_path: Path) -> None:
     study = load.open(root)
     assert not [each for each in warnings(study) if "among the training images" in each]
     target = next(run.task for run in study.wanted if run.source is not None)
-    task = folders(tmp_path / "data", (1, 7))
+    task = folders(tmp_path / "data", (1, 8))
     named = Task(name=target, images=task.images)
     prepare_quietly(named, open_store(root), tmp_path / "data")
     found = [each for each in warnings(study) if "among the training images" in each]
