@@ -192,26 +192,38 @@ def computed_surface(
     return surface
 
 
-def along(surface: xr.DataArray, axis: str) -> xr.DataArray:
-    """The surface with "frozen" replaced by "parameters_trained" or "share_trained", ascending.
+def along(surface: xr.DataArray, axis: str | xr.DataArray) -> xr.DataArray:
+    """The surface with "frozen" replaced by another axis, ascending.
 
-    Ascending is from the head alone to nothing frozen: the direction in which capacity grows. Raises
-    ValueError where one frozen count has several numbers of parameters (several networks or tasks).
+    `axis`: "parameters_trained" or "share_trained": from the head alone to nothing frozen, the direction
+    in which capacity grows; or what a surface gives for each frozen count, as the dimension of the
+    features at the cut (`similarity_surface(study, "effective_rank", …)`): its mean over seeds. Raises
+    ValueError where one frozen count has several values (several networks, tasks or sizes), or one is
+    absent.
     """
     choices = ("frozen", "parameters_trained", "share_trained")
-    if axis not in choices:
+    if isinstance(axis, xr.DataArray):
+        name, coordinate = str(axis.name), axis.mean("seed") if "seed" in axis.dims else axis
+        if "frozen" not in coordinate.dims:
+            raise ValueError(f"{name}: it has no dimension 'frozen'")
+        coordinate = coordinate.sel(frozen=surface["frozen"])
+        if coordinate.isnull().any():
+            raise ValueError(f"{name}: absent at some of the surface's frozen counts")
+    elif axis not in choices:
         raise ValueError(f"axis={axis!r}: choose one of {', '.join(choices)}")
-    if axis == "frozen":
+    elif axis == "frozen":
         return surface
-    coordinate = surface.coords[axis]
-    for name in coordinate.dims:
-        if name == "frozen":
+    else:
+        name, coordinate = axis, surface.coords[axis]
+    for other in coordinate.dims:
+        if other == "frozen":
             continue
-        if coordinate.sizes[name] > 1:
-            raise ValueError(f"{axis}: the surface has several of {name!r}, select one")
-        coordinate = coordinate.isel({name: 0}, drop=True)
-    moved = surface.drop_vars(axis).assign_coords({axis: ("frozen", coordinate.values)})
-    return moved.swap_dims(frozen=axis).sortby(axis)
+        if coordinate.sizes[other] > 1:
+            raise ValueError(f"{name}: the surface has several of {other!r}, select one")
+        coordinate = coordinate.isel({other: 0}, drop=True)
+    moved = surface.drop_vars(name, errors="ignore")
+    moved = moved.assign_coords({name: ("frozen", coordinate.values)})
+    return moved.swap_dims(frozen=name).sortby(name)
 
 
 def _dataset(

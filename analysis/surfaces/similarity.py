@@ -27,6 +27,7 @@ NAMES: Final = {
     "logme": "LogME",
     "linear_cka": "linear CKA",
     "linear_cka_debiased": "linear CKA, debiased,",
+    "effective_rank": "effective rank of the features",
 }
 VALUES: Final = tuple(column.name for column in MEASURES)
 NUM_READERS: Final = 16
@@ -87,8 +88,9 @@ def similarity_surface(
 ) -> xr.DataArray:
     """One measure of similarity over the grid: float64, the dimensions of a `freezing_surface`.
 
-    - `value`: "logme" (nats per image), "linear_cka" or "linear_cka_debiased". Plain CKA is biased
-      upwards for few images, so over sizes compare the debiased one.
+    - `value`: "logme" (nats per image), "linear_cka", "linear_cka_debiased", or "effective_rank"
+      (dimensions; NaN where it was measured before there was one). Plain CKA is biased upwards for few
+      images, so over sizes compare the debiased one; the rank grows with the images.
     - `place`: "cut" or "head". At the cut the features change with the frozen count; at the head they
       are the same for every frozen count of one source, seed and set of target images.
 

@@ -23,7 +23,10 @@ from study.store.table_digest import digest
 CUT: Final = "cut"
 PLACES: Final = (CUT, HEAD)
 
-FORMAT: Final = "freezewise similarity 1"
+FORMAT: Final = "freezewise similarity 2"
+BEFORE: Final = "freezewise similarity 1"  # had no effective rank
+
+RANK: Final = "effective_rank"
 
 MEASURES: Final = (
     Column(
@@ -46,6 +49,14 @@ MEASURES: Final = (
         pa.float64(),
         "",
         "the same from unbiased estimates of HSIC: about 0 for features that say nothing",
+        nullable=True,
+    ),
+    Column(
+        RANK,
+        pa.float64(),
+        "dimensions",
+        "effective rank of the centred features: e to the entropy of their singular values, from 1 to "
+        "the number of features; of no labels; it grows with the images as long as they are few",
         nullable=True,
     ),
 )
@@ -85,8 +96,8 @@ _FORMAT, _DIGEST = b"format", b"digest"
 @dataclass(frozen=True, kw_only=True)
 class Similarity:
     """What is measured at one place; the fields are columns. A measure is None where it has no value:
-    fewer than two classes, features that are not finite or (CKA) all alike; debiased also for fewer
-    than four images, or no two of the same class."""
+    fewer than two classes (but for the rank), features that are not finite or (CKA, rank) all alike;
+    debiased also for fewer than four images, or no two of the same class."""
 
     place: str
     num_images: int
@@ -95,6 +106,7 @@ class Similarity:
     logme: float | None
     linear_cka: float | None
     linear_cka_debiased: float | None
+    effective_rank: float | None
 
 
 def table_of(
@@ -153,12 +165,18 @@ def from_bytes(payload: bytes, run_id: str, path: str) -> pa.Table:
     metadata = table.schema.metadata or {}
     if _FORMAT not in metadata or _DIGEST not in metadata:
         raise Damaged(path, "no similarity file of a study: its metadata lack format or digest")
-    if metadata[_FORMAT] != FORMAT.encode():
+    if metadata[_FORMAT] not in (FORMAT.encode(), BEFORE.encode()):
         raise Damaged(path, f"its format is {metadata[_FORMAT]!r}, this version reads {FORMAT!r}")
-    if not table.schema.equals(TABLE, check_metadata=False):
+    index = TABLE.get_field_index(RANK)
+    form = TABLE if metadata[_FORMAT] == FORMAT.encode() else TABLE.remove(index)
+    if not table.schema.equals(form, check_metadata=False):
         raise Damaged(path, "its columns are not those of similarity")
     if digest(table).encode() != metadata[_DIGEST]:
         raise Damaged(path, "its digest does not fit")
     if set(table["run_id"].to_pylist()) != {run_id}:
         raise Damaged(path, f"it is not that of Run {run_id}")
+    if form is not TABLE:
+        table = table.add_column(
+            index, TABLE.field(index), [pa.nulls(table.num_rows, pa.float64())]
+        )
     return pa.Table.from_arrays(table.columns, schema=TABLE)

@@ -1,6 +1,6 @@
-"""How the start's network sees its target before training: LogME and linear CKA.
+"""How the start's network sees its target before training: LogME, linear CKA, effective rank.
 
-Owns the two measures, and where in the network they are taken: at the cut of the Run and at the head.
+Owns the measures, and where in the network they are taken: at the cut of the Run and at the head.
 Features come from the start's whole network in evaluation mode, from the Run's own drawn images with
 their clean labels. The target's test images are not looked at. `similarity_files` owns the file.
 """
@@ -91,6 +91,7 @@ def _similarity(place: str, features: Tensor, labels: Tensor) -> Similarity:
         logme=logme(features, labels),
         linear_cka=plain,
         linear_cka_debiased=debiased,
+        effective_rank=effective_rank(features),
     )
 
 
@@ -232,6 +233,23 @@ def linear_cka(features: Tensor, labels: Tensor) -> tuple[float | None, float | 
     if xx <= ROUNDING**2 * products[1] or yy <= ROUNDING**2 * products[2]:
         return plain, None
     return plain, float(xy / (xx * yy).sqrt())
+
+
+def effective_rank(features: Tensor) -> float | None:
+    """Effective rank of the centred features (Roy & Vetterli 2007): exp(−Σ p log p), p = σ / Σσ.
+
+    `features`: shape (n, d); σ: singular values of what is left of them without their mean. From 1 (all
+    on one line) to min(n − 1, d). None for features that are not finite or the same for all images.
+    """
+    if not torch.isfinite(features).all():
+        return None
+    f = features.double()
+    centred = f - f.mean(0)
+    if centred.norm() <= ROUNDING * f.norm():
+        return None
+    shares = torch.linalg.svdvals(centred)
+    shares = shares[shares > ROUNDING * shares[0]] / shares.sum()
+    return float(torch.exp(-(shares * shares.log()).sum()))
 
 
 def _squared_products(a: Tensor, b: Tensor) -> Tensor:

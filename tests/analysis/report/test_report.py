@@ -306,6 +306,7 @@ def test_capacity_is_drawn_beside_similarity_where_it_was_measured(tmp_path: Pat
                 logme=0.1 * number,
                 linear_cka=0.5,
                 linear_cka_debiased=0.4,
+                effective_rank=2.5,
             )
             for place in PLACES
         ]

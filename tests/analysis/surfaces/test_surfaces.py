@@ -321,6 +321,22 @@ def test_the_axis_of_capacity_ascends_from_the_head_alone(study: load.Study) -> 
         surfaces.along(surface, "depth")
 
 
+def test_any_value_of_each_frozen_count_can_be_the_axis(study: load.Study) -> None:
+    surface = surfaces.freezing_surface(study)
+    rank = surface.isel({dim: [0] for dim in surface.dims if dim not in ("frozen", "seed")}) * 0
+    rank = (rank + xr.DataArray([20.0, 5.0, 9.0], dims="frozen")).rename("effective_rank")
+    assert list(rank["frozen"].values) == [0, 4, 9]
+    moved = surfaces.along(surface, rank)
+    assert moved.dims == tuple("effective_rank" if d == "frozen" else d for d in surface.dims)
+    assert list(moved["effective_rank"].values) == [5, 9, 20]
+    assert list(moved["frozen"].values) == [4, 9, 0]
+    assert np.array_equal(moved.values, surface.sel(frozen=[4, 9, 0]).values)
+    with pytest.raises(ValueError, match="absent at some"):
+        surfaces.along(surface, rank.where(rank["frozen"] > 0))
+    with pytest.raises(ValueError, match="no dimension 'frozen'"):
+        surfaces.along(surface, rank.isel(frozen=0))
+
+
 def test_several_networks_have_no_one_axis_of_capacity(tmp_path: Path) -> None:
     wanted = synthetic.runs(
         num_epochs=2, widths=(4, 8), source_sizes=(500,), sizes=(250,), frozen=(0, 9), seeds=(0,)

@@ -61,6 +61,7 @@ def publish_similarity(store: Store, run: Run, weights: str) -> None:
             logme=0.5,
             linear_cka=0.5,
             linear_cka_debiased=None,
+            effective_rank=2.5,
         )
         for place in similarity.PLACES
     ]

@@ -40,7 +40,14 @@ from study.store.similarity import Similarity, table_of
 from study.tasks.draws import draw
 from study.tasks.prepared_file import load as load_task
 from study.training.cut import starting_network
-from study.training.similarity import linear_cka, logme, measure, pooled, start_network
+from study.training.similarity import (
+    effective_rank,
+    linear_cka,
+    logme,
+    measure,
+    pooled,
+    start_network,
+)
 from tests import synthetic
 
 CPU = torch.device("cpu")
@@ -258,6 +265,41 @@ def test_cka_of_degenerate_features() -> None:
     assert plain is not None and debiased is None
 
 
+# Effective rank
+
+
+@given(d=st.integers(1, 6), k=st.integers(1, 6), scale=st.floats(1e-3, 1e3), seed=st.integers(0, 9))
+def test_equal_directions_count_one_each_however_turned_or_scaled(
+    d: int, k: int, scale: float, seed: int
+) -> None:
+    k = min(d, k)
+    generator = torch.Generator().manual_seed(seed)
+    features = torch.zeros(2 * k, d, dtype=torch.float64)
+    features[torch.arange(k), torch.arange(k)] = scale
+    features[k + torch.arange(k), torch.arange(k)] = -scale  # mean 0, k equal singular values
+    turn, _ = torch.linalg.qr(torch.randn(d, d, generator=generator, dtype=torch.float64))
+    assert effective_rank(features @ turn + 1) == pytest.approx(k, rel=1e-4)
+
+
+def test_unequal_directions_count_less() -> None:
+    features = torch.tensor([[3.0, 0], [-3, 0], [0, 1], [0, -1]])
+    shares = np.array([0.75, 0.25])
+    assert effective_rank(features) == pytest.approx(np.exp(-(shares * np.log(shares)).sum()))
+
+
+def test_features_without_a_rank_have_none() -> None:
+    assert effective_rank(torch.full((5, 3), 0.7)) is None
+    assert effective_rank(torch.tensor([[1.0], [float("nan")]])) is None
+
+
+def test_a_file_of_before_there_was_a_rank_is_read() -> None:
+    old = open_store(Path(__file__).parents[2] / "fixtures" / "store-0.1.0")
+    table = similarity.read(old, "2e6707c7d512")
+    assert table.schema.equals(similarity.TABLE)
+    assert table["effective_rank"].null_count == 2
+    assert table["logme"].null_count == 0
+
+
 # Where it is measured
 
 
@@ -295,6 +337,7 @@ def test_measured_at_the_cut_and_at_the_head(model: str, width: int) -> None:
         plain, debiased = linear_cka(features, y)
         assert row["linear_cka"] == pytest.approx(plain, rel=1e-3)
         assert row["linear_cka_debiased"] == pytest.approx(debiased, abs=1e-3)
+        assert row["effective_rank"] == pytest.approx(effective_rank(features), rel=1e-3)
     # With nothing frozen the cut sees the pixels themselves, whatever the network is.
     unfrozen = dataclasses.replace(run, frozen=0)
     pixels = measure(unfrozen, layers, images, labels, "d" * 64, device=CPU).to_pylist()
@@ -395,6 +438,7 @@ def one(place: str, value: float | None = 0.5) -> Similarity:
         logme=value,
         linear_cka=value,
         linear_cka_debiased=None,
+        effective_rank=2.5,
     )
 
 
