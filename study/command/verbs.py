@@ -37,6 +37,7 @@ from study.store import (
     repeated_text,
     study_names,
 )
+from study.store.os_errors import naming
 from study.store.provenance import now
 from study.store.states import ABSENT, DONE, FAILED, PARTIAL, RUNNING, START_FAILED
 from study.tasks import BUILTIN
@@ -62,7 +63,8 @@ def prepare(args: argparse.Namespace) -> int:
             )
     for name, task in wanted.items():
         try:
-            info = tasks.prepare(task, store, args.data, progress=sys.stderr.isatty()).info
+            with naming(store.shown):
+                info = tasks.prepare(task, store, args.data, progress=sys.stderr.isatty()).info
         except ValueError as error:
             raise UserError(str(error)) from error
         shape = "×".join(map(str, info.image_shape))

@@ -40,6 +40,7 @@ from study.store import (
     trained_by,
     write_study,
 )
+from study.store.os_errors import naming
 from study.store.processes import this_process
 from study.store.states import ABSENT, DONE, FAILED, PARTIAL, RUNNING
 from study.tasks import TaskInfo
@@ -133,7 +134,8 @@ def prepare(
         try:
             if name in space.tasks:
                 shown = sys.stderr.isatty()
-                prepared = tasks.prepare(space.tasks[name], store, data, progress=shown)
+                with naming(store.shown):
+                    prepared = tasks.prepare(space.tasks[name], store, data, progress=shown)
             else:
                 prepared = tasks.load(name, store)
         except ValueError as error:

@@ -39,7 +39,7 @@ _TO_DO: Final = {
 }
 # What of a bucket's client's words says why, and what can be done: the first that fits.
 _OF_BUCKET: Final = (
-    (r"Could not resolve host\w*: [\w.-]*\w", _NETWORK),
+    (r"Could not resolve host\w*(?:: [\w.-]*\w)?", _NETWORK),
     (r"Failed to connect to [\w-]+[.:][\w.:-]*\w", _NETWORK),
     (
         r"Could not connect to server|Connection refused|[Tt]imed? ?out|NETWORK_CONNECTION|SSL"
@@ -49,7 +49,8 @@ _OF_BUCKET: Final = (
     (r"NO_SUCH_BUCKET|NoSuchBucket|HTTP status 404", "make the bucket, or check its name"),
     (
         r"ACCESS_DENIED|INVALID_ACCESS_KEY_ID|SIGNATURE_DOES_NOT_MATCH|UNRECOGNIZED_CLIENT|NOT_AUTHORIZED"
-        r"|MISSING_AUTHENTICATION|INVALID_CLIENT_TOKEN_ID|HTTP status 40[13]|PERMISSION_DENIED",
+        r"|MISSING_AUTHENTICATION|INVALID_CLIENT_TOKEN_ID|HTTP status 40[13]|PERMISSION_DENIED"
+        r"|access token",
         _RIGHTS,
     ),
     (r"SLOW_DOWN|HTTP status 5\d\d|SERVICE_UNAVAILABLE", f"wait until it answers, {_AGAIN}"),
@@ -57,35 +58,39 @@ _OF_BUCKET: Final = (
 _BUCKET_WORDS: Final = re.compile(r"AWS Error|google::cloud|GcsFileSystem|Azure|curlCode")
 
 
-def os_error_text(error: OSError) -> str:
-    """The error for people, in one line: path, what could not be done and why; what to do."""
+def os_error_text(error: OSError, *, advise: bool = True) -> str:
+    """The error for people, in one line: path, what could not be done and why; `advise`: what to do."""
     said = " ".join(str(error.strerror or error).split())
     path = os.fspath(error.filename) if isinstance(error.filename, str | os.PathLike) else ""
     if _BUCKET_WORDS.search(said):
         what, _, words = said.partition(": ")
         what = what if what.startswith("cannot ") else "cannot be reached"
         cause, to_do = _of_bucket(words or said)
-        return f"{f'{path}: ' if path else ''}{what}: {cause}; {to_do}"
+        text = f"{f'{path}: ' if path else ''}{what}: {cause}"
+        return f"{text}; {to_do}" if advise else text
     if error.errno is None:
         return str(error)  # a sentence of ours
     # Of pyarrow: "Failed to open local file '/a/b'. Detail: [errno 2] No such file or directory".
     detail = re.fullmatch(r".*?'(?P<path>[^']+)'.*Detail: \[errno \d+\] (?P<why>.+)", said)
     if detail:
         path, said = path or detail["path"], detail["why"]
+    said = re.sub(r".*Detail: \[errno \d+\] ", "", said)
     text = f"{path}: {said}" if path else said
     to_do = _TO_DO.get(error.errno or 0, "")
-    return f"{text}; {to_do}" if to_do else text
+    return f"{text}; {to_do}" if to_do and advise else text
 
 
 @contextmanager
 def naming(place: str | Path, instead_of: str | Path | None = None) -> Iterator[None]:
-    """An OSError from the block that names no path, or one that begins with `instead_of`, names `place`.
+    """A disk's error from the block that names no path, or one below `instead_of`, names `place`.
 
     For what is written beside its place first, and for libraries that do not say where they wrote.
     """
     try:
         yield
     except OSError as error:
+        if error.errno not in _TO_DO:
+            raise  # of a network
         named = "" if error.filename is None else str(error.filename)
         detail = re.search(r"'([^']+)'.*Detail: \[errno \d+\] (.+)", str(error), re.DOTALL)
         why = str(error.strerror or error)
@@ -94,7 +99,7 @@ def naming(place: str | Path, instead_of: str | Path | None = None) -> Iterator[
         if named and not (instead_of is not None and named.startswith(str(instead_of))):
             raise
         # Of the number, OSError makes the class: FileNotFoundError stays one.
-        raise OSError(error.errno or errno.EIO, why, str(place)) from error
+        raise OSError(error.errno, why, str(place)) from error
 
 
 def _of_bucket(words: str) -> tuple[str, str]:

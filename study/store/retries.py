@@ -75,7 +75,9 @@ def tried(
             worth = waits_for(fs, error, waits)
             if num_tries > len(worth):
                 raise _named(error, verb, path, num_tries) from error
-            _log.warning("%s; trying again", os_error_text(_named(error, verb, path, 1)))
+            _log.warning(
+                "%s; trying again", os_error_text(_named(error, verb, path, 1), advise=False)
+            )
             time.sleep(worth[num_tries - 1] * (0.75 + 0.5 * secrets.randbelow(1000) / 1000))
 
 

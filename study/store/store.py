@@ -29,6 +29,8 @@ from study.store.retries import WAITS, Waits, is_local
 # Concurrent reads of small objects: hides a bucket's latency; a directory needs no more.
 _NUM_READERS: Final = 16
 
+SECONDS_FOR_GOOGLE: Final = 10  # a request; `retries` tries again, as of every bucket
+
 Answer = TypeVar("Answer")
 
 
@@ -156,7 +158,7 @@ def open_store(root: str | Path) -> Store:
         path = Path(root).expanduser().absolute()
         return Store(str(path), pafs.LocalFileSystem(), str(path))
     try:
-        fs, base = pafs.FileSystem.from_uri(str(root))
+        fs, base = pafs.FileSystem.from_uri(_patient(str(root)))
     except pa.ArrowException as error:
         raise ValueError(
             f"root={without_secrets(str(root))!r}: {without_secrets(str(error))}. Choose a directory, "
@@ -167,6 +169,13 @@ def open_store(root: str | Path) -> Store:
     if not base.strip("/"):
         raise ValueError(f"root={without_secrets(str(root))!r}: it names no bucket or folder")
     return Store(str(root), fs, base.rstrip("/"))
+
+
+def _patient(uri: str) -> str:
+    """Of Google's storage, each request is given up after a while: of its client's own, 15 minutes."""
+    if not uri.startswith(("gs://", "gcs://")) or "retry_limit_seconds=" in uri:
+        return uri
+    return f"{uri}{'&' if '?' in uri else '?'}retry_limit_seconds={SECONDS_FOR_GOOGLE}"
 
 
 def default_root() -> str:

@@ -41,6 +41,14 @@ CLIENT = (
         ),
         (
             errno.EIO,
+            "cannot list (6 tries): google::cloud::Status(UNAVAILABLE: Could not create a OAuth2 access "
+            "token to authenticate the request. PerformWork() - CURL error [6]=Could not resolve hostname "
+            "error_info={reason=, domain=})",
+            "b/x",
+            "b/x: cannot list (6 tries): Could not resolve hostname; check the root, the network",
+        ),
+        (
+            errno.EIO,
             CLIENT.format(
                 "NETWORK_CONNECTION",
                 "curlCode: 7, Could not connect to server; Details: Failed to connect to 127.0.0.1:9 "
@@ -54,6 +62,7 @@ CLIENT = (
 def test_path_cause_and_what_to_do_in_one_line(number: int, why: str, path: str, says: str) -> None:
     text = os_error_text(OSError(number, why, path))
     assert says in text
+    assert os_error_text(OSError(number, why, path), advise=False) == text.partition("; ")[0]
     assert path in text and "Errno" not in text and "\n" not in text
 
 
@@ -63,6 +72,10 @@ def test_pyarrows_own_words_are_a_path_and_a_cause(tmp_path: Path) -> None:
         pq.ParquetWriter(tmp_path / "file" / "x", pq.read_schema)  # it opens before it looks
     text = os_error_text(refused.value)
     assert text.startswith(f"{tmp_path}/file/x: Not a directory; ")
+    full = OSError(
+        28, "Error writing bytes to file. Detail: [errno 28] No space left on device", "x"
+    )
+    assert os_error_text(full).startswith("x: No space left on device; make room there")
 
 
 def test_an_error_without_a_path_gets_that_of_what_was_to_be_written(tmp_path: Path) -> None:
