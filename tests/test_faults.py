@@ -34,6 +34,7 @@ SHORT: Final[Mapping[str, Cause]] = {
             "signal-twice",
             "signal-ray",
             "cluster-node-removed",
+            "cluster-head-killed",
             "disk-full",
             "disk-file-limit",
             "damaged-rows",
@@ -51,6 +52,7 @@ SHORT: Final[Mapping[str, Cause]] = {
 MARKS: Final = {
     "signal-ray": pytest.mark.ray,
     "cluster-node-removed": pytest.mark.ray,
+    "cluster-head-killed": pytest.mark.ray,
     "bucket-errors": pytest.mark.s3,
 }
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from study.command.defaults import default_address, default_data
 from study.command.exits import SOME_FAILED, WRONG_INPUT
 from study.command.verbs import VERBS
-from study.launching.means import Means
+from study.launching.means import LOGS, Means
 from study.messages import UserError, did_you_mean
 from study.requirements import is_required, missing_text
 from study.store import Damaged, Newer
@@ -92,7 +92,13 @@ def parser() -> argparse.ArgumentParser:
     verb("new", "write a short search space, to be changed", "FILE")
     prepare = verb("prepare", "read or download tasks, verify them, decode them once")
     prepare.add_argument("tasks", metavar="TASK", nargs="+", help="a task, or a search space")
-    verb("plan", "what is wanted, there, wrong, and what it will cost; starts nothing", "SPACE")
+    plan = verb(
+        "plan", "what is wanted, there, wrong, and what it will cost; starts nothing", "SPACE"
+    )
+    plan.add_argument(
+        "--address", type=_address, help="a Ray cluster to look at: how many Runs it holds"
+    )
+    _add_claim(plan)
     verb("register", "note by what a study will be judged, before its first row", "SPACE")
     run = verb("run", "train what is missing, then write the report", "SPACE")
     _add_means(run)
@@ -143,12 +149,19 @@ def _add_means(run: argparse.ArgumentParser) -> None:
     run.add_argument("--quiet", action="store_true", help="no progress, only what went wrong")
     where.add_argument("--inline", action="store_true", help="one Run after another, without Ray")
     run.add_argument(
-        "--gpus-per-trial",
-        type=_amount,
-        metavar="N",
-        help="0.25: four Runs a GPU; default 1 where there are GPUs, else 0",
+        "--log",
+        action="append",
+        choices=LOGS,
+        default=[],
+        help="show Runs there while they train; tensorboard: files below logs/<study>",
     )
-    run.add_argument("--cpus-per-trial", type=_positive, metavar="N", help="default 1")
+    run.add_argument(
+        "--node-cache",
+        type=_whole_path,
+        metavar="DIR",
+        help="of each node's own disk: prepared tasks are copied there once, and read from there",
+    )
+    _add_claim(run)
     run.add_argument("--max-concurrent", type=_count, metavar="N", help="Runs at the same time")
     run.add_argument(
         "--checkpoint-seconds",
@@ -166,6 +179,20 @@ def _add_means(run: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_claim(verb: argparse.ArgumentParser) -> None:
+    """What a trial claims of a cluster."""
+    verb.add_argument(
+        "--gpus-per-trial",
+        type=_amount,
+        metavar="N",
+        help="0.25: four Runs a GPU; default 1 where there are GPUs, else 0",
+    )
+    verb.add_argument(
+        "--accelerator", metavar="NAME", help="only on nodes that Ray labels so: H100, A100, L4"
+    )
+    verb.add_argument("--cpus-per-trial", type=_positive, metavar="N", help="default 1")
+
+
 def _address(text: str) -> str:
     if text.startswith("ray://"):
         # Ray Client would take the driver away from its signals, its lease and its terminal.
@@ -173,6 +200,13 @@ def _address(text: str) -> str:
             f"{text}: run this on a node of the cluster with --address auto, or as a Ray job"
         )
     return text
+
+
+def _whole_path(text: str) -> Path:
+    path = Path(text).expanduser()
+    if not path.is_absolute():
+        raise argparse.ArgumentTypeError(f"{text}: a trial has another folder; give a whole path")
+    return path
 
 
 def _positive(text: str) -> float:

@@ -35,6 +35,13 @@ def report_place(out: str | None, name: str, store: Store) -> Path | None:
     return store.local_path(report_folder(name))
 
 
+def log_folder(name: str, store: Store) -> Path:
+    """The folder of this machine for files by which a study's Runs are watched: `logs/<name>` here, or,
+    of a Ray job, below the root, where that is a directory."""
+    below = store.local_path(f"logs/{name}") if is_ray_job() else None
+    return below or Path("logs") / name
+
+
 def refuse_passing_places(root: str, out: str | None) -> None:
     """Raises UserError where a Ray job would leave rows or report in its own folder, which vanishes."""
     if not is_ray_job():

@@ -15,7 +15,13 @@ from typing import Final, Never
 from study.command.ask_analysis import answer_of_analysis, ask_analysis
 from study.command.exits import OK, SOME_FAILED
 from study.command.opened import related_of, space_among, store_of, study_of
-from study.command.reports import REPORTS, refuse_passing_places, report_place, write_report
+from study.command.reports import (
+    REPORTS,
+    log_folder,
+    refuse_passing_places,
+    report_place,
+    write_report,
+)
 from study.command.show import show
 from study.command.spaces import new, spaces
 from study.command.status import status
@@ -96,7 +102,24 @@ def plan(args: argparse.Namespace) -> int:
             if not is_required(str(error.name)):
                 raise
             no_price = f"\n  cost      not known: {missing_text(str(error.name))}"
-    print(plan_text(made, price) + no_price)
+    text = plan_text(made, price) + no_price
+    if args.address is not None:
+        from study.launching.means import Means
+        from study.launching.ray_tune import look_at_cluster
+
+        try:
+            cluster = look_at_cluster(
+                Means(
+                    address=args.address,
+                    gpus_per_trial=args.gpus_per_trial,
+                    cpus_per_trial=args.cpus_per_trial,
+                    accelerator=args.accelerator,
+                )
+            )
+            text += f"\n  cluster   {cluster}"
+        except UserError as error:
+            wrong.append(str(error))
+    print(text)
     if wrong:
         raise UserError("\n".join(wrong))
     done = {made.inventory.runs[i].seed for i in made.inventory.ids(DONE) if i in space.target_ids}
@@ -151,6 +174,9 @@ def _run(args: argparse.Namespace, screen: Screen) -> int:
     screen.phase("reading the search space")
     space, store = load_space(args.space), store_of(args)
     only = chosen_ids(args.only, space.runs) if args.only is not None else None
+    for flag, value in (("--accelerator", args.accelerator), ("--log", " ".join(args.log))):
+        if args.inline and value:
+            raise UserError(f"{flag} {value}: that is Ray's to do, and --inline trains without it")
     refuse_passing_places(args.root, args.out)
     if only is None:
         _refuse_unwritable("report", report_place(args.out, space.name, store))
@@ -165,6 +191,10 @@ def _run(args: argparse.Namespace, screen: Screen) -> int:
                 address=None if args.inline else args.address,
                 gpus_per_trial=args.gpus_per_trial,
                 cpus_per_trial=args.cpus_per_trial,
+                accelerator=args.accelerator,
+                logs=tuple(args.log),
+                node_cache=args.node_cache,
+                log_folder=log_folder(space.name, store),
                 max_concurrent=args.max_concurrent,
                 checkpoint_seconds=args.checkpoint_seconds,
                 grace_seconds=args.grace_seconds,

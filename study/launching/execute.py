@@ -23,6 +23,7 @@ from study.launching import kept
 from study.launching.checkpoints import ABOUT, Checkpoints
 from study.launching.lease import passed_over, passed_over_question
 from study.launching.means import Means
+from study.launching.node_tasks import load_task
 from study.launching.similarity import record_similarity
 from study.run import PRETRAINED, Run, describe
 from study.store import (
@@ -47,7 +48,6 @@ from study.store.processes import this_process
 from study.store.provenance import Provenance
 from study.store.schema import Row, rows_table
 from study.store.states import DIVERGED, FINISHED
-from study.tasks import prepared_file
 from study.tasks.prepared_file import PreparedTask
 from study.training.cut import starting_network
 from study.training.feature_files import node_folder
@@ -102,7 +102,7 @@ def execute(
         keep_predictions = keep_predictions or before.predictions_digest is not None
     # One thread count gives one sequence of bits, and a worker keeps what the last Run has set.
     torch.set_num_threads(means.num_threads)
-    task = prepared_file.load(run.task, store)
+    task = load_task(run.task, store, means.node_cache)
     start = _start(run, store, task)
     device = torch.device(means.device)
     record_similarity(run, store, task, start.weights, start.digest, device=device)

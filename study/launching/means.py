@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final
 
 LOCAL: Final = "local"  # the address of a Ray of this machine alone
+
+LOGS: Final = ("tensorboard", "wandb", "mlflow")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,21 +18,28 @@ class Means:
 
     - `address`: of a Ray cluster, "local" for one of its own, None to train inline, without Ray.
     - `gpus_per_trial`, `cpus_per_trial`: what a trial claims; None: by what there is.
+    - `accelerator`: the kind that a trial's node must have, as Ray labels nodes ("H100"); None: any.
     - `max_concurrent`: Runs at the same time; None: as many as fit.
     - `device`: "cpu" or "cuda"; `num_threads`: of torch on the CPU. Both are settled where a trial runs.
     - `checkpoint_seconds`: between two checkpoints of a Run: what a crash can cost.
     - `grace_seconds`: that running trials have for a checkpoint when all are to stop.
+    - `node_cache`: a folder of each node's own disk for copies of prepared tasks; None: none are made.
+    - `logs`: of LOGS, those that are told of Runs in training; `log_folder`: where their files go.
     - `resume_hint`: the line that tells an interrupted user how to go on.
     """
 
     address: str | None = None
     gpus_per_trial: float | None = None
     cpus_per_trial: float | None = None
+    accelerator: str | None = None
     max_concurrent: int | None = None
     device: str = "cpu"
     num_threads: int = 1
     checkpoint_seconds: float = 60.0
     grace_seconds: float = 20.0
+    node_cache: Path | None = None
+    logs: tuple[str, ...] = ()
+    log_folder: Path = Path("logs")
     resume_hint: str = "interrupted; to go on, give the same command again"
 
     def of_trial(self, claim: Mapping[str, float], *, device: str) -> Means:

@@ -22,7 +22,6 @@ from study.messages import UserError, last_line, show_message
 from study.store import provenance
 
 SECONDS_FOR_NODES: Final = 120.0  # to say what they have: on each, a process must start for it
-ACCELERATOR_LABEL: Final = "ray.io/accelerator-type"
 
 
 class RayNotStarted(OSError):
@@ -182,9 +181,3 @@ def differences(node: str, there: Mapping[str, str], here: Mapping[str, str]) ->
 def _plain(name: str, version: str) -> str:
     # Of freezewise, what follows the + says which sources decide a row.
     return version if name == "freezewise" else version.partition("+")[0]
-
-
-def accelerators(nodes: list[dict[str, Any]]) -> frozenset[str]:
-    """The accelerators that the living nodes' labels name."""
-    labels = (node["Labels"].get(ACCELERATOR_LABEL) for node in nodes if node["Alive"])
-    return frozenset(label for label in labels if label)

@@ -19,13 +19,15 @@ from study.launching.nodes import NODE, Nodes
 from study.launching.outcomes import Outcomes
 from study.launching.progress import Progress
 from study.launching.queue import RunQueue
-from study.launching.resources import num_slots
+from study.launching.resources import nodes_with, num_slots
 from study.launching.screen import Screen
 from study.messages import last_line
 from study.run import Run, from_json, to_json
 from study.store import Damaged, Store, read_failure
 from study.store.schema import Row
 
+# Of a row, what Tune hears.
+_TOLD: Final = ("epoch", "step", "train_loss", "train_error", "test_loss", "test_error")
 # A report is a round trip to the driver, which all trials share.
 SECONDS_BETWEEN_REPORTS: Final = 5.0
 SECONDS_BETWEEN_QUESTIONS: Final = 1.0
@@ -49,7 +51,9 @@ def report_now_and_then() -> Callable[[Row], None]:
     def report(row: Row) -> None:
         nonlocal reported_at
         if time.monotonic() - reported_at >= SECONDS_BETWEEN_REPORTS:
-            tune.report({"epoch": row.epoch, "step": row.step, "test_error": row.test_error})
+            told = {name: getattr(row, name) for name in _TOLD}
+            # By Tune's own name for it, steps are the axis of its loggers.
+            tune.report({**told, "timesteps_total": row.step})
             reported_at = time.monotonic()
 
     return report
@@ -191,6 +195,7 @@ class RunSearcher(tune.search.Searcher):
         claim: Mapping[str, float],
         max_concurrent: int | None,
         *,
+        accelerator: str | None = None,
         may_grow: bool,
     ) -> None:
         super().__init__()
@@ -199,7 +204,7 @@ class RunSearcher(tune.search.Searcher):
         self._keep, self._keep_predictions = frozenset(keep), frozenset(keep_predictions)
         self._claim = claim
         self._max_concurrent = max_concurrent
-        self._may_grow = may_grow
+        self._accelerator, self._may_grow = accelerator, may_grow
         self._num_slots, self._counted_at = 0, -float("inf")
         self._trials: dict[str, Run] = {}
         self._handed_at: dict[str, float] = {}
@@ -234,8 +239,8 @@ class RunSearcher(tune.search.Searcher):
     def _slots(self) -> int:
         """How many trials fit on the nodes as they are."""
         if time.monotonic() - self._counted_at >= SECONDS_BETWEEN_COUNTS:
-            alive = (node["Resources"] for node in ray.nodes() if node["Alive"])
-            self._num_slots = sum(num_slots(resources, self._claim) for resources in alive)
+            fitting = nodes_with(ray.nodes(), self._accelerator)
+            self._num_slots = sum(num_slots(node["Resources"], self._claim) for node in fitting)
             self._counted_at = time.monotonic()
             fewest = min(self._num_slots, self._max_concurrent or self._num_slots)
             self._watch.progress.has_workers(fewest)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final
@@ -32,7 +32,16 @@ from study.launching.ray_hooks import (
     report_now_and_then,
     stop_question,
 )
-from study.launching.resources import num_slots, resources_text, trial_resources
+from study.launching.ray_logs import loggers
+from study.launching.resources import (
+    ACCELERATOR_LABEL,
+    no_room,
+    nodes_with,
+    num_slots,
+    resources_text,
+    sum_of,
+    trial_resources,
+)
 from study.launching.screen import Screen
 from study.messages import UserError
 from study.run import from_json
@@ -82,12 +91,7 @@ def launch(
         tempfile.TemporaryDirectory(prefix=f"{TUNE_PREFIX}{os.getpid()}-") as scratch,
     ):
         refuse_other_nodes(store.local_path(""))
-        claim = trial_resources(
-            ray.cluster_resources(),
-            gpus_per_trial=means.gpus_per_trial,
-            cpus_per_trial=means.cpus_per_trial,
-        )
-        _check_room(claim, means.address)
+        claim = _claim_with_room(means, screen)
         flag = _flag()
         with stop_on_signals(means.resume_hint) as request:
             watch = Watch(progress, screen, store, request, must_stop, flag, means.grace_seconds)
@@ -100,10 +104,13 @@ def launch(
                 keep_predictions,
                 claim,
                 means.max_concurrent,
+                accelerator=means.accelerator,
                 may_grow=means.address != LOCAL,
             )
             tuner = tune.Tuner(
-                tune.with_resources(_trainable(store, means, claim, flag), dict(claim)),
+                tune.with_resources(
+                    _trainable(store, means, claim, flag), _bundles(claim, means.accelerator)
+                ),
                 tune_config=tune.TuneConfig(
                     search_alg=searcher,
                     scheduler=WorkersMayStart(),
@@ -115,7 +122,7 @@ def launch(
                     storage_path=scratch,
                     name="study",
                     verbose=0,
-                    callbacks=[watch],
+                    callbacks=[watch, *loggers(means.logs, means.log_folder)],
                     failure_config=tune.FailureConfig(max_failures=MAX_TRIES - 1),
                 ),
             )
@@ -127,14 +134,56 @@ def launch(
     return searcher.outcomes.unnoted
 
 
-def _check_room(claim: Mapping[str, float], address: str) -> None:
-    cluster = ray.cluster_resources()
-    if num_slots(cluster, claim) == 0 and address == LOCAL:
-        has = {name: cluster.get(name.upper(), 0.0) for name in claim}
-        raise UserError(
-            f"a trial claims {resources_text(claim)}, and this machine has {resources_text(has)}: "
-            "lower --gpus-per-trial or --cpus-per-trial"
+def look_at_cluster(means: Means) -> str:
+    """What a study would find at `means.address`: "3 nodes with 24 CPU and 2 GPU: 2 Runs at a time".
+
+    Starts nothing there. Raises UserError as `launch` does, and where no node holds a trial.
+    """
+    assert means.address is not None
+    with connected(means.address):
+        nodes = ray.nodes()
+        claim = _claim(nodes, means)
+        if why := no_room(nodes, claim, means.accelerator):
+            raise UserError(f"{why}; only an autoscaler could bring one")
+        fitting = nodes_with(nodes, means.accelerator)
+        slots = sum(num_slots(node["Resources"], claim) for node in fitting)
+        has = {name: sum_of(fitting).get(name.upper(), 0.0) for name in ("cpu", "gpu")}
+        which = "" if means.accelerator is None else f" of {means.accelerator}"
+        return (
+            f"{len(fitting)} node{'s' if len(fitting) > 1 else ''}{which} with {resources_text(has)}: "
+            f"{slots} Runs at a time, of {resources_text(claim)} each"
         )
+
+
+def _claim(nodes: Sequence[Mapping[str, Any]], means: Means) -> dict[str, float]:
+    # Of an accelerator that is still to come, one whole one.
+    there = sum_of(nodes_with(nodes, means.accelerator)) or {"CPU": 1.0, "GPU": 1.0}
+    return trial_resources(
+        there, gpus_per_trial=means.gpus_per_trial, cpus_per_trial=means.cpus_per_trial
+    )
+
+
+def _claim_with_room(means: Means, screen: Screen) -> dict[str, float]:
+    """What a trial claims. Raises UserError where this machine cannot hold one; says so of a cluster,
+    where Ray would wait in silence for what only an autoscaler can bring."""
+    nodes = ray.nodes()
+    claim = _claim(nodes, means)
+    if why := no_room(nodes, claim, means.accelerator):
+        if means.address == LOCAL:
+            raise UserError(why)
+        screen.remark(
+            f"{why}; it waits until an autoscaler brings one; if there is none, end it by Ctrl-C"
+        )
+    return claim
+
+
+def _bundles(claim: Mapping[str, float], accelerator: str | None) -> Any:
+    bundle = {name.upper(): share for name, share in claim.items()}
+    if accelerator is None:
+        return tune.PlacementGroupFactory([bundle])
+    return tune.PlacementGroupFactory(
+        [bundle], bundle_label_selector=[{ACCELERATOR_LABEL: accelerator}]
+    )
 
 
 def _flag() -> Any:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+ACCELERATOR_LABEL: Final = "ray.io/accelerator-type"  # of a node: "H100"
 
 
 def trial_resources(
@@ -31,3 +35,48 @@ def num_slots(cluster: Mapping[str, float], claim: Mapping[str, float]) -> int:
 def resources_text(resources: Mapping[str, float]) -> str:
     """ "2 GPU and 1 CPU"."""
     return " and ".join(f"{value:g} {name.upper()}" for name, value in resources.items())
+
+
+def nodes_with(
+    nodes: Iterable[Mapping[str, Any]], accelerator: str | None
+) -> list[Mapping[str, Any]]:
+    """Of nodes as Ray lists them those that live and, unless it is None, have this accelerator."""
+    return [
+        node
+        for node in nodes
+        if node["Alive"] and accelerator in (None, node["Labels"].get(ACCELERATOR_LABEL))
+    ]
+
+
+def sum_of(nodes: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """The resources of these nodes together, as {"CPU": …, "GPU": …, …}."""
+    total: Counter[str] = Counter()
+    for node in nodes:
+        total.update(node["Resources"])
+    return dict(total)
+
+
+def no_room(
+    nodes: Iterable[Mapping[str, Any]], claim: Mapping[str, float], accelerator: str | None
+) -> str:
+    """Why none of the living nodes can hold a trial; "" where one can.
+
+    `nodes`: as Ray lists them, with "Alive", "Resources" and "Labels".
+    """
+    alive = nodes_with(nodes, None)
+    fitting = nodes_with(alive, accelerator)
+    if any(num_slots(node["Resources"], claim) for node in fitting):
+        return ""
+    if accelerator is not None and not fitting:
+        labels = {node["Labels"].get(ACCELERATOR_LABEL) for node in alive} - {None}
+        there = ", ".join(sorted(str(label) for label in labels)) or "none"
+        return f"--accelerator={accelerator}: no node has one (there: {there})"
+    largest = {
+        name: max((node["Resources"].get(name.upper(), 0.0) for node in fitting), default=0.0)
+        for name in claim
+    }
+    which = "no node" if accelerator is None else f"no node with {accelerator}"
+    return (
+        f"a trial claims {resources_text(claim)}, and {which} has as much "
+        f"(at most {resources_text(largest)}): lower --gpus-per-trial or --cpus-per-trial"
+    )

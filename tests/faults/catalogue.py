@@ -38,6 +38,7 @@ FAULTS: Final[Mapping[str, Fault]] = {
     "ray-worker-killed": Fault(clusters.worker_killed, one_in=5),
     "ray-own-raylet-killed": Fault(clusters.own_raylet_killed, one_in=5),
     "cluster-raylet-killed": Fault(clusters.raylet_killed, one_in=5),
+    "cluster-head-killed": Fault(clusters.head_killed, one_in=5),
     "cluster-node-removed": Fault(clusters.node_removed, one_in=5),
     "disk-full": Fault(disks.full),
     "disk-full-for-long": Fault(disks.full_for_long, one_in=5),

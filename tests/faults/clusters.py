@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import random
 import signal
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from typing import Any
 from study.store import finished_ids, read_head
 from tests.faults import drivers, signals
 from tests.faults.drivers import Driver
-from tests.faults.places import Outcome, Place, Workshop
+from tests.faults.loopback import Loopback, wait_until_gone
+from tests.faults.places import CHECKPOINT_SECONDS, Outcome, Place, Workshop
 
 
 def driver_killed(shop: Workshop, rng: random.Random) -> Outcome:
@@ -116,8 +118,12 @@ def _node_lost(shop: Workshop, fault: str, *, kills_raylet: bool) -> Outcome:
         else:
             cluster.remove_node(lost, allow_graceful=False)
             caused = 1
+            added = _raylet_of(_add_node(cluster))
+            place.wait_until(lambda: _trains_below(place, added), driver, "the added node trains")
         _note_move(place, driver, killed_at)
         status = driver.wait()
+        for part in ("is lost; 1 Run of it will go on elsewhere", "went on elsewhere"):
+            place.expect(part in driver.said(), f"not said: {part}; but {driver.said()}")
         place.expect(status == 0, f"status {status}: {driver.said()}")
         place.expect_no_traceback(driver)
         place.expect(
@@ -138,15 +144,25 @@ def _cluster(place: Place, num_nodes: int) -> Iterator[tuple[Any, list[Any]]]:
         cluster = Cluster(
             initialize_head=True, head_node_args={"num_cpus": 1, "num_gpus": 0, **small}
         )
-        nodes = [
-            cluster.add_node(num_cpus=1, num_gpus=1, object_store_memory=100 * 2**20)
-            for _ in range(num_nodes)
-        ]
+        nodes = [_add_node(cluster) for _ in range(num_nodes)]
         cluster.wait_for_nodes()
     try:
         yield cluster, nodes
     finally:
         cluster.shutdown()
+
+
+def _add_node(cluster: Any) -> Any:
+    return cluster.add_node(num_cpus=1, num_gpus=1, object_store_memory=100 * 2**20)
+
+
+def _trains_below(place: Place, raylet: int) -> bool:
+    """Whether a process of this node trains, or has trained."""
+    for pid in {event.pid for event in place.journal.events() if event.kind == "step"}:
+        with suppress(FileNotFoundError):
+            if _parent(pid) == raylet:
+                return True
+    return False
 
 
 def _note_move(place: Place, driver: Driver, killed_at: float) -> None:
@@ -182,3 +198,45 @@ def _named(place: Place, name: str) -> list[int]:
         for pid in drivers.processes_of(place.folder)
         if Path(f"/proc/{pid}/comm").read_text().strip() == name
     ]
+
+
+def head_killed(shop: Workshop, rng: random.Random) -> Outcome:
+    """The whole way of a study on a cluster, as jobs of its job server: the machine of head and driver
+    dies, a new cluster is given the same command, and its report lies where the text says."""
+    place = shop.place("slow_source")
+    variables = {"FAULTS_JOURNAL": str(place.journal.path)}
+    flags = ("--root", place.root, "--checkpoint-seconds", str(CHECKPOINT_SECONDS))
+    study = (sys.executable, "-m", "study", "run", str(place.folder / f"{place.space}.py"), *flags)
+    with Loopback(variables) as first:
+        first.add_node("node-1")
+        submitted = first.submit("study", *study, wait=False)
+        place.expect(submitted.returncode == 0, submitted.stdout)
+        _wait_for(lambda: place.count("saved") > 1, lambda: first.log_of("study"))
+        time.sleep(rng.uniform(0, 1))
+        caused = int(first.kill("head") > 0)
+        left = wait_until_gone({event.pid for event in place.journal.events()}, 120)
+        place.expect(not left, f"trials outlive head and driver: {left}")
+    before = {event.pid for event in place.journal.events()}
+    with Loopback(variables) as second:
+        second.add_node("node-1", "--labels", "ray.io/accelerator-type=H100")
+        second.add_node("node-2", "--labels", "ray.io/accelerator-type=A100")
+        ran = second.submit("study", *study, "--accelerator", "H100", wait=True)
+        place.expect(ran.returncode == 0, ran.stdout)
+        said = [line for line in ran.stdout.splitlines() if line.endswith("index.html")]
+        page = Path(place.root) / "reports" / place.space / "index.html"
+        place.expect(said == [str(page)] and page.is_file(), f"no report at {page}: {ran.stdout}")
+        place.expect("Traceback" not in ran.stdout, f"a traceback: {ran.stdout}")
+        workers = {event.pid for event in place.journal.events()} - before
+        elsewhere = workers - set(second.processes_of("node-1"))
+        alive = set(second.processes_of("node-2"))
+        place.expect(bool(workers), "nothing was trained on the new cluster")
+        place.expect(not elsewhere & alive, "a trial of H100 ran on the node with A100")
+    return place.judge("head killed, with the driver's job", caused)
+
+
+def _wait_for(is_so: Callable[[], bool], said: Callable[[], str], seconds: float = 300.0) -> None:
+    until = time.monotonic() + seconds
+    while not is_so():
+        if time.monotonic() > until:
+            raise drivers.Hung(f"waited {seconds:.0f} s in vain; it said:\n{said()}")
+        time.sleep(0.05)

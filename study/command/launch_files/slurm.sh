@@ -13,7 +13,8 @@
 #SBATCH --requeue
 #SBATCH --open-mode=append
 #SBATCH --signal=B:USR1@180
-# --exclusive: Ray takes all cores and GPUs that it sees, and its ports are those of the machine.
+# --exclusive: Ray takes all cores and GPUs that it sees, its ports are those of the machine, and in the end
+# `ray stop` ends every Ray of yours on these nodes.
 # --requeue: after a lost node Slurm starts the job again; at most a minute of each Run is done twice.
 # --signal: three minutes before the time is over the job asks to be queued again, below.
 
@@ -40,9 +41,9 @@ again() {
 }
 trap again USR1
 
-# Every node is told the head's address as a number: a name may stand for the loopback in its own hosts file.
+# The head's address as a number: in its own hosts file its name may stand for the loopback.
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
-address=$(srun --nodes=1 --ntasks=1 --nodelist="$head" hostname --ip-address | awk '{ print $1 }')
+address=$(srun --nodes=1 --ntasks=1 --nodelist="$head" hostname --all-ip-addresses | awk '{ print $1 }')
 
 srun ray symmetric-run --address "$address:$PORT" --min-nodes "$SLURM_JOB_NUM_NODES" -- \
     study run "$SPACE" --root "$ROOT" --address "$address:$PORT" "${FLAGS[@]}" &

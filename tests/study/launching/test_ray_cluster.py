@@ -40,17 +40,6 @@ def test_versions_that_differ_are_named() -> None:
     assert {"python", "torch", "ray", "freezewise"} <= versions().keys()
 
 
-def test_only_labels_of_living_nodes_name_accelerators() -> None:
-    from study.launching.ray_cluster import ACCELERATOR_LABEL, accelerators
-
-    nodes = [
-        {"Alive": True, "Labels": {ACCELERATOR_LABEL: "H100"}},
-        {"Alive": True, "Labels": {}},
-        {"Alive": False, "Labels": {ACCELERATOR_LABEL: "A100"}},
-    ]
-    assert accelerators(nodes) == {"H100"}
-
-
 @pytest.mark.ray
 def test_a_ray_that_does_not_start_is_one_message_and_status_1(tmp_path: Path) -> None:
     """Its sockets' names are too long for it; a machine too busy raises as bare an exception."""

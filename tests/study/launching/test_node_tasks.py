@@ -1,0 +1,68 @@
+"""Prepared tasks on a node's own disk: the store's, copied once, and noticed where they are not."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from study.launching import node_tasks
+from study.launching.node_tasks import load_task
+from study.store import Damaged, Store
+from study.store.layout import task_path
+from study.tasks import prepared_file
+
+NAME = "digits-low"
+
+
+def copies(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("*.arrow"))
+
+
+def test_without_a_folder_the_store_is_read(store: Store) -> None:
+    assert load_task(NAME, store, None) is prepared_file.load(NAME, store)
+
+
+def test_a_task_is_copied_once_and_read_from_there(store: Store, tmp_path: Path) -> None:
+    own = prepared_file.load(NAME, store)
+    first = load_task(NAME, store, tmp_path / "node")
+    (copy,) = copies(tmp_path / "node")
+    made_at = copy.stat().st_mtime_ns
+    assert load_task(NAME, store, tmp_path / "node") is first, "mapped and checked once"
+    assert first.fingerprint == own.fingerprint
+    np.testing.assert_array_equal(first.train_images, own.train_images)
+    assert copy.stat().st_mtime_ns == made_at
+    with pytest.raises(ValueError, match="not prepared in"):
+        load_task("nowhere", store, tmp_path / "node")
+
+
+def test_a_damaged_copy_is_made_anew_and_the_stores_own_is_named(
+    store: Store, tmp_path: Path
+) -> None:
+    load_task(NAME, store, tmp_path / "node")
+    (copy,) = copies(tmp_path / "node")
+    whole = copy.read_bytes()
+    middle = len(whole) // 2
+    copy.write_bytes(whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :])
+    assert load_task(NAME, store, tmp_path / "node").info.name == NAME
+    assert copy.read_bytes() == whole
+
+    own = Path(store.root, task_path(NAME))
+    own.write_bytes(whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :])
+    copy.unlink()
+    with pytest.raises(Damaged, match=NAME):
+        load_task(NAME, store, tmp_path / "node")
+
+
+def test_a_node_without_room_reads_the_store(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(node_tasks.shutil, "copyfile", full)
+    assert load_task(NAME, store, tmp_path / "node") is prepared_file.load(NAME, store)
+    assert not copies(tmp_path / "node")
+    assert not list(tmp_path.rglob("*.tmp"))
