@@ -96,7 +96,9 @@ def parser() -> argparse.ArgumentParser:
         "plan", "what is wanted, there, wrong, and what it will cost; starts nothing", "SPACE"
     )
     plan.add_argument(
-        "--address", type=_address, help="a Ray cluster to look at: how many Runs it holds"
+        "--address",
+        type=_address,
+        help="a Ray cluster to look at: how many Runs it holds (default where a claim is given: as run)",
     )
     _add_claim(plan)
     verb("register", "note by what a study will be judged, before its first row", "SPACE")

@@ -13,6 +13,7 @@ from types import FrameType
 from typing import Final, Never
 
 from study.command.ask_analysis import answer_of_analysis, ask_analysis
+from study.command.defaults import default_address
 from study.command.exits import OK, SOME_FAILED
 from study.command.opened import related_of, space_among, store_of, study_of
 from study.command.reports import (
@@ -103,14 +104,17 @@ def plan(args: argparse.Namespace) -> int:
                 raise
             no_price = f"\n  cost      not known: {missing_text(str(error.name))}"
     text = plan_text(made, price) + no_price
-    if args.address is not None:
+    # A claim is checked where it would be made; without one, nothing of Ray is asked.
+    claims = (args.accelerator, args.gpus_per_trial, args.cpus_per_trial)
+    address = args.address or (default_address() if claims != (None, None, None) else None)
+    if address is not None:
         from study.launching.means import Means
         from study.launching.ray_tune import look_at_cluster
 
         try:
             cluster = look_at_cluster(
                 Means(
-                    address=args.address,
+                    address=address,
                     gpus_per_trial=args.gpus_per_trial,
                     cpus_per_trial=args.cpus_per_trial,
                     accelerator=args.accelerator,
