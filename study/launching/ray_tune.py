@@ -141,6 +141,7 @@ def look_at_cluster(means: Means) -> str:
     """
     assert means.address is not None
     with connected(means.address):
+        refuse_other_nodes(root=None)
         nodes = ray.nodes()
         claim = _claim(nodes, means)
         if why := no_room(nodes, claim, means.accelerator):
