@@ -51,9 +51,7 @@ def report_now_and_then() -> Callable[[Row], None]:
     def report(row: Row) -> None:
         nonlocal reported_at
         if time.monotonic() - reported_at >= SECONDS_BETWEEN_REPORTS:
-            told = {name: getattr(row, name) for name in _TOLD}
-            # By Tune's own name for it, steps are the axis of its loggers.
-            tune.report({**told, "timesteps_total": row.step})
+            tune.report({name: getattr(row, name) for name in _TOLD})
             reported_at = time.monotonic()
 
     return report

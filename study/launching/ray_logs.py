@@ -30,6 +30,12 @@ class TensorBoardFiles(TBXLoggerCallback):
         self._trial_writer[trial] = self._summary_writer_cls(str(place), flush_secs=30)
         self._trial_result[trial] = {}
 
+    def log_trial_result(self, iteration: int, trial: Any, result: dict[str, Any]) -> None:
+        if "step" in result:  # else it is how the Run ended
+            # Ray takes a step of 0 for none, and its own count of reports instead.
+            steps = {"timesteps_total": result["step"], "training_iteration": result["step"]}
+            super().log_trial_result(iteration, trial, {**result, **steps})
+
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune pickles its Tuner into its folder, from which nothing is ever read
 
