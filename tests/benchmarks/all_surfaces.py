@@ -10,7 +10,6 @@ and every epoch; it is let go once its mean over seeds is made. The last line is
 from __future__ import annotations
 
 import json
-import resource
 import sys
 import time
 from collections.abc import Callable
@@ -20,6 +19,7 @@ import numpy as np
 
 from analysis import load, surfaces
 from analysis.surfaces import derived
+from tests.benchmarks.memory import peak_gib
 
 EVERY_EPOCH = ("test_error", "train_error", "test_loss", "train_loss")
 ONE_EPOCH = ("test_error", "train_error", "test_loss")
@@ -29,7 +29,7 @@ def timed(name: str, make: Callable[..., Any], *args: Any, **options: Any) -> An
     began, cpu = time.perf_counter(), time.process_time()
     answer = make(*args, **options)
     seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    peak = peak_gib()
     print(f"{seconds:7.2f} s  {cpu:7.2f} s CPU  {peak:5.2f} GiB  {name}", flush=True)
     return answer
 
@@ -53,7 +53,7 @@ def main() -> None:
     timed("parameters per label", derived.parameters_per_label, study)
     num_rows = int(study.runs["num_rows"].sum())
     seconds = time.perf_counter() - began
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    peak = peak_gib()
     print(json.dumps({"wall": seconds, "cpu": time.process_time(), "gib": peak, "rows": num_rows}))
 
 

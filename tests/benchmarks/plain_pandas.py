@@ -7,12 +7,13 @@ frame of 40 million rows does not fit in memory. The last line is a JSON object.
 """
 
 import json
-import resource
 import sys
 import time
 from pathlib import Path
 
 import pandas as pd
+
+from tests.benchmarks.memory import peak_gib
 
 COORDINATES = ["source_task", "source_size", "size", "label_noise", "frozen", "seed"]
 VALUES = ["test_error", "train_error", "test_loss", "train_loss"]
@@ -39,6 +40,6 @@ reached = rows[rows["train_error"] <= 0.1]
 first = reached.groupby(COORDINATES, observed=True)["epoch"].min()
 but_size = [name for name in COORDINATES if name != "size"]
 capacity = first.reset_index().groupby(but_size, observed=True)["size"].max()
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+peak = peak_gib()
 seconds = time.perf_counter() - began
 print(json.dumps({"wall": seconds, "cpu": time.process_time(), "gib": peak, "rows": len(rows)}))
