@@ -143,9 +143,8 @@ def _cluster(place: Place, num_nodes: int) -> Iterator[tuple[Any, list[Any]]]:
         from ray.cluster_utils import Cluster
 
         small = {"object_store_memory": 100 * 2**20, "include_dashboard": False}
-        cluster = Cluster(
-            initialize_head=True, head_node_args={"num_cpus": 1, "num_gpus": 0, **small}
-        )
+        head = {"num_cpus": 1, "num_gpus": 0, **small}
+        cluster = _patiently(lambda: Cluster(initialize_head=True, head_node_args=head))
         nodes = [_add_node(cluster) for _ in range(num_nodes)]
         cluster.wait_for_nodes()
     try:
@@ -155,7 +154,19 @@ def _cluster(place: Place, num_nodes: int) -> Iterator[tuple[Any, list[Any]]]:
 
 
 def _add_node(cluster: Any) -> Any:
-    return cluster.add_node(num_cpus=1, num_gpus=1, object_store_memory=100 * 2**20)
+    small = {"num_cpus": 1, "num_gpus": 1, "object_store_memory": 100 * 2**20}
+    return _patiently(lambda: cluster.add_node(**small))
+
+
+def _patiently(start: Callable[[], Any]) -> Any:
+    """Ray gives a node 30 s to start, which no setting changes and a busy machine takes from it."""
+    for tries_left in (2, 1, 0):
+        try:
+            return start()
+        except Exception as error:
+            if "timed out during startup" not in str(error) or not tries_left:
+                raise
+    raise AssertionError
 
 
 def _trains_below(place: Place, raylet: int) -> bool:
