@@ -9,7 +9,7 @@ from typing import Final
 
 LOCAL: Final = "local"  # the address of a Ray of this machine alone
 
-LOGS: Final = ("tensorboard", "wandb", "mlflow")
+LOGS: Final = ("tensorboard",)
 
 
 @dataclass(frozen=True, kw_only=True)

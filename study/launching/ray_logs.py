@@ -12,7 +12,7 @@ from typing import Any
 
 from ray.tune.logger import TBXLoggerCallback
 
-from study.messages import UserError
+from study.launching.means import LOGS
 from study.run import from_json
 
 
@@ -41,26 +41,6 @@ class TensorBoardFiles(TBXLoggerCallback):
 
 
 def loggers(names: Collection[str], folder: Path) -> list[Any]:
-    """Tune's callbacks of these names, of `study.launching.means.LOGS`; `folder`: `logs/<study>`.
-
-    Raises UserError where a library is not installed.
-    """
-    made: list[Any] = []
-    try:
-        for name in names:
-            if name == "tensorboard":
-                made.append(TensorBoardFiles(folder))
-            elif name == "wandb":
-                from ray.air.integrations.wandb import WandbLoggerCallback
-
-                made.append(WandbLoggerCallback(project="freezewise", group=folder.name))
-            else:
-                assert name == "mlflow", name
-                from ray.air.integrations.mlflow import MLflowLoggerCallback
-
-                made.append(MLflowLoggerCallback(experiment_name=folder.name))
-    except (ImportError, RuntimeError) as error:
-        raise UserError(
-            f"--log {name}: it is not installed ({error}): pip install {name}"
-        ) from error
-    return made
+    """Tune's callbacks of these names, of `study.launching.means.LOGS`; `folder`: `logs/<study>`."""
+    assert set(names) <= set(LOGS), names
+    return [TensorBoardFiles(folder)] if "tensorboard" in names else []

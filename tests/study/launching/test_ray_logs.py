@@ -13,8 +13,6 @@ import pytest
 
 import study
 from study.command.cli import main
-from study.launching.ray_logs import loggers
-from study.messages import UserError
 from study.store import Store, finished_ids, read_rows
 
 SPACE = """
@@ -70,12 +68,6 @@ def test_tensorboards_files_hold_what_the_rows_say(store: Store, tmp_path: Path)
         assert points, name
         for step, value in points.items():
             assert value == pytest.approx(rows[step][name], rel=1e-6), (name, step)
-
-
-def test_what_is_not_installed_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setitem(sys.modules, "ray.air.integrations.wandb", None)  # importing it fails
-    with pytest.raises(UserError, match=r"--log wandb: it is not installed .*: pip install wandb"):
-        loggers(["wandb"], tmp_path / "tiny")
 
 
 def test_without_ray_nothing_is_logged(
