@@ -10,7 +10,7 @@ from typing import Final
 
 import pytest
 
-from tests.faults import catalogue, damage, drivers, journal, kills, table
+from tests.faults import catalogue, damage, drivers, journal, kills, mutations, table
 from tests.faults.journal import Event
 from tests.faults.places import Outcome, Skipped, Workshop, workshop
 
@@ -44,6 +44,8 @@ SHORT: Final[Mapping[str, Cause]] = {
             "damaged-study-file",
             "damaged-task",
             "two-drivers",
+            "driver-passed-over",
+            "power-loss",
             "bucket-errors",
         )
     },
@@ -108,8 +110,8 @@ def test_what_is_not_as_promised_is_noticed(shop: Workshop) -> None:
 def test_what_no_fault_has_befallen_is_not_blamed(shop: Workshop) -> None:
     place = shop.place()
     assert place.run().wait() == 0
-    assert place.judge("nothing", 0) == Outcome(
-        fault="nothing", times=0, num_runs=len(place.runs), redone_seconds=0.0
+    assert place.judge("nothing", 1) == Outcome(
+        fault="nothing", times=1, num_runs=len(place.runs), redone_seconds=0.0
     )
 
 
@@ -131,10 +133,28 @@ def test_the_journal_tells_what_was_redone() -> None:
     assert journal.trained_twice(finished) == {"r"}
 
 
+def test_the_journal_tells_checkpoints_that_were_due_and_did_not_come() -> None:
+    steps = [f"{second} 7 step r {second}" for second in range(1, 20)]
+    begun = _events("0 7 begin r 0", *steps)
+    assert journal.late_checkpoints(journal.tries(begun), interval_seconds=100.0) == {}
+    assert journal.late_checkpoints(journal.tries(begun), interval_seconds=8.0) == {"r": 7}
+    saved = _events("8.5 7 save r 8", "8.6 7 saved r -1")
+    with_one = sorted([*begun, *saved], key=lambda event: event.at)
+    assert journal.late_checkpoints(journal.tries(with_one), interval_seconds=8.0) == {}
+    slow = sorted([*begun, saved[0]], key=lambda event: event.at)  # the disk has not yet got it
+    assert journal.late_checkpoints(journal.tries(slow), interval_seconds=8.0) == {}
+
+
 def test_every_damage_changes_something() -> None:
     for seed in range(50):
         for kind in damage.DAMAGES.values():
             assert kind(b"\0some\0bytes\0", random.Random(seed)) != b"\0some\0bytes\0"
+
+
+def test_each_mutation_is_for_faults_that_there_are() -> None:
+    for mutation in mutations.MUTATIONS.values():
+        assert set(mutation.noticed_by) <= catalogue.FAULTS.keys()
+        assert mutation.noticed_by
 
 
 def test_the_table_adds_up_rounds() -> None:
@@ -147,5 +167,12 @@ def test_the_table_adds_up_rounds() -> None:
     assert (a.times, a.num_runs, a.rows_lost, a.bit_equal) == (3, 10, 7, False)
     assert (a.resume_seconds, a.redone_seconds, a.problems) == ((1.0, 3.0), 0.5, ("x",))
     text = table.rendered([a, b])
+    missed = table.Noticed(
+        mutations.MUTATIONS["no-fsync"], "power-loss", Outcome(fault="a", times=1)
+    )
+    assert missed.is_missed
+    assert "NO" in table.of_mutations([missed])
+    assert not table.Noticed(missed.mutation, "kill-random", missed.outcome).is_missed
+    assert not table.Noticed(missed.mutation, "power-loss", a).is_missed
     assert "skipped: no root" in text
     assert "2.0, 3.0" in text

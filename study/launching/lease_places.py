@@ -72,7 +72,7 @@ def place_of(store: Store) -> Place:
     folder = store.local_path(LEASE)
     if folder is None:
         return Bucket(store)
-    folder.mkdir(parents=True, exist_ok=True)
+    atomic.make_folder(folder)
     return Directory(store, folder)
 
 

@@ -122,7 +122,7 @@ def put_file(fs: pafs.FileSystem, path: str, local: Path, waits: Waits) -> None:
     def locally() -> None:
         with local.open("rb") as stream:
             os.fsync(stream.fileno())
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        make_folder(Path(path).parent)
         try:
             _rename(local, Path(path))
         except OSError as error:
@@ -181,10 +181,19 @@ def move(fs: pafs.FileSystem, path: str, new_path: str, waits: Waits) -> None:
 
     def once() -> None:
         if is_local(fs):
-            Path(new_path).parent.mkdir(parents=True, exist_ok=True)
+            make_folder(Path(new_path).parent)
         fs.move(path, new_path)
 
     tried(fs, "move", path, waits, once)
+
+
+def make_folder(path: Path) -> None:
+    """Makes it, and those above it, for good: a folder that power loss takes takes all that is in it."""
+    if path.is_dir():
+        return
+    make_folder(path.parent)
+    path.mkdir(exist_ok=True)
+    _flush_folder(path.parent)
 
 
 def temporary_beside(path: Path) -> Path:
@@ -192,7 +201,7 @@ def temporary_beside(path: Path) -> Path:
 
     It tells host and process, so that `sweep` knows what a killed process has left behind.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     return path.with_name(f".{_host()}~{os.getpid()}~{secrets.token_hex(4)}~{path.name}.tmp")
 
 

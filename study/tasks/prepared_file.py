@@ -25,7 +25,7 @@ from pyarrow.fs import LocalFileSystem, copy_files
 
 from study.fields import canonical_json
 from study.store import Damaged, Newer, Store
-from study.store.atomic import temporary_beside
+from study.store.atomic import make_folder, temporary_beside
 from study.store.layout import task_path
 from study.store.retries import WAITS, tried
 from study.store.task_head import metadata_of, newer, read_task_head
@@ -171,7 +171,7 @@ def scratch_folder(store: Store) -> Path:
     """A folder for files on their way: beside the store's tasks, or this machine's temporary one."""
     local = store.local_path("tasks")
     if local is not None:
-        local.mkdir(parents=True, exist_ok=True)
+        make_folder(local)
         return local
     folder = Path(tempfile.gettempdir()) / f"freezewise-{os.getuid()}"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)

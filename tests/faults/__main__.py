@@ -3,6 +3,9 @@
 Every round causes every fault once (those that take long in some rounds only: `catalogue`), at other
 moments each time; `--seed` gives them again, as far as a machine's pace allows. What was not as promised
 is told at once, on stderr, and makes the exit status 1; at the end, one table.
+
+`--mutations` asks the harness itself: the code is broken on purpose, in one way after another, and each
+must be noticed by the faults that are there for it. One that is not makes the exit status 1.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from pathlib import Path
 
 from tests.faults import drivers, table
 from tests.faults.catalogue import FAULTS
+from tests.faults.mutations import MUTATIONS
 from tests.faults.places import Outcome, Skipped, Workshop, workshop
 
 
@@ -27,6 +31,8 @@ def main() -> int:
         print("\n".join(FAULTS))
         return 0 if names else 2
     drivers.start_fork_server()
+    if given.mutations is not None:
+        return _mutate(given)
     outcomes: list[Outcome] = []
     try:
         with workshop(given.folder) as shop:
@@ -43,6 +49,28 @@ def main() -> int:
     return 1 if any(outcome.problems for outcome in found) else 0
 
 
+def _mutate(given: argparse.Namespace) -> int:
+    """Breaks the code in each way, and returns whether a fault failed to notice what it is there for."""
+    noticed: list[table.Noticed] = []
+    try:
+        with workshop(given.folder) as shop:
+            for mutation in MUTATIONS.values():
+                if not re.search(given.mutations, mutation.name):
+                    continue
+                faults = list(FAULTS) if given.all else list(mutation.noticed_by)
+                for name in (n for n in faults if re.search(given.only, n)):
+                    with shop.mutated(mutation.name):
+                        print(f"{mutation.name}: {mutation.breaks}", file=sys.stderr, flush=True)
+                        outcome = _met(name, 0, given.seed, shop)
+                    noticed.append(table.Noticed(mutation, name, outcome))
+    except KeyboardInterrupt:
+        print("\nended early: what follows is of the mutations so far", file=sys.stderr)
+    finally:
+        drivers.stop_fork_server()
+    print(table.of_mutations(noticed))
+    return 1 if any(each.is_missed for each in noticed) else 0
+
+
 def _met(name: str, number: int, seed: int, shop: Workshop) -> Outcome:
     began = time.monotonic()
     try:
@@ -50,6 +78,7 @@ def _met(name: str, number: int, seed: int, shop: Workshop) -> Outcome:
     except Skipped as skipped:
         outcome = Outcome(fault=name, times=0, skipped=str(skipped))
     except Exception:  # of the fault's own code, or Hung: told as a problem, and the rounds go on
+        drivers.end_processes_of(shop.folder)  # before the next fault begins
         told = (traceback.format_exc(),)
         outcome = Outcome(fault=name, times=1, bit_equal=False, problems=told)
     verdict = "NOT AS PROMISED" if outcome.problems else "ok"
@@ -70,6 +99,16 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="of the moments (default 0)")
     parser.add_argument("--folder", type=Path, help="where stores are made (default: temporary)")
     parser.add_argument("--list", action="store_true", help="the names of all faults")
+    parser.add_argument(
+        "--mutations",
+        nargs="?",
+        const="",
+        metavar="REGEX",
+        help="break the code on purpose in each of these ways, and show which faults notice",
+    )
+    parser.add_argument(
+        "--all", action="store_true", help="with --mutations: under every fault, not only its own"
+    )
     return parser.parse_args()
 
 

@@ -7,7 +7,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from tests.faults import buckets, bugs, clusters, damage, disks, kills, rivals, signals, versions
+from tests.faults import (
+    buckets,
+    bugs,
+    clusters,
+    damage,
+    disks,
+    kills,
+    power_loss,
+    rivals,
+    signals,
+    versions,
+)
 from tests.faults.places import Outcome, Workshop
 
 
@@ -53,6 +64,8 @@ FAULTS: Final[Mapping[str, Fault]] = {
     "bug-out-of-memory": Fault(bugs.out_of_memory, one_in=10),
     "bug-worker-lost": Fault(bugs.worker_always_lost, one_in=10),
     "two-drivers": Fault(rivals.in_a_directory),
+    "driver-passed-over": Fault(rivals.passed_over),
+    "power-loss": Fault(power_loss.at_every_call),
     "code-changed": Fault(versions.changed, one_in=10),
     "bucket-errors": Fault(buckets.now_and_then, one_in=5),
     "bucket-silent": Fault(buckets.silent, one_in=10),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -49,7 +50,47 @@ def _as_read(content: bytes) -> bytes:
     return bytes(sink.getvalue())
 
 
-DAMAGES: Final[dict[str, Damage]] = {"torn": _torn, "emptied": _emptied, "bit-flipped": _flipped}
+def _misleading(content: bytes, rng: random.Random) -> bytes:
+    """One bit, where all can be read as ever and something else is read: a checksum alone can tell."""
+    while True:
+        if content.startswith(b"ARROW1"):
+            changed = _flipped(content, rng)
+            if _values(changed) not in (None, _values(content)):
+                return changed
+            continue
+        # Of JSON: a digit of what follows the digest. Of tensors: a value of theirs.
+        is_json = content.lstrip().startswith(b"{\n")
+        where = rng.randrange(len(content) // 2, len(content))
+        if not is_json:
+            return (
+                content[:where]
+                + bytes([content[where] ^ 1 << rng.randrange(8)])
+                + content[where + 1 :]
+            )
+        if chr(content[where]).isdigit():
+            digit = str((int(chr(content[where])) + 1) % 10).encode()
+            return content[:where] + digit + content[where + 1 :]
+
+
+def _values(content: bytes) -> bytes | None:
+    """The columns of an Arrow file without its metadata; None where they cannot be read."""
+    try:
+        table = pa.ipc.open_file(pa.BufferReader(content)).read_all()
+        table.validate(full=True)
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, table.schema.remove_metadata()) as writer:
+            writer.write_table(table.replace_schema_metadata(None))
+    except (pa.ArrowException, OSError, ValueError, MemoryError):
+        return None
+    return bytes(sink.getvalue())
+
+
+DAMAGES: Final[dict[str, Damage]] = {
+    "torn": _torn,
+    "emptied": _emptied,
+    "bit-flipped": _flipped,
+    "misleading": _misleading,
+}
 
 
 def rows(shop: Workshop, rng: random.Random) -> Outcome:
@@ -81,12 +122,27 @@ def task(shop: Workshop, rng: random.Random) -> Outcome:
 def _damaged(
     shop: Workshop, rng: random.Random, what: str, choose: Callable[[Place], Path]
 ) -> Outcome:
-    """Of a study whose source and a cell are done and one of whose cells is under way."""
+    """Of a study whose source and a cell are done and one of whose cells is under way.
+
+    Twice, on two copies of it: in one of the ways that a reader of the format alone may notice, and in
+    one that its checksum alone can tell.
+    """
+    kinds = [rng.choice(["torn", "emptied", "bit-flipped"]), "misleading"]
+    first, last = (_damaged_so(shop, rng, what, choose, kind) for kind in kinds)
+    return replace(last, times=2, problems=first.problems + last.problems)
+
+
+def _damaged_so(
+    shop: Workshop,
+    rng: random.Random,
+    what: str,
+    choose: Callable[[Place], Path],
+    kind: str,
+) -> Outcome:
     place = shop.place(like=_interrupted)
     root = Path(place.root)
     path = choose(place)
     shown = path.relative_to(root).as_posix()
-    kind = rng.choice(list(DAMAGES))
     path.write_bytes(DAMAGES[kind](path.read_bytes(), rng))
     redone = {run_id for run_id in place.runs if run_id in shown}
     told = place.say("status")

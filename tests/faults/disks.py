@@ -122,6 +122,7 @@ def read_only(shop: Workshop, rng: random.Random) -> Outcome:
         until = time.monotonic() + 30
         while _mount("-o", "remount,ro", str(disk)) and time.monotonic() < until:
             time.sleep(0.001)
+        caused = int(not os.access(disk, os.W_OK))
         was_running = driver.status() is None
         status = driver.wait(120)
         place.expect(not was_running or status in (1, 3), f"status {status}: {driver.said()}")
@@ -138,7 +139,7 @@ def read_only(shop: Workshop, rng: random.Random) -> Outcome:
         if read_failures(place.store):
             place.say("retry")
         place.finish()
-        return place.judge("store becomes read-only", 1)
+        return place.judge("store becomes read-only", caused)
 
 
 def _first_cell(place: Place) -> str:

@@ -38,14 +38,37 @@ class Hung(Exception):
     """A process did not come to its end, or a moment never came."""
 
 
+class Patience:
+    """Is over when a driver has neither said nor noted anything for so many seconds.
+
+    On a loaded machine everything takes many times as long, and goes on none the less.
+    """
+
+    def __init__(self, driver: Driver, seconds: float, *others: Path) -> None:
+        self._files = (driver.out, driver.err, *others)
+        self._seconds = seconds
+        self._seen = self._sizes()
+        self._since = time.monotonic()
+
+    def is_over(self) -> bool:
+        sizes = self._sizes()
+        if sizes != self._seen:
+            self._seen, self._since = sizes, time.monotonic()
+        return time.monotonic() - self._since > self._seconds
+
+    def _sizes(self) -> list[int]:
+        return [path.stat().st_size if path.exists() else 0 for path in self._files]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Driver:
-    """A started driver. `started_at`: monotonic seconds."""
+    """A started driver. `started_at`: monotonic seconds; `journal`: where the witness notes its steps."""
 
     process: subprocess.Popen[bytes] | ForkServerProcess
     out: Path
     err: Path
     started_at: float
+    journal: Path | None = None
 
     @property
     def pid(self) -> int:
@@ -59,12 +82,12 @@ class Driver:
         return self.process.exitcode
 
     def wait(self, seconds: float = PATIENCE_SECONDS) -> int:
-        """Its exit status. Raises Hung, and kills it, where it does not end."""
-        until = time.monotonic() + seconds
+        """Its exit status. Raises Hung, and kills it, where it makes no progress for so many seconds."""
+        patience = Patience(self, seconds, *([self.journal] if self.journal else []))
         while (status := self.status()) is None:
-            if time.monotonic() > until:
+            if patience.is_over():
                 self.kill()
-                raise Hung(f"no end after {seconds:.0f} s; it said:\n{self.said()}")
+                raise Hung(f"no progress for {seconds:.0f} s; it said:\n{self.said()}")
             time.sleep(0.01)
         return status
 
@@ -129,7 +152,14 @@ def start(
             args=(list(arguments), str(folder), dict(variables), str(out), str(err), limits or {}),
         )
         process.start()
-    return Driver(process=process, out=out, err=err, started_at=started_at)
+    noted = variables.get("FAULTS_JOURNAL")
+    return Driver(
+        process=process,
+        out=out,
+        err=err,
+        started_at=started_at,
+        journal=Path(noted) if noted else None,
+    )
 
 
 def environment(project: Path = PROJECT) -> dict[str, str]:
@@ -190,8 +220,13 @@ def _forked(
     import sitecustomize  # the witness
 
     from study.command import cli, verbs
+    from tests.faults import mutations, power_loss
 
     sitecustomize.arm()
+    if "FAULTS_RECORD" in variables:
+        power_loss.record_into(Path(variables["FAULTS_RECORD"]), Path(variables["FAULTS_ROOT"]))
+    if "FAULTS_MUTATION" in variables:
+        mutations.MUTATIONS[variables["FAULTS_MUTATION"]].break_code()
     # Figures take longer than the training here; fresh drivers write them.
     verbs.write_report = lambda *_, **__: 0  # type: ignore[assignment]
     sys.exit(cli.main(arguments))

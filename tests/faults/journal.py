@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
+
+NUM_STEPS_LATE: Final = 5
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,7 @@ class Try:
     last_step: int
     last_at: float
     reached_at: dict[int, float]
+    saves: list[float] = field(default_factory=list)
     saved: list[tuple[float, int]] = field(default_factory=list)
     published_at: float | None = None
     saving: int | None = None
@@ -89,6 +93,7 @@ def tries(events: Iterable[Event]) -> list[Try]:
             this.reached_at[event.step] = event.at
         elif event.kind == "save":
             this.saving = event.step
+            this.saves.append(event.at)
         elif event.kind == "saved" and this.saving is not None:
             this.saved.append((event.at, this.saving))
         elif event.kind == "published":
@@ -114,6 +119,26 @@ def trained_twice(found: Sequence[Try]) -> set[str]:
         if was_done or later.first_step < max(saved, default=0):
             twice.add(later.run_id)
     return twice
+
+
+def late_checkpoints(found: Sequence[Try], interval_seconds: float) -> dict[str, int]:
+    """Steps from which on a checkpoint was due for NUM_STEPS_LATE more steps and none was begun, by Run.
+
+    Due is one when the interval has passed since the last was begun and that one is on the disk; the
+    trial asks after each step, so that this holds on a machine of any pace.
+    """
+    late: dict[str, int] = {}
+    for each in found:
+        moments = sorted(each.reached_at.values())
+        for now, later in zip(moments, moments[NUM_STEPS_LATE:], strict=False):
+            begun = max((at for at in each.saves if at < now), default=None)
+            is_on_disk = begun is None or any(begun < at <= now for at, _ in each.saved)
+            # The clock is started anew between the note of one that is begun and the next step.
+            since = moments[0] if begun is None else next(at for at in moments if at > begun)
+            is_due = is_on_disk and now - since >= interval_seconds
+            if is_due and not any(now <= at <= later for at in each.saves):
+                late[each.run_id] = late.get(each.run_id, 0) + 1
+    return late
 
 
 def at_the_same_time(found: Sequence[Try]) -> set[str]:

@@ -98,12 +98,13 @@ def die_at(instant: str, path: str, rng: random.Random) -> str:
 
 
 def after_a_source(shop: Workshop, rng: random.Random) -> Outcome:
-    """Its weights published and its rows not; both and nothing tidied; the first cell about to begin."""
+    """Neither published; its weights and not its rows; both and nothing tidied; a cell's rows next."""
     place = shop.place()
     (source,) = place.sources
     cell = rng.choice(sorted(place.runs.keys() - place.sources))
     caused = 0
     for wish in (
+        rf"os.rename /weights/{source}-[0-9a-f]+\.safetensors$",
         rf"os.rename /rows/{source}\.arrow$",
         rf"os.rename /unfinished/(?!{source})[0-9a-f]+/\d+/began\.json$",
         rf"os.rename /rows/{cell}\.arrow$",

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import random
+import signal
 import time
+from pathlib import Path
 
+from study.store import layout
 from tests.faults.places import Outcome, Workshop
 
 
@@ -23,3 +27,32 @@ def in_a_directory(shop: Workshop, rng: random.Random) -> Outcome:
     trains.kill()
     place.finish()
     return place.judge("two drivers, one directory", 1)
+
+
+def passed_over(shop: Workshop, rng: random.Random) -> Outcome:
+    """One sleeps while another takes over, as one elsewhere may, gets further, and is killed.
+
+    When the first one wakes, what it still writes lies beside what the other wrote, which the third one
+    goes on from. The lease of the sleeping one is marked as released: here its process would be seen.
+    """
+    place = shop.place("slow_source")
+    (source,) = place.sources
+    sleeper = place.run()
+    place.wait_until(lambda: place.count("saved", source) > 0, sleeper, "a checkpoint")
+    asleep = sleeper.send(signal.SIGSTOP)
+    (lease,) = (Path(place.root) / layout.LEASE).glob("*.json")
+    lease.write_bytes(b"{}\n")
+    began = list((Path(place.root) / "unfinished").glob("*/*/began.json"))
+    for note in began:  # or the other one waits for its trial to end
+        note.unlink()
+    saved = place.count("saved", source)
+    other = place.run()
+    place.wait_until(lambda: place.count("saved", source) > saved + 1, other, "two checkpoints")
+    caused = int(asleep and other.kill())
+    os.kill(sleeper.pid, signal.SIGCONT)
+    status = sleeper.wait()
+    place.expect(status != 0, f"the sleeper ended with {status}: {sleeper.said()}")
+    place.expect("taken over" in sleeper.said(), f"it does not say why: {sleeper.said()}")
+    place.expect_no_traceback(sleeper)
+    place.finish()
+    return place.judge("driver passed over while it slept", caused, overlaps={sleeper.pid})

@@ -1,10 +1,12 @@
-"""The harness's one table: what became of every fault over all rounds."""
+"""The harness's two tables: what became of every fault over all rounds, and which mutations it noticed."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from statistics import median
 
+from tests.faults.mutations import Mutation
 from tests.faults.places import Outcome
 
 _HEADER = (
@@ -48,8 +50,45 @@ def _one(met: Sequence[Outcome]) -> Outcome:
 
 def rendered(outcomes: Iterable[Outcome]) -> str:
     """The table as text: a line a fault."""
-    lines = [_HEADER, *(_cells(outcome) for outcome in outcomes)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(_HEADER))]
+    return _aligned([_HEADER, *(_cells(outcome) for outcome in outcomes)])
+
+
+@dataclass(frozen=True)
+class Noticed:
+    """A mutation, a fault that was caused under it, and what came of that."""
+
+    mutation: Mutation
+    fault: str
+    outcome: Outcome
+
+    @property
+    def is_noticed(self) -> bool:
+        return bool(self.outcome.problems)
+
+    @property
+    def is_missed(self) -> bool:
+        """Whether a fault that is there for it, and could be caused here, did not notice."""
+        is_own = self.fault in self.mutation.noticed_by
+        return is_own and self.outcome.skipped is None and not self.is_noticed
+
+
+def of_mutations(noticed: Iterable[Noticed]) -> str:
+    """A line for each mutation and fault: whether it was noticed, and by what."""
+    lines = [("mutation", "fault", "noticed", "by")]
+    for each in noticed:
+        if each.outcome.skipped is not None:
+            verdict, why = "skipped", each.outcome.skipped
+        else:
+            verdict = "yes" if each.is_noticed else "NO" if each.is_missed else "no"
+            why = "; ".join(
+                problem.strip().splitlines()[-1][:60] for problem in each.outcome.problems
+            )
+        lines.append((each.mutation.name, each.fault, verdict, why[:120]))
+    return _aligned(lines)
+
+
+def _aligned(lines: Sequence[tuple[str, ...]]) -> str:
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     texts = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]
     return "\n".join([texts[0], "-" * len(texts[0]), *texts[1:]])
 

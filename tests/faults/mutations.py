@@ -1,0 +1,279 @@
+"""The code broken on purpose, in a driver's process only: what a harness that can fail must notice.
+
+Each mutation names the faults that are there for it. It is done to the modules of a forked driver, after
+they were imported and before the command begins; nothing in `study` knows of it, and what the harness
+itself reads the store with stays whole.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import shutil
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """`breaks`: what the code does not do any more; `noticed_by`: names of faults, each of which must."""
+
+    name: str
+    breaks: str
+    noticed_by: tuple[str, ...]
+    break_code: Callable[[], None]
+
+
+class _FitsText(str):
+    """A digest that is equal to every other."""
+
+    __hash__ = str.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    def __ne__(self, other: object) -> bool:
+        return False
+
+
+class _FitsBytes(bytes):
+    __hash__ = bytes.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    def __ne__(self, other: object) -> bool:
+        return False
+
+
+def _replace(module: str, name: str, new: Callable[[Any], Any]) -> None:
+    """In this module, and in every one that has imported it from there: `new` of what it was."""
+    *owners, last = name.split(".")
+    owner: Any = importlib.import_module(module)
+    for each in owners:
+        owner = getattr(owner, each)
+    old = getattr(owner, last)
+    changed = new(old)
+    setattr(owner, last, changed)
+    if owners:
+        return
+    for key, other in list(sys.modules.items()):
+        if key.split(".")[0] == "study":
+            for theirs, value in list(vars(other).items()):
+                if value is old:
+                    setattr(other, theirs, changed)
+
+
+def _only_in(module: str, name: str, new: Callable[[Any], Any]) -> None:
+    owner = importlib.import_module(module)
+    setattr(owner, name, new(getattr(owner, name)))
+
+
+def _digest_unchecked(module: str, name: str, fits: type = _FitsText) -> Callable[[], None]:
+    return lambda: _only_in(module, name, lambda inner: lambda *given: fits(inner(*given)))
+
+
+def _rows_before_weights() -> None:
+    from study.fields import digest_of
+    from study.launching import execute
+
+    publish_weights, publish_rows = execute.publish_weights, execute.publish_rows
+    held: list[tuple[Any, ...]] = []
+
+    def later(store: Any, run_id: str, payload: bytes) -> str:
+        held.append((store, run_id, payload))
+        return digest_of(payload)
+
+    def rows_first(*given: Any) -> None:
+        publish_rows(*given)
+        while held:
+            publish_weights(*held.pop())
+
+    execute.publish_weights, execute.publish_rows = later, rows_first
+
+
+def _rarer_checkpoints() -> None:
+    def rarer(inner: Any) -> Any:
+        def init(self: Any, run: Any, store: Any, seconds: float, about: Any) -> None:
+            inner(self, run, store, 15 * seconds, about)
+
+        return init
+
+    _replace("study.launching.checkpoints", "Checkpoints.__init__", rarer)
+
+
+def _no_optimizer_state() -> None:
+    def without(inner: Any) -> Any:
+        return lambda self: {k: v for k, v in inner(self).items() if not k.startswith("optimizer.")}
+
+    _replace("study.training.loop", "Training.state", without)
+
+
+def _no_checkpoint_read() -> None:
+    _replace("study.store.unfinished", "read_checkpoint", lambda _: lambda store, run_id: None)
+
+
+def _no_fsync() -> None:
+    os.fsync = lambda _: None  # type: ignore[assignment]
+
+
+def _folders_unflushed() -> None:
+    _only_in("study.store.atomic", "_flush_folder", lambda _: lambda path: None)
+
+
+def _copied_into_place() -> None:
+    def copy(temporary: Path, path: Path) -> None:
+        shutil.copyfile(temporary, path)
+        temporary.unlink()
+
+    _only_in("study.store.atomic", "_rename", lambda _: copy)
+
+
+def _lease_always_free() -> None:
+    _only_in("study.launching.lease", "_check_free", lambda _: lambda *_: None)
+
+
+def _fence_ignored() -> None:
+    def unnumbered(inner: Any) -> Any:
+        return lambda run_id, name, lease_number=0: inner(run_id, name)
+
+    _replace("study.store.layout", "unfinished_path", unnumbered)
+    _replace("study.launching.lease", "passed_over", lambda _: lambda store: False)
+
+
+def _never_swept() -> None:
+    _only_in("study.store.atomic", "sweep", lambda _: lambda *_: [])
+
+
+def _no_waits() -> None:
+    _only_in("study.store.retries", "waits_for", lambda _: lambda *_: ())
+
+
+def _nothing_set_aside() -> None:
+    _replace("study.store.store", "Store.set_aside", lambda _: lambda self, path: None)
+
+
+def _signals_write_nothing() -> None:
+    def only_when_due(inner: Any) -> Any:
+        return lambda self, training: inner(self, training) if self.is_due() else None
+
+    _replace("study.launching.checkpoints", "Checkpoints.write", only_when_due)
+
+
+def _tried_once() -> None:
+    _only_in("study.launching.attempt", "MAX_TRIES", lambda _: 1)
+
+
+_ALL: Final = (
+    Mutation(
+        "rows-unchecked",
+        "the digest of rows is not compared",
+        ("damaged-rows",),
+        _digest_unchecked("study.store.rows", "digest"),
+    ),
+    Mutation(
+        "weights-unchecked",
+        "the digest of weights is not compared",
+        ("damaged-weights",),
+        _digest_unchecked("study.store.weights", "digest_of"),
+    ),
+    Mutation(
+        "predictions-unchecked",
+        "the digest of predictions is not compared",
+        ("damaged-predictions",),
+        _digest_unchecked("study.store.predictions", "predictions_digest"),
+    ),
+    Mutation(
+        "checkpoint-unchecked",
+        "the digest of a checkpoint is not compared",
+        ("damaged-checkpoint",),
+        _digest_unchecked("study.store.sealed", "frame", _FitsBytes),
+    ),
+    Mutation(
+        "notes-unchecked",
+        "the digest of study files and notes is not compared",
+        ("damaged-study-file",),
+        _digest_unchecked("study.store.sealed", "digest_of"),
+    ),
+    Mutation(
+        "task-unchecked",
+        "the fingerprint of a prepared task is not compared",
+        ("damaged-task",),
+        _digest_unchecked("study.tasks.prepared_file", "fingerprint_of"),
+    ),
+    Mutation(
+        "nothing-set-aside",
+        "what is damaged stays where it is",
+        ("damaged-weights",),
+        _nothing_set_aside,
+    ),
+    Mutation(
+        "checkpoints-rarer",
+        "checkpoints come 15 times rarer",
+        ("kill-between-checkpoints",),
+        _rarer_checkpoints,
+    ),
+    Mutation(
+        "no-optimizer-state",
+        "a checkpoint lacks the optimiser's state",
+        ("kill-between-checkpoints",),
+        _no_optimizer_state,
+    ),
+    Mutation(
+        "checkpoint-unread",
+        "a Run begins anew although it has a checkpoint",
+        ("kill-between-checkpoints",),
+        _no_checkpoint_read,
+    ),
+    Mutation(
+        "rows-before-weights",
+        "a source's rows are published before its weights",
+        ("kill-after-source",),
+        _rows_before_weights,
+    ),
+    Mutation(
+        "never-swept",
+        "temporary files of killed drivers stay",
+        ("kill-after-source",),
+        _never_swept,
+    ),
+    Mutation("no-fsync", "nothing is flushed to the disk", ("power-loss",), _no_fsync),
+    Mutation(
+        "folders-unflushed",
+        "folders are not flushed after a rename",
+        ("power-loss",),
+        _folders_unflushed,
+    ),
+    Mutation(
+        "copied-into-place",
+        "objects are copied under their names, not renamed",
+        ("power-loss",),
+        _copied_into_place,
+    ),
+    Mutation(
+        "lease-always-free",
+        "every lease is taken for a dead driver's",
+        ("two-drivers",),
+        _lease_always_free,
+    ),
+    Mutation(
+        "fence-ignored",
+        "a driver that was passed over writes where its successor does",
+        ("driver-passed-over",),
+        _fence_ignored,
+    ),
+    Mutation(
+        "signals-write-nothing",
+        "a signal ends a Run without a checkpoint",
+        ("signal-inline",),
+        _signals_write_nothing,
+    ),
+    Mutation("no-waits", "no error is worth another try", ("disk-full",), _no_waits),
+    Mutation(
+        "tried-once", "a Run is given up at its first failure", ("disk-file-limit",), _tried_once
+    ),
+)
+MUTATIONS: Final[Mapping[str, Mutation]] = {mutation.name: mutation for mutation in _ALL}

@@ -1,0 +1,358 @@
+"""Every interleaving of drivers' lease operations that hypothesis thinks of, on a clock of our own.
+
+Drivers run the real `take`, `beat` and `release`, each in a thread that stands still before every single
+operation on the place until it is told to go on: so one may sleep for hours between two of them. Looks at
+drivers of different machines, whose processes cannot be seen; nothing here waits for real.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from study.launching import lease
+from study.launching.lease import BEATS_AN_EXPIRY, LeaseHeld, Owner
+from study.launching.lease_places import RELEASED
+from study.store.processes import Process
+
+EXPIRY: Final = 60.0
+BEAT: Final = EXPIRY / BEATS_AN_EXPIRY
+FEW: Final = settings(
+    max_examples=40,
+    stateful_step_count=50,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
+
+
+class Crashed(BaseException):
+    """Ends a driver's thread where it stands; what it would have done next never happens."""
+
+
+@dataclass
+class World:
+    """What all drivers share. `now` goes on by itself; `offset`: how far the store's clock is from it."""
+
+    now: float = 0.0
+    offset: float = 0.0
+    leases: dict[int, tuple[bytes, float, int]] = field(default_factory=dict)
+    serials: Iterator[int] = field(default_factory=itertools.count)
+
+    def put(self, number: int, content: bytes) -> None:
+        self.leases[number] = (content, self.now + self.offset, next(self.serials))
+
+
+@dataclass(eq=False)
+class Driver:
+    """A driver: its thread, and the Place by which it sees the leases."""
+
+    world: World
+    name: str
+    is_exact: bool
+    pause_seconds: float = 2.0
+    wakes_at: float = 0.0
+    taken: int | None = None  # the number of the lease that it has, or had
+    number: int | None = None  # of the lease that it holds, as far as it knows
+    is_over: bool = False
+    is_crashed: bool = False
+    last_beat_at: float = 0.0
+    last_look_at: float = 0.0
+
+    def __post_init__(self) -> None:
+        process = Process(host=self.name, pid=1, machine=f"not this one: {self.name}", pid_start=1)
+        self.owner = Owner(process=process, since="2026-01-01", token=self.name)
+        self._may_go, self._stands = threading.Semaphore(0), threading.Semaphore(0)
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._failure: BaseException | None = None
+
+    # What the scheduler does.
+
+    def begin(self, do: Callable[[], None]) -> None:
+        self._do = do
+        self._thread.start()
+        self._stands.acquire()
+
+    def step(self) -> None:
+        """One operation, and on to the one before which it stands next."""
+        self.wakes_at = self.world.now
+        self._may_go.release()
+        self._stands.acquire()
+        if self._failure is not None:
+            raise self._failure
+
+    def crash(self) -> None:
+        self.is_crashed = True
+        if not self.is_over:
+            self.step()
+        self._thread.join()
+
+    @property
+    def is_ready(self) -> bool:
+        return not self.is_over and self.world.now >= self.wakes_at
+
+    def _run(self) -> None:
+        try:
+            self._do()
+        except Crashed:
+            pass
+        except BaseException as error:
+            self._failure = error
+        self.is_over = True
+        self._stands.release()
+
+    def _stand(self) -> None:
+        self._stands.release()
+        self._may_go.acquire()
+        if self.is_crashed:
+            raise Crashed
+
+    # The Place.
+
+    def stamps(self) -> Mapping[int, Hashable]:
+        self._stand()
+        self.last_look_at = self.world.now
+        return {number: (time, serial) for number, (_, time, serial) in self.world.leases.items()}
+
+    def age(self, number: int) -> float:
+        self._stand()
+        return self.world.now + self.world.offset - self._there(number)[1]
+
+    def read(self, number: int) -> bytes:
+        self._stand()
+        return self._there(number)[0]
+
+    def create(self, number: int, content: bytes) -> bool:
+        self._stand()
+        if number in self.world.leases:
+            return False
+        if not self.is_exact:
+            self._stand()  # a bucket is asked first, then written to
+        self.world.put(number, content)
+        self.last_beat_at = self.world.now
+        return True
+
+    def beat(self, number: int, content: bytes) -> None:
+        self._stand()
+        if self.is_exact:
+            content = self._there(number)[0]
+        self.world.put(number, content)
+        self.last_beat_at = self.world.now
+
+    def release(self, number: int) -> None:
+        self._stand()
+        self._there(number)
+        self.world.put(number, RELEASED)
+
+    def remove(self, number: int) -> None:
+        self._stand()
+        self.world.leases.pop(number, None)
+
+    def pause(self, seconds: float) -> None:
+        self.wakes_at = self.world.now + seconds
+        self._stands.release()
+        self._may_go.acquire()
+        if self.is_crashed:
+            raise Crashed
+
+    def _there(self, number: int) -> tuple[bytes, float, int]:
+        if number not in self.world.leases:
+            raise FileNotFoundError(number)
+        return self.world.leases[number]
+
+
+class Drivers(RuleBasedStateMachine):
+    """Drivers that come, work for a while, sleep, are killed, and come again."""
+
+    is_exact = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world = World()
+        self.drivers: list[Driver] = []
+        self.holders: list[Driver] = []  # all that ever held, in the order in which they came to
+        self.clock_was_set = False
+
+    @precondition(lambda self: len(self._alive()) < 3 and len(self.drivers) < 8)
+    @rule(num_beats=st.integers(0, 4))
+    def start(self, num_beats: int) -> None:
+        driver = Driver(self.world, f"driver {len(self.drivers)}", self.is_exact)
+        self.drivers.append(driver)
+        driver.begin(lambda: self._work(driver, num_beats))
+
+    def _work(self, driver: Driver, num_beats: int) -> None:
+        """What `lease.acquire` does, with its thread of beats, while its block takes so many of them."""
+        try:
+            number = lease.take(driver, driver.owner, "the store", EXPIRY)
+        except LeaseHeld:
+            return
+        self._check_takeover(driver, number)
+        driver.taken = driver.number = number
+        self.holders.append(driver)
+        for _ in range(num_beats):
+            driver.pause(BEAT)
+            was_passed_over = any((other.taken or 0) > number for other in self.holders)
+            if not lease.beat(driver, number, driver.owner):
+                driver.number = None  # it has learnt of it, and ends
+                return
+            assert not was_passed_over, f"{driver.name} was passed over and does not learn of it"
+        lease.release(driver, number, driver.owner)
+        driver.number = None
+
+    def _check_takeover(self, driver: Driver, number: int) -> None:
+        if not self.is_exact:
+            return
+        numbers = [other.taken or 0 for other in self.holders]
+        assert number not in numbers, f"two holders write below the number {number}"
+        assert number > max(numbers, default=0), "numbers go back"
+        for other in self.holders:
+            if other.number is not None and not other.is_crashed:
+                # By its last look: what was done after that cannot have been seen.
+                silent = driver.last_look_at - min(other.last_beat_at, driver.last_look_at)
+                just_now = other.last_beat_at >= driver.last_look_at
+                least = BEAT if self.clock_was_set else EXPIRY
+                assert just_now or silent >= least, f"{other.name} beat {silent:.0f} s ago"
+
+    def _alive(self) -> list[Driver]:
+        return [driver for driver in self.drivers if not driver.is_over]
+
+    @precondition(lambda self: any(driver.is_ready for driver in self.drivers))
+    @rule(data=st.data(), num_steps=st.sampled_from([1, 1, 2, 5, 20]))
+    def go_on(self, data: st.DataObject, num_steps: int) -> None:
+        driver = data.draw(st.sampled_from([d for d in self.drivers if d.is_ready]))
+        for _ in range(num_steps):
+            if driver.is_ready:
+                driver.step()
+
+    @precondition(lambda self: self._alive())
+    @rule(data=st.data(), seconds=st.sampled_from([5.0, 25.0, 70.0]))
+    def only_one_is_awake(self, data: st.DataObject, seconds: float) -> None:
+        driver = data.draw(st.sampled_from(self._alive()))
+        until = self.world.now + seconds
+        while not driver.is_over and max(self.world.now, driver.wakes_at) <= until:
+            self.world.now = max(self.world.now, driver.wakes_at)
+            driver.step()
+            self.world.now += 0.01
+
+    @precondition(lambda self: self._alive())
+    @rule()
+    def time_goes_on_to_the_next_moment(self) -> None:
+        waiting = [d.wakes_at for d in self._alive() if d.wakes_at > self.world.now]
+        if waiting:
+            self.world.now = min(waiting)
+
+    @rule(seconds=st.sampled_from([0.3, 9.0, 11.0, 59.0, 61.0, 200.0]))
+    def time_goes_on(self, seconds: float) -> None:
+        """And whoever should have done something in it has not: its machine slept."""
+        self.world.now += seconds
+
+    @precondition(lambda self: not self.clock_was_set)
+    @rule(seconds=st.sampled_from([-1e6, -30.0, 30.0, 1e6]))
+    def the_clock_of_the_store_is_set(self, seconds: float) -> None:
+        self.clock_was_set = True
+        self.world.offset += seconds
+
+    @precondition(lambda self: self._alive())
+    @rule(data=st.data())
+    def crash(self, data: st.DataObject) -> None:
+        data.draw(st.sampled_from(self._alive())).crash()
+
+    @invariant()
+    def one_that_is_served_is_the_last_that_came(self) -> None:
+        """What readers take, the highest number, is never of one that another has followed."""
+        held = [h.number for h in self.holders if h.number is not None]
+        if self.is_exact:
+            assert len(set(held)) == len(held), held
+
+    def teardown(self) -> None:
+        """Those that are killed now block nobody for longer than is stated."""
+        for driver in self._alive():
+            driver.crash()
+        self.world.now += EXPIRY
+        last = Driver(self.world, "the last", self.is_exact)
+        self.drivers.append(last)
+        last.begin(lambda: self._work(last, 1))
+        began = self.world.now
+        while not last.is_over and last.number is None:
+            self.world.now = max(self.world.now, last.wakes_at)
+            last.step()
+        # Watched, as its clock may be wrong: for two beats, or an expiry if its time is in the future.
+        longest = EXPIRY if self.clock_was_set else 2 * BEAT
+        try:
+            assert last.number is not None, "refused, although all others are dead"
+            assert self.world.now - began <= longest + 1.0, self.world.now - began
+        finally:
+            if not last.is_over:
+                last.crash()
+
+
+class OnABucket(Drivers):
+    """Two may take one number there, and one learns of it with its next beat."""
+
+    is_exact = False
+
+    @invariant()
+    def of_two_one_gives_up(self) -> None:
+        if any(not d.is_over and d.number is None for d in self.drivers):
+            return  # somebody is about to write
+        for number in {h.number for h in self.holders if h.number is not None}:
+            both = [h for h in self.holders if h.number == number and not h.is_crashed]
+            content = self.world.leases.get(number, (b"",))[0]
+            winners = [h for h in both if lease.to_json(h.owner) == content]
+            assert len(winners) <= 1, winners
+
+
+@pytest.fixture(autouse=True)
+def silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "show_message", lambda _: None)  # whom it watches
+
+
+TestInADirectory = Drivers.TestCase
+TestInADirectory.settings = FEW
+TestOnABucket = OnABucket.TestCase
+TestOnABucket.settings = FEW
+
+
+def _always_free(*_: object) -> None:
+    pass
+
+
+def _always_beats(place: lease.Place, number: int, owner: Owner) -> bool:
+    place.stamps()
+    return True
+
+
+def _never_exact(self: Driver, number: int, content: bytes) -> bool:
+    self._stand()
+    self.world.put(number, content)
+    return True
+
+
+@pytest.mark.parametrize(
+    "owner, name, broken, noticed",
+    [
+        (lease, "_check_free", _always_free, "s ago"),
+        (lease, "beat", _always_beats, "does not learn of it"),
+        (Driver, "create", _never_exact, "two holders write below the number"),
+    ],
+)
+def test_broken_leases_are_noticed(
+    owner: object, name: str, broken: object, noticed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(owner, name, broken)
+    only = settings(FEW, max_examples=1_000, phases=[Phase.generate], database=None)
+    with pytest.raises(AssertionError, match=noticed):
+        run_state_machine_as_test(Drivers, settings=only)  # type: ignore[no-untyped-call]

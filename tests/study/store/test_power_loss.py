@@ -1,0 +1,105 @@
+"""After power is lost at any call, each object is whole, and what was said to be published is there."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from study.launching.execute import execute
+from study.launching.lease import acquire
+from study.launching.means import Means
+from study.run import Recipe, Run
+from study.store import Store, open_store
+from tests.faults import power_loss
+from tests.faults.power_loss import Call, Disk
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="asks /proc for a file's name")
+
+RUN = Run(
+    task="digits-low",
+    size=16,
+    model="resnet18",
+    width=2,
+    recipe=Recipe(num_steps=3, batch_size=8),
+    seed=0,
+)
+
+
+def publish(root: Path) -> list[Call]:
+    """Every way of publishing, twice over one name where that is what it is for."""
+    store = open_store(root)
+    finished = root / ".finished.tmp"
+    with power_loss.recording(root) as calls:
+        store.put("rows/a.arrow", b"first", b" version")
+        store.put("rows/a.arrow", b"second version, longer")
+        assert store.create("lease/1.json", b"held")
+        assert not store.create("lease/1.json", b"by another")
+        finished.write_bytes(b"of this machine")
+        store.put_file("tasks/t.arrow", finished)
+        store.put("unfinished/r/00000001/checkpoint", b"0" * 1000)
+        store.put("weights/w", b"weights")
+        store.remove_folder("unfinished/r")
+        store.set_aside("weights/w")
+    return calls
+
+
+def test_every_way_of_publishing(tmp_path: Path) -> None:
+    (tmp_path / "root").mkdir()
+    calls = publish(tmp_path / "root")
+    assert [call.path for call in calls if call.kind == "published"] == [
+        "rows/a.arrow",
+        "rows/a.arrow",
+        "lease/1.json",
+        "tasks/t.arrow",
+        "unfinished/r/00000001/checkpoint",
+        "weights/w",
+    ]
+    assert power_loss.problems(calls, {}) == []
+
+
+@pytest.mark.parametrize("left_out", [("sync", "flush"), ("sync",), ("flush",)])
+def test_what_is_not_flushed_is_noticed(left_out: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "root").mkdir()
+    calls = [call for call in publish(tmp_path / "root") if call.kind not in left_out]
+    found = power_loss.problems(calls, {})
+    assert any(problem.startswith("rows/a.arrow is ") for problem in found)
+    assert ("sync" in left_out) == any("is torn, 0 bytes (eager)" in each for each in found)
+
+
+def test_a_write_in_place_is_noticed(tmp_path: Path) -> None:
+    first, second = b"first version", b"second version"
+    calls = [
+        Call("publish", "a", content=first),
+        Call("sync", "a", content=first),
+        Call("flush", "."),
+        Call("published", "a"),
+        Call("publish", "a", content=second),
+        Call("sync", "a", content=second[:5]),
+        Call("sync", "a", content=second),
+        Call("published", "a"),
+    ]
+    assert power_loss.problems(calls[:5] + calls[6:], {}) == []
+    assert len(power_loss.problems(calls, {})) == 2  # on either disk
+
+
+def test_names_come_back_when_their_removal_was_not_flushed() -> None:
+    disk = Disk.holding({"rows/a": b"1"})
+    disk.do(Call("remove", "rows/a"))
+    disk.do(Call("unlink", "rows/a"))
+    assert disk.after_power_loss("strict") == {"rows/a": b"1"}
+    assert disk.after_power_loss("eager") == {}
+    assert not disk.broken_promises("strict") + disk.broken_promises("eager")
+
+
+def test_a_whole_run(store: Store) -> None:
+    root = Path(store.base)
+    before = power_loss.files_of(root)
+    with power_loss.recording(root) as calls, acquire(root) as lease:
+        held = replace(store, lease_number=lease.number)
+        execute(RUN, held, Means(checkpoint_seconds=0.0), keep_weights=True)
+    published = {call.path for call in calls if call.kind == "published"}
+    assert {path.split("/")[0] for path in published} >= {"lease", "unfinished", "weights", "rows"}
+    assert power_loss.problems(calls, before) == []
