@@ -46,6 +46,7 @@ SHORT: Final[Mapping[str, Cause]] = {
             "two-drivers",
             "driver-passed-over",
             "power-loss",
+            "io-call-fails",
             "bucket-errors",
         )
     },

@@ -1,7 +1,8 @@
 """What killed processes leave in this machine's temporary folder.
 
 Owns which names there are ours, and how one that is in use is told from one that was left. Removes
-nothing by itself.
+nothing by itself. Of features of frozen layers `study.training.feature_files` says which are of no more
+use.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from study.store.atomic import is_alive
+from study.training import feature_files
 
 # Tune's own files of a launch; the driver's process stands in the name.
 TUNE_PREFIX: Final = "freezewise-tune-"
@@ -24,14 +26,15 @@ _LIVES_SECONDS: Final = 24 * 3600.0
 
 
 def leftovers() -> list[Path]:
-    """Files and folders of this user in the temporary folder that no process uses any more."""
+    """Files and folders of this user that no process uses any more: in the temporary folder, and features
+    where they are kept."""
     found = []
     for path in sorted(Path(tempfile.gettempdir()).iterdir()):
         match = _OURS.fullmatch(path.name)
         with suppress(FileNotFoundError):
             if match and path.lstat().st_uid == os.getuid() and not _is_used(path, match["pid"]):
                 found.append(path)
-    return found
+    return [*found, *feature_files.unused()]
 
 
 def _is_used(path: Path, pid: str | None) -> bool:

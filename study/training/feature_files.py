@@ -16,13 +16,14 @@ import tempfile
 import time
 import zlib
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-import torch
 from pyarrow.fs import LocalFileSystem
-from torch import Tensor
 
 from study.store import atomic
+
+if TYPE_CHECKING:  # what only looks for files that are of no more use does not wait for it
+    from torch import Tensor
 
 FOLDER_VARIABLE: Final = "STUDY_FEATURES"
 
@@ -42,10 +43,8 @@ def node_folder() -> Path:
 
     Raises PermissionError where it is somebody else's, OSError where it cannot be made.
     """
-    given = os.environ.get(FOLDER_VARIABLE)
-    own = Path(tempfile.gettempdir()) / f"freezewise-{os.getuid()}"
-    folder = Path(given) if given else own / "features"
-    for each in [folder] if given else [own, folder]:
+    folder = _where()
+    for each in [folder] if os.environ.get(FOLDER_VARIABLE) else [folder.parent, folder]:
         each.mkdir(mode=0o700, parents=True, exist_ok=True)
         if each.lstat().st_uid != os.getuid():
             raise PermissionError(
@@ -55,9 +54,25 @@ def node_folder() -> Path:
     return folder
 
 
+def unused() -> list[Path]:
+    """This machine's features that nobody has used for a week; nothing is made or removed."""
+    try:
+        return _unused(_where())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _where() -> Path:
+    given = os.environ.get(FOLDER_VARIABLE)
+    own = Path(tempfile.gettempdir()) / f"freezewise-{os.getuid()}"
+    return Path(given) if given else own / "features"
+
+
 def read(folder: Path, key: str) -> Tensor | None:
     """The features under this key, mapped into memory; None where there are none, or damaged ones,
     which are removed."""
+    import torch
+
     path = _path(folder, key)
     try:
         num_bytes = path.stat().st_size - _ABOUT_BYTES
@@ -82,6 +97,8 @@ def write(folder: Path, key: str, features: Tensor) -> Tensor:
 
     Where the disk is full they are returned as they came: then they lie in memory alone.
     """
+    import torch
+
     values = bytes(features.view(-1).view(torch.uint8).numpy().data)
     about = {
         "crc32": zlib.crc32(values),
@@ -122,11 +139,15 @@ def make_room(folder: Path, num_bytes: int) -> bool:
 def tidy(folder: Path) -> list[Path]:
     """Removes what killed processes have left, and what nobody has used for a week; says what."""
     removed = atomic.sweep(folder)
-    for last_use, _, path in _by_last_use(folder):
-        if time.time() - last_use > UNUSED_SECONDS:
-            path.unlink(missing_ok=True)
-            removed.append(path)
+    for path in _unused(folder):
+        path.unlink(missing_ok=True)
+        removed.append(path)
     return removed
+
+
+def _unused(folder: Path) -> list[Path]:
+    now = time.time()
+    return [path for used_at, _, path in _by_last_use(folder) if now - used_at > UNUSED_SECONDS]
 
 
 def _by_last_use(folder: Path) -> list[tuple[float, int, Path]]:

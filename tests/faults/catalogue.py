@@ -13,6 +13,7 @@ from tests.faults import (
     clusters,
     damage,
     disks,
+    io_calls,
     kills,
     power_loss,
     rivals,
@@ -25,10 +26,12 @@ from tests.faults.places import Outcome, Workshop
 @dataclass(frozen=True)
 class Fault:
     """`cause` brings it about on a place of its own; `one_in`: it is met in every so-many-th round,
-    as starting Ray or waiting for a bucket takes long."""
+    as starting Ray or waiting for a bucket takes long; `is_asked_for`: only with `--only`, it takes an
+    hour."""
 
     cause: Callable[[Workshop, random.Random], Outcome]
     one_in: int = 1
+    is_asked_for: bool = False
 
     def is_in(self, round_number: int) -> bool:
         """Whether it is met in this round; each is in the first."""
@@ -66,6 +69,8 @@ FAULTS: Final[Mapping[str, Fault]] = {
     "two-drivers": Fault(rivals.in_a_directory),
     "driver-passed-over": Fault(rivals.passed_over),
     "power-loss": Fault(power_loss.at_every_call),
+    "io-call-fails": Fault(io_calls.some),
+    "io-call-fails-each": Fault(io_calls.every, is_asked_for=True),
     "code-changed": Fault(versions.changed, one_in=10),
     "bucket-errors": Fault(buckets.now_and_then, one_in=5),
     "bucket-silent": Fault(buckets.silent, one_in=10),

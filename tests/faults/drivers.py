@@ -220,11 +220,16 @@ def _forked(
     import sitecustomize  # the witness
 
     from study.command import cli, verbs
-    from tests.faults import mutations, power_loss
+    from tests.faults import io_calls, mutations, power_loss
 
     sitecustomize.arm()
     if "FAULTS_RECORD" in variables:
         power_loss.record_into(Path(variables["FAULTS_RECORD"]), Path(variables["FAULTS_ROOT"]))
+    if "FAULTS_FAIL" in variables:
+        number, error, told = variables["FAULTS_FAIL"].split(" ", 2)
+        io_calls.fail_until_exit(
+            Path(variables["FAULTS_ROOT"]), int(number), int(error), Path(told)
+        )
     if "FAULTS_MUTATION" in variables:
         mutations.MUTATIONS[variables["FAULTS_MUTATION"]].break_code()
     # Figures take longer than the training here; fresh drivers write them.

@@ -65,11 +65,28 @@ RUNS += [BIG, WILD]
 """
 ).replace("import Recipe\n", "import Recipe, Run\n")
 
+# One Run from nothing, with a checkpoint or none: what a driver does at the least.
+ONE: Final = '''"""One Run."""
+from study.run import Recipe, Run
+
+RUNS = [
+    Run(
+        task="digits-low",
+        size=60,
+        model="resnet18",
+        width=2,
+        seed=0,
+        recipe=Recipe(num_epochs=8, batch_size=16, learning_rate=1e-3),
+    )
+]
+'''
+
 TEXTS: Final[Mapping[str, str]] = {
     "tiny": TINY.format(source_epochs=12),
     "slow_source": TINY.format(source_epochs=60),
     "slower_source": TINY.format(source_epochs=300),
     "with_bugs": WITH_BUGS,
+    "one": ONE,
 }
 
 

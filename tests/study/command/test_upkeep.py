@@ -122,7 +122,7 @@ def test_what_a_later_release_wrote_is_told_and_left(
 
 
 def test_what_is_needed_stays_and_the_rest_is_told_then_removed(
-    full: Store, capsys: pytest.CaptureFixture[str]
+    full: Store, features_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     needed = files_of(full)
     surplus = [
@@ -145,7 +145,14 @@ def test_what_is_needed_stays_and_the_rest_is_told_then_removed(
     assert "3 are needed by nothing" in said
     assert all(path in said for path in (*surplus[:3], str(dead)))
     assert sorted([*needed, *surplus]) == files_of(full), "it is only told"
+    stale, fresh = (features_folder / f"{name}.features" for name in ("stale", "fresh"))
+    stale.touch()
+    fresh.touch()
+    os.utime(stale, (0, 0))
     assert main(["tidy", "--root", full.root]) == 0
+    assert str(stale) in capsys.readouterr().out
+    assert [stale.exists(), fresh.exists()] == [False, True]
+    fresh.unlink()
     assert files_of(full) == needed
     assert [each.exists() for each in (dead, used, recent, others)] == [False, True, True, True]
     os.utime(recent, (0, 0))

@@ -1,0 +1,225 @@
+"""The n-th call by which a driver reads or writes its store fails, once: with EIO, ENOSPC or EINTR.
+
+Owns what is counted as a call: Python's own (open, read, write, fsync, rename, link, unlink, mkdir, stat,
+utime, listings), and each step that the store leaves to pyarrow (look at, list, remove, move, read). The
+study is one Run from nothing, so that a sweep over every n is some hundreds of studies.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import io
+import itertools
+import os
+import random
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, Final
+from unittest import mock
+
+from study.store import atomic
+from tests.faults.places import Outcome, Place, Workshop, removed
+
+ERRORS: Final = (errno.EIO, errno.ENOSPC, errno.EINTR)
+_OF_PYARROW: Final = ("look at", "list", "remove", "move", "read")
+_BY_PATH: Final = (
+    "open",
+    "replace",
+    "rename",
+    "link",
+    "unlink",
+    "mkdir",
+    "stat",
+    "utime",
+    "listdir",
+    "scandir",
+)
+
+
+class Calls:
+    """Counts, and lets the `number`-th fail (0: none). `failed`: which one that was."""
+
+    def __init__(self, number: int, error: int) -> None:
+        self.number, self.error = number, error
+        self.num, self.failed = 0, ""
+        self._lock = threading.Lock()
+
+    def count(self, what: str, path: str) -> None:
+        """Raises OSError if this is the one."""
+        with self._lock:
+            self.num += 1
+            if self.num != self.number:
+                return
+            self.failed = f"{what} {path}"
+        raise OSError(self.error, os.strerror(self.error), path)
+
+
+@contextmanager
+def counted(root: Path, number: int = 0, error: int = errno.EIO) -> Iterator[Calls]:
+    """Calls below the root within the block."""
+    calls = Calls(number, error)
+    with _counting(root, calls):
+        yield calls
+
+
+def fail_until_exit(root: Path, number: int, error: int, told: Path) -> None:
+    """In this process, until it ends; how many there were, and which one failed, is told in a file."""
+    calls = Calls(number, error)
+    _counting(root, calls).__enter__()
+    write = os.write
+    out = os.open(told, os.O_WRONLY | os.O_CREAT, 0o644)
+
+    def count(what: str, path: str, inner: Callable[[str, str], None] = calls.count) -> None:
+        try:
+            inner(what, path)
+        finally:
+            os.lseek(out, 0, os.SEEK_SET)
+            write(out, f"{calls.num} {calls.failed}\n".encode())
+
+    calls.count = count  # type: ignore[method-assign]
+
+
+def _counting(root: Path, calls: Calls) -> ExitStack:
+    base = f"{root.absolute()}{os.sep}"
+
+    def inside(path: Any) -> str | None:
+        given = os.fsdecode(path) if isinstance(path, str | os.PathLike) else ""
+        return given.removeprefix(base) if given.startswith(base) else None
+
+    def by_path(name: str, inner: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(inner)
+        def counting(path: Any = ".", *args: Any, **kwargs: Any) -> Any:
+            if (there := inside(path)) is not None:
+                calls.count(name, there)
+            return inner(path, *args, **kwargs)
+
+        return counting
+
+    def fsync(descriptor: int, inner: Callable[[int], None] = os.fsync) -> None:
+        if (there := inside(Path(f"/proc/self/fd/{descriptor}").readlink())) is not None:
+            calls.count("fsync", there)
+        inner(descriptor)
+
+    def opened(path: Any, *args: Any, inner: Callable[..., Any] = io.open, **kwargs: Any) -> Any:
+        there = inside(path)
+        if there is None:
+            return inner(path, *args, **kwargs)
+        calls.count("open", there)
+        return _Stream(inner(path, *args, **kwargs), there, calls)
+
+    def tried(
+        fs: Any, verb: str, path: str, waits: Any, once: Any, inner: Any = atomic.tried
+    ) -> Any:
+        there = inside(path)
+        if there is None or verb not in _OF_PYARROW:
+            return inner(fs, verb, path, waits, once)
+
+        def counting() -> Any:
+            calls.count(verb, there)
+            return once()
+
+        return inner(fs, verb, path, waits, counting)
+
+    stack = ExitStack()
+    for name in _BY_PATH:
+        stack.enter_context(mock.patch.object(os, name, by_path(name, getattr(os, name))))
+    for owner, name, new in ((os, "fsync", fsync), (io, "open", opened), (atomic, "tried", tried)):
+        stack.enter_context(mock.patch.object(owner, name, new))
+    return stack
+
+
+class _Stream:
+    """A file of which each call counts; what is written is handed to the system at once."""
+
+    def __init__(self, stream: Any, path: str, calls: Calls) -> None:
+        self._stream, self._path, self._calls = stream, path, calls
+
+    def read(self, *given: Any) -> Any:
+        self._calls.count("read", self._path)
+        return self._stream.read(*given)
+
+    def write(self, data: Any) -> Any:
+        self._calls.count("write", self._path)
+        num = self._stream.write(data)
+        self._stream.flush()
+        return num
+
+    def __enter__(self) -> _Stream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stream.close()
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._stream)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def some(shop: Workshop, rng: random.Random, *, times: int = 4) -> Outcome:
+    """At random calls, each of another study."""
+    total = _num_calls(shop)
+    numbers = rng.sample(range(1, total + 1), times)
+    return _each(shop, [(number, rng.choice(ERRORS)) for number in numbers])
+
+
+def every(shop: Workshop, rng: random.Random) -> Outcome:
+    """At every call, with every error."""
+    total = _num_calls(shop)
+    return _each(shop, list(itertools.product(range(1, total + 1), ERRORS)))
+
+
+def _num_calls(shop: Workshop) -> int:
+    place = shop.place("one")
+    _fail(place, 0, errno.EIO)
+    return int(_told(place)[0])
+
+
+def _each(shop: Workshop, wanted: list[tuple[int, int]]) -> Outcome:
+    caused, num_runs, problems = 0, 0, []
+    for number, error in wanted:
+        place = shop.place("one")
+        _fail(place, number, error)
+        failed = _told(place)[1]
+        if not failed:
+            removed(place)
+            continue  # of another thread this time, or one fewer
+        driver = place.started[-1]
+        if driver.status() != 0:
+            place.expect(
+                os.strerror(error) in driver.said(), f"the cause is not told: {driver.said()}"
+            )
+        place.expect_no_traceback(driver)
+        place.finish()
+        outcome = place.judge("a call fails", 1)
+        caused, num_runs = caused + 1, num_runs + outcome.num_runs
+        problems += [
+            f"call {number}, {errno.errorcode[error]}, {failed}: {problem}"
+            for problem in outcome.problems
+        ]
+        removed(place)
+    return Outcome(
+        fault="one call of a study fails",
+        times=caused,
+        num_runs=num_runs,
+        bit_equal=not problems,
+        problems=(*problems, *([] if caused else ["its cause did not happen"])),
+    )
+
+
+def _fail(place: Place, number: int, error: int) -> None:
+    """Runs the study with this call failing."""
+    told = place.folder / "calls"
+    before = dict(place.variables)
+    place.variables |= {"FAULTS_ROOT": place.root, "FAULTS_FAIL": f"{number} {error} {told}"}
+    place.run().wait()
+    place.variables = before
+
+
+def _told(place: Place) -> tuple[str, str]:
+    number, _, failed = (place.folder / "calls").read_text().partition(" ")
+    return number, failed.split("\n")[0]
