@@ -42,17 +42,20 @@ class Launch:
 def runs(*, quick: bool, folder: Path) -> Iterator[Line]:
     """Studies of tiny Runs, 200 and 3,000 of them (--quick: 40 and 200), a process each."""
     few, many = (40, 200) if quick else (200, 3_000)
-    for kind in ("nothing", "source"):
+    bare = 0.0
+    for kind in ("source", "nothing"):
         inline = [
             _launch(folder, "inline", kind, few, number) for number in range(1 if quick else 3)
         ]
         yield from inline_lines(kind, inline)
+        bare = median(each.said["bare_cpu"] for each in inline)
     if not quick:
         yield from inline_lines("nothing", [_launch(folder, "inline", "nothing", many, 9)])
     if not Path("/proc/self/maps").exists():
         yield Line(group="runs", case="through Ray", missing="workers are told apart by /proc")
         return
-    yield from ray_lines(*(_launch(folder, "ray", "nothing", num, num) for num in (few, many)))
+    launches = [_launch(folder, "ray", "nothing", num, num) for num in (few, many)]
+    yield from ray_lines(*launches, bare=bare)
 
 
 def inline_lines(kind: str, launches: list[Launch]) -> Iterator[Line]:
@@ -66,18 +69,21 @@ def inline_lines(kind: str, launches: list[Launch]) -> Iterator[Line]:
     yield Line(group="runs", case=case, unit="ms a Run by the clock", ours=median(walls))
 
 
-def ray_lines(few: Launch, many: Launch) -> Iterator[Line]:
-    """`few` has what a launch takes whatever its Runs: what is between the two is the Runs'."""
+def ray_lines(few: Launch, many: Launch, *, bare: float) -> Iterator[Line]:
+    """`few` has what a launch takes whatever its Runs: what is between the two is the Runs'.
+
+    `bare`: seconds of CPU of a Run's training alone.
+    """
     num = many.num - few.num
     wall = 1000 * NUM_SLOTS * (many.said["wall"] - few.said["wall"]) / num
-    cpu = 1000 * (sum(many.workers) - sum(few.workers)) / num
+    cpu = 1000 * ((sum(many.workers) - sum(few.workers)) / num - bare)
     case = f"through Ray, from {few.num:,} to {many.num:,} Runs on {NUM_SLOTS} workers"
     yield Line(
         group="runs", case=f"{case}: all of a Run", unit="ms by the clock and worker", ours=wall
     )
     yield Line(
         group="runs",
-        case=f"{case}: all of a Run",
+        case=f"{case}: beside training",
         unit="ms of a worker's CPU",
         ours=cpu,
         at_most=MOST_RAY_MS,
