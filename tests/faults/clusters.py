@@ -120,7 +120,8 @@ def _node_lost(shop: Workshop, fault: str, *, kills_raylet: bool) -> Outcome:
             cluster.remove_node(lost, allow_graceful=False)
             caused = 1
             added = _raylet_of(_add_node(cluster))
-            place.wait_until(lambda: _trains_below(place, added), driver, "the added node trains")
+            used = place.wait_until(lambda: _trains_below(place, added), driver, "the added node")
+            place.expect(used, "the node that was added trained nothing")
         _note_move(place, driver, killed_at)
         status = driver.wait()
         told = re.search(r"node .* is lost; 1 Run of it (will go|went) on elsewhere", driver.said())
