@@ -163,7 +163,7 @@ def test_the_lines_for_a_notebook_run_as_they_stand(
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
     exec(python_with("run_study("), names)  # the README is ours
-    assert "two-cuts: 4 Runs" in capsys.readouterr().out
+    assert "two-cuts: 6 Runs" in capsys.readouterr().out
     assert names["final"].sizes["frozen"] == 2  # type: ignore[attr-defined]
 
 
