@@ -7,10 +7,13 @@ of a Run's draw is the Run's own; start weights are shared and only ever read. R
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Final
 
+import pyarrow as pa
+import torch
 from safetensors.torch import load as tensors_from_bytes
 from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor
@@ -25,6 +28,7 @@ from study.tasks.prepared_file import PreparedTask
 
 MAX_WEIGHTS_BYTES: Final = 256 * 2**20
 _NUM_DRAWS: Final = 16
+_NUM_SIMILARITIES: Final = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +98,35 @@ def start_weights(store: Store, run_id: str, digest: str) -> Weights:
         )
         _weights.put(key, weights)
     return weights
+
+
+_similarities: OrderedDict[tuple[object, ...], pa.Table] = OrderedDict()
+
+
+def similarity(
+    run: Run,
+    task: PreparedTask,
+    start_digest: str,
+    device: torch.device,
+    measure: Callable[[], pa.Table],
+) -> pa.Table:
+    """What `measure` gives (`study.store.similarity.TABLE`) for this start, cut and drawn images.
+
+    It looks at clean labels and whole layers: label noise, recipe and trained channels do not change it.
+    """
+    seen = (run.part, run.size, run.seed)
+    cut = (run.model, run.width, run.frozen, run.frozen_pieces)
+    # Of a task its fingerprint: by identity alone another one could come to lie in its place.
+    key = (start_digest, task.info.name, task.fingerprint, *seen, *cut, str(device))
+    table = _similarities.get(key)
+    if table is None:
+        table = _similarities[key] = measure()
+    _similarities.move_to_end(key)
+    while len(_similarities) > _NUM_SIMILARITIES:
+        _similarities.popitem(last=False)
+    index = table.schema.get_field_index("run_id")
+    ids = pa.array([run.id] * table.num_rows, table.schema.field(index).type)
+    return table.set_column(index, table.schema.field(index), ids)
 
 
 @lru_cache(maxsize=1)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import pyarrow as pa
 import torch
 from torch import Tensor
 
@@ -37,11 +38,15 @@ def record_similarity(
     assert start_weights is not None and start_digest is not None, run.id
     if _recorded_start(store, run.id) == start_digest:
         return
-    layers = start_network(run, task.info.image_shape, start_weights)
-    drawn = kept.drawn(run, task)
-    images = task.train_images[drawn.indices]
-    table = measure(run, layers, images, drawn.clean_labels, start_digest, device=device)
-    similarity.publish(store, run, table)
+    weights, digest = start_weights, start_digest
+
+    def measured() -> pa.Table:
+        layers = start_network(run, task.info.image_shape, weights)
+        drawn = kept.drawn(run, task)
+        images = task.train_images[drawn.indices]
+        return measure(run, layers, images, drawn.clean_labels, digest, device=device)
+
+    similarity.publish(store, run, kept.similarity(run, task, digest, device, measured))
 
 
 def _recorded_start(store: Store, run_id: str) -> str | None:

@@ -378,6 +378,30 @@ def test_recorded_once_for_one_start(store: Store) -> None:
     assert store.local_path("damaged/similarity").is_dir()  # type: ignore[union-attr]
 
 
+def test_what_does_not_change_it_is_measured_once(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest = "b" * 64
+    recorded(store, CELL, digest=digest)
+    first = similarity.read(store, CELL.id)
+
+    def again(*_: object, **__: object) -> None:
+        raise AssertionError("measured again")
+
+    monkeypatch.setattr("study.launching.similarity.measure", again)
+    recipe = dataclasses.replace(CELL.recipe, num_epochs=9)
+    same = dataclasses.replace(CELL, label_noise=0.5, recipe=recipe)
+    recorded(store, same, digest=digest)
+    second = similarity.read(store, same.id)
+    assert set(second["run_id"].to_pylist()) == {same.id}
+    assert second.drop_columns("run_id").equals(first.drop_columns("run_id"))
+    for change in ({"frozen": 2}, {"size": 40}, {"seed": 5}):
+        with pytest.raises(AssertionError, match="measured again"):
+            recorded(store, dataclasses.replace(CELL, **change), digest=digest)
+    with pytest.raises(AssertionError, match="measured again"):
+        recorded(store, dataclasses.replace(CELL, label_noise=0.7), digest="c" * 64)
+
+
 def test_labels_are_clean_and_images_those_drawn(store: Store) -> None:
     recorded(store, CELL)
     recorded(store, noiseless := dataclasses.replace(CELL, label_noise=0.0))
