@@ -157,11 +157,16 @@ def take(
     while True:
         highest = max(place.stamps(), default=0)
         try:
-            if highest:
-                _check_free(place, highest, shown, expiry)
-            number = (highest or lowest()) + 1
-            if not place.create(number, mine) or place.read(number) != mine:
-                continue
+            if highest and place.read(highest) == mine:
+                number = (
+                    highest  # of a try whose last step failed, so that it was taken for no success
+                )
+            else:
+                if highest:
+                    _check_free(place, highest, shown, expiry)
+                number = (highest or lowest()) + 1
+                if not place.create(number, mine) or place.read(number) != mine:
+                    continue
         except FileNotFoundError:
             continue  # removed since, because there is a higher one
         # One that listed long ago may create a number that was removed as outdated since then.

@@ -1,0 +1,119 @@
+"""Whatever call fails while a Run is published: it is told which, nothing is torn, and once more mends it.
+
+What a driver does to a store, without the training; a whole study is in `tests.faults`, "io-call-fails".
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from study.launching.lease import acquire
+from study.store import (
+    Damaged,
+    drop_unfinished,
+    list_unfinished,
+    note_began,
+    open_store,
+    publish_predictions,
+    publish_rows,
+    publish_weights,
+    read_checkpoint,
+    read_predictions,
+    read_rows,
+    read_study,
+    read_weights,
+    retries,
+    sweep,
+    write_checkpoint,
+    write_study,
+)
+from study.store.processes import Process, this_process
+from tests.faults import io_calls
+from tests.faults.power_loss import files_of
+from tests.stored import a_predictions, a_provenance, a_run, a_table
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="asks /proc for a file's name")
+
+RUN = a_run()
+PAYLOAD = b"weights" * 100
+
+
+@pytest.fixture(autouse=True)
+def no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retries, "time", SimpleNamespace(sleep=lambda _: None))
+
+
+def drive(root: Path) -> None:
+    """What a driver does for one Run: all but to train it."""
+    with acquire(root, expiry_seconds=1e6) as lease:
+        store = replace(open_store(root), lease_number=lease.number)
+        sweep(store)
+        write_study(store, "mine", [RUN])
+        note_began(store, RUN.id, this_process())
+        for payload in (b"first", b"second"):
+            write_checkpoint(store, RUN.id, payload)
+        assert read_checkpoint(store, RUN.id) == b"second"
+        weights = publish_weights(store, RUN.id, PAYLOAD)
+        predictions = publish_predictions(store, RUN.id, a_predictions(), "f" * 64)
+        made_by = replace(a_provenance(), weights_digest=weights, predictions_digest=predictions)
+        publish_rows(store, RUN, a_table(), made_by)
+        drop_unfinished(store, RUN.id)
+
+
+def check_whole(root: Path) -> None:
+    """Raises Damaged where anything that is there is not whole, FileNotFoundError where rows name more."""
+    store = open_store(root)
+    if (root / "rows").is_dir() and any((root / "rows").glob("*.arrow")):
+        made_by = read_rows(store, RUN.id).provenance
+        assert made_by.weights_digest is not None
+        assert made_by.predictions_digest is not None
+        assert read_weights(store, RUN.id, made_by.weights_digest) == PAYLOAD
+        read_predictions(store, RUN.id, made_by.predictions_digest)
+    assert read_checkpoint(store, RUN.id) in (None, b"first", b"second")
+    if any((root / "studies").glob("*.json")):
+        read_study(store, "mine")
+
+
+def kept(root: Path) -> dict[str, bytes]:
+    return {name: content for name, content in files_of(root).items() if name[:5] != "lease"}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        errno.EIO,
+        pytest.param(errno.ENOSPC, marks=pytest.mark.slow),
+        pytest.param(errno.EINTR, marks=pytest.mark.slow),
+    ],
+    ids=errno.errorcode.get,
+)
+def test_every_call(error: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with io_calls.counted(tmp_path / "whole") as calls:
+        drive(tmp_path / "whole")
+    whole = kept(tmp_path / "whole")
+    assert calls.num > 100
+    num_told = 0
+    for number in range(1, calls.num + 1):
+        root = tmp_path / f"{number}"
+        with io_calls.counted(root, number, error) as failing:
+            try:
+                drive(root)
+            except (OSError, Damaged) as told:
+                num_told += 1
+                assert os.strerror(error) in str(told), failing.failed
+        assert failing.failed, number
+        check_whole(root)
+        with monkeypatch.context() as patch:
+            patch.setattr(Process, "is_alive", lambda _: False)  # that driver has ended
+            drive(root)
+        assert kept(root) == whole, failing.failed
+        assert not list_unfinished(open_store(root))
+    # Some are no failure: what may pass is tried again, and what merely tidies is left.
+    assert 0 < num_told < calls.num
