@@ -104,10 +104,11 @@ def signal_reaches_nodes(shop: Workshop, rng: random.Random) -> Outcome:
 
 
 def _node_lost(shop: Workshop, fault: str, *, kills_raylet: bool) -> Outcome:
-    """The node on which the source is trained that all others wait for; it goes on elsewhere."""
+    """The node on which the source is trained that all others wait for; it goes on elsewhere: on another
+    node, or, where it was the only one, on one that is added."""
     place = shop.place("slower_source" if kills_raylet else "slow_source")
     (source,) = place.sources
-    with _cluster(place, num_nodes=2) as (cluster, nodes):
+    with _cluster(place, num_nodes=2 if kills_raylet else 1) as (cluster, nodes):
         driver = place.run("--address", cluster.address, "--gpus-per-trial", "1")
         place.wait_until(lambda: place.count("saved", source) > 1, driver, "two checkpoints")
         worker = place.journal.tries()[-1].pid
