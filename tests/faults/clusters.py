@@ -120,7 +120,8 @@ def _node_lost(shop: Workshop, fault: str, *, kills_raylet: bool) -> Outcome:
         else:
             cluster.remove_node(lost, allow_graceful=False)
             caused = 1
-            added = _raylet_of(_add_node(cluster))
+            with drivers.as_environment(_environment_of_nodes(place)):
+                added = _raylet_of(_add_node(cluster))
             used = place.wait_until(lambda: _trains_below(place, added), driver, "the added node")
             place.expect(used, "the node that was added trained nothing")
         _note_move(place, driver, killed_at)
@@ -140,8 +141,7 @@ def _node_lost(shop: Workshop, fault: str, *, kills_raylet: bool) -> Outcome:
 @contextmanager
 def _cluster(place: Place, num_nodes: int) -> Iterator[tuple[Any, list[Any]]]:
     """A head and nodes with a declared GPU each, as processes of this machine."""
-    variables = {"FAULTS_JOURNAL": str(place.journal.path), "STUDY_DEVICE": "cpu"}
-    with drivers.as_environment(drivers.environment() | variables):
+    with drivers.as_environment(_environment_of_nodes(place)):
         from ray.cluster_utils import Cluster
 
         small = {"object_store_memory": 100 * 2**20, "include_dashboard": False}
@@ -153,6 +153,12 @@ def _cluster(place: Place, num_nodes: int) -> Iterator[tuple[Any, list[Any]]]:
         yield cluster, nodes
     finally:
         cluster.shutdown()
+
+
+def _environment_of_nodes(place: Place) -> dict[str, str]:
+    """What the processes of a node inherit; their GPUs are declared, not there."""
+    variables = {"FAULTS_JOURNAL": str(place.journal.path), "STUDY_DEVICE": "cpu"}
+    return drivers.environment() | variables
 
 
 def _add_node(cluster: Any) -> Any:
