@@ -64,7 +64,7 @@ def make_plan(space: Space, store: Store, data: Path | None) -> Plan:
         infos=infos,
         unprepared=tuple(unprepared),
         wrong=tuple(wrong),
-        warnings=tuple(_grouped(space.runs, _doubts)),
+        warnings=(*_store_doubts(store), *_grouped(space.runs, _doubts)),
     )
 
 
@@ -104,6 +104,14 @@ def _store_faults(space: Space, store: Store) -> Iterator[str]:
     root = store.local_path("")
     if root is not None:
         yield from place_faults("root", root)
+
+
+def _store_doubts(store: Store) -> Iterator[str]:
+    if store.local_path("") is None:
+        yield (
+            f"root={store.shown}: start one driver at a time. On a bucket, two that begin in the same "
+            "moment may both train for one heartbeat; of what both train, one result counts"
+        )
 
 
 def place_faults(what: str, place: Path) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow.fs as pafs
 import pytest
 
 from study.command.texts import plan_text
@@ -50,6 +51,16 @@ def test_a_plan_without_faults_writes_nothing(absent: Store) -> None:
     assert plan.warnings == ()
     assert plan.unprepared == ("digits",)
     assert not Path(absent.root).exists()
+
+
+def test_a_plan_says_that_a_bucket_does_not_keep_two_drivers_apart(tmp_path: Path) -> None:
+    beside = pafs.SubTreeFileSystem(
+        str(tmp_path), pafs.LocalFileSystem()
+    )  # as any that is no directory
+    plan = planned(Store("s3://key:secret@bucket/root", beside, "bucket/root"), run())
+    (warning,) = plan.warnings
+    assert warning.startswith("root=s3://bucket/root: start one driver at a time.")
+    assert "secret" not in warning
 
 
 @pytest.mark.parametrize(
