@@ -81,7 +81,8 @@ def _init_own() -> None:
         include_dashboard=False,
         # The store carries all data: Ray's own, sized by the machine's memory, would lie idle.
         object_store_memory=128 * 2**20,
-        # The loopback address stays the same when a laptop changes its network.
+        # Ray 2.60 takes the host's own address instead, and its servers listen on every interface: a
+        # release that honours it would listen on loopback alone.
         _node_ip_address="127.0.0.1",
     )
 
