@@ -80,11 +80,14 @@ def of_mutations(noticed: Iterable[Noticed]) -> str:
             verdict, why = "skipped", each.outcome.skipped
         else:
             verdict = "yes" if each.is_noticed else "NO" if each.is_missed else "no"
-            why = "; ".join(
-                problem.strip().splitlines()[-1][:60] for problem in each.outcome.problems
-            )
+            why = "; ".join(map(_brief, each.outcome.problems))
         lines.append((each.mutation.name, each.fault, verdict, why[:120]))
     return _aligned(lines)
+
+
+def _brief(problem: str) -> str:
+    lines = problem.strip().splitlines()
+    return lines[-1 if "Traceback" in lines[0] else 0][:60]
 
 
 def _aligned(lines: Sequence[tuple[str, ...]]) -> str:
