@@ -61,7 +61,7 @@ def _away() -> Iterator[None]:
 
 def _start() -> None:
     try:
-        with _away(), _on_loopback():
+        with _away():
             _init_own()
     except (
         Exception
@@ -73,20 +73,6 @@ def _start() -> None:
         ) from error
 
 
-@contextmanager
-def _on_loopback() -> Iterator[None]:
-    """Where Ray knows of clusters it takes the host's own address for the loopback one, and its servers
-    listen on every interface. On macOS and Windows it does not, and offers no other way to ask for that.
-    """
-    constants = ray._private.ray_constants
-    knows_of_clusters = constants.ENABLE_RAY_CLUSTER
-    constants.ENABLE_RAY_CLUSTER = False
-    try:
-        yield
-    finally:
-        constants.ENABLE_RAY_CLUSTER = knows_of_clusters
-
-
 def _init_own() -> None:
     ray.init(
         address=LOCAL,
@@ -95,7 +81,8 @@ def _init_own() -> None:
         include_dashboard=False,
         # The store carries all data: Ray's own, sized by the machine's memory, would lie idle.
         object_store_memory=128 * 2**20,
-        # Stays the same when a laptop changes its network; Ray's servers then listen there alone.
+        # Ray 2.60 takes the host's own address instead, and its servers listen on every interface: a
+        # release that honours it would listen on loopback alone.
         _node_ip_address="127.0.0.1",
     )
 
