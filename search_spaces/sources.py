@@ -1,8 +1,8 @@
 """ResNet-18: one target, many sources: when is a less related source as good, or better?
 
     command   study run sources --address auto
-    cost      1.4e19 floating-point operations: 797 h on an A100, 232 h on an H100 (assumed by `plan`)
-    Runs      738: 18 sources and 720 cells
+    cost      1.1e19 floating-point operations: 629 h on an A100, 183 h on an H100 (assumed by `plan`)
+    Runs      1,590: 30 sources and 1,560 cells
 
     axis            values                                unit
     source task     cifar100, tiny-imagenet, food101, svhn, fashion-mnist, mnist
@@ -10,9 +10,10 @@
     target task     cifar10
     target size     1,000, 4,000                          images
     label noise     0, 0.2                                fraction of the target's labels
-    frozen          0, 1, … 9 (every cut)                 layers of 10
+    frozen          0, 3, 6, 7, 8, 9                      layers of 10
+    channels        0, 1, 2, 4, 8, 16, 64, 256            of the layer before the head, trained
     width           64                                    channels of the stem
-    seed            0, 1, 2                               replicates of source and target alike
+    seed            0 to 4                                replicates of source and target alike
 
 For C5 (overfreezing): the paired difference of two sources against the frozen count. How related the
 sources are is measured too (LogME, linear CKA), not assumed.
@@ -20,13 +21,15 @@ Expect: not yet run.
 """
 
 from search_spaces._full_scale import (
+    FEWER_SEEDS,
     LABEL_NOISES,
-    SEEDS,
+    RESNET_CHANNELS,
+    RESNET_CUTS,
     SOURCE_RECIPE,
     TARGET_RECIPE,
     TARGET_TASK,
 )
-from study.grid import EVERY_CUT, grid
+from study.grid import grid
 
 # The two ends of the list; the others are compared as exploratory findings.
 RELATED = ("cifar100", "svhn")
@@ -39,7 +42,8 @@ RUNS = grid(
     target_size=(1_000, 4_000),
     label_noise=LABEL_NOISES,
     model="resnet18",
-    frozen=EVERY_CUT,
+    frozen=RESNET_CUTS,
+    trained_channels=RESNET_CHANNELS,
     recipe=TARGET_RECIPE,
-    seed=SEEDS,
+    seed=FEWER_SEEDS,
 )
