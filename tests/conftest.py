@@ -22,6 +22,13 @@ settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With `-n 2 --dist loadgroup` a file's tests share a process and its fixtures; one Ray at a time."""
+    for item in items:
+        group = "ray" if item.get_closest_marker("ray") else item.path.name
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def features_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Where the tests, and the processes that they start, keep features of frozen layers."""

@@ -84,7 +84,7 @@ def test_the_readmes_lines_run_as_they_stand(
 ) -> None:
     text = (EXAMPLES.parents[1] / "README.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```python\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
-    ours = next(block for block in blocks if "load.open(" in block)
+    ours = next(block for block in blocks if 'load.open("store"' in block)
     others = next(block for block in blocks if "duckdb.sql(" in block)
     # The study that the lines name, as small as they allow.
     wanted = synthetic.runs(

@@ -22,7 +22,7 @@ def _one_instant_of_each(shop: Workshop, rng: random.Random) -> Outcome:
     return kills.while_publishing(shop, rng, instants=instants)
 
 
-# Of those that come often, fewer times; of those that take Ray, the two that need most of it.
+# Of those that come often, fewer times; of those that take Ray or minutes, what fits a suite's time.
 SHORT: Final[Mapping[str, Cause]] = {
     "kill-random": partial(kills.random_moments, times=2),
     "kill-publishing": _one_instant_of_each,
@@ -33,8 +33,6 @@ SHORT: Final[Mapping[str, Cause]] = {
             "signal-inline",
             "signal-twice",
             "signal-ray",
-            "cluster-node-removed",
-            "cluster-head-killed",
             "disk-full",
             "disk-file-limit",
             "damaged-rows",
@@ -44,7 +42,6 @@ SHORT: Final[Mapping[str, Cause]] = {
             "damaged-study-file",
             "damaged-task",
             "two-drivers",
-            "driver-passed-over",
             "power-loss",
             "io-call-fails",
             "bucket-errors",
@@ -54,8 +51,6 @@ SHORT: Final[Mapping[str, Cause]] = {
 
 MARKS: Final = {
     "signal-ray": pytest.mark.ray,
-    "cluster-node-removed": pytest.mark.ray,
-    "cluster-head-killed": pytest.mark.ray,
     "bucket-errors": pytest.mark.s3,
 }
 

@@ -9,7 +9,7 @@ from tests.power.cases import Case, all_cases
 from tests.power.studies import shares
 from tests.power.tables import SEEDS_OF_CLAIMS, allowed
 
-NUM = 200
+NUM = 100
 CASES = {f"{case.claim}: {case.what}": case for case in all_cases()}
 
 

