@@ -276,11 +276,13 @@ class Place:
         may_be_lost: Iterable[str] = (),
         is_bucket: bool = False,
         overlaps: Collection[int] = (),
+        may_be_late: bool = False,
     ) -> Outcome:
         """Holds the store against the undisturbed one.
 
         `may_be_redone`: Runs whose files were damaged; `may_be_lost`: Runs that could not succeed;
-        `overlaps`: processes that slept while others trained what they had begun.
+        `overlaps`: processes that slept while others trained what they had begun; `may_be_late`: the
+        fault can strike the writing of a checkpoint itself, which waits, and the next one with it.
         """
         store, wanted = self.store, self.undisturbed
         lost_ids = set(may_be_lost)
@@ -300,7 +302,7 @@ class Place:
         left = set(list_unfinished(store)) - lost_ids
         self.expect(not left, f"left in unfinished/: {left}")
         late = journal.late_checkpoints(tries, CHECKPOINT_SECONDS)
-        self.expect(not late, f"steps trained although a checkpoint was due: {late}")
+        self.expect(may_be_late or not late, f"steps trained although a checkpoint was due: {late}")
         lost = len(expected_rows - set(there))
         doubled = sum(number - 1 for number in there.values())
         self.expect(not lost and not doubled, f"{lost} rows lost, {doubled} doubled")
