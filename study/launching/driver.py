@@ -158,7 +158,7 @@ def _prepared(
     infos = prepare(space, store, data, names)
     if not were_there:
         refuse_faults(space, store, data)  # now that all numbers are known
-        for name in space.task_names:
+        for name in names:
             if repeated := repeated_text(store, name):
                 screen.remark(f"warning: {repeated}")
     return infos
@@ -258,7 +258,8 @@ def _train(
     # On a cluster whose GPUs are elsewhere the first prices are a core's; what ends puts them right.
     on_gpus = means.gpus_per_trial != 0 and (bool(means.gpus_per_trial) or has_gpu())
     works = {
-        run.id: work_of(run, infos[run.task], shares_features=not on_gpus) for run in space.runs
+        run.id: work_of(run, infos[run.task], shares_features=not on_gpus)
+        for run in found.runs.values()
     }
     progress = Progress(queue, works, Pace(TYPICAL_GPU if on_gpus else TYPICAL))
     keep = {run.source.id for run in space.runs if run.source is not None}

@@ -147,6 +147,13 @@ def test_a_second_launch_trains_nothing_and_a_larger_grid_only_what_is_new(
     assert {run_id: after[run_id] for run_id in before} == before
 
 
+def test_a_part_of_a_study_needs_no_task_of_the_others(store: Store) -> None:
+    baselines = {"source_task": None, "source_size": None, "frozen": 0, "target_size": 30}
+    runs = union(*(small(**baselines, target_task=f"digits-{half}") for half in ("low", "high")))
+    assert inline(store, runs, only="task=digits-low").counts() == {DONE: 1}
+    assert inline(store, runs).counts() == {DONE: 2}
+
+
 @pytest.mark.slow
 def test_damaged_rows_are_named_set_aside_and_made_anew(
     store: Store, capsys: pytest.CaptureFixture[str]
