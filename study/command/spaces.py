@@ -23,7 +23,7 @@ from study.grid import grid
 from study.run import Recipe
 
 RUNS = grid(  # every combination of what follows; several values stand in brackets
-    source_task="digits-low",  # learnt first; images of your own: README, "A study"
+    source_task="digits-low",  # learnt first; images of your own: README, "Your own study"
     source_size=300,  # training images
     target_task="digits-high",  # learnt next, from what the source has learnt
     target_size=(60, 240),

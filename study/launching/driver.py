@@ -264,23 +264,16 @@ def _train(
     progress = Progress(queue, works, Pace(TYPICAL_GPU if on_gpus else TYPICAL))
     keep = {run.source.id for run in space.runs if run.source is not None}
     if means.address is None:
-        from study.launching.inline import run_inline
-
-        return run_inline(
-            queue,
-            store,
-            means,
-            progress=progress,
-            screen=screen,
-            keep=keep,
-            keep_predictions=space.with_predictions,
-            must_stop=must_stop,
-        )
-    screen.phase("starting Ray" if means.address == LOCAL else f"joining Ray at {means.address}")
-    try:
-        from study.launching.ray_tune import launch
-    except ImportError as error:
-        raise UserError(f"Ray cannot be imported ({error}): install it, or use --inline") from error
+        from study.launching.inline import run_inline as launch
+    else:
+        there = means.address
+        screen.phase("starting Ray" if there == LOCAL else f"joining Ray at {there}")
+        try:
+            from study.launching.ray_tune import launch
+        except ImportError as error:
+            raise UserError(
+                f"Ray cannot be imported ({error}): install it, or use --inline"
+            ) from error
     return launch(
         queue,
         store,

@@ -158,9 +158,8 @@ def take(
         highest = max(place.stamps(), default=0)
         try:
             if highest and place.read(highest) == mine:
-                number = (
-                    highest  # of a try whose last step failed, so that it was taken for no success
-                )
+                # Of a try whose last step failed, so that it was taken for no success.
+                number = highest
             else:
                 if highest:
                     _check_free(place, highest, shown, expiry)

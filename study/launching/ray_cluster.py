@@ -63,9 +63,8 @@ def _start() -> None:
     try:
         with _away():
             _init_own()
-    except (
-        Exception
-    ) as error:  # Ray raises whatever its processes and files give, a bare one in a timeout
+    # Ray raises whatever its processes and files give, a bare one in a timeout.
+    except Exception as error:
         raise RayNotStarted(
             f"Ray did not start on this machine: {last_line(str(error))}\n"
             "Its processes have half a minute to come up, which a busy machine or a full disk may take "

@@ -1,8 +1,8 @@
 """Ray Tune: one Tuner, one trial a Run, and the store as the only truth.
 
 Owns resources, the Tuner, and how a wish to stop reaches trials on other nodes. Nothing of Tune is kept
-or restored: its files lie in a temporary folder, and what is done
-is counted in the store. Trials write their rows themselves; Tune hears of them now and then.
+or restored: its files lie in a temporary folder, and what is done is counted in the store. Trials write
+their rows themselves; Tune hears of them now and then.
 """
 
 from __future__ import annotations
