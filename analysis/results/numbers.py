@@ -15,16 +15,9 @@ import pandas as pd
 from analysis import load
 from analysis.descent import EPSILON
 from analysis.load import Study
-from analysis.load.kept import kept_bias_variance, kept_path, kept_verdicts
+from analysis.load.kept import kept_bias_variance, kept_names, kept_path, kept_verdicts
 from analysis.report import tables
 
-STUDIES: Final = (
-    "reduced",
-    "reduced_noise",
-    "reduced_sources",
-    "reduced_controls",
-    "reduced_rates",
-)
 SOURCES: Final = {"cifar100-16px": "CIFAR-100", "tiny-near-16px": "near", "tiny-far-16px": "far"}
 BROAD: Final = "cifar100-16px"
 SIZE: Final = 1_000
@@ -63,7 +56,7 @@ def values() -> dict[str, Any]:
     """Everything that `section.md.jinja` names."""
     found = curves()
     broad = found[0]
-    ended = pd.concat([_opened(name).runs for name in STUDIES])
+    ended = pd.concat([_opened(name).runs for name in kept_names()])
     ended = ended[~ended.index.duplicated()]
     took = pd.to_datetime(ended["ended_at"]) - pd.to_datetime(ended["began_at"])
     return {

@@ -7,26 +7,36 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-import analysis.results
 from analysis import load
 from analysis.claims import claims
+from analysis.load.kept import kept_names, kept_path, kept_verdicts
 from analysis.report import make_report, tables
 from analysis.results.__main__ import differences, main
-from analysis.results.numbers import STUDIES
 
-FOLDER = Path(analysis.results.__file__).parent
 README = Path(__file__).parents[2] / "README.md"
 RELATED = {
     "reduced": {"more_related": "tiny-near-16px", "less_related": "tiny-far-16px"},
 }
 
 
+def opened(name: str) -> load.Study:
+    path = kept_path(name)
+    assert path is not None
+    return load.open(path)
+
+
+def test_five_studies_come_along() -> None:
+    studies = ("reduced", "reduced_controls", "reduced_noise", "reduced_rates", "reduced_sources")
+    assert kept_names() == studies
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", STUDIES)
+@pytest.mark.parametrize("name", kept_names())
 def test_the_verdicts_are_those_of_the_registered_code(name: str) -> None:
-    study = load.open(FOLDER / f"{name}.parquet")
+    study = opened(name)
     found = tables.verdicts(claims(study, **RELATED.get(name, {})))
-    kept = pd.read_csv(FOLDER / f"{name}.verdicts.csv")
+    kept = kept_verdicts(name)
+    assert kept is not None
     numbers = ["effect", "low", "high"]
     found, kept = (table[table["kind"] == "primary"] for table in (found, kept))
     assert list(found["claim"]) == list(kept["claim"])
@@ -39,11 +49,11 @@ def test_the_verdicts_are_those_of_the_registered_code(name: str) -> None:
     )
 
 
-@pytest.mark.parametrize("name", STUDIES)
+@pytest.mark.parametrize("name", kept_names())
 def test_each_holds_the_runs_that_its_space_asks_for(name: str) -> None:
     from study.planning.spaces import load_space
 
-    study = load.open(FOLDER / f"{name}.parquet")
+    study = opened(name)
     assert [run.id for run in study.wanted] == [run.id for run in load_space(name).runs]
     assert study.coverage["done"] == len(study.wanted)
 
