@@ -37,12 +37,18 @@ def progress_of(queue: RunQueue) -> Progress:
     return Progress(queue, dict.fromkeys(queue.runs, work), Pace())
 
 
-def test_time_left_follows_the_work_done_here_and_not_what_was_there_before(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """What progress takes for the time: `now`, in seconds."""
     clock = SimpleNamespace(now=100.0)
     clock.monotonic = lambda: clock.now
     monkeypatch.setattr("study.launching.progress.time", clock)
+    return clock
+
+
+def test_time_left_follows_the_work_done_here_and_not_what_was_there_before(
+    clock: SimpleNamespace,
+) -> None:
     runs = runs_of(3)
     queue = RunQueue(runs, done=(), cost={run.id: 6.0 for run in runs})
     progress = progress_of(queue)
@@ -64,11 +70,8 @@ def test_time_left_follows_the_work_done_here_and_not_what_was_there_before(
 
 
 def test_a_run_that_has_come_far_tells_the_time_left_before_any_has_ended(
-    monkeypatch: pytest.MonkeyPatch,
+    clock: SimpleNamespace,
 ) -> None:
-    clock = SimpleNamespace(now=100.0)
-    clock.monotonic = lambda: clock.now
-    monkeypatch.setattr("study.launching.progress.time", clock)
     runs = runs_of(1)
     queue = RunQueue(runs, done=(), cost={run.id: 6.0 for run in runs})
     progress = progress_of(queue)

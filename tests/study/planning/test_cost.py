@@ -13,31 +13,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from study.networks.build import build
 from study.networks.catalogue import num_layers
 from study.planning.cost import cost_of, layer_costs
-from study.run import Recipe, Run
-from study.tasks import TaskInfo
-
-INFO = TaskInfo(
-    name="made up",
-    num_train=1000,
-    num_test=200,
-    classes=("a", "b", "c", "d", "e"),
-    image_shape=(3, 32, 32),
-)
+from tests.made_up import INFO, run
 
 NETWORKS = [("resnet18", 8), ("resnet50", 4), ("densenet121", 4), ("vit_tiny", 12)]
-
-
-def run(model: str = "resnet18", width: int = 8, frozen: int = 0, **recipe: object) -> Run:
-    length = {} if "num_steps" in recipe else {"num_epochs": 10}
-    return Run(
-        task="made up",
-        size=500,
-        model=model,
-        width=width,
-        frozen=frozen,
-        seed=0,
-        recipe=Recipe(batch_size=100, **{**length, **recipe}),  # type: ignore[arg-type]
-    )
 
 
 @pytest.mark.slow

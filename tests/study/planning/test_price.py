@@ -14,28 +14,8 @@ from study.planning.gpus import ASSUMED_SHARE, PEAK_RATES
 from study.planning.pace import TYPICAL, Measured, Pace
 from study.planning.price import SECONDS_TO_START, Price
 from study.planning.work import work_of
-from study.run import Recipe, Run
-from study.tasks import TaskInfo
-
-INFO = TaskInfo(
-    name="made up",
-    num_train=1000,
-    num_test=200,
-    classes=("a", "b", "c", "d", "e"),
-    image_shape=(3, 32, 32),
-)
-
-
-def run(model: str = "resnet18", width: int = 8, frozen: int = 0, **recipe: object) -> Run:
-    return Run(
-        task="made up",
-        size=500,
-        model=model,
-        width=width,
-        frozen=frozen,
-        seed=0,
-        recipe=Recipe(**{"batch_size": 100, "num_epochs": 10, **recipe}),  # type: ignore[arg-type]
-    )
+from study.run import Run
+from tests.made_up import INFO, run
 
 
 def priced(monkeypatch: pytest.MonkeyPatch, *runs: Run) -> Price:
