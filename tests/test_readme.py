@@ -134,7 +134,7 @@ def test_your_own_study_on_your_own_images_as_the_readme_has_it(tmp_path: Path) 
     env = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("STUDY_R", "RAY_"))
+        if not name.startswith(("STUDY_ROOT", "STUDY_DATA", "RAY_"))
     }
     env |= {"PYTHONPATH": str(HERE), "PYTHONUTF8": "1"}
     said = {}
