@@ -1,7 +1,8 @@
-"""A process and all that it starts, watched from outside: CPU time, memory, and workers that trained."""
+"""A process of this tree's code, and one watched from outside: CPU time, memory, workers that trained."""
 
 from __future__ import annotations
 
+import os
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +10,12 @@ from pathlib import Path
 import psutil
 
 SECONDS_BETWEEN_LOOKS = 0.1
+
+
+def environment(**more: str) -> dict[str, str]:
+    """For a process that runs the code of this tree, and joins no cluster that is named around here."""
+    here = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    return here | {"PYTHONPATH": str(Path(__file__).parents[1]), **more}
 
 
 @dataclass

@@ -15,7 +15,7 @@ from typing import Any, Final
 from study import tasks
 from study.store import open_store
 from tests.benchmarks.table import Line
-from tests.processes import Watched
+from tests.processes import Watched, environment
 
 MOST_MS: Final = {"nothing": 30.0, "source": 40.0}
 MOST_RAY_MS: Final = 60.0
@@ -121,14 +121,9 @@ def _launch(folder: Path, how: str, kind: str, num: int, number: int) -> Launch:
     for name in ("digits-low", "digits-high"):
         tasks.prepare(tasks.BUILTIN[name], open_store(root), None, progress=False)
     command = [sys.executable, "-m", "tests.benchmarks.one_study"]
-    env = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
-    env |= {
-        "STUDY_FEATURES": str(folder / "features"),
-        "PYTHONPATH": str(Path(__file__).parents[2]),
-    }
     process = subprocess.Popen(
         [*command, str(root), how, kind, str(num), str(1000 * number)],
-        env=env,
+        env=environment(STUDY_FEATURES=str(folder / "features")),
         stdout=subprocess.PIPE,
         text=True,
     )

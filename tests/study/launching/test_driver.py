@@ -18,7 +18,6 @@ from pathlib import Path
 
 import pytest
 
-import study
 from study.grid import grid, union
 from study.launching.driver import run_study
 from study.launching.means import Means
@@ -42,6 +41,7 @@ from study.store import (
 from study.store.provenance import now
 from study.store.states import DONE, START_FAILED
 from study.tasks import BUILTIN
+from tests.processes import environment
 
 MEANS = Means(
     address=None,
@@ -283,12 +283,10 @@ class Driver:
 
     def start(self, *flags: str) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "study", "run", "long.py", "--root", self.store.root]
-        env = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
-        env["PYTHONPATH"] = str(Path(study.__file__).parents[1])
         return subprocess.Popen(
             [*command, "--checkpoint-seconds", "0.2", *flags],
             cwd=self.folder,
-            env=env,
+            env=environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import subprocess
 import sys
@@ -10,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-import study
 from study.launching.reach import refuse_unreachable
 from study.messages import UserError
+from tests.processes import environment
 
 
 def test_nobody_listens() -> None:
@@ -50,12 +49,10 @@ def test_a_ray_that_does_not_start_is_one_message_and_status_1(tmp_path: Path) -
     )
     long = tmp_path / ("x" * 120)
     long.mkdir()
-    env = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
-    env |= {"PYTHONPATH": str(Path(study.__file__).parents[1]), "RAY_TMPDIR": str(long)}
     ran = subprocess.run(
         [sys.executable, "-m", "study", "run", "one.py", "--root", "store"],
         cwd=tmp_path,
-        env=env,
+        env=environment(RAY_TMPDIR=str(long)),
         capture_output=True,
         text=True,
         timeout=600,

@@ -11,13 +11,12 @@ from typing import Any
 
 import pytest
 
-import study
 from study.launching.progress import Progress
 from study.launching.queue import RunQueue
 from study.planning.pace import Pace, Parts, Work
 from study.run import Recipe, Run
 from study.store import Store, finished_ids
-from tests.processes import Watched
+from tests.processes import Watched, environment
 
 RECIPE = Recipe(num_steps=2, batch_size=32, learning_rate=1e-3)
 
@@ -137,13 +136,11 @@ RUNS = [
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="looks into /proc")
 def test_no_more_workers_are_started_than_there_are_slots(store: Store, tmp_path: Path) -> None:
     (tmp_path / "tiny.py").write_text(SPACE)
-    env = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
-    env["PYTHONPATH"] = str(Path(study.__file__).parents[1])
     flags = ["--root", store.root, "--gpus-per-trial", "0", "--max-concurrent", "2"]
     driver = subprocess.Popen(
         [sys.executable, "-m", "study", "run", "tiny.py", *flags],
         cwd=tmp_path,
-        env=env,
+        env=environment(),
         stderr=subprocess.PIPE,
         text=True,
     )

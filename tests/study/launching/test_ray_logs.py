@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import struct
 import subprocess
 import sys
@@ -11,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-import study
 from study.command.cli import main
 from study.store import Store, finished_ids, read_rows
+from tests.processes import environment
 
 SPACE = """
 from study.run import Recipe, Run
@@ -45,13 +44,11 @@ def scalars(path: Path) -> Iterator[tuple[str, int, float]]:
 @pytest.mark.ray
 def test_tensorboards_files_hold_what_the_rows_say(store: Store, tmp_path: Path) -> None:
     (tmp_path / "tiny.py").write_text(SPACE)
-    env = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
-    env["PYTHONPATH"] = str(Path(study.__file__).parents[1])
     flags = ["--root", store.root, "--gpus-per-trial", "0", "--log", "tensorboard"]
     ran = subprocess.run(
         [sys.executable, "-m", "study", "run", "tiny.py", *flags],
         cwd=tmp_path,
-        env=env,
+        env=environment(),
         capture_output=True,
         text=True,
         timeout=900,
