@@ -23,6 +23,7 @@ fit all, 8 all but 12 %, 4 all but 32 %, none all but 54 %.
 """
 
 from dataclasses import replace
+from functools import partial
 
 from search_spaces._reduced import BROAD, SOURCE_RECIPE, TASKS, cells
 from study.grid import union
@@ -31,15 +32,16 @@ __all__ = ["KEEP_PREDICTIONS", "RUNS", "TASKS"]
 
 KEEP_PREDICTIONS = True
 
-_FIXED = {
-    "source_task": BROAD,
-    "source_recipe": replace(SOURCE_RECIPE, num_epochs=20),
-    "target_size": 250,
-    "model": "vit_tiny",
-    "width": 48,
-}
+_vit_cells = partial(
+    cells,
+    source_task=BROAD,
+    source_recipe=replace(SOURCE_RECIPE, num_epochs=20),
+    target_size=250,
+    model="vit_tiny",
+    width=48,
+)
 
 RUNS = union(
-    cells(**_FIXED, frozen=13, trained_channels=(0, 1, 2, 4, 8, 16, 32, 64, 128)),
-    cells(**_FIXED, frozen=(10, 12), trained_channels=0),
+    _vit_cells(frozen=13, trained_channels=(0, 1, 2, 4, 8, 16, 32, 64, 128)),
+    _vit_cells(frozen=(10, 12), trained_channels=0),
 )
