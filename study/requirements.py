@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import re
 import shlex
+from collections.abc import Iterable
 from importlib import metadata
 from typing import Final
 
@@ -34,6 +35,17 @@ def missing_text(module: str) -> str:
     return f"this needs {name}, which is not installed here: python -m pip install {wanted}"
 
 
+def require_extra(extra: str, modules: Iterable[str], *, what: str) -> None:
+    """As `require`, of modules that only an extra of the project installs; `what` needs them."""
+    if any(importlib.util.find_spec(module) is None for module in modules):
+        wanted = [each for each in _all_requirements() if _is_of(each, extra)]
+        shown = " ".join(shlex.quote(each.partition(";")[0].strip()) for each in wanted)
+        raise UserError(
+            f"{what} needs packages that are not installed here: python -m pip install "
+            f"{shown or shlex.quote(f'{PROJECT}[{extra}]')}"
+        )
+
+
 def is_required(module: str) -> bool:
     """Whether this module belongs to a package that the project itself needs."""
     top = module.partition(".")[0]
@@ -46,12 +58,20 @@ def _missing() -> list[str]:
 
 
 def _requirements() -> list[str]:
-    """All but those of extras; none where the project runs without having been installed."""
+    """All but those of extras."""
+    return [each for each in _all_requirements() if "extra ==" not in each]
+
+
+def _all_requirements() -> list[str]:
+    """None where the project runs without having been installed."""
     try:
-        wanted = metadata.requires(PROJECT) or []
+        return metadata.requires(PROJECT) or []
     except metadata.PackageNotFoundError:
         return []
-    return [each for each in wanted if "extra ==" not in each]
+
+
+def _is_of(requirement: str, extra: str) -> bool:
+    return re.search(rf"extra == ['\"]{extra}['\"]", requirement) is not None
 
 
 def _name_of(requirement: str) -> str:

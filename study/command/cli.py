@@ -155,7 +155,7 @@ def _add_means(run: argparse.ArgumentParser) -> None:
         action="append",
         choices=LOGS,
         default=[],
-        help="show Runs there while they train; tensorboard: files below logs/<study>",
+        help="show Runs there while they train (again for another); files lie below logs/<study>",
     )
     run.add_argument(
         "--node-cache",

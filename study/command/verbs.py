@@ -29,11 +29,12 @@ from study.command.status import status
 from study.command.texts import failure_lines
 from study.command.upkeep import tidy, verify
 from study.launching.interrupt import INTERRUPTED_STATUS
+from study.launching.means import LOGS, Means
 from study.launching.screen import Screen
 from study.messages import UserError, did_you_mean, show_message
 from study.planning.chosen import chosen_ids
 from study.planning.spaces import load_space, packaged
-from study.requirements import is_required, missing_text, require
+from study.requirements import is_required, missing_text, require, require_extra
 from study.store import (
     Registration,
     add_registration,
@@ -108,7 +109,6 @@ def plan(args: argparse.Namespace) -> int:
     claims = (args.accelerator, args.gpus_per_trial, args.cpus_per_trial)
     address = args.address or (default_address() if claims != (None, None, None) else None)
     if address is not None:
-        from study.launching.means import Means
         from study.launching.ray_tune import look_at_cluster
 
         try:
@@ -173,7 +173,6 @@ def run(args: argparse.Namespace) -> int:
 def _run(args: argparse.Namespace, screen: Screen) -> int:
     from study.launching.driver import run_study
     from study.launching.lease import LeaseHeld
-    from study.launching.means import Means
 
     screen.phase("reading the search space")
     space, store = load_space(args.space), store_of(args)
@@ -181,6 +180,8 @@ def _run(args: argparse.Namespace, screen: Screen) -> int:
     for flag, value in (("--accelerator", args.accelerator), ("--log", " ".join(args.log))):
         if args.inline and value:
             raise UserError(f"{flag} {value}: that is Ray's to do, and --inline trains without it")
+    for name in args.log:
+        require_extra(name, LOGS[name], what=f"--log {name}")
     refuse_passing_places(args.root, args.out)
     if only is None:
         _refuse_unwritable("report", report_place(args.out, space.name, store))

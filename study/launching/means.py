@@ -9,7 +9,12 @@ from typing import Final
 
 LOCAL: Final = "local"  # the address of a Ray of this machine alone
 
-LOGS: Final = ("tensorboard",)
+# Those that can be told of Runs in training, and what of an extra of the same name each needs.
+LOGS: Final[Mapping[str, tuple[str, ...]]] = {
+    "tensorboard": (),
+    "wandb": ("wandb",),
+    "mlflow": ("mlflow", "sqlalchemy", "alembic"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)

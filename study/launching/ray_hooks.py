@@ -26,8 +26,8 @@ from study.run import Run, from_json, to_json
 from study.store import Damaged, Store, read_failure
 from study.store.schema import Row
 
-# Of a row, what Tune hears.
-_TOLD: Final = ("epoch", "step", "train_loss", "train_error", "test_loss", "test_error")
+# Of a row, what Tune and its loggers hear.
+TOLD: Final = ("epoch", "step", "train_loss", "train_error", "test_loss", "test_error")
 # A report is a round trip to the driver, which all trials share.
 SECONDS_BETWEEN_REPORTS: Final = 5.0
 SECONDS_BETWEEN_QUESTIONS: Final = 1.0
@@ -51,7 +51,7 @@ def report_now_and_then() -> Callable[[Row], None]:
     def report(row: Row) -> None:
         nonlocal reported_at
         if time.monotonic() - reported_at >= SECONDS_BETWEEN_REPORTS:
-            tune.report({name: getattr(row, name) for name in _TOLD})
+            tune.report({name: getattr(row, name) for name in TOLD})
             reported_at = time.monotonic()
 
     return report

@@ -1,12 +1,13 @@
 """Curves for tools that watch trainings: Ray's own callbacks, told of what Tune hears of.
 
-Owns where they write and under which name a Run stands there. They get a row every few seconds, so a short
+Owns where TensorBoard's files lie and under which name a Run stands there; the other tools have a file
+each, as they need packages that are not installed everywhere. All get a row every few seconds, so a short
 Run leaves few points: rows are in the store, and nothing is ever read from here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,35 @@ class TensorBoardFiles(TBXLoggerCallback):
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune pickles its Tuner into its folder, from which nothing is ever read
 
+    def where(self) -> str:
+        """Where to look."""
+        return f"TensorBoard: tensorboard --logdir {self._folder.resolve()}"
 
-def loggers(names: Collection[str], folder: Path) -> list[Any]:
-    """Tune's callbacks of these names, of `study.launching.means.LOGS`; `folder`: `logs/<study>`."""
+    def close(self) -> None:
+        """Nothing more is told: what waits is written."""
+        for writer in self._trial_writer.values():
+            writer.close()
+
+
+def loggers(names: Collection[str], folder: Path, remark: Callable[[str], None]) -> list[Any]:
+    """Tune's callbacks of these names, of `study.launching.means.LOGS`, each with `where()` to look, and
+    `close()` for when Tune's loop was left.
+
+    `folder`: `logs/<study>`; `remark` is told what a user should know. Raises UserError where a tool
+    cannot be used.
+    """
     assert set(names) <= set(LOGS), names
-    return [TensorBoardFiles(folder)] if "tensorboard" in names else []
+    made: list[Any] = []
+    if "tensorboard" in names:
+        made.append(TensorBoardFiles(folder))
+    if "wandb" in names:
+        from study.launching.ray_log_wandb import WandbRuns
+
+        made.append(WandbRuns(folder, remark))
+    if "mlflow" in names:
+        from study.launching.ray_log_mlflow import MlflowRuns
+
+        made.append(MlflowRuns(folder, remark))
+    for each in made:
+        remark(each.where())
+    return made

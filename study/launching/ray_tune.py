@@ -107,6 +107,7 @@ def launch(
                 accelerator=means.accelerator,
                 may_grow=means.address != LOCAL,
             )
+            told = loggers(means.logs, means.log_folder, screen.remark)
             tuner = tune.Tuner(
                 tune.with_resources(
                     _trainable(store, means, claim, flag), _bundles(claim, means.accelerator)
@@ -122,12 +123,14 @@ def launch(
                     storage_path=scratch,
                     name="study",
                     verbose=0,
-                    callbacks=[watch, *loggers(means.logs, means.log_folder)],
+                    callbacks=[watch, *told],
                     failure_config=tune.FailureConfig(max_failures=MAX_TRIES - 1),
                 ),
             )
             with suppress(Leave):
                 tuner.fit()
+            for each in told:  # Tune has not, where its loop was left
+                each.close()
             screen.end()
     if queue.is_over:
         searcher.outcomes.note_start_failed()

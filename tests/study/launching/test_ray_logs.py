@@ -1,4 +1,4 @@
-"""What watching tools are told: the files of `--log tensorboard`, read back, hold what the rows say."""
+"""What watching tools are told: what `--log` gives them, read back, holds what the rows say."""
 
 from __future__ import annotations
 
@@ -6,12 +6,16 @@ import struct
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from study.command.cli import main
+from study.run import to_json
 from study.store import Store, finished_ids, read_rows
+from tests import made_up
 from tests.processes import environment
 
 SPACE = """
@@ -24,11 +28,12 @@ RUNS = [
     )
 ]
 """
+MEASURED = ("train_loss", "train_error", "test_loss", "test_error")
+Point = tuple[str, int, float]  # name, step, value
 
 
-def scalars(path: Path) -> Iterator[tuple[str, int, float]]:
-    """Tag, step and value of each scalar in an event file: records of a length, its check, the event, its
-    check."""
+def of_tensorboard(path: Path) -> Iterator[Point]:
+    """From an event file: records of a length, its check, the event, its check."""
     event_pb2 = pytest.importorskip("tensorboardX.proto.event_pb2")
     payload, at = path.read_bytes(), 0
     while at < len(payload):
@@ -37,34 +42,133 @@ def scalars(path: Path) -> Iterator[tuple[str, int, float]]:
         at += 12 + length + 4
         for value in event.summary.value:
             if value.HasField("simple_value"):
-                yield value.tag, event.step, value.simple_value
+                yield value.tag.removeprefix("ray/tune/"), event.step, value.simple_value
+
+
+def of_wandb(path: Path) -> Iterator[Point]:
+    """From an offline run: LevelDB's log, 7 bytes, then chunks of a check, a length, a kind."""
+    internal = pytest.importorskip("wandb.proto.wandb_internal_pb2")
+    payload, at, record = path.read_bytes(), 7, b""
+    while at + 7 <= len(payload):
+        if 32768 - at % 32768 < 7:  # no header fits into what is left of a block
+            at += 32768 - at % 32768
+            continue
+        length, kind = struct.unpack_from("<HB", payload, at + 4)
+        record += payload[at + 7 : at + 7 + length]
+        at += 7 + length
+        if kind in (1, 4):  # a whole record, or the last chunk of one
+            items = internal.Record.FromString(record).history.item
+            row = {item.key or item.nested_key[0]: float(item.value_json) for item in items}
+            yield from ((name, int(row["_step"]), row[name]) for name in MEASURED if name in row)
+            record = b""
+
+
+def of_mlflow(database: Path, experiment: str) -> Iterator[Point]:
+    """From all runs of the experiment, by MLflow's own client."""
+    for run in mlflow_runs(database, experiment):
+        client = mlflow_client(database)
+        for name in MEASURED:
+            for point in client.get_metric_history(run.info.run_id, name):
+                yield name, point.step, point.value
+
+
+def mlflow_client(database: Path) -> Any:
+    return pytest.importorskip("mlflow").MlflowClient(f"sqlite:///{database}")
+
+
+def mlflow_runs(database: Path, experiment: str) -> Any:
+    client = mlflow_client(database)
+    return client.search_runs([client.get_experiment_by_name(experiment).experiment_id])
 
 
 @pytest.mark.slow
 @pytest.mark.ray
-def test_tensorboards_files_hold_what_the_rows_say(store: Store, tmp_path: Path) -> None:
+def test_what_is_told_is_what_the_rows_say(store: Store, tmp_path: Path) -> None:
+    for package in ("wandb", "mlflow", "sqlalchemy", "alembic"):
+        pytest.importorskip(package)
     (tmp_path / "tiny.py").write_text(SPACE)
-    flags = ["--root", store.root, "--gpus-per-trial", "0", "--log", "tensorboard"]
+    flags = ["--root", store.root, "--gpus-per-trial", "0"]
+    for tool in ("tensorboard", "wandb", "mlflow"):
+        flags += ["--log", tool]
     ran = subprocess.run(
         [sys.executable, "-m", "study", "run", "tiny.py", *flags],
         cwd=tmp_path,
-        env=environment(),
+        env=environment(WANDB_MODE="offline", MLFLOW_TRACKING_URI=""),
         capture_output=True,
         text=True,
         timeout=900,
     )
     assert ran.returncode == 0, ran.stderr
     (run_id,) = finished_ids(store)
-    (folder,) = (tmp_path / "logs" / "tiny").iterdir()
-    assert folder.name == run_id
-    (file,) = folder.iterdir()
     rows = {row["step"]: row for row in read_rows(store, run_id).table.to_pylist()}
-    told = list(scalars(file))
-    for name in ("train_loss", "train_error", "test_loss", "test_error"):
-        points = {step: value for tag, step, value in told if tag == f"ray/tune/{name}"}
-        assert points, name
-        for step, value in points.items():
-            assert value == pytest.approx(rows[step][name], rel=1e-6), (name, step)
+    logs = tmp_path / "logs" / "tiny"
+    (events,) = (logs / run_id).iterdir()
+    (offline,) = (logs / "wandb").glob(f"offline-run-*-{run_id}-*/*.wandb")
+    for tool, where, points in (
+        ("tensorboard", f"--logdir {logs}", of_tensorboard(events)),
+        ("wandb", f"wandb sync {logs}/wandb/offline-run-*", of_wandb(offline)),
+        ("mlflow", f"tiny of sqlite:///{logs}/mlflow.db", of_mlflow(logs / "mlflow.db", "tiny")),
+    ):
+        assert where in ran.stderr, (tool, ran.stderr)
+        told = [point for point in points if point[0] in MEASURED]
+        assert {name for name, _, _ in told} == set(MEASURED), tool
+        for name, step, value in told:
+            assert value == pytest.approx(rows[step][name], rel=1e-6), (tool, name, step)
+    (run,) = mlflow_runs(logs / "mlflow.db", "tiny")
+    assert run.info.status == "FINISHED" and run.data.params["size"] == "40"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Of a trial, what the callbacks read."""
+
+    trial_id: str
+    config: Any
+
+    def __hash__(self) -> int:
+        return hash(self.trial_id)
+
+
+def test_a_run_that_goes_on_is_one_run_of_mlflow_and_no_step_is_told_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for package in ("mlflow", "sqlalchemy", "alembic"):
+        pytest.importorskip(package)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    from study.launching.ray_log_mlflow import MlflowRuns
+
+    remarks: list[str] = []
+    logs = tmp_path / "logs" / "twice"
+    config = {"run": to_json(made_up.run())}
+
+    def drive(trial: Trial, *steps: int) -> MlflowRuns:
+        callback = MlflowRuns(logs, remarks.append)
+        callback.log_trial_start(trial)
+        for step in steps:
+            result = {"step": step, "epoch": step, **dict.fromkeys(MEASURED, 1 / (1 + step))}
+            callback.log_trial_result(1, trial, result)
+        return callback
+
+    drive(Trial("a", config), 0, 5, 10).close()  # interrupted
+    (run,) = mlflow_runs(logs / "mlflow.db", "twice")
+    assert run.info.status == "KILLED"
+    later, trial = drive(Trial("b", config), 5, 10, 15), Trial("b", config)
+    later.log_trial_result(1, trial, {"outcome": "finished", "error": ""})
+    later.log_trial_end(trial)
+    (run,) = mlflow_runs(logs / "mlflow.db", "twice")
+    assert run.info.status == "FINISHED"
+    told = [(step, value) for name, step, value in of_mlflow(logs / "mlflow.db", "twice")]
+    assert sorted(told) == sorted([(step, 1 / (1 + step)) for step in (0, 5, 10, 15)] * 4)
+
+    # A database that fails is said once, and ends nothing.
+    drive(Trial("c", {"run": to_json(made_up.run(width=4))}))
+    (logs / "mlflow.db").unlink()
+    (logs / "mlflow.db").mkdir()
+    assert remarks == []
+    later.log_trial_start(Trial("d", {"run": to_json(made_up.run(width=2))}))
+    later.log_trial_start(Trial("e", {"run": to_json(made_up.run(width=3))}))
+    (remark,) = remarks
+    assert remark.startswith("MLflow is told no more, the study goes on: ")
 
 
 def test_without_ray_nothing_is_logged(
@@ -74,4 +178,24 @@ def test_without_ray_nothing_is_logged(
     (tmp_path / "tiny.py").write_text(SPACE)
     assert main(["run", "tiny.py", "--inline", "--log", "tensorboard", "--root", "store"]) == 2
     assert "--log tensorboard: that is Ray's to do" in capsys.readouterr().err
+    assert not Path("store").exists() and not Path("logs").exists()
+
+
+@pytest.mark.parametrize("tool", ["wandb", "mlflow"])
+def test_a_tool_that_is_not_installed_is_said_before_anything_starts(
+    tool: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    # As a package that is not there is found: None stands for no module of this name.
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == tool else object())
+    (tmp_path / "tiny.py").write_text(SPACE)
+    assert main(["run", "tiny.py", "--log", tool, "--root", "store"]) == 2
+    (line,) = [each for each in capsys.readouterr().err.splitlines() if "reading" not in each]
+    assert line.startswith(
+        f"study: --log {tool} needs packages that are not installed here: python"
+    )
+    assert tool in line.partition("pip install ")[2]
     assert not Path("store").exists() and not Path("logs").exists()
