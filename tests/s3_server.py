@@ -20,6 +20,7 @@ from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 BUCKET = "bucket"
+LOST = -1
 IS_INSTALLED = all(importlib.util.find_spec(name) for name in ("moto", "flask", "flask_cors"))
 
 
@@ -69,14 +70,20 @@ class Proxy:
     """Passes requests on to the server at `port`, and counts them in `requests`.
 
     `fail(pattern, times, status)`: the next `times` requests whose "METHOD path" fits the pattern
-    get this status; None closes the connection after the request, without an answer.
+    get this status; None closes the connection after the request, without an answer. `unheeded`: the
+    server hears of no condition (If-Match, If-None-Match).
     """
 
     def __init__(self, port: int) -> None:
         self.server_port = port
         self.requests: list[str] = []
+        self.authorizations: list[str] = []
         self._rules: list[list] = []
+        self.unheeded = False
         self._lock = threading.Lock()
+        # moto looks whether a condition holds, then writes, and two that read an object have one place
+        # in it between them; S3 does each in one step.
+        self._one_request = threading.Lock()
         proxy = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -90,24 +97,33 @@ class Proxy:
                     body = b"".join(iter(self.chunk, b""))
                     del self.headers["Transfer-Encoding"]
                 status = proxy._verdict(f"{self.command} {self.path}")
+                if self.headers.get("Authorization"):
+                    proxy.authorizations.append(self.headers["Authorization"])
                 if status is None:
-                    self.close_connection = True
-                    self.connection.shutdown(socket.SHUT_RDWR)
+                    self._hang_up()
                     return
                 headers: list[tuple[str, str]] = []
                 content = (
                     b"<Error><Code>InternalError</Code><Message>made to fail</Message></Error>"
                 )
-                if status == 0:
-                    server = connection(port)
-                    server.request(self.command, self.path, body, dict(self.headers))
-                    response = server.getresponse()
-                    status, headers, content = (
-                        response.status,
-                        response.getheaders(),
-                        response.read(),
-                    )
-                    server.close()
+                is_lost = status == LOST
+                if status in (0, LOST):
+                    if proxy.unheeded:
+                        for name in ("If-Match", "If-None-Match"):
+                            del self.headers[name]
+                    with proxy._one_request:
+                        server = connection(port)
+                        server.request(self.command, self.path, body, dict(self.headers))
+                        response = server.getresponse()
+                        status, headers, content = (
+                            response.status,
+                            response.getheaders(),
+                            response.read(),
+                        )
+                        server.close()
+                if is_lost:
+                    self._hang_up()
+                    return
                 self.send_response(status)
                 for name, value in headers:
                     if name.lower() not in ("connection", "transfer-encoding", "content-length"):
@@ -119,6 +135,10 @@ class Proxy:
                 self.end_headers()
                 if self.command != "HEAD":
                     self.wfile.write(content)
+
+            def _hang_up(self) -> None:
+                self.close_connection = True
+                self.connection.shutdown(socket.SHUT_RDWR)
 
             def handle_expect_100(self) -> bool:
                 going_on = super().handle_expect_100()
@@ -142,6 +162,10 @@ class Proxy:
     def fail(self, pattern: str, times: int, status: int | None = 500) -> None:
         with self._lock:
             self._rules.append([re.compile(pattern), times, status])
+
+    def lose_answer(self, pattern: str, times: int) -> None:
+        """The next requests that fit are done, and the connection is closed without an answer."""
+        self.fail(pattern, times, LOST)
 
     def heal(self) -> None:
         """Forget all rules, and what was counted."""

@@ -7,6 +7,7 @@ serves a trial on a cluster, a notebook and a debugger, and gives the same rows 
 from __future__ import annotations
 
 import json
+import logging
 import platform
 import socket
 from collections.abc import Callable
@@ -32,6 +33,7 @@ from study.store import (
     drop_unfinished,
     find_unfinished,
     note_began,
+    predictions_path,
     predictions_table,
     provenance,
     publish_predictions,
@@ -43,6 +45,7 @@ from study.store import (
     read_rows,
     read_weights,
     rows_path,
+    weights_path,
 )
 from study.store.processes import this_process
 from study.store.provenance import Provenance
@@ -55,6 +58,8 @@ from study.training.loop import PREDICTED, Diverged, Training
 
 DEFAULT_MEANS: Final = Means()
 PASSED_OVER: Final = "another driver has taken over the store, believing this one's dead"
+
+_log = logging.getLogger(__name__)
 
 
 class Interrupted(Exception):
@@ -96,7 +101,7 @@ def execute(
     before = _made_before(run, store)
     if before is not None:
         if _is_whole(run, store, before, keep_weights, keep_predictions):
-            return FINISHED if before.diverged_step is None else DIVERGED
+            return _outcome(before)
         # The rows will be replaced: what they name and others rely on must not be lost with them.
         keep_weights = keep_weights or before.weights_digest is not None
         keep_predictions = keep_predictions or before.predictions_digest is not None
@@ -160,9 +165,28 @@ def execute(
         predictions_digest=predictions_digest,
     )
     sizes = training.sizes(task.info.num_classes)
-    publish_rows(store, run, rows_table(run, sizes, training.rows, outcome), made_by)
+    table = rows_table(run, sizes, training.rows, outcome)
+    if not publish_rows(store, run, table, made_by, replace=before is not None):
+        outcome = _outdone(run, store, made_by)
     drop_unfinished(store, run.id)
     return outcome
+
+
+def _outdone(run: Run, store: Store, made_by: Provenance) -> str:
+    """The outcome of the rows that another driver has published first; what was beside ours goes."""
+    first = read_head(store, run.id).provenance
+    _log.warning("%s: another driver has published its rows first; those stay", describe(run))
+    for mine, its, path in (
+        (made_by.weights_digest, first.weights_digest, weights_path),
+        (made_by.predictions_digest, first.predictions_digest, predictions_path),
+    ):
+        if mine is not None and mine != its:
+            store.remove(path(run.id, mine))
+    return _outcome(first)
+
+
+def _outcome(made_by: Provenance) -> str:
+    return FINISHED if made_by.diverged_step is None else DIVERGED
 
 
 def _made_before(run: Run, store: Store) -> Provenance | None:

@@ -1,10 +1,10 @@
 """One driver per store: a lease that its holder keeps alive, and that expires when it dies.
 
 Leases are numbered (`lease_places`): the highest number is the one that counts, and it is never removed
-(a released one says so and stays), so that numbers never go back. In a directory only one process can
-create a number, so of two that take over from a dead holder only one can win. A bucket may not know
-"only if absent": there, two that begin in the same moment may both go on for one heartbeat, until the
-one finds the other's words under its number.
+(a released one says so and stays), so that numbers never go back. Only one process can create a number, so
+of two that take over from a dead holder only one can win. A bucket may not know "only if absent", which is
+tried first: there, two that begin in the same moment may both go on for one heartbeat, until the one finds
+the other's words under its number.
 
 The number is a fence, too: whatever is written of a Run in flight lies below it (`Store.lease_number`),
 and a trial asks now and then whether a higher one has come (`passed_over_question`).

@@ -71,7 +71,7 @@ def place_of(store: Store) -> Place:
     """The leases of this store; the folder of a directory is made."""
     folder = store.local_path(LEASE)
     if folder is None:
-        return Bucket(store)
+        return Bucket(store, is_exact=store.conditions_unheeded() is None)
     atomic.make_folder(folder)
     return Directory(store, folder)
 
@@ -136,10 +136,10 @@ class Directory:
 
 @dataclass(frozen=True)
 class Bucket:
-    """Objects, whose beats put them anew."""
+    """Objects, whose beats put them anew: where conditions are heeded, only over what they hold."""
 
     store: Store
-    is_exact: bool = False
+    is_exact: bool
     pause_seconds: float = 2.0
 
     def stamps(self) -> Mapping[int, Hashable]:
@@ -171,13 +171,23 @@ class Bucket:
         return self.store.create(lease_path(number), content)
 
     def beat(self, number: int, content: bytes) -> None:
-        self.store.put(lease_path(number), content)
+        self._put(number, content, content)
 
     def release(self, number: int) -> None:
-        self.store.put(lease_path(number), RELEASED)
+        there = self.read(number)
+        # As long as before: a reader that asked for its size before this gets as many bytes of pyarrow's
+        # client, whatever they are.
+        self._put(number, there, RELEASED.rjust(len(there)))
 
     def remove(self, number: int) -> None:
         self.store.remove(lease_path(number))
 
     def pause(self, seconds: float) -> None:
         time.sleep(seconds)
+
+    def _put(self, number: int, expected: bytes, content: bytes) -> None:
+        path = lease_path(number)
+        if not self.is_exact:
+            self.store.put(path, content)
+        elif not self.store.swap(path, expected, content):
+            raise FileNotFoundError(path)  # it is another's

@@ -27,6 +27,7 @@ from study.planning.inventory import Inventory, take_inventory
 from study.planning.spaces import Space
 from study.run import PRETRAINED, Run, describe
 from study.store import Damaged, Store, study_path
+from study.store.store import without_secrets
 from study.tasks import TaskInfo
 from study.tasks.draws import check_size
 
@@ -107,10 +108,12 @@ def _store_faults(space: Space, store: Store) -> Iterator[str]:
 
 
 def _store_doubts(store: Store) -> Iterator[str]:
-    if store.local_path("") is None:
+    why = store.conditions_unheeded()
+    if why is not None:
         yield (
-            f"root={store.shown}: start one driver at a time. On a bucket, two that begin in the same "
-            "moment may both train for one heartbeat; of what both train, one result counts"
+            f"root={store.shown}: start one driver at a time. Without puts on a condition "
+            f"({without_secrets(why)}), two that begin in the same moment may both train for one "
+            "heartbeat; of what both train, one result counts"
         )
 
 

@@ -22,6 +22,7 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.fs as pafs
 
+from study.store import conditional
 from study.store.provenance import release
 from study.store.retries import Waits, is_local, tried
 
@@ -93,27 +94,55 @@ def put(fs: pafs.FileSystem, path: str, parts: tuple[bytes, ...], waits: Waits) 
         tried(fs, "write", path, waits, lambda: _upload(fs, path, whole))
 
 
-def create(fs: pafs.FileSystem, path: str, parts: tuple[bytes, ...], waits: Waits) -> bool:
-    """Publish `parts`, joined, unless something lies there; whether it was published.
+def create(
+    fs: pafs.FileSystem,
+    path: str,
+    parts: tuple[bytes, ...],
+    waits: Waits,
+    *,
+    always_whole: bool = False,
+) -> bool:
+    """Publish `parts`, joined, unless something else lies there; whether they lie there now.
 
-    In a directory, of several that try one succeeds, and what it makes is whole from the beginning.
-    On a bucket two that try in the same moment may both be told so. Raises OSError as `put` does.
+    Of several that try one succeeds, and what it makes is whole from the beginning. A directory without
+    hard links can promise one of the two only: the first, or where `always_whole`, the second. On a
+    bucket that heeds no conditions two that try in the same moment may both be told so. Raises OSError
+    as `put` does.
     """
 
     def locally() -> bool:
-        temporary = temporary_beside(Path(path))
+        temporary.unlink(missing_ok=True)  # of a try after which just this failed
         try:
             _write_whole(temporary, parts)
-            return _linked(temporary, Path(path))
+            return _linked(temporary, Path(path), always_whole)
         finally:
             temporary.unlink(missing_ok=True)
 
     if is_local(fs):
+        temporary = tried(fs, "write", path, waits, lambda: temporary_beside(Path(path)))
         return tried(fs, "write", path, waits, locally)
+    # Asked first, too: some stores pass over a condition that they do not know.
     if info(fs, path, waits).type != pafs.FileType.NotFound:
         return False
-    put(fs, path, parts, waits)
-    return True
+    whole = b"".join(parts)
+    try:
+        return tried(fs, "write", path, waits, lambda: conditional.create(fs, path, whole))
+    except conditional.Unavailable:
+        put(fs, path, parts, waits)
+        return True
+
+
+def swap(fs: pafs.FileSystem, path: str, expected: bytes, content: bytes, waits: Waits) -> bool:
+    """Put over an object of a bucket that holds `expected`; whether it holds `content` now.
+
+    Raises FileNotFoundError, OSError as `put` does; also where the bucket heeds no conditions.
+    """
+    try:
+        return tried(
+            fs, "write", path, waits, lambda: conditional.swap(fs, path, expected, content)
+        )
+    except conditional.Unavailable as why:  # any more: it was asked before
+        raise OSError(errno.EIO, f"cannot write: {why}", path) from why
 
 
 def put_file(fs: pafs.FileSystem, path: str, local: Path, waits: Waits) -> None:
@@ -252,17 +281,25 @@ def _write_whole(path: Path, parts: tuple[bytes, ...]) -> None:
         os.fsync(stream.fileno())
 
 
-def _linked(temporary: Path, path: Path) -> bool:
+def _linked(temporary: Path, path: Path, always_whole: bool) -> bool:
     """Gives the file this name unless another has it."""
     try:
         path.hardlink_to(temporary)
     except FileExistsError:
-        # A network file system that had to repeat the request says so of its own success, too.
-        return path.exists() and path.samefile(temporary)
+        # A network file system that had to repeat the request says so of its own success, too; and
+        # where this was done before, and then failed, it is another file with the same in it.
+        with contextlib.suppress(OSError):
+            return path.samefile(temporary) or path.read_bytes() == temporary.read_bytes()
+        return False
     except OSError as error:
         if error.errno not in _NO_HARD_LINKS:
             raise
-        return _filled(path, temporary.read_bytes())
+        if not always_whole:
+            return _filled(path, temporary.read_bytes())
+        if path.exists():
+            return False
+        _rename(temporary, path)
+        return True
     _flush_folder(path.parent)
     return True
 

@@ -42,8 +42,8 @@ _OF_BUCKET: Final = (
     (r"Could not resolve host\w*(?:: [\w.-]*\w)?", _NETWORK),
     (r"Failed to connect to [\w-]+[.:][\w.:-]*\w", _NETWORK),
     (
-        r"Could not connect to server|Connection refused|[Tt]imed? ?out|NETWORK_CONNECTION|SSL"
-        r"|curlCode: \d+, [^;]*",
+        r"Could not connect to server|Connection refused|failed to lookup address|[Tt]imed? ?out"
+        r"|NETWORK_CONNECTION|SSL|curlCode: \d+, [^;]*",
         _NETWORK,
     ),
     (r"NO_SUCH_BUCKET|NoSuchBucket|HTTP status 404", "make the bucket, or check its name"),
@@ -55,7 +55,10 @@ _OF_BUCKET: Final = (
     ),
     (r"SLOW_DOWN|HTTP status 5\d\d|SERVICE_UNAVAILABLE", f"wait until it answers, {_AGAIN}"),
 )
-_BUCKET_WORDS: Final = re.compile(r"AWS Error|google::cloud|GcsFileSystem|Azure|curlCode")
+OF_CLIENT: Final = "bucket's client"  # of `conditional`, before its words
+_BUCKET_WORDS: Final = re.compile(
+    rf"AWS Error|google::cloud|GcsFileSystem|Azure|curlCode|{OF_CLIENT}"
+)
 
 
 def os_error_text(error: OSError, *, advise: bool = True) -> str:

@@ -56,9 +56,25 @@ def finished_ids(store: Store) -> frozenset[str]:
     return store.matching(layout.ROWS, layout.ROWS_NAME)
 
 
-def publish_rows(store: Store, run: Run, table: pa.Table, provenance: Provenance) -> None:
-    """Publish a Run's rows (schema.ROWS): from here on it is finished."""
-    store.put(rows_path(run.id), to_bytes(run, table, provenance))
+def publish_rows(
+    store: Store, run: Run, table: pa.Table, provenance: Provenance, *, replace: bool = False
+) -> bool:
+    """Publish a Run's rows (schema.ROWS): from here on it is finished.
+
+    Whole rows that another driver has published since stay, and False is returned, unless they are to
+    be replaced.
+    """
+    path, payload = rows_path(run.id), to_bytes(run, table, provenance)
+    if not replace and store.publish(path, payload):
+        return True
+    if not replace:
+        try:
+            read_rows(store, run.id)
+            return False
+        except (FileNotFoundError, Damaged):
+            pass  # of no use to anybody
+    store.put(path, payload)
+    return True
 
 
 def read_rows(store: Store, run_id: str) -> Finished:

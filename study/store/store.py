@@ -22,7 +22,7 @@ from typing import Final, TypeVar
 import pyarrow as pa
 import pyarrow.fs as pafs
 
-from study.store import atomic, layout
+from study.store import atomic, conditional, layout
 from study.store.atomic import Damaged
 from study.store.retries import WAITS, Waits, is_local
 
@@ -61,8 +61,28 @@ class Store:
         atomic.put(self.fs, self._at(path), parts, self.waits)
 
     def create(self, path: str, *parts: bytes) -> bool:
-        """Publish one object unless one is there; whether it was published."""
+        """Publish one object unless another is there; whether it is this one that is there now."""
         return atomic.create(self.fs, self._at(path), parts, self.waits)
+
+    def publish(self, path: str, *parts: bytes) -> bool:
+        """`create` for what must never be torn, also where a directory has no hard links."""
+        return atomic.create(self.fs, self._at(path), parts, self.waits, always_whole=True)
+
+    def swap(self, path: str, expected: bytes, content: bytes) -> bool:
+        """Put over an object of a bucket that holds `expected`; whether it holds `content` now.
+
+        Raises FileNotFoundError. Only where `conditions_unheeded` says None.
+        """
+        return atomic.swap(self.fs, self._at(path), expected, content, self.waits)
+
+    def conditions_unheeded(self) -> str | None:
+        """Why this bucket cannot be relied on to refuse a put whose condition does not hold.
+
+        None where it can be, which is tried once a process, and in a directory.
+        """
+        if is_local(self.fs):
+            return None
+        return conditional.refusal(self.fs, self._at(layout.LEASE), self.waits)
 
     def put_file(self, path: str, local: Path) -> None:
         """Publish a finished file of this machine; the caller gives it up (it may be moved)."""

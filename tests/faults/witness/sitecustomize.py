@@ -5,8 +5,8 @@ Two things for the harness, and nothing where its variables are not set:
 - A journal: every training step, checkpoint and publication is noted in the file FAULTS_JOURNAL, one
   line written at once (it survives `kill -9`). The study's own functions run as they are.
 - A death at a named instant: with FAULTS_DIE_AT="EVENT REGEX [MICROSECONDS]", the process kills itself
-  with SIGKILL when Python is about to perform the audited event (`open`, `os.rename`) on a path that
-  fits, or so many microseconds later.
+  with SIGKILL when Python is about to perform the audited event (`open`; `os.rename`, or a link, by
+  which a file gets its name, too) on a path that fits, or so many microseconds later.
 """
 
 from __future__ import annotations
@@ -121,9 +121,9 @@ def arm() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
     def hook(event: str, args: tuple[Any, ...]) -> None:
-        if event != wanted:
+        if event != wanted and (event, wanted) != ("os.link", "os.rename"):
             return
-        path = args[1] if event == "os.rename" else args[0]
+        path = args[1] if wanted == "os.rename" else args[0]
         if isinstance(path, str | os.PathLike) and fits(os.fspath(path)):
             if microseconds:
                 threading.Thread(target=die).start()

@@ -3,6 +3,7 @@
 import dataclasses
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from study.launching import lease
@@ -172,6 +173,32 @@ def test_a_trial_whose_driver_was_passed_over_ends_and_leaves_nothing(
     assert execute(SOURCE, dataclasses.replace(store, lease_number=2)) == "finished"
 
 
+def test_rows_that_another_driver_published_meanwhile_stay_with_what_is_beside_them(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = dataclasses.replace(SOURCE, seed=2)
+    execute(other, store, keep_weights=True)
+    table, first = read_rows(store, other.id).table, read_head(store, other.id).provenance
+    column = pa.array([SOURCE.id] * len(table)).dictionary_encode()
+    index = table.schema.get_field_index("run_id")
+    table = table.set_column(
+        index, table.schema.field(index), column.cast(table.schema.types[index])
+    )
+    payload = read_weights(store, other.id, first.weights_digest or "")
+
+    def overtake(row: object) -> None:
+        if not finished_ids(store) >= {SOURCE.id}:
+            publish_weights(store, SOURCE.id, payload)
+            assert publish_rows(store, SOURCE, table, first)
+
+    assert execute(SOURCE, store, keep_weights=True, on_row=overtake) == "finished"
+    assert "another driver has published its rows first" in caplog.text
+    assert read_head(store, SOURCE.id).provenance == first
+    (kept,) = (entry.path for entry in store.listed("weights") if SOURCE.id in entry.path)
+    assert str(first.weights_digest)[:12] in kept
+    assert list_unfinished(store) == {}
+
+
 def test_a_damaged_checkpoint_is_set_aside_and_the_run_begins_anew(store: Store) -> None:
     with pytest.raises(Interrupted):
         execute(SOURCE, store, should_stop=lambda: True)
@@ -195,7 +222,7 @@ def test_a_checkpoint_from_another_starts_bits_is_not_gone_on_with(store: Store)
     payload = read_weights(store, other.id, digest)
     assert publish_weights(store, SOURCE.id, payload) == digest
     made_by = dataclasses.replace(head.provenance, weights_digest=digest)
-    publish_rows(store, SOURCE, head.table, made_by)
+    assert publish_rows(store, SOURCE, head.table, made_by, replace=True)
     assert execute(CELL, store) == "finished"
     made = read_head(store, CELL.id).provenance
     assert made.num_resumes == 0

@@ -1,0 +1,232 @@
+"""Puts on a condition: of several writers on a bucket one succeeds, and the others are told so."""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import os
+import subprocess
+import sys
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow.fs as pafs
+import pytest
+
+from study.launching import lease
+from study.store import Store, conditional, open_store, publish_rows, read_head, read_rows
+from tests import s3_server
+from tests.stored import a_provenance, a_run, a_table
+
+pytestmark = [
+    pytest.mark.s3,
+    pytest.mark.skipif(
+        importlib.util.find_spec("obstore") is None, reason="needs obstore: pip install obstore"
+    ),
+]
+
+
+@pytest.fixture
+def proxy(s3_port: int) -> Iterator[s3_server.Proxy]:
+    proxy = s3_server.Proxy(s3_port)
+    yield proxy
+    proxy.close()
+
+
+@pytest.fixture
+def bucket(proxy: s3_server.Proxy, s3_credentials: None) -> Store:
+    return open_store(s3_server.root(proxy.port, uuid.uuid4().hex))
+
+
+def at_once(num: int, do: Callable[[int], Any]) -> list[Any]:
+    """What each of so many threads comes to that begin in the same moment."""
+    begin = threading.Barrier(num)
+    answers: list[Any] = [None] * num
+
+    def one(number: int) -> None:
+        begin.wait()
+        answers[number] = do(number)
+
+    threads = [threading.Thread(target=one, args=(number,)) for number in range(num)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return answers
+
+
+def test_of_several_that_create_one_succeeds(bucket: Store) -> None:
+    for i in range(20):
+        answers = at_once(3, lambda n, i=i: bucket.create(f"x/{i}", b"%d" % n * 1000))
+        assert sorted(answers) == [False, False, True]
+        assert bucket.get(f"x/{i}") == b"%d" % answers.index(True) * 1000
+
+
+def test_a_swap_succeeds_only_over_what_was_expected(bucket: Store) -> None:
+    bucket.put("x", b"0")
+    for i in range(10):
+        answers = at_once(3, lambda n, i=i: bucket.swap("x", b"%d" % i, b"%d" % (i + 1)))
+        assert any(answers), "all were refused"
+        assert bucket.get("x") == b"%d" % (i + 1)
+    assert not bucket.swap("x", b"3", b"4")
+    assert bucket.get("x") == b"10"
+    bucket.remove("x")
+    with pytest.raises(FileNotFoundError):
+        bucket.swap("x", b"10", b"11")
+
+
+def test_an_answer_that_is_lost_is_no_refusal(bucket: Store, proxy: s3_server.Proxy) -> None:
+    bucket.create("x", b"first")
+    proxy.lose_answer("PUT .*/y", 1)
+    assert bucket.create("y", b"mine")
+    proxy.lose_answer("PUT .*/y", 1)
+    assert bucket.swap("y", b"mine", b"mine, too")
+    assert bucket.get("y") == b"mine, too"
+    assert not bucket.create("x", b"second")
+
+
+def test_the_first_rows_stay_and_the_second_writer_is_told(bucket: Store) -> None:
+    run, table = a_run(), a_table()
+    made = [replace(a_provenance(), host=f"host-{n}") for n in range(3)]
+    for _ in range(5):
+        answers = at_once(3, lambda n: publish_rows(bucket, run, table, made[n]))
+        assert sorted(answers) == [False, False, True]
+        assert read_head(bucket, run.id).provenance == made[answers.index(True)]
+        bucket.remove(f"rows/{run.id}.arrow")
+    bucket.put(f"rows/{run.id}.arrow", b"torn")
+    assert publish_rows(bucket, run, table, made[1])
+    assert not publish_rows(bucket, run, table, made[2])
+    assert publish_rows(bucket, run, table, made[2], replace=True)
+    assert read_rows(bucket, run.id).provenance == made[2]
+
+
+def test_conditions_are_relied_on_only_where_they_were_seen_to_be_heeded(
+    bucket: Store, proxy: s3_server.Proxy
+) -> None:
+    assert bucket.conditions_unheeded() is None
+    with lease.acquire(bucket.root) as held:
+        assert lease.place_of(bucket).is_exact
+        assert lease.beat(lease.place_of(bucket), held.number, held.owner)
+        bucket.put(f"lease/{held.number:08d}.json", b"another's")
+        assert not lease.beat(lease.place_of(bucket), held.number, held.owner)
+
+    def as_if_first() -> str | None:
+        conditional._refusals.clear()
+        return bucket.conditions_unheeded()
+
+    proxy.unheeded = True
+    assert "puts over what is there" in str(as_if_first())
+    assert not lease.place_of(bucket).is_exact
+    proxy.unheeded = False
+    proxy.fail("PUT .*/probe-", 100, 501)
+    assert "501" in str(as_if_first())
+    assert bucket.create("x/1", b"without conditions")
+    proxy.heal()
+    proxy.fail("PUT .*/probe-", 100, 403)
+    assert "403" in str(as_if_first())
+    proxy.heal()
+    assert as_if_first() is None
+    assert [entry.base_name for entry in bucket.listed("lease")] == ["00000001.json"]
+
+
+def test_a_store_that_refuses_conditions_is_written_without(
+    bucket: Store, proxy: s3_server.Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> bool:
+        raise conditional.Unavailable("501 Not Implemented")
+
+    monkeypatch.setattr(conditional, "create", refuse)
+    assert bucket.create("x", b"first")
+    assert not bucket.create("x", b"second")
+    assert bucket.get("x") == b"first"
+
+
+def test_without_the_client_it_says_what_to_install(
+    bucket: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "obstore" else found(name)
+    )
+    conditional._refusals.clear()
+    assert "pip install obstore" in str(bucket.conditions_unheeded())
+    assert bucket.create("x", b"value")
+    assert not bucket.create("x", b"other")
+    monkeypatch.undo()
+    conditional._refusals.clear()
+
+
+def test_the_client_takes_address_and_keys_from_the_file_system(
+    proxy: s3_server.Proxy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")  # not the one that is given
+    root = s3_server.root(proxy.port, uuid.uuid4().hex)
+    given = open_store(root.replace("s3://", "s3://named:in%2Furi@"))
+    assert given.conditions_unheeded() is None
+    conditional._clients.clear()
+    assert "keys" in str(open_store(root).conditions_unheeded())
+    (tmp_path / "credentials").write_text(
+        "[default]\naws_access_key_id = of_file\naws_secret_access_key = any\n"
+    )
+    conditional._refusals.clear()
+    assert open_store(root).conditions_unheeded() is None
+    keys = {line.split("Credential=")[1].split("/")[0] for line in proxy.authorizations}
+    assert keys == {"named", "of_file"}
+
+
+def test_what_is_no_bucket_has_no_client(tmp_path: Path) -> None:
+    beside = pafs.SubTreeFileSystem(str(tmp_path), pafs.LocalFileSystem())
+    assert "subtree" in str(Store("mock://b", beside, "b").conditions_unheeded())
+
+
+CONTEND = """
+import sys, time
+from study.launching import lease
+from study.store import open_store
+root, num_left = sys.argv[1], int(sys.argv[2])
+while num_left:
+    try:
+        with lease.acquire(root) as held:
+            began = time.monotonic()
+            time.sleep(0.02)
+            num_left -= 1
+            print(f"{began:.6f} {time.monotonic():.6f} {held.number}", flush=True)
+    except lease.LeaseHeld:
+        pass
+"""
+
+
+@pytest.mark.slow
+def test_processes_that_contend_for_a_lease_never_hold_it_at_once(bucket: Store) -> None:
+    contenders = [
+        subprocess.Popen(
+            [sys.executable, "-c", CONTEND, bucket.root, "5"],
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(3)
+    ]
+    held: list[tuple[float, ...]] = []
+    said = ""
+    for each in contenders:
+        out, err = each.communicate(timeout=600)
+        said += err
+        assert each.returncode == 0
+        held += [tuple(map(float, line.split())) for line in out.splitlines()]
+    held.sort()
+    numbers = [number for _, _, number in held]
+    assert len(held) == 15
+    assert "clock is wrong" not in said, "a torn lease was read"
+    assert numbers == sorted(set(numbers)), "a number was given twice, or went back"
+    for (_, ended, _), (began, _, _) in itertools.pairwise(held):
+        assert began >= ended, "two held it at once"
