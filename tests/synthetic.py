@@ -180,6 +180,7 @@ def write(
             run,
             table(run, columns, outcome),
             provenance(run, int(columns["step"][-1]), outcome),
+            replace=True,
         )
     for run in failed:
         write_failure(

@@ -87,10 +87,11 @@ def _rows_before_weights() -> None:
         held.append((store, run_id, payload))
         return digest_of(payload)
 
-    def rows_first(*given: Any) -> None:
-        publish_rows(*given)
+    def rows_first(*given: Any, **how: Any) -> Any:
+        is_first = publish_rows(*given, **how)
         while held:
             publish_weights(*held.pop())
+        return is_first
 
     execute.publish_weights, execute.publish_rows = later, rows_first
 

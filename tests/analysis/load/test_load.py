@@ -194,7 +194,8 @@ def test_cells_from_other_bits_of_their_start_are_not_mixed_in(tmp_path: Path) -
         (cell, {"start_digest": "b" * 64}),
     ):
         finished = read_rows(store, run.id)
-        publish_rows(store, run, finished.table, replace(finished.provenance, **digests))
+        made_by = replace(finished.provenance, **digests)
+        assert publish_rows(store, run, finished.table, made_by, replace=True)
     study = load.open(tmp_path, partial=True)
     assert study.cells.loc[cell.id, "state"] == "other start"
     assert cell in study.missing

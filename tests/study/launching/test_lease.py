@@ -132,9 +132,12 @@ def test_one_that_has_not_yet_said_who_it_is_is_waited_for(tmp_path: Path) -> No
     path = held_elsewhere(tmp_path, seconds_ago=0.0)
     content = path.read_bytes()
     path.write_bytes(b"")
-    whole = tmp_path / "whole"  # not seen between being emptied and written
-    whole.write_bytes(content)
-    with later(lambda: whole.replace(path)), pytest.raises(LeaseHeld, match="on elsewhere"):
+
+    def fill() -> None:  # not seen between being emptied and written
+        (tmp_path / "whole").write_bytes(content)
+        (tmp_path / "whole").replace(path)
+
+    with later(fill), pytest.raises(LeaseHeld, match="on elsewhere"):
         lease.acquire(tmp_path).__enter__()
 
 

@@ -123,14 +123,14 @@ def _gone(store: Store, digest: str) -> None:
 def _of_another_training(store: Store, digest: str) -> None:
     ended = read_rows(store, SOURCE.id)
     made_by = replace(ended.provenance, predictions_digest="0" * 64)
-    publish_rows(store, SOURCE, ended.table, made_by)
+    assert publish_rows(store, SOURCE, ended.table, made_by, replace=True)
 
 
 def _never_made(store: Store, digest: str) -> None:
     _gone(store, digest)
     ended = read_rows(store, SOURCE.id)
     made_by = replace(ended.provenance, predictions_digest=None)
-    publish_rows(store, SOURCE, ended.table, made_by)
+    assert publish_rows(store, SOURCE, ended.table, made_by, replace=True)
 
 
 @pytest.mark.slow
