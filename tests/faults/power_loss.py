@@ -119,14 +119,14 @@ def _listening(root: Path, tell: Callable[[Call], None]) -> ExitStack:
 
     def publishing(inner: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(inner)
-        def noted(fs: Any, path: str, what: Any, waits: Any) -> Any:
+        def noted(fs: Any, path: str, what: Any, waits: Any, **how: Any) -> Any:
             name = inside(path)
             if name is None:
-                return inner(fs, path, what, waits)
+                return inner(fs, path, what, waits, **how)
             tell(Call("publish", name, content=_bytes_of(what)))
             kind = "given up"
             try:
-                result = inner(fs, path, what, waits)
+                result = inner(fs, path, what, waits, **how)
                 kind = "given up" if result is False else "published"
             finally:
                 tell(Call(kind, name))
