@@ -152,25 +152,27 @@ def paired_difference(
     second: Any,
     *,
     by: str = "source_task",
+    x: str = "frozen",
     confidence: float = 0.95,
 ) -> Axes:
     """The error after `first` minus the error after `second`, seed by seed, against frozen count (C5).
 
-    `error` has dims (by, frozen, seed). Bars are t-intervals over the seeds that both have, from
-    MIN_BAND_SEEDS on; small dots are those seeds. Below zero `first` is the better source.
+    `error` has dims (by, frozen, seed), `x` is as of `freezing_curves`. Bars are t-intervals over the
+    seeds that both have, from MIN_BAND_SEEDS on; small dots are those seeds. Below zero `first` is the
+    better source.
     """
     error = look.narrowed(error, (by, "frozen", "seed")).sortby("frozen")
     error = error.transpose(by, "frozen", "seed")
     pairs = (error.sel({by: first}, drop=True) - error.sel({by: second}, drop=True)).values
     mean, half = mean_intervals(pairs.T, confidence)[0], _half(pairs, confidence)
-    at = error["frozen"].values
+    at = _depth(error.sel({by: first}), x)
     axes.axhline(0, color=look.INK, lw=0.8)
     axes.plot(at, pairs, ls="none", marker=".", ms=3, color=look.FAINT)
     bars = np.where(np.isfinite(half), half, 0.0)
     axes.errorbar(at, mean, bars, color="#0072B2", marker="o", ms=4.2, lw=1.2, capsize=2.5)
     axes.set_ylim(*span(np.append(pairs, 0.0)))
     axes.set_ylabel(f"difference in\n{look.name_of(error)}", labelpad=1.0)
-    _depth_axis(axes, error, "frozen")
+    _depth_axis(axes, error, x)
     look.note_seeds(axes, np.isfinite(pairs).sum(axis=1)[np.isfinite(pairs).any(axis=1)])
     look.note(axes, f"below 0: {first} better")
     return axes

@@ -258,11 +258,12 @@ def difference_grid(
     rows: str = "source_size",
     columns: str = "size",
     by: str = "source",
+    x: str = "frozen",
     confidence: float = 0.95,
     title: str = "",
     narrow: bool = False,
 ) -> Figure:
-    """Paired difference of two sources against depth.
+    """Paired difference of two sources against depth, which is told by `x` as in `freezing_grid`.
 
     `test` has dims (rows, columns, by, frozen, seed).
     """
@@ -271,7 +272,7 @@ def difference_grid(
 
     def draw(axes: Axes, _: Axes, select: dict[str, Any]) -> None:
         curves.paired_difference(
-            axes, at(test, select), first, second, by=by, confidence=confidence
+            axes, at(test, select), first, second, by=by, x=x, confidence=confidence
         )
         axes.set_ylim(*limits)
 

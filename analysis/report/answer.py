@@ -78,7 +78,15 @@ def answer(study: Study, sights: Sequence[Seen], verdicts: Sequence[Verdict]) ->
     first = [_decided(one) for one in decided if one.claim == FREEZING]
     others = [_decided(one) for one in decided if one.claim != FREEZING]
     text = "; ".join(
-        filter(None, [*first, _face_value(sights), *others, _undecided(study, verdicts, decided)])
+        filter(
+            None,
+            [
+                *first,
+                _face_value(sights, is_freezing_decided=bool(first)),
+                *others,
+                _undecided(study, verdicts, decided),
+            ],
+        )
     )
     missing = len(study.wanted) - len(study.runs)
     if study.wanted and missing:
@@ -128,9 +136,13 @@ def _sum(counts: Iterable[Count]) -> Count:
     return Count(could=sum(one.could for one in some), face=sum(one.face for one in some))
 
 
-def _face_value(sights: Sequence[Seen]) -> str:
-    """In how many single curves the mean over the seeds has a peak, along the freezing and the epochs."""
-    wheres = {"the frozen layers": {"": freezing_count(sights)}, "the epochs": epoch_counts(sights)}
+def _face_value(sights: Sequence[Seen], *, is_freezing_decided: bool) -> str:
+    """In how many single curves the mean over the seeds has a peak, along the freezing and the epochs;
+    of what a verdict has said, nothing more is said."""
+    freezing, epochs = freezing_count(sights), epoch_counts(sights)
+    wheres = {"the epochs": epochs}
+    if not is_freezing_decided:
+        wheres = {"the frozen layers": {"": freezing}, **wheres}
     parts: list[str] = []
     for where, counts in wheres.items():
         told = [
@@ -140,6 +152,8 @@ def _face_value(sights: Sequence[Seen]) -> str:
         ]
         if told:
             parts.append(f"over {where} {' and '.join(told)}")
+    if not parts and freezing.could:
+        return ""
     if not parts:
         return "no curve crosses the edge of interpolation, so none could show a second descent"
     parts[0] += " peak near the edge of interpolation"

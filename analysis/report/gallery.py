@@ -137,6 +137,9 @@ def _maps_at_the_end(one: Seen, album: Album, epsilon: float, is_shown: bool) ->
         if not lines or (is_shown and not is_control):
             continue
         labels = [line.label for line in lines]
+        asked = one.end["wanted"].sel(source=labels)
+        if asked.any([dim for dim in asked.dims if dim != "frozen"]).sum() < 2:
+            continue  # a single cut has no surface: it stands in the curves and in the table
         some, found = one.end.sel(source=labels), one.freezing.sel(source=labels)
         rows, columns, which = "source", "source_size", ""
         if is_control:
@@ -211,7 +214,7 @@ def _curves_at_the_end(one: Seen, album: Album, epsilon: float) -> Iterator[Pict
         difference = test.sel(source=second, drop=True) - test.sel(source=first, drop=True)
         name = f"{second} minus {first}"
         yield album.add(
-            partial(_difference, test, second, first, title=f"{part.title}: {name}"),
+            partial(_difference, test, second, first, x=x, title=f"{part.title}: {name}"),
             f"{second}-minus-{first}",
             f"{name}, after the last epoch",
             f"Test error after the last epoch of what started from {second}, minus that of what "
@@ -222,12 +225,15 @@ def _curves_at_the_end(one: Seen, album: Album, epsilon: float) -> Iterator[Pict
                 values={"difference in test error": difference.expand_dims(pair=[name])},
                 x="frozen",
                 by="pair",
+                axis=x,
             ),
         )
 
 
-def _difference(test: xr.DataArray, first: str, second: str, narrow: bool, title: str) -> Figure:
-    return figures.difference_grid(test, first, second, title=title, narrow=narrow)
+def _difference(
+    test: xr.DataArray, first: str, second: str, narrow: bool, x: str, title: str
+) -> Figure:
+    return figures.difference_grid(test, first, second, x=x, title=title, narrow=narrow)
 
 
 def _marker_words(test: xr.DataArray, train: xr.DataArray, epsilon: float) -> str:

@@ -191,4 +191,6 @@ def _round(values: Any) -> list[float | None]:
 
 
 def _text(value: Any) -> str:
-    return f"{value:,.6g}" if isinstance(value, int | float) else str(value)
+    if isinstance(value, int | float):
+        return f"{value:,.6g}" if value % 1 == 0 else f"{value:.4g}"
+    return str(value)

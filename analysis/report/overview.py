@@ -104,7 +104,9 @@ def facts(study: Study) -> dict[str, str]:
 
 
 def _listed(values: pd.Series) -> str:
-    return ", ".join(f"{value:,.6g}" for value in sorted(values.unique()))
+    return ", ".join(
+        f"{value:,.6g}" if value % 1 == 0 else f"{value:.4g}" for value in sorted(values.unique())
+    )
 
 
 def not_done(study: Study) -> list[dict[str, str]]:

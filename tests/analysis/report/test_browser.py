@@ -1,0 +1,150 @@
+"""The report in a browser: no error, nothing from outside, nothing to push sideways, readable by all, and
+its pictures answer a pointer. Needs Chromium, and is skipped with its reason where there is none."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from analysis import load, report
+from tests import synthetic
+
+WIDTHS = {"desktop": 1280, "telephone": 390}
+FLAGS = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync"),
+    *("--disable-background-networking", "--disable-component-update"),
+)
+
+
+def chromium() -> str:
+    """Its path: CHROMIUM, or a name that Linux distributions give it."""
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    found = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
+    if found is None:
+        pytest.skip("no Chromium here: apt-get install chromium, or name one in CHROMIUM")
+    return found
+
+
+@dataclass
+class Seen:
+    """A page that is shown, and what the browser said and asked for meanwhile."""
+
+    page: Any
+    said: list[str] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("store")
+    axes: dict[str, Any] = {"source_tasks": ("near", "far"), "seeds": (0, 1, 2)}
+    synthetic.write(root, synthetic.small(num_epochs=6, controls=True, **axes))
+    return report.write_report(
+        load.open(root), tmp_path_factory.mktemp("report"), question="Does it?"
+    )
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Chromium, with a folder of its own for what it keeps of a user, which is removed."""
+    path = chromium()
+    sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: the extra test")
+    with sync_api.sync_playwright() as driver:
+        started = driver.chromium.launch(executable_path=path, args=list(FLAGS))
+        yield started
+        started.close()
+
+
+@pytest.fixture(params=[(size, scheme) for size in WIDTHS for scheme in ("light", "dark")])
+def seen(request: pytest.FixtureRequest, browser: Any, written: Path) -> Iterator[Seen]:
+    size, scheme = request.param
+    context = browser.new_context(
+        viewport={"width": WIDTHS[size], "height": 900}, color_scheme=scheme
+    )
+    one = Seen(context.new_page())
+    one.page.on("console", lambda message: one.said.append(f"{message.type}: {message.text}"))
+    one.page.on("pageerror", lambda error: one.said.append(str(error)))
+    one.page.on("request", lambda request: one.asked.append(request.url))
+    one.page.goto(written.as_uri())
+    yield one
+    context.close()
+
+
+@pytest.mark.slow
+@pytest.mark.browser
+def test_the_page_in_a_browser(seen: Seen, written: Path) -> None:
+    page = seen.page
+    wide = page.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")
+    assert wide[0] <= wide[1], "something is to be pushed sideways"
+    images = page.locator("figure img, #surface img")
+    assert images.count() == page.locator("img").count() > 4
+    for i in range(images.count()):
+        assert images.nth(i).evaluate("img => img.complete && img.naturalWidth > 0"), i
+
+    _every_picture_answers_a_pointer(page)
+    _a_cell_shows_its_curves(page)
+
+    violations = pytest.importorskip("axe_playwright_python.sync_playwright").Axe().run(page)
+    assert not violations.response["violations"], violations.generate_report()
+    assert seen.said == []
+    outside = [url for url in seen.asked if not url.startswith(("data:", "blob:"))]
+    assert outside == [written.as_uri()]
+
+
+def _every_picture_answers_a_pointer(page: Any) -> None:
+    tip, told = page.locator("#tip"), set()
+    images = page.locator("img[data-hover]")
+    assert images.count() == page.locator("img").count()
+    for i in range(images.count()):
+        image = images.nth(i)
+        panels = image.evaluate("img => JSON.parse(img.dataset.hover)")
+        is_narrow = page.evaluate("matchMedia('(max-width: 600px)').matches")
+        left, top, width, height = panels[0]["box"][1 if is_narrow else 0]
+        image.scroll_into_view_if_needed()
+        box = image.bounding_box()
+        middle = (left + width / 2) * box["width"], (top + height / 2) * box["height"]
+        image.hover(position={"x": middle[0], "y": middle[1]})
+        assert tip.is_visible(), f"picture {i} says nothing"
+        assert any(digit in tip.inner_text() for digit in "0123456789"), tip.inner_text()
+        frame = tip.bounding_box()
+        assert frame["x"] >= 0 and frame["x"] + frame["width"] <= page.viewport_size["width"]
+        told.add(tip.inner_text())
+    assert len(told) > 1
+    page.mouse.move(1, 1)
+    assert tip.is_hidden()
+
+
+def _a_cell_shows_its_curves(page: Any) -> None:
+    """By the pointer, then by the keyboard."""
+    image, title = page.locator("#surface img"), page.locator("#cell-name")
+    image.scroll_into_view_if_needed()
+    panel = image.evaluate("img => JSON.parse(img.dataset.hover)")[0]
+    is_narrow = page.evaluate("matchMedia('(max-width: 600px)').matches")
+    left, top, width, height = panel["box"][1 if is_narrow else 0]
+    box = image.bounding_box()
+    drawn = set()
+    for row, size in enumerate(panel["y"]):
+        for column, frozen in enumerate(panel["x"]):
+            edges = [0.0, *panel["right"]]
+            across = (edges[column] + edges[column + 1]) / 2
+            up = (row + 0.5) / len(panel["y"])
+            image.hover(
+                position={
+                    "x": (left + across * width) * box["width"],
+                    "y": (top + (1 - up) * height) * box["height"],
+                }
+            )
+            assert title.inner_text().startswith(f"frozen layers {frozen}, {size} training images")
+            drawn.add(page.locator("#cell-curves polyline.test.mean").get_attribute("points"))
+            assert page.locator("#cell-curves polyline.test.one").count() == 3  # seeds
+    assert len(drawn) == len(panel["x"]) * len(panel["y"])
+    before = title.inner_text()
+    page.locator("#surface .canvas").focus()
+    page.keyboard.press("ArrowLeft")
+    assert title.inner_text() != before
