@@ -157,8 +157,7 @@ def _cluster(place: Place, num_nodes: int) -> Iterator[tuple[Any, list[Any]]]:
 
 def _environment_of_nodes(place: Place) -> dict[str, str]:
     """What the processes of a node inherit; their GPUs are declared, not there."""
-    variables = {"FAULTS_JOURNAL": str(place.journal.path), "STUDY_DEVICE": "cpu"}
-    return drivers.environment() | variables
+    return drivers.environment() | place.watched | {"STUDY_DEVICE": "cpu"}
 
 
 def _add_node(cluster: Any) -> Any:
@@ -225,7 +224,7 @@ def head_killed(shop: Workshop, rng: random.Random) -> Outcome:
     """The whole way of a study on a cluster, as jobs of its job server: the machine of head and driver
     dies, a new cluster is given the same command, and its report lies where the text says."""
     place = shop.place("slow_source")
-    variables = {"FAULTS_JOURNAL": str(place.journal.path)}
+    variables = place.watched
     flags = ("--root", place.root, "--checkpoint-seconds", str(CHECKPOINT_SECONDS))
     study = (sys.executable, "-m", "study", "run", str(place.folder / f"{place.space}.py"), *flags)
     with Loopback(variables) as first:

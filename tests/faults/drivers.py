@@ -167,7 +167,9 @@ def environment(project: Path = PROJECT) -> dict[str, str]:
     kept = {
         key: value for key, value in os.environ.items() if not key.startswith(("RAY_", "FAULTS"))
     }
-    return kept | {"PYTHONPATH": f"{WITNESS}{os.pathsep}{project}", "FAULTS": "1"}
+    # A copy of the code has no tests: mutations are in ours.
+    places = dict.fromkeys(map(str, (WITNESS, project, PROJECT)))
+    return kept | {"PYTHONPATH": os.pathsep.join(places), "FAULTS": "1"}
 
 
 @contextmanager

@@ -1,7 +1,8 @@
-"""The code broken on purpose, in a driver's process only: what a harness that can fail must notice.
+"""The code broken on purpose, in a driver and its trials only: what a harness that can fail must notice.
 
 Each mutation names the faults that are there for it. It is done to the modules of a forked driver, after
-they were imported and before the command begins; nothing in `study` knows of it, and what the harness
+they were imported and before the command begins, and in any other process of a place, Ray's workers among
+them, when they are imported (the witness does it); nothing in `study` knows of it, and what the harness
 itself reads the store with stays whole.
 """
 
@@ -12,7 +13,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -74,6 +75,14 @@ def _only_in(module: str, name: str, new: Callable[[Any], Any]) -> None:
 
 def _digest_unchecked(module: str, name: str, fits: type = _FitsText) -> Callable[[], None]:
     return lambda: _only_in(module, name, lambda inner: lambda *given: fits(inner(*given)))
+
+
+def _unsealed(then: Callable[[], None]) -> Callable[[], None]:
+    def broken() -> None:
+        _replace("study.store.arrow_head", "is_sealed", lambda _: lambda payload, path: True)
+        then()
+
+    return broken
 
 
 def _rows_before_weights() -> None:
@@ -166,14 +175,66 @@ def _signals_write_nothing() -> None:
 
 def _tried_once() -> None:
     _only_in("study.launching.attempt", "MAX_TRIES", lambda _: 1)
+    # Ray's side has it from there, and may be imported by now.
+    for name in ("ray_hooks", "ray_tune", "outcomes"):
+        _only_in(f"study.launching.{name}", "MAX_TRIES", lambda _: 1)
+
+
+def _dead_hold_on() -> None:
+    _replace("study.store.processes", "Process.is_alive", lambda _: lambda self: None)
+
+
+def _second_signal_is_silent() -> None:
+    def handle(self: Any, number: int, frame: Any) -> None:
+        if self.is_set:
+            os._exit(3)
+        self.ask()
+
+    _replace("study.launching.interrupt", "StopRequest.handle", lambda _: handle)
+
+
+def _causes_untold() -> None:
+    def named(error: OSError, verb: str, path: str, num_tries: int) -> OSError:
+        return OSError(f"cannot {verb} {path}")
+
+    _only_in("study.store.retries", "_named", lambda _: named)
+
+
+def _failures_untold() -> None:
+    _replace("study.store.unfinished", "write_failure", lambda _: lambda *_: None)
+
+
+def _versions_alike() -> None:
+    _replace("study.store.provenance", "code_version", lambda _: lambda: "0.1.0+00000000")
+
+
+def _bucket_asked_once() -> None:
+    import pyarrow.fs as pafs
+
+    from study.store import conditional
+
+    def impatient(inner: Any) -> Any:
+        def open_store(root: Any) -> Any:
+            store = inner(root)
+            if isinstance(store.fs, pafs.LocalFileSystem):
+                return store
+            once = pafs.AwsStandardS3RetryStrategy(max_attempts=1)
+            options = store.fs.__reduce__()[1][0] | {"request_timeout": 0.5}
+            fs = pafs.S3FileSystem(**options, retry_strategy=once)
+            return replace(store, fs=fs, waits=())
+
+        return open_store
+
+    _replace("study.store.store", "open_store", impatient)
+    conditional._RETRIES["max_retries"] = 0
 
 
 _ALL: Final = (
     Mutation(
         "rows-unchecked",
-        "the digest of rows is not compared",
+        "the digests of rows, and of their file, are not compared",
         ("damaged-rows",),
-        _digest_unchecked("study.store.rows", "digest"),
+        _unsealed(_digest_unchecked("study.store.rows", "digest")),
     ),
     Mutation(
         "weights-unchecked",
@@ -183,9 +244,9 @@ _ALL: Final = (
     ),
     Mutation(
         "predictions-unchecked",
-        "the digest of predictions is not compared",
+        "the digests of predictions, and of their file, are not compared",
         ("damaged-predictions",),
-        _digest_unchecked("study.store.predictions", "predictions_digest"),
+        _unsealed(_digest_unchecked("study.store.predictions", "predictions_digest")),
     ),
     Mutation(
         "checkpoint-unchecked",
@@ -220,7 +281,16 @@ _ALL: Final = (
     Mutation(
         "no-optimizer-state",
         "a checkpoint lacks the optimiser's state",
-        ("kill-between-checkpoints",),
+        (
+            "kill-between-checkpoints",
+            "kill-random",
+            "bucket-driver-killed",
+            "ray-driver-killed",
+            "ray-own-raylet-killed",
+            "cluster-raylet-killed",
+            "cluster-node-removed",
+            "cluster-head-killed",
+        ),
         _no_optimizer_state,
     ),
     Mutation(
@@ -238,7 +308,7 @@ _ALL: Final = (
     Mutation(
         "never-swept",
         "temporary files of killed drivers stay",
-        ("kill-after-source",),
+        ("kill-after-source", "kill-publishing"),
         _never_swept,
     ),
     Mutation("no-fsync", "nothing is flushed to the disk", ("power-loss",), _no_fsync),
@@ -257,7 +327,7 @@ _ALL: Final = (
     Mutation(
         "lease-always-free",
         "every lease is taken for a dead driver's",
-        ("two-drivers",),
+        ("two-drivers", "bucket-two-drivers"),
         _lease_always_free,
     ),
     Mutation(
@@ -269,12 +339,51 @@ _ALL: Final = (
     Mutation(
         "signals-write-nothing",
         "a signal ends a Run without a checkpoint",
-        ("signal-inline",),
+        ("signal-inline", "signal-ray", "signal-nodes"),
         _signals_write_nothing,
     ),
     Mutation("no-waits", "no error is worth another try", ("disk-full",), _no_waits),
     Mutation(
-        "tried-once", "a Run is given up at its first failure", ("disk-file-limit",), _tried_once
+        "tried-once",
+        "a Run is given up at its first failure",
+        ("disk-file-limit", "ray-worker-killed"),
+        _tried_once,
+    ),
+    Mutation(
+        "dead-hold-on",
+        "a dead driver's lease counts until it expires",
+        ("kill-first-seconds",),
+        _dead_hold_on,
+    ),
+    Mutation(
+        "second-signal-is-silent",
+        "a second Ctrl-C ends it without a word on how to go on",
+        ("signal-twice",),
+        _second_signal_is_silent,
+    ),
+    Mutation(
+        "causes-untold",
+        "an error of a disk does not say why",
+        ("disk-full-for-long", "disk-read-only", "io-call-fails"),
+        _causes_untold,
+    ),
+    Mutation(
+        "failures-untold",
+        "that a Run failed is not noted",
+        ("bug-out-of-memory", "bug-worker-lost", "bucket-refuses-one"),
+        _failures_untold,
+    ),
+    Mutation(
+        "versions-alike",
+        "rows do not say which code made them",
+        ("code-changed",),
+        _versions_alike,
+    ),
+    Mutation(
+        "bucket-asked-once",
+        "each request to a bucket is made once, and given up after half a second",
+        ("bucket-errors", "bucket-silent"),
+        _bucket_asked_once,
     ),
 )
 MUTATIONS: Final[Mapping[str, Mutation]] = {mutation.name: mutation for mutation in _ALL}

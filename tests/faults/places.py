@@ -168,6 +168,14 @@ class Place:
     def undisturbed(self) -> Undisturbed:
         return self.workshop.undisturbed(self.space)
 
+    @property
+    def watched(self) -> dict[str, str]:
+        """What the witness is told in every process of this place."""
+        variables = {"FAULTS_JOURNAL": str(self.journal.path)}
+        if self.workshop.mutation is not None:
+            variables["FAULTS_MUTATION"] = self.workshop.mutation
+        return variables
+
     def fill(self) -> None:
         """Puts the prepared tasks into the store."""
         for path in sorted((self.workshop.template / "tasks").iterdir()):
@@ -209,9 +217,7 @@ class Place:
         project: Path,
         limits: Mapping[int, int] | None,
     ) -> Driver:
-        variables = self.variables | {"FAULTS_JOURNAL": str(self.journal.path)}
-        if self.workshop.mutation is not None:
-            variables["FAULTS_MUTATION"] = self.workshop.mutation
+        variables = self.variables | self.watched
         if die_at is not None:
             variables["FAULTS_DIE_AT"] = die_at
         driver = drivers.start(

@@ -1,12 +1,14 @@
 """Loaded by Python itself at the start of every process of a study under test, Ray's workers included.
 
-Two things for the harness, and nothing where its variables are not set:
+Three things for the harness, and nothing where its variables are not set:
 
 - A journal: every training step, checkpoint and publication is noted in the file FAULTS_JOURNAL, one
   line written at once (it survives `kill -9`). The study's own functions run as they are.
 - A death at a named instant: with FAULTS_DIE_AT="EVENT REGEX [MICROSECONDS]", the process kills itself
   with SIGKILL when Python is about to perform the audited event (`open`; `os.rename`, or a link, by
   which a file gets its name, too) on a path that fits, or so many microseconds later.
+- A mutation: with FAULTS_MUTATION=NAME, the study's code is broken in this way (`tests.faults.mutations`)
+  when it is imported; a forked driver, which has imported it before, does so by itself.
 """
 
 from __future__ import annotations
@@ -79,7 +81,17 @@ def _watch_rows(module: ModuleType) -> None:
     _around(module, "publish_rows", None, lambda _, run, *__: note("published", run.id))
 
 
+def _break(module: ModuleType) -> None:
+    """By the mutation that is asked for, once all that it may be done to can be imported."""
+    wish = os.environ.get("FAULTS_MUTATION")
+    if wish is not None:
+        from tests.faults.mutations import MUTATIONS
+
+        MUTATIONS[wish].break_code()
+
+
 _WATCHED = {
+    "study.launching.execute": _break,
     "study.training.loop": _watch_train,
     "study.launching.checkpoints": _watch_checkpoints,
     "study.store.unfinished": _watch_checkpoint,
