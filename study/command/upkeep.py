@@ -39,6 +39,12 @@ def verify(args: argparse.Namespace) -> int:
         print(f"  {text}")
     for path in found.foreign:
         print(f"  {path} is no object of a store")
+    if found.unsealed:
+        print(
+            f"  {len(found.unsealed)} rows files, of an earlier release, have no checksum of all their "
+            "bytes (what is read of them fits their digests):"
+        )
+        print("\n".join(f"    {path}" for path in found.unsealed[:MAX_LISTED]))
     print(_summary(store, found))
     if num_left and not args.repair:
         print("  --repair sets it aside; the next `study run` that needs it makes it anew")

@@ -16,6 +16,7 @@ from study import tasks
 from study.run import Run
 from study.store import (
     Damaged,
+    Finished,
     Head,
     Newer,
     Store,
@@ -72,7 +73,8 @@ class Checked:
     """What reading objects has shown, by path.
 
     `newer`: what a later release wrote, in whose form this one cannot check it; `foreign`: files that no
-    release has put there.
+    release has put there; `unsealed`: rows without a digest of their bytes, of which all that is read was
+    checked, and nothing else.
     """
 
     num_objects: int
@@ -80,6 +82,7 @@ class Checked:
     damaged: Mapping[str, Damaged]
     newer: Mapping[str, str]
     foreign: tuple[str, ...]
+    unsealed: tuple[str, ...]
 
 
 def check(store: Store, study: str | None = None, runs: Collection[Run] = ()) -> Checked:
@@ -100,11 +103,15 @@ def check(store: Store, study: str | None = None, runs: Collection[Run] = ()) ->
         else:
             foreign.append(path)
     newer: dict[str, str] = {}
+    unsealed: list[str] = []
     lock = threading.Lock()
 
     def one(path: str) -> None:
         try:
-            read[path]()
+            found = read[path]()
+            if isinstance(found, Finished) and not found.is_sealed:
+                with lock:
+                    unsealed.append(path)
         except Newer as later:
             with lock:
                 newer[path] = str(later)
@@ -113,6 +120,7 @@ def check(store: Store, study: str | None = None, runs: Collection[Run] = ()) ->
         num_objects=len(read),
         num_bytes=sum(sizes.values()),
         damaged=damaged_among(one, read),
+        unsealed=tuple(sorted(unsealed)),
         newer=newer,
         foreign=tuple(foreign) if study is None else (),
     )

@@ -1,7 +1,8 @@
-"""The bytes of an Arrow file whose metadata carry a digest of themselves, and their check.
+"""The bytes of an Arrow file whose metadata carry a digest of themselves, and one of the whole file.
 
-Owns that form, which rows and predictions share: what the metadata are, and what follows from them, is
-each kind's own.
+Owns that form, which rows and predictions share, and its checks: what the metadata are, and what follows
+from them, is each kind's own. The digest of the file is a value of its metadata, in whose place zeros are
+taken: so a reader that does not know it reads the file as ever.
 """
 
 from __future__ import annotations
@@ -18,18 +19,43 @@ from study.store.atomic import Damaged
 IN_THIS_THREAD: Final = pa.ipc.IpcReadOptions(use_threads=False)
 
 _DIGEST: Final = b"head_digest"
+_SEAL: Final = b"file_digest"
+# Found in the bytes themselves: what says that there is a digest must not be lost with one flipped bit.
+_MARK: Final = b"SHA-256 of this file with zeros for this digest: "
+_ZEROS: Final = b"0" * 64
+_NUM_MARKS: Final = (
+    2  # an Arrow file has its metadata in its first message, and once more in its footer
+)
 
 
 def to_bytes(table: pa.Table, head: Mapping[bytes, bytes]) -> bytes:
-    """The table as one record batch, with this head and its digest, taken in its order."""
-    metadata = {**head, _DIGEST: _digest(head)}
+    """The table as one record batch, with this head and its digest, taken in its order, and the file's."""
+    metadata = {**head, _DIGEST: _digest(head), _SEAL: _MARK + _ZEROS}
     whole = table.combine_chunks().replace_schema_metadata(metadata)
     sink = pa.BufferOutputStream()
     # Not lz4, though it is decoded sooner: there, some flipped bits change no value and go unnoticed.
     options = pa.ipc.IpcWriteOptions(compression="zstd", use_threads=False)
     with pa.ipc.new_file(sink, whole.schema, options=options) as writer:
         writer.write_table(whole)
-    return bytes(sink.getvalue())
+    unsealed = bytes(sink.getvalue())
+    assert unsealed.count(_MARK + _ZEROS) == _NUM_MARKS
+    return unsealed.replace(_MARK + _ZEROS, _MARK + hashlib.sha256(unsealed).hexdigest().encode())
+
+
+def is_sealed(payload: bytes, path: str) -> bool:
+    """Whether the file carries a digest of all its bytes, as those of earlier releases do not.
+
+    Raises Damaged where it does not fit.
+    """
+    first, *others = payload.split(_MARK)
+    if not others:
+        return False
+    size = len(_ZEROS)
+    unsealed = _MARK.join((first, *(_ZEROS + each[size:] for each in others)))
+    digest = hashlib.sha256(unsealed).hexdigest().encode()
+    if len(others) != _NUM_MARKS or any(each[:size] != digest for each in others):
+        raise Damaged(path, "its bytes are not those that were written")
+    return True
 
 
 def checked(

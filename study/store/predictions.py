@@ -147,6 +147,7 @@ def from_bytes(payload: bytes, run_id: str, digest: str, path: str) -> pa.Table:
 
     Raises Damaged if anything is not as written, and Newer for a whole file of a later release.
     """
+    arrow_head.is_sealed(payload, path)
     try:
         with pa.ipc.open_file(pa.BufferReader(payload), options=IN_THIS_THREAD) as reader:
             _check_head(reader.schema.metadata, run_id, digest, path)

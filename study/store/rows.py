@@ -1,6 +1,6 @@
 """Finished Runs: the rows that each leaves, published once and last, as one Arrow IPC file.
 
-Owns the file: its metadata, both digests, and its refusal where it is damaged or of a later release. The
+Owns the file: its metadata, its digests, and its refusal where it is damaged or of a later release. The
 head (format, Run, provenance, digest of the rows, and a digest of these four) has the same form in every
 format, so that a later release's file is told from a damaged one.
 """
@@ -44,11 +44,15 @@ class Head:
 
 @dataclass(frozen=True, kw_only=True)
 class Finished:
-    """A finished (or diverged) Run; `table` has schema.ROWS, one row an evaluation."""
+    """A finished (or diverged) Run; `table` has schema.ROWS, one row an evaluation.
+
+    `is_sealed`: whether every byte of its file was checked; of an earlier release's, all that is read.
+    """
 
     run: Run
     table: pa.Table
     provenance: Provenance
+    is_sealed: bool
 
 
 def finished_ids(store: Store) -> frozenset[str]:
@@ -129,6 +133,7 @@ def from_bytes(payload: bytes, run_id: str, path: str) -> Finished:
     with the values that its Run has there. Raises Damaged if anything in it is not as written, and
     Newer for a whole file of a later release.
     """
+    is_sealed = arrow_head.is_sealed(payload, path)
     with _opened(pa.BufferReader(payload), path) as reader:
         head = _checked_head(reader.schema, run_id, path)
         if not reader.schema.equals(schema.schema_of(head.format), check_metadata=False):
@@ -142,7 +147,7 @@ def from_bytes(payload: bytes, run_id: str, path: str) -> Finished:
     if found != head.rows_digest:
         raise Damaged(path, f"rows digest {found[:12]}, written as {head.rows_digest[:12]}")
     rows = schema.completed(table, head.run, head.format)
-    return Finished(run=head.run, table=rows, provenance=head.provenance)
+    return Finished(run=head.run, table=rows, provenance=head.provenance, is_sealed=is_sealed)
 
 
 def head_from(source: pa.NativeFile, run_id: str, path: str) -> Head:

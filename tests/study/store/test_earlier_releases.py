@@ -16,6 +16,7 @@ from study.command.cli import main
 from study.launching import driver
 from study.launching.driver import run_study
 from study.launching.means import Means
+from study.planning.integrity import check
 from study.planning.spaces import load_space
 from study.store import (
     Store,
@@ -29,6 +30,7 @@ from study.store import (
     read_rows,
     read_study,
     read_weights,
+    rows_path,
     schema,
     similarity,
 )
@@ -65,6 +67,7 @@ def test_its_rows_failures_and_checkpoints_are_read(old: Store) -> None:
     finished = read_rows(old, HEAD_ONLY)
     assert finished.table.schema.equals(schema.ROWS, check_metadata=True)
     assert finished.provenance.code_version == "0.1.0+697665a8"
+    assert check(old).unsealed == tuple(sorted(map(rows_path, finished_ids(old))))
     assert finished.table["frozen"].to_pylist() == [9] * 4
     failure = read_failure(old, "0123456789ab")
     assert failure is not None and failure.error == "RuntimeError: boom" and failure.final
