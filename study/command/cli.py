@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from study.command.completion import complete, of_spaces, of_tasks
 from study.command.defaults import default_address, default_data
 from study.command.exits import SOME_FAILED, WRONG_INPUT
 from study.command.verbs import VERBS
@@ -35,7 +36,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if given and not given[0].startswith("-") and given[0] not in VERBS:
         near = did_you_mean(given[0], VERBS)
         return _refused(f"VERB={given[0]}: choose one of {', '.join(VERBS)}{near}", WRONG_INPUT)
-    args = parser().parse_args(given)
+    known = parser()
+    complete(known)
+    args = known.parse_args(given)
     args.command = without_secrets(shlex.join(["study", *given]), mark="…")
     try:
         return VERBS[args.verb](args)
@@ -85,13 +88,16 @@ def parser() -> argparse.ArgumentParser:
     def verb(name: str, text: str, *positional: str) -> argparse.ArgumentParser:
         added = verbs.add_parser(name, help=text, description=text, parents=[common])
         for each in positional:
-            added.add_argument(each.lower(), metavar=each)
+            _completed(added.add_argument(each.lower(), metavar=each), each)
         return added
 
     verb("spaces", "the search spaces that come along: name, number of Runs, question")
     verb("new", "write a short search space, to be changed", "FILE")
     prepare = verb("prepare", "read or download tasks, verify them, decode them once")
-    prepare.add_argument("tasks", metavar="TASK", nargs="+", help="a task, or a search space")
+    _completed(
+        prepare.add_argument("tasks", metavar="TASK", nargs="+", help="a task, or a search space"),
+        "TASK",
+    )
     plan = verb(
         "plan", "what is wanted, there, wrong, and what it will cost; starts nothing", "SPACE"
     )
@@ -101,6 +107,9 @@ def parser() -> argparse.ArgumentParser:
         help="a Ray cluster to look at: how many Runs it holds (default where a claim is given: as run)",
     )
     _add_claim(plan)
+    verb(
+        "check", "train the first epochs of the cheapest and the dearest Run, keep nothing", "SPACE"
+    )
     verb("register", "note by what a study will be judged, before its first row", "SPACE")
     run = verb("run", "train what is missing, then write the report", "SPACE")
     _add_means(run)
@@ -123,7 +132,7 @@ def parser() -> argparse.ArgumentParser:
     report.add_argument("--more-related", metavar="TASK", help="of two sources, for C5")
     report.add_argument("--less-related", metavar="TASK", help="of two sources, for C5")
     verify = verb("verify", "every object is read and checked, what is damaged is named")
-    verify.add_argument("space", metavar="SPACE", nargs="?")
+    _completed(verify.add_argument("space", metavar="SPACE", nargs="?"), "SPACE")
     verify.add_argument("--all", action="store_true", help="the whole store")
     verify.add_argument(
         "--repair", action="store_true", help="set it aside: the next `study run` makes it anew"
@@ -132,6 +141,13 @@ def parser() -> argparse.ArgumentParser:
     launch.add_argument("dir", metavar="DIR", type=Path)
     verb("tidy", "remove weights and similarity that nothing needs, leftovers of killed drivers")
     return parser
+
+
+def _completed(action: argparse.Action, metavar: str) -> None:
+    """A shell completes this argument by the names that there are."""
+    completer = {"SPACE": of_spaces, "TASK": of_tasks}.get(metavar)
+    if completer is not None:
+        action.completer = completer  # type: ignore[attr-defined]
 
 
 def _add_means(run: argparse.ArgumentParser) -> None:

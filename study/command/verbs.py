@@ -13,6 +13,7 @@ from types import FrameType
 from typing import Final, Never
 
 from study.command.ask_analysis import answer_of_analysis, ask_analysis
+from study.command.check import check
 from study.command.defaults import default_address
 from study.command.exits import OK, SOME_FAILED
 from study.command.opened import related_of, space_among, store_of, study_of
@@ -312,6 +313,7 @@ VERBS: Final = {
     "new": new,
     "prepare": prepare,
     "plan": plan,
+    "check": check,
     "register": register,
     "run": run,
     "status": status,

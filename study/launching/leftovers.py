@@ -20,7 +20,10 @@ from study.training import feature_files
 
 # Tune's own files of a launch; the driver's process stands in the name.
 TUNE_PREFIX: Final = "freezewise-tune-"
-_OURS: Final = re.compile(rf"{TUNE_PREFIX}(?:(?P<pid>\d+)-)?\w+|freezewise-features-\w+")
+CHECK_PREFIX: Final = "freezewise-check-"  # a store of `study check`, likewise
+_OURS: Final = re.compile(
+    rf"(?:{TUNE_PREFIX}|{CHECK_PREFIX})(?:(?P<pid>\d+)-)?\w+|freezewise-features-\w+"
+)
 # Of what does not say whose it is.
 _LIVES_SECONDS: Final = 24 * 3600.0
 

@@ -1,0 +1,169 @@
+"""The first epochs of one Run, on the device that a trial would have, in a store that is thrown away.
+
+Owns how little is trained of it, and of what it starts from. Writes nothing to the study's store.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import torch
+
+from study import tasks
+from study.launching.execute import Interrupted, execute
+from study.launching.leftovers import CHECK_PREFIX
+from study.launching.means import Means
+from study.run import Run
+from study.store import Store, open_store
+from study.store.layout import task_path
+from study.store.schema import Row
+from study.tasks import Task
+from study.training.feature_files import FOLDER_VARIABLE
+from study.training.steps import steps_per_epoch, total_steps
+
+EPOCHS: Final = 2  # that are trained, and for longer where they are over before MIN_SECONDS
+MIN_SECONDS: Final = 2.0
+MAX_SECONDS: Final = 60.0  # even where no epoch is over
+START_STEPS: Final = 2  # of what a Run starts from
+
+
+@dataclass(frozen=True, kw_only=True)
+class FirstEpochs:
+    """What was seen of a Run's first epochs.
+
+    - `num_steps` in `seconds`: evaluations on the way included; `num_epochs`: so many epochs are these.
+    - `seconds_whole`: what all of its steps would take at that rate.
+    - `first`, `last`: the row before training, and the last one that was measured.
+    - `peak_bytes`: on a GPU what torch held at most; on the CPU what this process did, up to now.
+    """
+
+    device: str
+    num_steps: int
+    num_epochs: float
+    seconds: float
+    seconds_whole: float
+    first: Row
+    last: Row
+    peak_bytes: int
+
+    @property
+    def steps_per_second(self) -> float:
+        return self.num_steps / self.seconds
+
+
+@contextmanager
+def throw_away(
+    store: Store, wanted: Mapping[str, Task | None], data: Path | None
+) -> Iterator[Store]:
+    """A store with these tasks, and nothing else, that is gone afterwards.
+
+    Those that `store` has prepared are linked (or copied, from a bucket); others are prepared in it
+    (`wanted` has how; None: it is prepared). Features of frozen layers are kept in it too.
+    """
+    with tempfile.TemporaryDirectory(prefix=f"{CHECK_PREFIX}{os.getpid()}-") as folder:
+        before = os.environ.get(FOLDER_VARIABLE)
+        os.environ[FOLDER_VARIABLE] = str(Path(folder) / "features")
+        scratch = open_store(Path(folder) / "store")
+        try:
+            for name, task in wanted.items():
+                _bring(name, task, store, scratch, data)
+            yield scratch
+        finally:
+            if before is None:
+                del os.environ[FOLDER_VARIABLE]
+            else:
+                os.environ[FOLDER_VARIABLE] = before
+
+
+def _bring(name: str, task: Task | None, store: Store, scratch: Store, data: Path | None) -> None:
+    path, here = task_path(name), scratch.local_path(task_path(name))
+    assert here is not None
+    if not store.exists(path):
+        assert task is not None, name
+        tasks.prepare(task, scratch, data, progress=sys.stderr.isatty())
+        return
+    here.parent.mkdir(parents=True, exist_ok=True)
+    there = store.local_path(path)
+    if there is not None:
+        here.symlink_to(there.resolve())
+    else:
+        scratch.put(path, store.get(path))
+
+
+def first_epochs(run: Run, scratch: Store, means: Means) -> FirstEpochs:
+    """Trains the first epochs of `run`, with its own recipe and all of its images, from a start that was
+    trained for a few steps.
+
+    Raises whatever the training does.
+    """
+    source = _shortened(run.source)
+    tried = run if source is None else replace(run, start=source)
+    for each in _starts(tried):
+        execute(each, scratch, means, keep_weights=True)
+    is_gpu = means.device == "cuda"
+    if is_gpu:
+        torch.cuda.reset_peak_memory_stats()
+    per_epoch, whole = steps_per_epoch(run.recipe, run.size), total_steps(run.recipe, run.size)
+    rows: list[Row] = []
+    began, num_steps, seconds = 0.0, -1, 0.0
+
+    def is_enough() -> bool:
+        nonlocal began, num_steps, seconds
+        if is_gpu:
+            torch.cuda.synchronize()
+        num_steps += 1  # it is asked before the first step, and after each
+        now = time.perf_counter()
+        began = began or now
+        seconds = now - began
+        enough = num_steps >= EPOCHS * per_epoch and seconds >= MIN_SECONDS
+        return num_steps > 0 and (enough or seconds >= MAX_SECONDS)
+
+    with suppress(Interrupted):
+        execute(tried, scratch, means, on_row=rows.append, should_stop=is_enough)
+    return FirstEpochs(
+        device=means.device,
+        num_steps=num_steps,
+        num_epochs=num_steps / per_epoch,
+        seconds=seconds,
+        seconds_whole=seconds / num_steps * whole,
+        first=rows[0],
+        last=rows[-1],
+        peak_bytes=torch.cuda.max_memory_allocated() if is_gpu else _peak_of_process(),
+    )
+
+
+def _shortened(source: Run | None) -> Run | None:
+    """A start whose weights are good for nothing, but of the shapes that are wanted."""
+    if source is None:
+        return None
+    recipe = replace(
+        source.recipe,
+        num_epochs=None,
+        num_steps=START_STEPS,
+        evaluation="log_spaced",
+        num_evaluations=2,
+    )
+    start = _shortened(source.source) or source.start
+    size = min(source.size, source.recipe.batch_size)
+    return replace(source, recipe=recipe, start=start, size=size)
+
+
+def _starts(run: Run) -> Iterator[Run]:
+    """What it starts from, the first first."""
+    if run.source is not None:
+        yield from _starts(run.source)
+        yield run.source
+
+
+def _peak_of_process() -> int:
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
