@@ -27,7 +27,11 @@ if TYPE_CHECKING:
 def check(args: argparse.Namespace) -> int:
     """Trains the first epochs of the study's cheapest and dearest Run, and says what it saw."""
     require("torch", "timm", "safetensors", "psutil")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (
+        signal.SIGINT,
+        signal.SIGTERM,
+    ):  # a shell starts what it puts aside without the first
+        signal.signal(number, signal.default_int_handler)
     try:
         return _check(args)
     except KeyboardInterrupt:
