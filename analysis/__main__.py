@@ -1,8 +1,9 @@
-"""`python -m analysis report SPACE`, `export SPACE FILE`, `seeds SPACE`: what needs no torch.
+"""`python -m analysis report SPACE`, `export SPACE FILE`, `publish SPACE DIR`, `seeds SPACE`: without torch.
 
-Owns the flags and their help, those of `study report` and `study export`, which have the same done by a
-request and say the same. Does nothing itself: `report.make_report` and `load.export` do the work. Runs no
-search-space file: what a study asks and which sources it compares is given by flags.
+Owns the flags and their help, those of `study report`, `export` and `publish`, which have the same done
+by a request and say the same. Does nothing itself: `report.make_report`, `load.export` and
+`report.publish` do the work. Runs no search-space file: what a study asks and which sources it compares
+is given by flags.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from study.store import Damaged, Newer
 from study.store.os_errors import os_error_text
 from study.store.store import default_root, without_secrets
 
-VERBS: Final = ("report", "export", "seeds")
+VERBS: Final = ("report", "export", "publish", "seeds")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -75,6 +76,10 @@ def parser() -> argparse.ArgumentParser:
         each.add_argument("--less-related", metavar="TASK", help="of two sources, for C5")
     export = verb("export", "one file of all rows: Parquet, or CSV where FILE ends in .csv")
     export.add_argument("file", metavar="FILE")
+    publish = verb("publish", "a folder that is a data set for the Hugging Face hub")
+    publish.add_argument("dir", metavar="DIR", help="new, or empty")
+    publish.add_argument("--question", help="what the study asks, said in the card")
+    publish.add_argument("--licence", help="as the hub spells it; default: cc-by-4.0")
     return parser
 
 
@@ -163,9 +168,45 @@ def _export(space: str, root: str, file: str) -> int:
     return 0
 
 
+def _publish(
+    space: str,
+    root: str,
+    dir: str,
+    question: str | None = None,
+    space_text: str | None = None,
+    licence: str | None = None,
+) -> int:
+    from analysis.load.study import named_study
+    from analysis.report.publish import CARD, LICENCE, publish
+    from study.store import open_store
+
+    root, study = _place(space, root)
+    if study is None:
+        raise UserError(f"SPACE={space}: give a study of the store, not an export of it")
+    licence = licence or LICENCE
+    try:
+        store = open_store(root)
+        written = publish(
+            store,
+            named_study(study, store),
+            Path(dir),
+            question=question or "",
+            space=space_text or "",
+            licence=licence,
+        )
+    except ValueError as wrong:
+        raise UserError(str(wrong)) from wrong
+    for remark in written.remarks:
+        show_message(remark)
+    print(f"{dir}: {written.num_rows:,} rows of {written.num_runs:,} Runs, licence {licence}")
+    print(f"read {Path(dir) / CARD}, then: hf upload NAME {dir} --repo-type dataset")
+    return 0
+
+
 _ACTS: Final[dict[str, Callable[..., int]]] = {
     "report": _report,
     "export": _export,
+    "publish": _publish,
     "seeds": _seeds,
     "terms": _terms,
 }

@@ -125,6 +125,10 @@ def parser() -> argparse.ArgumentParser:
     verb("show", "one Run: its fields, start, state, last row, files", "ID")
     verb("retry", "failed Runs are wanted again", "SPACE")
     verb("export", "one file of all rows: Parquet, or CSV where FILE ends in .csv", "SPACE", "FILE")
+    publish = verb(
+        "publish", "a folder that is a data set for the Hugging Face hub", "SPACE", "DIR"
+    )
+    publish.add_argument("--licence", help="as the hub spells it; default: cc-by-4.0")
     report = verb("report", "figures, tables, verdicts on the claims, one HTML page", "SPACE")
     report.add_argument("--partial", action="store_true", help="though Runs are missing")
     report.add_argument("--out", metavar="DIR", help=_OUT)

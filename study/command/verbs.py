@@ -276,6 +276,21 @@ def export(args: argparse.Namespace) -> int:
     return ask_analysis("export", root=store_of(args).root, space=name, file=args.file)
 
 
+def publish(args: argparse.Namespace) -> int:
+    """Writes a folder that is a data set for the hub; the search space goes with it."""
+    space = space_among(args.space)
+    path = space.path if space is not None else None
+    return ask_analysis(
+        "publish",
+        root=store_of(args).root,
+        space=space.name if space is not None else args.space,
+        dir=args.dir,
+        question=space.doc if space is not None else None,
+        space_text=path.read_text(encoding="utf-8") if path is not None else None,
+        licence=args.licence,
+    )
+
+
 def report(args: argparse.Namespace) -> int:
     """Writes the report, as `python -m analysis report` does; a search-space file says what it asks."""
     space = space_among(args.space)
@@ -320,6 +335,7 @@ VERBS: Final = {
     "show": show,
     "retry": retry,
     "export": export,
+    "publish": publish,
     "report": report,
     "verify": verify,
     "tidy": tidy,

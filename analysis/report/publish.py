@@ -1,0 +1,190 @@
+"""A study as a folder that is a data set of the Hugging Face hub: Parquet, and a card that tells of it.
+
+Owns the card and the names in the folder. Uploads nothing: `hf upload NAME DIR --repo-type dataset` does.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from analysis import load
+from analysis.load import whole
+from analysis.load.describe import lines_of
+from analysis.load.export import Written, export
+from analysis.load.study import named_study
+from analysis.report.tables import provenance
+from study.store import Store
+from study.store.registrations import Registration, read_registrations
+
+CARD: Final = "README.md"
+ROWS: Final = "data/rows.parquet"
+SPACE: Final = "space.py"
+LICENCE: Final = "cc-by-4.0"
+# By which the hub finds and sorts data sets.
+TAGS: Final = ("transfer-learning", "double-descent", "learning-curves", "freezewise")
+SIZES: Final = {
+    1_000: "n<1K", 10_000: "1K<n<10K", 100_000: "10K<n<100K", 1_000_000: "100K<n<1M",
+    10_000_000: "1M<n<10M", 100_000_000: "10M<n<100M", 1_000_000_000: "100M<n<1B",
+}  # fmt: skip
+ABOUT: Final = (
+    "Learning curves of trainings that start from each other, measured by Freezewise: a network learns a "
+    "source task, its first layers are frozen, the rest learns a target task, and the errors are recorded "
+    "at every evaluation. One row is one evaluation of one training (*Run*). Errors are fractions, losses "
+    "nats."
+)
+LISTED: Final = ("code version", "packages", "device")
+
+
+def publish(
+    store: Store,
+    study: str | None,
+    folder: Path,
+    *,
+    question: str = "",
+    space: str = "",
+    licence: str = LICENCE,
+) -> Written:
+    """Writes the folder, which must be empty or absent; it appears with its card last.
+
+    `question`: what the study asks; `space`: the text of its search-space file, which is copied;
+    `licence`: as the hub spells it. Raises ValueError for a study that is not there or a folder that
+    holds something, and what `export` does.
+    """
+    name = named_study(study, store)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(
+            f"DIR={folder}: something is there already; choose an empty or a new folder"
+        )
+    with whole.folder(folder, last=CARD) as draft:
+        rows = draft / ROWS
+        rows.parent.mkdir(parents=True)
+        written = export(store, name, rows)
+        opened = load.open(rows, partial=True)
+        if space:
+            (draft / SPACE).write_text(space, encoding="utf-8")
+        text = card(
+            opened,
+            pq.read_schema(rows),
+            read_registrations(store, name),
+            num_rows=written.num_rows,
+            question=question,
+            has_space=bool(space),
+            licence=licence,
+        )
+        (draft / CARD).write_text(text, encoding="utf-8")
+    return written
+
+
+def card(
+    study: load.Study,
+    columns: pa.Schema,
+    registrations: Sequence[Registration],
+    *,
+    num_rows: int,
+    question: str,
+    has_space: bool,
+    licence: str,
+) -> str:
+    """The card: YAML between dashes, then Markdown. `columns`: the table's, with unit and meaning."""
+    asked = question.strip().splitlines()
+    about = "\n".join(
+        f"- {word}: {text}" for word, text in lines_of(study.name, study.cells, study.coverage)
+    )
+    return (
+        "\n\n".join(
+            [
+                _front(study.name, num_rows, licence),
+                f"# {study.name}",
+                *([" ".join(asked)] if asked else []),
+                ABOUT,
+                about,
+                "## Use",
+                _use(study.name),
+                "## How it was made",
+                _made(study, registrations, has_space),
+                "## Columns",
+                _columns(columns),
+            ]
+        )
+        + "\n"
+    )
+
+
+def _front(name: str, num_rows: int, licence: str) -> str:
+    size = next((size for most, size in SIZES.items() if num_rows < most), "n>1B")
+    lines = [
+        "---",
+        f"pretty_name: {json.dumps(name, ensure_ascii=False)}",  # a string of JSON is one of YAML
+        f"license: {licence}",
+        "task_categories:",
+        "- image-classification",
+        "size_categories:",
+        f"- {size}",
+        "tags:",
+        *(f"- {tag}" for tag in TAGS),
+        "configs:",
+        "- config_name: rows",
+        "  default: true",
+        "  data_files:",
+        "  - split: train",
+        f"    path: {ROWS}",
+        "---",
+    ]
+    return "\n".join(lines)
+
+
+def _use(name: str) -> str:
+    return (
+        "```python\n"
+        'rows = datasets.load_dataset("<this data set, or its folder>", split="train")\n'
+        "```\n\n"
+        "The split is called *train* because the hub wants one: nothing is held out. With Freezewise, the "
+        f"file `{ROWS}` is the whole study, its list of Runs and its provenance included: "
+        f'`analysis.load.open("{ROWS}")`, or `study report {ROWS}`.'
+    )
+
+
+def _made(study: load.Study, registrations: Sequence[Registration], has_space: bool) -> str:
+    command = f"study run {SPACE if has_space else study.name}"
+    lines = [
+        f"- by `{command}`"
+        + (f", of which [`{SPACE}`]({SPACE}) is the search space" if has_space else "")
+        + f"; {len(study.runs):,} of the {len(study.cells):,} Runs that it wants have rows"
+    ]
+    for kind, values in provenance(study).items():
+        if kind in LISTED:
+            lines.append(f"- {kind}: {_counted(values)}")
+    if registrations:
+        last = registrations[-1]
+        late = (
+            ", late: targets had rows by then"
+            if last.is_late
+            else ", before the first row of a target"
+        )
+        lines.append(f"- registered {last.registered_at} ({last.digest}){late}")
+    else:
+        lines.append("- not registered before its first row: exploratory")
+    return "\n".join(lines)
+
+
+def _counted(values: Mapping[str, int]) -> str:
+    if len(values) == 1:
+        return next(iter(values))
+    return "; ".join(f"{value} ({count:,} Runs)" for value, count in values.items())
+
+
+def _columns(columns: pa.Schema) -> str:
+    lines = ["| column | type | unit | meaning |", "|---|---|---|---|"]
+    for field in columns:
+        told = {key.decode(): text.decode() for key, text in (field.metadata or {}).items()}
+        kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+        lines.append(
+            f"| `{field.name}` | {kind} | {told.get('unit', '')} | {told.get('meaning', '')} |"
+        )
+    return "\n".join(lines)

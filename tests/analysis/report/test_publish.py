@@ -1,0 +1,99 @@
+"""A published study: what the hub's own library makes of the folder, and what its card says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from analysis import load
+from study.command.cli import main
+from study.store import Registration, add_registration, open_store
+from tests import synthetic
+
+SPACE = '''"""Does <it> descend twice: "yes" or "no"?"""
+
+RUNS = []
+'''
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("store")
+    runs = synthetic.small(num_epochs=4, source_tasks=("near",))
+    synthetic.write(root, runs, name="asked", absent=runs[-1:])
+    registered = Registration(
+        registered_at="2026-11-01T00:00:00+00:00", is_late=False, run_ids=(), terms={}
+    )
+    add_registration(open_store(root), "asked", registered)
+    return root
+
+
+def front_of(card: str) -> dict[str, object]:
+    _, front, _ = card.split("---\n", 2)
+    read = yaml.safe_load(front)
+    assert isinstance(read, dict)
+    return read
+
+
+def test_the_hubs_own_library_reads_it(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    datasets = pytest.importorskip("datasets")
+    folder = tmp_path / "set"
+    assert main(["publish", "asked", str(folder), "--root", str(root)]) == 0
+    said = capsys.readouterr()
+    study = load.open(root, "asked", partial=True)
+    num_rows = study.read(["test_error"]).num_rows
+    assert f"{num_rows:,} rows of {len(study.runs)} Runs, licence cc-by-4.0" in said.out
+    assert "1 Runs have no rows yet" in said.err
+    assert {path.name for path in folder.iterdir()} == {"README.md", "data"}
+
+    found = datasets.load_dataset(str(folder), cache_dir=str(tmp_path / "cache"))
+    assert list(found) == ["train"] and found["train"].num_rows == num_rows
+    table = pq.read_table(folder / "data" / "rows.parquet")
+    assert found["train"].column_names == table.column_names
+    for name in ("run_id", "arm", "frozen", "test_error"):
+        assert list(found["train"][name]) == table[name].to_pylist(), name
+    # And it is the study still.
+    assert load.open(folder / "data" / "rows.parquet", partial=True).name == "asked"
+
+
+def test_the_card_says_how_it_was_made_and_what_columns_mean(root: Path, tmp_path: Path) -> None:
+    from analysis.report.publish import publish
+
+    folder = tmp_path / "set"
+    publish(open_store(root), "asked", folder, question="Does <it>?", space=SPACE, licence="mit")
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    front = front_of(card)
+    assert front["license"] == "mit" and front["pretty_name"] == "asked"
+    assert front["configs"] == [
+        {
+            "config_name": "rows",
+            "default": True,
+            "data_files": [{"split": "train", "path": "data/rows.parquet"}],
+        }
+    ]
+    assert "Does <it>?" in card
+    assert (folder / "space.py").read_text(encoding="utf-8") == SPACE
+    study = load.open(root, "asked", partial=True)
+    assert f"{len(study.runs)} of the {len(study.cells)} Runs that it wants have rows" in card
+    (version,) = study.runs["code_version"].unique()
+    assert f"- code version: {version}\n" in card
+    assert "- registered 2026-11-01T00:00:00+00:00 (" in card
+    columns = pq.read_schema(folder / "data" / "rows.parquet")
+    for column in columns:
+        meaning = column.metadata[b"meaning"].decode()
+        assert f"| `{column.name}` | " in card and f" | {meaning} |" in card
+
+
+def test_a_folder_that_holds_something_is_left_alone(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "README.md").write_text("mine")
+    assert main(["publish", "asked", str(tmp_path), "--root", str(root)]) == 2
+    assert "something is there already" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
+    assert (tmp_path / "README.md").read_text() == "mine"
