@@ -1,4 +1,4 @@
-"""`python -m analysis report SPACE`, `export SPACE FILE`, `publish SPACE DIR`, `seeds SPACE`: without torch.
+"""`python -m analysis report SPACE`, `export SPACE FILE`, `publish SPACE DIR`, `seeds SPACE`: no torch.
 
 Owns the flags and their help, those of `study report`, `export` and `publish`, which have the same done
 by a request and say the same. Does nothing itself: `report.make_report`, `load.export` and
