@@ -5,6 +5,7 @@ This page hands on what a search-space file names: a Task, and where its images 
 
 from study.tasks.image_sets.digits import Digits
 from study.tasks.image_sets.folders import ImageFolderImages
+from study.tasks.image_sets.hub import HubImages
 from study.tasks.image_sets.parquet import ParquetImages
 from study.tasks.image_sets.torchvision_sets import TinyImageNetImages, TorchvisionImages
 from study.tasks.prepare import describe, prepare
@@ -14,6 +15,7 @@ from study.tasks.task import BUILTIN, Task
 __all__ = [
     "BUILTIN",
     "Digits",
+    "HubImages",
     "ImageFolderImages",
     "ParquetImages",
     "PreparedTask",

@@ -11,6 +11,7 @@ from pathlib import Path
 from study.fields import canonical_json, digest_of
 from study.tasks.image_sets.digits import Digits, list_digits
 from study.tasks.image_sets.folders import ImageFolderImages, folder_files, list_folder
+from study.tasks.image_sets.hub import HubImages, list_hub
 from study.tasks.image_sets.listing import Listing, shown
 from study.tasks.image_sets.parquet import ParquetImages, list_parquet, parquet_files
 from study.tasks.image_sets.torchvision_sets import (
@@ -22,11 +23,13 @@ from study.tasks.image_sets.torchvision_sets import (
     tiny_imagenet_files,
 )
 
-Images = Digits | ImageFolderImages | ParquetImages | TorchvisionImages | TinyImageNetImages
+Images = (
+    Digits | ImageFolderImages | ParquetImages | HubImages | TorchvisionImages | TinyImageNetImages
+)
 
 
 def list_images(images: Images, data: Path | None, *, download: bool) -> Listing:
-    """What a source has. Only the sources that torchvision downloads may do so, if `download` says.
+    """What a source has. Only those of torchvision and the hub are downloaded, if `download` says so.
 
     Raises ValueError naming the field, the missing file and the data directory.
     """
@@ -37,6 +40,8 @@ def list_images(images: Images, data: Path | None, *, download: bool) -> Listing
             return list_folder(images, _needed(data))
         case ParquetImages():
             return list_parquet(images, _needed(data))
+        case HubImages():
+            return list_hub(images, _needed(data), download=download)
         case TorchvisionImages() if download:
             return list_torchvision(images, _needed(data))
         case TinyImageNetImages() if download or data is not None:
@@ -47,7 +52,7 @@ def list_images(images: Images, data: Path | None, *, download: bool) -> Listing
 
 def _files(images: Images, data: Path | None) -> list[Path]:
     match images:
-        case Digits() | TorchvisionImages():  # Known by their checksums.
+        case Digits() | TorchvisionImages() | HubImages():  # Known by their checksums, or commit.
             return []
         case ImageFolderImages():
             return folder_files(images, _needed(data))
