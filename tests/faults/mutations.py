@@ -200,8 +200,11 @@ def _causes_untold() -> None:
     _only_in("study.store.retries", "_named", lambda _: named)
 
 
-def _failures_untold() -> None:
-    _replace("study.store.unfinished", "write_failure", lambda _: lambda *_: None)
+def _failures_unexplained() -> None:
+    def bare(inner: Any) -> Any:
+        return lambda store, run_id, failure: inner(store, run_id, replace(failure, error="failed"))
+
+    _replace("study.store.unfinished", "write_failure", bare)
 
 
 def _versions_alike() -> None:
@@ -368,10 +371,10 @@ _ALL: Final = (
         _causes_untold,
     ),
     Mutation(
-        "failures-untold",
-        "that a Run failed is not noted",
+        "failures-unexplained",
+        "why a Run failed is not noted",
         ("bug-out-of-memory", "bug-worker-lost", "bucket-refuses-one"),
-        _failures_untold,
+        _failures_unexplained,
     ),
     Mutation(
         "versions-alike",
