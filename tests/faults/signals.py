@@ -70,7 +70,7 @@ def expect_nothing_redone(place: Place) -> None:
 
 def second_ctrl_c(shop: Workshop, rng: random.Random) -> Outcome:
     """It ends at once, without a checkpoint; nothing but the time since the last one is lost."""
-    place = shop.place("slow_source")
+    place = shop.place()
     caused = 0
     while not caused:
         saved = place.count("saved")
