@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
 import re
 import secrets
@@ -30,6 +31,8 @@ from study.store.retries import Waits, is_local, tried
 _TEMPORARY: Final = re.compile(r"\.(?P<host>.+)~(?P<pid>\d+)~[0-9a-f]{8}~.+\.tmp")
 _NO_HARD_LINKS: Final = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
 _TEMPORARY_LIVES_SECONDS: Final = 24 * 3600.0
+
+_log = logging.getLogger(__name__)
 
 
 class Newer(ValueError):
@@ -128,8 +131,13 @@ def create(
     try:
         return tried(fs, "write", path, waits, lambda: conditional.create(fs, path, whole))
     except conditional.Unavailable:
-        put(fs, path, parts, waits)
-        return True
+        pass
+    except OSError as error:  # of that client; whether of pyarrow's too, is seen by asking it
+        _log.warning("%s; asked without a condition", error)
+        if info(fs, path, waits).type != pafs.FileType.NotFound:
+            return read(fs, path, waits) == whole
+    put(fs, path, parts, waits)
+    return True
 
 
 def swap(fs: pafs.FileSystem, path: str, expected: bytes, content: bytes, waits: Waits) -> bool:

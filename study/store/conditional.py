@@ -20,7 +20,7 @@ from typing import Any, Final, TypeVar
 
 import pyarrow.fs as pafs
 
-from study.store.os_errors import OF_CLIENT
+from study.store.os_errors import OF_CLIENT, os_error_text
 from study.store.retries import Waits, tried
 
 # By itself the client tries again for seconds; `retries` does so for longer, as of every bucket.
@@ -80,7 +80,8 @@ def swap(fs: pafs.FileSystem, path: str, expected: bytes, content: bytes) -> boo
 def refusal(fs: pafs.FileSystem, folder: str, waits: Waits) -> str | None:
     """Why nothing can be relied on here; None where conditions were seen to be heeded.
 
-    Asked once a process, by an object of its own in this folder, which is removed. Raises OSError.
+    Asked once a process, by an object of its own in this folder, which is removed. Where this client
+    cannot reach the bucket, that is why, too: whether pyarrow's can is for others to say.
     """
 
     def asked() -> str:
@@ -92,7 +93,10 @@ def refusal(fs: pafs.FileSystem, folder: str, waits: Waits) -> str | None:
 
     place = (*_place(fs), folder)
     if place not in _refusals:
-        _refusals[place] = tried(fs, "write", folder, waits, asked)
+        try:
+            _refusals[place] = tried(fs, "write", folder, waits, asked)
+        except OSError as error:
+            return os_error_text(error, advise=False)
     return _refusals[place] or None
 
 
@@ -202,8 +206,13 @@ def _client(fs: pafs.FileSystem, path: str) -> tuple[Any, str]:
         raise Unavailable("obstore is not installed here: python -m pip install obstore")
     place = (*_place(fs), bucket)
     if place not in _clients:
+        from obstore.exceptions import BaseError
+
         make = _s3 if fs.type_name == "s3" else _google
-        _clients[place] = make(bucket, _options(fs))
+        try:
+            _clients[place] = make(bucket, _options(fs))
+        except BaseError as error:  # keys of a kind that it does not know
+            raise Unavailable(_cause(error)) from error
     return _clients[place], key
 
 

@@ -130,14 +130,19 @@ def test_conditions_are_relied_on_only_where_they_were_seen_to_be_heeded(
     assert "403" in str(as_if_first())
     proxy.heal()
     assert as_if_first() is None
+    nowhere = open_store("s3://key:secret@bucket/x?scheme=http&endpoint_override=127.0.0.1:9")
+    assert "Connection refused" in str(replace(nowhere, waits=()).conditions_unheeded())
     assert [entry.base_name for entry in bucket.listed("lease")] == ["00000001.json"]
 
 
-def test_a_store_that_refuses_conditions_is_written_without(
-    bucket: Store, proxy: s3_server.Proxy, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("error", [conditional.Unavailable("HTTP status 501"), OSError("no keys")])
+def test_what_the_client_cannot_do_is_done_without(
+    bucket: Store, error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    bucket = replace(bucket, waits=())
+
     def refuse(*_: object) -> bool:
-        raise conditional.Unavailable("501 Not Implemented")
+        raise error
 
     monkeypatch.setattr(conditional, "create", refuse)
     assert bucket.create("x", b"first")
