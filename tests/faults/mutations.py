@@ -211,27 +211,6 @@ def _versions_alike() -> None:
     _replace("study.store.provenance", "code_version", lambda _: lambda: "0.1.0+00000000")
 
 
-def _bucket_asked_once() -> None:
-    import pyarrow.fs as pafs
-
-    from study.store import conditional
-
-    def impatient(inner: Any) -> Any:
-        def open_store(root: Any) -> Any:
-            store = inner(root)
-            if isinstance(store.fs, pafs.LocalFileSystem):
-                return store
-            once = pafs.AwsStandardS3RetryStrategy(max_attempts=1)
-            options = store.fs.__reduce__()[1][0] | {"request_timeout": 0.5}
-            fs = pafs.S3FileSystem(**options, retry_strategy=once)
-            return replace(store, fs=fs, waits=())
-
-        return open_store
-
-    _replace("study.store.store", "open_store", impatient)
-    conditional._RETRIES["max_retries"] = 0
-
-
 _ALL: Final = (
     Mutation(
         "rows-unchecked",
@@ -381,12 +360,6 @@ _ALL: Final = (
         "rows do not say which code made them",
         ("code-changed",),
         _versions_alike,
-    ),
-    Mutation(
-        "bucket-asked-once",
-        "each request to a bucket is made once, and given up after half a second",
-        ("bucket-errors", "bucket-silent"),
-        _bucket_asked_once,
     ),
 )
 MUTATIONS: Final[Mapping[str, Mutation]] = {mutation.name: mutation for mutation in _ALL}
