@@ -7,7 +7,7 @@ of a Run's draw is the Run's own; start weights are shared and only ever read. R
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Final
@@ -16,7 +16,7 @@ import pyarrow as pa
 import torch
 from safetensors.torch import load as tensors_from_bytes
 from safetensors.torch import save as tensors_to_bytes
-from torch import Tensor
+from torch import Tensor, nn
 
 from study.fields import digest_of
 from study.networks.build import pretrained
@@ -25,6 +25,7 @@ from study.run import Run
 from study.store import Store, read_weights, weights_path
 from study.tasks.draws import TrainingSet, draw
 from study.tasks.prepared_file import PreparedTask
+from study.training import similarity as measures
 
 MAX_WEIGHTS_BYTES: Final = 256 * 2**20
 _NUM_DRAWS: Final = 16
@@ -127,6 +128,28 @@ def similarity(
     index = table.schema.get_field_index("run_id")
     ids = pa.array([run.id] * table.num_rows, table.schema.field(index).type)
     return table.set_column(index, table.schema.field(index), ids)
+
+
+_networks: OrderedDict[tuple[object, ...], nn.Sequential] = OrderedDict()
+
+
+def start_network(
+    run: Run,
+    image_shape: ImageShape,
+    weights: Mapping[str, Tensor],
+    digest: str,
+    device: torch.device,
+) -> nn.Sequential:
+    """What `study.training.similarity.start_network` gives, on `device`; `digest`: of the weights.
+
+    The one last asked for, as the cells of a start come one after another. It is only ever read.
+    """
+    key = (digest, run.model, run.width, image_shape, str(device))
+    if key not in _networks:
+        _networks.clear()
+        made = measures.start_network(run, image_shape, weights)
+        _networks[key] = made.to(device)
+    return _networks[key]
 
 
 @lru_cache(maxsize=1)

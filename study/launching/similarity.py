@@ -16,7 +16,7 @@ from study.run import Run
 from study.store import Damaged, Store, similarity
 from study.store.layout import similarity_path
 from study.tasks.prepared_file import PreparedTask
-from study.training.similarity import measure, start_network
+from study.training.similarity import measure
 
 
 def record_similarity(
@@ -41,7 +41,7 @@ def record_similarity(
     weights, digest = start_weights, start_digest
 
     def measured() -> pa.Table:
-        layers = start_network(run, task.info.image_shape, weights)
+        layers = kept.start_network(run, task.info.image_shape, weights, digest, device)
         drawn = kept.drawn(run, task)
         images = task.train_images[drawn.indices]
         return measure(run, layers, images, drawn.clean_labels, digest, device=device)

@@ -5,7 +5,7 @@ Owns what is measured of them. Mode and precision are the caller's.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, fields
 from itertools import pairwise
 from typing import Any, Final
@@ -25,6 +25,9 @@ from study.training.steps import batch_spans
 CACHED_BYTES: Final = 4 * 2**20
 FEWEST: Final = 64
 LEAST: Final = 32
+
+# By the form of what is measured, for the life of the process: finding one takes a forward pass.
+_at_once: dict[Hashable, int] = {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,13 +51,22 @@ class Measured:
 
 class Judge:
     """Measures a network on the images of `drawn`, by the labels that are trained on, and on the test
-    images; without asking the device for a value."""
+    images; without asking the device for a value.
 
-    def __init__(self, drawn: TrainingSet, test_labels: np.ndarray, device: torch.device) -> None:
+    `form`: all that decides the sizes of what lies between the measured layers, and where they lie.
+    """
+
+    def __init__(
+        self,
+        drawn: TrainingSet,
+        test_labels: np.ndarray,
+        device: torch.device,
+        form: Hashable,
+    ) -> None:
         self.num_test = len(test_labels)
         self._labels = torch.from_numpy(drawn.labels).to(device)
         self._test_labels = torch.from_numpy(np.array(test_labels)).to(device)
-        self._at_once: int | None = None  # images; of one network, whose layers are asked once
+        self._form = form
         self._has_flipped = bool(drawn.flipped.any())
         self._clean, self._flipped = (
             torch.from_numpy(np.flatnonzero(which)).to(device)
@@ -66,11 +78,12 @@ class Judge:
         which `test_error` counts: shape (test images,), uint8 where there are at most 256 classes, else
         int16. Both on the device.
         """
-        if self._at_once is None:
-            self._at_once = images_at_once(suffix, inputs.of_test(slice(0, LEAST)))
-        train_logits = _logits(suffix, len(self._labels), inputs.of_training, self._at_once)
+        if self._form not in _at_once:
+            _at_once[self._form] = images_at_once(suffix, inputs.of_test(slice(0, LEAST)))
+        at_once = _at_once[self._form]
+        train_logits = _logits(suffix, len(self._labels), inputs.of_training, at_once)
         train_losses, train_wrong, _ = _judged(train_logits, self._labels)
-        test_logits = _logits(suffix, self.num_test, inputs.of_test, self._at_once)
+        test_logits = _logits(suffix, self.num_test, inputs.of_test, at_once)
         test_losses, test_wrong, predicted = _judged(test_logits, self._test_labels)
         values = {
             "train_loss": train_losses,

@@ -15,6 +15,7 @@ import shutil
 import tempfile
 import time
 import zlib
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -122,7 +123,7 @@ def make_room(folder: Path, num_bytes: int) -> bool:
 
     All files together take at most as much of the disk as they leave free.
     """
-    tidy(folder)
+    _tidied_once(folder)
     files = _by_last_use(folder)
     used = sum(size for _, size, _ in files)
     most = (shutil.disk_usage(folder).free + used) // 2
@@ -143,6 +144,12 @@ def tidy(folder: Path) -> list[Path]:
         path.unlink(missing_ok=True)
         removed.append(path)
     return removed
+
+
+@lru_cache(maxsize=8)
+def _tidied_once(folder: Path) -> None:
+    # Looking at every name takes milliseconds, a good part of what a small Run does.
+    tidy(folder)
 
 
 def _unused(folder: Path) -> list[Path]:

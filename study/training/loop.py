@@ -96,7 +96,10 @@ class Training:
         self.parts = cut(self.layers, run)
         set_precision(recipe)
         self._labels = torch.from_numpy(drawn.labels).to(device)
-        self._judge = Judge(drawn, test_labels, device)
+        cut_at = (run.frozen, run.frozen_pieces, run.trained_channels)
+        images_are = (test_images.shape[1:], recipe.precision, str(device))
+        form = (run.model, run.width, *cut_at, *images_are)
+        self._judge = Judge(drawn, test_labels, device, form)
         self._optimizer = _optimizer(recipe, self.parts.suffix)
         self._inputs = Inputs(
             run,

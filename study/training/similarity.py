@@ -152,35 +152,40 @@ def logme(features: Tensor, labels: Tensor) -> float | None:
         return None
     n = len(labels)
     sigma, projected, residual = _spectrum(features.double(), _one_hot(labels))
-    evidence = [_evidence(n, sigma, *each) for each in zip(projected, residual, strict=True)]
-    return float(torch.stack(evidence).mean() / n)
+    return float(_evidence(n, sigma, projected, residual).mean() / n)
 
 
 def _evidence(n: int, sigma: Tensor, projected: Tensor, residual: Tensor) -> Tensor:
-    """The maximum log evidence of one target of n values, by what `_spectrum` says of it."""
+    """The maximum log evidence of each target of n values, by what `_spectrum` says: shape (classes,)."""
 
-    def squares(ratio: Tensor) -> Tensor:  # yᵀ (I + FFᵀ/ratio)⁻¹ y
-        return (ratio[:, None] / (ratio[:, None] + sigma)) @ projected + residual
+    def squares(
+        ratio: Tensor,
+    ) -> Tensor:  # yᵀ (I + FFᵀ/ratio)⁻¹ y; `ratio`: shape (classes, points)
+        shares = ratio[..., None] / (ratio[..., None] + sigma)
+        return (shares @ projected[..., None])[..., 0] + residual[:, None]
 
     def log_determinant(ratio: Tensor) -> Tensor:  # of I + FFᵀ/ratio
-        return torch.log1p(sigma / ratio[:, None]).sum(1)
+        return torch.log1p(sigma / ratio[..., None]).sum(-1)
 
-    floor = ROUNDING**2 * (projected.sum() + residual)
-    ratio = torch.ones(1, dtype=torch.float64)  # whatever it is, where no feature says anything
+    floor = ROUNDING**2 * (projected.sum(1) + residual)[:, None]
+    ratio = torch.ones(
+        len(residual), 1, dtype=torch.float64
+    )  # whatever, where no feature says anything
     if len(sigma) > 0:
         # Below these F fits all that it can, above them nothing.
         low, high = float(sigma.min().log10()) - 12, float(sigma.sum().log10()) + 8
         num_points = round((high - low) * POINTS_A_DECADE)
-        exponents = torch.linspace(low, high, num_points, dtype=torch.float64)
+        exponents = torch.linspace(low, high, num_points, dtype=torch.float64)[None]
         for _ in range(NUM_ZOOMS):
             ratio = 10.0**exponents
             profile = -n * (squares(ratio) + floor).log() - log_determinant(ratio)
-            best, step = exponents[profile.argmax()], exponents[1] - exponents[0]
+            step = exponents[0, 1] - exponents[0, 0]
+            best = torch.take_along_dim(exponents, profile.argmax(1, keepdim=True), 1)
             exponents = best + step * torch.linspace(-1, 1, 21, dtype=torch.float64)
-        ratio = 10.0 ** best[None]
+        ratio = 10.0**best
     beta = n / (squares(ratio) + floor)
     fit = n * (beta / (2 * torch.pi)).log() - beta * squares(ratio)
-    return (fit - log_determinant(ratio))[0] / 2
+    return (fit - log_determinant(ratio))[:, 0] / 2
 
 
 def _spectrum(f: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -30,7 +30,7 @@ def test_labels_are_predicted_by_the_logits_of_the_error(
     labels[::3] = (labels[::3] + 1) % num_classes
     given = labels[:100].numpy()
     drawn = TrainingSet(np.arange(100), given, given, np.zeros(100, bool))
-    judge = Judge(drawn, labels.numpy(), torch.device("cpu"))
+    judge = Judge(drawn, labels.numpy(), torch.device("cpu"), form="two layers")
     values, predicted = judge(nn.Sequential(), inputs)
     measured = judge.measured(values.tolist())
     assert measured.train_error_flipped is None
