@@ -36,6 +36,7 @@ class RunQueue:
     ) -> None:
         self.runs = {run.id: run for run in runs}
         self.state = {run_id: DONE if run_id in done else WAITING for run_id in self.runs}
+        self._counts = Counter(self.state.values())
         self.cost = {run_id: cost[run_id] for run_id in self.runs}
         self._position = {run_id: index for index, run_id in enumerate(self.runs)}
         self._dependants: dict[str, list[str]] = {run_id: [] for run_id in self.runs}
@@ -59,14 +60,14 @@ class RunQueue:
         while self._ready:
             _, _, run_id = heapq.heappop(self._ready)
             if self._is_ready(run_id):
-                self.state[run_id] = RUNNING
+                self._set(run_id, RUNNING)
                 return self.runs[run_id]
         return None
 
     def finish(self, run_id: str, *, usable: bool = True) -> None:
         """This running Run is done; what waited for it may start, unless it diverged (not `usable`)."""
         assert self.state[run_id] == RUNNING, (run_id, self.state[run_id])
-        self.state[run_id] = DONE
+        self._set(run_id, DONE)
         if not usable:
             self._unusable.add(run_id)
             self._take_down_below(run_id)
@@ -76,7 +77,7 @@ class RunQueue:
     def fail(self, run_id: str) -> None:
         """This Run is given up, and with it, transitively, what waits for it."""
         assert self.state[run_id] in (RUNNING, WAITING), (run_id, self.state[run_id])
-        self.state[run_id] = FAILED
+        self._set(run_id, FAILED)
         self._take_down_below(run_id)
 
     def again(self, run_id: str) -> None:
@@ -87,18 +88,18 @@ class RunQueue:
     def reopen(self, run_id: str) -> None:
         """This Run counted as done, but what it left cannot be used: it waits to be trained anew."""
         assert self.state[run_id] == DONE, (run_id, self.state[run_id])
-        self.state[run_id] = WAITING
+        self._set(run_id, WAITING)
         self._path = self._critical_paths()
         self._wait(run_id)
 
     @property
     def is_over(self) -> bool:
         """Whether nothing is running or waiting."""
-        return not any(state in (RUNNING, WAITING) for state in self.state.values())
+        return self._counts[RUNNING] + self._counts[WAITING] == 0
 
     def counts(self) -> Counter[str]:
         """How many Runs are in each state."""
-        return Counter(self.state.values())
+        return +self._counts
 
     def remaining_cost(self) -> float:
         """Cost of all Runs that are running or waiting."""
@@ -108,12 +109,18 @@ class RunQueue:
         """Whether this Run is still to be ended by this launch."""
         return self.state[run_id] in (RUNNING, WAITING)
 
+    def _set(self, run_id: str, state: str) -> None:
+        # Counted as they change: of thousands of Runs, whether all are over is asked for each of them.
+        self._counts[self.state[run_id]] -= 1
+        self._counts[state] += 1
+        self.state[run_id] = state
+
     def _take_down_below(self, run_id: str) -> None:
         below = list(self._dependants[run_id])
         while below:
             each = below.pop()
             if self.state[each] == WAITING:
-                self.state[each] = START_FAILED
+                self._set(each, START_FAILED)
                 below += self._dependants[each]
 
     def _wait(self, run_id: str) -> None:
@@ -121,10 +128,10 @@ class RunQueue:
         if start is None or not (
             self.state[start.id] in (FAILED, START_FAILED) or start.id in self._unusable
         ):
-            self.state[run_id] = WAITING
+            self._set(run_id, WAITING)
             self._offer(run_id)
         else:
-            self.state[run_id] = START_FAILED
+            self._set(run_id, START_FAILED)
             self._take_down_below(run_id)
 
     def _is_ready(self, run_id: str) -> bool:

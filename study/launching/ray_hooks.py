@@ -42,11 +42,14 @@ class Leave(BaseException):
     """Leaves Tune's loop from inside. Not an Exception: Tune would first tidy up, for minutes."""
 
 
-def report_now_and_then() -> Callable[[Row], None]:
-    """Tells Tune on which node this is, and of a row where the last one that it heard of is old enough."""
+def report_now_and_then(*, first_row: bool) -> Callable[[Row], None]:
+    """Tells Tune on which node this is, and of a row where the last one that it heard of is old enough.
+
+    `first_row`: also of the first, of which nobody learns how far the training is.
+    """
     # From where, before a row: to compute features of frozen layers may take long.
     tune.report({NODE: ray.get_runtime_context().get_node_id()})
-    reported_at = -float("inf")
+    reported_at = -float("inf") if first_row else time.monotonic()
 
     def report(row: Row) -> None:
         nonlocal reported_at
@@ -100,6 +103,7 @@ class Watch(tune.Callback):
         must_stop: Callable[[], bool],
         flag: Any,
         grace_seconds: float,
+        leave_when: Callable[[], bool],
     ) -> None:
         self.progress, self.screen = progress, screen
         self.request = request
@@ -107,6 +111,7 @@ class Watch(tune.Callback):
         self._must_stop = must_stop
         self._flag = flag
         self._grace_seconds = grace_seconds
+        self._leave_when = leave_when
         self._has_said_so = False
         self._nodes = Nodes(ray.get_runtime_context().get_node_id())
         self._looked_at = time.monotonic()
@@ -155,6 +160,8 @@ class Watch(tune.Callback):
             if none_runs or self.request.seconds() > self._grace_seconds:
                 raise Leave
         self.screen.tick()
+        if self._leave_when():
+            raise Leave
 
     def _remark(self, *texts: str) -> None:
         for text in filter(None, texts):

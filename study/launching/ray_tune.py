@@ -94,7 +94,19 @@ def launch(
         claim = _claim_with_room(means, screen)
         flag = _flag()
         with stop_on_signals(means.resume_hint) as request:
-            watch = Watch(progress, screen, store, request, must_stop, flag, means.grace_seconds)
+            told = loggers(means.logs, means.log_folder, screen.remark)
+            watch = Watch(
+                progress,
+                screen,
+                store,
+                request,
+                must_stop,
+                flag,
+                means.grace_seconds,
+                # Tune's own end writes down every trial once more, for a resumption that is ours; but
+                # loggers close at it.
+                leave_when=lambda: queue.is_over and not told,
+            )
             screen.follow(progress.look)
             searcher = RunSearcher(
                 queue,
@@ -107,7 +119,6 @@ def launch(
                 accelerator=means.accelerator,
                 may_grow=means.address != LOCAL,
             )
-            told = loggers(means.logs, means.log_folder, screen.remark)
             tuner = tune.Tuner(
                 tune.with_resources(
                     _trainable(store, means, claim, flag), _bundles(claim, means.accelerator)
@@ -213,7 +224,7 @@ def _trainable(
             means.of_trial(claim, device=device),
             keep_weights=config["keep_weights"],
             keep_predictions=config["keep_predictions"],
-            on_row=report_now_and_then(),
+            on_row=report_now_and_then(first_row=bool(means.logs)),
             should_stop=stop_question(flag),
         )
         if ended.outcome == "try again":
