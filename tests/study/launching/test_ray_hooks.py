@@ -148,4 +148,5 @@ def test_no_more_workers_are_started_than_there_are_slots(store: Store, tmp_path
         _, said = driver.communicate(timeout=900)
     assert driver.returncode == 0, said
     assert len(finished_ids(store)) == 40
-    assert len(watched.workers) == min(2, os.cpu_count() or 1)
+    # One that is still starting when all is over is not waited for.
+    assert 1 <= len(watched.workers) <= min(2, os.cpu_count() or 1)
