@@ -11,12 +11,14 @@ verdicts of the code that decided when it was registered. No images.
     reduced_sources   2026-11-25 04:23:47   189cab073b84    100
     reduced_controls  2026-11-25 04:23:52   df94e5f11d53    225
     reduced_rates     2026-11-25 04:23:58   833f45d9f376    165
+    reduced_vit       2026-11-28 16:50:12   870118dcfc74    120
+    reduced_densenet  2026-11-28 17:33:46   675f82791b14     80
 
-Each was registered before its first row, and its verdicts were confirmatory by that code. The
-registrations themselves lay in the store of the studies and are lost with it: an export of that time did
-not hold them. What is left is this table, noted three hours after; so a report on these files says
-that it does not know. Verdicts of code that has changed since are exploratory by its own words;
-`tests/analysis/test_results.py` holds today's against those kept here.
+Each was registered before its first row, and its verdicts were confirmatory by that code. The files of
+the last two hold their registrations. Those of the first five lay in the store of the studies and are
+lost with it: an export of that time did not hold them. What is left of them is this table, noted three
+hours after; so a report on these five says that it does not know. Verdicts of code that has changed since
+are exploratory by its own words; `tests/analysis/test_results.py` holds today's against those kept here.
 
 `python -m analysis.results` makes the README's section and `reduced.svg` of these files.
 """

@@ -6,6 +6,7 @@ beside the rows.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
@@ -21,6 +22,10 @@ from analysis.report import tables
 SOURCES: Final = {"cifar100-16px": "CIFAR-100", "tiny-near-16px": "near", "tiny-far-16px": "far"}
 BROAD: Final = "cifar100-16px"
 SIZE: Final = 1_000
+OTHERS: Final = {
+    "reduced_vit": "A ViT-Tiny of width 48",
+    "reduced_densenet": "A DenseNet-121 of growth rate 4",
+}
 LEARNING_RATE: Final = 1e-3
 NUM_EPOCHS: Final = 400
 
@@ -68,6 +73,7 @@ def values() -> dict[str, Any]:
         "c3": _verdict("reduced", "C3"),
         "c4": _verdict("reduced", "C4"),
         "c4_strict": _verdict("reduced", "C4", epsilon=0.01),
+        "others": [_other(study, name) for study, name in OTHERS.items()],
         "c5a": _verdict("reduced", "C5a"),
         "c5b": _verdict("reduced", "C5b"),
         "edge": {
@@ -97,6 +103,7 @@ def _verdict(
     effect, low, high = (float(found[name]) for name in ("effect", "low", "high"))
     return {
         "answer": found["answer"],
+        "because": str(found["because"]),
         "times": f"{10**effect:.2f}",
         "times_between": f"[{10**low:.2f}, {10**high:.2f}]",
         "doublings": f"{effect:+.1f}",
@@ -130,6 +137,31 @@ def _rates() -> dict[str, str]:
     }
     edges = {name: f"{curve.counts[curve.edge]:,}" for name, curve in at.items()}
     return edges | {"slow_peak": f"{slow.counts[slow.test.index(max(slow.test))]:,}"}
+
+
+def _other(study: str, name: str) -> dict[str, Any]:
+    """Of a study of another architecture: its verdict on C4, and the curve that it speaks of."""
+    errors = _errors(study)
+    (size,) = errors.loc[errors["arm"] == "transfer", "size"].unique()
+    curve = _curve(name, errors[errors["arm"] == "transfer"])
+    peak = curve.test.index(max(curve.test))
+    c4 = _verdict(study, "C4")
+    wanted = re.search(r"about ([\d,]+) seeds would tell", c4["because"])
+    return {
+        "name": name,
+        "study": study,
+        "size": f"{size:,}",
+        "c4": c4,
+        "head": f"{curve.test[0]:.3f}",
+        "edge": f"{curve.test[curve.edge]:.3f}",
+        "edge_at": f"{curve.counts[curve.edge]:,}",
+        "last": f"{curve.test[-1]:.3f}",
+        "last_at": f"{curve.counts[-1]:,}",
+        "rises": peak == len(curve.test) - 1,
+        "peak": f"{curve.test[peak]:.3f}",
+        "peak_at": f"{curve.counts[peak]:,}",
+        "seeds": None if wanted is None else wanted[1],
+    }
 
 
 def _parts(broad: Curve) -> dict[str, str]:

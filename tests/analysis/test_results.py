@@ -10,6 +10,7 @@ import pytest
 from analysis import load
 from analysis.claims import claims
 from analysis.load.kept import kept_names, kept_path, kept_verdicts
+from analysis.load.rows import ExportRows
 from analysis.report import make_report, tables
 from analysis.results.__main__ import differences, main
 
@@ -25,9 +26,19 @@ def opened(name: str) -> load.Study:
     return load.open(path)
 
 
-def test_five_studies_come_along() -> None:
-    studies = ("reduced", "reduced_controls", "reduced_noise", "reduced_rates", "reduced_sources")
-    assert kept_names() == studies
+def test_seven_studies_come_along() -> None:
+    beside = ("controls", "densenet", "noise", "rates", "sources", "vit")
+    assert kept_names() == ("reduced", *(f"reduced_{name}" for name in beside))
+
+
+@pytest.mark.parametrize("name", ["reduced_densenet", "reduced_vit"])
+def test_a_kept_registration_lies_before_the_first_row(name: str) -> None:
+    study = opened(name)
+    assert isinstance(study.rows, ExportRows) and study.rows.registrations
+    (registration,) = study.rows.registrations
+    assert not registration.is_late
+    assert registration.registered_at < study.runs["began_at"].min()
+    assert registration.run_ids == tuple(run.id for run in study.wanted)
 
 
 @pytest.mark.slow
@@ -68,7 +79,7 @@ def test_the_readme_says_what_the_files_say(capsys: pytest.CaptureFixture[str]) 
         ("**0.803**", "**0.813**"),
         ("between 1,490 and 2,650", "between 1,490 and 4,970"),
         ("| C4 freezing-wise double descent, near the edge | holds |", "| C4 | cannot tell |"),
-        ("(1,720 Runs", "(1,721 Runs"),
+        ("(1,920 Runs", "(1,921 Runs"),
     ],
 )
 def test_a_readme_that_says_something_else_is_noticed(
