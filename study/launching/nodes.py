@@ -21,6 +21,7 @@ class Nodes:
         self._where: dict[str, str] = {}  # trial: node
         self._gone: dict[str, str] = {}  # trial that has lost its worker: the node that this was on
         self._again: dict[str, str] = {}  # the same, of trials that have begun again
+        self._over: set[str] = set()  # of those, trials that have ended since the last look
         self._lost: dict[str, tuple[str, int]] = {}  # node: its name, and how many Runs it had
         self.is_here_lost = False
 
@@ -55,6 +56,9 @@ class Nodes:
                 lines.append(f"node {name} is lost; {_runs(number)} of it went on elsewhere")
             else:
                 lines.append(f"node {name} is lost; no Run was on it")
+        for trial in self._over:
+            self._again.pop(trial, None)
+        self._over.clear()
         self._names = alive
         self.is_here_lost = self._here not in alive
         return lines
@@ -74,7 +78,8 @@ class Nodes:
         """This trial is over; a line as of `begins`."""
         self._where.pop(trial_id, None)
         line = self.begins(trial_id)
-        self._again.pop(trial_id, None)
+        if trial_id in self._again:
+            self._over.add(trial_id)  # its node is named at the next look
         return line
 
 

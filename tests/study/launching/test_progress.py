@@ -163,4 +163,8 @@ def test_runs_that_go_on_before_their_node_is_missed_are_told_with_it() -> None:
         nodes.loses(trial)
         assert nodes.begins(trial) == ""
         nodes.hears_of(trial, "11111111")
+    assert nodes.ends("b") == "", "it may even end before"
     assert nodes.look([node(1)]) == ["node n2, 222222 is lost; 2 Runs of it went on elsewhere"]
+    assert nodes.ends("a") == ""
+    nodes.look([node(1), node(3)])
+    assert nodes.look([node(1)]) == ["node n3, 333333 is lost; no Run was on it"]
