@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -83,6 +84,20 @@ def s3_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     """Any do, but there must be some."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "any")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "any")
+
+
+@pytest.fixture
+def proxy(s3_port: int) -> Iterator[s3_server.Proxy]:
+    """Between a client and the S3 server, to meddle with what they say."""
+    proxy = s3_server.Proxy(s3_port)
+    yield proxy
+    proxy.close()
+
+
+@pytest.fixture
+def bucket(proxy: s3_server.Proxy, s3_credentials: None) -> Store:
+    """A store of this test alone, behind the proxy."""
+    return open_store(s3_server.root(proxy.port, uuid.uuid4().hex))
 
 
 @pytest.fixture(scope="session")

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 from study.command.exits import OK, SOME_FAILED
 from study.command.opened import store_of
 from study.command.texts import bytes_text
+from study.grid import with_starts
 from study.launching.interrupt import INTERRUPTED_STATUS
 from study.launching.means import Means
 from study.messages import UserError, duration, last_line
 from study.planning.plan import make_plan
 from study.planning.spaces import load_space
 from study.requirements import require
-from study.run import Run, describe
+from study.run import describe
 
 if TYPE_CHECKING:
     from study.launching.first_epochs import FirstEpochs  # torch
@@ -27,10 +28,8 @@ if TYPE_CHECKING:
 def check(args: argparse.Namespace) -> int:
     """Trains the first epochs of the study's cheapest and dearest Run, and says what it saw."""
     require("torch", "timm", "safetensors", "psutil")
-    for number in (
-        signal.SIGINT,
-        signal.SIGTERM,
-    ):  # a shell starts what it puts aside without the first
+    # A shell starts what it puts aside without the first.
+    for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     try:
         return _check(args)
@@ -52,7 +51,7 @@ def _check(args: argparse.Namespace) -> int:
     chosen = {"cheapest": by_cost[0]}
     if by_cost[-1] != by_cost[0]:
         chosen["dearest"] = by_cost[-1]
-    names = {each.task for run in chosen.values() for each in (run, *_starts_of(run))}
+    names = {run.task for run in with_starts(chosen.values())}
     wanted = {name: space.tasks.get(name) for name in sorted(names)}
     means = Means().of_trial({"cpu": 1}, device="cuda" if has_gpu() else "cpu")
     failed = False
@@ -64,10 +63,6 @@ def _check(args: argparse.Namespace) -> int:
                 failed, text = True, f"fails: {type(error).__name__}: {last_line(str(error))}"
             print(f"{which}: {describe(run)}: {text}", flush=True)
     return SOME_FAILED if failed else OK
-
-
-def _starts_of(run: Run) -> list[Run]:
-    return [] if run.source is None else [run.source, *_starts_of(run.source)]
 
 
 def _text(seen: FirstEpochs) -> str:

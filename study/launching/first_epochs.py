@@ -19,6 +19,7 @@ from typing import Final
 import torch
 
 from study import tasks
+from study.grid import with_starts
 from study.launching.execute import Interrupted, execute
 from study.launching.leftovers import CHECK_PREFIX
 from study.launching.means import Means
@@ -107,7 +108,7 @@ def first_epochs(run: Run, scratch: Store, means: Means) -> FirstEpochs:
     """
     source = _shortened(run.source)
     tried = run if source is None else replace(run, start=source)
-    for each in _starts(tried):
+    for each in with_starts([tried])[:-1]:
         execute(each, scratch, means, keep_weights=True)
     is_gpu = means.device == "cuda"
     if is_gpu:
@@ -155,13 +156,6 @@ def _shortened(source: Run | None) -> Run | None:
     start = _shortened(source.source) or source.start
     size = min(source.size, source.recipe.batch_size)
     return replace(source, recipe=recipe, start=start, size=size)
-
-
-def _starts(run: Run) -> Iterator[Run]:
-    """What it starts from, the first first."""
-    if run.source is not None:
-        yield from _starts(run.source)
-        yield run.source
 
 
 def _peak_of_process() -> int:

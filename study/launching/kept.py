@@ -130,7 +130,7 @@ def similarity(
     return table.set_column(index, table.schema.field(index), ids)
 
 
-_networks: OrderedDict[tuple[object, ...], nn.Sequential] = OrderedDict()
+_networks: dict[tuple[object, ...], nn.Sequential] = {}  # one
 
 
 def start_network(

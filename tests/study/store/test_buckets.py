@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import uuid
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +19,6 @@ from study.store import (
     ids_with_weights,
     list_unfinished,
     note_began,
-    open_store,
     publish_rows,
     publish_weights,
     read_began,
@@ -46,19 +43,6 @@ from tests import s3_server
 from tests.stored import a_failure, a_provenance, a_run, a_table
 
 pytestmark = pytest.mark.s3
-
-
-@pytest.fixture
-def proxy(s3_port: int) -> Iterator[s3_server.Proxy]:
-    proxy = s3_server.Proxy(s3_port)
-    yield proxy
-    proxy.close()
-
-
-@pytest.fixture
-def bucket(proxy: s3_server.Proxy, s3_credentials: None) -> Store:
-    """A store of this test alone, behind the proxy."""
-    return open_store(s3_server.root(proxy.port, uuid.uuid4().hex))
 
 
 @pytest.fixture

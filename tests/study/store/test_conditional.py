@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,18 +28,6 @@ pytestmark = [
         importlib.util.find_spec("obstore") is None, reason="needs obstore: pip install obstore"
     ),
 ]
-
-
-@pytest.fixture
-def proxy(s3_port: int) -> Iterator[s3_server.Proxy]:
-    proxy = s3_server.Proxy(s3_port)
-    yield proxy
-    proxy.close()
-
-
-@pytest.fixture
-def bucket(proxy: s3_server.Proxy, s3_credentials: None) -> Store:
-    return open_store(s3_server.root(proxy.port, uuid.uuid4().hex))
 
 
 def at_once(num: int, do: Callable[[int], Any]) -> list[Any]:
