@@ -103,9 +103,8 @@ def launch(
                 must_stop,
                 flag,
                 means.grace_seconds,
-                # Tune's own end writes down every trial once more, for a resumption that is ours; but
-                # loggers close at it.
-                leave_when=lambda: queue.is_over and not told,
+                # Tune's own end writes down every trial once more, for a resumption that is ours.
+                leave_when=lambda: queue.is_over,
             )
             screen.follow(progress.look)
             searcher = RunSearcher(
