@@ -110,8 +110,10 @@ def execute(
     task = load_task(run.task, store, means.node_cache)
     start = _start(run, store, task)
     device = torch.device(means.device)
-    record_similarity(run, store, task, start.weights, start.digest, device=device)
     training = _training(run, task, start, device, keep_predictions)
+    record_similarity(
+        run, store, task, start.weights, start.digest, device=device, at_cut=training.at_cut()
+    )
     about = _resumed(training, store, start) or {
         "start_digest": start.digest,
         "began_at": provenance.now(),

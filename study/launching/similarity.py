@@ -27,11 +27,13 @@ def record_similarity(
     start_digest: str | None,
     *,
     device: torch.device,
+    at_cut: Tensor | None = None,
 ) -> None:
     """Publishes how the start of `run` sees its target, unless the store has it for this start.
 
     Nothing is done for a Run whose start is no Run. `start_weights` are all that the start published,
-    its head too. What is damaged in the store is set aside and measured anew.
+    its head too; `at_cut`: see `study.training.similarity.measure`. What is damaged in the store is set
+    aside and measured anew.
     """
     if run.source is None:
         return
@@ -44,7 +46,8 @@ def record_similarity(
         layers = kept.start_network(run, task.info.image_shape, weights, digest, device)
         drawn = kept.drawn(run, task)
         images = task.train_images[drawn.indices]
-        return measure(run, layers, images, drawn.clean_labels, digest, device=device)
+        labels = drawn.clean_labels
+        return measure(run, layers, images, labels, digest, device=device, at_cut=at_cut)
 
     similarity.publish(store, run, kept.similarity(run, task, digest, device, measured))
 

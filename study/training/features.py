@@ -40,6 +40,9 @@ CHUNK: Final = 256
 # 2 s of a core for a GiB, reading and checking 1 s.
 WORTH_SECONDS_PER_GIB: Final = 5.0
 
+# And a file of its own, however small, costs some milliseconds, as much as a tiny network's features.
+WORTH_SECONDS_PER_FILE: Final = 0.01
+
 # Of a Run, what neither the prefix's values nor its structure depend on: any other field is in the key.
 _NOT_OF_A_PREFIX: Final = ("task", "part", "size", "label_noise", "start", "seed", "recipe")
 
@@ -118,8 +121,10 @@ def shared_features(
             seconds = time.perf_counter() - began
             if is_worth is None:
                 num_bytes = made.nbytes * (len(spans) - len(chunks))
-                is_worth = seconds * 2**30 >= WORTH_SECONDS_PER_GIB * made.nbytes and (
-                    feature_files.make_room(folder, num_bytes)
+                is_worth = (
+                    seconds >= WORTH_SECONDS_PER_FILE
+                    and seconds * 2**30 >= WORTH_SECONDS_PER_GIB * made.nbytes
+                    and feature_files.make_room(folder, num_bytes)
                 )
             chunks[index] = made
             if is_worth:

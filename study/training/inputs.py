@@ -64,6 +64,8 @@ class Inputs:
                     lambda span: self._normalise(self.train_images[span]),
                     by_images=run.recipe.calibration == "images",
                 )
+        # A parted layer is in the prefix in part, a head alone without what it trains.
+        self._is_cut_between_layers = not run.trained_channels and len(parts.suffix) > 1
         self._train_features: Tensor | None = None
         self._test_features: Tensor | Features | None = None
         if cached and is_constant(run.recipe) and len(parts.prefix) > 0:
@@ -80,6 +82,14 @@ class Inputs:
     def place(self) -> torch.device:
         """Where the training images are gathered: the device, or the host where features do not fit."""
         return self._device if self._train_features is None else self._train_features.device
+
+    def at_cut(self) -> Tensor | None:
+        """What all that lies before the cut makes of each training image, in float32: (n, …), at `place`.
+
+        None where that is not held: it is made anew for every batch, or held in another form.
+        """
+        is_whole = self._is_cut_between_layers and self._recipe.precision == "float32"
+        return self._train_features if is_whole else None
 
     def of_training(self, span: Span, augment: CropsAndFlips | None = None) -> Tensor:
         """For the training images of this span; with `augment`, of this epoch's crops and flips.

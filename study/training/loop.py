@@ -115,6 +115,10 @@ class Training:
             self._compute_step, self._spans[0].stop, capture_on(device, is_possible=is_possible)
         )
 
+    def at_cut(self) -> Tensor | None:
+        """`Inputs.at_cut`: of the training images, where it is held."""
+        return self._inputs.at_cut()
+
     def sizes(self, num_classes: int) -> Sizes:
         """The sizes of this Run's network."""
         total, trained = (

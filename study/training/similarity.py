@@ -54,11 +54,13 @@ def measure(
     start_digest: str,
     *,
     device: torch.device,
+    at_cut: Tensor | None = None,
 ) -> pa.Table:
     """The similarity (similarity_files.TABLE) of the start's network `layers` and the target's images.
 
     `images`: uint8, shape (n, c, h, w); `labels`: int64, shape (n,), clean. `layers` are put into
-    evaluation mode on `device`; the measures are computed in float64 on the CPU.
+    evaluation mode on `device`; the measures are computed in float64 on the CPU. `at_cut`: what the
+    layers before the cut make of these images, (n, …), where somebody has it already; the same bits.
     """
     normalise = normalisation(*normalisation_of(run.model), device)
     pixels = torch.from_numpy(np.ascontiguousarray(images))
@@ -67,15 +69,18 @@ def measure(
     parts = divide(layers, run.model, run.frozen, frozen_pieces=run.frozen_pieces)
     parts.prefix.eval()
     parts.suffix.eval()
-    at_cut, at_head = [], []
+    cut_features, head_features = [], []
     with torch.no_grad(), _full_precision(), _classifier_input(layers) as head_inputs:
         for span in batch_spans(len(pixels), EVALUATION_BATCH_SIZE):
-            features = parts.prefix(normalise(pixels[span].to(device)))
-            at_cut.append(pooled(features).cpu())
+            if at_cut is None:
+                features = parts.prefix(normalise(pixels[span].to(device)))
+            else:
+                features = at_cut[span].to(device)
+            cut_features.append(pooled(features).cpu())
             parts.suffix(features)
-            at_head.append(head_inputs.pop().cpu())
+            head_features.append(head_inputs.pop().cpu())
     clean = torch.from_numpy(labels)
-    places = {similarity.CUT: at_cut, HEAD: at_head}
+    places = {similarity.CUT: cut_features, HEAD: head_features}
     measured = [_similarity(place, torch.cat(parts), clean) for place, parts in places.items()]
     return table_of(run, start_digest, measured, provenance.code_version())
 

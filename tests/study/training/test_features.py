@@ -42,6 +42,7 @@ CELL = dataclasses.replace(SOURCE, task="digits-high", size=300, start=SOURCE, f
 @pytest.fixture(autouse=True)
 def all_are_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(features, "WORTH_SECONDS_PER_GIB", 0.0)
+    monkeypatch.setattr(features, "WORTH_SECONDS_PER_FILE", 0.0)
 
 
 @pytest.fixture
@@ -275,8 +276,11 @@ def test_a_full_disk_leaves_the_features_in_memory(
     assert not files(folder)
 
 
-def test_what_is_quickly_made_is_not_kept(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(features, "WORTH_SECONDS_PER_GIB", float("inf"))
+@pytest.mark.parametrize("which", ["WORTH_SECONDS_PER_GIB", "WORTH_SECONDS_PER_FILE"])
+def test_what_is_quickly_made_is_not_kept(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, which: str
+) -> None:
+    monkeypatch.setattr(features, which, float("inf"))
     images = torch.from_numpy(np.arange(600 * 4, dtype=np.int64) % 251).to(torch.uint8).view(600, 4)
     made = shared_features(nn.Sequential(), images, lambda span: images[span] / 2, folder, "k")
     assert torch.equal(made.joined(), images / 2)

@@ -5,6 +5,7 @@ import math
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.dataset
@@ -49,6 +50,7 @@ from study.training.similarity import (
     start_network,
 )
 from tests import synthetic
+from tests.trainings import training_of
 
 CPU = torch.device("cpu")
 SOURCE = Run(
@@ -343,6 +345,43 @@ def test_measured_at_the_cut_and_at_the_head(model: str, width: int) -> None:
     pixels = measure(unfrozen, layers, images, labels, "d" * 64, device=CPU).to_pylist()
     assert pixels[0]["logme"] == pytest.approx(logme(inputs.mean((2, 3)), y), abs=1e-6)
     assert pixels[1] == table[1] | {"run_id": unfrozen.id}
+
+
+@pytest.mark.parametrize(
+    ("model", "width", "changes", "is_held"),
+    [
+        ("resnet18", 4, {"frozen": 4}, True),
+        ("resnet18", 4, {"frozen": 3, "frozen_pieces": 1}, True),
+        ("vit_tiny", 12, {"frozen": 5}, True),
+        ("densenet121", 2, {"frozen": 8}, True),
+        ("resnet18", 4, {"frozen": 0}, False),
+        ("resnet18", 4, {"frozen": 9}, False),  # held as the head has pooled it
+        ("resnet18", 4, {"frozen": 9, "trained_channels": 5}, False),
+        ("resnet18", 4, {"frozen": 4, "precision": "bfloat16"}, False),
+        ("resnet18", 4, {"frozen": 4, "frozen_batchnorm": "training"}, False),
+    ],
+)
+def test_features_that_a_run_holds_anyway_are_taken_for_it(
+    store: Store, model: str, width: int, changes: dict[str, Any], is_held: bool
+) -> None:
+    whole = dataclasses.replace(SOURCE, model=model, width=width)
+    of_recipe = {k: changes.pop(k) for k in ("precision", "frozen_batchnorm") if k in changes}
+    recipe = dataclasses.replace(CELL.recipe, **of_recipe)
+    run = dataclasses.replace(
+        CELL, model=model, width=width, start=whole, size=300, recipe=recipe, **changes
+    )
+    start = network(model, width).state_dict()
+    at_cut = training_of(run, store, start).at_cut()
+    assert (at_cut is not None) == is_held
+    task = load_task(run.task, store)
+    drawn = draw(task, part="all", size=300, seed=run.seed, label_noise=run.label_noise)
+    images, labels = task.train_images[drawn.indices], drawn.clean_labels
+    layers = start_network(run, (3, 16, 16), start)
+    plain, taken = (
+        measure(run, layers, images, labels, "d" * 64, device=CPU, at_cut=each)
+        for each in (None, at_cut)
+    )
+    assert plain.equals(taken)
 
 
 def test_pooled() -> None:
