@@ -17,6 +17,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+import pyarrow.fs as pafs
+
 
 @dataclass(frozen=True)
 class Mutation:
@@ -160,6 +162,23 @@ def _never_swept() -> None:
 
 def _no_waits() -> None:
     _only_in("study.store.retries", "waits_for", lambda _: lambda *_: ())
+
+
+def _bucket_asked_once() -> None:
+    _no_waits()
+
+    def impatient(inner: Any) -> Any:
+        def open_store(root: Any) -> Any:
+            store = inner(root)
+            if store.fs.type_name != "s3":
+                return store
+            made, (options,) = store.fs.__reduce__()
+            once = pafs.AwsStandardS3RetryStrategy(max_attempts=1)
+            return replace(store, fs=made(options | {"retry_strategy": once}))
+
+        return open_store
+
+    _replace("study.store.store", "open_store", impatient)
 
 
 def _nothing_set_aside() -> None:
@@ -325,6 +344,12 @@ _ALL: Final = (
         _signals_write_nothing,
     ),
     Mutation("no-waits", "no error is worth another try", ("disk-full",), _no_waits),
+    Mutation(
+        "bucket-asked-once",
+        "neither the client of a bucket nor the store asks it again",
+        ("bucket-errors", "bucket-silent"),
+        _bucket_asked_once,
+    ),
     Mutation(
         "tried-once",
         "a Run is given up at its first failure",
