@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Final
 
@@ -39,9 +39,6 @@ CHUNK: Final = 256
 # What is made faster than this costs more to write and to read than to make again: writing takes about
 # 2 s of a core for a GiB, reading and checking 1 s.
 WORTH_SECONDS_PER_GIB: Final = 5.0
-
-# And a file of its own, however small, costs some milliseconds, as much as a tiny network's features.
-WORTH_SECONDS_PER_FILE: Final = 0.01
 
 # Of a Run, what neither the prefix's values nor its structure depend on: any other field is in the key.
 _NOT_OF_A_PREFIX: Final = ("task", "part", "size", "label_noise", "start", "seed", "recipe")
@@ -97,11 +94,14 @@ def shared_features(
     batch: Callable[[slice], Tensor],
     folder: Path,
     prefix_key: str,
+    *,
+    worth_seconds: float,
 ) -> Features:
     """The same bits by chunks, on the CPU: those that lie in `folder` mapped from there, the others
     computed, and left there for others where that pays and there is room.
 
-    `images`: uint8, shape (n, c, h, w), contiguous; `batch` as in `prefix_features`.
+    `images`: uint8, shape (n, c, h, w), contiguous; `batch` as in `prefix_features`. It does not pay where
+    a chunk is made within `worth_seconds`: writing a file takes some milliseconds however small it is.
     """
     spans = batch_spans(len(images), CHUNK)
     keys = [_chunk_key(prefix_key, images[span]) for span in spans]
@@ -122,7 +122,7 @@ def shared_features(
             if is_worth is None:
                 num_bytes = made.nbytes * (len(spans) - len(chunks))
                 is_worth = (
-                    seconds >= WORTH_SECONDS_PER_FILE
+                    seconds >= worth_seconds
                     and seconds * 2**30 >= WORTH_SECONDS_PER_GIB * made.nbytes
                     and feature_files.make_room(folder, num_bytes)
                 )
@@ -150,7 +150,12 @@ def prefix_key(run: Run, prefix: nn.Sequential) -> str:
     decisive = {
         "weights": weights.hexdigest(),
         "structure": repr(prefix),
-        "cut": {k: v for k, v in vars(run).items() if k not in _NOT_OF_A_PREFIX},
+        # Not `vars`, which also has what the Run keeps of itself once it is asked: its id.
+        "cut": {
+            field.name: getattr(run, field.name)
+            for field in fields(run)
+            if field.name not in _NOT_OF_A_PREFIX
+        },
         "normalisation": [list(values) for values in normalisation(run.model)],
         "precision": run.recipe.precision,
         "num_threads": torch.get_num_threads(),

@@ -27,6 +27,11 @@ Span = slice | Tensor
 
 EVALUATION_BATCH_SIZE: Final = 256
 
+# What the features of a chunk must have taken for others to look for them: those of training images are
+# for the few Runs of one draw, those of test images for all Runs of a start and cut.
+TRAINING_WORTH_SECONDS: Final = 0.01
+TEST_WORTH_SECONDS: Final = 0.001
+
 
 def is_constant(recipe: Recipe) -> bool:
     """Whether the frozen prefix gives the same features of an image in every epoch."""
@@ -75,8 +80,11 @@ class Inputs:
             else:
                 key = prefix_key(run, parts.prefix)
                 # Of training images a batch is gathered from all over: in one tensor, a Run's own.
-                self._train_features = self._shared(self.train_images, shared, key).joined()
-                self._test_features = self._shared(self._test_images, shared, key)
+                drawn = self._shared(self.train_images, shared, key, TRAINING_WORTH_SECONDS)
+                self._train_features = drawn.joined()
+                self._test_features = self._shared(
+                    self._test_images, shared, key, TEST_WORTH_SECONDS
+                )
 
     @property
     def place(self) -> torch.device:
@@ -116,9 +124,12 @@ class Inputs:
         with precision(self._recipe, self._device):
             return prefix_features(self._prefix, len(images), self._batches(images))
 
-    def _shared(self, images: Tensor, folder: Path, key: str) -> Features:
+    def _shared(self, images: Tensor, folder: Path, key: str, worth_seconds: float) -> Features:
+        batches = self._batches(images)
         with precision(self._recipe, self._device):
-            return shared_features(self._prefix, images, self._batches(images), folder, key)
+            return shared_features(
+                self._prefix, images, batches, folder, key, worth_seconds=worth_seconds
+            )
 
     def _batches(self, images: Tensor) -> Callable[[slice], Tensor]:
         return lambda span: self._normalise(images[span])

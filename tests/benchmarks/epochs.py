@@ -26,6 +26,7 @@ from study.run import Recipe, Run
 from study.tasks.draws import TrainingSet
 from study.training import features
 from study.training.cut import cut
+from study.training.inputs import TEST_WORTH_SECONDS
 from study.training.loop import Training
 from study.training.pixels import normalisation as normalise_by
 from study.training.steps import batch_spans
@@ -271,7 +272,12 @@ def _made(
         began = clock("cpu")
         for images in different:
             features.shared_features(
-                prefix, images, lambda span, images=images: normalise(images[span]), folder, key
+                prefix,
+                images,
+                lambda span, images=images: normalise(images[span]),
+                folder,
+                key,
+                worth_seconds=TEST_WORTH_SECONDS,
             )
         seconds.append((clock("cpu") - began) / num_images)
     made, found = seconds

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import math
 import os
 import subprocess
 import sys
@@ -18,9 +19,12 @@ import pytest
 import torch
 from torch import nn
 
+from study.launching.driver import run_study
+from study.launching.means import Means
+from study.planning.spaces import space_of
 from study.run import Recipe, Run
-from study.store import Store
-from study.training import feature_files, features
+from study.store import Store, finished_ids
+from study.training import feature_files, features, inputs
 from study.training.cut import cut, starting_network
 from study.training.feature_files import make_room, node_folder, read, tidy, write
 from study.training.features import Features, prefix_key, shared_features
@@ -42,7 +46,8 @@ CELL = dataclasses.replace(SOURCE, task="digits-high", size=300, start=SOURCE, f
 @pytest.fixture(autouse=True)
 def all_are_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(features, "WORTH_SECONDS_PER_GIB", 0.0)
-    monkeypatch.setattr(features, "WORTH_SECONDS_PER_FILE", 0.0)
+    monkeypatch.setattr(inputs, "TRAINING_WORTH_SECONDS", 0.0)
+    monkeypatch.setattr(inputs, "TEST_WORTH_SECONDS", 0.0)
 
 
 @pytest.fixture
@@ -68,14 +73,18 @@ class Counted:
         inner = features.shared_features
 
         def counting(
-            prefix: nn.Sequential, images: torch.Tensor, batch: Callable[[slice], Any], *rest: Any
+            prefix: nn.Sequential,
+            images: torch.Tensor,
+            batch: Callable[[slice], Any],
+            *rest: Any,
+            **how: Any,
         ) -> Features:
             def counted(span: slice) -> torch.Tensor:
                 given: torch.Tensor = batch(span)
                 self.images += len(given)
                 return given
 
-            return inner(prefix, images, counted, *rest)
+            return inner(prefix, images, counted, *rest, **how)
 
         monkeypatch.setattr("study.training.inputs.shared_features", counting)
 
@@ -132,6 +141,21 @@ def test_what_cells_share_is_computed_once(
     assert images == [300 + 179, 0, 43, 40, 0]
 
 
+def test_the_runs_of_a_study_share_what_they_can(
+    store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STUDY_FEATURES", str(folder))
+    counted = Counted(monkeypatch)
+    cells = [
+        dataclasses.replace(CELL, size=size, seed=seed, label_noise=label_noise)
+        for size, seed, label_noise in [(300, 2, 0.0), (300, 2, 0.2), (40, 2, 0.0), (300, 3, 0.0)]
+    ]
+    run_study(space_of([SOURCE, *cells], "cells"), store, None, Means(gpus_per_trial=0))
+    assert {run.id for run in cells} <= finished_ids(store)
+    drawn = 300 + 40 + 300  # the noisy Run has the images of the first
+    assert counted.images == drawn + 179
+
+
 def test_every_part_of_the_key_counts(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     base = dataclasses.replace(CELL, start=None)
 
@@ -172,13 +196,23 @@ def test_every_part_of_the_key_counts(monkeypatch: pytest.MonkeyPatch, folder: P
     assert key() == plain
     # What does not touch the features leaves the key as it is.
     for changes in ({"size": 20}, {"label_noise": 0.4}, {"part": "a"}):
-        assert key(dataclasses.replace(base, **changes)) == plain
+        run = dataclasses.replace(base, **changes)
+        assert key(run) == plain
+        assert run.id != base.id
+        assert key(run) == plain, "once it is asked a Run keeps its id"
     images = torch.zeros(4, *SHAPE, dtype=torch.uint8)
     prefix = nn.Sequential(nn.Flatten())
     given = [images, images.clone(), images.view(4, 3, 8, 32), torch.cat([images, images])]
     given[1][3, 2, 15, 15] = 1
     for each in given:
-        shared_features(prefix, each, lambda span, e=each: e[span].float(), folder, "k")  # type: ignore[misc]
+        shared_features(
+            prefix,
+            each,
+            lambda span, e=each: e[span].float(),  # type: ignore[misc]
+            folder,
+            "k",
+            worth_seconds=0.0,
+        )
     assert len(files(folder)) == len(given)
 
 
@@ -276,13 +310,15 @@ def test_a_full_disk_leaves_the_features_in_memory(
     assert not files(folder)
 
 
-@pytest.mark.parametrize("which", ["WORTH_SECONDS_PER_GIB", "WORTH_SECONDS_PER_FILE"])
+@pytest.mark.parametrize(("of_gib", "of_chunk"), [(math.inf, 0.0), (0.0, math.inf)])
 def test_what_is_quickly_made_is_not_kept(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, which: str
+    folder: Path, monkeypatch: pytest.MonkeyPatch, of_gib: float, of_chunk: float
 ) -> None:
-    monkeypatch.setattr(features, which, float("inf"))
+    monkeypatch.setattr(features, "WORTH_SECONDS_PER_GIB", of_gib)
     images = torch.from_numpy(np.arange(600 * 4, dtype=np.int64) % 251).to(torch.uint8).view(600, 4)
-    made = shared_features(nn.Sequential(), images, lambda span: images[span] / 2, folder, "k")
+    made = shared_features(
+        nn.Sequential(), images, lambda span: images[span] / 2, folder, "k", worth_seconds=of_chunk
+    )
     assert torch.equal(made.joined(), images / 2)
     assert not files(folder)
 
