@@ -56,7 +56,7 @@ class FlakyProxy(s3_server.Proxy):
 
 def now_and_then(shop: Workshop, rng: random.Random) -> Outcome:
     with bucket(shop, rng) as (place, proxy):
-        proxy.one_in = rng.choice([8, 15, 30])
+        proxy.one_in = rng.choice([3, 6, 12])
         place.finish()
         proxy.one_in = 0
         fault = "bucket answers 500, 503 or nothing"

@@ -13,6 +13,8 @@ import io
 import itertools
 import os
 import random
+import re
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -23,7 +25,10 @@ from unittest import mock
 from study.store import atomic
 from tests.faults.places import Outcome, Place, Workshop, removed
 
+TOLD_EVERY: Final = 100
+
 ERRORS: Final = (errno.EIO, errno.ENOSPC, errno.EINTR)
+_PUBLISHING: Final = re.compile(r"write (rows|weights|predictions)/")
 _OF_PYARROW: Final = ("look at", "list", "remove", "move", "read")
 _BY_PATH: Final = (
     "open",
@@ -66,18 +71,19 @@ def counted(root: Path, number: int = 0, error: int = errno.EIO) -> Iterator[Cal
 
 
 def fail_until_exit(root: Path, number: int, error: int, told: Path) -> None:
-    """In this process, until it ends; how many there were, and which one failed, is told in a file."""
+    """In this process, until it ends; a file is told each call, in a line; "!" marks what failed."""
     calls = Calls(number, error)
     _counting(root, calls).__enter__()
     write = os.write
-    out = os.open(told, os.O_WRONLY | os.O_CREAT, 0o644)
+    out = os.open(told, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
 
     def count(what: str, path: str, inner: Callable[[str, str], None] = calls.count) -> None:
+        failed_before = calls.failed
         try:
             inner(what, path)
         finally:
-            os.lseek(out, 0, os.SEEK_SET)
-            write(out, f"{calls.num} {calls.failed}\n".encode())
+            mark = "" if calls.failed == failed_before else "!"
+            write(out, f"{mark}{what} {path}\n".encode())
 
     calls.count = count  # type: ignore[method-assign]
 
@@ -161,27 +167,33 @@ class _Stream:
 
 
 def some(shop: Workshop, rng: random.Random, *, times: int = 4) -> Outcome:
-    """At random calls, each of another study."""
-    total = _num_calls(shop)
-    numbers = rng.sample(range(1, total + 1), times)
+    """At random calls, each of another study; the first of them writes what is published."""
+    calls = _calls(shop)
+    publishing = [n for n, call in enumerate(calls, 1) if _PUBLISHING.match(call)]
+    others = rng.sample(range(1, len(calls) + 1), times - 1)
+    numbers = [rng.choice(publishing), *others]
     return _each(shop, [(number, rng.choice(ERRORS)) for number in numbers])
 
 
 def every(shop: Workshop, rng: random.Random) -> Outcome:
     """At every call, with every error."""
-    total = _num_calls(shop)
-    return _each(shop, list(itertools.product(range(1, total + 1), ERRORS)))
+    return _each(shop, list(itertools.product(range(1, len(_calls(shop)) + 1), ERRORS)))
 
 
-def _num_calls(shop: Workshop) -> int:
+def _calls(shop: Workshop) -> list[str]:
+    """Those of a study of which none fails."""
     place = shop.place("one")
     _fail(place, 0, errno.EIO)
-    return int(_told(place)[0])
+    calls, failed = _told(place)
+    assert not failed, failed
+    return calls
 
 
 def _each(shop: Workshop, wanted: list[tuple[int, int]]) -> Outcome:
     caused, num_runs, problems = 0, 0, []
-    for number, error in wanted:
+    for index, (number, error) in enumerate(wanted, 1):
+        if index % TOLD_EVERY == 0:
+            print(f"{index:,} of {len(wanted):,} calls", file=sys.stderr, flush=True)
         place = shop.place("one")
         _fail(place, number, error)
         failed = _told(place)[1]
@@ -197,10 +209,12 @@ def _each(shop: Workshop, wanted: list[tuple[int, int]]) -> Outcome:
         place.finish()
         outcome = place.judge("a call fails", 1, may_be_late=True)
         caused, num_runs = caused + 1, num_runs + outcome.num_runs
-        problems += [
+        found = [
             f"call {number}, {errno.errorcode[error]}, {failed}: {problem}"
             for problem in outcome.problems
         ]
+        print("".join(f"{line}\n" for line in found), end="", file=sys.stderr, flush=True)
+        problems += found
         removed(place)
     return Outcome(
         fault="one call of a study fails",
@@ -220,6 +234,8 @@ def _fail(place: Place, number: int, error: int) -> None:
     place.variables = before
 
 
-def _told(place: Place) -> tuple[str, str]:
-    number, _, failed = (place.folder / "calls").read_text().partition(" ")
-    return number, failed.split("\n")[0]
+def _told(place: Place) -> tuple[list[str], str]:
+    """All calls in their order, and the one that failed, if one did."""
+    calls = (place.folder / "calls").read_text().splitlines()
+    failed = [call.removeprefix("!") for call in calls if call.startswith("!")]
+    return calls, failed[0] if failed else ""

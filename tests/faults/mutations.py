@@ -13,6 +13,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -142,6 +143,17 @@ def _copied_into_place() -> None:
         temporary.unlink()
 
     _only_in("study.store.atomic", "_rename", lambda _: copy)
+
+
+def _failed_writes_pass() -> None:
+    def careless(inner: Any) -> Any:
+        def write(path: Path, parts: tuple[bytes, ...]) -> None:
+            with suppress(OSError):
+                inner(path, parts)
+
+        return write
+
+    _only_in("study.store.atomic", "_write_whole", careless)
 
 
 def _lease_always_free() -> None:
@@ -312,6 +324,12 @@ _ALL: Final = (
         ("kill-after-source", "kill-publishing"),
         _never_swept,
     ),
+    Mutation(
+        "failed-writes-pass",
+        "an object of which a write failed is published as it is",
+        ("io-call-fails",),
+        _failed_writes_pass,
+    ),
     Mutation("no-fsync", "nothing is flushed to the disk", ("power-loss",), _no_fsync),
     Mutation(
         "folders-unflushed",
@@ -371,7 +389,7 @@ _ALL: Final = (
     Mutation(
         "causes-untold",
         "an error of a disk does not say why",
-        ("disk-full-for-long", "disk-read-only", "io-call-fails"),
+        ("disk-full-for-long", "disk-read-only"),
         _causes_untold,
     ),
     Mutation(
