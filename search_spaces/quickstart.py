@@ -1,7 +1,7 @@
 """Does freezing layers, and training longer, make the test error descend twice?
 
     command   study run quickstart
-    cost      under two and a half minutes on two CPU cores, the report included; no download
+    cost      about two minutes on two CPU cores, the report included; no download
     Runs      69: 3 sources and 66 cells
 
 A narrow ResNet-18 learns the handwritten digits 0 to 4, its first k layers are frozen (of the last one

@@ -38,8 +38,8 @@ NUM_SHARING: Final = 8  # cells of one start and cut: four sizes, two noises
 
 def cells(*, quick: bool, folder: Path) -> Iterator[Line]:
     """Epochs of 1,000 training images, with 10,000 test images evaluated."""
-    sample = QUICK if quick else FULL
     for model, cuts in FIVE_CUTS.items():
+        sample = QUICK if quick else FULL[model]
         lines = cell_lines(model, measure(model, cuts, sample, folder))
         yield from lines
     if not torch.cuda.is_available():
