@@ -7,9 +7,10 @@ what this process would. Refuses a cluster before anything runs on it.
 from __future__ import annotations
 
 import logging
+import os
 import platform
 from collections.abc import Iterator, Mapping
-from contextlib import chdir, contextmanager
+from contextlib import chdir, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,6 +36,11 @@ def connected(address: str) -> Iterator[None]:
     Raises UserError, naming the address that was tried, where there is no cluster or it refuses this
     process; RayNotStarted where one of this machine's own does not come up.
     """
+    with _on_loopback() if address == LOCAL else nullcontext():
+        yield from _connection(address)
+
+
+def _connection(address: str) -> Iterator[None]:
     try:
         if address == LOCAL:
             _start()
@@ -72,6 +78,26 @@ def _start() -> None:
         ) from error
 
 
+@contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Where Ray knows of clusters it takes the host's own address for the loopback one, and its servers
+    listen on every interface. Where it does not, by default on macOS and Windows, they listen on loopback
+    alone. Its processes, workers among them, have it from the environment; this one has read that already.
+    """
+    constants = ray._private.ray_constants
+    name, before = constants.ENABLE_RAY_CLUSTERS_ENV_VAR, constants.ENABLE_RAY_CLUSTER
+    given = os.environ.get(name)
+    constants.ENABLE_RAY_CLUSTER, os.environ[name] = False, "0"
+    try:
+        yield
+    finally:
+        constants.ENABLE_RAY_CLUSTER = before
+        if given is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = given
+
+
 def _init_own() -> None:
     ray.init(
         address=LOCAL,
@@ -80,8 +106,7 @@ def _init_own() -> None:
         include_dashboard=False,
         # The store carries all data: Ray's own, sized by the machine's memory, would lie idle.
         object_store_memory=128 * 2**20,
-        # Ray 2.60 takes the host's own address instead, and its servers listen on every interface: a
-        # release that honours it would listen on loopback alone.
+        # Stays the same when a laptop changes its network.
         _node_ip_address="127.0.0.1",
     )
 

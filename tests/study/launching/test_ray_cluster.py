@@ -61,3 +61,27 @@ def test_a_ray_that_does_not_start_is_one_message_and_status_1(tmp_path: Path) -
     assert "Ray did not start on this machine" in ran.stderr
     assert "--inline" in ran.stderr
     assert "Traceback" not in ran.stderr
+
+
+LISTENING = """
+import psutil, ray
+from study.launching.ray_cluster import connected
+
+with connected("local"):
+    ray.get(ray.remote(lambda: None).remote())
+    this = psutil.Process()
+    for each in [this, *this.children(recursive=True)]:
+        for socket in each.net_connections(kind="inet"):
+            if socket.status == psutil.CONN_LISTEN:
+                print("listens", socket.laddr.ip, each.name())
+"""
+
+
+@pytest.mark.ray
+def test_a_ray_of_this_machine_listens_on_loopback_alone() -> None:
+    done = subprocess.run([sys.executable, "-c", LISTENING], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    told = [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("listens")]
+    assert len(told) > 5
+    beyond = [each for each in told if each[0] not in ("127.0.0.1", "::1", "::ffff:127.0.0.1")]
+    assert not beyond
