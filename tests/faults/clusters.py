@@ -17,7 +17,7 @@ from study.store import finished_ids, read_head
 from tests.faults import drivers, signals
 from tests.faults.drivers import Driver
 from tests.faults.loopback import Loopback, wait_until_gone
-from tests.faults.places import CHECKPOINT_SECONDS, Outcome, Place, Workshop
+from tests.faults.places import CHECKPOINT_SECONDS, NEVER_DUE, Outcome, Place, Workshop
 
 
 def driver_killed(shop: Workshop, rng: random.Random) -> Outcome:
@@ -91,7 +91,7 @@ def node_removed(shop: Workshop, rng: random.Random) -> Outcome:
 
 def signal_reaches_nodes(shop: Workshop, rng: random.Random) -> Outcome:
     """SIGTERM to a driver whose trials run on other nodes: they write where they stand, none is redone."""
-    place = shop.place("slow_source")
+    place = shop.place("slow_source", checkpoint_seconds=NEVER_DUE)
     with _cluster(place, num_nodes=2) as (cluster, _):
         flags = ("--address", cluster.address, "--gpus-per-trial", "1")
         driver = place.run(*flags)

@@ -23,6 +23,9 @@ from tests.faults.drivers import Driver, Hung
 
 CHECKPOINT_SECONDS: Final = 0.2
 
+# No checkpoint comes due: what there is a signal has had written.
+NEVER_DUE: Final = 3600.0
+
 TASKS: Final = ("digits-low", "digits-high")
 
 
@@ -82,6 +85,7 @@ class Workshop:
         root: str | None = None,
         variables: Mapping[str, str] | None = None,
         like: Callable[[Place], None] | None = None,
+        checkpoint_seconds: float = CHECKPOINT_SECONDS,
     ) -> Place:
         """A fresh place. `root`: a store elsewhere, in which the tasks are put too; `variables`: of its
         processes; `like`: what has happened there before, done once and copied.
@@ -96,7 +100,14 @@ class Workshop:
             first = self._copied[like]
             shutil.copytree(first.root, folder / "store")
             shutil.copy(first.journal.path, folder)
-        place = Place(self, folder, space, root or str(folder / "store"), dict(variables or {}))
+        place = Place(
+            self,
+            folder,
+            space,
+            root or str(folder / "store"),
+            dict(variables or {}),
+            checkpoint_seconds=checkpoint_seconds,
+        )
         if like is None:
             place.fill()
         return place
@@ -151,6 +162,7 @@ class Place:
     problems: list[str] = field(default_factory=list)
     started: list[Driver] = field(default_factory=list)
     resume_seconds: list[float] = field(default_factory=list)
+    checkpoint_seconds: float = CHECKPOINT_SECONDS
 
     def __post_init__(self) -> None:
         self.journal = journal.Journal(self.folder / "journal")
@@ -192,7 +204,7 @@ class Place:
     ) -> Driver:
         """Starts `study run`, by default inline."""
         means = ["--gpus-per-trial", "0"] if on_ray else ["--inline"]
-        interval = ["--checkpoint-seconds", str(CHECKPOINT_SECONDS)]
+        interval = ["--checkpoint-seconds", str(self.checkpoint_seconds)]
         given = ["run", f"{self.space}.py", "--root", self.root, *interval, *(flags or means)]
         return self._start(given, die_at, fresh or on_ray or bool(flags), project, limits)
 
@@ -307,7 +319,7 @@ class Place:
             self.expect(not both, f"trained by two processes at once: {both}")
         left = set(list_unfinished(store)) - lost_ids
         self.expect(not left, f"left in unfinished/: {left}")
-        late = journal.late_checkpoints(tries, CHECKPOINT_SECONDS)
+        late = journal.late_checkpoints(tries, self.checkpoint_seconds)
         self.expect(may_be_late or not late, f"steps trained although a checkpoint was due: {late}")
         lost = len(expected_rows - set(there))
         doubled = sum(number - 1 for number in there.values())

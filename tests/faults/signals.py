@@ -10,11 +10,11 @@ from contextlib import suppress
 
 from study.store import list_unfinished
 from tests.faults.drivers import Driver
-from tests.faults.places import Outcome, Place, Workshop
+from tests.faults.places import NEVER_DUE, Outcome, Place, Workshop
 
 
 def inline(shop: Workshop, rng: random.Random) -> Outcome:
-    place = shop.place()
+    place = shop.place(checkpoint_seconds=NEVER_DUE)
     caused = 0
     for number in rng.sample([signal.SIGINT, signal.SIGTERM], 2):
         caused += _interrupt(place, number, rng, on_ray=False)
@@ -24,7 +24,7 @@ def inline(shop: Workshop, rng: random.Random) -> Outcome:
 
 
 def on_ray(shop: Workshop, rng: random.Random) -> Outcome:
-    place = shop.place("slow_source")
+    place = shop.place("slow_source", checkpoint_seconds=NEVER_DUE)
     caused = _interrupt(place, rng.choice([signal.SIGINT, signal.SIGTERM]), rng, on_ray=True)
     place.finish()
     expect_nothing_redone(place)
