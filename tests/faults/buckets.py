@@ -76,7 +76,8 @@ def silent(shop: Workshop, rng: random.Random) -> Outcome:
         status = driver.wait()
         place.expect(status == 0, f"status {status}: {driver.said()}")
         place.finish()
-        return place.judge("bucket falls silent for a while", 1, is_bucket=True)
+        # The writing of a checkpoint may be what it strikes.
+        return place.judge("bucket falls silent for a while", 1, is_bucket=True, may_be_late=True)
 
 
 def driver_killed(shop: Workshop, rng: random.Random, *, times: int = 2) -> Outcome:

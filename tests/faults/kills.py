@@ -6,6 +6,7 @@ import random
 import time
 from typing import Final
 
+from study.training.steps import total_steps
 from tests.faults.places import CHECKPOINT_SECONDS, Outcome, Workshop
 
 # What Python is about to do to a path when the process dies. A published object is written to a temporary
@@ -29,12 +30,16 @@ EVERY_INSTANT: Final = [(instant, kind) for kind in OBJECTS for instant in INSTA
 
 
 def random_moments(shop: Workshop, rng: random.Random, *, times: int = 3) -> Outcome:
+    """Moments by steps trained, which are the same on a machine of any pace."""
     place = shop.place()
-    duration = place.undisturbed.seconds
+    total = sum(total_steps(run.recipe, run.size) for run in place.runs.values())
     caused = 0
     for _ in range(times):
+        done = place.count("step")
+        wanted = done + rng.randint(0, max(0, round(0.6 * (total - done))))
         driver = place.run()
-        time.sleep(rng.uniform(0, 0.6 * duration))
+        place.wait_until(lambda wanted=wanted: place.count("step") >= wanted, driver, "a step")
+        time.sleep(rng.uniform(0, 0.1))
         caused += driver.kill()
     place.finish()
     return place.judge("driver killed at a random moment", caused)

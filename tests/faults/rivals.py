@@ -7,9 +7,15 @@ import random
 import signal
 import time
 from pathlib import Path
+from typing import Final
 
+from study.launching.lease import SECONDS_BETWEEN_QUESTIONS
 from study.store import layout
-from tests.faults.places import Outcome, Workshop
+from tests.faults.drivers import Driver
+from tests.faults.places import Outcome, Place, Workshop
+
+# The one in which it fell asleep, and the one after which it asks.
+MOST_STEPS_AWAKE: Final = 2
 
 
 def in_a_directory(shop: Workshop, rng: random.Random) -> Outcome:
@@ -32,14 +38,16 @@ def in_a_directory(shop: Workshop, rng: random.Random) -> Outcome:
 def passed_over(shop: Workshop, rng: random.Random) -> Outcome:
     """One sleeps while another takes over, as one elsewhere may, gets further, and is killed.
 
-    When the first one wakes, what it still writes lies beside what the other wrote, which the third one
-    goes on from. The lease of the sleeping one is marked as released: here its process would be seen.
+    When the first one wakes, it asks and ends within a step or two; what it still writes lies beside what
+    the other wrote, which the third one goes on from. The lease of the sleeping one is marked as released:
+    here its process would be seen. So it need not expire, but no sleeper is passed over before it may ask.
     """
     place = shop.place("slow_source")
     (source,) = place.sources
     sleeper = place.run()
     place.wait_until(lambda: place.count("saved", source) > 0, sleeper, "a checkpoint")
     asleep = sleeper.send(signal.SIGSTOP)
+    asleep_at = time.monotonic()
     (lease,) = (Path(place.root) / layout.LEASE).glob("*.json")
     lease.write_bytes(b"{}\n")
     began = list((Path(place.root) / "unfinished").glob("*/*/began.json"))
@@ -49,10 +57,18 @@ def passed_over(shop: Workshop, rng: random.Random) -> Outcome:
     other = place.run()
     place.wait_until(lambda: place.count("saved", source) > saved + 1, other, "two checkpoints")
     caused = int(asleep and other.kill())
+    time.sleep(max(0.0, asleep_at + SECONDS_BETWEEN_QUESTIONS - time.monotonic()))
+    num_steps = _num_steps(place, sleeper)
     os.kill(sleeper.pid, signal.SIGCONT)
     status = sleeper.wait()
+    more = _num_steps(place, sleeper) - num_steps
+    place.expect(more <= MOST_STEPS_AWAKE, f"the sleeper trained {more} steps once awake")
     place.expect(status != 0, f"the sleeper ended with {status}: {sleeper.said()}")
     place.expect("taken over" in sleeper.said(), f"it does not say why: {sleeper.said()}")
     place.expect_no_traceback(sleeper)
     place.finish()
     return place.judge("driver passed over while it slept", caused, overlaps={sleeper.pid})
+
+
+def _num_steps(place: Place, driver: Driver) -> int:
+    return sum(e.kind == "step" and e.pid == driver.pid for e in place.journal.events())
