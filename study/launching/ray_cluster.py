@@ -37,23 +37,19 @@ def connected(address: str) -> Iterator[None]:
     process; RayNotStarted where one of this machine's own does not come up.
     """
     with _on_loopback() if address == LOCAL else nullcontext():
-        yield from _connection(address)
-
-
-def _connection(address: str) -> Iterator[None]:
-    try:
-        if address == LOCAL:
-            _start()
-        else:
-            _join(address)
-        # A lost node or worker: the last lines of Ray's own log, on stdout, even where nothing is to be
-        # logged to the driver. Ray has no setting for it; what matters of it is in the store.
-        ray._private.worker._worker_logs_enabled = False
-        for name in ("ray.tune", "ray.train", "ray.air"):
-            logging.getLogger(name).setLevel(logging.CRITICAL)
-        yield
-    finally:
-        ray.shutdown()
+        try:
+            if address == LOCAL:
+                _start()
+            else:
+                _join(address)
+            # A lost node or worker: the last lines of Ray's own log, on stdout, even where nothing is to
+            # be logged to the driver. Ray has no setting for it; what matters of it is in the store.
+            ray._private.worker._worker_logs_enabled = False
+            for name in ("ray.tune", "ray.train", "ray.air"):
+                logging.getLogger(name).setLevel(logging.CRITICAL)
+            yield
+        finally:
+            ray.shutdown()
 
 
 @contextmanager

@@ -348,24 +348,28 @@ def test_measured_at_the_cut_and_at_the_head(model: str, width: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "width", "changes", "is_held"),
+    ("model", "width", "changes", "of_recipe", "is_held"),
     [
-        ("resnet18", 4, {"frozen": 4}, True),
-        ("resnet18", 4, {"frozen": 3, "frozen_pieces": 1}, True),
-        ("vit_tiny", 12, {"frozen": 5}, True),
-        ("densenet121", 2, {"frozen": 8}, True),
-        ("resnet18", 4, {"frozen": 0}, False),
-        ("resnet18", 4, {"frozen": 9}, False),  # held as the head has pooled it
-        ("resnet18", 4, {"frozen": 9, "trained_channels": 5}, False),
-        ("resnet18", 4, {"frozen": 4, "precision": "bfloat16"}, False),
-        ("resnet18", 4, {"frozen": 4, "frozen_batchnorm": "training"}, False),
+        ("resnet18", 4, {"frozen": 4}, {}, True),
+        ("resnet18", 4, {"frozen": 3, "frozen_pieces": 1}, {}, True),
+        ("vit_tiny", 12, {"frozen": 5}, {}, True),
+        ("densenet121", 2, {"frozen": 8}, {}, True),
+        ("resnet18", 4, {"frozen": 0}, {}, False),
+        ("resnet18", 4, {"frozen": 9}, {}, False),  # held as the head has pooled it
+        ("resnet18", 4, {"frozen": 9, "trained_channels": 5}, {}, False),
+        ("resnet18", 4, {"frozen": 4}, {"precision": "bfloat16"}, False),
+        ("resnet18", 4, {"frozen": 4}, {"frozen_batchnorm": "training"}, False),
     ],
 )
 def test_features_that_a_run_holds_anyway_are_taken_for_it(
-    store: Store, model: str, width: int, changes: dict[str, Any], is_held: bool
+    store: Store,
+    model: str,
+    width: int,
+    changes: dict[str, Any],
+    of_recipe: dict[str, Any],
+    is_held: bool,
 ) -> None:
     whole = dataclasses.replace(SOURCE, model=model, width=width)
-    of_recipe = {k: changes.pop(k) for k in ("precision", "frozen_batchnorm") if k in changes}
     recipe = dataclasses.replace(CELL.recipe, **of_recipe)
     run = dataclasses.replace(
         CELL, model=model, width=width, start=whole, size=300, recipe=recipe, **changes
