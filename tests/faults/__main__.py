@@ -32,6 +32,9 @@ def main() -> int:
     if given.list or not names:
         print("\n".join(FAULTS))
         return 0 if names else 2
+    if given.mutations is not None and not any(re.search(given.mutations, m) for m in MUTATIONS):
+        print("\n".join(MUTATIONS))
+        return 2
     drivers.start_fork_server()
     if given.mutations is not None:
         return _mutate(given)
