@@ -42,22 +42,33 @@ class Leave(BaseException):
     """Leaves Tune's loop from inside. Not an Exception: Tune would first tidy up, for minutes."""
 
 
-def report_now_and_then(*, first_row: bool) -> Callable[[Row], None]:
-    """Tells Tune on which node this is, and of a row where the last one that it heard of is old enough.
+class Reports:
+    """What Tune hears of a trial: on which node it is, a row where the last one that it heard of is old
+    enough, and the last one, with how the Run ended.
 
     `first_row`: also of the first, of which nobody learns how far the training is.
     """
-    # From where, before a row: to compute features of frozen layers may take long.
-    tune.report({NODE: ray.get_runtime_context().get_node_id()})
-    reported_at = -float("inf") if first_row else time.monotonic()
 
-    def report(row: Row) -> None:
-        nonlocal reported_at
-        if time.monotonic() - reported_at >= SECONDS_BETWEEN_REPORTS:
-            tune.report({name: getattr(row, name) for name in TOLD})
-            reported_at = time.monotonic()
+    def __init__(self, *, first_row: bool) -> None:
+        # From where, before a row: to compute features of frozen layers may take long.
+        tune.report({NODE: ray.get_runtime_context().get_node_id()})
+        self._reported_at = -float("inf") if first_row else time.monotonic()
+        self._untold: Row | None = None
 
-    return report
+    def row(self, row: Row) -> None:
+        """Reports it, or keeps it for the end."""
+        self._untold = row
+        if time.monotonic() - self._reported_at >= SECONDS_BETWEEN_REPORTS:
+            tune.report(self._values())
+            self._reported_at = time.monotonic()
+
+    def end(self, ended: Attempt) -> dict[str, Any]:
+        """The trial's result: how it ended, and the last row, unless it was told."""
+        return {**self._values(), "outcome": ended.outcome, "error": ended.error}
+
+    def _values(self) -> dict[str, Any]:
+        row, self._untold = self._untold, None
+        return {} if row is None else {name: getattr(row, name) for name in TOLD}
 
 
 def stop_question(flag: Any) -> Callable[[], bool]:

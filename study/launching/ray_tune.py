@@ -26,10 +26,10 @@ from study.launching.queue import RunQueue
 from study.launching.ray_cluster import connected, refuse_other_nodes
 from study.launching.ray_hooks import (
     Leave,
+    Reports,
     RunSearcher,
     Watch,
     WorkersMayStart,
-    report_now_and_then,
     stop_question,
 )
 from study.launching.ray_logs import loggers
@@ -217,18 +217,19 @@ def _trainable(
     def trial(config: dict[str, Any]) -> dict[str, Any]:
         # Clusters of tests declare GPUs that are not there.
         device = os.environ.get("STUDY_DEVICE") or ("cuda" if claim.get("gpu") else "cpu")
+        reports = Reports(first_row=bool(means.logs))
         ended = attempt(
             from_json(config["run"]),
             replace(open_store(root), lease_number=lease_number),
             means.of_trial(claim, device=device),
             keep_weights=config["keep_weights"],
             keep_predictions=config["keep_predictions"],
-            on_row=report_now_and_then(first_row=bool(means.logs)),
+            on_row=reports.row,
             should_stop=stop_question(flag),
         )
         if ended.outcome == "try again":
             # Raised for Tune to try it in a new process, which this one may have good reason to need.
             raise RuntimeError(ended.error)
-        return {"outcome": ended.outcome, "error": ended.error}
+        return reports.end(ended)
 
     return trial

@@ -111,7 +111,10 @@ def test_what_is_told_is_what_the_rows_say(store: Store, tmp_path: Path) -> None
     ):
         assert where in ran.stderr, (tool, ran.stderr)
         told = [point for point in points if point[0] in MEASURED]
-        assert {name for name, _, _ in told} == set(MEASURED), tool
+        for name in MEASURED:
+            steps = [step for told_name, step, _ in told if told_name == name]
+            assert steps[0] == min(rows) and steps[-1] == max(rows), (tool, name, steps)
+            assert steps == sorted(set(steps)), (tool, name, "a step is told twice")
         for name, step, value in told:
             assert value == pytest.approx(rows[step][name], rel=1e-6), (tool, name, step)
     (run,) = mlflow_runs(logs / "mlflow.db", "tiny")
