@@ -7,7 +7,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from study.launching.nodes import Nodes
 from study.launching.progress import Progress
 from study.launching.queue import RunQueue
 from study.messages import duration
@@ -129,42 +128,3 @@ def test_what_is_going_on_is_said_from_the_first_worker_on() -> None:
     seen = progress.look()
     assert seen.last_error.startswith("ValueError: no (digits n=100")
     assert "1 running, 1 worker starting, 2 waiting" in seen.text()
-
-
-def node(number: int, *, alive: bool = True) -> dict[str, object]:
-    name = f"n{number}"
-    return {"NodeID": f"{number}" * 8, "NodeName": name, "NodeManagerAddress": name, "Alive": alive}
-
-
-def test_a_lost_node_is_told_once_and_again_when_its_runs_go_on() -> None:
-    nodes = Nodes("11111111")
-    assert nodes.look([node(1), node(2), node(3)]) == []
-    for trial, where in {"a": "22222222", "b": "22222222", "c": "11111111"}.items():
-        nodes.hears_of(trial, where)
-    there = [node(1), node(2, alive=False), node(3)]
-    nodes.loses("a")
-    assert nodes.look(there) == ["node n2, 222222 is lost; 2 Runs of it will go on elsewhere"]
-    assert nodes.look(there) == []
-    assert nodes.begins("d") == ""
-    assert nodes.begins("a") == "", "one of two"
-    assert nodes.begins("b") == "2 Runs of node n2, 222222 went on elsewhere"
-    assert nodes.ends("b") == ""
-    assert nodes.look([node(1)]) == ["node n3, 333333 is lost; no Run was on it"]
-    assert not nodes.is_here_lost
-    nodes.look([node(1, alive=False)])
-    assert nodes.is_here_lost
-
-
-def test_runs_that_go_on_before_their_node_is_missed_are_told_with_it() -> None:
-    nodes = Nodes("11111111")
-    nodes.look([node(1), node(2)])
-    for trial in "ab":
-        nodes.hears_of(trial, "22222222")
-        nodes.loses(trial)
-        assert nodes.begins(trial) == ""
-        nodes.hears_of(trial, "11111111")
-    assert nodes.ends("b") == "", "it may even end before"
-    assert nodes.look([node(1)]) == ["node n2, 222222 is lost; 2 Runs of it went on elsewhere"]
-    assert nodes.ends("a") == ""
-    nodes.look([node(1), node(3)])
-    assert nodes.look([node(1)]) == ["node n3, 333333 is lost; no Run was on it"]

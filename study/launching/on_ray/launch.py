@@ -21,10 +21,8 @@ from study.launching.attempt import MAX_TRIES, attempt
 from study.launching.interrupt import StopFlag, stop_on_signals
 from study.launching.leftovers import TUNE_PREFIX
 from study.launching.means import LOCAL, Means
-from study.launching.progress import Progress
-from study.launching.queue import RunQueue
-from study.launching.ray_cluster import connected, refuse_other_nodes
-from study.launching.ray_hooks import (
+from study.launching.on_ray.cluster import connected, refuse_other_nodes
+from study.launching.on_ray.hooks import (
     Leave,
     Reports,
     RunSearcher,
@@ -32,8 +30,8 @@ from study.launching.ray_hooks import (
     WorkersMayStart,
     stop_question,
 )
-from study.launching.ray_logs import loggers
-from study.launching.resources import (
+from study.launching.on_ray.logs import loggers
+from study.launching.on_ray.resources import (
     ACCELERATOR_LABEL,
     no_room,
     nodes_with,
@@ -42,6 +40,8 @@ from study.launching.resources import (
     sum_of,
     trial_resources,
 )
+from study.launching.progress import Progress
+from study.launching.queue import RunQueue
 from study.launching.screen import Screen
 from study.messages import UserError
 from study.run import from_json

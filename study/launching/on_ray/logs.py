@@ -62,11 +62,11 @@ def loggers(names: Collection[str], folder: Path, remark: Callable[[str], None])
     if "tensorboard" in names:
         made.append(TensorBoardFiles(folder))
     if "wandb" in names:
-        from study.launching.ray_log_wandb import WandbRuns
+        from study.launching.on_ray.log_wandb import WandbRuns
 
         made.append(WandbRuns(folder, remark))
     if "mlflow" in names:
-        from study.launching.ray_log_mlflow import MlflowRuns
+        from study.launching.on_ray.log_mlflow import MlflowRuns
 
         made.append(MlflowRuns(folder, remark))
     for each in made:

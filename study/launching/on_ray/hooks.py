@@ -15,11 +15,11 @@ from ray import tune
 
 from study.launching.attempt import MAX_TRIES, Attempt
 from study.launching.interrupt import STOPPING, StopRequest
-from study.launching.nodes import NODE, Nodes
+from study.launching.on_ray.nodes import NODE, Nodes
+from study.launching.on_ray.resources import nodes_with, num_slots
 from study.launching.outcomes import Outcomes
 from study.launching.progress import Progress
 from study.launching.queue import RunQueue
-from study.launching.resources import nodes_with, num_slots
 from study.launching.screen import Screen
 from study.messages import last_line
 from study.run import Run, from_json, to_json

@@ -24,7 +24,7 @@ def test_nobody_listens() -> None:
 
 
 def test_versions_that_differ_are_named() -> None:
-    from study.launching.ray_cluster import differences, versions
+    from study.launching.on_ray.cluster import differences, versions
 
     here = {"python": "3.11.7", "torch": "2.14.1+cpu", "ray": "2.60.0", "freezewise": "0.1.0+aa"}
     assert differences("n", here, here) == []
@@ -65,7 +65,7 @@ def test_a_ray_that_does_not_start_is_one_message_and_status_1(tmp_path: Path) -
 
 LISTENING = """
 import psutil, ray
-from study.launching.ray_cluster import connected
+from study.launching.on_ray.cluster import connected
 
 with connected("local"):
     ray.get(ray.remote(lambda: None).remote())

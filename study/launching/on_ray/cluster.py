@@ -17,7 +17,7 @@ from typing import Any, Final
 import ray
 
 from study.launching.means import LOCAL
-from study.launching.nodes import node_name
+from study.launching.on_ray.nodes import node_name
 from study.launching.reach import refuse_unreachable
 from study.messages import UserError, last_line, show_message
 from study.store import provenance

@@ -138,7 +138,7 @@ def test_a_run_that_goes_on_is_one_run_of_mlflow_and_no_step_is_told_twice(
     for package in ("mlflow", "sqlalchemy", "alembic"):
         pytest.importorskip(package)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    from study.launching.ray_log_mlflow import MlflowRuns
+    from study.launching.on_ray.log_mlflow import MlflowRuns
 
     remarks: list[str] = []
     logs = tmp_path / "logs" / "twice"

@@ -1,0 +1,4 @@
+"""Ray: its cluster, its Tune, what its loop calls, and what watches trainings through it.
+
+The only folder that imports Ray; the driver loads it where a study is not `--inline`.
+"""
