@@ -230,7 +230,7 @@ def head_killed(shop: Workshop, rng: random.Random) -> Outcome:
     with Loopback(variables) as first:
         first.add_node("node-1")
         submitted = first.submit("study", *study, wait=False)
-        place.expect(submitted.returncode == 0, submitted.stdout)
+        assert submitted.returncode == 0, submitted.stdout
         _wait_for(lambda: place.count("saved") > 1, lambda: first.log_of("study"))
         time.sleep(rng.uniform(0, 1))
         caused = int(first.kill("head") > 0)
