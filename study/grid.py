@@ -7,12 +7,14 @@ look at a store or a task: task names and sizes are checked by `plan`.
 
 from __future__ import annotations
 
+import inspect
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from itertools import product
 from typing import Any, Final
 
+from study.messages import did_you_mean
 from study.networks.catalogue import (
     check_cut_inside,
     check_frozen_pieces,
@@ -180,8 +182,10 @@ def _further(axes: Mapping[str, Any]) -> list[dict[str, Any]]:
     """All combinations of the values of further axes, by field."""
     for name in axes:
         if name not in RECIPE_FIELDS | OTHER_FIELDS:
-            choices = ", ".join(sorted(RECIPE_FIELDS | OTHER_FIELDS))
-            raise ValueError(f"grid({name}=…): no argument, nor a field; fields are {choices}")
+            further = sorted(RECIPE_FIELDS | OTHER_FIELDS)
+            near = did_you_mean(name, [*inspect.signature(grid).parameters, *further])
+            choices = near or f"; fields are {', '.join(further)}"
+            raise ValueError(f"grid({name}=…): no argument, nor a field{choices}")
     values = product(*(_axis(name, given) for name, given in axes.items()))
     return [dict(zip(axes, each, strict=True)) for each in values]
 

@@ -17,6 +17,7 @@ from types import ModuleType
 
 from study.grid import with_starts
 from study.messages import UserError, did_you_mean
+from study.planning.slips import near_name
 from study.requirements import is_required, missing_text
 from study.run import Run, describe
 from study.tasks import BUILTIN, Task
@@ -196,7 +197,7 @@ def _execute(path: Path) -> ModuleType:
         exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)
     except (Exception, SystemExit) as error:
         raise UserError(
-            f"{path}{_line(path, error)}: {_told(error)}{_shadowed(path, error)}"
+            f"{path}{_line(path, error)}: {_told(error)}{_shadowed(path, error) or near_name(error)}"
         ) from error
     finally:
         if is_new:

@@ -1,0 +1,44 @@
+"""A name that a search space misspells: what is near is said, and nothing where nothing is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from study.messages import UserError
+from study.planning.spaces import load_space
+
+RUN_AND_RECIPE = "from study.run import Recipe, Run\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "end"),
+    [
+        ("from study.run import Recip", "did you mean 'Recipe'?"),
+        ("from study.tasks import FolderImages", "did you mean 'ImageFolderImages'?"),
+        ("import study.grid; study.grid.gird()", "did you mean 'grid'?"),
+        ("RUNS = [Rnu]", "did you mean 'Run'?"),
+        ("RUNS = rnage(3)", "did you mean 'range'?"),
+        (
+            "Recipe(num_epoch=3)",
+            "unexpected keyword argument 'num_epoch'; did you mean 'num_epochs'?",
+        ),
+        ("Recipe(x_y_z=3)", "; choose of "),
+        ("Run.zzzz(1)", "has no attribute 'zzzz'"),
+        ("def own(size): ...\nown(q=1)", "unexpected keyword argument 'q'"),
+        ("[].sort(kee=1)", "'kee' is an invalid keyword argument for sort()"),
+        (
+            "class Own:\n    __signature__ = 3\n    def __call__(self): ...\nOwn()(q=1)",
+            "argument 'q'",
+        ),
+    ],
+)
+def test_a_misspelled_name(line: str, end: str, tmp_path: Path) -> None:
+    space = tmp_path / "mine.py"
+    space.write_text(RUN_AND_RECIPE + line)
+    with pytest.raises(UserError) as caught:
+        load_space(space)
+    assert end in str(caught.value)
+    if ";" not in end and "did you" not in end:
+        assert str(caught.value).endswith(end), "nothing is made up"
