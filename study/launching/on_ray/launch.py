@@ -1,8 +1,7 @@
 """Ray Tune: one Tuner, one trial a Run, and the store as the only truth.
 
-Owns resources, the Tuner, and how a wish to stop reaches trials on other nodes. Nothing of Tune is kept
-or restored: its files lie in a temporary folder, and what is done is counted in the store. Trials write
-their rows themselves; Tune hears of them now and then.
+Owns the Tuner, what a trial claims of a node, and the flag that all trials ask whether to stop. Nothing of
+Tune is kept or restored: its files lie in a temporary folder, and what is done is counted in the store.
 """
 
 from __future__ import annotations
@@ -11,25 +10,16 @@ import os
 import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any, Final
 
 import ray
 from ray import tune
 
-from study.launching.attempt import MAX_TRIES, attempt
+from study.launching.attempt import MAX_TRIES
 from study.launching.interrupt import StopFlag, stop_on_signals
 from study.launching.leftovers import TUNE_PREFIX
 from study.launching.means import LOCAL, Means
 from study.launching.on_ray.cluster import connected, refuse_other_nodes
-from study.launching.on_ray.hooks import (
-    Leave,
-    Reports,
-    RunSearcher,
-    Watch,
-    WorkersMayStart,
-    stop_question,
-)
 from study.launching.on_ray.logs import loggers
 from study.launching.on_ray.resources import (
     ACCELERATOR_LABEL,
@@ -40,12 +30,14 @@ from study.launching.on_ray.resources import (
     sum_of,
     trial_resources,
 )
+from study.launching.on_ray.searcher import RunSearcher, WorkersMayStart
+from study.launching.on_ray.trial import trainable
+from study.launching.on_ray.watch import Leave, Watch
 from study.launching.progress import Progress
 from study.launching.queue import RunQueue
 from study.launching.screen import Screen
 from study.messages import UserError
-from study.run import from_json
-from study.store import Store, open_store
+from study.store import Store
 
 _TUNE: Final = {
     # Loggers write a file a trial and halve the number of reports that Tune can take.
@@ -120,7 +112,7 @@ def launch(
             )
             tuner = tune.Tuner(
                 tune.with_resources(
-                    _trainable(store, means, claim, flag), _bundles(claim, means.accelerator)
+                    trainable(store, means, claim, flag), _bundles(claim, means.accelerator)
                 ),
                 tune_config=tune.TuneConfig(
                     search_alg=searcher,
@@ -207,29 +199,3 @@ def _flag() -> Any:
     )
     actor = ray.remote(num_cpus=0, max_restarts=-1, scheduling_strategy=here)(StopFlag)
     return actor.remote()
-
-
-def _trainable(
-    store: Store, means: Means, claim: Mapping[str, float], flag: Any
-) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    root, lease_number = store.root, store.lease_number
-
-    def trial(config: dict[str, Any]) -> dict[str, Any]:
-        # Clusters of tests declare GPUs that are not there.
-        device = os.environ.get("STUDY_DEVICE") or ("cuda" if claim.get("gpu") else "cpu")
-        reports = Reports(first_row=bool(means.logs))
-        ended = attempt(
-            from_json(config["run"]),
-            replace(open_store(root), lease_number=lease_number),
-            means.of_trial(claim, device=device),
-            keep_weights=config["keep_weights"],
-            keep_predictions=config["keep_predictions"],
-            on_row=reports.row,
-            should_stop=stop_question(flag),
-        )
-        if ended.outcome == "try again":
-            # Raised for Tune to try it in a new process, which this one may have good reason to need.
-            raise RuntimeError(ended.error)
-        return reports.end(ended)
-
-    return trial

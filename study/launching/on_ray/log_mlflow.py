@@ -22,7 +22,7 @@ from mlflow.entities import Metric, Param  # noqa: E402
 from mlflow.exceptions import MlflowException  # noqa: E402
 from ray.air.integrations.mlflow import MLflowLoggerCallback  # noqa: E402
 
-from study.launching.on_ray.hooks import TOLD  # noqa: E402
+from study.launching.on_ray.trial import TOLD  # noqa: E402
 from study.messages import UserError, last_line  # noqa: E402
 from study.run import coordinates, describe, from_json  # noqa: E402
 from study.store.provenance import code_version  # noqa: E402

@@ -17,7 +17,7 @@ from ray.air.integrations.wandb import WandbLoggerCallback
 from ray.tune.result import TIMESTEPS_TOTAL, TRAINING_ITERATION
 
 from study.fields import digest_of
-from study.launching.on_ray.hooks import TOLD
+from study.launching.on_ray.trial import TOLD
 from study.messages import UserError, last_line
 from study.run import coordinates, describe, from_json
 from study.store.provenance import code_version

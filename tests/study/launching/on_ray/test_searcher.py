@@ -32,7 +32,7 @@ class Tune:
     """The searcher of a study of many Runs, asked as Tune asks it."""
 
     def __init__(self, store: Store, num_slots: int, **options: Any) -> None:
-        from study.launching.on_ray.hooks import RunSearcher
+        from study.launching.on_ray.searcher import RunSearcher
 
         runs = tiny(20)
         queue = RunQueue(runs, done=(), cost={run.id: 1.0 for run in runs})
@@ -108,7 +108,7 @@ def test_a_trial_that_waits_for_room_is_not_passed_over_for_ever(
 ) -> None:
     clock = 1000.0
     tune = Tune(empty, num_slots=2)
-    monkeypatch.setattr("study.launching.on_ray.hooks.time.monotonic", lambda: clock)
+    monkeypatch.setattr("study.launching.on_ray.searcher.time.monotonic", lambda: clock)
     assert tune.handed() == ["0", "1"]
     tune.begin("0")
     clock += 3600  # the second slot is taken by somebody else

@@ -1,0 +1,153 @@
+"""Which Run a trial is: the searcher that hands Tune the Runs of the queue, and the choice of a worker.
+
+Owns how many are handed out at a time, and what it means that Tune gave a trial up.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Mapping
+from typing import Any, Final
+
+import ray
+from ray import tune
+
+from study.launching.attempt import MAX_TRIES, Attempt
+from study.launching.on_ray.resources import nodes_with, num_slots
+from study.launching.on_ray.watch import Watch
+from study.launching.outcomes import Outcomes
+from study.launching.queue import RunQueue
+from study.messages import last_line
+from study.run import Run, to_json
+from study.store import Store
+
+SECONDS_BETWEEN_COUNTS: Final = 1.0  # of the cluster's slots: a round trip to Ray's head
+# A trial without a worker for longer than this has none that is starting: it waits for room.
+SECONDS_TO_BEGIN: Final = 120.0
+
+
+class WorkersMayStart(tune.schedulers.FIFOScheduler):
+    """Gives a worker that is free the Run that was handed out last, not the first that has none yet.
+
+    A worker takes seconds to start. Tune's own choice gives the trial for which one is started to any
+    worker that is free before, ends the one that starts, and starts another for the next trial: while
+    Runs are shorter than that, no second worker ever comes to its first Run.
+    """
+
+    def choose_trial_to_run(self, tune_controller: Any) -> None:
+        """None: Tune then looks for workers for those trials that have not asked for one yet."""
+
+
+class RunSearcher(tune.search.Searcher):
+    """Hands Tune the next Run of the queue, as many at a time as the cluster holds.
+
+    `may_grow`: where all trials have a worker, one more is handed out and waits, by which an autoscaler
+    sees that more is wanted; it gets the next worker that is free.
+    """
+
+    def __init__(
+        self,
+        queue: RunQueue,
+        store: Store,
+        watch: Watch,
+        keep: Collection[str],
+        keep_predictions: Collection[str],
+        claim: Mapping[str, float],
+        max_concurrent: int | None,
+        *,
+        accelerator: str | None = None,
+        may_grow: bool,
+    ) -> None:
+        super().__init__()
+        self.outcomes = Outcomes(queue, store)
+        self._queue, self._watch = queue, watch
+        self._keep, self._keep_predictions = frozenset(keep), frozenset(keep_predictions)
+        self._claim = claim
+        self._max_concurrent = max_concurrent
+        self._accelerator, self._may_grow = accelerator, may_grow
+        self._num_slots, self._counted_at = 0, -float("inf")
+        self._trials: dict[str, Run] = {}
+        self._handed_at: dict[str, float] = {}
+        self._step: dict[str, int] = {}
+        self._step_at_loss: dict[str, int] = {}
+
+    def suggest(self, trial_id: str) -> Any:
+        if self._watch.request.is_set or self._queue.is_over:
+            return self.FINISHED
+        if not self._has_room():
+            return None
+        run = self._queue.next()
+        if run is None:
+            return None
+        self._trials[trial_id], self._handed_at[trial_id] = run, time.monotonic()
+        self._watch.progress.starts(run)
+        return {
+            "run": to_json(run),
+            "keep_weights": run.id in self._keep,
+            "keep_predictions": run.id in self._keep_predictions,
+        }
+
+    def _has_room(self) -> bool:
+        waiting = [at for each, at in self._handed_at.items() if each not in self._watch.begun]
+        if waiting and time.monotonic() - min(waiting) > SECONDS_TO_BEGIN:
+            return False  # it gets the next worker that is free, before any that comes after it
+        num_handed = len(self._trials)
+        if self._max_concurrent is not None and num_handed >= self._max_concurrent:
+            return False
+        return num_handed < self._slots() + (self._may_grow and not waiting)
+
+    def _slots(self) -> int:
+        """How many trials fit on the nodes as they are."""
+        if time.monotonic() - self._counted_at >= SECONDS_BETWEEN_COUNTS:
+            fitting = nodes_with(ray.nodes(), self._accelerator)
+            self._num_slots = sum(num_slots(node["Resources"], self._claim) for node in fitting)
+            self._counted_at = time.monotonic()
+            fewest = min(self._num_slots, self._max_concurrent or self._num_slots)
+            self._watch.progress.has_workers(fewest)
+        return self._num_slots
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        if "step" in result:
+            run = self._trials[trial_id]
+            self._step[run.id] = result["step"]
+            self._watch.progress.saw(run, result["step"])
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        run = self._trials.pop(trial_id)
+        del self._handed_at[trial_id]
+        self._watch.begun.discard(trial_id)
+        if error or result is None or "outcome" not in result:
+            self._lose(run)
+        else:
+            ended = Attempt(result["outcome"], result["error"])
+            self.outcomes.settle(run, ended)
+            if ended.has_failed:
+                self._watch.progress.failed(run, last_line(ended.error))
+        self._watch.progress.ended(run, finished=not self._queue.is_open(run.id))
+
+    def _lose(self, run: Run) -> None:
+        """Tune has given this trial up: its worker was lost, or raised, MAX_TRIES times.
+
+        A Run that has come further since the last time is tried again: nodes that come and go must
+        not end a long training.
+        """
+        step = self._step.get(run.id, 0)
+        if self._watch.request.is_set or step > self._step_at_loss.get(run.id, 0):
+            self._step_at_loss[run.id] = step
+            self._queue.again(run.id)
+            return
+        error = (
+            f"its worker was lost {MAX_TRIES} times, without an exception: killed, or out of memory"
+        )
+        self._watch.progress.failed(run, last_line(self.outcomes.give_up(run, error)))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune pickles its Tuner into its folder, from which nothing is ever read
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: a launch is never restored from Tune's files."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        raise AssertionError("a launch is never restored from Tune's files")

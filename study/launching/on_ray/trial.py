@@ -1,0 +1,111 @@
+"""A trial: one Run in a worker, its words with home, and its question whether to stop.
+
+Owns at which rate Tune hears of a trial. Its rows it writes itself (`attempt`).
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+import ray
+from ray import tune
+
+from study.launching.attempt import Attempt, attempt
+from study.launching.means import Means
+from study.launching.on_ray.nodes import NODE
+from study.run import from_json
+from study.store import Store, open_store
+from study.store.schema import Row
+
+# Of a row, what Tune and its loggers hear.
+TOLD: Final = ("epoch", "step", "train_loss", "train_error", "test_loss", "test_error")
+# A report is a round trip to the driver, which all trials share.
+SECONDS_BETWEEN_REPORTS: Final = 5.0
+SECONDS_BETWEEN_QUESTIONS: Final = 1.0
+SECONDS_FOR_FIRST_ANSWER: Final = 5.0
+
+
+def trainable(
+    store: Store, means: Means, claim: Mapping[str, float], flag: Any
+) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    root, lease_number = store.root, store.lease_number
+
+    def trial(config: dict[str, Any]) -> dict[str, Any]:
+        # Clusters of tests declare GPUs that are not there.
+        device = os.environ.get("STUDY_DEVICE") or ("cuda" if claim.get("gpu") else "cpu")
+        reports = Reports(first_row=bool(means.logs))
+        ended = attempt(
+            from_json(config["run"]),
+            replace(open_store(root), lease_number=lease_number),
+            means.of_trial(claim, device=device),
+            keep_weights=config["keep_weights"],
+            keep_predictions=config["keep_predictions"],
+            on_row=reports.row,
+            should_stop=stop_question(flag),
+        )
+        if ended.outcome == "try again":
+            # Raised for Tune to try it in a new process, which this one may have good reason to need.
+            raise RuntimeError(ended.error)
+        return reports.end(ended)
+
+    return trial
+
+
+class Reports:
+    """What Tune hears of a trial: on which node it is, a row where the last one that it heard of is old
+    enough, and the last one, with how the Run ended.
+
+    `first_row`: also of the first, of which nobody learns how far the training is.
+    """
+
+    def __init__(self, *, first_row: bool) -> None:
+        # From where, before a row: to compute features of frozen layers may take long.
+        tune.report({NODE: ray.get_runtime_context().get_node_id()})
+        self._reported_at = -float("inf") if first_row else time.monotonic()
+        self._untold: Row | None = None
+
+    def row(self, row: Row) -> None:
+        """Reports it, or keeps it for the end."""
+        self._untold = row
+        if time.monotonic() - self._reported_at >= SECONDS_BETWEEN_REPORTS:
+            tune.report(self._values())
+            self._reported_at = time.monotonic()
+
+    def end(self, ended: Attempt) -> dict[str, Any]:
+        """The trial's result: how it ended, and the last row, unless it was told."""
+        return {**self._values(), "outcome": ended.outcome, "error": ended.error}
+
+    def _values(self) -> dict[str, Any]:
+        row, self._untold = self._untold, None
+        return {} if row is None else {name: getattr(row, name) for name in TOLD}
+
+
+def stop_question(flag: Any) -> Callable[[], bool]:
+    """Asks the flag now and then whether to stop; waits only for the first answer.
+
+    So a trial that Tune starts when all are to stop need not begin.
+    """
+    asked_at, answer, patience = -float("inf"), None, SECONDS_FOR_FIRST_ANSWER
+
+    def is_raised() -> bool:
+        nonlocal asked_at, answer, patience
+        if answer is None and time.monotonic() - asked_at >= SECONDS_BETWEEN_QUESTIONS:
+            asked_at, answer = time.monotonic(), flag.is_stop_requested.remote()
+        if answer is None:
+            return False
+        ready, _ = ray.wait([answer], timeout=patience)
+        patience = 0.0
+        if not ready:
+            return False
+        try:
+            raised = bool(ray.get(answer))
+        except ray.exceptions.RayError:
+            return True  # the driver is gone
+        answer = None
+        return raised
+
+    return is_raised
