@@ -120,7 +120,10 @@ def test_the_journal_tells_what_was_redone() -> None:
     killed = ("1 7 begin r 0", "2 7 step r 1", "3 7 save r 1", "4 7 saved r -1", "5 7 step r 2")
     resumed = journal.tries(_events(*killed, "6 7 step r 3", "9 8 begin r 1", "10 8 step r 2"))
     assert not journal.trained_twice(resumed), "it went on from its last checkpoint"
-    assert journal.redone_seconds(resumed) == 6 - 2
+    assert journal.redone_seconds(resumed) == 6 - 5, "from the 2nd to the 5th second it waited"
+    quick = ("0 7 begin r 0", *(f"{n / 4} 7 step r {n}" for n in range(1, 9)))
+    resumed = journal.tries(_events(*quick, "9 8 begin r 3", "10 8 step r 4"))
+    assert journal.redone_seconds(resumed) == (8 - 3) / 4
     anew = journal.tries(_events(*killed, "9 8 begin r 0"))
     assert journal.trained_twice(anew) == {"r"}
     at_once = journal.tries(_events(*killed, "4.5 8 begin r 1", "5.5 7 step r 3"))

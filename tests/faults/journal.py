@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
 NUM_STEPS_LATE: Final = 5
+PAUSE_SECONDS: Final = 1.0  # a step takes a hundredth of it
 
 
 @dataclass(frozen=True)
@@ -102,11 +104,16 @@ def tries(events: Iterable[Event]) -> list[Try]:
 
 
 def redone_seconds(found: Sequence[Try]) -> float:
-    """The longest stretch of training that any try at a Run did once more."""
+    """The longest stretch of training that any try at a Run did once more, from step to step.
+
+    More than PAUSE_SECONDS between two steps is none: it was stopped, or waited for a disk.
+    """
     longest = 0.0
     for later, earlier in _pairs(found):
         if earlier.last_step > later.first_step >= earlier.first_step:
-            longest = max(longest, earlier.last_at - earlier.reached_at[later.first_step])
+            redone = [at for step, at in earlier.reached_at.items() if step >= later.first_step]
+            gaps = [after - before for before, after in pairwise(sorted(redone))]
+            longest = max(longest, sum(gap for gap in gaps if gap <= PAUSE_SECONDS))
     return longest
 
 

@@ -17,7 +17,7 @@ _HEADER = (
     "rows doubled",
     "sources twice",
     "bit-equal",
-    "redone s",
+    "redone s (max)",
     "resume s (median, max)",
 )
 
