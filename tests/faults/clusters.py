@@ -57,10 +57,9 @@ def worker_killed(shop: Workshop, rng: random.Random, *, times: int = 2) -> Outc
             return [e.pid for e in wanted[-1:]]
 
         if place.wait_until(trains, driver, "a checkpoint"):
-            killed_at = time.monotonic()
+            dead, killed_at = _trained(place), time.monotonic()
             caused += _kill(trains()[0])
-            place.wait_until(lambda: place.count("step") > 0, driver, "a step")
-            _note_move(place, driver, killed_at)
+            _note_move(place, driver, dead, killed_at)
     status = driver.wait()
     place.expect(status == 0, f"status {status}: {driver.said()}")
     place.finish()
@@ -114,7 +113,7 @@ def _node_lost(shop: Workshop, fault: str, *, kills_raylet: bool) -> Outcome:
         worker = place.journal.tries()[-1].pid
         raylets = {_raylet_of(node): node for node in nodes}
         lost = raylets[_parent(worker)]
-        killed_at = time.monotonic()
+        dead, killed_at = _trained(place), time.monotonic()
         if kills_raylet:
             caused = _kill(_raylet_of(lost))
         else:
@@ -124,7 +123,7 @@ def _node_lost(shop: Workshop, fault: str, *, kills_raylet: bool) -> Outcome:
                 added = _raylet_of(_add_node(cluster))
             used = place.wait_until(lambda: _trains_below(place, added), driver, "the added node")
             place.expect(used, "the node that was added trained nothing")
-        _note_move(place, driver, killed_at)
+        _note_move(place, driver, dead, killed_at)
         status = driver.wait()
         told = re.search(r"node .* is lost; 1 Run of it (will go|went) on elsewhere", driver.said())
         place.expect(told is not None, f"the lost node is not named: {driver.said()}")
@@ -185,15 +184,20 @@ def _trains_below(place: Place, raylet: int) -> bool:
     return False
 
 
-def _note_move(place: Place, driver: Driver, killed_at: float) -> None:
+def _trained(place: Place) -> set[int]:
+    """Processes that have trained so far."""
+    return {each.pid for each in place.journal.tries()}
+
+
+def _went_on(place: Place, dead: set[int]) -> list[float]:
+    """When others than these made their steps."""
+    return [e.at for e in place.journal.events() if e.kind == "step" and e.pid not in dead]
+
+
+def _note_move(place: Place, driver: Driver, dead: set[int], killed_at: float) -> None:
     """Waits until some process goes on, and notes how soon that was."""
-    dead = {each.pid for each in place.journal.tries()}
-
-    def goes_on() -> list[float]:
-        return [e.at for e in place.journal.events() if e.kind == "step" and e.pid not in dead]
-
-    if place.wait_until(goes_on, driver, "training goes on elsewhere"):
-        place.resume_seconds.append(goes_on()[0] - killed_at)
+    if place.wait_until(lambda: _went_on(place, dead), driver, "training goes on elsewhere"):
+        place.resume_seconds.append(_went_on(place, dead)[0] - killed_at)
 
 
 def _kill(pid: int) -> int:
@@ -236,7 +240,7 @@ def head_killed(shop: Workshop, rng: random.Random) -> Outcome:
         caused = int(first.kill("head") > 0)
         left = wait_until_gone({event.pid for event in place.journal.events()}, 120)
         place.expect(not left, f"trials outlive head and driver: {left}")
-    before = {event.pid for event in place.journal.events()}
+    before, given_again_at = _trained(place), time.monotonic()
     with Loopback(variables) as second:
         second.add_node("node-1", "--labels", "ray.io/accelerator-type=H100")
         second.add_node("node-2", "--labels", "ray.io/accelerator-type=A100")
@@ -250,6 +254,7 @@ def head_killed(shop: Workshop, rng: random.Random) -> Outcome:
         elsewhere = workers - set(second.processes_of("node-1"))
         alive = set(second.processes_of("node-2"))
         place.expect(bool(workers), "nothing was trained on the new cluster")
+        place.resume_seconds += [at - given_again_at for at in _went_on(place, before)[:1]]
         place.expect(not elsewhere & alive, "a trial of H100 ran on the node with A100")
     return place.judge("head killed, with the driver's job", caused)
 
