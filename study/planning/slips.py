@@ -29,7 +29,7 @@ def near_name(error: BaseException) -> str:
     """
     if isinstance(error, ImportError) and (said := _NO_SUCH_NAME.match(str(error))):
         name, module = said.groups()
-        return did_you_mean(name, _public(vars(sys.modules[module])))
+        return did_you_mean(name, _public(dir(sys.modules.get(module))))
     if isinstance(error, AttributeError) and error.name is not None:
         return did_you_mean(error.name, _public(dir(error.obj)))
     if isinstance(error, NameError) and error.name is not None:
