@@ -174,8 +174,8 @@ def _is_prepared(name: str, store: Store) -> bool:
 def _note_study(space: Space, store: Store) -> None:
     try:
         read_study(store, space.name)
-    except (FileNotFoundError, ValueError):
-        pass  # never noted, or with fields of another release
+    except FileNotFoundError:
+        pass  # never noted
     except Damaged as damaged:
         show_message(f"{damaged}; {_aside(store.set_aside(damaged.path))}, it is written again")
     write_study(store, space.name, space.runs)

@@ -23,6 +23,8 @@ def read_study(store: Store, name: str) -> list[Run]:
     path = study_path(name)
     content, written_by = unseal(store.get(path), path)
     try:
+        if further := [name for name in content if name != "runs"]:
+            raise ValueError(f"{', '.join(map(repr, further))} beside its Runs")
         return [from_json(canonical_json(plain)) for plain in content["runs"]]
     except (ValueError, KeyError, TypeError) as error:
         # The checksum fits, so this was written so.

@@ -32,8 +32,10 @@ from study.store import (
     read_weights,
     rows_path,
     schema,
+    sealed,
     similarity,
 )
+from study.store.layout import study_path
 from study.store.states import DONE
 from tests import stored
 
@@ -72,6 +74,20 @@ def test_its_rows_failures_and_checkpoints_are_read(old: Store) -> None:
     failure = read_failure(old, "0123456789ab")
     assert failure is not None and failure.error == "RuntimeError: boom" and failure.final
     assert read_checkpoint(old, "ba9876543210") == b"state"
+
+
+def test_a_study_of_a_later_release_is_left_as_it_is(
+    old: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sealed, "release", lambda: "7.0.0")
+    old.put(study_path("fixture"), sealed.seal({"runs": [], "because": "of it"}))
+    before = files_of(old)
+    space = str(FIXTURES / "fixture.py")
+    assert main(["run", space, "--root", old.root, "--inline"]) == 2
+    said = capsys.readouterr().err
+    assert "studies/fixture.json was written by freezewise 7.0.0 (" in said
+    assert "Traceback" not in said
+    assert files_of(old) == before
 
 
 def test_a_study_that_is_done_there_starts_nothing(

@@ -318,6 +318,11 @@ def test_notes_of_a_later_release_are_named_with_it(
     empty.put(study_path("later"), sealed.seal(later))
     with pytest.raises(Newer, match=r"studies/later.json was written by freezewise 7.0.0 .*depth"):
         read_study(empty, "later")
+    empty.put(study_path("later"), sealed.seal({"runs": [run.plain], "because": "of it"}))
+    with pytest.raises(
+        Newer, match=r"studies/later.json was .* 7.0.0 \('because' beside its Runs\)"
+    ):
+        read_study(empty, "later")
     note = {**vars(a_failure()), "node": "n7"}
     empty.put(unfinished_path(run.id, "failure.json"), sealed.seal(note))
     for read in (lambda: read_failure(empty, run.id), lambda: read_failures(empty)):
