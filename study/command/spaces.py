@@ -13,7 +13,7 @@ from study.command.exits import OK
 from study.command.opened import store_of
 from study.messages import UserError
 from study.planning.spaces import load_space, packaged
-from study.store import read_study, study_names
+from study.store import Damaged, Newer, read_study, study_names
 from study.store.layout import study_path
 
 TEMPLATE: Final = '''\
@@ -43,12 +43,15 @@ def spaces(args: argparse.Namespace) -> int:
     lines = []
     for name in packaged():
         space = load_space(name)
-        lines.append((name, len(space.runs), (space.doc.splitlines() or [""])[0]))
+        lines.append((name, f"{len(space.runs):,}", (space.doc.splitlines() or [""])[0]))
     for name in sorted(set(study_names(store)) - set(packaged())):
-        lines.append((name, len(read_study(store, name)), f"(a study in {store.shown})"))
+        try:
+            lines.append((name, f"{len(read_study(store, name)):,}", f"(a study in {store.shown})"))
+        except (Damaged, Newer) as error:
+            lines.append((name, "?", str(error)))
     longest = max(len(name) for name, _, _ in lines)
     for name, num_runs, question in lines:
-        print(f"{name:{longest}}  {num_runs:>5,} Runs  {question}")
+        print(f"{name:{longest}}  {num_runs:>5} Runs  {question}")
     return OK
 
 

@@ -19,7 +19,8 @@ from study.command import verbs
 from study.command.cli import main
 from study.planning.plan import make_plan
 from study.planning.spaces import load_space
-from study.store import Store, open_store, read_registrations, unfinished_path
+from study.store import Store, open_store, read_registrations, unfinished_path, write_study
+from study.store.layout import study_path
 from study.store.provenance import code_version
 from study.store.store import without_secrets
 from tests import s3_server
@@ -214,6 +215,18 @@ def test_what_comes_along_is_listed_with_its_question(capsys: pytest.CaptureFixt
     lines = capsys.readouterr().out.splitlines()
     (quickstart,) = (line for line in lines if line.startswith("quickstart "))
     assert "69 Runs  Does freezing layers, and training longer" in quickstart
+
+
+def test_a_study_that_cannot_be_read_is_listed_with_the_others(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    store = open_store("store")
+    write_study(store, "whole", load_space("quickstart").runs)
+    store.put(study_path("torn"), b"{")
+    assert main(["spaces"]) == 0
+    torn, whole = capsys.readouterr().out.splitlines()[-2:]
+    assert "? Runs  studies/torn.json is damaged" in torn
+    assert "69 Runs  (a study in " in whole
 
 
 def test_a_new_space_is_short_and_can_be_planned(capsys: pytest.CaptureFixture[str]) -> None:
