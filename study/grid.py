@@ -184,8 +184,9 @@ def _further(axes: Mapping[str, Any]) -> list[dict[str, Any]]:
         if name not in RECIPE_FIELDS | OTHER_FIELDS:
             further = sorted(RECIPE_FIELDS | OTHER_FIELDS)
             near = did_you_mean(name, [*inspect.signature(grid).parameters, *further])
-            choices = near or f"; fields are {', '.join(further)}"
-            raise ValueError(f"grid({name}=…): no argument, nor a field{choices}")
+            raise ValueError(
+                f"grid({name}=…): no argument, nor a field; fields are {', '.join(further)}{near}"
+            )
     values = product(*(_axis(name, given) for name, given in axes.items()))
     return [dict(zip(axes, each, strict=True)) for each in values]
 
