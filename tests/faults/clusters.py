@@ -33,7 +33,7 @@ def driver_killed(shop: Workshop, rng: random.Random) -> Outcome:
     else:
         place.finish(on_ray=True)
     # Ray's own agents may take minutes to notice; what trains must not.
-    trained = {event.pid for event in place.journal.events()}
+    trained = _trained(place)
     while left := trained.intersection(drivers.processes_of(place.folder)):
         if time.monotonic() - killed_at > 60:
             place.expect(False, f"trials of the killed driver live on: {left}")
@@ -238,7 +238,7 @@ def head_killed(shop: Workshop, rng: random.Random) -> Outcome:
         _wait_for(lambda: place.count("saved") > 1, lambda: first.log_of("study"))
         time.sleep(rng.uniform(0, 1))
         caused = int(first.kill("head") > 0)
-        left = wait_until_gone({event.pid for event in place.journal.events()}, 120)
+        left = wait_until_gone(_trained(place), 120)
         place.expect(not left, f"trials outlive head and driver: {left}")
     before, given_again_at = _trained(place), time.monotonic()
     with Loopback(variables) as second:
@@ -250,7 +250,7 @@ def head_killed(shop: Workshop, rng: random.Random) -> Outcome:
         page = Path(place.root) / "reports" / place.space / "index.html"
         place.expect(said == [str(page)] and page.is_file(), f"no report at {page}: {ran.stdout}")
         place.expect("Traceback" not in ran.stdout, f"a traceback: {ran.stdout}")
-        workers = {event.pid for event in place.journal.events()} - before
+        workers = _trained(place) - before
         elsewhere = workers - set(second.processes_of("node-1"))
         alive = set(second.processes_of("node-2"))
         place.expect(bool(workers), "nothing was trained on the new cluster")

@@ -94,7 +94,7 @@ class Loopback:
 
     def _start(self, name: str, *flags: str) -> None:
         self._names.append(name)
-        # By default all agents of a machine want one port, and a job is handed to whoever listens there.
+        # By default all agents of a machine want one port: a second cluster has none that takes jobs.
         (agent_port,) = _free_ports(1)
         flags += ("--dashboard-agent-listen-port", str(agent_port))
         started = self._ray("start", *flags, *_SMALL, name=name)
