@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import Final
 
 import torch
@@ -22,35 +22,41 @@ SWITCH: Final = "STUDY_CUDA_GRAPHS"
 # Steps before one is captured: by then the optimiser has its state, and cuDNN its choice of algorithms.
 NUM_WARM: Final = 3
 
+Compute = Callable[[Tensor], None]
 Replay = Callable[[], None]
 Capture = Callable[[Replay], Replay]
 
 
 class Steps:
-    """Takes steps by `compute(positions)`; `positions`: int64, shape (images,), on the device.
+    """Takes optimizer steps; steps of `length` images are captured by `capture` and then replayed.
 
-    Those of `length` images are captured by `capture`, once NUM_WARM of them were taken; all others, and
-    all where it is None, are taken as they are. What `compute` reads beside `positions` must stay where
-    it is in memory.
+    The first NUM_WARM steps of that length are taken as they are, and so is every step of another
+    length, or if `capture` is None.
     """
 
-    def __init__(
-        self, compute: Callable[[Tensor], None], length: int, capture: Capture | None
-    ) -> None:
-        self._compute, self._length, self._capture = compute, length, capture
+    # The function that computes a step is passed to each call and not kept: it is a method of the
+    # training that holds this object. A reference back would be a cycle, and features, optimizer
+    # and graph pool of a finished Run would stay in memory until the garbage collector finds it.
+    def __init__(self, length: int, capture: Capture | None) -> None:
+        self._length, self._capture = length, capture
         self._num_warm = 0
         self._positions = torch.empty(0)
         self._replay: Replay | None = None
 
-    def __call__(self, positions: Tensor) -> None:
+    def take(self, compute: Compute, positions: Tensor) -> None:
+        """Take one step on the images at `positions`: int64, shape (images,), on the device.
+
+        `compute` must be the same function in every call. The tensors that it reads besides
+        `positions` must keep their addresses, because a captured step reads those addresses.
+        """
         if self._capture is None or len(positions) != self._length:
-            self._compute(positions)
+            compute(positions)
         elif self._num_warm < NUM_WARM:
             self._num_warm += 1
-            self._compute(positions)
+            compute(positions)
         else:
-            if self._replay is None and not self._is_captured(positions):
-                self._compute(positions)
+            if self._replay is None and not self._is_captured(compute, positions):
+                compute(positions)
                 return
             assert self._replay is not None
             self._positions.copy_(positions)
@@ -60,11 +66,11 @@ class Steps:
         """What was captured holds no longer: tensors that it reads have been replaced."""
         self._replay, self._num_warm = None, 0
 
-    def _is_captured(self, positions: Tensor) -> bool:
+    def _is_captured(self, compute: Compute, positions: Tensor) -> bool:
         assert self._capture is not None
         self._positions = positions.clone()
         try:
-            self._replay = self._capture(lambda: self._compute(self._positions))
+            self._replay = self._capture(partial(compute, self._positions))
         except RuntimeError as error:
             self._capture = None
             _say_once(str(error).splitlines()[0])

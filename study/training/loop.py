@@ -111,9 +111,7 @@ class Training:
             shared=shared_features,
         )
         is_possible = self._inputs.place.type == device.type
-        self._steps = Steps(
-            self._compute_step, self._spans[0].stop, capture_on(device, is_possible=is_possible)
-        )
+        self._steps = Steps(self._spans[0].stop, capture_on(device, is_possible=is_possible))
 
     def at_cut(self) -> Tensor | None:
         """`Inputs.at_cut`: of the training images, where it is held."""
@@ -162,7 +160,7 @@ class Training:
         if not self._in_training:
             set_training(self.parts, recipe.frozen_batchnorm)
             self._in_training = True
-        self._steps(self._order[self._spans[position]])
+        self._steps.take(self._compute_step, self._order[self._spans[position]])
         self.step += 1
 
     def _compute_step(self, positions: Tensor) -> None:

@@ -1,11 +1,15 @@
 """One Run through the store: published once, resumed from a kill, and honest about what it used."""
 
 import dataclasses
+import gc
+import weakref
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
 
+from study.launching import execute as execute_module
 from study.launching import lease
 from study.launching.attempt import attempt
 from study.launching.execute import DEFAULT_MEANS, Interrupted, execute
@@ -27,7 +31,8 @@ from study.store import (
     unfinished_path,
     weights_path,
 )
-from study.store.schema import rows_of
+from study.store.schema import Row, rows_of
+from study.training import loop
 
 SOURCE = Run(
     task="digits-low",
@@ -240,3 +245,51 @@ def test_divergence_is_data(store: Store) -> None:
     assert set(ended.table["outcome"].to_pylist()) == {"diverged"}
     with pytest.raises(ValueError, match="diverged"):
         execute(dataclasses.replace(CELL, recipe=recipe, start=wild), store)
+
+
+@pytest.mark.parametrize("captured", [False, True], ids=["eager", "captured"])
+@pytest.mark.parametrize("outcome", ["finished", "diverged", "interrupted", "try again"])
+def test_training_after_any_outcome_is_freed_without_garbage_collection(
+    store: Store, monkeypatch: pytest.MonkeyPatch, outcome: str, captured: bool
+) -> None:
+    execute(SOURCE, store, keep_weights=True)
+    made: list[weakref.ref[loop.Training]] = []
+    make = execute_module.Training
+
+    def recording(*args: Any, **kwargs: Any) -> loop.Training:
+        training = make(*args, **kwargs)
+        made.append(weakref.ref(training))
+        return training
+
+    def on_row(row: Row) -> None:
+        if outcome == "try again" and row.epoch == 2:
+            raise RuntimeError("made up")
+
+    monkeypatch.setattr(execute_module, "Training", recording)
+    if captured:  # a CUDA graph keeps no reference to Python objects either
+        monkeypatch.setattr(loop, "capture_on", lambda *_, **__: lambda step: lambda: None)
+    recipe = dataclasses.replace(CELL.recipe, optimizer="sgd", learning_rate=1e30)
+    run = dataclasses.replace(CELL, recipe=recipe) if outcome == "diverged" else CELL
+    num_asked = 0
+
+    def should_stop() -> bool:
+        nonlocal num_asked
+        num_asked += 1
+        return outcome == "interrupted" and num_asked > 6
+
+    gc.collect()
+    gc.disable()
+    try:
+        ended = attempt(
+            run,
+            store,
+            DEFAULT_MEANS,
+            keep_weights=True,
+            keep_predictions=True,
+            on_row=on_row,
+            should_stop=should_stop,
+        )
+        assert ended.outcome == outcome
+        assert [training() for training in made] == [None]
+    finally:
+        gc.enable()

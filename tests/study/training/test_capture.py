@@ -44,16 +44,20 @@ class Recorder:
 def test_steps_of_one_length_are_captured_once_warm_and_the_tail_never_is() -> None:
     taken: list[list[int]] = []
     recorder = Recorder()
-    steps = Steps(lambda positions: taken.append(positions.tolist()), 2, recorder)
+    steps = Steps(2, recorder)
+
+    def compute(positions: Tensor) -> None:
+        taken.append(positions.tolist())
+
     wanted = [[i, i + 1] if i % 3 else [i] for i in range(12)]
     for each in wanted:
-        steps(torch.tensor(each))
+        steps.take(compute, torch.tensor(each))
     assert taken == wanted
     assert recorder.num_captured == 1
     assert recorder.num_replayed == 8 - NUM_WARM
     steps.forget()
     for each in wanted:
-        steps(torch.tensor(each))
+        steps.take(compute, torch.tensor(each))
     assert taken == wanted * 2
     assert recorder.num_captured == 2
     assert recorder.num_replayed == 2 * (8 - NUM_WARM)
@@ -72,9 +76,9 @@ def test_where_nothing_can_be_captured_all_steps_are_taken_and_it_is_said_once(
         raise RuntimeError("operation not permitted when stream is capturing\nand more")
 
     for _ in range(2):
-        steps = Steps(lambda positions: taken.append(int(positions)), 1, refuse)
+        steps = Steps(1, refuse)
         for number in range(10):
-            steps(torch.tensor([number]))
+            steps.take(lambda positions: taken.append(int(positions)), torch.tensor([number]))
     assert taken == [*range(10)] * 2
     assert num_tries == 2
     said = capsys.readouterr().err
