@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from study.messages import UserError, did_you_mean, show_message
 from study.store import Damaged, Newer
+from study.store.layout import is_study_name
 from study.store.os_errors import os_error_text
 from study.store.store import default_root, without_secrets
 
@@ -98,7 +99,11 @@ def _done(act: Callable[..., int], request: dict[str, Any]) -> int:
 
 
 def _place(space: str, root: str) -> tuple[str, str | None]:
-    """Root and study as `load.open` takes them, of a study's name or an export's. Raises UserError."""
+    """Return root and study as `load.open` takes them; `space` is a study's name or an export's path.
+
+    A name that the store or the package has is that study, even if a file or a directory in the
+    working directory has the same name (`./NAME` is then the file). Raises UserError.
+    """
     from analysis.load.export import is_export
 
     if space.endswith(".py"):
@@ -106,13 +111,30 @@ def _place(space: str, root: str) -> tuple[str, str | None]:
             f"SPACE={space}: no search-space file is run here; give the study's name, {Path(space).stem}, "
             "or use `study`"
         )
-    if is_export(space):
+    is_file, is_store = is_export(space), "://" in space or Path(space, "studies").is_dir()
+    # The store is opened only if the name could mean two things: an export needs no store.
+    if (is_file or is_store) and not space.endswith(".parquet") and _is_known(space, root):
+        return root, space
+    if is_file:
         return space, None
-    if "://" in space or Path(space, "studies").is_dir():
+    if is_store:
         raise UserError(
             f"SPACE={without_secrets(space)}: give the study's name here, and the store by --root"
         )
     return root, space
+
+
+def _is_known(study: str, root: str) -> bool:
+    from analysis.load.kept import kept_path
+    from study.store import open_store, study_names
+
+    if not is_study_name(study):
+        return False
+    try:
+        names = study_names(open_store(root))
+    except ValueError as wrong:
+        raise UserError(str(wrong)) from wrong
+    return study in names or kept_path(study) is not None
 
 
 def _report(space: str, root: str, question: str | None = None, **request: Any) -> int:

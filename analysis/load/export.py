@@ -48,6 +48,7 @@ from study.store import (
     read_study,
     schema,
 )
+from study.store.layout import is_study_name
 from study.store.os_errors import naming
 from study.store.provenance import release
 from study.store.registrations import Registration, read_registrations
@@ -184,10 +185,12 @@ def export(store: Store, study: str, path: str | Path) -> Written:
 
 
 def is_export(root: str | Path) -> bool:
-    """Whether this names a file, not a store: it ends in ".parquet", or is a file of this machine."""
-    if str(root).endswith(".parquet"):
-        return True
-    return "://" not in str(root) and Path(root).is_file()
+    """Return True if `root` is a file, not a store: an existing file, or a name in ".parquet" that is no
+    directory."""
+    named_so = str(root).endswith(".parquet")
+    if "://" in str(root):
+        return named_so
+    return Path(root).is_file() or (named_so and not Path(root).is_dir())
 
 
 def open_export(path: str | Path) -> Exported:
@@ -205,6 +208,12 @@ def open_export(path: str | Path) -> Exported:
     header = json.loads(metadata[METADATA_KEY])
     if header["format"] not in FORMATS:
         raise Newer(str(path), header.get("written_by", ""), header["format"])
+    if not isinstance(header["study"], str) or not is_study_name(header["study"]):
+        # The report is written to reports/<study>: the name must not lead anywhere else.
+        raise ValueError(
+            f"{path}: study={header['study']!r} in its metadata: not a study name (letters, digits, "
+            "'.', '_' and '-'). The file was not written by `study export`."
+        )
     forms = known_schemas()
     if header["format"] != FORMATS[0]:
         forms = [form.append(ARM_FIELD) for form in forms]

@@ -107,8 +107,13 @@ def report_folder(name: str) -> str:
     return f"{REPORTS}/{_study_file(name).removesuffix('.json')}"
 
 
+def is_study_name(name: str) -> bool:
+    """Return True if `name` can be a study's name, and so one component of a path."""
+    return STUDY_NAME.fullmatch(f"{name}.json") is not None
+
+
 def _study_file(name: str) -> str:
-    if not STUDY_NAME.fullmatch(f"{name}.json"):
+    if not is_study_name(name):
         raise ValueError(f"study={name!r}: use letters, digits, '.', '_' and '-' only")
     return f"{name}.json"
 

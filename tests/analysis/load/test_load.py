@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.dataset
 import pyarrow.fs as pafs
+import pyarrow.parquet as pq
 import pytest
 
 import analysis
@@ -20,6 +21,7 @@ from analysis import load, surfaces
 from analysis.load import export
 from analysis.load.arms import ARMS, arms
 from analysis.load.rows import StoreRows
+from study.fields import digest_of
 from study.run import Recipe, Run
 from study.store import open_store, publish_rows, read_failures, read_rows, write_failure
 from tests import s3_server, synthetic
@@ -373,6 +375,30 @@ def test_other_files_are_no_export(tmp_path: Path) -> None:
         load.open(tmp_path / "text.parquet")
     with pytest.raises(FileNotFoundError):
         load.open(tmp_path / "none.parquet")
+
+
+@pytest.mark.parametrize("name", ["../../elsewhere", "/tmp/elsewhere", "a/b", "", ".hidden", 7])
+def test_export_study_name_that_is_a_path_is_rejected(whole: Path, name: object) -> None:
+    file = whole / "whole.parquet"
+    export.export(open_store(whole), "synthetic", file)
+    original = pq.ParquetFile(file)
+    header = json.loads(original.metadata.metadata[export.METADATA_KEY]) | {"study": name}
+    text = json.dumps(header)
+    forged = whole / "forged.parquet"
+    with pq.ParquetWriter(forged, export.COLUMNS, write_page_checksum=True) as writer:
+        writer.write_table(original.read().cast(export.COLUMNS))
+        digest = digest_of(text.encode())
+        writer.add_key_value_metadata(
+            {export.METADATA_KEY.decode(): text, export.DIGEST_KEY.decode(): digest}
+        )
+    with pytest.raises(ValueError, match=r"forged\.parquet: study=.*not a study name"):
+        load.open(forged)
+
+
+def test_directory_named_like_an_export_is_a_store(tmp_path: Path) -> None:
+    root = tmp_path / "runs.parquet"
+    synthetic.write(root, small(seeds=(0,), sizes=(250,), frozen=(0,)))
+    assert load.open(root).name == "synthetic"
 
 
 def test_duckdb_in_two_lines(whole: Path) -> None:
