@@ -18,6 +18,7 @@ from analysis.claims.conditions import DOES_NOT_HOLD, HOLDS
 from analysis.load import Study
 from analysis.load.arms import SOURCE
 from analysis.report.seen import Seen
+from study.store.states import DIVERGED
 
 FREEZING: Final = "C4"
 # What is said of a claim that holds, and of one that does not.
@@ -85,6 +86,7 @@ def answer(study: Study, sights: Sequence[Seen], verdicts: Sequence[Verdict]) ->
                 _face_value(sights, is_freezing_decided=bool(first)),
                 *others,
                 _undecided(study, verdicts, decided),
+                _diverged(study),
             ],
         )
     )
@@ -165,6 +167,13 @@ def _decided(one: Verdict) -> str:
     if one.claim in WORDS:
         return f"{WORDS[one.claim][0 if holds else 1]} ({one.claim})"
     return f"{one.claim} {one.answer}"
+
+
+def _diverged(study: Study) -> str:
+    cells = study.cells[study.cells["arm"] != SOURCE]
+    cells = cells if len(cells) else study.cells
+    num = int((cells["state"] == DIVERGED).sum())
+    return f"{num:,} of {len(cells):,} Runs diverged" if num else ""
 
 
 def _undecided(study: Study, verdicts: Sequence[Verdict], decided: Sequence[Verdict]) -> str:

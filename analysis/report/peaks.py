@@ -14,8 +14,9 @@ from analysis import descent
 from analysis.descent.edges import EVERYTHING, NOTHING
 from analysis.descent.windows import epoch_windows
 
-# Test and train error, (seeds, points), to the verdict and the place of the peak.
-Judge = Callable[[np.ndarray, np.ndarray], tuple[descent.Judgement, float]]
+# Test and train error, (seeds, points), to the verdict and the place of the peak; None if the points
+# make no curve.
+Judge = Callable[[np.ndarray, np.ndarray], tuple[descent.Judgement, float] | None]
 
 
 def epoch_peaks(errors: xr.Dataset, epsilon: float) -> xr.Dataset:
@@ -27,9 +28,11 @@ def epoch_peaks(errors: xr.Dataset, epsilon: float) -> xr.Dataset:
     seen, since the curve crosses the edge of interpolation (or no train error tells that).
     """
 
-    def judge(test: np.ndarray, train: np.ndarray) -> tuple[descent.Judgement, float]:
+    def judge(test: np.ndarray, train: np.ndarray) -> tuple[descent.Judgement, float] | None:
         known = np.isfinite(test).any(axis=0)
         epochs, test = errors["epoch"].values[known], test[:, known]
+        if epochs[-1] <= 0:
+            return None  # every seed diverged before its second row: there is no curve
         found = descent.judge_epochs(epochs, test, train_errors=train[:, known], epsilon=epsilon)
         windows = epoch_windows(epochs)
         which = int(np.abs(windows.centres - found.peak).argmin())
@@ -72,7 +75,10 @@ def _peaks(errors: xr.Dataset, along: str, judge: Judge) -> xr.Dataset:
         whole &= np.isfinite(curves).any(axis=1)
         if not whole.any():
             continue
-        found, place = judge(curves[whole], train.values[index][whole])
+        judged = judge(curves[whole], train.values[index][whole])
+        if judged is None:
+            continue
+        found, place = judged
         could[index] = found.x.size >= 3 and found.interpolates not in (NOTHING, EVERYTHING)
         shown[index] = found.status in (descent.WEAK, descent.STRONG)
         if shown[index] or found.face_value in (descent.WEAK, descent.STRONG):

@@ -21,7 +21,7 @@ from analysis.load.arms import MATCHED_STEPS
 from analysis.load.cells import ARM, STATES
 from analysis.report import slices
 from study.run import COORDINATES
-from study.store.states import DONE
+from study.store.states import DIVERGED, DONE
 
 # From the source to the cut.
 _KEYS: Final = (
@@ -39,7 +39,8 @@ def final_errors(study: Study, epsilon: float) -> pd.DataFrame:
     """One line for each cell, sources among them: mean, standard error and number of seeds of the test
     error at the last evaluation, the mean train error, and whether it is ≤ `epsilon`.
 
-    Errors are fractions. A Run that diverged or has no rows is in no mean; `num_wanted` counts it.
+    Errors are fractions. A Run that diverged or has no rows is in no mean; `num_wanted` counts it, and
+    `num_diverged` those that diverged.
     """
     cells = slices.with_origins(study)
     cells = cells.assign(**_last_values(study))
@@ -50,6 +51,7 @@ def final_errors(study: Study, epsilon: float) -> pd.DataFrame:
             "parameters_trained": grouped["parameters_trained"].first(),
             "num_seeds": count,
             "num_wanted": grouped.size(),
+            "num_diverged": grouped["state"].agg(lambda states: int((states == DIVERGED).sum())),
             "test_error": grouped["test_error"].mean(),
             "test_error_standard_error": grouped["test_error"].std(ddof=1) / np.sqrt(count),
             "train_error": grouped["train_error"].mean(),
@@ -251,7 +253,7 @@ def _interval(effect: Interval | None, unit: str) -> dict[str, Any]:
 
 def _cell_text(cell: pd.Series) -> str:
     if cell["num_seeds"] == 0:
-        return "absent"
+        return "diverged" if cell["num_diverged"] else "absent"
     rest = []
     if cell["num_seeds"] > 1:
         rest.append(f"± {cell['test_error_standard_error']:.3f}")

@@ -16,6 +16,7 @@ import pytest
 
 from analysis import __main__ as command
 from analysis import load, report, surfaces
+from analysis.load.kept import kept_path
 from analysis.report import overview, slices, tables
 from study.run import Recipe, Run
 from study.store import open_store, similarity, write_study
@@ -381,6 +382,38 @@ def test_the_command_says_what_it_did_or_why_not(
     assert command.main(given) == status
     shown = capsys.readouterr()
     assert said in shown.out + shown.err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["empty file", "export of another study", "root"])
+def test_study_name_that_is_also_a_path_is_the_study_of_the_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    root = "synthetic" if kind == "root" else "store"
+    synthetic.write(Path(root), tiny())
+    if kind == "empty file":
+        Path("synthetic").touch()
+    elif kind == "export of another study":
+        path = kept_path("reduced_vit")
+        assert path is not None
+        shutil.copy(path, "synthetic")
+    assert command.main(["report", "synthetic", "--root", root]) == 0
+    assert "reports/synthetic/index.html" in capsys.readouterr().out
+    assert command.main(["export", "synthetic", "x.parquet", "--root", root]) == 0
+    assert load.open("x.parquet").name == "synthetic"
+
+
+@pytest.mark.slow
+def test_study_whose_runs_diverge_before_their_second_row_is_reported(tmp_path: Path) -> None:
+    root, runs = tmp_path / "root", small(seeds=(0, 1), sizes=(250,), frozen=(0, 9))
+    cells = [run for run in runs if run.source is not None and run.frozen == 0]
+    synthetic.write(root, runs, diverged=cells)  # of 7 rows the first stays
+    page = page_of(report.write_report(load.open(root), tmp_path / "out"))
+    assert f"{len(cells)} of {2 * len(cells)} Runs diverged." in page.text
+    errors = pd.read_csv(tmp_path / "out" / "tables" / "final_errors.csv")
+    assert errors["num_diverged"].sum() == len(cells)
+    assert page.text.count("diverged") > page.text.count("Runs diverged") + len(cells)
 
 
 @pytest.mark.slow
