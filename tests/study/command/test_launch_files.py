@@ -49,8 +49,12 @@ def test_a_rayjob_says_once_what_is_to_be_changed() -> None:
     for pod in (group["template"]["spec"] for group in pods):
         assert [each["image"] for each in pod["containers"]] == [values["image"]]
         assert pod["volumes"][0]["persistentVolumeClaim"]["claimName"] == values["claim"]
-    # KubeRay refuses these beside deletionRules.
-    assert not {"shutdownAfterJobFinishes", "ttlSecondsAfterFinished"} & spec.keys()
+    assert "--gpus-per-trial" in spec["entrypoint"], (
+        "the default claims a GPU only if the head has one"
+    )
+    # KubeRay rejects DeleteWorkers rules together with autoscaling, and both with shutdownAfter….
+    assert cluster["enableInTreeAutoscaling"] and "deletionStrategy" not in spec
+    assert spec["shutdownAfterJobFinishes"] and spec["ttlSecondsAfterFinished"] > 0
     assert spec["backoffLimit"] > 0
     assert cluster["authOptions"] == {"mode": "token"}
     assert cluster["rayVersion"] == pytest.importorskip("ray").__version__
