@@ -144,10 +144,18 @@ def _report(space: str, root: str, question: str | None = None, **request: Any) 
     return make_report(root, study, question=question or "", **request)
 
 
-def _terms(more_related: str | None = None, less_related: str | None = None) -> int:
-    from analysis.claims.registration import terms_now
+def _terms(
+    more_related: str | None = None,
+    less_related: str | None = None,
+    registered: str | None = None,
+) -> int:
+    """Print the terms to register, as JSON; the terms `registered` (JSON) if nothing has changed since."""
+    from analysis.claims.registration import changed_terms, terms_now
 
-    print(json.dumps(terms_now(more_related=more_related, less_related=less_related)))
+    terms = terms_now(more_related=more_related, less_related=less_related)
+    before = None if registered is None else json.loads(registered)
+    unchanged = before is not None and not changed_terms(before, terms)
+    print(json.dumps(before if unchanged else terms))
     return 0
 
 

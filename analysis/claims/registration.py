@@ -1,31 +1,68 @@
-"""Whether a study was registered before it was looked at: confirmatory, or exploratory and why.
+"""Decide whether a study's verdicts are confirmatory or exploratory, and why.
 
-Owns what counts as the terms of a verdict: every named constant of `primary`, the thresholds of
-interpolation, the two sources that are compared, and the version of the code that decides (claims,
-descent, load). The registration itself lies in the store, and in an export of it; the verb
-`study register` writes it.
+Verdicts are confirmatory if the study was registered before its first target row and if Runs, contrasts,
+thresholds and rules are still those of the registration.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 from analysis.claims import primary
-from analysis.descent import EPSILON
-from analysis.load import Study
+from analysis.descent import EPSILON, FIRST_DESCENT, MIN_SHARE, SEARCH, SEARCH_LEVEL
+from analysis.descent.bounds import BORROWED
+from analysis.descent.edges import NEAR_DECADES, NEAR_FACTOR, NEAR_TRAIN_ERROR
+from analysis.descent.intervals import LEVEL
+from analysis.descent.places import TIE
+from analysis.descent.windows import WINDOWS_PER_DECADE
+from analysis.load import Study, arms
 from analysis.load.rows import ExportRows, StoreRows
-from study.fields import canonical_json, digest_of
 from study.store.registrations import Registration, read_registrations
 
 CONFIRMATORY: Final = "confirmatory"
 EXPLORATORY: Final = "exploratory"
 
-# What decides a verdict, of this package.
-DECIDE: Final = ("claims", "descent", "load")
+# The version of the rules. Raise it by hand when a verdict could change: an answer or one of its numbers.
+# tests/analysis/test_results.py fails if a bundled verdict changes under the same RULES.
+RULES: Final = 1
+
+# Registrations of 0.1.0 store 8 hex digits over the sources of claims, descent and load.
+RULES_OF_CODE: Final[Mapping[str, int]] = {"9d0ac35d": 1}
+
+# Everything named that decides a verdict. The keys are stored in registrations: keep a key even if its
+# constant is renamed or moved.
+CONSTANTS: Final[Mapping[str, Any]] = {
+    "STATEMENT": primary.STATEMENT,
+    "PRIMARY": primary.PRIMARY,
+    "RIVALS": primary.RIVALS,
+    "ERROR": primary.ERROR,
+    "EPSILONS": primary.EPSILONS,
+    "SLOWER": primary.SLOWER,
+    "DOUBLING": primary.DOUBLING,
+    "SCRATCH": arms.SCRATCH,
+    "RANDOM_FROZEN": arms.RANDOM_FROZEN,
+    "SAME_TASK": arms.SAME_TASK,
+    "REINITIALISED": arms.REINITIALISED,
+    "MATCHED_STEPS": arms.MATCHED_STEPS,
+    "MIN_SHARE": MIN_SHARE,
+    "FIRST_DESCENT": FIRST_DESCENT,
+    "SEARCH": SEARCH,
+    "SEARCH_LEVEL": SEARCH_LEVEL,
+    "LEVEL": LEVEL,
+    "BORROWED": BORROWED,
+    "TIE": TIE,
+    "NEAR_TRAIN_ERROR": NEAR_TRAIN_ERROR,
+    "NEAR_DECADES": NEAR_DECADES,
+    "NEAR_FACTOR": NEAR_FACTOR,
+    "WINDOWS_PER_DECADE": WINDOWS_PER_DECADE,
+}
+
+# 1e-9 is far above a float's last bit (1e-16), which depends on the CPU, and far below any real change.
+_TOLERANCE: Final = 1e-9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,14 +79,16 @@ def terms_now(
     more_related: str | None = None,
     less_related: str | None = None,
 ) -> dict[str, Any]:
-    """By what a study would be judged today, as plain values."""
-    constants = {name: value for name, value in vars(primary).items() if name.isupper()}
-    plain: dict[str, Any] = json.loads(json.dumps(constants, allow_nan=False))
-    return plain | {
+    """Return the terms that a registration of today stores, as plain values.
+
+    That is RULES, CONSTANTS, and the threshold and sources of this study.
+    """
+    constants: dict[str, Any] = json.loads(json.dumps(CONSTANTS, allow_nan=False))
+    return constants | {
         "epsilon": epsilon,
         "more_related": more_related,
         "less_related": less_related,
-        "code": _code(),
+        "rules": RULES,
     }
 
 
@@ -107,11 +146,7 @@ def standing(
 def _changed(
     registered: Registration, run_ids: Sequence[str], terms: Mapping[str, Any]
 ) -> list[str]:
-    found = []
-    for name in sorted(registered.terms.keys() | terms.keys()):
-        before, now = registered.terms.get(name), terms.get(name)
-        if canonical_json(before) != canonical_json(now):
-            found.append(_change(name, before, now))
+    found = changed_terms(registered.terms, terms)
     added = len(set(run_ids) - set(registered.run_ids))
     gone = len(set(registered.run_ids) - set(run_ids))
     if added or gone:
@@ -119,21 +154,48 @@ def _changed(
     return found
 
 
+def changed_terms(registered: Mapping[str, Any], terms: Mapping[str, Any]) -> list[str]:
+    """Return what differs between the terms of a registration and `terms`, a phrase for each difference.
+
+    Rules are compared by RULES, numbers within a tolerance.
+    """
+    found = []
+    if _rules(registered) != terms["rules"]:
+        found.append(f"{_rules_text(registered)}, now {terms['rules']}")
+    # A registration of an earlier release lacks constants that were named later: RULES stands for them.
+    for name in sorted(registered.keys() - {"rules", "code"}):
+        before, now = registered[name], terms.get(name)
+        if not _same(before, now):
+            found.append(_change(name, before, now))
+    return found
+
+
+def _rules(terms: Mapping[str, Any]) -> int | None:
+    """Return RULES as registered; None if only an unknown digest is stored: other rules."""
+    found: int | None = terms.get("rules", RULES_OF_CODE.get(terms.get("code", "")))
+    return found
+
+
+def _rules_text(terms: Mapping[str, Any]) -> str:
+    if "rules" in terms:
+        return f"the rules: {terms['rules']}"
+    return f"the rules: unknown (code {terms.get('code')})"
+
+
+def _same(before: Any, now: Any) -> bool:
+    """Return True if two plain values are equal, numbers within _TOLERANCE."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        return before.keys() == now.keys() and all(_same(before[k], now[k]) for k in before)
+    if isinstance(before, list) and isinstance(now, list):
+        return len(before) == len(now) and all(map(_same, before, now))
+    if isinstance(before, int | float) and isinstance(now, int | float):
+        return math.isclose(before, now, rel_tol=_TOLERANCE)
+    return bool(before == now)
+
+
 def _change(name: str, before: Any, now: Any) -> str:
     if isinstance(before, dict) and isinstance(now, dict):
-        keys = sorted(k for k in before.keys() | now.keys() if before.get(k) != now.get(k))
+        names = before.keys() | now.keys()
+        keys = sorted(k for k in names if not _same(before.get(k), now.get(k)))
         return f"{name} of {', '.join(keys)}"
-    if name == "code":
-        return f"the code that decides: {before}, now {now}"
     return f"{name}: {before!r}, now {now!r}"
-
-
-def _code() -> str:
-    """8 hex digits over the sources of DECIDE."""
-    folder = Path(__file__).parents[1]
-    sources = {
-        path.relative_to(folder).as_posix(): digest_of(path.read_bytes().replace(b"\r\n", b"\n"))
-        for name in DECIDE
-        for path in sorted((folder / name).rglob("*.py"))
-    }
-    return digest_of(canonical_json(sources))[:8]

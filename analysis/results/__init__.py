@@ -17,8 +17,9 @@ verdicts of the code that decided when it was registered. No images.
 Each was registered before its first row, and its verdicts were confirmatory by that code. The files of
 the last two hold their registrations. Those of the first five lay in the store of the studies and are
 lost with it: an export of that time did not hold them. What is left of them is this table, noted three
-hours after; so a report on these five says that it does not know. Verdicts of code that has changed since
-are exploratory by its own words; `tests/analysis/test_results.py` holds today's against those kept here.
+hours after; so a report on these five says that it does not know. The verdicts of all seven are those of
+RULES 1: `tests/analysis/test_results.py` recomputes them. If RULES is raised, a report on the last two
+says exploratory.
 
 `python -m analysis.results` makes the README's section and `reduced.svg` of these files.
 """

@@ -6,6 +6,7 @@ Owns what is said to the user on success. Imports inside a verb what only that v
 from __future__ import annotations
 
 import argparse
+import json
 import signal
 import sys
 from pathlib import Path
@@ -145,13 +146,15 @@ def register(args: argparse.Namespace) -> int:
     wrong = make_plan(space, store, args.data).wrong
     if wrong:
         raise UserError("\n".join(wrong))
+    earlier = read_registrations(store, space.name)
+    # An earlier release may have stored the same terms in another form: then its form stays.
+    registered = json.dumps(dict(earlier[-1].terms)) if earlier else None
     noted = Registration(
         registered_at=now(),
         is_late=bool(space.target_ids & finished_ids(store)),
         run_ids=tuple(run.id for run in space.runs),
-        terms=answer_of_analysis("terms", **related_of(space)),
+        terms=answer_of_analysis("terms", registered=registered, **related_of(space)),
     )
-    earlier = read_registrations(store, space.name)
     if earlier and earlier[-1].digest == noted.digest:
         print(f"{space.name}: registered as it is at {earlier[-1].registered_at} ({noted.digest})")
         return OK

@@ -2,22 +2,38 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
+import json
+import math
+import os
+import pkgutil
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import analysis.claims
+import analysis.descent
 from analysis import load
 from analysis.claims import primary
 from analysis.claims.registration import (
     CONFIRMATORY,
+    CONSTANTS,
     EXPLORATORY,
+    RULES,
     standing,
     standing_of,
     terms_now,
 )
 from analysis.load.export import export
+from analysis.load.kept import kept_path
+from analysis.load.rows import ExportRows
 from study.store import Registration, open_store
 from study.store.registrations import add_registration
 from tests import synthetic
@@ -46,7 +62,8 @@ def test_without_a_registration_or_with_a_late_one_all_is_exploratory() -> None:
     [
         ({"epsilon": 0.01}, "epsilon: 0.1, now 0.01"),
         ({"less_related": "other"}, "less_related: 'far', now 'other'"),
-        ({"code": "x"}, "the code that decides"),
+        ({"rules": RULES + 1}, f"the rules: {RULES}, now {RULES + 1}"),
+        ({"SEARCH": 3.5}, "SEARCH: 3.75, now 3.5"),
         ({"PRIMARY": {**primary.PRIMARY, "C4": "another"}}, "PRIMARY of C4"),
         ({"ERROR": 0.02}, "ERROR: 0.01, now 0.02"),
     ],
@@ -63,8 +80,128 @@ def test_added_and_dropped_runs_are_counted() -> None:
     assert "the Runs: 2 added, 1 left out" in found.sentences
 
 
-def test_the_terms_hold_every_threshold_of_the_claims() -> None:
-    assert {"PRIMARY", "ERROR", "SLOWER", "DOUBLING", "epsilon", "code"} <= TERMS.keys()
+# Raise RULES in analysis/claims/registration.py before any of these numbers changes.
+NUMBERS = {
+    "ERROR": 0.01,
+    "EPSILONS": (0.001, 0.01, 0.05, 0.1),
+    "SLOWER": 0.04139268515822507,
+    "DOUBLING": 1.0,
+    "MIN_SHARE": 0.02,
+    "FIRST_DESCENT": 0.1,
+    "SEARCH": 3.75,
+    "SEARCH_LEVEL": 0.98,
+    "LEVEL": 0.95,
+    "BORROWED": 2,
+    "TIE": 1e-9,
+    "NEAR_TRAIN_ERROR": 0.3,
+    "NEAR_DECADES": 0.5,
+    "NEAR_FACTOR": 1.5,
+    "WINDOWS_PER_DECADE": 4,
+}
+# They plan a study or word a hint; no answer and no interval depends on them.
+OF_NO_VERDICT = {"MAX_SEEDS", "POWER", "SURE", "MOST", "NAMED", "RULES", "RULES_OF_CODE"}
+
+
+def test_terms_constants_are_unchanged_under_the_same_rules() -> None:
+    assert RULES == 1, "RULES was raised: set the numbers above and here to those of the new rules"
+    assert {name: value for name, value in CONSTANTS.items() if _is_number(value)} == NUMBERS
+    assert TERMS["epsilon"] == 0.1
+    assert TERMS["rules"] == RULES
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, tuple):
+        return all(map(_is_number, value))
+    if isinstance(value, Mapping):
+        return all(map(_is_number, value.values()))
+    return isinstance(value, int | float)
+
+
+def _named_numbers() -> Iterator[str]:
+    for package in (analysis.claims, analysis.descent):
+        for info in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+            module = importlib.import_module(info.name)
+            assert module.__file__ is not None
+            for line in ast.parse(Path(module.__file__).read_text(encoding="utf-8")).body:
+                if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name):
+                    name = line.target.id
+                    if name.isupper() and not name.startswith("_"):
+                        yield from [name] if _is_number(vars(module)[name]) else []
+
+
+def test_terms_hold_every_named_number_of_descent_and_claims() -> None:
+    assert {"STATEMENT", "PRIMARY", "RIVALS"} <= TERMS.keys()
+    assert set(_named_numbers()) - OF_NO_VERDICT - {"EPSILON"} == NUMBERS.keys()
+
+
+@pytest.mark.parametrize("name", ["reduced_densenet", "reduced_vit"])
+def test_standing_bundled_registration_of_0_1_0_is_confirmatory(name: str) -> None:
+    path = kept_path(name)
+    assert path is not None
+    study = load.open(path)
+    assert isinstance(study.rows, ExportRows) and study.rows.registrations
+    assert study.rows.registrations[-1].terms["code"] == "9d0ac35d"
+    assert standing_of(study).word == CONFIRMATORY
+
+
+def _of_0_1_0(code: str) -> Registration:
+    primary_only = {name: value for name, value in TERMS.items() if name in vars(primary)}
+    names = ("epsilon", "more_related", "less_related")
+    return replace(
+        NOTED, terms=primary_only | {name: TERMS[name] for name in names} | {"code": code}
+    )
+
+
+def test_standing_known_digest_means_rules_1() -> None:
+    assert standing([_of_0_1_0("9d0ac35d")], IDS, {**TERMS, "rules": 1}).word == CONFIRMATORY
+    found = standing([_of_0_1_0("9d0ac35d")], IDS, {**TERMS, "rules": 2})
+    assert found.sentences[1:] == ("the rules: unknown (code 9d0ac35d), now 2",)
+
+
+def test_standing_unknown_digest_means_other_rules() -> None:
+    found = standing([_of_0_1_0("01234567")], IDS, TERMS)
+    assert found.word == EXPLORATORY
+    assert found.sentences[1:] == (f"the rules: unknown (code 01234567), now {RULES}",)
+
+
+def test_standing_last_bit_of_a_number_is_no_change() -> None:
+    other_cpu = {
+        "SLOWER": math.nextafter(TERMS["SLOWER"], 1),
+        "EPSILONS": [math.nextafter(each, 1) for each in TERMS["EPSILONS"]],
+    }
+    assert standing([NOTED], IDS, {**TERMS, **other_cpu}).word == CONFIRMATORY
+    assert standing([NOTED], IDS, {**TERMS, "SLOWER": 0.0414}).word == EXPLORATORY
+
+
+PRINT_TERMS = """
+import json
+from analysis.claims import registration
+terms = registration.terms_now(more_related="near", less_related="far")
+print(json.dumps([registration.__file__, terms]))
+"""
+
+
+def test_terms_edited_docstring_changes_nothing(tmp_path: Path) -> None:
+    project = Path(__file__).parents[3]
+    for package in ("study", "analysis"):
+        shutil.copytree(
+            project / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__")
+        )
+    for package in ("claims", "descent", "load"):
+        for module in (tmp_path / "analysis" / package).glob("*.py"):
+            text = module.read_text(encoding="utf-8")
+            module.write_text(text.replace('"""', '"""Edited. ', 1), encoding="utf-8")
+    edited = subprocess.run(
+        [sys.executable, "-c", PRINT_TERMS],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        check=True,
+    )
+    file, terms = json.loads(edited.stdout)
+    assert Path(file).is_relative_to(tmp_path)
+    assert terms == TERMS
 
 
 def test_an_export_takes_the_registrations_along(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import uuid
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,8 +20,15 @@ from study.command import verbs
 from study.command.cli import main
 from study.planning.plan import make_plan
 from study.planning.spaces import load_space
-from study.store import Store, open_store, read_registrations, unfinished_path, write_study
-from study.store.layout import study_path
+from study.store import (
+    Store,
+    add_registration,
+    open_store,
+    read_registrations,
+    unfinished_path,
+    write_study,
+)
+from study.store.layout import registration_path, study_path
 from study.store.provenance import code_version
 from study.store.store import without_secrets
 from tests import s3_server
@@ -362,6 +370,16 @@ def test_a_study_is_registered_before_its_first_row_or_late(
     assert "registered as it is at" in capsys.readouterr().out
     (noted,) = read_registrations(open_store("store"), "tiny")
     assert not noted.is_late and len(noted.run_ids) == 5
+
+    # A registration of 0.1.0, which stored a digest of the rules, stays the last one.
+    store, in_0_1_0 = open_store("store"), {**noted.terms, "code": "9d0ac35d"}
+    for name in ("rules", "SEARCH", "NEAR_FACTOR"):
+        del in_0_1_0[name]
+    store.remove(registration_path("tiny"))
+    add_registration(store, "tiny", replace(noted, terms=in_0_1_0))
+    assert main(["register", tiny]) == 0
+    assert "registered as it is at" in capsys.readouterr().out
+    assert read_registrations(store, "tiny") == [replace(noted, terms=in_0_1_0)]
 
     monkeypatch.setattr(verbs, "write_report", lambda *_, **__: 0)
     assert main(["run", tiny, "--inline"]) == 0
