@@ -15,6 +15,7 @@ from analysis.load.arms import arms
 from analysis.load.rows import SIZES, Facts, Survey
 from study.fields import Plain
 from study.run import COORDINATES, GROUPS, PRETRAINED, Run, coordinates
+from study.store.provenance import FIRST_TRAINER
 from study.store.states import DAMAGED, DIVERGED, DONE, FAILED, MISSING, OTHER_START
 
 STATES: Final = (DONE, DIVERGED, FAILED, MISSING, DAMAGED, OTHER_START)
@@ -34,6 +35,7 @@ _ABSENT: Final = {c.name: c.absent for c in COORDINATES if c.absent is not None}
 
 FOUND: Final = (*SIZES, "num_rows", "last_epoch", "last_step", "evaluations")
 PROVENANCE: Final = (
+    "trainer",
     "code_version",
     "packages",
     "device",
@@ -68,6 +70,8 @@ def cells_of(wanted: Sequence[Run], found: Survey, failures: Mapping[str, str]) 
                 "evaluations": facts.evaluations,
             }
             line |= {name: facts.provenance.get(name) for name in PROVENANCE}
+            # An export of 0.1.0 does not hold the number.
+            line["trainer"] = facts.provenance.get("trainer", FIRST_TRAINER)
             line["packages"] = ", ".join(f"{k} {v}" for k, v in sorted(line["packages"].items()))
         elif run.id in found.damaged:
             line |= {"state": DAMAGED, "why": found.damaged[run.id]}

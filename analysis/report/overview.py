@@ -41,7 +41,7 @@ def warnings(study: Study) -> list[str]:
         )
         if "train_error" not in study.measured:
             found.append("The table gives no train error: what interpolates is not known.")
-    versions = study.runs["code_version"].nunique()
+    versions = study.runs["trainer"].nunique()
     if versions > 1:
         found.append(f"The rows were made by {versions} versions of the code: see Provenance.")
     seeds = study.cells.loc[study.cells["arm"] != SOURCE, "seed"].nunique()

@@ -219,6 +219,7 @@ def coverage(study: Study) -> pd.DataFrame:
 def provenance(study: Study) -> dict[str, dict[str, int]]:
     """What produced the rows: for each kind of fact its values, and how many Runs have each."""
     kinds = {
+        "trainer": "trainer",
         "code version": "code_version",
         "packages": "packages",
         "device": "device",

@@ -48,8 +48,9 @@ def show(args: argparse.Namespace) -> int:
         lines += [
             f"  last row epoch {last.epoch:g}, step {last.step}: train error {last.train_error:.4f}, "
             f"test error {last.test_error:.4f}, test loss {last.test_loss:.4f}",
-            f"  made by  {made_by.code_version} on {made_by.device} ({made_by.host}), "
-            f"{made_by.began_at} to {made_by.ended_at}, resumed {made_by.num_resumes} times",
+            f"  made by  {made_by.code_version} (TRAINER {made_by.trainer}) on {made_by.device} "
+            f"({made_by.host}), {made_by.began_at} to {made_by.ended_at}, "
+            f"resumed {made_by.num_resumes} times",
             f"  packages {', '.join(f'{name} {v}' for name, v in made_by.packages.items())}",
         ]
         paths.insert(0, rows_path(run.id))

@@ -130,6 +130,7 @@ def status_plain(name: str, found: Inventory, heads: HeadSummary) -> dict[str, A
         "lost_weights": list(found.lost),
         "without_predictions": list(found.without_predictions),
         "other_starts": list(heads.other_starts),
+        "trainers": dict(heads.trainers),
         "code_versions": dict(heads.code_versions),
         "heads_read": heads.num_read,
         "images_per_second": heads.images_per_second,
@@ -163,9 +164,9 @@ def status_text(name: str, found: Inventory, heads: HeadSummary) -> str:
             f"  {len(heads.other_starts)} Runs started from other weights than their start has now: "
             + ", ".join(heads.other_starts[:MAX_LISTED])
         )
-    if len(heads.code_versions) > 1:
-        made = ", ".join(f"{n} by {version}" for version, n in heads.code_versions.items())
-        lines.append(f"  rows were made by {len(heads.code_versions)} versions of the code: {made}")
+    if len(heads.trainers) > 1:
+        made = ", ".join(f"{n} by TRAINER {number}" for number, n in heads.trainers.items())
+        lines.append(f"  rows were made by {len(heads.trainers)} versions of the code: {made}")
     if counts[DONE]:
         some = f"{heads.num_read} of " if heads.num_read < counts[DONE] else ""
         lines.append(

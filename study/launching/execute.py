@@ -165,6 +165,7 @@ def execute(
         task_fingerprint=task.fingerprint,
         diverged_step=diverged_step,
         predictions_digest=predictions_digest,
+        trainer=provenance.TRAINER,
     )
     sizes = training.sizes(task.info.num_classes)
     table = rows_table(run, sizes, training.rows, outcome)

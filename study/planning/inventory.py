@@ -202,7 +202,7 @@ class HeadSummary:
     """What the summarise_heads Runs say of themselves.
 
     - `num_read`: how many were asked; all of them in a directory, a part of them on a bucket.
-    - `code_versions`: Runs per version of the code that made them.
+    - `trainers`: Runs per TRAINER that made them; `code_versions`: per release and source hash.
     - `diverged`: ids of Runs that ended because a loss was not finite.
     - `damaged`: why a rows file cannot be read, by id.
     - `other_starts`: ids of Runs that started from other weights than their start has now.
@@ -211,6 +211,7 @@ class HeadSummary:
     """
 
     num_read: int
+    trainers: Mapping[int, int]
     code_versions: Mapping[str, int]
     diverged: tuple[str, ...]
     damaged: Mapping[str, str]
@@ -227,6 +228,7 @@ def summarise_heads(found: Inventory, store: Store) -> HeadSummary:
     whole = {i: head for i, head in heads.items() if isinstance(head, Head)}
     return HeadSummary(
         num_read=len(ids),
+        trainers=Counter(head.provenance.trainer for head in whole.values()),
         code_versions=Counter(head.provenance.code_version for head in whole.values()),
         diverged=tuple(i for i, h in whole.items() if h.provenance.diverged_step is not None),
         damaged={i: str(head) for i, head in heads.items() if isinstance(head, Damaged)},

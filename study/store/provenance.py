@@ -1,6 +1,6 @@
-"""What made a Run's rows: code, packages, device, host, times, and digests of what went in.
+"""Record what made a Run's rows: trainer, code, packages, device, host, times, and digests of the inputs.
 
-Owns the code version. Imports neither torch nor ray: a device's name is handed in by who has one.
+Must stay importable without torch and ray.
 """
 
 from __future__ import annotations
@@ -18,7 +18,14 @@ from study.fields import canonical_json
 
 PACKAGES: Final = ("torch", "torchvision", "timm", "numpy", "pyarrow", "ray")
 
-# What decides a measured value: files and whole folders of `study`. The rest plans, launches, stores.
+# The version of the trainer. Raise it by hand when the rows of some Run could change.
+# tests/study/training/test_trainer.py fails if pinned losses change under the same TRAINER.
+TRAINER: Final = 1
+
+# Rows of 0.1.0 do not store the number; all of them are of this trainer.
+FIRST_TRAINER: Final = 1
+
+# The sources in the code version, for tracing only: files and whole folders of `study`.
 DECIDE_A_ROW: Final = ("run.py", "recipe.py", "seeds.py", "networks", "tasks", "training")
 
 
@@ -31,6 +38,8 @@ class Provenance:
       `predictions_digest` of its predictions; `start_digest`: of the weights it started from;
       `task_fingerprint`: of the images and labels it was trained on.
     - `diverged_step`: the step at which a loss was not finite, None for a finished Run.
+    - `code_version`: release and source hash, for tracing. `trainer`: TRAINER, which decides whether two
+      Runs were made by the same version of the code.
     """
 
     code_version: str
@@ -45,6 +54,7 @@ class Provenance:
     task_fingerprint: str | None = None
     diverged_step: int | None = None
     predictions_digest: str | None = None
+    trainer: int = FIRST_TRAINER
 
 
 def to_json(provenance: Provenance) -> str:
@@ -65,7 +75,7 @@ def from_json(text: str) -> Provenance:
 
 @cache
 def code_version() -> str:
-    """Package version and 8 hex digits over the sources that decide a row: "0.1.0+1f2e3d4c"."""
+    """Return the release and 8 hex digits over DECIDE_A_ROW, for tracing: "0.1.0+1f2e3d4c"."""
     folder = Path(__file__).parents[1]
     digest = hashlib.sha256()
     for path in _deciding(folder):

@@ -29,7 +29,7 @@ from study.fields import canonical_json, digest_of
 from study.networks.build import normalisation
 from study.run import Run
 from study.store.processes import this_process
-from study.store.provenance import code_version
+from study.store.provenance import TRAINER
 from study.training import feature_files
 from study.training.steps import batch_spans
 
@@ -39,6 +39,9 @@ CHUNK: Final = 256
 # What is made faster than this costs more to write and to read than to make again: writing takes about
 # 2 s of a core for a GiB, reading and checking 1 s.
 WORTH_SECONDS_PER_GIB: Final = 5.0
+
+# 0.1.0 had its code version in the key. TRAINER 1 keeps that text, so that its features stay valid.
+_KEY_OF_TRAINER: Final = {1: "0.1.0+95d1b319"}
 
 # Of a Run, what neither the prefix's values nor its structure depend on: any other field is in the key.
 _NOT_OF_A_PREFIX: Final = ("task", "part", "size", "label_noise", "start", "seed", "recipe")
@@ -140,7 +143,7 @@ def prefix_key(run: Run, prefix: nn.Sequential) -> str:
     """A digest of all that decides the features of an image, but for the image and those beside it.
 
     That is the prefix's values, structure and layout, the normalisation, the precision, the number of
-    threads, the code, torch and timm, and this machine since it was started.
+    threads, the trainer's version, torch and timm, and this machine since it was started.
     """
     here = this_process()
     weights = hashlib.sha256()
@@ -160,7 +163,11 @@ def prefix_key(run: Run, prefix: nn.Sequential) -> str:
         "precision": run.recipe.precision,
         "num_threads": torch.get_num_threads(),
         "chunk": CHUNK,
-        "code": [code_version(), torch.__version__, timm.__version__],
+        "code": [
+            _KEY_OF_TRAINER.get(TRAINER, f"TRAINER {TRAINER}"),
+            torch.__version__,
+            timm.__version__,
+        ],
         "machine": [here.host, here.machine, torch.backends.cpu.get_cpu_capability()],
     }
     return digest_of(canonical_json(decisive))

@@ -1,4 +1,4 @@
-"""The code changes between two launches of one study: a comment in a module that decides rows."""
+"""Change the code between two launches of one study: add a comment and raise TRAINER."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 from study.store import read_head
+from study.store.provenance import TRAINER
 from tests.faults.drivers import PROJECT
 from tests.faults.places import Outcome, Workshop
 
@@ -27,14 +28,26 @@ def changed(shop: Workshop, rng: random.Random) -> Outcome:
     place.expect(driver.wait() == -9, f"the first launch: {driver.said()}")
     with (copy / "study" / "training" / "loop.py").open("a") as module:
         module.write("\n# A remark.\n")
+    _raise_trainer(copy)
     last = place.finish(fresh=True, project=copy)
     told = place.say("status")
     place.expect("2 versions of the code" in told, f"`study status` does not say so: {told}")
     report = Path(place.folder, last.last_line())
     place.expect(report.is_file(), f"no report: {last.said()}")
-    versions = {read_head(place.store, i).provenance.code_version for i in place.runs}
+    made_by = [read_head(place.store, run_id).provenance for run_id in place.runs]
+    trainers = {each.trainer for each in made_by}
+    place.expect(trainers == {TRAINER, TRAINER + 1}, f"trainers in the rows: {trainers}")
+    versions = {each.code_version for each in made_by}
     place.expect(len(versions) == 2, f"versions in the rows: {versions}")
     if report.is_file():
         page = report.read_text()
         place.expect(all(version in page for version in versions), "the report does not say so")
     return place.judge("code changed between launches", 1)
+
+
+def _raise_trainer(project: Path) -> None:
+    module = project / "study" / "store" / "provenance.py"
+    text = module.read_text()
+    raised = text.replace(f"\nTRAINER: Final = {TRAINER}", f"\nTRAINER: Final = {TRAINER + 1}")
+    assert raised != text
+    module.write_text(raised)

@@ -249,19 +249,25 @@ def test_few_seeds_are_warned_of(tmp_path: Path) -> None:
     assert "1 seed: no spread" in warning
 
 
-def test_mixed_code_versions_are_warned_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("trainer", "is_warned_of"), [(1, False), (2, True)])
+def test_warnings_rows_of_two_trainers_are_named_and_two_code_versions_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trainer: int, is_warned_of: bool
+) -> None:
     runs = small(source_tasks=("near",))
     synthetic.write(tmp_path / "root", runs[:4], name="first")
     plain = synthetic.provenance
 
     def newer(run: Run, *args: object) -> object:
-        return replace(plain(run, *args), code_version="0.2.0")  # type: ignore[arg-type]
+        made_by = plain(run, *args)  # type: ignore[arg-type]
+        return replace(made_by, code_version="0.2.0", trainer=trainer)
 
     monkeypatch.setattr(synthetic, "provenance", newer)
     synthetic.write(tmp_path / "root", runs[4:], name="second")
     write_study(open_store(tmp_path / "root"), "both", runs)
     study = load.open(tmp_path / "root", "both")
-    assert any("2 versions of the code" in warning for warning in overview.warnings(study))
+    warned = any("2 versions of the code" in warning for warning in overview.warnings(study))
+    assert warned == is_warned_of
+    assert sum(tables.provenance(study)["trainer"].values()) == len(runs)
     assert tables.provenance(study)["code version"] == {
         "0.2.0": len(runs) - 4,
         "0.1.0+synthetic": 4,

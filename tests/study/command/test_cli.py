@@ -29,7 +29,7 @@ from study.store import (
     write_study,
 )
 from study.store.layout import registration_path, study_path
-from study.store.provenance import code_version
+from study.store.provenance import TRAINER, code_version
 from study.store.store import without_secrets
 from tests import s3_server
 
@@ -339,6 +339,7 @@ def test_a_study_from_plan_to_export(root: str, capsys: pytest.CaptureFixture[st
     told = json.loads(capsys.readouterr().out)
     assert told["counts"]["done"] == 5
     assert len(told["code_versions"]) == 1
+    assert told["trainers"] == {str(TRAINER): 5}
 
     cell = list(told["states"])[-1]
     assert main(["show", cell[:8], *at_root]) == 0

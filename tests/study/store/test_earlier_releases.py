@@ -13,10 +13,12 @@ from analysis import load
 from analysis.surfaces import freezing_surface
 from study import tasks
 from study.command.cli import main
+from study.command.texts import status_text
 from study.launching import driver
 from study.launching.driver import run_study
 from study.launching.means import Means
 from study.planning.integrity import check
+from study.planning.inventory import summarise_heads
 from study.planning.spaces import load_space
 from study.store import (
     Store,
@@ -36,6 +38,7 @@ from study.store import (
     similarity,
 )
 from study.store.layout import study_path
+from study.store.provenance import TRAINER
 from study.store.states import DONE
 from tests import stored
 
@@ -69,6 +72,7 @@ def test_its_rows_failures_and_checkpoints_are_read(old: Store) -> None:
     finished = read_rows(old, HEAD_ONLY)
     assert finished.table.schema.equals(schema.ROWS, check_metadata=True)
     assert finished.provenance.code_version == "0.1.0+697665a8"
+    assert finished.provenance.trainer == 1
     assert check(old).unsealed == tuple(sorted(map(rows_path, finished_ids(old))))
     assert finished.table["frozen"].to_pylist() == [9] * 4
     failure = read_failure(old, "0123456789ab")
@@ -128,6 +132,10 @@ def test_a_larger_grid_goes_on_from_its_weights(old: Store) -> None:
     before = files_of(old)
     found = run_study(larger, old, None, Means())
     assert found.states[more.id] == DONE
+    # Rows of 0.1.0 are of TRAINER 1, so old and new rows are of one version of the code.
+    heads = summarise_heads(found, old)
+    assert len(heads.code_versions) == 2 and heads.trainers == {TRAINER: 4}
+    assert "versions of the code" not in status_text("fixture", found, heads)
     assert read_rows(old, more.id).provenance.start_digest is not None
     assert all(files_of(old)[path] == before[path] for path in before if path.startswith("rows/"))
 
@@ -136,6 +144,7 @@ def test_analysis_reads_its_store_and_its_export_alike() -> None:
     opened = [load.open(FIXTURES / name) for name in ("store-0.1.0", "export-0.1.0.parquet")]
     surfaces = [freezing_surface(study, squeeze=True) for study in opened]
     np.testing.assert_array_equal(*surfaces)
+    assert all(set(study.runs["trainer"]) == {1} for study in opened)
     table = read_rows(open_store(FIXTURES / "store-0.1.0"), HEAD_ONLY).table
     assert float(surfaces[0].sel(frozen=9)) == table["test_error"][-1].as_py()
 

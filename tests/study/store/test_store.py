@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import random
 import re
@@ -517,6 +518,8 @@ def test_provenance_comes_back_and_passes_over_later_fields() -> None:
     text = provenance.to_json(a_provenance())
     assert provenance.from_json(text) == a_provenance()
     assert provenance.from_json(text.replace("{", '{"later":1,', 1)) == a_provenance()
+    of_0_1_0 = {name: value for name, value in json.loads(text).items() if name != "trainer"}
+    assert provenance.from_json(json.dumps(of_0_1_0)).trainer == 1
     with pytest.raises(ValueError, match="code_version"):
         provenance.from_json("{}")
 

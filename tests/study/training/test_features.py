@@ -183,7 +183,7 @@ def test_every_part_of_the_key_counts(monkeypatch: pytest.MonkeyPatch, folder: P
     torch.set_num_threads(1)
     for name, value in {
         "normalisation": lambda _: ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
-        "code_version": lambda: "another",
+        "TRAINER": 2,
         "torch.__version__": "9.0",
         "timm.__version__": "9.0",
         "CHUNK": 128,
@@ -214,6 +214,17 @@ def test_every_part_of_the_key_counts(monkeypatch: pytest.MonkeyPatch, folder: P
             worth_seconds=0.0,
         )
     assert len(files(folder)) == len(given)
+
+
+def test_prefix_key_trainer_1_keeps_the_code_version_of_0_1_0(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hashed: list[dict[str, Any]] = []
+    monkeypatch.setattr(features, "canonical_json", lambda plain: hashed.append(plain) or "")
+    for trainer in (1, 2):
+        monkeypatch.setattr(features, "TRAINER", trainer)
+        prefix_key(CELL, nn.Sequential(nn.Flatten()))
+    assert [plain["code"][0] for plain in hashed] == ["0.1.0+95d1b319", "TRAINER 2"]
 
 
 @pytest.mark.parametrize("num_images", [2, 255, 256, 257, 258, 512, 513])
