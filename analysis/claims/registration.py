@@ -61,6 +61,10 @@ CONSTANTS: Final[Mapping[str, Any]] = {
     "WINDOWS_PER_DECADE": WINDOWS_PER_DECADE,
 }
 
+# Stored so that a reader of a registration sees what was pledged, but not compared: a reworded text is
+# no other rule, and a rule that changes raises RULES.
+_TEXTS: Final = frozenset({"STATEMENT", "PRIMARY", "RIVALS"})
+
 # 1e-9 is far above a float's last bit (1e-16), which depends on the CPU, and far below any real change.
 _TOLERANCE: Final = 1e-9
 
@@ -157,16 +161,16 @@ def _changed(
 def changed_terms(registered: Mapping[str, Any], terms: Mapping[str, Any]) -> list[str]:
     """Return what differs between the terms of a registration and `terms`, a phrase for each difference.
 
-    Rules are compared by RULES, numbers within a tolerance.
+    Rules are compared by RULES, numbers within a tolerance, texts not at all.
     """
     found = []
     if _rules(registered) != terms["rules"]:
         found.append(f"{_rules_text(registered)}, now {terms['rules']}")
     # A registration of an earlier release lacks constants that were named later: RULES stands for them.
-    for name in sorted(registered.keys() - {"rules", "code"}):
+    for name in sorted(registered.keys() - _TEXTS - {"rules", "code"}):
         before, now = registered[name], terms.get(name)
         if not _same(before, now):
-            found.append(_change(name, before, now))
+            found.append(f"{name}: {before!r}, now {now!r}")
     return found
 
 
@@ -184,18 +188,8 @@ def _rules_text(terms: Mapping[str, Any]) -> str:
 
 def _same(before: Any, now: Any) -> bool:
     """Return True if two plain values are equal, numbers within _TOLERANCE."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        return before.keys() == now.keys() and all(_same(before[k], now[k]) for k in before)
     if isinstance(before, list) and isinstance(now, list):
         return len(before) == len(now) and all(map(_same, before, now))
     if isinstance(before, int | float) and isinstance(now, int | float):
         return math.isclose(before, now, rel_tol=_TOLERANCE)
     return bool(before == now)
-
-
-def _change(name: str, before: Any, now: Any) -> str:
-    if isinstance(before, dict) and isinstance(now, dict):
-        names = before.keys() | now.keys()
-        keys = sorted(k for k in names if not _same(before.get(k), now.get(k)))
-        return f"{name} of {', '.join(keys)}"
-    return f"{name}: {before!r}, now {now!r}"

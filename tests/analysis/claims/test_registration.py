@@ -64,7 +64,6 @@ def test_without_a_registration_or_with_a_late_one_all_is_exploratory() -> None:
         ({"less_related": "other"}, "less_related: 'far', now 'other'"),
         ({"rules": RULES + 1}, f"the rules: {RULES}, now {RULES + 1}"),
         ({"SEARCH": 3.5}, "SEARCH: 3.75, now 3.5"),
-        ({"PRIMARY": {**primary.PRIMARY, "C4": "another"}}, "PRIMARY of C4"),
         ({"ERROR": 0.02}, "ERROR: 0.01, now 0.02"),
     ],
 )
@@ -72,6 +71,11 @@ def test_what_changed_since_is_named(change: dict[str, Any], said: str) -> None:
     found = standing([NOTED], IDS, {**TERMS, **change})
     assert found.word == EXPLORATORY
     assert any(said in sentence for sentence in found.sentences)
+
+
+def test_standing_reworded_contrast_is_confirmatory() -> None:
+    reworded = {**TERMS, "PRIMARY": {**primary.PRIMARY, "C4": "the same in other words"}}
+    assert standing([NOTED], IDS, reworded).word == CONFIRMATORY
 
 
 def test_added_and_dropped_runs_are_counted() -> None:
