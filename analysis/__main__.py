@@ -17,8 +17,8 @@ from typing import Any, Final
 
 from study.messages import UserError, did_you_mean, show_message
 from study.store import Damaged, Newer
+from study.store.errors import os_error_text
 from study.store.layout import is_study_name
-from study.store.os_errors import os_error_text
 from study.store.store import default_root, without_secrets
 
 VERBS: Final = ("report", "export", "publish", "seeds")

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from study.run import Recipe, Run
 from study.store import Failure, Provenance, predictions_table, schema
-from study.store.states import FINISHED
+from study.store.schema import FINISHED
 
 SOURCE = Run(
     task="near", size=100, model="resnet18", width=4, recipe=Recipe(num_epochs=3), seed=0, part="a"

@@ -19,7 +19,7 @@ from study import store
 from study.run import Recipe, Run
 from study.seeds import stream
 from study.store import Failure, Provenance, publish_rows, schema, write_failure, write_study
-from study.store.states import DIVERGED, FINISHED
+from study.store.schema import DIVERGED, FINISHED
 
 NUM_TEST = 10_000
 NUM_CLASSES = 10

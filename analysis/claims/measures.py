@@ -19,7 +19,7 @@ from analysis.descent.windows import epoch_windows, window_means
 from analysis.load import Study
 from analysis.load.arms import RANDOM_FROZEN, SCRATCH, SOURCE
 from analysis.load.cells import CELL, grouped, selected
-from study.store.states import DONE
+from study.store.schema import DONE
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -21,7 +21,7 @@ from analysis.descent.places import TIE
 from analysis.descent.windows import WINDOWS_PER_DECADE
 from analysis.load import Study, arms
 from analysis.load.rows import ExportRows, StoreRows
-from study.store.registrations import Registration, read_registrations
+from study.store.studies import Registration, read_registrations
 
 CONFIRMATORY: Final = "confirmatory"
 EXPLORATORY: Final = "exploratory"

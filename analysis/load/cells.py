@@ -16,7 +16,7 @@ from analysis.load.rows import SIZES, Facts, Survey
 from study.fields import Plain
 from study.run import COORDINATES, GROUPS, PRETRAINED, Run, coordinates
 from study.store.provenance import FIRST_TRAINER
-from study.store.states import DAMAGED, DIVERGED, DONE, FAILED, MISSING, OTHER_START
+from study.store.schema import DAMAGED, DIVERGED, DONE, FAILED, MISSING, OTHER_START
 
 STATES: Final = (DONE, DIVERGED, FAILED, MISSING, DAMAGED, OTHER_START)
 ENDED: Final = (DONE, DIVERGED)

@@ -48,11 +48,11 @@ from study.store import (
     read_study,
     schema,
 )
+from study.store.errors import naming
 from study.store.layout import is_study_name
-from study.store.os_errors import naming
 from study.store.provenance import release
-from study.store.registrations import Registration, read_registrations
 from study.store.schema import known_schemas
+from study.store.studies import Registration, read_registrations
 
 METADATA_KEY: Final = b"freezewise"
 DIGEST_KEY: Final = b"freezewise.digest"

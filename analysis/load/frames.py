@@ -28,7 +28,7 @@ from analysis.load.study import Study
 from study.fields import Plain
 from study.run import COORDINATES, PRETRAINED
 from study.store import schema
-from study.store.states import DONE
+from study.store.schema import DONE
 
 NOT_KNOWN: Final = "not known"
 NONE: Final = "none"  # of source_task: no source

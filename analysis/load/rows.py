@@ -21,7 +21,7 @@ import pyarrow.ipc
 import pyarrow.parquet as pq
 
 from study.store import Damaged, Finished, Store, finished_ids, read_rows, rows_path, schema
-from study.store.registrations import Registration
+from study.store.studies import Registration
 
 FILES_A_TASK: Final = 32
 

@@ -25,7 +25,7 @@ from analysis.load.rows import Evaluations, Rows, StoreRows, TableRows, read, su
 from study.messages import did_you_mean
 from study.run import Run
 from study.store import Store, open_store, read_study, schema, study_names
-from study.store.states import DAMAGED, DIVERGED, FAILED, MISSING, OTHER_START
+from study.store.schema import DAMAGED, DIVERGED, FAILED, MISSING, OTHER_START
 
 
 class Incomplete(ValueError):

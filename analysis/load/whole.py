@@ -16,7 +16,7 @@ from typing import Final
 import pyarrow.fs as pafs
 
 from study.store import atomic
-from study.store.os_errors import naming
+from study.store.errors import naming
 
 _DRAFT: Final = "draft"
 

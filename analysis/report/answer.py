@@ -18,7 +18,7 @@ from analysis.claims.conditions import DOES_NOT_HOLD, HOLDS
 from analysis.load import Study
 from analysis.load.arms import SOURCE
 from analysis.report.seen import Seen
-from study.store.states import DIVERGED
+from study.store.schema import DIVERGED
 
 FREEZING: Final = "C4"
 # What is said of a claim that holds, and of one that does not.

@@ -16,7 +16,7 @@ from analysis.load.rows import StoreRows, TableRows
 from analysis.report import slices
 from study.run import describe
 from study.store import repeated_text
-from study.store.states import DIVERGED, DONE
+from study.store.schema import DIVERGED, DONE
 
 
 def warnings(study: Study) -> list[str]:

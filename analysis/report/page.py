@@ -33,7 +33,7 @@ from analysis.report.plates import plate
 from analysis.report.seen import seen
 from study.messages import show_message
 from study.store import Damaged, open_store, study_names
-from study.store.os_errors import os_error_text
+from study.store.errors import os_error_text
 
 PAGE: Final = "index.html"
 MAX_SVG_BYTES: Final = 700_000

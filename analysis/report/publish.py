@@ -20,7 +20,7 @@ from analysis.load.export import Written, export
 from analysis.load.study import named_study
 from analysis.report.tables import provenance
 from study.store import Store
-from study.store.registrations import Registration, read_registrations
+from study.store.studies import Registration, read_registrations
 
 CARD: Final = "README.md"
 ROWS: Final = "data/rows.parquet"

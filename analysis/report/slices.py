@@ -20,8 +20,8 @@ from analysis.load import Study, arms
 from analysis.load.cells import CELL, grouped
 from analysis.surfaces import derived, similarity
 from study.run import Recipe
+from study.store.schema import DIVERGED
 from study.store.similarity import CUT
-from study.store.states import DIVERGED
 
 GRID: Final = ("source_size", "size", "frozen")
 VALUES: Final = ("test_error", "train_error")

@@ -21,7 +21,7 @@ from analysis.load.arms import MATCHED_STEPS
 from analysis.load.cells import ARM, STATES
 from analysis.report import slices
 from study.run import COORDINATES
-from study.store.states import DIVERGED, DONE
+from study.store.schema import DIVERGED, DONE
 
 # From the source to the cut.
 _KEYS: Final = (

@@ -14,7 +14,7 @@ import pandas as pd
 
 from analysis.load import Study, require_rows
 from analysis.load.cells import AXES, ENDED, NAMES, selected
-from study.store.states import DIVERGED
+from study.store.schema import DIVERGED
 
 DIMENSIONS: Final = AXES
 

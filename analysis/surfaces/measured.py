@@ -31,7 +31,7 @@ from analysis.surfaces.grid import (
     rows_at,
 )
 from study.store import schema
-from study.store.states import DIVERGED
+from study.store.schema import DIVERGED
 
 
 def epoch_surface(

@@ -34,9 +34,9 @@ from analysis.surfaces.grid import (
 from study.store import Damaged, Store
 from study.store.layout import task_path
 from study.store.predictions import labels_of, read_predictions
-from study.store.states import DONE
+from study.store.prepared_tasks import read_task_head
+from study.store.schema import DONE
 from study.store.store import concurrently
-from study.store.task_head import read_task_head
 
 MEANINGS: Final = {
     "error": ("fraction", "mean test error over the seeds"),

@@ -22,7 +22,7 @@ from study.launching.means import LOGS, Means
 from study.messages import UserError, did_you_mean
 from study.requirements import is_required, missing_text
 from study.store import Damaged, Newer
-from study.store.os_errors import os_error_text
+from study.store.errors import os_error_text
 from study.store.provenance import code_version
 from study.store.store import default_root, without_secrets
 

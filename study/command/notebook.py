@@ -20,7 +20,7 @@ from study.planning.inventory import Inventory, summarise_heads, take_inventory
 from study.planning.spaces import Space, load_space, space_of
 from study.run import Run
 from study.store import Store
-from study.store.states import ABSENT, FAILED, PARTIAL, RUNNING, START_FAILED
+from study.store.schema import ABSENT, FAILED, PARTIAL, RUNNING, START_FAILED
 from study.store.store import default_root
 from study.tasks import Task
 

@@ -22,8 +22,7 @@ from study.store import (
     study_names,
     weights_path,
 )
-from study.store.schema import rows_of
-from study.store.states import DONE
+from study.store.schema import DONE, rows_of
 
 
 def show(args: argparse.Namespace) -> int:

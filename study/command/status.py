@@ -18,7 +18,7 @@ from study.command.texts import status_plain, status_text
 from study.launching.interrupt import INTERRUPTED_STATUS
 from study.planning.inventory import HeadSummary, Inventory, summarise_heads, take_inventory
 from study.store import Store
-from study.store.states import ABSENT, FAILED, PARTIAL, RUNNING, START_FAILED
+from study.store.schema import ABSENT, FAILED, PARTIAL, RUNNING, START_FAILED
 
 SECONDS_BETWEEN_LOOKS: Final = 5.0
 CLEAR: Final = "\x1b[H\x1b[2J"  # a terminal

@@ -15,7 +15,7 @@ from study.planning.gpus import ASSUMED_SHARE
 from study.planning.inventory import STATES, HeadSummary, Inventory, seconds_left
 from study.planning.plan import Plan
 from study.run import describe
-from study.store.states import DONE, FAILED, START_FAILED
+from study.store.schema import DONE, FAILED, START_FAILED
 
 if TYPE_CHECKING:
     from study.planning.price import Price  # torch

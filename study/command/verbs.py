@@ -47,9 +47,9 @@ from study.store import (
     repeated_text,
     study_names,
 )
-from study.store.os_errors import naming
+from study.store.errors import naming
 from study.store.provenance import now
-from study.store.states import ABSENT, DONE, FAILED, PARTIAL, RUNNING, START_FAILED
+from study.store.schema import ABSENT, DONE, FAILED, PARTIAL, RUNNING, START_FAILED
 from study.tasks import BUILTIN
 
 

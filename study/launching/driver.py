@@ -40,9 +40,9 @@ from study.store import (
     trained_by,
     write_study,
 )
-from study.store.os_errors import naming
+from study.store.errors import naming
 from study.store.processes import this_process
-from study.store.states import ABSENT, DONE, FAILED, PARTIAL, RUNNING
+from study.store.schema import ABSENT, DONE, FAILED, PARTIAL, RUNNING
 from study.tasks import TaskInfo
 
 SECONDS_FOR_ORPHANS: Final = 30.0

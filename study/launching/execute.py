@@ -49,8 +49,7 @@ from study.store import (
 )
 from study.store.processes import this_process
 from study.store.provenance import Provenance
-from study.store.schema import Row, rows_table
-from study.store.states import DIVERGED, FINISHED
+from study.store.schema import DIVERGED, FINISHED, Row, rows_table
 from study.tasks.prepared_file import PreparedTask
 from study.training.cut import starting_network
 from study.training.feature_files import node_folder

@@ -15,7 +15,7 @@ from pathlib import Path
 from study.store import Damaged, Store, open_store
 from study.store.atomic import temporary_beside
 from study.store.layout import task_path
-from study.store.task_head import read_task_head
+from study.store.prepared_tasks import read_task_head
 from study.tasks import prepared_file
 from study.tasks.prepared_file import PreparedTask
 

@@ -16,7 +16,7 @@ from study.store import (
     read_failure,
     write_failure,
 )
-from study.store.states import DONE, START_FAILED
+from study.store.schema import DONE, START_FAILED
 
 
 class Outcomes:

@@ -15,7 +15,7 @@ from study.messages import duration
 from study.planning.makespan import makespan
 from study.planning.pace import Measured, Pace, Vector, Work
 from study.run import Run, describe
-from study.store.states import DONE, FAILED, RUNNING, START_FAILED, WAITING
+from study.store.schema import DONE, FAILED, RUNNING, START_FAILED, WAITING
 from study.training.steps import steps_per_epoch
 
 # A Run that is not finished tells how fast it is once it has come so far.

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 
 from study.run import Run
-from study.store.states import DONE, FAILED, RUNNING, START_FAILED, WAITING
+from study.store.schema import DONE, FAILED, RUNNING, START_FAILED, WAITING
 
 
 class RunQueue:

@@ -11,7 +11,7 @@ from functools import cache
 from study.planning.inventory import Inventory
 from study.planning.spaces import Space
 from study.run import Recipe
-from study.store.states import DONE
+from study.store.schema import DONE
 from study.tasks import TaskInfo
 from study.training.steps import evaluated_steps
 

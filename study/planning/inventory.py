@@ -30,7 +30,7 @@ from study.store import (
     read_head,
     read_heads,
 )
-from study.store.states import ABSENT, DONE, FAILED, PARTIAL, RUNNING, START_FAILED
+from study.store.schema import ABSENT, DONE, FAILED, PARTIAL, RUNNING, START_FAILED
 
 STATES: Final = (DONE, RUNNING, PARTIAL, FAILED, ABSENT)
 

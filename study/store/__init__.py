@@ -22,9 +22,8 @@ from study.store.predictions import (
     publish_predictions,
     read_predictions,
 )
+from study.store.prepared_tasks import repeated_text
 from study.store.provenance import Provenance
-from study.store.registrations import Registration, add_registration, read_registrations
-from study.store.repeated_images import repeated_text
 from study.store.rows import (
     Finished,
     Head,
@@ -36,7 +35,14 @@ from study.store.rows import (
     read_rows,
 )
 from study.store.store import Store, open_store
-from study.store.studies import read_study, study_names, write_study
+from study.store.studies import (
+    Registration,
+    add_registration,
+    read_registrations,
+    read_study,
+    study_names,
+    write_study,
+)
 from study.store.unfinished import (
     Failure,
     Unfinished,

@@ -23,9 +23,9 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.fs as pafs
 
-from study.store import conditional
+from study.store import buckets
+from study.store.errors import Waits, is_local, tried
 from study.store.provenance import release
-from study.store.retries import Waits, is_local, tried
 
 # `pyarrow.dataset` and the listings of this module pass over names that begin with a dot.
 _TEMPORARY: Final = re.compile(r"\.(?P<host>.+)~(?P<pid>\d+)~[0-9a-f]{8}~.+\.tmp")
@@ -129,8 +129,8 @@ def create(
         return False
     whole = b"".join(parts)
     try:
-        return tried(fs, "write", path, waits, lambda: conditional.create(fs, path, whole))
-    except conditional.Unavailable:
+        return tried(fs, "write", path, waits, lambda: buckets.create(fs, path, whole))
+    except buckets.Unavailable:
         pass
     except OSError as error:  # of that client; whether of pyarrow's too, is seen by asking it
         _log.warning("%s; asked without a condition", error)
@@ -146,10 +146,8 @@ def swap(fs: pafs.FileSystem, path: str, expected: bytes, content: bytes, waits:
     Raises FileNotFoundError, OSError as `put` does; also where the bucket heeds no conditions.
     """
     try:
-        return tried(
-            fs, "write", path, waits, lambda: conditional.swap(fs, path, expected, content)
-        )
-    except conditional.Unavailable as why:  # any more: it was asked before
+        return tried(fs, "write", path, waits, lambda: buckets.swap(fs, path, expected, content))
+    except buckets.Unavailable as why:  # any more: it was asked before
         raise OSError(errno.EIO, f"cannot write: {why}", path) from why
 
 

@@ -21,8 +21,8 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
-from study.store import arrow_head, layout
-from study.store.arrow_head import IN_THIS_THREAD, brief
+from study.store import arrow_file, layout
+from study.store.arrow_file import IN_THIS_THREAD, brief
 from study.store.atomic import Damaged, Newer
 from study.store.layout import predictions_path
 from study.store.provenance import release
@@ -139,7 +139,7 @@ def to_bytes(run_id: str, table: pa.Table, task_fingerprint: str) -> bytes:
         _WRITTEN_BY: release().encode(),
         _DIGEST: predictions_digest(table).encode(),
     }
-    return arrow_head.to_bytes(table, head)
+    return arrow_file.to_bytes(table, head)
 
 
 def from_bytes(payload: bytes, run_id: str, digest: str, path: str) -> pa.Table:
@@ -147,7 +147,7 @@ def from_bytes(payload: bytes, run_id: str, digest: str, path: str) -> pa.Table:
 
     Raises Damaged if anything is not as written, and Newer for a whole file of a later release.
     """
-    arrow_head.is_sealed(payload, path)
+    arrow_file.is_sealed(payload, path)
     try:
         with pa.ipc.open_file(pa.BufferReader(payload), options=IN_THIS_THREAD) as reader:
             _check_head(reader.schema.metadata, run_id, digest, path)
@@ -179,7 +179,7 @@ def _has_columns(table: pa.Table) -> bool:
 
 
 def _check_head(given: Mapping[bytes, bytes] | None, run_id: str, digest: str, path: str) -> None:
-    metadata = arrow_head.checked(given, _HEAD, path, "predictions")
+    metadata = arrow_file.checked(given, _HEAD, path, "predictions")
     if metadata[_FORMAT] != FORMAT.encode():
         raise Newer(path, metadata[_WRITTEN_BY].decode(), metadata[_FORMAT].decode())
     if metadata[_RUN_ID] != run_id.encode():

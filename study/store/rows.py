@@ -17,15 +17,14 @@ import pyarrow.compute as pc
 
 from study import run as runs
 from study.run import Run
-from study.store import arrow_head, layout, schema
+from study.store import arrow_file, layout, schema
 from study.store import provenance as prov
-from study.store.arrow_head import IN_THIS_THREAD, brief
+from study.store.arrow_file import IN_THIS_THREAD, brief, table_digest
 from study.store.atomic import Damaged, Newer
+from study.store.errors import is_content
 from study.store.layout import rows_path
 from study.store.provenance import Provenance
-from study.store.retries import is_content
 from study.store.store import Store, concurrently, damaged_among
-from study.store.table_digest import digest
 
 _NAME: Final = "freezewise rows "  # and the number of the format
 _FORMAT, _RUN, _PROVENANCE, _DIGEST = b"format", b"run", b"provenance", b"rows_digest"
@@ -121,9 +120,9 @@ def to_bytes(run: Run, table: pa.Table, provenance: Provenance) -> bytes:
         _FORMAT: f"{_NAME}{schema.FORMAT}".encode(),
         _RUN: runs.to_json(run).encode(),
         _PROVENANCE: prov.to_json(provenance).encode(),
-        _DIGEST: digest(table).encode(),
+        _DIGEST: table_digest(table).encode(),
     }
-    return arrow_head.to_bytes(table.unify_dictionaries(), head)
+    return arrow_file.to_bytes(table.unify_dictionaries(), head)
 
 
 def from_bytes(payload: bytes, run_id: str, path: str) -> Finished:
@@ -133,7 +132,7 @@ def from_bytes(payload: bytes, run_id: str, path: str) -> Finished:
     with the values that its Run has there. Raises Damaged if anything in it is not as written, and
     Newer for a whole file of a later release.
     """
-    is_sealed = arrow_head.is_sealed(payload, path)
+    is_sealed = arrow_file.is_sealed(payload, path)
     with _opened(pa.BufferReader(payload), path) as reader:
         head = _checked_head(reader.schema, run_id, path)
         if not reader.schema.equals(schema.schema_of(head.format), check_metadata=False):
@@ -143,7 +142,7 @@ def from_bytes(payload: bytes, run_id: str, path: str) -> Finished:
             table.validate(full=True)
         except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
             raise Damaged(path, f"its rows cannot be read ({brief(error)})") from error
-    found = digest(table)
+    found = table_digest(table)
     if found != head.rows_digest:
         raise Damaged(path, f"rows digest {found[:12]}, written as {head.rows_digest[:12]}")
     rows = schema.completed(table, head.run, head.format)
@@ -168,7 +167,7 @@ def _opened(source: pa.NativeFile, path: str) -> pa.ipc.RecordBatchFileReader:
 
 
 def _checked_head(file_schema: pa.Schema, run_id: str, path: str) -> Head:
-    metadata = arrow_head.checked(file_schema.metadata, _HEAD, path, "rows file")
+    metadata = arrow_file.checked(file_schema.metadata, _HEAD, path, "rows file")
     number = metadata[_FORMAT].decode().removeprefix(_NAME)
     if not number.isdigit() or not 1 <= int(number) <= schema.FORMAT:
         raise Newer(path, _written_by(metadata), metadata[_FORMAT].decode())

@@ -1,8 +1,4 @@
-"""The Arrow table of a study: every column's name, type, unit and meaning, in one place.
-
-A finished Run is one table with this schema: the Run's coordinates, the same in every row, and what
-was measured at each evaluated epoch. Owns the names; reads and writes no file (that is `store`).
-"""
+"""Define the Arrow schema of a study's rows, and the words for a Run's state."""
 
 from __future__ import annotations
 
@@ -15,7 +11,23 @@ import pyarrow as pa
 from study import run as runs
 from study.fields import Plain
 from study.run import Run, coordinates
-from study.store.states import DIVERGED, FINISHED
+
+# Of rows that are there.
+FINISHED: Final = "finished"
+DIVERGED: Final = "diverged"  # a loss was not finite: the rows end before
+
+# Of a wanted Run.
+DONE: Final = "done"
+RUNNING: Final = "running"
+WAITING: Final = "waiting"
+PARTIAL: Final = "partial"
+FAILED: Final = "failed"
+START_FAILED: Final = "start failed"
+ABSENT: Final = "absent"
+MISSING: Final = "missing"
+DAMAGED: Final = "damaged"
+OTHER_START: Final = "other start"
+
 
 # Dictionary-encoded, so that a coordinate repeated over 4,000 rows costs a few bytes a row.
 NAME: Final = pa.dictionary(pa.int32(), pa.string())

@@ -14,11 +14,11 @@ from typing import Final
 import pyarrow as pa
 
 from study.run import HEAD, Run
+from study.store.arrow_file import table_digest
 from study.store.atomic import Damaged
 from study.store.layout import similarity_path
 from study.store.schema import Column
 from study.store.store import Store
-from study.store.table_digest import digest
 
 CUT: Final = "cut"
 PLACES: Final = (CUT, HEAD)
@@ -143,7 +143,7 @@ def to_bytes(table: pa.Table) -> bytes:
     """The bytes of the Arrow IPC file, with a digest over the columns' values."""
     assert table.schema.equals(TABLE), table.schema.names
     whole = table.combine_chunks().replace_schema_metadata(
-        {_FORMAT: FORMAT.encode(), _DIGEST: digest(table).encode()}
+        {_FORMAT: FORMAT.encode(), _DIGEST: table_digest(table).encode()}
     )
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, whole.schema) as writer:
@@ -171,7 +171,7 @@ def from_bytes(payload: bytes, run_id: str, path: str) -> pa.Table:
     form = TABLE if metadata[_FORMAT] == FORMAT.encode() else TABLE.remove(index)
     if not table.schema.equals(form, check_metadata=False):
         raise Damaged(path, "its columns are not those of similarity")
-    if digest(table).encode() != metadata[_DIGEST]:
+    if table_digest(table).encode() != metadata[_DIGEST]:
         raise Damaged(path, "its digest does not fit")
     if set(table["run_id"].to_pylist()) != {run_id}:
         raise Damaged(path, f"it is not that of Run {run_id}")

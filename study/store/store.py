@@ -22,9 +22,9 @@ from typing import Final, TypeVar
 import pyarrow as pa
 import pyarrow.fs as pafs
 
-from study.store import atomic, conditional, layout
+from study.store import atomic, buckets, layout
 from study.store.atomic import Damaged
-from study.store.retries import WAITS, Waits, is_local
+from study.store.errors import WAITS, Waits, is_local
 
 # Concurrent reads of small objects: hides a bucket's latency; a directory needs no more.
 _NUM_READERS: Final = 16
@@ -82,7 +82,7 @@ class Store:
         """
         if is_local(self.fs):
             return None
-        return conditional.refusal(self.fs, self._at(layout.LEASE), self.waits)
+        return buckets.refusal(self.fs, self._at(layout.LEASE), self.waits)
 
     def put_file(self, path: str, local: Path) -> None:
         """Publish a finished file of this machine; the caller gives it up (it may be moved)."""

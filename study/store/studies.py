@@ -1,16 +1,69 @@
-"""Which Runs each study asked for, in its order."""
+"""Store each study's list of Runs and its registrations, as JSON with a checksum."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final
 
-from study.fields import canonical_json
+from study.fields import canonical_json, digest_of
 from study.run import Run, from_json
 from study.store import layout
-from study.store.atomic import Newer
-from study.store.layout import study_path
-from study.store.sealed import seal, unseal
+from study.store.atomic import Damaged, Newer
+from study.store.layout import registration_path, study_path
+from study.store.provenance import release
 from study.store.store import Store
+
+_MAGIC: Final = b"freezewise checkpoint 1\n"
+_ANY_MAGIC: Final = re.compile(rb"freezewise checkpoint \d+\n")
+_DIGEST_BYTES: Final = 64
+
+
+def seal(content: dict[str, Any]) -> bytes:
+    """Plain values as JSON, with their digest and the release that wrote them."""
+    envelope = {
+        "digest": digest_of(canonical_json(content)),
+        "written_by": release(),
+        "content": content,
+    }
+    return json.dumps(envelope, indent=1).encode()
+
+
+def unseal(payload: bytes, path: str) -> tuple[Any, str]:
+    """What `seal` was given, and the release that wrote it ("" before this was noted).
+
+    Raises Damaged.
+    """
+    try:
+        envelope = json.loads(payload)
+        content, digest = envelope["content"], envelope["digest"]
+        found = digest_of(canonical_json(content))
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise Damaged(path, f"not the whole of a file of the store ({error})") from error
+    if found != digest:
+        raise Damaged(path, "its checksum does not fit")
+    return content, str(envelope.get("written_by", ""))
+
+
+def frame(payload: bytes) -> bytes:
+    """What stands before a checkpoint's payload in its object."""
+    return _MAGIC + digest_of(payload).encode() + b"\n"
+
+
+def unframe(framed: bytes, path: str) -> bytes:
+    """A checkpoint's payload. Raises Damaged, Newer."""
+    size = len(_MAGIC) + _DIGEST_BYTES + 1
+    payload = framed[size:]
+    later = _ANY_MAGIC.match(framed)
+    if later is not None and later[0] != _MAGIC:
+        raise Newer(path, "", later[0].decode().strip())
+    if len(framed) < size or not framed.startswith(_MAGIC):
+        raise Damaged(path, f"{len(framed)} bytes that do not begin as a checkpoint")
+    if frame(payload) != framed[:size]:
+        raise Damaged(path, "its checksum does not fit")
+    return payload
 
 
 def write_study(store: Store, name: str, runs: Sequence[Run]) -> None:
@@ -34,3 +87,47 @@ def read_study(store: Store, name: str) -> list[Run]:
 def study_names(store: Store) -> list[str]:
     """Names of all studies, sorted."""
     return sorted(store.matching(layout.STUDIES, layout.STUDY_NAME))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Registration:
+    """What was said of a study at one moment.
+
+    - `registered_at`: ISO 8601, UTC.
+    - `is_late`: a target had rows by then, so that a look at them may have led the hand.
+    - `run_ids`: the Runs that the study asked for, in their order.
+    - `terms`: what decides its verdicts: contrasts, thresholds, the code's version.
+    """
+
+    registered_at: str
+    is_late: bool
+    run_ids: tuple[str, ...]
+    terms: Mapping[str, Any]
+
+    @property
+    def digest(self) -> str:
+        """First 12 hex digits of SHA-256 over Runs and terms."""
+        return digest_of(canonical_json([list(self.run_ids), dict(self.terms)]))[:12]
+
+
+def add_registration(store: Store, study: str, registration: Registration) -> None:
+    """Adds a registration behind the earlier ones. Raises Damaged, Newer."""
+    every = [*read_registrations(store, study), registration]
+    store.put(registration_path(study), seal({"registrations": [asdict(one) for one in every]}))
+
+
+def read_registrations(store: Store, study: str) -> list[Registration]:
+    """All registrations of a study, oldest first; [] where there is none. Raises Damaged, Newer."""
+    path = registration_path(study)
+    try:
+        content, written_by = unseal(store.get(path), path)
+    except FileNotFoundError:
+        return []
+    try:
+        return [
+            Registration(**{**one, "run_ids": tuple(one["run_ids"])})
+            for one in content["registrations"]
+        ]
+    except (KeyError, TypeError) as error:
+        # The checksum fits, so this was written so.
+        raise Newer(path, written_by, str(error)) from error

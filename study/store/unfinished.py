@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from study.store import atomic, layout, sealed
+from study.store import atomic, layout, studies
 from study.store.atomic import Damaged, Newer
 from study.store.layout import unfinished_folder, unfinished_path
 from study.store.processes import Process
@@ -102,7 +102,7 @@ def drop_unfinished(store: Store, run_id: str) -> None:
 def write_checkpoint(store: Store, run_id: str, payload: bytes) -> None:
     """Replace the Run's checkpoint of this lease."""
     path = unfinished_path(run_id, _CHECKPOINT, store.lease_number)
-    store.put(path, sealed.frame(payload), payload)
+    store.put(path, studies.frame(payload), payload)
 
 
 def drop_outdated(store: Store, run_id: str) -> None:
@@ -119,7 +119,7 @@ def read_checkpoint(store: Store, run_id: str) -> bytes | None:
     """The Run's checkpoint, None if it has none. Raises Damaged."""
     path = _found(store, run_id, _CHECKPOINT)
     try:
-        return None if path is None else sealed.unframe(store.get(path), path)
+        return None if path is None else studies.unframe(store.get(path), path)
     except FileNotFoundError:
         return None
 
@@ -128,14 +128,14 @@ def check_unfinished_at(store: Store, path: str) -> None:
     """Raises Damaged where a checkpoint or a note, by its path, is not as it was written."""
     content = store.get(path)
     if path.endswith(f"/{_CHECKPOINT}"):
-        sealed.unframe(content, path)
+        studies.unframe(content, path)
     else:
-        sealed.unseal(content, path)
+        studies.unseal(content, path)
 
 
 def note_began(store: Store, run_id: str, by: Process) -> None:
     """Note which process trains the Run from now on."""
-    store.put(unfinished_path(run_id, _BEGAN, store.lease_number), sealed.seal(asdict(by)))
+    store.put(unfinished_path(run_id, _BEGAN, store.lease_number), studies.seal(asdict(by)))
 
 
 def read_began(store: Store, run_id: str) -> Process | None:
@@ -146,7 +146,7 @@ def read_began(store: Store, run_id: str) -> Process | None:
 
 def _began_at(store: Store, path: str) -> Process | None:
     try:
-        content, _ = sealed.unseal(store.get(path), path)
+        content, _ = studies.unseal(store.get(path), path)
         return Process(**content)
     except FileNotFoundError:
         return None
@@ -164,7 +164,7 @@ def trained_by(store: Store) -> dict[str, Process]:
 def write_failure(store: Store, run_id: str, failure: Failure) -> None:
     """Note how the Run failed, in place of an earlier failure."""
     path = unfinished_path(run_id, _FAILURE, store.lease_number)
-    store.put(path, sealed.seal(asdict(failure)))
+    store.put(path, studies.seal(asdict(failure)))
 
 
 def read_failure(store: Store, run_id: str) -> Failure | None:
@@ -178,7 +178,7 @@ def read_failure(store: Store, run_id: str) -> Failure | None:
 
 def _failure_at(store: Store, path: str) -> Failure | None:
     try:
-        content, written_by = sealed.unseal(store.get(path), path)
+        content, written_by = studies.unseal(store.get(path), path)
     except (FileNotFoundError, Damaged):
         return None
     try:

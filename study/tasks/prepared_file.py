@@ -26,9 +26,9 @@ from pyarrow.fs import LocalFileSystem, copy_files
 from study.fields import canonical_json
 from study.store import Damaged, Newer, Store
 from study.store.atomic import make_folder, temporary_beside
+from study.store.errors import WAITS, tried
 from study.store.layout import task_path
-from study.store.retries import WAITS, tried
-from study.store.task_head import metadata_of, newer, read_task_head
+from study.store.prepared_tasks import metadata_of, newer, read_task_head
 
 SPLITS: Final = ("train", "test")
 _BYTES_AT_ONCE: Final = 1 << 24

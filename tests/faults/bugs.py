@@ -10,7 +10,7 @@ from contextlib import suppress
 
 from study.launching.attempt import MAX_TRIES
 from study.store import finished_ids, read_failures, read_rows
-from study.store.states import DIVERGED
+from study.store.schema import DIVERGED
 from tests.faults.places import Outcome, Place, Workshop
 
 # Enough for the small Runs by far: what runs short is one large tensor, not the interpreter.

@@ -82,7 +82,7 @@ def _digest_unchecked(module: str, name: str, fits: type = _FitsText) -> Callabl
 
 def _unsealed(then: Callable[[], None]) -> Callable[[], None]:
     def broken() -> None:
-        _replace("study.store.arrow_head", "is_sealed", lambda _: lambda payload, path: True)
+        _replace("study.store.arrow_file", "is_sealed", lambda _: lambda payload, path: True)
         then()
 
     return broken
@@ -173,7 +173,7 @@ def _never_swept() -> None:
 
 
 def _no_waits() -> None:
-    _only_in("study.store.retries", "waits_for", lambda _: lambda *_: ())
+    _only_in("study.store.errors", "waits_for", lambda _: lambda *_: ())
 
 
 def _bucket_asked_once() -> None:
@@ -228,7 +228,7 @@ def _causes_untold() -> None:
     def named(error: OSError, verb: str, path: str, num_tries: int) -> OSError:
         return OSError(f"cannot {verb} {path}")
 
-    _only_in("study.store.retries", "_named", lambda _: named)
+    _only_in("study.store.errors", "_named", lambda _: named)
 
 
 def _failures_unexplained() -> None:
@@ -247,7 +247,7 @@ _ALL: Final = (
         "rows-unchecked",
         "the digests of rows, and of their file, are not compared",
         ("damaged-rows",),
-        _unsealed(_digest_unchecked("study.store.rows", "digest")),
+        _unsealed(_digest_unchecked("study.store.rows", "table_digest")),
     ),
     Mutation(
         "weights-unchecked",
@@ -265,13 +265,13 @@ _ALL: Final = (
         "checkpoint-unchecked",
         "the digest of a checkpoint is not compared",
         ("damaged-checkpoint",),
-        _digest_unchecked("study.store.sealed", "frame", _FitsBytes),
+        _digest_unchecked("study.store.studies", "frame", _FitsBytes),
     ),
     Mutation(
         "notes-unchecked",
         "the digest of study files and notes is not compared",
         ("damaged-study-file",),
-        _digest_unchecked("study.store.sealed", "digest_of"),
+        _digest_unchecked("study.store.studies", "digest_of"),
     ),
     Mutation(
         "task-unchecked",

@@ -127,7 +127,7 @@ def results(store: Store) -> dict[str, Result | str]:
             continue
         found[run_id] = Result(
             steps=tuple(run.table["step"].to_pylist()),
-            rows=rows.digest(run.table.drop_columns("wall_seconds")),
+            rows=rows.table_digest(run.table.drop_columns("wall_seconds")),
             weights=made_by.weights_digest,
             predictions=made_by.predictions_digest,
             start=made_by.start_digest,

@@ -35,7 +35,7 @@ from analysis.load.export import export
 from analysis.load.kept import kept_path
 from analysis.load.rows import ExportRows
 from study.store import Registration, open_store
-from study.store.registrations import add_registration
+from study.store.studies import add_registration
 from tests import synthetic
 
 IDS = ("0" * 12, "1" * 12)

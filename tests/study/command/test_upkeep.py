@@ -18,8 +18,8 @@ from study.store import (
     publish_predictions,
     publish_rows,
     publish_weights,
-    sealed,
     similarity,
+    studies,
     write_checkpoint,
     write_failure,
     write_study,
@@ -114,8 +114,8 @@ def test_what_a_later_release_wrote_is_told_and_left(
     full: Store, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as later:
-        later.setattr(sealed, "release", lambda: "7.0.0")
-        full.put("studies/later.json", sealed.seal({"runs": [{**RUN.plain, "depth": 7}]}))
+        later.setattr(studies, "release", lambda: "7.0.0")
+        full.put("studies/later.json", studies.seal({"runs": [{**RUN.plain, "depth": 7}]}))
     assert main(["verify", "--all", "--repair", "--root", full.root]) == 1
     assert "studies/later.json was written by freezewise 7.0.0" in capsys.readouterr().out
     assert full.exists("studies/later.json")

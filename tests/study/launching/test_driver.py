@@ -39,7 +39,7 @@ from study.store import (
     write_failure,
 )
 from study.store.provenance import now
-from study.store.states import DONE, START_FAILED
+from study.store.schema import DONE, START_FAILED
 from study.tasks import BUILTIN
 from tests.processes import environment
 

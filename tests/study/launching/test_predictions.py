@@ -34,7 +34,7 @@ from study.store import (
     rows_path,
     weights_path,
 )
-from study.store.states import DONE
+from study.store.schema import DONE
 from study.tasks import BUILTIN
 from study.tasks.prepared_file import load
 

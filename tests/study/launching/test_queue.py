@@ -14,7 +14,7 @@ from study.grid import with_starts
 from study.launching.queue import RunQueue
 from study.messages import duration
 from study.run import Recipe, Run
-from study.store.states import DONE, FAILED, RUNNING, START_FAILED, WAITING
+from study.store.schema import DONE, FAILED, RUNNING, START_FAILED, WAITING
 
 RECIPE = Recipe(num_epochs=1)
 

@@ -18,7 +18,7 @@ import pyarrow.fs as pafs
 import pytest
 
 from study.launching import lease
-from study.store import Store, conditional, open_store, publish_rows, read_head, read_rows
+from study.store import Store, buckets, open_store, publish_rows, read_head, read_rows
 from tests import s3_server
 from tests.stored import a_provenance, a_run, a_table
 
@@ -103,7 +103,7 @@ def test_conditions_are_relied_on_only_where_they_were_seen_to_be_heeded(
         assert not lease.beat(lease.place_of(bucket), held.number, held.owner)
 
     def as_if_first() -> str | None:
-        conditional._refusals.clear()
+        buckets._refusals.clear()
         return bucket.conditions_unheeded()
 
     proxy.unheeded = True
@@ -123,7 +123,7 @@ def test_conditions_are_relied_on_only_where_they_were_seen_to_be_heeded(
     assert [entry.base_name for entry in bucket.listed("lease")] == ["00000001.json"]
 
 
-@pytest.mark.parametrize("error", [conditional.Unavailable("HTTP status 501"), OSError("no keys")])
+@pytest.mark.parametrize("error", [buckets.Unavailable("HTTP status 501"), OSError("no keys")])
 def test_what_the_client_cannot_do_is_done_without(
     bucket: Store, error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -132,7 +132,7 @@ def test_what_the_client_cannot_do_is_done_without(
     def refuse(*_: object) -> bool:
         raise error
 
-    monkeypatch.setattr(conditional, "create", refuse)
+    monkeypatch.setattr(buckets, "create", refuse)
     assert bucket.create("x", b"first")
     assert not bucket.create("x", b"second")
     assert bucket.get("x") == b"first"
@@ -145,12 +145,12 @@ def test_without_the_client_it_says_what_to_install(
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: None if name == "obstore" else found(name)
     )
-    conditional._refusals.clear()
+    buckets._refusals.clear()
     assert "pip install obstore" in str(bucket.conditions_unheeded())
     assert bucket.create("x", b"value")
     assert not bucket.create("x", b"other")
     monkeypatch.undo()
-    conditional._refusals.clear()
+    buckets._refusals.clear()
 
 
 def test_the_client_takes_address_and_keys_from_the_file_system(
@@ -164,12 +164,12 @@ def test_the_client_takes_address_and_keys_from_the_file_system(
     root = s3_server.root(proxy.port, uuid.uuid4().hex)
     given = open_store(root.replace("s3://", "s3://named:in%2Furi@"))
     assert given.conditions_unheeded() is None
-    conditional._clients.clear()
+    buckets._clients.clear()
     assert "keys" in str(open_store(root).conditions_unheeded())
     (tmp_path / "credentials").write_text(
         "[default]\naws_access_key_id = of_file\naws_secret_access_key = any\n"
     )
-    conditional._refusals.clear()
+    buckets._refusals.clear()
     assert open_store(root).conditions_unheeded() is None
     keys = {line.split("Credential=")[1].split("/")[0] for line in proxy.authorizations}
     assert keys == {"named", "of_file"}

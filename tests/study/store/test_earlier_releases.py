@@ -34,12 +34,12 @@ from study.store import (
     read_weights,
     rows_path,
     schema,
-    sealed,
     similarity,
+    studies,
 )
 from study.store.layout import study_path
 from study.store.provenance import TRAINER
-from study.store.states import DONE
+from study.store.schema import DONE
 from tests import stored
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
@@ -83,8 +83,8 @@ def test_its_rows_failures_and_checkpoints_are_read(old: Store) -> None:
 def test_a_study_of_a_later_release_is_left_as_it_is(
     old: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sealed, "release", lambda: "7.0.0")
-    old.put(study_path("fixture"), sealed.seal({"runs": [], "because": "of it"}))
+    monkeypatch.setattr(studies, "release", lambda: "7.0.0")
+    old.put(study_path("fixture"), studies.seal({"runs": [], "because": "of it"}))
     before = files_of(old)
     space = str(FIXTURES / "fixture.py")
     assert main(["run", space, "--root", old.root, "--inline"]) == 2

@@ -18,6 +18,7 @@ from study.launching.lease import acquire
 from study.store import (
     Damaged,
     drop_unfinished,
+    errors,
     list_unfinished,
     note_began,
     open_store,
@@ -29,7 +30,6 @@ from study.store import (
     read_rows,
     read_study,
     read_weights,
-    retries,
     sweep,
     write_checkpoint,
     write_study,
@@ -47,7 +47,7 @@ PAYLOAD = b"weights" * 100
 
 @pytest.fixture(autouse=True)
 def no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retries, "time", SimpleNamespace(sleep=lambda _: None))
+    monkeypatch.setattr(errors, "time", SimpleNamespace(sleep=lambda _: None))
 
 
 def drive(root: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from study.store.os_errors import naming, os_error_text
+from study.store.errors import naming, os_error_text
 from study.store.store import open_store
 
 CLIENT = (

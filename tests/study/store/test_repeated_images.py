@@ -10,7 +10,7 @@ from analysis import load
 from analysis.report.overview import warnings
 from study.command.cli import main
 from study.store import Store, open_store
-from study.store.repeated_images import num_repeated, repeated_text
+from study.store.prepared_tasks import num_repeated, repeated_text
 from study.tasks import Task
 from study.tasks.image_sets.folders import ImageFolderImages
 from tests import synthetic

@@ -7,7 +7,7 @@ import errno
 import pyarrow.fs as pafs
 import pytest
 
-from study.store.retries import WAITS, tried, waits_for
+from study.store.errors import WAITS, tried, waits_for
 
 LOCAL = pafs.LocalFileSystem()
 BUCKET = pafs.S3FileSystem(region="us-east-1", anonymous=True)

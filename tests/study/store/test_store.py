@@ -57,7 +57,7 @@ from study.store import (
     rows,
     rows_path,
     schema,
-    sealed,
+    studies,
     study_names,
     study_path,
     sweep,
@@ -67,8 +67,8 @@ from study.store import (
     write_failure,
     write_study,
 )
+from study.store.arrow_file import table_digest
 from study.store.processes import this_process
-from study.store.table_digest import digest
 from tests.stored import SOURCE, a_failure, a_predictions, a_provenance, a_run, a_table
 
 
@@ -86,7 +86,7 @@ def test_rows_come_back(empty: Store, run: Run) -> None:
     assert (found.run, found.provenance) == (run, a_provenance())
     head = read_head(empty, run.id)
     assert (head.run, head.provenance) == (run, a_provenance())
-    assert head.rows_digest == digest(table)
+    assert head.rows_digest == table_digest(table)
     assert finished_ids(empty) == {run.id}
     assert check_rows(empty, [run.id]) == {}
 
@@ -118,28 +118,28 @@ finite = st.floats(allow_nan=True, allow_infinity=True, width=64)
 def test_the_rows_digest_depends_on_the_values_alone(values: list[float], cut: int) -> None:
     table = a_table(values=values)
     in_chunks = pa.concat_tables([table.slice(0, cut), table.slice(cut), table.slice(0, 0)])
-    assert digest(in_chunks) == digest(table)
+    assert table_digest(in_chunks) == table_digest(table)
     decoded = [
         column.cast(pa.string()) if pa.types.is_dictionary(column.type) else column
         for column in table.columns
     ]
-    assert digest(pa.table(decoded, names=table.column_names)) == digest(table)
+    assert table_digest(pa.table(decoded, names=table.column_names)) == table_digest(table)
     payload = rows.to_bytes(a_run(), in_chunks, a_provenance())
-    assert digest(rows.from_bytes(payload, a_run().id, "x").table) == digest(table)
+    assert table_digest(rows.from_bytes(payload, a_run().id, "x").table) == table_digest(table)
 
 
 def test_every_value_counts_in_the_rows_digest() -> None:
     table = a_table()
-    digests = {digest(table)}
+    digests = {table_digest(table)}
     for number, field in enumerate(schema.ROWS):
         if pa.types.is_dictionary(field.type):
             other = pa.array(["other", "target", None], pa.string()).dictionary_encode()
         else:
             other = pa.array([7, 8, None], field.type)
-        digests.add(digest(table.set_column(number, field.name, other)))
-        digests.add(digest(table.set_column(number, field.name, other.take([1, 0, 2]))))
+        digests.add(table_digest(table.set_column(number, field.name, other)))
+        digests.add(table_digest(table.set_column(number, field.name, other.take([1, 0, 2]))))
     assert len(digests) == 1 + 2 * len(schema.ROWS)
-    assert digest(a_table(values=[0.0])) != digest(a_table(values=[-0.0]))
+    assert table_digest(a_table(values=[0.0])) != table_digest(a_table(values=[-0.0]))
 
 
 def test_the_rows_digest_is_pinned() -> None:
@@ -151,7 +151,7 @@ def test_the_rows_digest_is_pinned() -> None:
             "loss": pa.array([0.1, -0.0, float("inf"), None], pa.float64()),
         }
     )
-    assert digest(table) == "16f55f0b7a3fde4f083352ece45a63a3263c5c7e63d3b7cd6eca09da8d016b38"
+    assert table_digest(table) == "16f55f0b7a3fde4f083352ece45a63a3263c5c7e63d3b7cd6eca09da8d016b38"
 
 
 def everything(store: Store) -> dict[str, Callable[[], object]]:
@@ -314,18 +314,18 @@ def test_notes_of_a_later_release_are_named_with_it(
     empty: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = a_run()
-    monkeypatch.setattr(sealed, "release", lambda: "7.0.0")
+    monkeypatch.setattr(studies, "release", lambda: "7.0.0")
     later = {"runs": [{**run.plain, "depth": 7}]}
-    empty.put(study_path("later"), sealed.seal(later))
+    empty.put(study_path("later"), studies.seal(later))
     with pytest.raises(Newer, match=r"studies/later.json was written by freezewise 7.0.0 .*depth"):
         read_study(empty, "later")
-    empty.put(study_path("later"), sealed.seal({"runs": [run.plain], "because": "of it"}))
+    empty.put(study_path("later"), studies.seal({"runs": [run.plain], "because": "of it"}))
     with pytest.raises(
         Newer, match=r"studies/later.json was .* 7.0.0 \('because' beside its Runs\)"
     ):
         read_study(empty, "later")
     note = {**vars(a_failure()), "node": "n7"}
-    empty.put(unfinished_path(run.id, "failure.json"), sealed.seal(note))
+    empty.put(unfinished_path(run.id, "failure.json"), studies.seal(note))
     for read in (lambda: read_failure(empty, run.id), lambda: read_failures(empty)):
         with pytest.raises(Newer, match=r"failure.json was written by freezewise 7.0.0 .*node"):
             read()

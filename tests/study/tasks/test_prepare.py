@@ -18,7 +18,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from study.store import Damaged, Newer, Store, open_store
-from study.store.task_head import metadata_of, read_task_head
+from study.store.prepared_tasks import metadata_of, read_task_head
 from study.tasks import BUILTIN, Task, describe, load, load_info, prepare, prepared_file
 from study.tasks.draws import draw
 from study.tasks.image_sets.folders import ImageFolderImages

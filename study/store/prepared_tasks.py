@@ -1,20 +1,56 @@
-"""Test images of a prepared task that are among its training images, pixel by pixel.
+"""Read the metadata of prepared tasks, and count test images that are also training images.
 
-Here and not beside the images, so that the analysis can warn of them without `study.tasks`. Refuses to
-fetch a task from a bucket for it: its answer is then that it is not known.
-"""
+Must stay importable without `study.tasks`: the analysis uses it."""
 
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
 
+from study.fields import canonical_json, digest_of
 from study.store.atomic import Damaged, Newer
+from study.store.errors import is_content
 from study.store.layout import task_path
+from study.store.provenance import release
 from study.store.store import Store
-from study.store.task_head import read_task_head
+
+FORMAT: Final = "freezewise task 1"
+
+_ABOUT, _DIGEST = b"freezewise", b"sha256"
+
+
+def metadata_of(plain: dict[str, Any]) -> dict[bytes, bytes]:
+    """These plain values with their form, release and digest, as a schema's metadata."""
+    about = canonical_json({"format": FORMAT, "written_by": release(), **plain})
+    return {_ABOUT: about.encode(), _DIGEST: digest_of(about).encode()}
+
+
+def read_task_head(file: Any, path: str) -> dict[str, Any]:
+    """What `metadata_of` was given, from an open Arrow file. Raises Damaged, Newer."""
+    try:
+        metadata = pa.ipc.open_file(file).schema.metadata
+        about = metadata[_ABOUT]
+        whole = digest_of(about).encode() == metadata[_DIGEST]
+    except (pa.ArrowException, OSError, KeyError, TypeError) as error:
+        if isinstance(error, OSError) and not is_content(error):
+            raise
+        raise Damaged(path, f"not readable: {error}") from error
+    if not whole:
+        raise Damaged(path, "the checksum of its metadata does not fit")
+    plain: dict[str, Any] = json.loads(about)
+    if plain.get("format", FORMAT) != FORMAT:  # the first ones did not say it
+        raise newer(path, plain, str(plain["format"]))
+    return plain
+
+
+def newer(path: str, plain: Mapping[str, Any], what: str) -> Newer:
+    """That the file, whose head this is, was written by a later release."""
+    return Newer(path, str(plain.get("written_by", "")), what)
 
 
 def num_repeated(store: Store, task: str) -> int | None:

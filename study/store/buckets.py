@@ -1,10 +1,6 @@
-"""Puts to a bucket on a condition: only if nothing lies there, only over what was read.
+"""Write to a bucket conditionally: only if a key is absent, or unchanged since it was read.
 
-Owns the client for them (obstore), beside pyarrow's, which knows none. Address, region and keys are those
-of pyarrow's file system, or come from where it takes them. Refuses to guess: where the client is not
-installed, or the store refuses or passes over a condition, it is `Unavailable`, and whoever asks goes on
-without.
-"""
+A store that ignores or rejects conditions raises `Unavailable`; the caller then continues without them."""
 
 from __future__ import annotations
 
@@ -20,10 +16,9 @@ from typing import Any, Final, TypeVar
 
 import pyarrow.fs as pafs
 
-from study.store.os_errors import OF_CLIENT, os_error_text
-from study.store.retries import Waits, tried
+from study.store.errors import OF_CLIENT, Waits, os_error_text, tried
 
-# By itself the client tries again for seconds; `retries` does so for longer, as of every bucket.
+# By itself the client tries again for seconds; `errors` does so for longer, as of every bucket.
 _RETRIES: Final = {
     "max_retries": 4,
     "retry_timeout": timedelta(seconds=10),
