@@ -12,7 +12,7 @@ from PIL import Image
 
 from study.store import Store
 from study.tasks import PreparedTask, Task, prepare
-from study.tasks.image_sets.folders import ImageFolderImages
+from study.tasks.images import ImageFolderImages
 
 PHOTOS = Task(name="photos", images=ImageFolderImages(train="photos"))
 

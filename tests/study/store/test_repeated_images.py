@@ -12,7 +12,7 @@ from study.command.cli import main
 from study.store import Store, open_store
 from study.store.prepared_tasks import num_repeated, repeated_text
 from study.tasks import Task
-from study.tasks.image_sets.folders import ImageFolderImages
+from study.tasks.images import ImageFolderImages
 from tests import synthetic
 from tests.image_files import pixels_of, prepare_quietly, save
 

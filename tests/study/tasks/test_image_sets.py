@@ -19,10 +19,9 @@ from PIL import Image
 
 from study.store import Store, open_store
 from study.tasks import Task, describe, prepare
-from study.tasks.image_sets import parquet as parquet_module
-from study.tasks.image_sets.decoding import to_pixels
-from study.tasks.image_sets.folders import ImageFolderImages
-from study.tasks.image_sets.parquet import ParquetImages
+from study.tasks import parquet as parquet_module
+from study.tasks.images import ImageFolderImages, to_pixels
+from study.tasks.parquet import ParquetImages
 from tests.image_files import PHOTOS, encoded, parquet, pixels_of, prepare_quietly, save
 
 EPS = b"""%!PS-Adobe-3.0 EPSF-3.0

@@ -21,9 +21,9 @@ from study.store import Damaged, Newer, Store, open_store
 from study.store.prepared_tasks import metadata_of, read_task_head
 from study.tasks import BUILTIN, Task, describe, load, load_info, prepare, prepared_file
 from study.tasks.draws import draw
-from study.tasks.image_sets.folders import ImageFolderImages
-from study.tasks.image_sets.known_sets import KNOWN
-from study.tasks.image_sets.parquet import ParquetImages
+from study.tasks.images import ImageFolderImages
+from study.tasks.parquet import ParquetImages
+from study.tasks.torchvision_sets import KNOWN
 from tests.image_files import PHOTOS, pixels_of, prepare_quietly, save
 
 # The digits.

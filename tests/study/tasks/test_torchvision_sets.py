@@ -17,8 +17,7 @@ from torchvision import datasets
 
 from study.store import Store
 from study.tasks import BUILTIN, Task, describe
-from study.tasks.image_sets.known_sets import KNOWN, Known
-from study.tasks.image_sets.torchvision_sets import TinyImageNetImages, TorchvisionImages
+from study.tasks.torchvision_sets import KNOWN, Known, TinyImageNetImages, TorchvisionImages
 from tests.image_files import encoded, pixels_of, prepare_quietly, save
 
 
