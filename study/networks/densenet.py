@@ -14,7 +14,7 @@ import torch
 from timm.models.densenet import DenseBlock, DenseNet
 from torch import nn
 
-from study.networks.channels import Parted, Ties, outputs, owned, split
+from study.networks.partial_layers import Parted, Ties, outputs, owned, split
 from study.networks.table import NUM_CHANNELS, Architecture, densenet_layer_names, densenet_parts
 
 

@@ -14,7 +14,7 @@ import torch
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet, make_blocks
 from torch import nn
 
-from study.networks.channels import Parted, Ties, outputs, split
+from study.networks.partial_layers import Parted, Ties, outputs, split
 from study.networks.table import NUM_CHANNELS, Architecture, resnet_layer_names
 
 

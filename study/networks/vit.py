@@ -15,7 +15,7 @@ from timm.layers import trunc_normal_
 from timm.models.vision_transformer import VisionTransformer, global_pool_nlc
 from torch import nn
 
-from study.networks.channels import Parted, Ties, inputs, outputs
+from study.networks.partial_layers import Parted, Ties, inputs, outputs
 from study.networks.table import NUM_CHANNELS, PATCH_SIZE, Architecture, vit_layer_names
 
 

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from study.networks.build import build
-from study.networks.channels import Ties
 from study.networks.families import between_pieces, part_head, part_last
 from study.networks.initial_values import initialise
+from study.networks.partial_layers import Ties
 from study.run import HEAD, Run
 
 

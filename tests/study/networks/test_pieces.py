@@ -17,8 +17,7 @@ from study.networks.catalogue import (
     num_pieces,
     standard_width,
 )
-from study.networks.composition import as_after_training
-from study.networks.families import between_pieces
+from study.networks.families import as_after_training, between_pieces
 from study.networks.initial_values import initialise
 from study.networks.table import ARCHITECTURES
 from study.training.cut import divide

@@ -6,10 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from study.networks.build import build, network
+from study.networks.build import build, network, replica
 from study.networks.families import layers_of
 from study.networks.initial_values import initialise
-from study.networks.replica import replica
 
 torch.set_num_threads(1)
 

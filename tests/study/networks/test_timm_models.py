@@ -9,7 +9,7 @@ from safetensors.torch import load as tensors_of
 from safetensors.torch import load_file, save_file
 
 from study.launching.execute import execute
-from study.networks import composition
+from study.networks import families
 from study.networks.build import build, normalisation, pretrained
 from study.networks.catalogue import (
     check_images,
@@ -67,7 +67,7 @@ def weights(tmp_path):
     def save(name):
         torch.manual_seed(6)
         whole = timm.create_model(name).eval()
-        composition.as_after_training(whole)
+        families.as_after_training(whole)
         save_file(whole.state_dict(), tmp_path / f"{name}.safetensors")
         return tmp_path / f"{name}.safetensors", whole
 

@@ -11,8 +11,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from study.networks.build import build
-from study.networks.composition import as_after_training
-from study.networks.families import between_pieces
+from study.networks.families import as_after_training, between_pieces
 from study.networks.initial_values import initialise
 from study.planning.cost import cost_of, layer_costs
 from study.run import Recipe, Run

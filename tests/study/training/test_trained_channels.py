@@ -11,8 +11,7 @@ from torch import nn
 from study.grid import LOG_SPACED, grid
 from study.networks.build import build
 from study.networks.catalogue import num_channels, num_layers
-from study.networks.composition import as_after_training
-from study.networks.families import part_last
+from study.networks.families import as_after_training, part_last
 from study.networks.initial_values import initialise
 from study.planning.cost import cost_of
 from study.run import Recipe, Run

@@ -1,9 +1,4 @@
-"""Some of a module's output channels: a part that stays frozen, and a part of its own that is trained.
-
-Owns how convolutions, linear maps and norms are taken apart by channel, and how what was trained comes
-back to where it was taken from. Between two cuts lies the whole capacity of a layer; so the last layer
-before the head may be frozen but for its last channels (study/README.md).
-"""
+"""Split a module by output channels into a frozen and a trained part, and merge them again."""
 
 from __future__ import annotations
 
