@@ -52,7 +52,7 @@ from study.store.provenance import Provenance
 from study.store.schema import DIVERGED, FINISHED, Row, rows_table
 from study.tasks.prepared_file import PreparedTask
 from study.training.cut import starting_network
-from study.training.feature_files import node_folder
+from study.training.feature_cache import node_folder
 from study.training.loop import PREDICTED, Diverged, Training
 
 DEFAULT_MEANS: Final = Means()

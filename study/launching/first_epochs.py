@@ -28,7 +28,7 @@ from study.store import Store, open_store
 from study.store.layout import task_path
 from study.store.schema import Row
 from study.tasks import Task
-from study.training.feature_files import FOLDER_VARIABLE
+from study.training.feature_cache import FOLDER_VARIABLE
 from study.training.steps import steps_per_epoch, total_steps
 
 EPOCHS: Final = 2  # that are trained, and for longer where they are over before MIN_SECONDS

@@ -1,7 +1,7 @@
 """What killed processes leave in this machine's temporary folder.
 
 Owns which names there are ours, and how one that is in use is told from one that was left. Removes
-nothing by itself. Of features of frozen layers `study.training.feature_files` says which are of no more
+nothing by itself. Of features of frozen layers `study.training.feature_cache` says which are of no more
 use.
 """
 
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from study.store.atomic import is_alive
-from study.training import feature_files
+from study.training import feature_cache
 
 # Tune's own files of a launch; the driver's process stands in the name.
 TUNE_PREFIX: Final = "freezewise-tune-"
@@ -37,7 +37,7 @@ def leftovers() -> list[Path]:
         with suppress(FileNotFoundError):
             if match and path.lstat().st_uid == os.getuid() and not _is_used(path, match["pid"]):
                 found.append(path)
-    return [*found, *feature_files.unused()]
+    return [*found, *feature_cache.unused()]
 
 
 def _is_used(path: Path, pid: str | None) -> bool:

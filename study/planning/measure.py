@@ -19,9 +19,9 @@ from study.planning.pace import TYPICAL, TYPICAL_GPU, Measured, Pace, Parts, Wor
 from study.planning.work import evaluation_parts, feature_parts, layers_of, training_parts
 from study.run import Run
 from study.tasks import TaskInfo
-from study.training.arithmetic import precision, set_precision
 from study.training.cut import cut, set_evaluation, set_training
 from study.training.inputs import EVALUATION_BATCH_SIZE
+from study.training.preprocessing import precision, set_precision
 
 MAX_NETWORKS: Final = 4
 MAX_CUTS: Final = 4  # of a network

@@ -30,7 +30,7 @@ from study.networks.build import normalisation
 from study.run import Run
 from study.store.processes import this_process
 from study.store.provenance import TRAINER
-from study.training import feature_files
+from study.training import feature_cache
 from study.training.steps import batch_spans
 
 # Images a forward pass of the prefix, and a file.
@@ -115,7 +115,7 @@ def shared_features(
     with ThreadPoolExecutor(1, thread_name_prefix="features") as writer, torch.no_grad():
         pending: Future[Tensor] | None = None
         for index in order:
-            found = feature_files.read(folder, keys[index])
+            found = feature_cache.read(folder, keys[index])
             if found is not None:
                 chunks[index] = found
                 continue
@@ -127,13 +127,13 @@ def shared_features(
                 is_worth = (
                     seconds >= worth_seconds
                     and seconds * 2**30 >= WORTH_SECONDS_PER_GIB * made.nbytes
-                    and feature_files.make_room(folder, num_bytes)
+                    and feature_cache.make_room(folder, num_bytes)
                 )
             chunks[index] = made
             if is_worth:
                 if pending is not None:
                     pending.result()  # or what the disk has yet to take would fill the memory
-                pending = writer.submit(feature_files.write, folder, keys[index], made)
+                pending = writer.submit(feature_cache.write, folder, keys[index], made)
                 chunks[index] = pending
     all_chunks = [chunks[index] for index in range(len(spans))]
     return Features([c.result() if isinstance(c, Future) else c for c in all_chunks])

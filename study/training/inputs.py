@@ -16,11 +16,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from study.networks.build import normalisation as normalisation_of
 from study.run import Recipe, Run
-from study.training.arithmetic import precision
 from study.training.cut import Cut
-from study.training.devices import on_device
 from study.training.features import Features, prefix_features, prefix_key, shared_features
-from study.training.pixels import CropsAndFlips, normalisation
+from study.training.preprocessing import CropsAndFlips, normalisation, on_device, precision
 from study.training.steps import batch_spans
 
 Span = slice | Tensor

@@ -24,13 +24,17 @@ from study.run import Recipe, Run
 from study.seeds import permutation
 from study.store.schema import Row, Sizes
 from study.tasks.draws import TrainingSet
-from study.training.arithmetic import precision, set_precision
-from study.training.capture import Steps, capture_on
+from study.training.cuda_graphs import Steps, capture_on
 from study.training.cut import cut, set_evaluation, set_training
-from study.training.devices import on_device
 from study.training.evaluation import Judge
 from study.training.inputs import Inputs
-from study.training.pixels import CropsAndFlips, crops_and_flips
+from study.training.preprocessing import (
+    CropsAndFlips,
+    crops_and_flips,
+    on_device,
+    precision,
+    set_precision,
+)
 from study.training.steps import batch_spans, evaluated_steps, learning_rate, total_steps
 
 _PLAIN: Final = "plain"  # name of the state's entry that holds its plain values, as JSON

@@ -24,7 +24,7 @@ from study.store import provenance, similarity
 from study.store.similarity import Similarity, table_of
 from study.training.cut import divide
 from study.training.inputs import EVALUATION_BATCH_SIZE
-from study.training.pixels import normalisation
+from study.training.preprocessing import normalisation
 from study.training.steps import batch_spans
 
 # Features are float32: what is smaller than this share of the whole is rounding. It bounds the rank of

@@ -28,7 +28,7 @@ from study.training import features
 from study.training.cut import cut
 from study.training.inputs import TEST_WORTH_SECONDS
 from study.training.loop import Training
-from study.training.pixels import normalisation as normalise_by
+from study.training.preprocessing import normalisation as normalise_by
 from study.training.steps import batch_spans
 from tests.benchmarks.clocks import clock
 

@@ -17,8 +17,8 @@ from study.networks.families import layers_of
 from study.run import Recipe, Run
 from study.store import Store
 from study.tasks.draws import TrainingSet
-from study.training import capture, loop
-from study.training.capture import NUM_WARM, Replay, Steps, capture_on
+from study.training import cuda_graphs, loop
+from study.training.cuda_graphs import NUM_WARM, Replay, Steps, capture_on
 from study.training.loop import Training
 from tests.trainings import to_the_end, training_of
 
@@ -66,7 +66,7 @@ def test_steps_of_one_length_are_captured_once_warm_and_the_tail_never_is() -> N
 def test_where_nothing_can_be_captured_all_steps_are_taken_and_it_is_said_once(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    capture._say_once.cache_clear()
+    cuda_graphs._say_once.cache_clear()
     taken: list[int] = []
     num_tries = 0
 
@@ -89,11 +89,11 @@ def test_where_nothing_can_be_captured_all_steps_are_taken_and_it_is_said_once(
 def test_steps_are_captured_on_a_gpu_alone_and_can_be_switched_off(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.delenv(capture.SWITCH, raising=False)
+    monkeypatch.delenv(cuda_graphs.SWITCH, raising=False)
     assert capture_on(torch.device("cpu")) is None
-    assert capture_on(CUDA) is capture.cuda_graph
+    assert capture_on(CUDA) is cuda_graphs.cuda_graph
     assert capture_on(CUDA, is_possible=False) is None, "features are the host's"
-    monkeypatch.setenv(capture.SWITCH, "0")
+    monkeypatch.setenv(cuda_graphs.SWITCH, "0")
     assert capture_on(CUDA) is None
 
 
@@ -185,7 +185,7 @@ def test_on_a_gpu_steps_ask_for_nothing_and_a_row_once(
             device=CUDA,
             keep_predictions=keep,
         )
-        assert training._steps._capture is capture.cuda_graph
+        assert training._steps._capture is cuda_graphs.cuda_graph
         training._steps._capture = None
         monkeypatch.setattr(FakeTensor, "tolist", tolist)
         training._measure()

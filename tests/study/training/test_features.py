@@ -24,9 +24,9 @@ from study.launching.means import Means
 from study.planning.spaces import space_of
 from study.run import Recipe, Run
 from study.store import Store, finished_ids
-from study.training import feature_files, features, inputs
+from study.training import feature_cache, features, inputs
 from study.training.cut import cut, starting_network
-from study.training.feature_files import make_room, node_folder, read, tidy, write
+from study.training.feature_cache import make_room, node_folder, read, tidy, write
 from study.training.features import Features, prefix_key, shared_features
 from study.training.loop import Training
 from tests.trainings import to_the_end, training_of
@@ -275,7 +275,7 @@ def test_a_process_killed_while_it_writes_leaves_nothing_that_is_read(folder: Pa
     killed = f"""
 import os, signal, torch
 from pathlib import Path
-from study.training.feature_files import write
+from study.training.feature_cache import write
 os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)
 write(Path({str(folder)!r}), "k", torch.zeros(1000))
 """
@@ -292,7 +292,7 @@ def test_the_longest_unused_go(folder: Path, monkeypatch: pytest.MonkeyPatch) ->
         os.utime(folder / f"{key}.features", (time.time() - 100 + age,) * 2)
     size = (folder / "a.features").stat().st_size
     usage = SimpleNamespace(free=3 * size)
-    monkeypatch.setattr(feature_files.shutil, "disk_usage", lambda _: usage)
+    monkeypatch.setattr(feature_cache.shutil, "disk_usage", lambda _: usage)
     assert read(folder, "a") is not None  # the latest that was used
     assert make_room(folder, 0)
     assert len(files(folder)) == 3
@@ -312,7 +312,7 @@ def test_a_full_disk_leaves_the_features_in_memory(
     def refused(*_: object) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(feature_files.os, "fsync", refused)
+    monkeypatch.setattr(feature_cache.os, "fsync", refused)
     values = torch.ones(3, 2)
     assert write(folder, "k", values) is values
     number = errno.EIO
@@ -336,12 +336,12 @@ def test_what_is_quickly_made_is_not_kept(
 
 def test_the_folder_is_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("STUDY_FEATURES")
-    monkeypatch.setattr(feature_files.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(feature_cache.tempfile, "gettempdir", lambda: str(tmp_path))
     made = node_folder()
     assert made == tmp_path / f"freezewise-{os.getuid()}" / "features"
     assert made.stat().st_mode & 0o777 == made.parent.stat().st_mode & 0o777 == 0o700
     monkeypatch.setenv("STUDY_FEATURES", str(tmp_path / "elsewhere"))
     assert node_folder() == tmp_path / "elsewhere"
-    monkeypatch.setattr(feature_files.os, "getuid", lambda: 12345)
+    monkeypatch.setattr(feature_cache.os, "getuid", lambda: 12345)
     with pytest.raises(PermissionError, match="set STUDY_FEATURES"):
         node_folder()

@@ -6,7 +6,7 @@ import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torchvision import transforms
 
-from study.training.pixels import crops_and_flips, normalisation
+from study.training.preprocessing import crops_and_flips, normalisation
 
 CPU = torch.device("cpu")
 

@@ -1,10 +1,6 @@
-"""Features of frozen layers on this machine's disk: one file for each few images, found by what made it.
+"""Cache the features of frozen layers in files on the local disk.
 
-Owns the folder, the files' form, how much of the disk they may take, and which of them go. A file is
-published whole or not at all, is checked against its checksum when read, and may vanish at any time:
-whoever lacks it computes what it held. Knows nothing of networks. Never in a store: features cost less
-to make again than to move.
-"""
+Files are written atomically and verified when read. Another process may delete them at any time."""
 
 from __future__ import annotations
 
@@ -23,7 +19,7 @@ from pyarrow.fs import LocalFileSystem
 
 from study.store import atomic
 
-if TYPE_CHECKING:  # what only looks for files that are of no more use does not wait for it
+if TYPE_CHECKING:
     from torch import Tensor
 
 FOLDER_VARIABLE: Final = "STUDY_FEATURES"

@@ -1,8 +1,6 @@
-"""Steps of one shape as one CUDA graph: the host hands over a step in one call, not in hundreds.
+"""Run training steps of one shape as a CUDA graph.
 
-Owns when a step is captured, and what is done where that fails: it goes on as before, call by call, and
-says so once. Knows nothing of networks. On the CPU nothing is captured.
-"""
+If a capture fails, training continues without graphs and reports it once. Does nothing on a CPU."""
 
 from __future__ import annotations
 

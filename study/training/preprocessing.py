@@ -1,18 +1,22 @@
-"""Pixels to network input: normalisation, and the augmentation of a recipe.
-
-Images stay uint8 until a batch is taken, so that a whole task fits on the device. Refuses randomness
-of its own: the values that an augmentation needs are drawn from a named stream, once an epoch.
-"""
+"""Normalise and augment images, move tensors to a device, and set the precision of a recipe."""
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from study.run import Recipe
 from study.seeds import uniform
-from study.training.devices import on_device
+
+
+def on_device(values: Tensor, device: torch.device) -> Tensor:
+    """The values there; the host does not wait until they have come to a GPU."""
+    if device.type != "cuda" or values.device.type == "cuda":
+        return values.to(device)
+    return values.pin_memory().to(device, non_blocking=True)
 
 
 @dataclass(frozen=True)
@@ -97,3 +101,20 @@ def crops_and_flips(
         left=on_device((drawn("left") * shifts).long(), device),
         mirror=on_device(drawn("mirror") < 0.5, device),
     )
+
+
+def set_precision(recipe: Recipe) -> None:
+    """Sets torch's switches as the recipe has them; a worker trains one Run after another."""
+    fast = recipe.precision != "float32"
+    torch.set_float32_matmul_precision("high" if fast else "highest")
+    torch.backends.cudnn.allow_tf32 = fast
+    # A training has few shapes, and thousands of steps for which the fastest algorithm is worth a trial.
+    torch.backends.cudnn.benchmark = True
+    torch.backends.cudnn.deterministic = False
+
+
+def precision(recipe: Recipe, device: torch.device) -> AbstractContextManager[None]:
+    """Within it, steps and evaluations compute in the recipe's precision."""
+    if recipe.precision == "bfloat16":
+        return torch.autocast(device.type, dtype=torch.bfloat16)
+    return nullcontext()
