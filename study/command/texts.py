@@ -10,15 +10,14 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Final
 
 from study.messages import duration
-from study.planning.disk import predictions_bytes
-from study.planning.gpus import ASSUMED_SHARE
+from study.planning.durations import ASSUMED_SHARE
 from study.planning.inventory import STATES, HeadSummary, Inventory, seconds_left
-from study.planning.plan import Plan
+from study.planning.plan import Plan, predictions_bytes
 from study.run import describe
 from study.store.schema import DONE, FAILED, START_FAILED
 
 if TYPE_CHECKING:
-    from study.planning.price import Price  # torch
+    from study.planning.estimate import Price  # torch
 
 MAX_LISTED: Final = 20
 

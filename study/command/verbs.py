@@ -34,8 +34,7 @@ from study.launching.interrupt import INTERRUPTED_STATUS
 from study.launching.means import LOGS, Means
 from study.launching.screen import Screen
 from study.messages import UserError, did_you_mean, show_message
-from study.planning.chosen import chosen_ids
-from study.planning.spaces import load_space, packaged
+from study.planning.spaces import chosen_ids, load_space, packaged
 from study.requirements import is_required, missing_text, require, require_extra
 from study.store import (
     Registration,
@@ -99,7 +98,7 @@ def plan(args: argparse.Namespace) -> int:
     left = made.inventory.ids(RUNNING, PARTIAL, ABSENT)
     if left and not wrong:
         try:
-            from study.planning.price import price as price_of  # torch
+            from study.planning.estimate import price as price_of  # torch
 
             price = price_of([made.inventory.runs[run_id] for run_id in left], made.infos)
         except ModuleNotFoundError as error:

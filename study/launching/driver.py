@@ -21,8 +21,8 @@ from study.launching.queue import RunQueue
 from study.launching.reach import refuse_unreachable
 from study.launching.screen import Screen
 from study.messages import UserError, show_message
+from study.planning.durations import TYPICAL, TYPICAL_GPU, Pace
 from study.planning.inventory import Inventory, take_inventory
-from study.planning.pace import TYPICAL, TYPICAL_GPU, Pace
 from study.planning.plan import make_plan
 from study.planning.spaces import Space
 from study.store import (
@@ -242,8 +242,11 @@ def _train(
 ) -> Mapping[str, str]:
     """Returns why Runs failed of which the store could not take note, by id."""
     screen.phase("loading torch")
-    from study.planning.cost import cost_of, has_gpu  # torch, where there is something to train
-    from study.planning.work import work_of
+    from study.planning.cost import (  # torch, where there is something to train
+        cost_of,
+        has_gpu,
+        work_of,
+    )
 
     screen.phase("counting what each Run costs")
     queue = RunQueue(

@@ -12,8 +12,7 @@ from typing import Final
 
 from study.launching.queue import RunQueue
 from study.messages import duration
-from study.planning.makespan import makespan
-from study.planning.pace import Measured, Pace, Vector, Work
+from study.planning.durations import Measured, Pace, Vector, Work, makespan
 from study.run import Run, describe
 from study.store.schema import DONE, FAILED, RUNNING, START_FAILED, WAITING
 from study.training.steps import steps_per_epoch

@@ -1,12 +1,8 @@
-"""What a Run will cost: floating-point operations and memory, counted on networks without data.
-
-Owns the arithmetic from layers to Runs. The counts decide which Run is taken first, and are where
-estimates of time begin; nothing else depends on them.
-"""
+"""Count the operations and memory of a Run, and the parts of its work that take time."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -19,11 +15,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from study.networks.build import build
 from study.networks.families import part_head
+from study.planning.durations import Parts, Work
 from study.run import HEAD, Run
 from study.tasks import TaskInfo
 from study.training.cut import divide
 from study.training.inputs import EVALUATION_BATCH_SIZE, is_constant
-from study.training.steps import evaluated_steps, steps_per_epoch, total_steps
+from study.training.steps import batch_spans, evaluated_steps, steps_per_epoch, total_steps
 
 # A training step costs a forward pass, and a backward pass of about twice as much.
 TRAINING_FACTOR: Final = 3
@@ -204,3 +201,82 @@ def features_key(run: Run) -> tuple[object, ...]:
     start = run.start if run.source is None else run.source.id
     cut = (run.frozen, run.trained_channels, run.frozen_pieces)
     return (start, network_name(run), run.task, run.part, run.seed, *cut)
+
+
+def work_of(run: Run, info: TaskInfo, *, shares_features: bool) -> Work:
+    """The work of this Run on the task that `info` tells.
+
+    `shares_features`: whether the Runs of a machine compute those of frozen layers together, as on CPUs.
+    """
+    frozen, trained = layers_of(run, info)
+    counts = (run.size, info.num_test)
+    images = run.size / steps_per_epoch(run.recipe, run.size)
+    calls = sum(len(batch_spans(count, EVALUATION_BATCH_SIZE)) for count in counts)
+    per_step = training_parts(trained, images)
+    per_evaluation = evaluation_parts(trained, sum(counts), calls)
+    features: tuple[tuple[Hashable, Parts], ...] = ()
+    if frozen and is_constant(run.recipe):
+        key = features_key(run) if shares_features else (run.id,)
+        features = (
+            ((key, run.size), feature_parts(frozen, run.size)),
+            ((key, "test"), feature_parts(frozen, info.num_test)),
+        )
+    elif frozen:
+        per_step = _sum(per_step, feature_parts(frozen, images))
+        per_evaluation = _sum(per_evaluation, feature_parts(frozen, sum(counts)))
+    return Work(
+        network=network_name(run),
+        cut=f"{run.task} {run.frozen} {run.trained_channels} {run.frozen_pieces}",
+        once=Parts(runs=1),
+        per_step=per_step,
+        per_evaluation=per_evaluation,
+        evaluated=tuple(evaluated_steps(run.recipe, run.size)),
+        features=features,
+    )
+
+
+def layers_of(run: Run, info: TaskInfo) -> tuple[Sequence[LayerCost], Sequence[LayerCost]]:
+    """Those of the Run's network that are frozen, and those that are trained."""
+    cut = (run.frozen, run.trained_channels, run.frozen_pieces)
+    inside = cut if run.trained_channels or run.frozen_pieces else None
+    layers = layer_costs(run.model, run.width, info.num_classes, info.image_shape, inside)
+    num_frozen = run.frozen + bool(run.frozen_pieces)
+    return layers[:num_frozen], layers[num_frozen:]
+
+
+def training_parts(layers: Sequence[LayerCost], num_images: float) -> Parts:
+    """Of one step with this many images."""
+    return Parts(
+        step_calls=_calls(layers),
+        step_flops=TRAINING_FACTOR * num_images * sum(layer.flops for layer in layers),
+        step_bytes=num_images * _bytes(layers),
+    )
+
+
+def evaluation_parts(layers: Sequence[LayerCost], num_images: float, num_batches: int) -> Parts:
+    """Of one evaluation of this many images."""
+    return Parts(
+        evaluation_calls=num_batches * _calls(layers),
+        evaluation_flops=num_images * sum(layer.flops for layer in layers),
+        evaluation_bytes=num_images * _bytes(layers),
+    )
+
+
+def feature_parts(layers: Sequence[LayerCost], num_images: float) -> Parts:
+    """Of one pass of this many images."""
+    return Parts(
+        feature_flops=num_images * sum(layer.flops for layer in layers),
+        feature_bytes=num_images * _bytes(layers),
+    )
+
+
+def _calls(layers: Sequence[LayerCost]) -> int:
+    return sum(layer.modules for layer in layers)
+
+
+def _bytes(layers: Sequence[LayerCost]) -> int:
+    return sum(layer.saved_bytes for layer in layers)
+
+
+def _sum(one: Parts, other: Parts) -> Parts:
+    return Parts(*(a + b for a, b in zip(one, other, strict=True)))

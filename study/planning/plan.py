@@ -1,8 +1,6 @@
-"""What a study wants, what is there, what is wrong, and what it will cost; starts nothing.
+"""Collect what a study needs, what exists, what is wrong and what it will cost.
 
-Owns every check that can be made before a Run is trained, and collects what is wrong instead of
-stopping at the first. Writes nothing, downloads nothing, and leaves torch alone until it is to count.
-"""
+Writes and downloads nothing, and imports torch only to count operations."""
 
 from __future__ import annotations
 
@@ -11,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from study import tasks
 from study.messages import did_you_mean
@@ -25,14 +22,13 @@ from study.networks.catalogue import (
 )
 from study.planning.inventory import Inventory, take_inventory
 from study.planning.spaces import Space
-from study.run import PRETRAINED, Run, describe
+from study.run import PRETRAINED, Recipe, Run, describe
 from study.store import Damaged, Store, study_path
+from study.store.schema import DONE
 from study.store.store import without_secrets
 from study.tasks import TaskInfo
 from study.tasks.draws import check_size
-
-if TYPE_CHECKING:
-    pass  # torch
+from study.training.steps import evaluated_steps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,3 +198,24 @@ def _grouped(runs: Sequence[Run], faults: Callable[[Run], Iterator[str]]) -> lis
 
 def _num_runs(count: int) -> str:
     return "1 Run" if count == 1 else f"{count} Runs, the first"
+
+
+BYTES_OF_A_LABEL = 2
+
+
+def predictions_bytes(space: Space, found: Inventory, infos: Mapping[str, TaskInfo]) -> int:
+    """Bytes, before compression, of the predictions that are kept and not there yet.
+
+    20 kB an evaluation on 10,000 test images; the file has a small part of that, as most answers stay
+    what they were at the evaluation before. Runs on a task that is not known count as nothing.
+    """
+    return sum(
+        _num_evaluations(run.recipe, run.size) * infos[run.task].num_test * BYTES_OF_A_LABEL
+        for run in space.runs
+        if run.id in space.with_predictions and found.states[run.id] != DONE and run.task in infos
+    )
+
+
+@cache
+def _num_evaluations(recipe: Recipe, size: int) -> int:
+    return len(evaluated_steps(recipe, size))

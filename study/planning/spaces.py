@@ -1,26 +1,76 @@
-"""A search space: a Python file, or a list of Runs with a name, that says which Runs one question needs.
-
-Owns finding such a file by name or path, running it, and turning whatever is wrong with it into one
-message with its line. Refuses to look at a store: whether a Run can be trained is for `plan` to say.
-"""
+"""Find and run search-space files, and select Runs of a study."""
 
 from __future__ import annotations
 
+import builtins
 import importlib.util
+import inspect
+import re
 import sys
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from types import ModuleType
+from types import FrameType, ModuleType
+from typing import Any, Final
 
+from study.fields import Plain
 from study.grid import with_starts
 from study.messages import UserError, did_you_mean
-from study.planning.slips import near_name
 from study.requirements import is_required, missing_text
-from study.run import Run, describe
+from study.run import COORDINATES, Run, describe
 from study.tasks import BUILTIN, Task
+
+_NO_SUCH_NAME: Final = re.compile(r"cannot import name '(\w+)' from '([\w.]+)'")
+_NO_SUCH_ARGUMENT: Final = re.compile(
+    r"(\w+)(?:\.__init__)?\(\) got an unexpected keyword argument '(\w+)'"
+)
+
+
+def near_name(error: BaseException) -> str:
+    """For the end of a message: "; did you mean 'x'?", or "" where nothing known is near.
+
+    Of a name that is imported, looked up or given as an argument. The arguments of what this project
+    hands out are all named, if none is near.
+    """
+    if isinstance(error, ImportError) and (said := _NO_SUCH_NAME.match(str(error))):
+        name, module = said.groups()
+        return did_you_mean(name, _public(dir(sys.modules.get(module))))
+    if isinstance(error, AttributeError) and error.name is not None:
+        return did_you_mean(error.name, _public(dir(error.obj)))
+    if isinstance(error, NameError) and error.name is not None:
+        return did_you_mean(error.name, [*_names_at(error), *dir(builtins)])
+    if isinstance(error, TypeError) and (said := _NO_SUCH_ARGUMENT.search(str(error))):
+        called, name = said.groups()
+        return _near_argument(name, _names_at(error).get(called))
+    return ""
+
+
+def _near_argument(name: str, called: Any) -> str:
+    try:
+        parameters = inspect.signature(called).parameters.values()
+    except (TypeError, ValueError):  # nothing that is called, or of C, which does not say
+        return ""
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    choices = [each.name for each in parameters if each.kind in named]
+    if near := did_you_mean(name, choices):
+        return near
+    is_ours = getattr(called, "__module__", "").partition(".")[0] == "study"
+    return f"; choose of {', '.join(choices)}" if is_ours else ""
+
+
+def _names_at(error: BaseException) -> Mapping[str, Any]:
+    """What the line that raised it could name."""
+    frame: FrameType | None = None
+    trace = error.__traceback__
+    while trace is not None:
+        frame, trace = trace.tb_frame, trace.tb_next
+    return {} if frame is None else {**frame.f_globals, **frame.f_locals}
+
+
+def _public(names: Iterable[str]) -> list[str]:
+    return [name for name in names if not name.startswith("_")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -291,3 +341,69 @@ def _keep_predictions(where: str, given: object) -> bool:
     if not isinstance(given, bool):
         raise UserError(f"{where}: KEEP_PREDICTIONS={given!r:.80}: choose True or False")
     return given
+
+
+def chosen_ids(given: str, runs: Sequence[Run]) -> frozenset[str]:
+    """Ids of the Runs whose coordinates have these values, and of the starts that they need.
+
+    `given`: a coordinate, "=", a value, further values after commas; then the next coordinate. Raises
+    UserError, with the choices, for a coordinate or a value that no Run has, and where none has all.
+    """
+    wanted = _parsed(given)
+    of = {coordinate.name: coordinate.of for coordinate in COORDINATES}
+    for name, values in wanted.items():
+        if name not in of:
+            near = did_you_mean(name, of)
+            raise UserError(f"--only={given}: {name}: choose one of {', '.join(of)}{near}")
+        there = list(dict.fromkeys(map(of[name], runs)))
+        for value in values:
+            if not any(_is(each, value) for each in there):
+                shown = list(map(_shown, sorted(there, key=_order)))
+                near = did_you_mean(value, shown)
+                raise UserError(
+                    f"--only={given}: {name}={value}: choose of {', '.join(shown)}{near}"
+                )
+    chosen = [
+        run
+        for run in runs
+        if all(any(_is(of[name](run), v) for v in values) for name, values in wanted.items())
+    ]
+    if not chosen:
+        raise UserError(f"--only={given}: no Run has all of these together")
+    ids = set()
+    for run in chosen:
+        needed: Run | None = run
+        while needed is not None:
+            ids.add(needed.id)
+            needed = needed.source
+    return frozenset(ids)
+
+
+def _parsed(given: str) -> dict[str, list[str]]:
+    wanted: dict[str, list[str]] = {}
+    name = ""
+    for part in given.split(","):
+        before, equals, value = part.rpartition("=")
+        name = before.strip() if equals else name
+        if not name or not value.strip():
+            raise UserError(f"--only={given}: write it as in 'frozen=8,9,seed=0'")
+        wanted.setdefault(name, []).append(value.strip())
+    return wanted
+
+
+def _is(value: Plain, text: str) -> bool:
+    if isinstance(value, int | float):
+        try:
+            return value == float(text)
+        except ValueError:
+            return False
+    return _shown(value) == text
+
+
+def _shown(value: Plain) -> str:
+    return "none" if value is None else f"{value}"
+
+
+def _order(value: Plain) -> tuple[bool, float, str]:
+    number = isinstance(value, int | float)
+    return not number, float(value) if isinstance(value, int | float) else 0.0, _shown(value)

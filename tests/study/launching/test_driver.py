@@ -22,9 +22,8 @@ from study.grid import grid, union
 from study.launching.driver import run_study
 from study.launching.means import Means
 from study.launching.on_ray.resources import num_slots, trial_resources
-from study.planning.chosen import chosen_ids
 from study.planning.inventory import Inventory
-from study.planning.spaces import Space
+from study.planning.spaces import Space, chosen_ids
 from study.run import Recipe, Run
 from study.store import (
     Failure,

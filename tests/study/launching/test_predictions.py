@@ -14,9 +14,8 @@ from study.grid import grid
 from study.launching.driver import run_study
 from study.launching.execute import Interrupted, execute
 from study.launching.means import Means
-from study.planning.disk import predictions_bytes
 from study.planning.inventory import Inventory, summarise_heads, take_inventory
-from study.planning.plan import make_plan
+from study.planning.plan import make_plan, predictions_bytes
 from study.planning.spaces import Space
 from study.run import Recipe, Run
 from study.store import (

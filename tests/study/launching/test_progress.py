@@ -10,8 +10,7 @@ import pytest
 from study.launching.progress import Progress
 from study.launching.queue import RunQueue
 from study.messages import duration
-from study.planning.makespan import makespan
-from study.planning.pace import Pace, Parts, Work
+from study.planning.durations import Pace, Parts, Work, makespan
 from study.run import Recipe, Run
 
 

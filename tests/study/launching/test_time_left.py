@@ -11,7 +11,7 @@ import pytest
 
 from study.launching.progress import Progress
 from study.launching.queue import RunQueue
-from study.planning.pace import TYPICAL, Pace, Parts, Work
+from study.planning.durations import TYPICAL, Pace, Parts, Work
 from study.run import Recipe, Run
 
 NUM_MODULES = 77  # of a ResNet-18

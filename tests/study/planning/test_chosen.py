@@ -6,7 +6,7 @@ import pytest
 
 from study.grid import grid
 from study.messages import UserError
-from study.planning.chosen import chosen_ids
+from study.planning.spaces import chosen_ids
 from study.run import Recipe, Run, coordinates
 
 RUNS = grid(

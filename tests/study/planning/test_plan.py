@@ -9,8 +9,8 @@ import pytest
 
 from study.command.texts import plan_text
 from study.grid import grid, with_starts
+from study.planning.estimate import price
 from study.planning.plan import Plan, make_plan
-from study.planning.price import price
 from study.planning.spaces import Space
 from study.run import Recipe, Run
 from study.store import Store, open_store

@@ -8,22 +8,20 @@ from dataclasses import replace
 import pytest
 import torch
 
-from study.planning import measure, price
-from study.planning.cost import cost_of, layer_costs
-from study.planning.gpus import ASSUMED_SHARE, PEAK_RATES
-from study.planning.pace import TYPICAL, Measured, Pace
-from study.planning.price import SECONDS_TO_START, Price
-from study.planning.work import work_of
+from study.planning import estimate
+from study.planning.cost import cost_of, layer_costs, work_of
+from study.planning.durations import ASSUMED_SHARE, PEAK_RATES, TYPICAL, Measured, Pace
+from study.planning.estimate import SECONDS_TO_START, Price
 from study.run import Run
 from tests.made_up import INFO, run
 
 
 def priced(monkeypatch: pytest.MonkeyPatch, *runs: Run) -> Price:
     """The price on a machine of two typical cores, without a GPU."""
-    monkeypatch.setattr(price, "measured_pace", lambda *_: Pace(TYPICAL))
-    monkeypatch.setattr(price, "num_cores", lambda: 2)
+    monkeypatch.setattr(estimate, "measured_pace", lambda *_: Pace(TYPICAL))
+    monkeypatch.setattr(estimate, "num_cores", lambda: 2)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    return price.price(runs, {"made up": INFO})
+    return estimate.price(runs, {"made up": INFO})
 
 
 def test_the_price_names_the_machine_and_is_the_sum_over_its_cores(
@@ -85,7 +83,7 @@ def test_gpus_are_assumed_by_the_precision_of_the_recipe(monkeypatch: pytest.Mon
 
 
 def test_a_step_is_measured_as_the_recipe_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measure, "SECONDS_EACH", 0.0)
+    monkeypatch.setattr(estimate, "SECONDS_EACH", 0.0)
     dtypes = []
     low = run(width=2, frozen=5, precision="bfloat16")
     works = {low.id: work_of(low, INFO, shares_features=True)}
@@ -93,7 +91,7 @@ def test_a_step_is_measured_as_the_recipe_has_it(monkeypatch: pytest.MonkeyPatch
         lambda module, _, values: dtypes.append(values.dtype)
     )
     with hook:
-        pace = measure.measured_pace([low], works, {"made up": INFO}, "cpu")
+        pace = estimate.measured_pace([low], works, {"made up": INFO}, "cpu")
     assert pace.num_measured == 3, "a pass of the frozen layers, a step, an evaluation"
     assert dtypes[-1] == torch.bfloat16
     assert len(dtypes) > 2 * len(layer_costs("resnet18", 2, 5, INFO.image_shape))
@@ -113,4 +111,4 @@ def test_what_is_measured_is_what_is_believed() -> None:
 
 
 def test_this_machine_has_cores() -> None:
-    assert 1 <= price.num_cores() <= (os.cpu_count() or 1)
+    assert 1 <= estimate.num_cores() <= (os.cpu_count() or 1)

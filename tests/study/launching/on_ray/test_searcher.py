@@ -13,7 +13,7 @@ import pytest
 
 from study.launching.progress import Progress
 from study.launching.queue import RunQueue
-from study.planning.pace import Pace, Parts, Work
+from study.planning.durations import Pace, Parts, Work
 from study.run import Recipe, Run
 from study.store import Store, finished_ids
 from tests.processes import Watched, environment

@@ -1,18 +1,20 @@
-"""From what a Run does to the seconds that it takes: a price for each part, fitted to measured times.
+"""Predict durations: the time of one Run, and of many Runs on several workers.
 
-Owns the parts, what they cost on a core where nothing has been measured yet, and the fit. Pure
-arithmetic: knows no network, no clock, and no device.
-"""
+Must stay importable without torch."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Sequence
+import heapq
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from study.run import Run
 
 Vector = NDArray[np.float64]
 
@@ -226,3 +228,51 @@ def _fitted(measured: Sequence[Measured], typical: Vector) -> Vector:
     wanted = np.concatenate([1 / noise, _STIFF.sum(1)])
     factors, _ = nnls(rows, wanted)
     return factors * near
+
+
+def makespan(
+    runs: Mapping[str, Run], left: Mapping[str, float], running: Collection[str], num_workers: int
+) -> float:
+    """Seconds until workers that take the longest path of Runs first have ended all that are `left`.
+
+    `runs`: each start before what needs it; `left`: seconds by id; `running`: those that have a worker.
+    """
+    path = dict(left)
+    waiting: dict[str, list[str]] = {}
+    for run_id in reversed(list(runs)):
+        source = runs[run_id].source
+        if run_id in left and source is not None and source.id in left:
+            path[source.id] = max(path[source.id], left[source.id] + path[run_id])
+            waiting.setdefault(source.id, []).append(run_id)
+    held = {each for those in waiting.values() for each in those}
+    busy = [(left[run_id], run_id) for run_id in running if run_id in left]
+    ready = [(-path[i], i) for i in left if i not in held and i not in running]
+    heapq.heapify(busy)
+    heapq.heapify(ready)
+    now = 0.0
+    while busy or ready:
+        while ready and len(busy) < max(num_workers, 1):
+            run_id = heapq.heappop(ready)[1]
+            heapq.heappush(busy, (now + left[run_id], run_id))
+        now, run_id = heapq.heappop(busy)
+        for each in waiting.get(run_id, ()):
+            heapq.heappush(ready, (-path[each], each))
+    return now
+
+
+# Operations a second of dense products, by the precision of a Recipe, from NVIDIA's data sheets.
+PEAK_RATES: Final[Mapping[str, Mapping[str, float]]] = MappingProxyType(
+    {
+        "L4": {"float32": 30.3e12, "tf32": 60e12, "bfloat16": 121e12},
+        "A100": {"float32": 19.5e12, "tf32": 156e12, "bfloat16": 312e12},
+        "H100": {"float32": 67e12, "tf32": 494e12, "bfloat16": 989e12},
+    }
+)
+
+# A plain ResNet-18 trains at 77 of an A100's 312 TFLOP/s in half precision (Jordan 2024, airbench).
+ASSUMED_SHARE: Final = 0.25
+
+
+def assumed_rates(precision: str) -> dict[str, float]:
+    """Operations a second that training is taken to come to, by kind of GPU."""
+    return {name: ASSUMED_SHARE * peaks[precision] for name, peaks in PEAK_RATES.items()}
