@@ -13,8 +13,8 @@ from study.command.exits import OK, SOME_FAILED
 from study.command.opened import store_of
 from study.command.texts import bytes_text
 from study.grid import with_starts
-from study.launching.interrupt import INTERRUPTED_STATUS
-from study.launching.means import Means
+from study.launching.options import Means
+from study.launching.signals import INTERRUPTED_STATUS
 from study.messages import UserError, duration, last_line
 from study.planning.plan import make_plan
 from study.planning.spaces import load_space
@@ -22,7 +22,7 @@ from study.requirements import require
 from study.run import describe
 
 if TYPE_CHECKING:
-    from study.launching.first_epochs import FirstEpochs  # torch
+    from study.launching.smoke_test import FirstEpochs  # torch
 
 
 def check(args: argparse.Namespace) -> int:
@@ -43,7 +43,7 @@ def _check(args: argparse.Namespace) -> int:
     plan = make_plan(space, store, args.data)
     if plan.wrong:
         raise UserError("\n".join(plan.wrong))
-    from study.launching.first_epochs import first_epochs, throw_away
+    from study.launching.smoke_test import first_epochs, throw_away
     from study.planning.cost import cost_of, has_gpu
 
     cost = {run.id: cost_of(run, plan.infos[run.task]).flops for run in space.runs}

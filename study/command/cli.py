@@ -18,7 +18,7 @@ from study.command.completion import complete, of_spaces, of_tasks
 from study.command.defaults import default_address, default_data
 from study.command.exits import SOME_FAILED, WRONG_INPUT
 from study.command.verbs import VERBS
-from study.launching.means import LOGS, Means
+from study.launching.options import LOGS, Means
 from study.messages import UserError, did_you_mean
 from study.requirements import is_required, missing_text
 from study.store import Damaged, Newer

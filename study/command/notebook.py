@@ -125,7 +125,7 @@ def run_study(
     """
     from study.launching.driver import run_study as train
     from study.launching.lease import LeaseHeld
-    from study.launching.means import Means
+    from study.launching.options import Means
 
     wanted = _space(space, name, tasks, related, keep_predictions)
     store = store_named(root or default_root())

@@ -15,7 +15,7 @@ from typing import Final
 from study.command.exits import OK, SOME_FAILED
 from study.command.opened import Named, store_of, study_of
 from study.command.texts import status_plain, status_text
-from study.launching.interrupt import INTERRUPTED_STATUS
+from study.launching.signals import INTERRUPTED_STATUS
 from study.planning.inventory import HeadSummary, Inventory, summarise_heads, take_inventory
 from study.store import Store
 from study.store.schema import ABSENT, FAILED, PARTIAL, RUNNING, START_FAILED

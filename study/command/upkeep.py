@@ -12,7 +12,7 @@ from study.command.exits import OK, SOME_FAILED
 from study.command.opened import store_of, study_of
 from study.command.texts import MAX_LISTED, bytes_text
 from study.launching.lease import LeaseHeld, acquire
-from study.launching.leftovers import leftovers
+from study.launching.temporary_files import leftovers
 from study.messages import UserError
 from study.planning.integrity import Checked, check, not_needed
 from study.store import Store, layout, sweep

@@ -30,9 +30,9 @@ from study.command.spaces import new, spaces
 from study.command.status import status
 from study.command.texts import failure_lines
 from study.command.upkeep import tidy, verify
-from study.launching.interrupt import INTERRUPTED_STATUS
-from study.launching.means import LOGS, Means
-from study.launching.screen import Screen
+from study.launching.display import Screen
+from study.launching.options import LOGS, Means
+from study.launching.signals import INTERRUPTED_STATUS
 from study.messages import UserError, did_you_mean, show_message
 from study.planning.spaces import chosen_ids, load_space, packaged
 from study.requirements import is_required, missing_text, require, require_extra

@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Final
 
 from study import tasks
+from study.launching.display import Screen
 from study.launching.lease import acquire
-from study.launching.means import LOCAL, Means
+from study.launching.options import LOCAL, Means, refuse_unreachable
 from study.launching.progress import Progress
 from study.launching.queue import RunQueue
-from study.launching.reach import refuse_unreachable
-from study.launching.screen import Screen
 from study.messages import UserError, show_message
 from study.planning.durations import TYPICAL, TYPICAL_GPU, Pace
 from study.planning.inventory import Inventory, take_inventory

@@ -10,13 +10,12 @@ from collections.abc import Callable, Collection, Mapping
 
 import torch
 
-from study.launching.attempt import attempt
-from study.launching.interrupt import stop_on_signals
-from study.launching.means import Means
-from study.launching.outcomes import Outcomes
+from study.launching.display import Screen
+from study.launching.options import Means
 from study.launching.progress import Progress
-from study.launching.queue import RunQueue
-from study.launching.screen import Screen
+from study.launching.queue import Outcomes, RunQueue
+from study.launching.signals import stop_on_signals
+from study.launching.train_run import attempt
 from study.messages import last_line
 from study.run import Run
 from study.store import Store

@@ -1,37 +1,212 @@
-"""One driver per store: a lease that its holder keeps alive, and that expires when it dies.
+"""Allow one driver per store: a numbered lease with a heartbeat.
 
-Leases are numbered (`lease_places`): the highest number is the one that counts, and it is never removed
-(a released one says so and stays), so that numbers never go back. Only one process can create a number, so
-of two that take over from a dead holder only one can win. A bucket may not know "only if absent", which is
-tried first: there, two that begin in the same moment may both go on for one heartbeat, until the one finds
-the other's words under its number.
+The highest number counts and is never removed, so numbers never decrease. Only one process can create a
+number, so only one of two drivers can replace a dead one. Some buckets have no conditional write; two
+drivers that start at the same moment can then both continue for one heartbeat.
 
-The number is a fence, too: whatever is written of a Run in flight lies below it (`Store.lease_number`),
-and a trial asks now and then whether a higher one has come (`passed_over_question`).
+The number is also a fencing token: everything written about a Run in flight is stored under it
+(`Store.lease_number`), and a trial checks regularly for a higher one (`passed_over_question`).
 
-A holder on this machine is asked for by its process; one elsewhere is alive while its heartbeat is recent
-by the clock of the file system itself. Where that clock says that it is old, or lies in the future, it
-is watched: it counts as dead only if it makes no progress. Knows nothing of studies and Runs.
-"""
+A holder on this machine is checked by its process. A holder elsewhere is alive while its heartbeat is
+recent by the file system's clock. If the heartbeat looks old, or that clock is ahead, the holder counts as
+dead only if its heartbeat stops changing."""
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import os
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
-from study.launching.lease_places import RELEASED, Place, place_of
 from study.messages import show_message
-from study.store import Store, highest_number, layout, open_store
+from study.store import Store, atomic, highest_number, layout, open_store
+from study.store.layout import LEASE, LEASE_NAME, lease_path
 from study.store.processes import Process, this_process
+
+RELEASED: Final = b"{}\n"
+_LOST: Final = b"the disk has lost it"  # what no owner wrote: whether it lives is told by its beats
+
+
+class Place(Protocol):
+    """The leases of one store. `read`, `beat` raise FileNotFoundError; all of them, OSError.
+
+    `is_exact`: of several that create one number, one succeeds, and nothing is put over it.
+    `pause_seconds`: between two looks at a lease that is watched.
+    """
+
+    @property
+    def is_exact(self) -> bool: ...
+
+    @property
+    def pause_seconds(self) -> float: ...
+
+    def stamps(self) -> Mapping[int, Hashable]:
+        """Every number that there is, and a value that another beat changes."""
+        ...
+
+    def age(self, number: int) -> float:
+        """Seconds since its last beat, by the store's own clock; negative where that is in the future."""
+        ...
+
+    def read(self, number: int) -> bytes:
+        """What it holds."""
+        ...
+
+    def create(self, number: int, content: bytes) -> bool:
+        """Whether it was not there, and now is."""
+        ...
+
+    def beat(self, number: int, content: bytes) -> None:
+        """Marks it with the present time."""
+        ...
+
+    def release(self, number: int) -> None:
+        """From now on it says that it was released."""
+        ...
+
+    def remove(self, number: int) -> None:
+        """Removes it, if it is there."""
+        ...
+
+    def pause(self, seconds: float) -> None:
+        """Waits."""
+        ...
+
+
+def place_of(store: Store) -> Place:
+    """The leases of this store; the folder of a directory is made."""
+    folder = store.local_path(LEASE)
+    if folder is None:
+        return Bucket(store, is_exact=store.conditions_unheeded() is None)
+    atomic.make_folder(folder)
+    return Directory(store, folder)
+
+
+@dataclass(frozen=True)
+class Directory:
+    """Files, whose beats are their times of change."""
+
+    store: Store
+    folder: Path
+    is_exact: bool = True
+    pause_seconds: float = 0.5
+
+    def stamps(self) -> Mapping[int, Hashable]:
+        found: dict[int, Hashable] = {}
+        for path in self.folder.iterdir():
+            match = LEASE_NAME.fullmatch(path.name)
+            if match:
+                try:
+                    found[int(match[1])] = path.stat().st_mtime_ns
+                except FileNotFoundError:
+                    continue  # removed as outdated since it was listed
+        return found
+
+    def age(self, number: int) -> float:
+        probe = atomic.temporary_beside(self._path(number))
+        probe.touch()
+        try:
+            return probe.stat().st_mtime - self._path(number).stat().st_mtime
+        finally:
+            probe.unlink()
+
+    def read(self, number: int) -> bytes:
+        try:
+            return self._path(number).read_bytes()
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            return _LOST
+
+    def create(self, number: int, content: bytes) -> bool:
+        return self.store.create(lease_path(number), content)
+
+    def beat(self, number: int, content: bytes) -> None:
+        os.utime(self._path(number))
+
+    def release(self, number: int) -> None:
+        path = self._path(number)
+        # In place: on a full disk there is room for it.
+        with path.open("r+b") as stream:
+            stream.write(RELEASED.rjust(path.stat().st_size))
+
+    def remove(self, number: int) -> None:
+        self._path(number).unlink(missing_ok=True)
+
+    def pause(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+    def _path(self, number: int) -> Path:
+        return self.folder / Path(lease_path(number)).name
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """Objects, whose beats put them anew: where conditions are heeded, only over what they hold."""
+
+    store: Store
+    is_exact: bool
+    pause_seconds: float = 2.0
+
+    def stamps(self) -> Mapping[int, Hashable]:
+        found: dict[int, Hashable] = {}
+        for entry in self.store.listed(LEASE):
+            match = LEASE_NAME.fullmatch(entry.base_name)
+            if match:
+                found[int(match[1])] = entry.mtime
+        return found
+
+    def age(self, number: int) -> float:
+        # The clock of the bucket is the time of what is put just now.
+        probe = f"{layout.LEASE}/now-{os.getpid()}"
+        self.store.put(probe, b"")
+        try:
+            times = {entry.base_name: entry.mtime for entry in self.store.listed(LEASE)}
+        finally:
+            self.store.remove(probe)
+        there = times.get(Path(lease_path(number)).name)
+        if there is None:
+            raise FileNotFoundError(lease_path(number))
+        seconds: float = (times[Path(probe).name] - there).total_seconds()
+        return seconds
+
+    def read(self, number: int) -> bytes:
+        return self.store.get(lease_path(number))
+
+    def create(self, number: int, content: bytes) -> bool:
+        return self.store.create(lease_path(number), content)
+
+    def beat(self, number: int, content: bytes) -> None:
+        self._put(number, content, content)
+
+    def release(self, number: int) -> None:
+        there = self.read(number)
+        # As long as before: a reader that asked for its size before this gets as many bytes of pyarrow's
+        # client, whatever they are.
+        self._put(number, there, RELEASED.rjust(len(there)))
+
+    def remove(self, number: int) -> None:
+        self.store.remove(lease_path(number))
+
+    def pause(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+    def _put(self, number: int, expected: bytes, content: bytes) -> None:
+        path = lease_path(number)
+        if not self.is_exact:
+            self.store.put(path, content)
+        elif not self.store.swap(path, expected, content):
+            raise FileNotFoundError(path)  # it is another's
+
 
 EXPIRY_SECONDS: Final = 60.0
 BEATS_AN_EXPIRY: Final = 6

@@ -1,17 +1,48 @@
-"""The order of trials: a start before what needs it, and what unblocks the most work first.
+"""Order the Runs of a launch, and record how each attempt ended.
 
-Owns which Run may be trained now, and what becomes of those that wait for one that failed. Pure
-bookkeeping: imports no Ray and reads no store; `launch` and `inline` tell it what happened.
-"""
+Must stay importable without torch and Ray."""
 
 from __future__ import annotations
 
 import heapq
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final, Literal
 
+from study.messages import last_line
 from study.run import Run
+from study.store import (
+    Failure,
+    Store,
+    provenance,
+    read_failure,
+    write_failure,
+)
 from study.store.schema import DONE, FAILED, RUNNING, START_FAILED, WAITING
+
+MAX_TRIES: Final = 4
+
+Outcome = Literal[
+    "finished", "diverged", "interrupted", "start lost", "try again", "failed", "failed unnoted"
+]
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """How a try ended; `error`: the text of the exception, where there was one.
+
+    Of "failed unnoted" it is one line, as the store could not take note of more.
+    """
+
+    outcome: Outcome
+    error: str = ""
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether the Run itself failed."""
+        return self.outcome in ("try again", "failed", "failed unnoted")
 
 
 class RunQueue:
@@ -149,3 +180,73 @@ class RunQueue:
             own = self.cost[run_id] if self.is_open(run_id) else 0.0
             path[run_id] = own + max((path[each] for each in self._dependants[run_id]), default=0.0)
         return path
+
+
+class Outcomes:
+    """Carries what became of tries over to the queue, and to the store where a Run is given up.
+
+    `unnoted`: why Runs failed of which the store could not take note, by id.
+    """
+
+    def __init__(self, queue: RunQueue, store: Store) -> None:
+        self._queue, self._store = queue, store
+        self._times_lost: Counter[str] = Counter()
+        self.unnoted: dict[str, str] = {}
+
+    def settle(self, run: Run, ended: Attempt) -> None:
+        """This running Run ended so."""
+        queue = self._queue
+        match ended.outcome:
+            case "finished":
+                queue.finish(run.id)
+            case "diverged":
+                queue.finish(run.id, usable=False)
+            case "failed":
+                queue.fail(run.id)
+            case "failed unnoted":
+                self.unnoted[run.id] = ended.error
+                queue.fail(run.id)
+            case "interrupted" | "try again":
+                queue.again(run.id)
+            case "start lost":
+                self._lose_start(run, ended.error)
+
+    def give_up(self, run: Run, error: str) -> str:
+        """This running or waiting Run is not tried again, nor what would start from it.
+
+        Returns the text of its failure: the one that the store has, or else `error`.
+        """
+        with suppress(OSError):  # then `_note` finds out
+            noted = read_failure(self._store, run.id)
+            error = noted.error if noted is not None and noted.kind == "error" else error
+        self._note(run, Failure(tries=MAX_TRIES, error=error, final=True, at=provenance.now()))
+        self._queue.fail(run.id)
+        return error
+
+    def note_start_failed(self) -> None:
+        """Writes to the store, for its readers, which Runs cannot be had because their start failed."""
+        for run_id, state in self._queue.state.items():
+            run = self._queue.runs[run_id]
+            if state == START_FAILED and run.source is not None:
+                error = f"its start {run.source.id} failed"
+                failure = Failure(
+                    tries=0, error=error, final=True, at=provenance.now(), kind="start failed"
+                )
+                self._note(run, failure)
+
+    def _lose_start(self, run: Run, error: str) -> None:
+        start, queue = run.source, self._queue
+        assert start is not None, run.id
+        if queue.state[start.id] == DONE:
+            self._times_lost[start.id] += 1
+            queue.reopen(start.id)
+            if self._times_lost[start.id] >= MAX_TRIES:
+                self.give_up(start, f"what it leaves was lost {MAX_TRIES} times: {error}")
+        queue.again(run.id)
+
+    def _note(self, run: Run, failure: Failure) -> None:
+        try:
+            write_failure(self._store, run.id, failure)
+        except OSError as unwritable:
+            # The others go on; without the note, the next launch tries this one again.
+            self.unnoted[run.id] = f"{last_line(failure.error)} (and no note of it: {unwritable})"

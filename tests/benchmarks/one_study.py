@@ -19,7 +19,7 @@ import torch
 
 from study.launching.driver import run_study
 from study.launching.inline import run_inline  # noqa: F401 (imported before anything is timed)
-from study.launching.means import Means
+from study.launching.options import Means
 from study.planning.spaces import space_of
 from study.run import Recipe, Run
 from study.store import finished_ids, open_store, read_head, read_weights

@@ -8,7 +8,7 @@ import resource
 import signal
 from contextlib import suppress
 
-from study.launching.attempt import MAX_TRIES
+from study.launching.queue import MAX_TRIES
 from study.store import finished_ids, read_failures, read_rows
 from study.store.schema import DIVERGED
 from tests.faults.places import Outcome, Place, Workshop

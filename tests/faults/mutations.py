@@ -90,9 +90,9 @@ def _unsealed(then: Callable[[], None]) -> Callable[[], None]:
 
 def _rows_before_weights() -> None:
     from study.fields import digest_of
-    from study.launching import execute
+    from study.launching import train_run
 
-    publish_weights, publish_rows = execute.publish_weights, execute.publish_rows
+    publish_weights, publish_rows = train_run.publish_weights, train_run.publish_rows
     held: list[tuple[Any, ...]] = []
 
     def later(store: Any, run_id: str, payload: bytes) -> str:
@@ -105,7 +105,7 @@ def _rows_before_weights() -> None:
             publish_weights(*held.pop())
         return is_first
 
-    execute.publish_weights, execute.publish_rows = later, rows_first
+    train_run.publish_weights, train_run.publish_rows = later, rows_first
 
 
 def _rarer_checkpoints() -> None:
@@ -205,9 +205,9 @@ def _signals_write_nothing() -> None:
 
 
 def _tried_once() -> None:
-    _only_in("study.launching.attempt", "MAX_TRIES", lambda _: 1)
+    _only_in("study.launching.train_run", "MAX_TRIES", lambda _: 1)
     # Ray's side has it from there, and may be imported by now.
-    for name in ("on_ray.searcher", "on_ray.launch", "outcomes"):
+    for name in ("on_ray.searcher", "on_ray.launch", "queue"):
         _only_in(f"study.launching.{name}", "MAX_TRIES", lambda _: 1)
 
 
@@ -221,7 +221,7 @@ def _second_signal_is_silent() -> None:
             os._exit(3)
         self.ask()
 
-    _replace("study.launching.interrupt", "StopRequest.handle", lambda _: handle)
+    _replace("study.launching.signals", "StopRequest.handle", lambda _: handle)
 
 
 def _causes_untold() -> None:

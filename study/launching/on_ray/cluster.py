@@ -16,9 +16,8 @@ from typing import Any, Final
 
 import ray
 
-from study.launching.means import LOCAL
 from study.launching.on_ray.nodes import node_name
-from study.launching.reach import refuse_unreachable
+from study.launching.options import LOCAL, refuse_unreachable
 from study.messages import UserError, last_line, show_message
 from study.store import provenance
 

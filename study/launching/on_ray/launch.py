@@ -15,10 +15,7 @@ from typing import Any, Final
 import ray
 from ray import tune
 
-from study.launching.attempt import MAX_TRIES
-from study.launching.interrupt import StopFlag, stop_on_signals
-from study.launching.leftovers import TUNE_PREFIX
-from study.launching.means import LOCAL, Means
+from study.launching.display import Screen
 from study.launching.on_ray.cluster import connected, refuse_other_nodes
 from study.launching.on_ray.logs import loggers
 from study.launching.on_ray.resources import (
@@ -33,9 +30,11 @@ from study.launching.on_ray.resources import (
 from study.launching.on_ray.searcher import RunSearcher, WorkersMayStart
 from study.launching.on_ray.trial import trainable
 from study.launching.on_ray.watch import Leave, Watch
+from study.launching.options import LOCAL, Means
 from study.launching.progress import Progress
-from study.launching.queue import RunQueue
-from study.launching.screen import Screen
+from study.launching.queue import MAX_TRIES, RunQueue
+from study.launching.signals import StopFlag, stop_on_signals
+from study.launching.temporary_files import TUNE_PREFIX
 from study.messages import UserError
 from study.store import Store
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from ray.tune.logger import TBXLoggerCallback
 
-from study.launching.means import LOGS
+from study.launching.options import LOGS
 from study.run import from_json
 
 
@@ -51,7 +51,7 @@ class TensorBoardFiles(TBXLoggerCallback):
 
 
 def loggers(names: Collection[str], folder: Path, remark: Callable[[str], None]) -> list[Any]:
-    """Tune's callbacks of these names, of `study.launching.means.LOGS`, each with `where()` to look, and
+    """Tune's callbacks of these names, of `study.launching.options.LOGS`, each with `where()` to look, and
     `close()` for when Tune's loop was left.
 
     `folder`: `logs/<study>`; `remark` is told what a user should know. Raises UserError where a tool

@@ -12,11 +12,9 @@ from typing import Any, Final
 import ray
 from ray import tune
 
-from study.launching.attempt import MAX_TRIES, Attempt
 from study.launching.on_ray.resources import nodes_with, num_slots
 from study.launching.on_ray.watch import Watch
-from study.launching.outcomes import Outcomes
-from study.launching.queue import RunQueue
+from study.launching.queue import MAX_TRIES, Attempt, Outcomes, RunQueue
 from study.messages import last_line
 from study.run import Run, to_json
 from study.store import Store

@@ -14,9 +14,10 @@ from typing import Any, Final
 import ray
 from ray import tune
 
-from study.launching.attempt import Attempt, attempt
-from study.launching.means import Means
 from study.launching.on_ray.nodes import NODE
+from study.launching.options import Means
+from study.launching.queue import Attempt
+from study.launching.train_run import attempt
 from study.run import from_json
 from study.store import Store, open_store
 from study.store.schema import Row

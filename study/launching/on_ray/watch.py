@@ -13,10 +13,10 @@ from typing import Any, Final
 import ray
 from ray import tune
 
-from study.launching.interrupt import STOPPING, StopRequest
+from study.launching.display import Screen
 from study.launching.on_ray.nodes import NODE, Nodes
 from study.launching.progress import Progress
-from study.launching.screen import Screen
+from study.launching.signals import STOPPING, StopRequest
 from study.messages import last_line
 from study.run import Run, from_json
 from study.store import Damaged, Store, read_failure

@@ -91,7 +91,7 @@ def _break(module: ModuleType) -> None:
 
 
 _WATCHED = {
-    "study.launching.execute": _break,
+    "study.launching.train_run": _break,
     "study.training.loop": _watch_train,
     "study.launching.checkpoints": _watch_checkpoints,
     "study.store.unfinished": _watch_checkpoint,

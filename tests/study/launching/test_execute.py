@@ -9,10 +9,9 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from study.launching import execute as execute_module
 from study.launching import lease
-from study.launching.attempt import attempt
-from study.launching.execute import DEFAULT_MEANS, Interrupted, execute
+from study.launching import train_run as execute_module
+from study.launching.train_run import DEFAULT_MEANS, Interrupted, attempt, execute
 from study.run import Recipe, Run
 from study.store import (
     Damaged,

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import save as tensors_to_bytes
 
 from study.fields import digest_of
-from study.launching import kept
-from study.launching.execute import execute
+from study.launching import worker_cache
+from study.launching.train_run import execute
 from study.networks import build
 from study.run import Recipe, Run
 from study.store import Damaged, Store, open_store, read_head, read_rows, similarity, weights_path
@@ -33,8 +33,8 @@ BETWEEN = (
 
 
 def forget() -> None:
-    kept._weights._kept.clear()
-    for function in (kept._draw, kept.pretrained_weights, build._outline):
+    worker_cache._weights._kept.clear()
+    for function in (worker_cache._draw, worker_cache.pretrained_weights, build._outline):
         function.cache_clear()
 
 
@@ -64,9 +64,9 @@ def test_trained_again_after_others_in_the_same_process_a_run_has_the_same_bits(
         execute(each, again, keep_weights=True)
     execute(A, again, keep_weights=True)
     assert left_by(A, again) == left_by(A, store)
-    digests = {each.digest for each in kept._weights._kept.values()}
+    digests = {each.digest for each in worker_cache._weights._kept.values()}
     assert digests == {read_head(store, SOURCE.id).provenance.weights_digest}
-    for each in kept._weights._kept.values():
+    for each in worker_cache._weights._kept.values():
         assert digest_of(tensors_to_bytes(each.tensors)) == each.digest, "a Run has changed them"
 
 
@@ -74,26 +74,26 @@ def test_weights_that_are_damaged_once_they_are_kept_are_noticed(store: Store) -
     execute(SOURCE, store, keep_weights=True)
     digest = read_head(store, SOURCE.id).provenance.weights_digest
     assert digest is not None
-    first = kept.start_weights(store, SOURCE.id, digest)
-    assert kept.start_weights(store, SOURCE.id, digest) is first
+    first = worker_cache.cached_start_weights(store, SOURCE.id, digest)
+    assert worker_cache.cached_start_weights(store, SOURCE.id, digest) is first
     path = store.local_path(weights_path(SOURCE.id, digest))
     assert path is not None
     whole = path.read_bytes()
     path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     with pytest.raises(Damaged, match="digest"):
-        kept.start_weights(store, SOURCE.id, digest)
+        worker_cache.cached_start_weights(store, SOURCE.id, digest)
     path.unlink()
     with pytest.raises(FileNotFoundError):
-        kept.start_weights(store, SOURCE.id, digest)
+        worker_cache.cached_start_weights(store, SOURCE.id, digest)
 
 
 def test_of_many_weights_as_many_are_kept_as_have_room(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(kept, "MAX_WEIGHTS_BYTES", 10)
-    held = kept._WeightsKept()
+    monkeypatch.setattr(worker_cache, "MAX_WEIGHTS_BYTES", 10)
+    held = worker_cache._WeightsKept()
     for number, num_bytes in enumerate((4, 4, 4, 40)):
-        weights = kept.Weights(tensors={}, digest=str(number), num_bytes=num_bytes)
+        weights = worker_cache.Weights(tensors={}, digest=str(number), num_bytes=num_bytes)
         held.put((number,), weights)
         if number == 1:
             held.get((0,))  # asked for again: the other one goes first
@@ -104,13 +104,13 @@ def test_of_many_weights_as_many_are_kept_as_have_room(
 
 def test_a_draw_that_is_kept_is_the_draw_and_its_holders_are_apart(store: Store) -> None:
     task = load(A.task, store)
-    first = kept.drawn(A, task)
+    first = worker_cache.cached_draw(A, task)
     for values in vars(first).values():
         values[:] = 0
     expected = draw(task, part=A.part, size=A.size, seed=A.seed, label_noise=A.label_noise)
     for run in (A, dataclasses.replace(A, frozen=5)):
-        for name, values in vars(kept.drawn(run, task)).items():
+        for name, values in vars(worker_cache.cached_draw(run, task)).items():
             assert (values == vars(expected)[name]).all()
             assert torch.from_numpy(values).is_contiguous()
-    other = kept.drawn(dataclasses.replace(A, seed=9), task)
+    other = worker_cache.cached_draw(dataclasses.replace(A, seed=9), task)
     assert (other.indices != expected.indices).any()

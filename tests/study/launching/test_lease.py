@@ -17,8 +17,7 @@ from pathlib import Path
 import pytest
 
 from study.launching import lease
-from study.launching.lease import LeaseHeld
-from study.launching.lease_places import Directory
+from study.launching.lease import Directory, LeaseHeld
 from study.store import layout, open_store, write_checkpoint
 
 HOLDER = """

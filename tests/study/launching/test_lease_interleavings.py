@@ -25,8 +25,7 @@ from hypothesis.stateful import (
 )
 
 from study.launching import lease
-from study.launching.lease import BEATS_AN_EXPIRY, LeaseHeld, Owner
-from study.launching.lease_places import RELEASED
+from study.launching.lease import BEATS_AN_EXPIRY, RELEASED, LeaseHeld, Owner
 from study.store.processes import Process
 
 EXPIRY: Final = 60.0

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from study.launching import node_tasks
-from study.launching.node_tasks import load_task
+from study.launching import worker_cache
+from study.launching.worker_cache import load_task
 from study.store import Damaged, Store
 from study.store.layout import task_path
 from study.tasks import prepared_file
@@ -62,7 +62,7 @@ def test_a_node_without_room_reads_the_store(
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(node_tasks.shutil, "copyfile", full)
+    monkeypatch.setattr(worker_cache.shutil, "copyfile", full)
     assert load_task(NAME, store, tmp_path / "node") is prepared_file.load(NAME, store)
     assert not copies(tmp_path / "node")
     assert not list(tmp_path.rglob("*.tmp"))

@@ -12,8 +12,8 @@ import pytest
 from study.command.texts import plan_text, status_plain, status_text
 from study.grid import grid
 from study.launching.driver import run_study
-from study.launching.execute import Interrupted, execute
-from study.launching.means import Means
+from study.launching.options import Means
+from study.launching.train_run import Interrupted, execute
 from study.planning.inventory import Inventory, summarise_heads, take_inventory
 from study.planning.plan import make_plan, predictions_bytes
 from study.planning.spaces import Space

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import pytest
 
+from study.launching.display import SECONDS_BETWEEN_LINES, Screen
 from study.launching.progress import Snapshot
-from study.launching.screen import SECONDS_BETWEEN_LINES, Screen
 
 SEEN = Snapshot(
     num_runs=10,
@@ -60,7 +60,7 @@ def test_a_terminal_shows_the_phase_and_then_a_bar_with_all_that_is_known() -> N
 
 def test_elsewhere_there_are_plain_lines_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = 100.0
-    monkeypatch.setattr("study.launching.screen.time.monotonic", lambda: clock)
+    monkeypatch.setattr("study.launching.display.time.monotonic", lambda: clock)
     stream, seen = io.StringIO(), [SEEN]
     with Screen(stream) as screen:
         screen.phase("starting Ray")

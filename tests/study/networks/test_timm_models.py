@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load as tensors_of
 from safetensors.torch import load_file, save_file
 
-from study.launching.execute import execute
+from study.launching.train_run import execute
 from study.networks import families
 from study.networks.build import build, normalisation, pretrained
 from study.networks.catalogue import (
@@ -116,7 +116,7 @@ def test_networks_without_pretrained_weights_are_refused(model):
 
 def test_a_run_from_pretrained_weights_freezes_them_and_has_a_new_head(weights, store, monkeypatch):
     path, _ = weights("test_resnet")
-    monkeypatch.setattr("study.launching.kept.pretrained", partial(pretrained, path=path))
+    monkeypatch.setattr("study.launching.worker_cache.pretrained", partial(pretrained, path=path))
     prepare_quietly(Task(name="digits-32", images=Digits(), image_size=32), store, None)
     run = Run(
         task="digits-32",

@@ -16,7 +16,7 @@ from study.command.cli import main
 from study.command.texts import status_text
 from study.launching import driver
 from study.launching.driver import run_study
-from study.launching.means import Means
+from study.launching.options import Means
 from study.planning.integrity import check
 from study.planning.inventory import summarise_heads
 from study.planning.spaces import load_space

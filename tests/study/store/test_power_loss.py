@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from study.launching.execute import execute
 from study.launching.lease import acquire
-from study.launching.means import Means
+from study.launching.options import Means
+from study.launching.train_run import execute
 from study.run import Recipe, Run
 from study.store import Store, open_store
 from tests.faults import power_loss

@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from study.launching.driver import run_study
-from study.launching.means import Means
+from study.launching.options import Means
 from study.planning.spaces import space_of
 from study.run import Recipe, Run
 from study.store import Store, finished_ids

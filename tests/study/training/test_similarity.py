@@ -31,7 +31,7 @@ from analysis.surfaces.similarity import (
     similarity_surface,
     similarity_surfaces,
 )
-from study.launching.similarity import record_similarity
+from study.launching.worker_cache import record_similarity
 from study.networks.build import build, normalisation
 from study.networks.initial_values import initialise
 from study.run import Recipe, Run
@@ -431,7 +431,7 @@ def test_what_does_not_change_it_is_measured_once(
     def again(*_: object, **__: object) -> None:
         raise AssertionError("measured again")
 
-    monkeypatch.setattr("study.launching.similarity.measure", again)
+    monkeypatch.setattr("study.launching.worker_cache.measure", again)
     recipe = dataclasses.replace(CELL.recipe, num_epochs=9)
     same = dataclasses.replace(CELL, label_noise=0.5, recipe=recipe)
     recorded(store, same, digest=digest)

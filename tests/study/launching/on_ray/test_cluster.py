@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from study.launching.reach import refuse_unreachable
+from study.launching.options import refuse_unreachable
 from study.messages import UserError
 from tests.processes import environment
 

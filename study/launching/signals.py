@@ -1,8 +1,6 @@
-"""Ctrl-C and SIGTERM as a wish to stop soon: what is training writes a checkpoint first.
+"""Turn Ctrl-C and SIGTERM into a request to stop after a checkpoint.
 
-Owns the process's handlers while a study runs. A handler does nothing but take a note: it may run in
-the middle of anything, so that even asking Ray something could wait for itself for ever.
-"""
+A handler only sets a flag: it can interrupt any code, so even a call to Ray could deadlock."""
 
 from __future__ import annotations
 

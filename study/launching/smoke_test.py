@@ -1,7 +1,4 @@
-"""The first epochs of one Run, on the device that a trial would have, in a store that is thrown away.
-
-Owns how little is trained of it, and of what it starts from. Writes nothing to the study's store.
-"""
+"""Train the first epochs of one Run in a temporary store."""
 
 from __future__ import annotations
 
@@ -20,9 +17,9 @@ import torch
 
 from study import tasks
 from study.grid import with_starts
-from study.launching.execute import Interrupted, execute
-from study.launching.leftovers import CHECK_PREFIX
-from study.launching.means import Means
+from study.launching.options import Means
+from study.launching.temporary_files import CHECK_PREFIX
+from study.launching.train_run import Interrupted, execute
 from study.run import Run
 from study.store import Store, open_store
 from study.store.layout import task_path

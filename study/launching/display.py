@@ -1,9 +1,4 @@
-"""What a user sees while a study is prepared, trained and reported: one place, from the first second on.
-
-Owns how it is shown: on a terminal a bar that is drawn anew several times a second, elsewhere (a log, a
-notebook) plain lines now and then, and with `quiet` neither. What stays in all three: remarks. Decides
-nothing, and asks for how far things are only in the thread that does the work.
-"""
+"""Show progress on a terminal, or as plain lines in a log or a notebook."""
 
 from __future__ import annotations
 

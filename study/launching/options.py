@@ -1,11 +1,14 @@
-"""With what a study is trained: one object, from the verb to the training of each Run."""
+"""Hold the execution options, and check that an address accepts connections."""
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
+
+from study.messages import UserError
 
 LOCAL: Final = "local"  # the address of a Ray of this machine alone
 
@@ -50,3 +53,22 @@ class Means:
     def of_trial(self, claim: Mapping[str, float], *, device: str) -> Means:
         """These means where a trial with this claim ({"cpu": …, "gpu": …}) runs."""
         return replace(self, device=device, num_threads=max(1, int(claim["cpu"])))
+
+
+SECONDS_TO_REACH: Final = 10.0
+
+
+def refuse_unreachable(address: str, shown: str | None = None) -> None:
+    """Raises UserError where nothing listens at host:port; any other address is left to Ray.
+
+    `shown`: the address in the user's words.
+    """
+    host, _, port = address.rpartition(":")
+    if not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=SECONDS_TO_REACH).close()
+    except OSError as error:
+        raise UserError(
+            f"--address={shown or address}: no Ray cluster answers there ({error})"
+        ) from error

@@ -1,9 +1,4 @@
-"""What killed processes leave in this machine's temporary folder.
-
-Owns which names there are ours, and how one that is in use is told from one that was left. Removes
-nothing by itself. Of features of frozen layers `study.training.feature_cache` says which are of no more
-use.
-"""
+"""Find temporary files and folders that killed processes left on this machine."""
 
 from __future__ import annotations
 

@@ -1,15 +1,17 @@
-"""What is the same for many Runs, kept by a process that trains one after another.
+"""Per-process caches for Runs trained one after another, and tasks copied to the node's disk.
 
-Owns by what each of it is known, which is all that decides it, and how much is kept. What it hands out
-of a Run's draw is the Run's own; start weights are shared and only ever read. Refuses what a Run changes.
-"""
+Cached values are shared: read them, never change them."""
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import shutil
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from pathlib import Path
 from typing import Final
 
 import pyarrow as pa
@@ -22,10 +24,15 @@ from study.fields import digest_of
 from study.networks.build import pretrained
 from study.networks.families import ImageShape
 from study.run import Run
-from study.store import Store, read_weights, weights_path
+from study.store import Damaged, Store, open_store, read_weights, similarity, weights_path
+from study.store.atomic import temporary_beside
+from study.store.layout import similarity_path, task_path
+from study.store.prepared_tasks import read_task_head
+from study.tasks import prepared_file
 from study.tasks.draws import TrainingSet, draw
 from study.tasks.prepared_file import PreparedTask
 from study.training import similarity as measures
+from study.training.similarity import measure
 
 MAX_WEIGHTS_BYTES: Final = 256 * 2**20
 _NUM_DRAWS: Final = 16
@@ -41,7 +48,7 @@ class Weights:
     num_bytes: int
 
 
-def drawn(run: Run, task: PreparedTask) -> TrainingSet:
+def cached_draw(run: Run, task: PreparedTask) -> TrainingSet:
     """What `study.tasks.draws.draw` gives for the Run."""
     kept = _draw(task, run.part, run.size, run.seed, float(run.label_noise))
     return replace(kept, **{name: values.copy() for name, values in vars(kept).items()})
@@ -76,7 +83,7 @@ class _WeightsKept:
 _weights = _WeightsKept()
 
 
-def start_weights(store: Store, run_id: str, digest: str) -> Weights:
+def cached_start_weights(store: Store, run_id: str, digest: str) -> Weights:
     """What `study.store.read_weights` gives; read and checked again where the file is another one.
 
     Raises FileNotFoundError, Damaged.
@@ -104,7 +111,7 @@ def start_weights(store: Store, run_id: str, digest: str) -> Weights:
 _similarities: OrderedDict[tuple[object, ...], pa.Table] = OrderedDict()
 
 
-def similarity(
+def cached_similarity(
     run: Run,
     task: PreparedTask,
     start_digest: str,
@@ -158,3 +165,94 @@ def pretrained_weights(model: str, image_shape: ImageShape) -> Weights:
     tensors = pretrained(model, image_shape)
     payload = tensors_to_bytes(tensors)
     return Weights(tensors=tensors, digest=digest_of(payload), num_bytes=len(payload))
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def load_task(name: str, store: Store, node_cache: Path | None) -> PreparedTask:
+    """What `study.tasks.prepared_file.load` gives, by way of a copy in `node_cache` unless that is None.
+
+    Raises as it does; what is said to be damaged is the store's own file, never a copy.
+    """
+    shared = store.local_path(task_path(name))
+    if node_cache is None or shared is None or not shared.exists():
+        return prepared_file.load(name, store)
+    with store.opened(task_path(name)) as file:
+        fingerprint = str(read_task_head(file, task_path(name))["fingerprint"])
+    # By its fingerprint: another version of the task, or another store's, has a folder of its own.
+    folder = node_cache / fingerprint
+    copies = open_store(folder)
+    copy = folder / task_path(name)
+    try:
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        with (folder / "lock").open("w") as lock:  # so that one trial copies while the others wait
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if copy.exists() and (found := _checked(name, copies, fingerprint)) is not None:
+                return found
+            _copy(shared, copy)
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        return prepared_file.load(name, store)
+    return _checked(name, copies, fingerprint) or prepared_file.load(name, store)
+
+
+def _checked(name: str, copies: Store, fingerprint: str) -> PreparedTask | None:
+    try:
+        found = prepared_file.load(name, copies)
+    except Damaged:
+        return None
+    return found if found.fingerprint == fingerprint else None
+
+
+def _copy(shared: Path, copy: Path) -> None:
+    temporary = temporary_beside(copy)
+    try:
+        shutil.copyfile(shared, temporary)
+        temporary.replace(copy)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def record_similarity(
+    run: Run,
+    store: Store,
+    task: PreparedTask,
+    start_weights: Mapping[str, Tensor] | None,
+    start_digest: str | None,
+    *,
+    device: torch.device,
+    at_cut: Tensor | None = None,
+) -> None:
+    """Publishes how the start of `run` sees its target, unless the store has it for this start.
+
+    Nothing is done for a Run whose start is no Run. `start_weights` are all that the start published,
+    its head too; `at_cut`: see `study.training.similarity.measure`. What is damaged in the store is set
+    aside and measured anew.
+    """
+    if run.source is None:
+        return
+    assert start_weights is not None and start_digest is not None, run.id
+    if _recorded_start(store, run.id) == start_digest:
+        return
+    weights, digest = start_weights, start_digest
+
+    def measured() -> pa.Table:
+        layers = start_network(run, task.info.image_shape, weights, digest, device)
+        drawn = cached_draw(run, task)
+        images = task.train_images[drawn.indices]
+        labels = drawn.clean_labels
+        return measure(run, layers, images, labels, digest, device=device, at_cut=at_cut)
+
+    similarity.publish(store, run, cached_similarity(run, task, digest, device, measured))
+
+
+def _recorded_start(store: Store, run_id: str) -> str | None:
+    if not store.exists(similarity_path(run_id)):
+        return None
+    try:
+        return similarity.read(store, run_id)["start_digest"][0].as_py()
+    except Damaged as damaged:
+        store.set_aside(damaged.path)
+        return None
