@@ -110,7 +110,7 @@ def plan(args: argparse.Namespace) -> int:
     claims = (args.accelerator, args.gpus_per_trial, args.cpus_per_trial)
     address = args.address or (default_address() if claims != (None, None, None) else None)
     if address is not None:
-        from study.launching.on_ray.launch import look_at_cluster
+        from study.launching.on_ray.tuner import look_at_cluster
 
         try:
             cluster = look_at_cluster(

@@ -271,7 +271,7 @@ def _train(
         there = means.address
         screen.phase("starting Ray" if there == LOCAL else f"joining Ray at {there}")
         try:
-            from study.launching.on_ray.launch import launch
+            from study.launching.on_ray.tuner import launch
         except ImportError as error:
             raise UserError(
                 f"Ray cannot be imported ({error}): install it, or use --inline"

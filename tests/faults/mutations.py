@@ -207,7 +207,7 @@ def _signals_write_nothing() -> None:
 def _tried_once() -> None:
     _only_in("study.launching.train_run", "MAX_TRIES", lambda _: 1)
     # Ray's side has it from there, and may be imported by now.
-    for name in ("on_ray.searcher", "on_ray.launch", "queue"):
+    for name in ("on_ray.searcher", "on_ray.tuner", "queue"):
         _only_in(f"study.launching.{name}", "MAX_TRIES", lambda _: 1)
 
 

@@ -20,7 +20,7 @@ import pytest
 
 from study.grid import grid, union
 from study.launching.driver import run_study
-from study.launching.on_ray.resources import num_slots, trial_resources
+from study.launching.on_ray.nodes import num_slots, trial_resources
 from study.launching.options import Means
 from study.planning.inventory import Inventory
 from study.planning.spaces import Space, chosen_ids

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from study.launching.on_ray.resources import (
+from study.launching.on_ray.nodes import (
     ACCELERATOR_LABEL,
     no_room,
     nodes_with,

@@ -1,9 +1,6 @@
-"""Curves for tools that watch trainings: Ray's own callbacks, told of what Tune hears of.
+"""Report training curves through Ray's logging callbacks.
 
-Owns where TensorBoard's files lie and under which name a Run stands there; the other tools have a file
-each, as they need packages that are not installed everywhere. All get a row every few seconds and the last
-one, so a short Run leaves few points: rows are in the store, and nothing is ever read from here.
-"""
+Curves are sampled every few seconds. The store holds all rows and is never filled from here."""
 
 from __future__ import annotations
 

@@ -1,8 +1,6 @@
-"""Ray Tune: one Tuner, one trial a Run, and the store as the only truth.
+"""Run a study with one Ray Tuner, one trial per Run.
 
-Owns the Tuner, what a trial claims of a node, and the flag that all trials ask whether to stop. Nothing of
-Tune is kept or restored: its files lie in a temporary folder, and what is done is counted in the store.
-"""
+Tune's state is temporary: only the store decides which Runs are finished."""
 
 from __future__ import annotations
 
@@ -17,8 +15,8 @@ from ray import tune
 
 from study.launching.display import Screen
 from study.launching.on_ray.cluster import connected, refuse_other_nodes
-from study.launching.on_ray.logs import loggers
-from study.launching.on_ray.resources import (
+from study.launching.on_ray.loggers import loggers
+from study.launching.on_ray.nodes import (
     ACCELERATOR_LABEL,
     no_room,
     nodes_with,
@@ -27,9 +25,8 @@ from study.launching.on_ray.resources import (
     sum_of,
     trial_resources,
 )
-from study.launching.on_ray.searcher import RunSearcher, WorkersMayStart
+from study.launching.on_ray.searcher import Leave, RunSearcher, Watch, WorkersMayStart
 from study.launching.on_ray.trial import trainable
-from study.launching.on_ray.watch import Leave, Watch
 from study.launching.options import LOCAL, Means
 from study.launching.progress import Progress
 from study.launching.queue import MAX_TRIES, RunQueue
