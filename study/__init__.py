@@ -7,7 +7,7 @@ command `study` is the one from a shell. Importing this package loads neither to
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from study.command.notebook import StoredStudy, plan_study, run_study, study_status
+    from study.api import StoredStudy, plan_study, run_study, study_status
 
 __all__ = ["StoredStudy", "plan_study", "run_study", "study_status"]
 
@@ -15,9 +15,9 @@ __all__ = ["StoredStudy", "plan_study", "run_study", "study_status"]
 def __getattr__(name: str) -> Any:
     # Not before one of them is asked for: whoever imports `study.run` alone needs none of it.
     if name in __all__:
-        from study.command import notebook
+        from study import api
 
-        return getattr(notebook, name)
+        return getattr(api, name)
     raise AttributeError(f"module 'study' has no attribute {name!r}")
 
 

@@ -1,9 +1,4 @@
-"""From a notebook or a script: plan a study, run it, ask how far it is.
-
-Owns how a call's arguments become what the verbs of `study` work with. Decides nothing else: what is
-trained, stored and said is what the command does and says, and an interrupted call goes on when it is
-given again.
-"""
+"""Plan and run studies, and read their status, from a notebook or a script."""
 
 from __future__ import annotations
 
