@@ -8,6 +8,6 @@ from pathlib import Path
 if not sys.flags.safe_path and Path(sys.path[0]).absolute() == Path.cwd():
     sys.path.append(sys.path.pop(0))
 
-from study.command.cli import main
+from study.cli.main import main
 
 sys.exit(main())

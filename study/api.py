@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from study.command.defaults import default_address, default_data
-from study.command.opened import Named, store_named, study_of
-from study.command.texts import failure_lines, status_text
+from study.cli.arguments import Named, default_address, default_data, store_named, study_of
+from study.cli.status import failure_lines, status_text
 from study.messages import UserError, show_message
 from study.planning.inventory import Inventory, summarise_heads, take_inventory
 from study.planning.spaces import Space, load_space, space_of
@@ -65,7 +64,7 @@ def plan_study(
     >>> from study import plan_study
     >>> print(plan_study("quickstart", root="store"))
     """
-    from study.command.texts import plan_text
+    from study.cli.status import plan_text
     from study.planning.plan import make_plan
 
     wanted = _space(space, name, tasks, related, keep_predictions)

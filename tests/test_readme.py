@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from study.command.cli import parser
-from study.command.verbs import VERBS
+from study.cli.main import parser
+from study.cli.run import VERBS
 from study.planning.plan import make_plan
 from study.planning.spaces import load_space
 from study.store import Store

@@ -25,8 +25,8 @@ PROJECT: Final = Path(__file__).parents[2]
 PATIENCE_SECONDS: Final = 300.0
 
 _PRELOADED: Final = [
-    "study.command.verbs",
-    "study.command.cli",
+    "study.cli.run",
+    "study.cli.main",
     "study.launching.inline",
     "study.launching.driver",
     "study.planning.cost",
@@ -221,7 +221,7 @@ def _forked(
 
     import sitecustomize  # the witness
 
-    from study.command import cli, verbs
+    from study.cli import main, run
     from tests.faults import io_calls, mutations, power_loss
 
     sitecustomize.arm()
@@ -235,8 +235,8 @@ def _forked(
     if "FAULTS_MUTATION" in variables:
         mutations.MUTATIONS[variables["FAULTS_MUTATION"]].break_code()
     # Figures take longer than the training here; fresh drivers write them.
-    verbs.write_report = lambda *_, **__: 0  # type: ignore[assignment]
-    sys.exit(cli.main(arguments))
+    run.write_report = lambda *_, **__: 0  # type: ignore[assignment]
+    sys.exit(main.main(arguments))
 
 
 def _data_bytes() -> int:

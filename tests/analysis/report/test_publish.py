@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from analysis import load
-from study.command.cli import main
+from study.cli.main import main
 from study.store import Registration, add_registration, open_store
 from tests import synthetic
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from study.command.cli import main
+from study.cli.main import main
 from study.store import Store
 from tests.processes import environment
 

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 import study
-from study.command import verbs
-from study.command.cli import main
+from study.cli import run
+from study.cli.main import main
 from study.planning.plan import make_plan
 from study.planning.spaces import load_space
 from study.store import (
@@ -290,7 +290,7 @@ def test_an_address_where_no_cluster_is_is_refused(capsys: pytest.CaptureFixture
 def test_wrong_input_and_status_start_neither_ray_nor_torch() -> None:
     """Also what they import in passing: a fresh process, or other tests' imports would count."""
     code = (
-        "import sys; from study.command.cli import main; "
+        "import sys; from study.cli.main import main; "
         "assert main(['run', 'wrong.py']) == 2; assert main(['status', 'tiny.py']) == 0; "
         "print(sorted({'ray', 'torch'} & set(sys.modules)))"
     )
@@ -382,7 +382,7 @@ def test_a_study_is_registered_before_its_first_row_or_late(
     assert "registered as it is at" in capsys.readouterr().out
     assert read_registrations(store, "tiny") == [replace(noted, terms=in_0_1_0)]
 
-    monkeypatch.setattr(verbs, "write_report", lambda *_, **__: 0)
+    monkeypatch.setattr(run, "write_report", lambda *_, **__: 0)
     assert main(["run", tiny, "--inline"]) == 0
     space(SPACE.replace("seed=0", "seed=[0, 1]"))
     assert main(["register", tiny]) == 0

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
-from study.command.cli import main
-from study.command.launch_files import FILES, text_of
+from study.cli.launch_files import FILES, text_of
+from study.cli.main import main
 
 PROJECT = Path(__file__).parents[3]
 

@@ -13,7 +13,7 @@ import pytest
 
 import study
 from analysis import __main__ as analysis_command
-from study.command import cli
+from study.cli import main
 from study.requirements import missing_text
 
 HERE = Path(study.__file__).parents[1]
@@ -32,7 +32,7 @@ sys.meta_path.insert(0, Refuses())
 """
 MANY = """\
 import sys
-from study.command.cli import main
+from study.cli.main import main
 for verb in VERBS:
     print("$", main(verb.split()), flush=True)
 """
@@ -124,7 +124,7 @@ def test_what_is_missing_is_named_as_it_is_installed() -> None:
 def test_study_and_the_analysis_take_the_same_words() -> None:
     for verb in ("report", "export"):
         ours, theirs = (
-            _words(parser, verb) for parser in (cli.parser(), analysis_command.parser())
+            _words(parser, verb) for parser in (main.parser(), analysis_command.parser())
         )
         # Every verb of `study` takes it, also those that need no image.
         del ours["--data"]

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from study.command.cli import main
-from study.command.reports import report_place, write_report
+from study.cli.main import main
+from study.cli.reports import report_place, write_report
 from study.run import Recipe, Run
 from study.store import open_store, publish_rows, write_study
 from tests import s3_server

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from study.command.cli import main
+from study.cli.main import main
 from study.launching import lease
 from study.run import Run
 from study.store import (

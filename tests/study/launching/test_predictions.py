@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from study.command.texts import plan_text, status_plain, status_text
+from study.cli.status import plan_text, status_plain, status_text
 from study.grid import grid
 from study.launching.driver import run_study
 from study.launching.options import Means

@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow.fs as pafs
 import pytest
 
-from study.command.texts import plan_text
+from study.cli.status import plan_text
 from study.grid import grid, with_starts
 from study.planning.estimate import price
 from study.planning.plan import Plan, make_plan

@@ -12,8 +12,8 @@ import pytest
 from analysis import load
 from analysis.surfaces import freezing_surface
 from study import tasks
-from study.command.cli import main
-from study.command.texts import status_text
+from study.cli.main import main
+from study.cli.status import status_text
 from study.launching import driver
 from study.launching.driver import run_study
 from study.launching.options import Means

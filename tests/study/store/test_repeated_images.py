@@ -8,7 +8,7 @@ import pytest
 
 from analysis import load
 from analysis.report.overview import warnings
-from study.command.cli import main
+from study.cli.main import main
 from study.store import Store, open_store
 from study.store.prepared_tasks import num_repeated, repeated_text
 from study.tasks import Task

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from study.command.cli import main
+from study.cli.main import main
 from study.run import to_json
 from study.store import Store, finished_ids, read_rows
 from tests import made_up

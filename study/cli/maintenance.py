@@ -1,4 +1,4 @@
-"""`study verify` and `study tidy`: what of a store is damaged, and what of it nothing needs."""
+"""Implement `study verify` and `study tidy`."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from study.command.exits import OK, SOME_FAILED
-from study.command.opened import store_of, study_of
-from study.command.texts import MAX_LISTED, bytes_text
+from study.cli.arguments import OK, SOME_FAILED, store_of, study_of
+from study.cli.status import MAX_LISTED, bytes_text
 from study.launching.lease import LeaseHeld, acquire
 from study.launching.temporary_files import leftovers
 from study.messages import UserError

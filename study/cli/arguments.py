@@ -1,11 +1,13 @@
-"""What a verb's words name: a store, and a study by its file or by its name in the store."""
+"""Resolve the verbs' arguments: store, study, data folder, Ray address; define the exit statuses."""
 
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from study.messages import UserError
 from study.planning.spaces import Space, is_file_name, load_space, packaged, unknown_text
@@ -63,3 +65,23 @@ def related_of(space: Space | None) -> dict[str, str]:
     if space is None or space.related is None:
         return {}
     return dict(zip(("more_related", "less_related"), space.related, strict=True))
+
+
+def default_data() -> Path:
+    """STUDY_DATA, or ./data."""
+    return Path(os.environ.get("STUDY_DATA") or "./data")
+
+
+def is_ray_job() -> bool:
+    """Whether `ray job submit` has started this process: it runs in a folder that is the job's own."""
+    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+
+
+def default_address() -> str:
+    """RAY_ADDRESS, or a Ray of this machine alone."""
+    return os.environ.get("RAY_ADDRESS") or "local"
+
+
+OK: Final = 0
+SOME_FAILED: Final = 1
+WRONG_INPUT: Final = 2

@@ -1,8 +1,6 @@
-"""The verbs: what `study …` takes, says, and returns.
+"""Parse the command line, complete it in a shell, and turn errors into exit statuses.
 
-Owns flags, their defaults from the environment, and how errors are told: what the user can change in
-one line without a traceback, a bug of our own with one. Imports neither torch nor ray.
-"""
+Must stay importable without torch and Ray."""
 
 from __future__ import annotations
 
@@ -11,20 +9,52 @@ import math
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from study.command.completion import complete, of_spaces, of_tasks
-from study.command.defaults import default_address, default_data
-from study.command.exits import SOME_FAILED, WRONG_INPUT
-from study.command.verbs import VERBS
+from study.cli.arguments import SOME_FAILED, WRONG_INPUT, default_address, default_data
+from study.cli.run import VERBS
 from study.launching.options import LOGS, Means
 from study.messages import UserError, did_you_mean
+from study.planning.spaces import packaged
 from study.requirements import is_required, missing_text
-from study.store import Damaged, Newer
+from study.store import Damaged, Newer, open_store, study_names
 from study.store.errors import os_error_text
 from study.store.provenance import code_version
 from study.store.store import default_root, without_secrets
+from study.tasks import BUILTIN
+
+
+def complete(parser: argparse.ArgumentParser) -> None:
+    """Ends the process with the completions where a shell asks for them; else does nothing.
+
+    A shell asks once `eval "$(register-python-argcomplete study)"` has told it how.
+    """
+    if "_ARGCOMPLETE" in os.environ:
+        import argcomplete
+
+        argcomplete.autocomplete(parser)
+
+
+def of_spaces(parsed_args: argparse.Namespace, **_: object) -> list[str]:
+    """Spaces that come along, files of Python here, studies of a store that is a directory."""
+    return [*packaged(), *_files(), *_studies(parsed_args)]
+
+
+def of_tasks(parsed_args: argparse.Namespace, **_: object) -> list[str]:
+    """What `study prepare` takes."""
+    return [*BUILTIN, *packaged(), *_files()]
+
+
+def _files() -> Iterable[str]:
+    return sorted(path.name for path in Path().glob("*.py"))
+
+
+def _studies(parsed_args: argparse.Namespace) -> Iterable[str]:
+    if "://" in parsed_args.root or not Path(parsed_args.root).is_dir():
+        return ()
+    return study_names(open_store(parsed_args.root))
+
 
 _LAUNCH = "write files that start a study on Kubernetes, Slurm or a cloud, to be changed and kept"
 _OUT = "of the report; default: reports/<study>, in a Ray job <root>/reports/<study>"

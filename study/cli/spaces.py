@@ -1,7 +1,4 @@
-"""`study spaces` and `study new FILE`: which search spaces there are, and one to begin with.
-
-Owns the text of the new one, which `study plan` takes as it is.
-"""
+"""Implement `study spaces` and `study new`."""
 
 from __future__ import annotations
 
@@ -9,8 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Final
 
-from study.command.exits import OK
-from study.command.opened import store_of
+from study.cli.arguments import OK, store_of
 from study.messages import UserError
 from study.planning.spaces import load_space, packaged
 from study.store import Damaged, Newer, read_study, study_names

@@ -1,7 +1,6 @@
-"""What each verb of `study` does, given its parsed arguments; returns the exit status.
+"""Implement the verbs of `study`, and `study check` in full; each returns its exit status.
 
-Owns what is said to the user on success. Imports inside a verb what only that verb needs.
-"""
+Imports that only one verb needs stay inside it."""
 
 from __future__ import annotations
 
@@ -11,31 +10,38 @@ import signal
 import sys
 from pathlib import Path
 from types import FrameType
-from typing import Final, Never
+from typing import TYPE_CHECKING, Final, Never
 
-from study.command.ask_analysis import answer_of_analysis, ask_analysis
-from study.command.check import check
-from study.command.defaults import default_address
-from study.command.exits import OK, SOME_FAILED
-from study.command.opened import related_of, space_among, store_of, study_of
-from study.command.reports import (
+from study.cli.arguments import (
+    OK,
+    SOME_FAILED,
+    default_address,
+    related_of,
+    space_among,
+    store_of,
+    study_of,
+)
+from study.cli.maintenance import tidy, verify
+from study.cli.reports import (
     REPORTS,
+    answer_of_analysis,
+    ask_analysis,
     log_folder,
     refuse_passing_places,
     report_place,
     write_report,
 )
-from study.command.show import show
-from study.command.spaces import new, spaces
-from study.command.status import status
-from study.command.texts import failure_lines
-from study.command.upkeep import tidy, verify
+from study.cli.spaces import new, spaces
+from study.cli.status import bytes_text, failure_lines, show, status
+from study.grid import with_starts
 from study.launching.display import Screen
 from study.launching.options import LOGS, Means
 from study.launching.signals import INTERRUPTED_STATUS
-from study.messages import UserError, did_you_mean, show_message
+from study.messages import UserError, did_you_mean, duration, last_line, show_message
+from study.planning.plan import make_plan
 from study.planning.spaces import chosen_ids, load_space, packaged
 from study.requirements import is_required, missing_text, require, require_extra
+from study.run import describe
 from study.store import (
     Registration,
     add_registration,
@@ -50,6 +56,60 @@ from study.store.errors import naming
 from study.store.provenance import now
 from study.store.schema import ABSENT, DONE, FAILED, PARTIAL, RUNNING, START_FAILED
 from study.tasks import BUILTIN
+
+if TYPE_CHECKING:
+    from study.launching.smoke_test import FirstEpochs  # torch
+
+
+def check(args: argparse.Namespace) -> int:
+    """Trains the first epochs of the study's cheapest and dearest Run, and says what it saw."""
+    require("torch", "timm", "safetensors", "psutil")
+    # A shell starts what it puts aside without the first.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+    try:
+        return _check(args)
+    except KeyboardInterrupt:
+        print("interrupted; nothing was kept")
+        return INTERRUPTED_STATUS
+
+
+def _check(args: argparse.Namespace) -> int:
+    space, store = load_space(args.space), store_of(args)
+    plan = make_plan(space, store, args.data)
+    if plan.wrong:
+        raise UserError("\n".join(plan.wrong))
+    from study.launching.smoke_test import first_epochs, throw_away
+    from study.planning.cost import cost_of, has_gpu
+
+    cost = {run.id: cost_of(run, plan.infos[run.task]).flops for run in space.runs}
+    by_cost = sorted(space.runs, key=lambda run: cost[run.id])
+    chosen = {"cheapest": by_cost[0]}
+    if by_cost[-1] != by_cost[0]:
+        chosen["dearest"] = by_cost[-1]
+    names = {run.task for run in with_starts(chosen.values())}
+    wanted = {name: space.tasks.get(name) for name in sorted(names)}
+    means = Means().of_trial({"cpu": 1}, device="cuda" if has_gpu() else "cpu")
+    failed = False
+    with throw_away(store, wanted, args.data) as scratch:
+        for which, run in chosen.items():
+            try:
+                text = _text(first_epochs(run, scratch, means))
+            except Exception as error:  # of a training: whatever it is, it is what was asked for
+                failed, text = True, f"fails: {type(error).__name__}: {last_line(str(error))}"
+            print(f"{which}: {describe(run)}: {text}", flush=True)
+    return SOME_FAILED if failed else OK
+
+
+def _text(seen: FirstEpochs) -> str:
+    where = "a GPU" if seen.device == "cuda" else "one CPU thread"
+    whose = "on it" if seen.device == "cuda" else "this process, so far"
+    return (
+        f"trains on {where}: {seen.num_steps:,} steps ({seen.num_epochs:.2g} epochs) in "
+        f"{seen.seconds:.1f} s, {seen.steps_per_second:,.3g} steps/s with evaluations, all of it in about "
+        f"{duration(seen.seconds_whole)}; train loss {seen.first.train_loss:.3g} → "
+        f"{seen.last.train_loss:.3g}; memory up to {bytes_text(seen.peak_bytes)} ({whose})"
+    )
 
 
 def prepare(args: argparse.Namespace) -> int:
@@ -88,7 +148,7 @@ def prepare(args: argparse.Namespace) -> int:
 
 def plan(args: argparse.Namespace) -> int:
     """Says how the study stands, what is left to pay, and everything that is wrong."""
-    from study.command.texts import plan_text
+    from study.cli.status import plan_text
     from study.planning.plan import make_plan, place_faults
 
     space, store = load_space(args.space), store_of(args)
@@ -318,7 +378,7 @@ def report(args: argparse.Namespace) -> int:
 
 def launch_files(args: argparse.Namespace) -> int:
     """Writes the files by which a study is started on clusters."""
-    from study.command.launch_files import FILES, write_launch_files
+    from study.cli.launch_files import FILES, write_launch_files
 
     for path in write_launch_files(args.dir):
         print(f"{path}  {FILES[path.name]}")

@@ -1,1 +1,0 @@
-"""What a user types and reads: the verbs, their flags, their texts."""
