@@ -125,7 +125,7 @@ def _place(space: str, root: str) -> tuple[str, str | None]:
 
 
 def _is_known(study: str, root: str) -> bool:
-    from analysis.load.kept import kept_path
+    from analysis.load.export import kept_path
     from study.store import open_store, study_names
 
     if not is_study_name(study):

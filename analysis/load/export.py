@@ -1,12 +1,8 @@
-"""A whole study as one file: Parquet, which can be opened again, or CSV for other tools.
+"""Write a study to one Parquet or CSV file, and find the bundled exports.
 
-Owns the form of the export: the table of `schema.ROWS` with the arm that each Run has in this study (no
-row says it: a source of one study may be the baseline of another), each Run's rows together and in
-order, and in the file's own metadata the study's list of wanted Runs, what became of each, its
-registrations and its provenance. Any reader of Parquet gets the table; `load.open` all that it would
-have found in the store. A CSV file holds the table alone: absent values are empty, and no checksum
-guards it.
-"""
+A Parquet export holds the table of `schema.ROWS` with each Run's arm. Its metadata hold the list of wanted
+Runs, their states, the registrations and the provenance, so `load.open` restores the study. A CSV file
+holds the table only, without a checksum; missing values are empty."""
 
 from __future__ import annotations
 
@@ -18,12 +14,13 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.csv as csv
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from analysis.load import whole
+from analysis.load import output
 from analysis.load.arms import arms
 from analysis.load.cells import ARM
 from analysis.load.rows import (
@@ -135,7 +132,7 @@ def export(store: Store, study: str, path: str | Path) -> Written:
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     with naming(path):
-        half = whole.draft_of(path)
+        half = output.draft_of(path)
     try:
         with naming(path, instead_of=half), _writer(half, path.suffix) as writer:
             gathered: list[pa.Table] = []
@@ -172,7 +169,7 @@ def export(store: Store, study: str, path: str | Path) -> Written:
                 writer.add_key_value_metadata(
                     {METADATA_KEY.decode(): text, DIGEST_KEY.decode(): digest_of(text.encode())}
                 )
-        whole.publish(half, path)
+        output.publish(half, path)
     finally:
         half.unlink(missing_ok=True)
     ended = {fact["id"] for fact in facts}
@@ -318,3 +315,35 @@ def _write(writer: pq.ParquetWriter | csv.CSVWriter, gathered: list[pa.Table]) -
         writer.write_table(table.cast(_PLAIN))
     else:
         writer.write_table(table, row_group_size=table.num_rows)
+
+
+FOLDER: Final = Path(__file__).parents[1] / "results"
+
+
+def kept_path(study: str) -> Path | None:
+    """The kept export of this study; None where there is none."""
+    return _file(f"{study}.parquet") if study in kept_names() else None
+
+
+def kept_names() -> tuple[str, ...]:
+    """The studies whose results come along."""
+    return tuple(
+        sorted(p.name.removesuffix(".verdicts.csv") for p in FOLDER.glob("*.verdicts.csv"))
+    )
+
+
+def kept_verdicts(study: str) -> pd.DataFrame | None:
+    """The verdicts on this study by the code that it was registered with, as a report's table has them."""
+    path = _file(f"{study}.verdicts.csv")
+    return None if path is None else pd.read_csv(path)
+
+
+def kept_bias_variance(study: str) -> pd.DataFrame | None:
+    """Bias, variance and disagreement over this study's seeds, one line for each cell."""
+    path = _file(f"{study}.bias_variance.parquet")
+    return None if path is None else pd.read_parquet(path)
+
+
+def _file(name: str) -> Path | None:
+    path = FOLDER / name
+    return path if path.is_file() else None

@@ -1,31 +1,90 @@
-"""A study, opened for reading: which Runs it wants, which of them have rows, and where these lie.
+"""Open a study for reading, and describe it in a few lines.
 
-Owns completeness: a study is held against its own list of wanted Runs before any number is read, and
-one that is incomplete needs an explicit word. Refuses to write to a store, to take a damaged file for
-data, and to fill in an absent cell.
-"""
+An incomplete study must be accepted explicitly. Missing cells are never filled."""
 
 from __future__ import annotations
 
+import html
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
 from analysis.load import export
+from analysis.load.arms import SOURCE
 from analysis.load.cells import ENDED, STATES, cells_of, selected
-from analysis.load.describe import html_of, lines_of, text_of
 from analysis.load.rows import Evaluations, Rows, StoreRows, TableRows, read, survey
 from study.messages import did_you_mean
 from study.run import Run
 from study.store import Store, open_store, read_study, schema, study_names
 from study.store.schema import DAMAGED, DIVERGED, FAILED, MISSING, OTHER_START
+
+MAX_LISTED: Final = 8
+_NONE: Final = ("none", 0, "")
+
+
+def lines_of(name: str, cells: pd.DataFrame, coverage: Mapping[str, int]) -> list[tuple[str, str]]:
+    """Five pairs of a word and what is said under it; `cells`, `coverage`: those of the `Study`."""
+    targets = cells[cells["arm"] != SOURCE]
+    targets = targets if len(targets) else cells
+    counts = ", ".join(f"{n:,} {state}" for state, n in coverage.items() if n)
+    width = targets["width"].map(lambda value: f" width {value}" if value else "")
+    networks = _listed((targets["model"] + width).str.strip(), "")
+    epochs = cells.loc[cells["state"].isin(ENDED), "last_epoch"]
+    ends = f", up to {epochs.max():,.6g} epochs" if epochs.notna().any() else ""
+    noise = ", ".join(f"{value:.0%}" for value in sorted(targets["label_noise"].unique()))
+    return [
+        ("study", f"{name}: {len(cells):,} Runs ({counts})"),
+        (
+            "targets",
+            f"{_listed(targets['task'])}; {_listed(targets['size'])} images; label noise {noise}",
+        ),
+        ("sources", _sources(targets)),
+        ("networks", f"{networks}; frozen layers {_listed(targets['frozen'])}"),
+        ("seeds", f"{_listed(targets['seed'])}{ends}; arms: {_listed(cells['arm'])}"),
+    ]
+
+
+def text_of(pairs: list[tuple[str, str]]) -> str:
+    """The five lines."""
+    longest = max(len(word) for word, _ in pairs)
+    return "\n".join(f"{word:{longest}}  {text}" for word, text in pairs)
+
+
+def html_of(pairs: list[tuple[str, str]]) -> str:
+    """The five lines as a table."""
+    left = "style='text-align:left'"
+    rows = "".join(
+        f"<tr><th {left}>{word}</th><td {left}>{html.escape(text)}</td></tr>"
+        for word, text in pairs
+    )
+    return f"<table>{rows}</table>"
+
+
+def _sources(targets: pd.DataFrame) -> str:
+    named = targets[~targets["source_task"].isin(_NONE)]
+    if named.empty:
+        return "none"
+    sizes = named.loc[named["source_size"] > 0, "source_size"]
+    return _listed(named["source_task"]) + (f"; {_listed(sizes)} images" if len(sizes) else "")
+
+
+def _listed(values: pd.Series, empty: str = "none") -> str:
+    """The different values in order, numbers short; of many the first and the last."""
+    found = sorted(values.unique(), key=lambda value: (isinstance(value, str), value))
+    texts = [
+        value if isinstance(value, str) else f"{value:,.4g}" if value % 1 else f"{value:,.0f}"
+        for value in found
+    ]
+    if len(texts) > MAX_LISTED:
+        texts = [*texts[: MAX_LISTED - 2], "…", texts[-1]]
+    return ", ".join(texts) or empty
 
 
 class Incomplete(ValueError):
@@ -58,7 +117,7 @@ class Study:
     """A study's wanted Runs and their rows.
 
     - `wanted`: every Run that the study asked for, sources included, in the study's order; none where
-      it is a table of curves that others measured (`frames.table`).
+      it is a table of curves that others measured (`tables.table`).
     - `cells`: pandas DataFrame, one line for each wanted Run, in that order, indexed by run id: the
       Run's coordinates (`schema.COORDINATES`; "none" and 0 where it has no source), `arm`
       (`arms.arms`), `state` (one of `STATES`), `why` (of a failed or damaged one), and for those with
@@ -95,7 +154,7 @@ class Study:
         return tuple(column.name for column in schema.MEASUREMENTS)
 
     def tells(self, coordinate: str) -> bool:
-        """Whether this is known of its Runs: a table may leave coordinates out (`frames.table`)."""
+        """Whether this is known of its Runs: a table may leave coordinates out (`tables.table`)."""
         return not isinstance(self.rows, TableRows) or coordinate in self.rows.told
 
     @property

@@ -21,10 +21,9 @@ from analysis.claims import claims
 from analysis.claims.answers import Verdict
 from analysis.claims.registration import standing_of
 from analysis.descent import EPSILON
-from analysis.load import Incomplete, Study, whole
+from analysis.load import Incomplete, Study, output
 from analysis.load.arms import TRANSFER
-from analysis.load.export import is_export
-from analysis.load.kept import kept_path
+from analysis.load.export import is_export, kept_path
 from analysis.report import cuts, gallery, overview, slices, tables, variance
 from analysis.report.album import Picture
 from analysis.report.answer import answer
@@ -108,7 +107,7 @@ def _write(
     _check_sources(study, more_related, less_related)
     if not partial:
         load.require_rows(study, study.cells)
-    with whole.folder(Path(directory), last=PAGE) as place:
+    with output.folder(Path(directory), last=PAGE) as place:
         verdicts = _draw(
             study,
             place,

@@ -14,10 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from analysis import load
-from analysis.load import whole
-from analysis.load.describe import lines_of
+from analysis.load import output
 from analysis.load.export import Written, export
-from analysis.load.study import named_study
+from analysis.load.study import lines_of, named_study
 from analysis.report.tables import provenance
 from study.store import Store
 from study.store.studies import Registration, read_registrations
@@ -61,7 +60,7 @@ def publish(
         raise ValueError(
             f"DIR={folder}: something is there already; choose an empty or a new folder"
         )
-    with whole.folder(folder, last=CARD) as draft:
+    with output.folder(folder, last=CARD) as draft:
         rows = draft / ROWS
         rows.parent.mkdir(parents=True)
         written = export(store, name, rows)

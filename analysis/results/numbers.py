@@ -16,7 +16,7 @@ import pandas as pd
 from analysis import load
 from analysis.descent import EPSILON
 from analysis.load import Study
-from analysis.load.kept import kept_bias_variance, kept_names, kept_path, kept_verdicts
+from analysis.load.export import kept_bias_variance, kept_names, kept_path, kept_verdicts
 from analysis.report import tables
 
 SOURCES: Final = {"cifar100-16px": "CIFAR-100", "tiny-near-16px": "near", "tiny-far-16px": "far"}

@@ -10,7 +10,7 @@ import pytest
 from analysis import load
 from analysis.claims import claims
 from analysis.claims.registration import RULES
-from analysis.load.kept import kept_names, kept_path, kept_verdicts
+from analysis.load.export import kept_names, kept_path, kept_verdicts
 from analysis.load.rows import ExportRows
 from analysis.report import make_report, tables
 from analysis.results.__main__ import differences, main

@@ -31,8 +31,7 @@ from analysis.claims.registration import (
     standing_of,
     terms_now,
 )
-from analysis.load.export import export
-from analysis.load.kept import kept_path
+from analysis.load.export import export, kept_path
 from analysis.load.rows import ExportRows
 from study.store import Registration, open_store
 from study.store.studies import add_registration

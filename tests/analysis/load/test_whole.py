@@ -8,18 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from analysis.load import whole
+from analysis.load import output
 
 KILLED = """
 import os, sys
 from pathlib import Path
-from analysis.load import whole
+from analysis.load import output
 place = Path(sys.argv[1])
-with whole.folder(place, last="index.html") as draft:
+with output.folder(place, last="index.html") as draft:
     (draft / "tables").mkdir()
     (draft / "tables" / "new.csv").write_text("new")
     (draft / "index.html").write_text("half of")
-    half = whole.draft_of(place / "all[1].parquet")
+    half = output.draft_of(place / "all[1].parquet")
     half.write_bytes(b"half of")
     os._exit(9)
 """
@@ -31,7 +31,7 @@ def everything(folder: Path) -> dict[str, str]:
 
 
 def test_a_killed_writer_leaves_what_was_there_and_the_next_one_tidies(tmp_path: Path) -> None:
-    with whole.folder(tmp_path, last="index.html") as draft:
+    with output.folder(tmp_path, last="index.html") as draft:
         (draft / "index.html").write_text("good")
         (draft / "old.csv").write_text("old")
     good = {"index.html": "good", "old.csv": "old"}
@@ -41,9 +41,9 @@ def test_a_killed_writer_leaves_what_was_there_and_the_next_one_tidies(tmp_path:
     left = everything(tmp_path)
     assert {name: left[name] for name in good} == good
     assert len(left) == 5, "two drafts of the page, one of the export"
-    with whole.folder(tmp_path, last="index.html") as draft:
+    with output.folder(tmp_path, last="index.html") as draft:
         (draft / "index.html").write_text("better")
-    whole.draft_of(tmp_path / "all[1].parquet")
+    output.draft_of(tmp_path / "all[1].parquet")
     assert everything(tmp_path) == {"index.html": "better", "old.csv": "old"}
 
 
@@ -51,7 +51,7 @@ def test_a_writer_that_fails_publishes_nothing(tmp_path: Path) -> None:
     (tmp_path / "index.html").write_text("good")
     with (
         pytest.raises(ZeroDivisionError),
-        whole.folder(tmp_path, last="index.html") as draft,
+        output.folder(tmp_path, last="index.html") as draft,
     ):
         (draft / "index.html").write_text("half of")
         raise ZeroDivisionError
@@ -65,8 +65,8 @@ def test_the_page_comes_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     def publish(draft: Path, path: Path) -> None:
         published.append(path.name)
 
-    monkeypatch.setattr(whole, "publish", publish)
-    with whole.folder(tmp_path, last="index.html") as draft:
+    monkeypatch.setattr(output, "publish", publish)
+    with output.folder(tmp_path, last="index.html") as draft:
         for name in ("z.csv", "index.html", "a.csv"):
             (draft / name).write_text("")
     assert published == ["a.csv", "z.csv", "index.html"]

@@ -16,7 +16,7 @@ import pytest
 
 from analysis import __main__ as command
 from analysis import load, report, surfaces
-from analysis.load.kept import kept_path
+from analysis.load.export import kept_path
 from analysis.report import overview, slices, tables
 from study.run import Recipe, Run
 from study.store import open_store, similarity, write_study

@@ -1,8 +1,4 @@
-"""Files for people that appear whole or not at all: a draft beside them, flushed, then renamed.
-
-Owns how an export, or a folder of a report, reaches its place. A process that is killed leaves what was
-there before, and a draft with a hidden name, which the next one removes.
-"""
+"""Write files and folders atomically: a hidden draft, flushed, then renamed."""
 
 from __future__ import annotations
 

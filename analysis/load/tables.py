@@ -1,9 +1,6 @@
-"""Other people's curves: a pandas or Arrow table becomes a `Study`, with no Run and no provenance.
+"""Turn a pandas or Arrow table of learning curves into a `Study`.
 
-Owns what such a table must say and the words in which a wrong one is refused. Invents nothing: a measured
-column that was not given does not exist, provenance is None, and a coordinate that was not given has one
-plain value, the same in every line ("not known", or 0). Fills no gap and takes no mean.
-"""
+Nothing is guessed: a missing measured column stays absent, and a missing coordinate is constant."""
 
 from __future__ import annotations
 
@@ -14,14 +11,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from analysis.load.arms import (
-    ARMS,
-    FROM_PRETRAINED,
-    RANDOM_FROZEN,
-    SAME_TASK,
-    SCRATCH,
-    TRANSFER,
-)
+from analysis.load.arms import ARMS, FROM_PRETRAINED, RANDOM_FROZEN, SAME_TASK, SCRATCH, TRANSFER
 from analysis.load.cells import ARM, COLUMNS, PROVENANCE, grouped
 from analysis.load.rows import SIZES, Evaluations, TableRows, name_evaluations
 from analysis.load.study import Study
