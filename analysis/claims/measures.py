@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.descent import EPSILON
-from analysis.descent.windows import epoch_windows, window_means
+from analysis.descent.curves import epoch_windows, window_means
 from analysis.load import Study
 from analysis.load.arms import RANDOM_FROZEN, SCRATCH, SOURCE
 from analysis.load.cells import CELL, grouped, selected

@@ -14,11 +14,10 @@ from typing import Any, Final
 
 from analysis.claims import primary
 from analysis.descent import EPSILON, FIRST_DESCENT, MIN_SHARE, SEARCH, SEARCH_LEVEL
-from analysis.descent.bounds import BORROWED
+from analysis.descent.curves import TIE, WINDOWS_PER_DECADE
 from analysis.descent.edges import NEAR_DECADES, NEAR_FACTOR, NEAR_TRAIN_ERROR
 from analysis.descent.intervals import LEVEL
-from analysis.descent.places import TIE
-from analysis.descent.windows import WINDOWS_PER_DECADE
+from analysis.descent.judge import BORROWED
 from analysis.load import Study, arms
 from analysis.load.rows import ExportRows, StoreRows
 from study.store.studies import Registration, read_registrations

@@ -11,8 +11,8 @@ import numpy as np
 import xarray as xr
 
 from analysis import descent
+from analysis.descent.curves import epoch_windows
 from analysis.descent.edges import EVERYTHING, NOTHING
-from analysis.descent.windows import epoch_windows
 
 # Test and train error, (seeds, points), to the verdict and the place of the peak; None if the points
 # make no curve.

@@ -19,9 +19,8 @@ from analysis.descent import (
     judge_freezing,
     search_guard,
 )
+from analysis.descent.curves import epoch_windows, locate, window_means
 from analysis.descent.intervals import mean_interval
-from analysis.descent.places import locate
-from analysis.descent.windows import epoch_windows, window_means
 from tests.power.simulation import NO_PEAK, epochs_of, height_coverage, jitter, peaked, verdicts
 
 EPOCHS = epochs_of(150)
