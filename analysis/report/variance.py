@@ -17,7 +17,7 @@ import xarray as xr
 from analysis.load import Study
 from analysis.report import slices
 from analysis.report.slices import GRID, Slice
-from analysis.surfaces.predictions import has_predictions
+from analysis.surfaces.bias_variance import has_predictions
 from study.store import Damaged
 
 # What is drawn: from five seeds on, and below that.

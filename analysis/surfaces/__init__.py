@@ -1,17 +1,20 @@
 """Surfaces over the grid of a study, as labelled arrays (xarray)."""
 
 from analysis.surfaces.best_cut import best_cut
+from analysis.surfaces.bias_variance import bias_variance_surfaces
 from analysis.surfaces.grid import DIMENSIONS, EVALUATIONS
 from analysis.surfaces.measured import (
     along,
     computed_surface,
+    count,
     epoch_surface,
     epoch_surfaces,
     freezing_surface,
     freezing_surfaces,
+    mean,
+    over_seeds,
+    standard_error,
 )
-from analysis.surfaces.predictions import bias_variance_surfaces
-from analysis.surfaces.seeds import count, mean, over_seeds, standard_error
 
 __all__ = [
     "DIMENSIONS",

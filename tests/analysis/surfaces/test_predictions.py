@@ -10,7 +10,7 @@ import pytest
 
 from analysis import load, surfaces
 from analysis.load import export
-from analysis.surfaces import bias_variance, predictions
+from analysis.surfaces import bias_variance
 from study.run import Run
 from study.seeds import stream
 from study.store import Damaged, Store, open_store, publish_rows, write_study
@@ -94,7 +94,7 @@ def test_every_cell_holds_the_arithmetic_of_its_own_predictions(
 ) -> None:
     root, runs, labels = five
     study = load.open(root)
-    monkeypatch.setattr(predictions, "ROWS_AT_ONCE", 2)
+    monkeypatch.setattr(bias_variance, "ROWS_AT_ONCE", 2)
     curves = surfaces.bias_variance_surfaces(study, epoch="all", squeeze=True)
     last = surfaces.bias_variance_surfaces(study, squeeze=True)
     third = surfaces.bias_variance_surfaces(study, epoch=3, squeeze=True)
