@@ -167,7 +167,7 @@ def _seeds(
 ) -> int:
     from analysis import load
     from analysis.claims import claims
-    from analysis.claims.seeds import needs, needs_text
+    from analysis.claims.sample_size import needs, needs_text
 
     root, study = _place(space, root)
     try:

@@ -13,8 +13,7 @@ from typing import Final
 import numpy as np
 import xarray as xr
 
-from analysis.claims.answers import Verdict
-from analysis.claims.conditions import DOES_NOT_HOLD, HOLDS
+from analysis.claims.verdict import DOES_NOT_HOLD, HOLDS, Verdict
 from analysis.load import Study
 from analysis.load.arms import SOURCE
 from analysis.report.seen import Seen

@@ -18,8 +18,8 @@ from markupsafe import Markup
 
 from analysis import load
 from analysis.claims import claims
-from analysis.claims.answers import Verdict
 from analysis.claims.registration import standing_of
+from analysis.claims.verdict import Verdict
 from analysis.descent import EPSILON
 from analysis.load import Incomplete, Study, output
 from analysis.load.arms import TRANSFER

@@ -13,8 +13,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from analysis.claims.answers import Verdict
-from analysis.claims.conditions import Condition
+from analysis.claims.verdict import Condition, Verdict
 from analysis.descent.intervals import Interval
 from analysis.load import Study, arms
 from analysis.load.arms import MATCHED_STEPS

@@ -15,13 +15,12 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from analysis.claims.answers import Answer
-from analysis.claims.c1_to_c4 import ask_c2, decide_c1, decide_c4
-from analysis.claims.c5 import ask_c5a, ask_c5b
-from analysis.claims.conditions import DOES_NOT_HOLD, HOLDS
-from analysis.claims.measures import Measures
-from analysis.claims.peaks import pooled
+from analysis.claims.contrasts import Measures
+from analysis.claims.one_source import ask_c2, decide_c1, decide_c4
+from analysis.claims.pooled_curves import pooled
 from analysis.claims.primary import ERROR, SLOWER
+from analysis.claims.two_sources import ask_c5a, ask_c5b
+from analysis.claims.verdict import DOES_NOT_HOLD, HOLDS, Answer
 from analysis.descent import EPSILON
 from analysis.descent.edges import EPOCHS as ALONG_EPOCHS
 from analysis.load.arms import RANDOM_FROZEN, TRANSFER

@@ -16,9 +16,9 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from analysis.claims.conditions import CANNOT_TELL, DOES_NOT_HOLD, HOLDS
-from analysis.claims.measures import Measures
-from analysis.claims.peaks import OneCurve
+from analysis.claims.contrasts import Measures
+from analysis.claims.pooled_curves import OneCurve
+from analysis.claims.verdict import CANNOT_TELL, DOES_NOT_HOLD, HOLDS
 from analysis.descent import EPSILON
 from analysis.descent.edges import Curve
 from analysis.load.arms import TRANSFER

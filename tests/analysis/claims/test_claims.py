@@ -11,18 +11,19 @@ from scipy import stats
 
 from analysis import load
 from analysis.claims import c1, c2, c3, c4, c5a, c5b, claims
-from analysis.claims.answers import Answer, Verdict
-from analysis.claims.conditions import (
+from analysis.claims.contrasts import Measures, Term, contrast, measure
+from analysis.claims.verdict import (
     CANNOT_TELL,
     DOES_NOT_HOLD,
     HOLDS,
     NOT_APPLICABLE,
+    Answer,
     Condition,
+    Verdict,
     bounded,
     conclude,
     condition,
 )
-from analysis.claims.measures import Measures, Term, contrast, measure
 from analysis.load.arms import RANDOM_FROZEN, REINITIALISED, SAME_TASK, SCRATCH
 from analysis.report import tables
 from study.run import Run

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from analysis.claims.conditions import CANNOT_TELL, DOES_NOT_HOLD, HOLDS
+from analysis.claims.verdict import CANNOT_TELL, DOES_NOT_HOLD, HOLDS
 from tests.power.cases import Case, all_cases
 from tests.power.studies import shares
 from tests.power.tables import SEEDS_OF_CLAIMS, allowed

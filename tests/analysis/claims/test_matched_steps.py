@@ -7,8 +7,8 @@ from pathlib import Path
 
 from analysis import load
 from analysis.claims import c2
-from analysis.claims.conditions import HOLDS
-from analysis.claims.measures import measure
+from analysis.claims.contrasts import measure
+from analysis.claims.verdict import HOLDS
 from analysis.load.arms import MATCHED_STEPS
 from analysis.report import tables
 from study.run import Recipe, Run

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.claims.seeds import POWER, SURE, needs_text, power, seeds_needed, upper_limit
+from analysis.claims.sample_size import POWER, SURE, needs_text, power, seeds_needed, upper_limit
 from analysis.descent.intervals import mean_interval
 
 

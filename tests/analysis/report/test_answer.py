@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from analysis import load
-from analysis.claims.answers import Answer, Verdict
+from analysis.claims.verdict import Answer, Verdict
 from analysis.report import slices
 from analysis.report.answer import answer
 from analysis.report.seen import Seen, seen

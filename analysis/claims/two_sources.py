@@ -1,8 +1,6 @@
-"""The claims on two sources, a more and a less related one: C5a and C5b.
+"""Decide the claims on a more and a less related source: C5a and C5b.
 
-Owns how the pair is named, and what is said where it is not. The verdicts are on the two sources
-compared, not on relatedness at large.
-"""
+The verdicts compare these two sources, not relatedness in general."""
 
 from __future__ import annotations
 
@@ -11,28 +9,33 @@ from dataclasses import replace
 
 import pandas as pd
 
-from analysis.claims.answers import (
+from analysis.claims.contrasts import (
+    Measures,
+    against_terms,
+    contrast,
+    difference_terms,
+    floor_terms,
+    of_arm,
+    one_image,
+)
+from analysis.claims.pooled_curves import freezing_curves, freezing_peak
+from analysis.claims.primary import ERROR
+from analysis.claims.verdict import (
+    CANNOT_TELL,
+    HOLDS,
     Answer,
     Ask,
+    Condition,
     Finding,
     Verdict,
     answer_of,
+    condition,
     explored,
     not_applicable,
     nothing,
+    peak_condition,
     verdict,
 )
-from analysis.claims.conditions import (
-    CANNOT_TELL,
-    HOLDS,
-    Condition,
-    condition,
-    peak_condition,
-)
-from analysis.claims.measures import Measures, contrast, of_arm, one_image
-from analysis.claims.peaks import freezing_curves, freezing_peak
-from analysis.claims.primary import ERROR
-from analysis.claims.terms import against_terms, difference_terms, floor_terms
 from analysis.load.arms import MATCHED_STEPS, RANDOM_FROZEN, REINITIALISED, SCRATCH, TRANSFER
 
 AskPair = Callable[[Measures, pd.DataFrame, str, str], Answer]

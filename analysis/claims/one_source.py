@@ -1,11 +1,7 @@
-"""The claims on one source at a time: C1 to C4.
+"""Decide the claims on one source: C1 to C4.
 
-Each takes the study's `Measures` and puts its question to an arm, and the same question to the control
-arms. They say no more than the cells allow: one seed can never tell, cells that could not have shown an
-effect are left out by their *train* error (never by the test error that is judged), a curve that is not
-finished never speaks against a peak, and a censored number never decides in the direction in which it is
-censored.
-"""
+One seed never decides. Cells that could not show an effect are excluded by their *train* error, never by
+the test error that is judged. A censored value is never evidence in the direction of censoring."""
 
 from __future__ import annotations
 
@@ -17,30 +13,40 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
-from analysis.claims.answers import (
+from analysis.claims.contrasts import (
+    Measures,
+    capacity_terms,
+    contrast,
+    of_arm,
+    one_image,
+    pace_terms,
+)
+from analysis.claims.pooled_curves import (
+    OneCurve,
+    Pooled,
+    freezing_curves,
+    freezing_peak,
+    height_pair,
+)
+from analysis.claims.primary import DOUBLING, EPSILONS, ERROR, SLOWER
+from analysis.claims.verdict import (
+    CANNOT_TELL,
+    HOLDS,
     Answer,
     AtEpsilon,
     Finding,
     Verdict,
     answer_of,
+    bounded,
+    conclude,
+    condition,
     explored,
     left_out,
     not_applicable,
     nothing,
+    peak_condition,
     verdict,
 )
-from analysis.claims.conditions import (
-    CANNOT_TELL,
-    HOLDS,
-    bounded,
-    conclude,
-    condition,
-    peak_condition,
-)
-from analysis.claims.measures import Measures, contrast, of_arm, one_image
-from analysis.claims.peaks import OneCurve, Pooled, freezing_curves, freezing_peak, height_pair
-from analysis.claims.primary import DOUBLING, EPSILONS, ERROR, SLOWER
-from analysis.claims.terms import capacity_terms, pace_terms
 from analysis.descent import STRONG, WEAK, WINDOWED, search_guard
 from analysis.descent.edges import EPOCHS, PARAMETERS, near_in_words
 from analysis.descent.intervals import mean_interval

@@ -1,8 +1,6 @@
-"""How many seeds a claim needs, from the spread that a pilot's seeds show.
+"""Compute how many seeds a claim needs, from the spread of a pilot's seeds.
 
-Owns the effects that are named for it, and the arithmetic: the power of a t-interval over seeds. A claim
-of several conditions needs more than its primary contrast alone, so a number here is the least.
-"""
+Only the primary contrast is considered: a claim with several conditions can need more."""
 
 from __future__ import annotations
 
@@ -13,8 +11,8 @@ from typing import Final
 
 from scipy import special
 
-from analysis.claims.answers import Verdict
 from analysis.claims.primary import DOUBLING, SLOWER
+from analysis.claims.verdict import Verdict
 from analysis.descent import search_guard
 from analysis.descent.intervals import LEVEL, t_quantile
 

@@ -1,10 +1,7 @@
-"""Double descent over many cells at once: a study's epoch-wise peaks and freezing-wise curves, pooled.
+"""Pool epoch-wise and freezing-wise curves over many cells.
 
-Owns which cells could show a peak at all, by their train error, and how they become one curve: each is
-moved so that its own edge of interpolation lies where the others' do, then all are averaged, seed by
-seed (`descent.edges.aligned`). So every curve counts and none is chosen, the noise of many averages out
-before a place is sought, and the seeds stay the replicates. The verdict on that curve is `descent`'s.
-"""
+Curves are shifted so that their edges of interpolation coincide, then averaged seed by seed
+(`descent.edges.aligned`). No curve is selected, and noise averages out before a peak is sought."""
 
 from __future__ import annotations
 
@@ -15,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.claims.measures import Measures, fullest, groups, matrix, one_image
+from analysis.claims.contrasts import Measures, fullest, groups, matrix, one_image
 from analysis.descent import FIRST_DESCENT, Judgement, judge
 from analysis.descent.edges import (
     EPOCHS,
