@@ -19,7 +19,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from analysis.pictures import figures, look
+from analysis.plots import figures, style
 
 # Draws the figure: False, as wide as a page; True, in one column.
 Draw = Callable[[bool], Figure]
@@ -90,7 +90,7 @@ def _inches(figure: Figure) -> tuple[float, float]:
 
 def _svg(figure: Figure) -> str:
     text = io.StringIO()
-    with matplotlib.rc_context(look.STYLE):
+    with matplotlib.rc_context(style.STYLE):
         figure.savefig(text, format="svg", metadata={"Date": None})
     return text.getvalue()
 

@@ -18,8 +18,8 @@ from matplotlib.figure import Figure
 
 from analysis.load import Study
 from analysis.load.rows import StoreRows
-from analysis.pictures import cuts, figures, panels
-from analysis.pictures.variance import part_grid
+from analysis.plots import figures, layout, points
+from analysis.plots.figures import part_grid
 from analysis.report import hover, slices, variance
 from analysis.report.album import Album, Picture, values_in_words
 from analysis.report.cuts import cuts_of
@@ -67,7 +67,7 @@ def pictures(
 
 def map_caption(figure: Figure, epsilon: float) -> str:
     """How a heat map is read: what is drawn on it, and nothing else."""
-    drawn = panels.drawn(figure)
+    drawn = layout.drawn(figure)
     words = ["Lighter is a higher test error."]
     if any(name.startswith("train error") for name in drawn):
         words.append(
@@ -250,7 +250,7 @@ def _best_cuts(part: Slice, end: xr.Dataset, album: Album) -> Iterator[Picture]:
     found = cuts_of(part, end)
     several = bool((found["in_set"].sum("frozen") > 1).any())
     yield album.add(
-        lambda narrow: cuts.cut_grid(
+        lambda narrow: points.cut_grid(
             found, title=f"{part.title}: the best number of frozen layers", narrow=narrow
         ),
         "best-cut",

@@ -17,8 +17,8 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.pictures import look, maps
-from analysis.pictures.panels import BENEATH, at
+from analysis.plots import maps, style
+from analysis.plots.layout import BENEATH, at
 
 MAX_COLUMNS: Final = 160
 
@@ -43,12 +43,12 @@ def of_maps(
         x, y = ("epoch", "frozen") if other == "epoch" else ("frozen", other)
         asked = None if wanted is None else at(wanted, select)
         shown = maps.asked(at(test, select), asked).sortby([x, y])
-        mean = look.seed_mean(shown, along=along)[0].transpose(y, x)
-        seen = look.seed_mean(at(train, select), along=along)[0]
+        mean = style.seed_mean(shown, along=along)[0].transpose(y, x)
+        seen = style.seed_mean(at(train, select), along=along)[0]
         seen = seen.reindex({x: mean[x], y: mean[y]}).transpose(y, x)
         columns = _columns(mean.sizes[x])
         if other == "epoch":
-            right = look.log_edges(mean[x].values)[1]
+            right = style.log_edges(mean[x].values)[1]
             last = np.append(columns[1:] - 1, mean.sizes[x] - 1)
             edges = np.log(right[last])
             low, high = np.log(axes.get_xlim())
@@ -97,7 +97,7 @@ def of_curves(
     for axes, select, first in shown:
         names = [first, *(name for name in values if name != first)]
         means = [
-            look.seed_mean(at(values[name], select), along=along)[0].transpose(by, x, ...)
+            style.seed_mean(at(values[name], select), along=along)[0].transpose(by, x, ...)
             for name in names
         ]
         means = [means[0], *(one.reindex({x: means[0][x], by: means[0][by]}) for one in means[1:])]
@@ -105,7 +105,7 @@ def of_curves(
         curves = []
         for i, value in enumerate(means[0][by].values.tolist()):
             places = means[0].isel({by: i})[axis or x].values
-            places = look.epoch_positions(places) if along else places
+            places = style.epoch_positions(places) if along else places
             y = [_round(one.values[i, columns]) for one in means]
             if any(number is not None for number in y[0]):
                 curves.append({"name": _text(value), "at": _across(axes, places[columns]), "y": y})

@@ -19,7 +19,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from analysis.load import Study
-from analysis.pictures import figures, look, maps
+from analysis.plots import figures, maps, style
 from analysis.report import hover, slices
 from analysis.report.album import Album, Picture, values_in_words
 from analysis.report.gallery import map_caption
@@ -212,7 +212,7 @@ def _packed(values: np.ndarray) -> str:
 
 def _start(end: xr.Dataset, marks: xr.Dataset) -> list[int]:
     """The cell that is shown before any is pointed at: the highest peak, else the highest error."""
-    mean = look.seed_mean(end["test_error"])[0].transpose("panel", "size", "frozen")
+    mean = style.seed_mean(end["test_error"])[0].transpose("panel", "size", "frozen")
     at_peak = mean.where(mean["frozen"] == marks["at"]).transpose("panel", "size", "frozen")
     where = at_peak if bool(at_peak.notnull().any()) else mean
     place: Any = np.unravel_index(int(np.nanargmax(where.values)), where.shape)

@@ -10,16 +10,16 @@ import colorsys
 import re
 from typing import Final
 
-from analysis.pictures import look
+from analysis.plots import style
 
 DARK_PLATE: Final = "#1c1f24"  # --paper of report.css in the dark
 _DARK: Final = {
-    look.PAPER: DARK_PLATE,
-    look.INK: "#e7e9ec",
-    look.FAINT: "#a5acb6",
-    look.ABSENT: "#2b2f36",
-    look.MARK: look.MARK,
-    look.MARK_HALO: look.MARK_HALO,
+    style.PAPER: DARK_PLATE,
+    style.INK: "#e7e9ec",
+    style.FAINT: "#a5acb6",
+    style.ABSENT: "#2b2f36",
+    style.MARK: style.MARK,
+    style.MARK_HALO: style.MARK_HALO,
 }
 _COLOUR: Final = re.compile(r"\b(fill|stroke)(: |=\")(#[0-9a-f]{6})")
 _NUMBER: Final = re.compile(r"-?\d+\.\d{3,}")

@@ -10,13 +10,12 @@ import pandas as pd
 import xarray as xr
 from matplotlib.figure import Figure
 
-from analysis.pictures.capacity import floor_of
-from analysis.pictures.cuts import offsets
+from analysis.plots.points import floor_of, offsets
 from analysis.report.hover import labelled
 
 
 def cut_points(figure: Figure, found: xr.Dataset) -> list[pd.DataFrame]:
-    """The best cuts of each panel of `cuts.cut_grid`; `found` as it takes them."""
+    """The best cuts of each panel of `points.cut_grid`; `found` as it takes them."""
     tables = []
     for _, select in labelled(figure):
         one = found.sel({dim: value for dim, value in select.items() if dim in found.dims})

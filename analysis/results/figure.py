@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
 from analysis.descent import EPSILON
-from analysis.pictures import look
+from analysis.plots import style
 from analysis.results.numbers import SIZE, Curve
 
 PATH: Final = Path(__file__).parent / "reduced.svg"
@@ -29,14 +29,14 @@ ABSOLUTE: Final = 1e-9
 
 def draw(curves: Sequence[Curve], path: Path = PATH) -> None:
     """Writes the picture of these curves. Errors are fractions; bars are standard errors over seeds."""
-    with matplotlib.rc_context(look.STYLE):
-        figure = Figure(figsize=(6.4, 4.0), layout="constrained", facecolor=look.PAPER)
+    with matplotlib.rc_context(style.STYLE):
+        figure = Figure(figsize=(6.4, 4.0), layout="constrained", facecolor=style.PAPER)
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
         for number, curve in enumerate(curves):
             mark: dict[str, Any] = {
-                "color": look.OKABE_ITO[number],
-                "marker": look.MARKERS[number],
-                "ls": look.DASHES[number],
+                "color": style.OKABE_ITO[number],
+                "marker": style.MARKERS[number],
+                "ls": style.DASHES[number],
                 "ms": 3.5,
             }
             above.errorbar(
@@ -52,8 +52,8 @@ def draw(curves: Sequence[Curve], path: Path = PATH) -> None:
             [curve.counts[curve.edge + offset] for curve in curves] for offset in (-1, 0)
         )
         for axes in (above, below):
-            axes.axvspan(min(first), max(last), color=look.ABSENT, lw=0, zorder=0)
-        below.axhline(EPSILON, color=look.FAINT, lw=0.7, ls="--")
+            axes.axvspan(min(first), max(last), color=style.ABSENT, lw=0, zorder=0)
+        below.axhline(EPSILON, color=style.FAINT, lw=0.7, ls="--")
         above.set_xscale("log")
         counts = curves[0].counts
         below.xaxis.set_major_locator(FixedLocator(list(counts)))

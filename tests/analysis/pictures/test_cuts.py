@@ -8,7 +8,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from analysis import surfaces
-from analysis.pictures import cuts
+from analysis.plots import points
 from tests.analysis.pictures.test_pictures import texts_of
 
 FROZEN = [0, 3, 8.75, 9]
@@ -28,7 +28,7 @@ def best(seeds: int = 3) -> xr.Dataset:
 
 def test_marks_stand_in_the_row_of_their_cut() -> None:
     axes = Figure().add_subplot()
-    cuts.draw_cuts(axes, best().isel(source_size=0))
+    points.draw_cuts(axes, best().isel(source_size=0))
     handles, labels = axes.get_legend_handles_labels()
     near, far = (handle.get_ydata() for handle in handles)
     assert labels == ["near", "far"]
@@ -42,7 +42,7 @@ def test_marks_stand_in_the_row_of_their_cut() -> None:
 @pytest.mark.parametrize("seeds", [1, 3])
 def test_no_text_lies_on_another_or_leaves_the_figure(seeds: int, narrow: bool) -> None:
     title = "tiny-imagenet-far → birds: a long title that is wrapped"
-    figure = cuts.cut_grid(best(seeds), title=title, narrow=narrow)
+    figure = points.cut_grid(best(seeds), title=title, narrow=narrow)
     texts = texts_of(figure)
     for i, (text, box) in enumerate(texts):
         assert box.x0 >= -1 and box.x1 <= figure.bbox.x1 + 1, text

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
-from analysis.pictures import curves, figures, look, map_marks, maps, panels
+from analysis.plots import curves, figures, layout, maps, style
 from analysis.report import peaks
 
 SIZES, FROZEN, SEEDS = [50, 200, 800], [0, 2, 5, 9], [0, 1, 2]
@@ -97,8 +97,8 @@ def test_a_freezing_ridge_is_a_frozen_count() -> None:
 @given(st.sets(st.integers(1, 400_000), min_size=1, max_size=30), st.booleans())
 def test_every_epoch_lies_in_its_own_cell(steps: set[int], with_zero: bool) -> None:
     x = np.array([0.0] * with_zero + [step / 63 for step in sorted(steps)])
-    left, right = look.log_edges(x)
-    at = look.epoch_positions(x)
+    left, right = style.log_edges(x)
+    at = style.epoch_positions(x)
     assert ((left < at) & (at < right)).all()
     assert (right[:-1] <= left[1:] * (1 + 1e-12)).all()
     assert (left > 0).all()
@@ -113,14 +113,14 @@ def test_epoch_0_has_a_tick_of_its_own_left_of_the_others(axes: Axes) -> None:
 
 @pytest.mark.parametrize("number", [2, 4, 10, 19])
 def test_frozen_counts_are_ordered_in_lightness(number: int) -> None:
-    colours = look.frozen_colours(range(number))
+    colours = style.frozen_colours(range(number))
     lightness = [np.dot(to_rgb(colour), (0.2126, 0.7152, 0.0722)) for colour in colours.values()]
     assert (np.diff(lightness) > 0).all()
     assert lightness[-1] < 0.8  # shows on white
 
 
 def test_error_colours_are_ordered_in_lightness() -> None:
-    rgb = look.ERROR_COLOURS(np.linspace(0, 1, 64))[:, :3]
+    rgb = style.ERROR_COLOURS(np.linspace(0, 1, 64))[:, :3]
     assert (np.diff(rgb @ [0.2126, 0.7152, 0.0722]) > 0).all()
 
 
@@ -131,7 +131,7 @@ def test_a_mean_curve_ends_where_a_seed_ends() -> None:
     curves = errors(epoch=EPOCHS, seed=SEEDS)
     curves[4:, 1] = np.nan  # diverged
     curves[:, 2] = np.nan  # absent
-    mean, counts = look.seed_mean(curves, along="epoch")
+    mean, counts = style.seed_mean(curves, along="epoch")
     assert np.isfinite(mean.values[:4]).all()
     assert np.isnan(mean.values[4:]).all()
     assert mean.values[0] == pytest.approx(curves.values[0, :2].mean())
@@ -181,7 +181,7 @@ def test_the_edge_of_interpolation_runs_between_cells_with_ticks_inwards(axes: A
     inside = np.array([[True, True], [True, False]])
     edges = np.array([-0.5, 0.5, 1.5])
     axes.set_xlim(-0.5, 1.5)
-    map_marks.region(axes, inside, np.ones((2, 2), bool), edges, edges, **WORDS)
+    maps.region(axes, inside, np.ones((2, 2), bool), edges, edges, **WORDS)
     line, ticks = (c for c in axes.collections if isinstance(c, LineCollection))
     assert sorted(np.asarray(s).tolist() for s in line.get_segments()) == [
         [[0.5, 0.5], [0.5, 1.5]],
@@ -193,7 +193,7 @@ def test_the_edge_of_interpolation_runs_between_cells_with_ticks_inwards(axes: A
 
 def test_no_edge_is_drawn_towards_an_absent_cell(axes: Axes) -> None:
     inside, known = np.array([[True, False]]), np.array([[True, False]])
-    map_marks.region(axes, inside, known, np.array([0.0, 1, 2]), np.array([0.0, 1]), **WORDS)
+    maps.region(axes, inside, known, np.array([0.0, 1, 2]), np.array([0.0, 1]), **WORDS)
     assert not axes.collections
     assert "all of it" in axes.get_title(loc="right")
 
@@ -393,8 +393,8 @@ def test_epochs_that_a_panel_was_not_evaluated_at_leave_no_gap(
 ) -> None:
     test = grid[0].copy()
     test.loc[{"size": 50, "epoch": [2.0, 8.0]}] = np.nan
-    assert panels.at(test, {"size": 50})["epoch"].values.tolist() == [0, 1, 4, 16]
-    assert panels.at(test, {"size": 200}).sizes["epoch"] == 6
+    assert layout.at(test, {"size": 50})["epoch"].values.tolist() == [0, 1, 4, 16]
+    assert layout.at(test, {"size": 200}).sizes["epoch"] == 6
 
 
 @pytest.mark.slow
@@ -471,7 +471,7 @@ def test_no_text_lies_on_another_or_leaves_the_figure(
     }[kind]()
     texts = texts_of(figure)
     frame = figure.bbox
-    assert not narrow or figure.get_size_inches()[0] == pytest.approx(panels.NARROW)
+    assert not narrow or figure.get_size_inches()[0] == pytest.approx(layout.NARROW)
     for i, (text, box) in enumerate(texts):
         assert box.x0 >= -1 and box.x1 <= frame.x1 + 1, (text, box, frame)
         assert box.y0 >= -1 and box.y1 <= frame.y1 + 1, (text, box, frame)

@@ -7,7 +7,7 @@ import re
 import pytest
 from matplotlib.colors import to_rgb
 
-from analysis.pictures import look
+from analysis.plots import style
 from analysis.report import plates
 
 SVG = """<?xml version="1.0"?>
@@ -47,7 +47,7 @@ def luminance(colour: str) -> float:
     return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]
 
 
-SERIES = [*look.OKABE_ITO, *look.frozen_colours(range(12)).values(), look.FAINT]
+SERIES = [*style.OKABE_ITO, *style.frozen_colours(range(12)).values(), style.FAINT]
 
 
 @pytest.mark.parametrize("colour", SERIES)
@@ -58,5 +58,5 @@ def test_every_colour_of_a_curve_shows_on_a_dark_plate(colour: str) -> None:
 
 
 def test_marks_on_a_heat_map_stay_what_they_are() -> None:
-    assert plates.in_the_dark(look.MARK) == look.MARK
-    assert plates.in_the_dark(look.MARK_HALO) == look.MARK_HALO
+    assert plates.in_the_dark(style.MARK) == style.MARK
+    assert plates.in_the_dark(style.MARK_HALO) == style.MARK_HALO

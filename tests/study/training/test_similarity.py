@@ -21,7 +21,7 @@ from scipy.stats import multivariate_normal, ortho_group
 from torch import Tensor
 
 from analysis import load
-from analysis.pictures.capacity import draw_capacity
+from analysis.plots.points import draw_capacity
 from analysis.surfaces import freezing_surface
 from analysis.surfaces.derived import effective_capacity
 from analysis.surfaces.similarity import (

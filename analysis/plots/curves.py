@@ -1,10 +1,6 @@
-"""Pictures of curves: each function draws on the Axes it is given, and returns it.
+"""Draw curves over epochs and over the freezing on given Axes.
 
-Takes labelled arrays (xarray) as `surfaces` makes them, narrowed to the dimensions that a picture
-has; a further dimension "seed" may stay, is then averaged, and the number of seeds is written above the
-Axes. Refuses to read a store, to fill a gap (an absent cell is named so) and to judge a curve. Uses no
-pyplot, so no global state.
-"""
+Missing cells are marked, never interpolated. Does not use pyplot."""
 
 from __future__ import annotations
 
@@ -16,7 +12,7 @@ from matplotlib.axes import Axes
 
 from analysis.descent import EPSILON
 from analysis.descent.intervals import mean_intervals
-from analysis.pictures import look
+from analysis.plots import style as plot_style
 
 # Of two seeds a t-interval is 13 standard errors wide to either side: it fills the picture, dots do not.
 MIN_BAND_SEEDS: Final = 3
@@ -38,24 +34,26 @@ def epoch_curves(
     over seeds ends where one of its seeds ends because it diverged: marked ×. `band`: t-intervals over
     seeds.
     """
-    x = look.other_dim(error, "frozen", look.TIMES)
-    error = look.narrowed(error, ("frozen", x)).sortby(["frozen", x]).transpose("frozen", x, ...)
-    mean, counts = look.seed_mean(error, along=x)
-    at = look.epoch_positions(mean[x].values)
-    colours = colours or look.frozen_colours(mean["frozen"].values)
+    x = plot_style.other_dim(error, "frozen", plot_style.TIMES)
+    error = (
+        plot_style.narrowed(error, ("frozen", x)).sortby(["frozen", x]).transpose("frozen", x, ...)
+    )
+    mean, counts = plot_style.seed_mean(error, along=x)
+    at = plot_style.epoch_positions(mean[x].values)
+    colours = colours or plot_style.frozen_colours(mean["frozen"].values)
     absent, diverged = [], False
     for frozen, y, curves in zip(mean["frozen"].values, mean.values, error.values, strict=True):
         rank = list(colours).index(float(frozen))
-        colour, marker = colours[float(frozen)], look.MARKERS[rank % len(look.MARKERS)]
+        colour, marker = colours[float(frozen)], plot_style.MARKERS[rank % len(plot_style.MARKERS)]
         if not np.isfinite(y).any():
             absent.append(f"{frozen:.4g}")
             continue
         # The step from epoch 0 is not to scale, so it is not drawn like the rest of the curve.
         first = int(mean[x].values[0] == 0)
         axes.plot(at[: first + 1], y[: first + 1], color=colour, lw=0.6, ls=":")
-        dashes = look.DASHES[rank % len(look.DASHES)]
+        dashes = plot_style.DASHES[rank % len(plot_style.DASHES)]
         axes.plot(at[first:], y[first:], color=colour, ls=dashes)
-        last = look.last_known(y)
+        last = plot_style.last_known(y)
         ended = last < len(y) - 1
         diverged |= ended
         end: dict[str, Any] = (
@@ -66,16 +64,16 @@ def epoch_curves(
         if band and "seed" in error.dims:
             _, half = mean_intervals(np.moveaxis(curves, -1, 0), confidence)
             axes.fill_between(at, y - half, y + half, color=colour, alpha=0.15, lw=0)
-    look.log_epoch_axis(axes, mean[x].values, x)
-    left, right = look.log_edges(mean[x].values)
+    plot_style.log_epoch_axis(axes, mean[x].values, x)
+    left, right = plot_style.log_edges(mean[x].values)
     axes.set_xlim(left[0], right[-1])
-    axes.set_ylabel(look.name_of(error))
-    axes.grid(axis="y", color=look.FAINT, alpha=0.25, lw=0.5)
-    look.note_seeds(axes, counts)
+    axes.set_ylabel(plot_style.name_of(error))
+    axes.grid(axis="y", color=plot_style.FAINT, alpha=0.25, lw=0.5)
+    plot_style.note_seeds(axes, counts)
     if absent:
-        look.note(axes, f"absent: frozen {', '.join(absent)}")
+        plot_style.note(axes, f"absent: frozen {', '.join(absent)}")
     if diverged:
-        look.note(axes, "× a seed diverged")
+        plot_style.note(axes, "× a seed diverged")
     if legend:
         axes.legend(title="frozen layers", ncols=2, handlelength=3)
     return axes
@@ -104,23 +102,29 @@ def freezing_curves(
     Small dots are the seeds; from MIN_BAND_SEEDS on there is a band too: one that leaves the Axes is cut
     off, not narrowed.
     """
-    error = look.narrowed(error, (by, "frozen")).sortby("frozen").transpose(by, "frozen", ...)
+    error = plot_style.narrowed(error, (by, "frozen")).sortby("frozen").transpose(by, "frozen", ...)
     train_error, wanted = (
-        None if array is None else look.narrowed(array, (by, "frozen"))
+        None if array is None else plot_style.narrowed(array, (by, "frozen"))
         for array in (train_error, wanted)
     )
-    mean, counts = look.seed_mean(error)
-    train = None if train_error is None else look.values_like(look.seed_mean(train_error)[0], mean)
-    asked = np.ones(mean.shape, bool) if wanted is None else look.values_like(wanted, mean) == 1
+    mean, counts = plot_style.seed_mean(error)
+    train = (
+        None
+        if train_error is None
+        else plot_style.values_like(plot_style.seed_mean(train_error)[0], mean)
+    )
+    asked = (
+        np.ones(mean.shape, bool) if wanted is None else plot_style.values_like(wanted, mean) == 1
+    )
     for i, value in enumerate(mean[by].values):
         style: dict[str, Any] = {
-            "color": look.OKABE_ITO[i % 7],
-            "ls": look.DASHES[i % len(look.DASHES)],
+            "color": plot_style.OKABE_ITO[i % 7],
+            "ls": plot_style.DASHES[i % len(plot_style.DASHES)],
         }
         at, y = _depth(mean.isel({by: i}), x)[asked[i]], mean.values[i, asked[i]]
         full = np.ones(len(y), bool) if train is None else train[i, asked[i]] <= epsilon
         marker: dict[str, Any] = {
-            "marker": look.MARKERS[i % len(look.MARKERS)],
+            "marker": plot_style.MARKERS[i % len(plot_style.MARKERS)],
             "ms": 4.8,
             "mew": 1.1,
         }
@@ -135,13 +139,13 @@ def freezing_curves(
                 axes.fill_between(at, y - half, y + half, color=style["color"], alpha=0.13, lw=0)
             axes.plot(at, seeds, color=style["color"], ls="none", marker=".", ms=2.5, alpha=0.7)
     axes.set_ylim(*span(error.values))
-    axes.set_ylabel(look.name_of(error))
+    axes.set_ylabel(plot_style.name_of(error))
     _depth_axis(axes, mean, x)
-    look.note_seeds(axes, counts)
+    plot_style.note_seeds(axes, counts)
     if legend:
-        axes.legend(title=look.name_of(by))
+        axes.legend(title=plot_style.name_of(by))
         if train is not None:
-            look.note(axes, f"hollow: train error > {epsilon:g}")
+            plot_style.note(axes, f"hollow: train error > {epsilon:g}")
     return axes
 
 
@@ -161,20 +165,20 @@ def paired_difference(
     seeds that both have, from MIN_BAND_SEEDS on; small dots are those seeds. Below zero `first` is the
     better source.
     """
-    error = look.narrowed(error, (by, "frozen", "seed")).sortby("frozen")
+    error = plot_style.narrowed(error, (by, "frozen", "seed")).sortby("frozen")
     error = error.transpose(by, "frozen", "seed")
     pairs = (error.sel({by: first}, drop=True) - error.sel({by: second}, drop=True)).values
     mean, half = mean_intervals(pairs.T, confidence)[0], _half(pairs, confidence)
     at = _depth(error.sel({by: first}), x)
-    axes.axhline(0, color=look.INK, lw=0.8)
-    axes.plot(at, pairs, ls="none", marker=".", ms=3, color=look.FAINT)
+    axes.axhline(0, color=plot_style.INK, lw=0.8)
+    axes.plot(at, pairs, ls="none", marker=".", ms=3, color=plot_style.FAINT)
     bars = np.where(np.isfinite(half), half, 0.0)
     axes.errorbar(at, mean, bars, color="#0072B2", marker="o", ms=4.2, lw=1.2, capsize=2.5)
     axes.set_ylim(*span(np.append(pairs, 0.0)))
-    axes.set_ylabel(f"difference in\n{look.name_of(error)}", labelpad=1.0)
+    axes.set_ylabel(f"difference in\n{plot_style.name_of(error)}", labelpad=1.0)
     _depth_axis(axes, error, x)
-    look.note_seeds(axes, np.isfinite(pairs).sum(axis=1)[np.isfinite(pairs).any(axis=1)])
-    look.note(axes, f"below 0: {first} better")
+    plot_style.note_seeds(axes, np.isfinite(pairs).sum(axis=1)[np.isfinite(pairs).any(axis=1)])
+    plot_style.note(axes, f"below 0: {first} better")
     return axes
 
 
@@ -210,11 +214,11 @@ def _depth(curve: xr.DataArray, x: str) -> np.ndarray:
 
 
 def _depth_axis(axes: Axes, array: xr.DataArray, x: str) -> None:
-    axes.grid(axis="y", color=look.FAINT, alpha=0.25, lw=0.5)
+    axes.grid(axis="y", color=plot_style.FAINT, alpha=0.25, lw=0.5)
     if x != "frozen":
         if x in ("parameters_trained", "share_trained"):
             axes.set_xscale("log")
-        axes.set_xlabel(look.name_of(x))
+        axes.set_xlabel(plot_style.name_of(x))
         return
     counts = array["frozen"].values
     axes.set_xticks(counts[:: -(-len(counts) // 13)])

@@ -1,9 +1,6 @@
-"""Whole figures: grids of curves, maps and clouds, with shared scales, one legend and headings.
+"""Build whole figures with shared scales and one legend, and save them reproducibly.
 
-Each function takes labelled arrays and returns a matplotlib Figure; `save` writes it as PNG, SVG and
-PDF, the same bytes each time. `narrow`: in one column, for a telephone. A dimension named in `rows` or
-`columns` may be absent from the arrays: then there is one row, or one column.
-"""
+A dimension named in `rows` or `columns` may be missing: the grid then has one row or column."""
 
 from __future__ import annotations
 
@@ -20,8 +17,8 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from analysis.descent import EPSILON
-from analysis.pictures import capacity, curves, look, maps, panels
-from analysis.pictures.panels import at
+from analysis.plots import curves, layout, maps, points, style
+from analysis.plots.layout import at
 
 FORMATS: Final = ("png", "svg", "pdf")
 # Without these a file would hold the time at which it was written.
@@ -40,7 +37,7 @@ def save(
         if form not in _NO_DATE:
             raise ValueError(f"formats={form!r}: choose from {', '.join(_NO_DATE)}")
     paths = [stem.with_name(f"{stem.name}.{form}") for form in formats]
-    with matplotlib.rc_context(look.STYLE):
+    with matplotlib.rc_context(style.STYLE):
         for path, form in zip(paths, formats, strict=True):
             figure.savefig(path, dpi=dpi, metadata=_NO_DATE[form])
     return paths
@@ -61,7 +58,7 @@ def panel_grid(
     The panel grid of arXiv 2211.11074: rows are source sizes, columns target sizes. Arrays have dims
     (rows, columns, frozen, epoch[, seed]).
     """
-    colours = look.frozen_colours(test["frozen"].values)
+    colours = style.frozen_colours(test["frozen"].values)
     test_span = curves.span(_known(test))
     train_span = curves.span(np.append(_known(train), [0.0, epsilon]))
 
@@ -70,19 +67,19 @@ def panel_grid(
         curves.epoch_curves(lower, at(train, select), colours=colours, legend=False)
         lower.set_title("", loc="right")
         lower.set_ylabel(lower.get_ylabel().replace(" (", "\n("))
-        lower.axhline(epsilon, color=look.INK, lw=0.7, ls=(0, (1, 2)))
+        lower.axhline(epsilon, color=style.INK, lw=0.7, ls=(0, (1, 2)))
         upper.set_xlabel("")
         upper.tick_params(labelbottom=False)
         upper.set_ylim(*test_span)
         lower.set_ylim(*train_span)
 
-    with matplotlib.rc_context(look.STYLE):
-        grid = panels.grid(
+    with matplotlib.rc_context(style.STYLE):
+        grid = layout.grid(
             test, rows, columns, beneath=0.62, right=1.05, title=title, narrow=narrow
         )
-        note = panels.fill(grid, draw)
-        panels.legend_right(grid, "frozen layers", order=float)
-        panels.remark(grid, note, f"dotted: train error = {epsilon:g}")
+        note = layout.fill(grid, draw)
+        layout.legend_right(grid, "frozen layers", order=float)
+        layout.remark(grid, note, f"dotted: train error = {epsilon:g}")
         return grid.figure
 
 
@@ -134,13 +131,13 @@ def freezing_maps(
     title: str = "",
     narrow: bool = False,
     wrap: int = 0,
-    sheet: float = panels.WIDE,
+    sheet: float = layout.WIDE,
     row_inches: float = 0.24,
 ) -> Figure:
     """Heat maps over target size × frozen count; arrays have dims (rows, columns, size, frozen[, seed]).
 
     `ridge` and `ridge_shown` have dims (rows, columns, size), `diverged` and `wanted` those of `test`
-    without seed: see `maps.freezing_map`. `wrap`, `sheet`: see `panels.grid`; `row_inches`: height of
+    without seed: see `maps.freezing_map`. `wrap`, `sheet`: see `layout.grid`; `row_inches`: height of
     a size's cells.
     """
     marks = {"ridge": ridge, "ridge_shown": ridge_shown, "diverged": diverged, "wanted": wanted}
@@ -173,7 +170,7 @@ def _map_grid(
     title: str,
     narrow: bool,
     wrap: int = 0,
-    sheet: float = panels.WIDE,
+    sheet: float = layout.WIDE,
 ) -> Figure:
     """A grid of `draw_map`, all in one colour scale; `marks` are arrays that it takes by these names."""
 
@@ -182,8 +179,8 @@ def _map_grid(
         how: dict[str, Any] = {"norm": norm, "colour_bar": False, "legend": False}
         draw_map(axes, at(test, select), epsilon=epsilon, **here, **how)
 
-    with matplotlib.rc_context(look.STYLE):
-        grid = panels.grid(
+    with matplotlib.rc_context(style.STYLE):
+        grid = layout.grid(
             test,
             *rows_and_columns,
             height=height,
@@ -194,10 +191,10 @@ def _map_grid(
             wrap=wrap,
             sheet=sheet,
         )
-        note = panels.fill(grid, draw)
-        panels.legend_beneath(grid)
-        panels.remark(grid, note)
-        panels.colour_bar(grid, norm, look.name_of(test), beyond=beyond)
+        note = layout.fill(grid, draw)
+        layout.legend_beneath(grid)
+        layout.remark(grid, note)
+        layout.colour_bar(grid, norm, style.name_of(test), beyond=beyond)
         return grid.figure
 
 
@@ -235,18 +232,18 @@ def freezing_grid(
         )
         axes.set_ylim(*limits)
 
-    with matplotlib.rc_context(look.STYLE):
+    with matplotlib.rc_context(style.STYLE):
         right = 0.75 + 0.075 * max(len(str(value)) for value in [*test[by].values, by])
-        grid = panels.grid(test, rows, columns, right=right, title=title, narrow=narrow)
-        remarks = [panels.fill(grid, draw)]
-        panels.legend_right(grid, look.name_of(by))
+        grid = layout.grid(test, rows, columns, right=right, title=title, narrow=narrow)
+        remarks = [layout.fill(grid, draw)]
+        layout.legend_right(grid, style.name_of(by))
         if train is not None and hollow(test, train, epsilon):
             remarks.append(f"hollow: train error > {epsilon:g}")
         if "seed" in test.dims and test.sizes["seed"] > 1:
             remarks.append("dots: seeds")
         if curves.has_band(test):
             remarks.append(f"band: {confidence:.0%} t-interval over seeds, cut off at the frame")
-        panels.remark(grid, *remarks)
+        layout.remark(grid, *remarks)
         return grid.figure
 
 
@@ -276,24 +273,26 @@ def difference_grid(
         )
         axes.set_ylim(*limits)
 
-    with matplotlib.rc_context(look.STYLE):
-        grid = panels.grid(test, rows, columns, left=0.88, right=0.3, title=title, narrow=narrow)
-        remarks = [panels.fill(grid, draw), "dots: pairs of one seed"]
+    with matplotlib.rc_context(style.STYLE):
+        grid = layout.grid(test, rows, columns, left=0.88, right=0.3, title=title, narrow=narrow)
+        remarks = [layout.fill(grid, draw), "dots: pairs of one seed"]
         if curves.has_band(pairs):
             remarks.append(f"bars: {confidence:.0%} t-interval over them, cut off at the frame")
-        panels.remark(grid, *remarks)
+        layout.remark(grid, *remarks)
         return grid.figure
 
 
 def hollow(test: xr.DataArray, train: xr.DataArray, epsilon: float) -> bool:
     """Whether a marker of `freezing_grid` is hollow: some mean train error is above epsilon."""
-    return bool((look.seed_mean(train)[0].where(look.seed_mean(test)[0].notnull()) > epsilon).any())
+    return bool(
+        (style.seed_mean(train)[0].where(style.seed_mean(test)[0].notnull()) > epsilon).any()
+    )
 
 
 def filled(test: xr.DataArray, train: xr.DataArray, epsilon: float) -> bool:
     """Whether a marker of `freezing_grid` is filled: some mean train error is at most epsilon."""
     return bool(
-        (look.seed_mean(train)[0].where(look.seed_mean(test)[0].notnull()) <= epsilon).any()
+        (style.seed_mean(train)[0].where(style.seed_mean(test)[0].notnull()) <= epsilon).any()
     )
 
 
@@ -304,12 +303,12 @@ def capacity_figure(
 
     `pairs`: one table for each measure, as `surfaces.similarity.capacity_and_similarity` gives it.
     """
-    with matplotlib.rc_context(look.STYLE):
+    with matplotlib.rc_context(style.STYLE):
         names = xr.DataArray(np.zeros(len(pairs)), {"measure": range(len(pairs))}, ["measure"])
         how: dict[str, Any] = {"height": 2.2, "right": 1.0, "narrow": narrow, "narrow_right": 1.0}
-        grid = panels.grid(names, "", "measure", title=title, **how)
+        grid = layout.grid(names, "", "measure", title=title, **how)
         for axes, some in zip(grid.upper, pairs, strict=True):
-            capacity.draw_capacity(axes, some)
+            points.draw_capacity(axes, some)
             axes.set_title("")
             axes.set_ylim(grid.upper[0].get_ylim())
             if axes is not grid.upper[0] and not narrow:
@@ -326,6 +325,28 @@ def _maybe(array: xr.DataArray | None, select: dict[str, Any]) -> xr.DataArray |
 
 
 def _known(array: xr.DataArray) -> np.ndarray:
-    values = look.seed_mean(array)[0].values
+    values = style.seed_mean(array)[0].values
     known: np.ndarray = values[np.isfinite(values)]
     return known
+
+
+def part_grid(
+    parts: xr.DataArray, *, columns: str = "size", title: str = "", narrow: bool = False
+) -> Figure:
+    """Curves over the epochs for every frozen count; dims ("part", columns, "frozen", "epoch").
+
+    A row for each part, as "bias" and "net variance": all in one scale, as they add up to the error.
+    """
+    colours = style.frozen_colours(parts["frozen"].values)
+    limits = curves.span(parts.values)
+
+    def draw(axes: Axes, _: Axes, select: dict[str, Any]) -> None:
+        curves.epoch_curves(axes, layout.at(parts, select), colours=colours, legend=False)
+        axes.set_ylim(*limits)
+
+    with matplotlib.rc_context(style.STYLE):
+        grid = layout.grid(parts, "part", columns, right=1.05, title=title, narrow=narrow)
+        note = layout.fill(grid, draw)
+        layout.legend_right(grid, "frozen layers", order=float)
+        layout.remark(grid, note)
+        return grid.figure

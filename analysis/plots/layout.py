@@ -1,9 +1,6 @@
-"""A grid of panels in one figure: where each stands, what it is called, what they share.
+"""Lay out a grid of panels in a wide or a narrow figure; sizes are in inches.
 
-Owns the layout, in inches: a wide one that fills a page, and a narrow one of one column for a telephone,
-with letters of the same size. Knows nothing of what is drawn in a panel. Every panel's Axes carries, as
-its label, the JSON of what was selected for it.
-"""
+The label of every panel's Axes is the JSON of what was selected for it."""
 
 from __future__ import annotations
 
@@ -21,7 +18,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from analysis.pictures import look
+from analysis.plots import style
 
 WIDE: Final = 10.4  # inches: the width of a report's page, with letters a tenth larger there
 NARROW: Final = 3.83  # of a telephone 390 px wide, without its margins
@@ -193,7 +190,7 @@ def fill(grid: Grid, draw: Draw) -> str:
     shared = [line for line in notes[0] if all(line in others for others in notes)]
     for panel, lines in zip(grid.upper, notes, strict=True):
         own = [line for line in lines if line not in shared]
-        panel.set_title("\n".join(own), loc="right", fontsize=6.5, color=look.FAINT)
+        panel.set_title("\n".join(own), loc="right", fontsize=6.5, color=style.FAINT)
     return " · ".join(line for line in shared if line)
 
 
@@ -276,7 +273,7 @@ def colour_bar(grid: Grid, norm: Normalize, label: str, *, beyond: bool) -> None
     left = 1 - (grid.right_inches - 0.15) / width
     box = (left, 1 - grid.top_inches / height - length, 0.11 / width, length)
     bar = grid.figure.add_axes(box, label="<colorbar>")
-    scale = ScalarMappable(norm, look.ERROR_COLOURS)
+    scale = ScalarMappable(norm, style.ERROR_COLOURS)
     grid.figure.colorbar(scale, cax=bar, extend="max" if beyond else "neither", label=label)
 
 
@@ -290,7 +287,7 @@ def remark(grid: Grid, *texts: str) -> None:
     _grow_beneath(grid.figure, REMARK_ROW * (len(lines) - 1))
     width, height = grid.figure.get_size_inches()
     place = 0.08 / width, 0.07 / height
-    grid.figure.text(*place, "\n".join(lines), fontsize=6.5, color=look.FAINT)
+    grid.figure.text(*place, "\n".join(lines), fontsize=6.5, color=style.FAINT)
 
 
 def at(array: xr.DataArray, select: dict[str, Any]) -> xr.DataArray:

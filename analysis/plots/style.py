@@ -1,8 +1,6 @@
-"""What the pictures share: colours, names with units, seeds, scales.
+"""Share the plots' style: colours, names with units, marks, scales.
 
-Owns the look. Refuses to know what a picture is about, and keeps no state: matplotlib's settings
-are changed only inside `matplotlib.rc_context(STYLE)`, by who makes a whole figure.
-"""
+Uses no global state of matplotlib: apply `STYLE` with `matplotlib.rc_context`."""
 
 from __future__ import annotations
 

@@ -1,1 +1,0 @@
-"""Pictures of labelled arrays and tables: they draw on the Axes they are given, and read nothing."""

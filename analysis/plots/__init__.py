@@ -1,0 +1,1 @@
+"""Draw labelled arrays and tables on given Axes."""

@@ -1,0 +1,147 @@
+"""Draw single points: the best frozen count, and capacity beside similarity."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLocator
+
+from analysis.plots import layout
+from analysis.plots import style as plot_style
+
+SPREAD: Final = (
+    0.5  # of the room between two sizes, over which the values of `by` stand side by side
+)
+
+
+def draw_cuts(axes: Axes, cuts: xr.Dataset, *, by: str = "source", legend: bool = True) -> Axes:
+    """The best frozen count (y) for each number of images (x) and value of `by`.
+
+    `cuts`: as `surfaces.best_cut` gives it, dims (by, size), `in_set` over frozen too. A large marker is
+    the best, small ones and the line from the fewest to the most frozen layers the set of those that
+    cannot be told apart from it.
+    """
+    cuts = cuts.sortby(["size", "frozen"]).transpose(by, "size", "frozen")
+    counts = cuts["frozen"].values
+    row_of = {float(count): row for row, count in enumerate(counts)}
+    beside = offsets(cuts.sizes[by])
+    for i, value in enumerate(cuts[by].values):
+        one = cuts.isel({by: i})
+        colour, marker = (
+            plot_style.OKABE_ITO[i % 7],
+            plot_style.MARKERS[i % len(plot_style.MARKERS)],
+        )
+        x = np.arange(cuts.sizes["size"]) + beside[i]
+        sizes, rows = np.nonzero(one["in_set"].values)
+        axes.plot(x[sizes], rows, color=colour, ls="none", marker=marker, ms=2.6)
+        for at, inside in zip(x, one["in_set"].values, strict=True):
+            if inside.any():
+                where = np.flatnonzero(inside)
+                axes.plot([at, at], where[[0, -1]], color=colour, lw=0.8)
+        best = [row_of.get(float(count), np.nan) for count in one["best"].values]
+        axes.plot(
+            x,
+            best,
+            color=colour,
+            ls=plot_style.DASHES[i % len(plot_style.DASHES)],
+            lw=0.8,
+            alpha=0.6,
+        )
+        style: dict[str, Any] = {"color": colour, "marker": marker, "ms": 5.2, "ls": "none"}
+        axes.plot(x, best, **style, mec="white", mew=0.6, label=f"{value}")
+    axes.set_xlim(-0.5, cuts.sizes["size"] - 0.5)
+    axes.set_ylim(-0.5, len(counts) - 0.5)
+    plot_style.category_axis(axes, "x", cuts["size"].values, plot_style.name_of("size"))
+    plot_style.category_axis(axes, "y", counts, plot_style.name_of("frozen"))
+    axes.grid(axis="y", color=plot_style.FAINT, alpha=0.25, lw=0.5)
+    plot_style.note_seeds(axes, cuts["num_seeds"].values[cuts["num_seeds"].values > 0])
+    if legend:
+        axes.legend(title=plot_style.name_of(by))
+    return axes
+
+
+def offsets(num: int) -> np.ndarray:
+    """How far from a size's place on the x axis the marks of each of `num` values of `by` stand."""
+    return np.linspace(-SPREAD / 2, SPREAD / 2, num + 2)[1:-1]
+
+
+def cut_grid(
+    cuts: xr.Dataset,
+    *,
+    rows: str = "",
+    columns: str = "source_size",
+    by: str = "source",
+    title: str = "",
+    narrow: bool = False,
+) -> Figure:
+    """A panel of `draw_cuts` for each value of `rows` and `columns`; dims (rows, columns, by, size)."""
+
+    def draw(axes: Axes, _: Axes, select: dict[str, Any]) -> None:
+        draw_cuts(axes, cuts.sel(select, drop=True), by=by, legend=False)
+
+    with matplotlib.rc_context(plot_style.STYLE):
+        right = 0.75 + 0.075 * max(len(str(value)) for value in [*cuts[by].values, by])
+        height = 0.6 + 0.2 * cuts.sizes["frozen"]
+        how: dict[str, Any] = {"height": height, "right": right, "narrow": narrow}
+        grid = layout.grid(cuts["best"], rows, columns, title=title, **how)
+        note = layout.fill(grid, draw)
+        layout.legend_right(grid, plot_style.name_of(by))
+        level = float(cuts.attrs["level"])
+        layout.remark(grid, note, f"small: not told apart from the best, {level:.0%} for each cell")
+        return grid.figure
+
+
+def floor_of(pairs: pd.DataFrame) -> float:
+    """Where on the y axis the points stand of which not even the smallest size is interpolated."""
+    known = pairs.loc[pairs["capacity"] > 0, "capacity"]
+    return float(known.min()) / 2 if len(known) else 1.0
+
+
+def draw_capacity(axes: Axes, pairs: pd.DataFrame, *, by: str = "source_task") -> Axes:
+    """Effective capacity (y, log scale) against similarity (x): a point for each line of `pairs`.
+
+    `pairs`: as `surfaces.similarity.capacity_and_similarity` gives it, narrowed to what may share a
+    picture. Marker by `by`, colour by frozen count. An arrow upwards: the largest size studied is
+    interpolated, the capacity may lie beyond. Points on the dashed line: not even the smallest size is.
+    """
+    value = pairs.attrs["value"]
+    known = pairs.loc[pairs["capacity"] > 0, "capacity"]
+    floor = floor_of(pairs)
+    colours = plot_style.frozen_colours(pairs["frozen"])
+    for number, (name, some) in enumerate(pairs.groupby(by, sort=True)):
+        marker = plot_style.MARKERS[number % len(plot_style.MARKERS)]
+        y = np.where(some["capacity"] > 0, some["capacity"], floor)
+        c = [colours[count] for count in some["frozen"]]
+        axes.scatter(some[value], y, c=c, marker=marker, s=22, linewidths=0.5, edgecolors="white")
+        axes.scatter([], [], color=plot_style.FAINT, marker=marker, s=22, label=str(name))
+    beyond = pairs[pairs["censored"].astype(bool)]
+    up = {"arrowstyle": "->", "color": plot_style.FAINT, "lw": 0.8}
+    for x, y in zip(beyond[value], beyond["capacity"], strict=True):
+        axes.annotate("", (x, y * 1.35), (x, y * 1.05), arrowprops=up)
+    axes.set_yscale("log")
+    top = float(known.max()) if len(known) else floor
+    axes.set_ylim(floor / 1.3 if (pairs["capacity"] == 0).any() else floor * 1.5, top * 1.6)
+    ticks = {float(capacity): f"{capacity:,.0f}" for capacity in sorted(known.unique())}
+    if (pairs["capacity"] == 0).any():
+        axes.axhline(floor, color=plot_style.FAINT, lw=0.7, ls="--", zorder=0)
+        ticks[floor] = "none"
+    axes.yaxis.set_major_locator(FixedLocator(list(ticks)))
+    axes.yaxis.set_major_formatter(FixedFormatter(list(ticks.values())))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.set_xlabel(pairs.attrs["label"])
+    axes.set_ylabel("effective capacity (images, log scale)")
+    named = axes.legend(title=plot_style.name_of(by), loc="best")
+    axes.add_artist(named)
+    dots = [axes.scatter([], [], color=colours[count], s=22) for count in colours]
+    axes.legend(
+        dots, [str(count) for count in colours], title="frozen layers", loc="upper left",
+        bbox_to_anchor=(1.01, 1.0),
+    )  # fmt: skip
+    return axes
