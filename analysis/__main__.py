@@ -207,7 +207,7 @@ def _publish(
     licence: str | None = None,
 ) -> int:
     from analysis.load.study import named_study
-    from analysis.report.publish import CARD, LICENCE, publish
+    from analysis.report.dataset_card import CARD, LICENCE, publish
     from study.store import open_store
 
     root, study = _place(space, root)

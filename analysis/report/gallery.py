@@ -20,13 +20,11 @@ from analysis.load import Study
 from analysis.load.rows import StoreRows
 from analysis.plots import figures, layout, points
 from analysis.plots.figures import part_grid
-from analysis.report import hover, slices, variance
-from analysis.report.album import Album, Picture, values_in_words
-from analysis.report.cuts import cuts_of
-from analysis.report.points import capacity_points, cut_points
-from analysis.report.seen import Seen
-from analysis.report.slices import Line, Slice
-from analysis.report.variance import Variances
+from analysis.report import hover, slices, tables
+from analysis.report.hover import capacity_points, cut_points
+from analysis.report.picture import Album, Picture, values_in_words
+from analysis.report.slices import Line, Seen, Slice
+from analysis.report.tables import Variances, cuts_of
 
 MAX_PAIRS: Final = 3
 SIMILARITIES: Final = ("logme", "linear_cka_debiased")
@@ -338,7 +336,7 @@ def _of_predictions(
             continue
         # Beside the largest source only, where there are several.
         one = one.isel(source_size=-1, drop=True)
-        parts = variance.drawn(one)
+        parts = tables.drawn_parts(one)
         if "bias" in parts["part"].values:
             what = (
                 "Test error = bias (images whose most frequent label over the seeds is wrong) + net "
@@ -353,7 +351,7 @@ def _of_predictions(
             partial(_parts, parts, title=f"{line.label} → {part.title}: what is predicted"),
             f"{line.label}-variance",
             f"What is predicted over the seeds, from {line.label}",
-            what + variance.finite_share(one),
+            what + tables.finite_share(one),
             partial(
                 hover.of_curves, values={"share of test images": parts}, x="epoch", by="frozen"
             ),

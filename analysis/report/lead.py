@@ -21,10 +21,9 @@ from matplotlib.figure import Figure
 from analysis.load import Study
 from analysis.plots import figures, maps, style
 from analysis.report import hover, slices
-from analysis.report.album import Album, Picture, values_in_words
 from analysis.report.gallery import map_caption
-from analysis.report.seen import Seen
-from analysis.report.slices import Line
+from analysis.report.picture import Album, Picture, values_in_words
+from analysis.report.slices import Line, Seen
 
 MAX_PANELS: Final = 12
 WRAP: Final = 2

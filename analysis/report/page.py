@@ -24,12 +24,12 @@ from analysis.descent import EPSILON
 from analysis.load import Incomplete, Study, output
 from analysis.load.arms import TRANSFER
 from analysis.load.export import is_export, kept_path
-from analysis.report import cuts, gallery, overview, slices, tables, variance
-from analysis.report.album import Picture
-from analysis.report.answer import answer
+from analysis.report import gallery, overview, slices, tables
 from analysis.report.lead import lead
+from analysis.report.overview import answer
+from analysis.report.picture import Picture
 from analysis.report.plates import plate
-from analysis.report.seen import seen
+from analysis.report.slices import seen
 from study.messages import show_message
 from study.store import Damaged, open_store, study_names
 from study.store.errors import os_error_text
@@ -137,11 +137,13 @@ def _draw(
     errors.to_csv(place / "tables" / "final_errors.csv", index=False)
     study.cells.to_csv(place / "tables" / "runs.csv")
     parts = slices.slices(study)
-    best = cuts.best_cuts(study, parts)
+    best = tables.best_cuts(study, parts)
     best.to_csv(place / "tables" / "best_cuts.csv", index=False)
-    predicted = variance.variances(study, parts)
+    predicted = tables.variances(study, parts)
     if predicted.found:
-        variance.table(predicted, parts).to_csv(place / "tables" / "predictions.csv", index=False)
+        tables.variance_table(predicted, parts).to_csv(
+            place / "tables" / "predictions.csv", index=False
+        )
     sights = seen(study, parts, epsilon)
     first = lead(study, sights, place / "figures", epsilon)
     pictures = list(
@@ -184,7 +186,8 @@ def _draw(
         predicted=predicted,
         errors=[(part.title, _html(tables.by_frozen(errors, part))) for part in parts],
         cuts=[
-            (title, _html(cuts.by_size(some))) for title, some in best.groupby("slice", sort=False)
+            (title, _html(tables.best_cuts_by_size(some)))
+            for title, some in best.groupby("slice", sort=False)
         ],
         epsilon=f"{epsilon:g}",
         coverage=_html(tables.coverage(study)),

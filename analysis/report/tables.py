@@ -1,25 +1,27 @@
-"""The tables of a report: final errors, coverage, and what produced the rows.
-
-Owns what stands in them; returns pandas DataFrames and plain values, and knows no HTML. A cell whose
-seeds are not all there says how many are.
-"""
+"""Build a report's tables: errors, best cuts, bias and variance, coverage, provenance."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 import pandas as pd
+import xarray as xr
 
+from analysis import surfaces
 from analysis.claims.verdict import Condition, Verdict
 from analysis.descent.intervals import Interval
 from analysis.load import Study, arms
 from analysis.load.arms import MATCHED_STEPS
 from analysis.load.cells import ARM, STATES
 from analysis.report import slices
+from analysis.report.slices import GRID, Slice
+from analysis.surfaces.bias_variance import has_predictions
 from study.run import COORDINATES
+from study.store import Damaged
 from study.store.schema import DIVERGED, DONE
 
 # From the source to the cut.
@@ -283,3 +285,137 @@ def _last_values(study: Study) -> dict[str, pd.Series]:
     frame = pd.DataFrame.from_dict(last, orient="index", columns=there)
     frame = frame.reindex(study.cells.index, columns=names).astype(float)
     return {name: frame[name] for name in frame.columns}
+
+
+KEYS: Final = ("source", "source_size", "size")
+
+
+def cuts_of(part: Slice, end: xr.Dataset) -> xr.Dataset:
+    """`surfaces.best_cut` of a slice, dims KEYS; `end` as `slices.at_the_end` gives it."""
+    num_test = pd.concat([line.cells["num_test"] for line in part.lines]).astype(float).max()
+    resolution = 1 / num_test if num_test > 0 else None
+    return surfaces.best_cut(end["test_error"], resolution=resolution)
+
+
+def best_cuts(study: Study, parts: list[Slice]) -> pd.DataFrame:
+    """One line for each slice, source, source size and size that has a cut measured, of slices with
+    several frozen counts.
+
+    `best`, `low` and `high` are frozen counts, `cuts` those that cannot be told apart from the best, with
+    spaces between; `num_seeds` and `num_cuts` say what it rests on.
+    """
+    frames = []
+    for part in parts:
+        end = slices.at_the_end(study, part.lines)
+        if end.sizes["frozen"] < 2:
+            continue
+        found = cuts_of(part, end)
+        frame = found.drop_dims("frozen").to_dataframe(dim_order=list(KEYS)).reset_index()
+        inside = found["in_set"].transpose(*KEYS, "frozen").values.reshape(len(frame), -1)
+        counts = end["frozen"].values
+        frame["cuts"] = [" ".join(f"{count:g}" for count in counts[row]) for row in inside]
+        frame.insert(0, "slice", part.title)
+        # What has no source stands beside every source size in a picture, and is one line here.
+        alone = {line.label for line in part.lines if (line.cells["source_size"] == 0).all()}
+        frame.loc[frame["source"].isin(alone), "source_size"] = 0
+        frames.append(frame[frame["num_cuts"] > 0].drop_duplicates(["slice", *KEYS]))
+    columns = ["slice", *KEYS, "best", "low", "high", "cuts", "num_seeds", "num_cuts"]
+    return pd.concat(frames)[columns] if frames else pd.DataFrame(columns=columns)
+
+
+def best_cuts_by_size(cuts: pd.DataFrame) -> pd.DataFrame:
+    """Lines of `best_cuts` for reading: "7 (6–9, 5 of 10 cuts)", a column for each size."""
+    frame = cuts.assign(text=cuts.apply(_text, axis=1)).rename(
+        columns={"source_size": "source images"}
+    )
+    frame["source images"] = (
+        frame["source images"].astype(object).where(frame["source images"] > 0, "")
+    )
+    table = frame.pivot_table(
+        index=["source", "source images"],
+        columns="size",
+        values="text",
+        aggfunc="first",
+        sort=False,
+    )
+    return table[sorted(table.columns)].fillna("").rename_axis(columns="training images")
+
+
+def _text(line: pd.Series[Any]) -> str:
+    best = f"{line['best']:.4g}" if np.isfinite(line["best"]) else "no seed has all"
+    inside = len(line["cuts"].split())
+    return f"{best} ({line['low']:.4g}–{line['high']:.4g}, {inside} of {line['num_cuts']})"
+
+
+# What is drawn: from five seeds on, and below that.
+PARTS: Final = ("bias", "net_variance")
+FEW: Final = ("disagreement",)
+_NAMES: Final = {"net_variance": "net variance"}
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Variances:
+    """`found`: over GRID and "epoch", by (name of the slice, label of the line); `unread`: why others were
+    not read, in sentences."""
+
+    found: Mapping[tuple[str, str], xr.Dataset]
+    unread: tuple[str, ...]
+
+
+def variances(study: Study, parts: Sequence[Slice]) -> Variances:
+    """Of all lines that have predictions."""
+    found, unread = {}, []
+    for part in parts:
+        for line in part.lines:
+            if not has_predictions(study, line.cells):
+                continue
+            try:
+                found[part.name, line.label] = slices.predictions_of(study, line)
+            except (ValueError, Damaged) as why:
+                unread.append(f"{part.title}, {line.label}: {why}")
+    return Variances(found=found, unread=tuple(unread))
+
+
+def drawn_parts(one: xr.Dataset) -> xr.DataArray:
+    """What is drawn of a line: dims ("part", GRID, "epoch")."""
+    names = PARTS if one["bias"].notnull().any() else FEW
+    labels = pd.Index([_NAMES.get(name, name) for name in names], name="part")
+    array = xr.concat([one[name] for name in names], labels, combine_attrs="drop")
+    return array.rename("share of test images")
+
+
+def parts_at_the_end(one: xr.Dataset) -> xr.Dataset:
+    """At the last evaluation of each cell: dims GRID."""
+    there = one["num_seeds"] > 0
+    last = there.sizes["epoch"] - 1 - there.isel(epoch=slice(None, None, -1)).argmax("epoch")
+    return one.isel(epoch=last).drop_vars("epoch").where(there.any("epoch"))
+
+
+def variance_table(all_of: Variances, parts: Sequence[Slice]) -> pd.DataFrame:
+    """One line for each cell with predictions, at its last evaluation, with the numbers of
+    `surfaces.bias_variance_surfaces`. `spread` and `spread_of_finite_test_set` are standard deviations
+    over seeds."""
+    titles = {part.name: part.title for part in parts}
+    frames = []
+    for (name, label), one in all_of.found.items():
+        frame = parts_at_the_end(one).to_dataframe(dim_order=list(GRID)).reset_index()
+        frame = frame[frame["num_seeds"] > 0].assign(slice=titles[name], source=label)
+        frame["spread"] = np.sqrt(frame["measured"])
+        frame["spread_of_finite_test_set"] = np.sqrt(frame["finite_test_set"])
+        frames.append(frame)
+    columns = ["slice", "source", *GRID, "num_seeds", "error", "bias", "net_variance", "variance"]
+    columns += ["disagreement", "spread", "spread_of_finite_test_set"]
+    return pd.concat(frames)[columns] if frames else pd.DataFrame(columns=columns)
+
+
+def finite_share(one: xr.Dataset) -> str:
+    """How much of the variance over seeds the finite test set alone gives, in a sentence; "" unknown."""
+    end = parts_at_the_end(one)
+    measured, finite = (float(end[name].mean()) for name in ("measured", "finite_test_set"))
+    if not measured > 0:
+        return ""
+    return (
+        "After the last epoch the variance of the test error over seeds is "
+        f"{measured**0.5:.4f}², mean over the cells; images that err independently of each other would "
+        f"give {finite**0.5:.4f}² on a test set of this size ({finite / measured:.0%})."
+    )

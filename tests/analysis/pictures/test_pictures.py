@@ -20,7 +20,7 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
 from analysis.plots import curves, figures, layout, maps, style
-from analysis.report import peaks
+from analysis.report import slices
 
 SIZES, FROZEN, SEEDS = [50, 200, 800], [0, 2, 5, 9], [0, 1, 2]
 WORDS = {"label": "inside", "everywhere": "all of it", "nowhere": "none of it"}
@@ -69,7 +69,7 @@ def test_a_ridge_lies_where_the_peak_is_seen_and_nowhere_without_one() -> None:
         {"test_error": (dims, test), "train_error": (dims, train)},
         {"frozen": [0, 4, 9], "epoch": epochs},
     )
-    found = peaks.epoch_peaks(both, 0.1)
+    found = slices.epoch_peaks(both, 0.1)
     assert found["shown"].values.tolist() == [True, False, False]
     # Not 13, the centre of the window from 10 to 17.
     assert 16 <= float(found["at"][0]) <= 17
@@ -86,7 +86,7 @@ def test_a_freezing_ridge_is_a_frozen_count() -> None:
         },
         {"frozen": FROZEN, "size": [100, 400]},
     ).assign_coords(parameters_trained=("frozen", [9_000.0, 5_000.0, 800.0, 20.0]))
-    found = peaks.freezing_peaks(both, 0.1)
+    found = slices.freezing_peaks(both, 0.1)
     assert found["shown"].values.tolist() == [True, False]
     assert float(found["at"][0]) == 2 and np.isnan(found["at"][1])
 

@@ -10,8 +10,8 @@ import pytest
 from analysis import load
 from analysis.claims.verdict import Answer, Verdict
 from analysis.report import slices
-from analysis.report.answer import answer
-from analysis.report.seen import Seen, seen
+from analysis.report.overview import answer
+from analysis.report.slices import Seen, seen
 from tests import synthetic
 
 

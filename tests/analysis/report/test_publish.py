@@ -62,7 +62,7 @@ def test_the_hubs_own_library_reads_it(
 
 
 def test_the_card_says_how_it_was_made_and_what_columns_mean(root: Path, tmp_path: Path) -> None:
-    from analysis.report.publish import publish
+    from analysis.report.dataset_card import publish
 
     folder = tmp_path / "set"
     publish(open_store(root), "asked", folder, question="Does <it>?", space=SPACE, licence="mit")

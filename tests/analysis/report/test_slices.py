@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from analysis import load
-from analysis.report import peaks, slices
+from analysis.report import slices
 from study.grid import union, with_starts
 from study.run import Recipe
 from tests import synthetic
@@ -27,7 +27,7 @@ def test_an_arm_that_lacks_cuts_leaves_one_count_of_parameters_a_cut(tmp_path: P
     assert end.sizes["source"] == 3
     assert end["parameters_trained"].dims == ("frozen",)
     assert np.isfinite(end["parameters_trained"]).all()
-    found = peaks.freezing_peaks(end, 0.1)
+    found = slices.freezing_peaks(end, 0.1)
     assert found["at"].dims == ("source", "source_size", "size")
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from analysis import load, surfaces
-from analysis.report import slices, variance, write_report
+from analysis.report import slices, tables, write_report
 from study.store import open_store
 from tests.analysis.surfaces.test_predictions import write
 
@@ -35,7 +35,7 @@ def test_a_task_that_is_gone_is_said_and_nothing_else_is_lost(tmp_path: Path) ->
     write(tmp_path / "store", seeds=2)
     open_store(tmp_path / "store").remove("tasks/target.arrow")
     study = load.open(tmp_path / "store")
-    found = variance.variances(study, slices.slices(study))
+    found = tables.variances(study, slices.slices(study))
     assert not found.found and len(found.unread) == 1
     page = write_report(study, tmp_path / "report").read_text(encoding="utf-8")
     assert "Not read: target" in page and "study prepare target" in page

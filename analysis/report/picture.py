@@ -1,8 +1,4 @@
-"""A saved picture, and the album that pictures of one group are added to.
-
-Owns the names of files, the alternative text, and that every picture is drawn twice: for a page, and for a
-telephone. Knows nothing of what is drawn.
-"""
+"""Save a group of figures with file names and alternative texts."""
 
 from __future__ import annotations
 

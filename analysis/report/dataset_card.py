@@ -1,7 +1,4 @@
-"""A study as a folder that is a data set of the Hugging Face hub: Parquet, and a card that tells of it.
-
-Owns the card and the names in the folder. Uploads nothing: `hf upload NAME DIR --repo-type dataset` does.
-"""
+"""Write a study as a Hugging Face data set: Parquet files and a card. Uploads nothing."""
 
 from __future__ import annotations
 
