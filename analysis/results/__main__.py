@@ -17,7 +17,7 @@ from typing import Final
 
 import jinja2
 
-from analysis.results import figure, numbers
+from analysis.results import numbers
 
 HEADING: Final = "## Results so far\n"
 _NUMBER: Final = re.compile(r"\d[\d,]*(?:\.\d+)?")
@@ -39,10 +39,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     made = section()
     if not chosen.check:
         chosen.readme.write_text(text[:first] + made + text[last:], encoding="utf-8")
-        figure.draw(numbers.curves())
-        print(f"{chosen.readme}: {HEADING.strip('# ').strip()}; {figure.PATH}")
+        numbers.draw_figure(numbers.reduced_curves())
+        print(f"{chosen.readme}: {HEADING.strip('# ').strip()}; {numbers.FIGURE_PATH}")
         return 0
-    found = [*differences(text[first:last], made), *figure.differences(numbers.curves())]
+    found = [
+        *differences(text[first:last], made),
+        *numbers.figure_differences(numbers.reduced_curves()),
+    ]
     for line in found:
         print(f"results: {line}", file=sys.stderr)
     print(f"results: {len(_NUMBER.findall(made))} numbers checked, {len(found)} lines differ")

@@ -1,22 +1,29 @@
-"""The numbers of the README's results, each taken from the files that lie here, as text for a reader.
+"""Read the numbers of the README's results from the bundled files, and draw its figure.
 
-Owns which number stands for which sentence. Computes no verdict: those are the registered code's, kept
-beside the rows.
-"""
+The figure's file contains the numbers that it shows, so a check compares numbers, not pixels."""
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from html import escape, unescape
+from pathlib import Path
 from typing import Any, Final
 
+import matplotlib
+import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
 from analysis import load
 from analysis.descent import EPSILON
 from analysis.load import Study
 from analysis.load.export import kept_bias_variance, kept_names, kept_path, kept_verdicts
+from analysis.plots import style
 from analysis.report import tables
 
 SOURCES: Final = {"cifar100-16px": "CIFAR-100", "tiny-near-16px": "near", "tiny-far-16px": "far"}
@@ -50,7 +57,7 @@ class Curve:
         return next(i for i, error in enumerate(self.train) if error <= EPSILON)
 
 
-def curves() -> tuple[Curve, ...]:
+def reduced_curves() -> tuple[Curve, ...]:
     """The curves of `reduced` at SIZE target images, one for each source."""
     errors = _errors("reduced")
     some = errors[(errors["size"] == SIZE) & (errors["arm"] == "transfer")]
@@ -59,7 +66,7 @@ def curves() -> tuple[Curve, ...]:
 
 def values() -> dict[str, Any]:
     """Everything that `section.md.jinja` names."""
-    found = curves()
+    found = reduced_curves()
     broad = found[0]
     ended = pd.concat([_opened(name).runs for name in kept_names()])
     ended = ended[~ended.index.duplicated()]
@@ -215,3 +222,87 @@ def _opened(study: str) -> Study:
 @cache
 def _errors(study: str) -> pd.DataFrame:
     return tables.final_errors(_opened(study), EPSILON)
+
+
+FIGURE_PATH: Final = Path(__file__).parent / "reduced.svg"
+_DRAWN: Final = re.compile(r"<dc:description>(.*?)</dc:description>", re.DOTALL)
+ABSOLUTE: Final = 1e-9
+
+
+def draw_figure(curves: Sequence[Curve], path: Path = FIGURE_PATH) -> None:
+    """Writes the picture of these curves. Errors are fractions; bars are standard errors over seeds."""
+    with matplotlib.rc_context(style.STYLE):
+        figure = Figure(figsize=(6.4, 4.0), layout="constrained", facecolor=style.PAPER)
+        above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
+        for number, curve in enumerate(curves):
+            mark: dict[str, Any] = {
+                "color": style.OKABE_ITO[number],
+                "marker": style.MARKERS[number],
+                "ls": style.DASHES[number],
+                "ms": 3.5,
+            }
+            above.errorbar(
+                curve.counts,
+                curve.test,
+                yerr=curve.standard_errors,
+                elinewidth=0.8,
+                label=f"from {curve.source}",
+                **mark,
+            )
+            below.plot(curve.counts, curve.train, **mark)
+        first, last = (
+            [curve.counts[curve.edge + offset] for curve in curves] for offset in (-1, 0)
+        )
+        for axes in (above, below):
+            axes.axvspan(min(first), max(last), color=style.ABSENT, lw=0, zorder=0)
+        below.axhline(EPSILON, color=style.FAINT, lw=0.7, ls="--")
+        above.set_xscale("log")
+        counts = curves[0].counts
+        below.xaxis.set_major_locator(FixedLocator(list(counts)))
+        below.xaxis.set_major_formatter(FixedFormatter([f"{count:,}" for count in counts]))
+        below.xaxis.set_minor_locator(NullLocator())
+        for label in below.get_xticklabels():
+            label.set(rotation=35, ha="right", rotation_mode="anchor")
+        above.set_ylabel("test error (fraction)")
+        below.set_ylabel("train error")
+        below.set_xlabel(
+            "trained parameters (log scale): of the head alone to those of the last four layers"
+        )
+        above.set_title(
+            f"CIFAR-10 at 16×16, {SIZE:,} images, a fifth of the labels wrong; mean of ten seeds, "
+            "± standard error;\nshaded: where the train error falls under "
+            f"{EPSILON:g}, the edge of interpolation"
+        )
+        above.legend(loc="lower right", ncols=len(curves))
+        # An ampersand or a bracket of the JSON would be the SVG's.
+        text = escape(json.dumps(_figure_numbers(curves)), quote=False)
+        figure.savefig(path, metadata={"Date": None, "Description": text})
+
+
+def figure_differences(curves: Sequence[Curve], path: Path = FIGURE_PATH) -> list[str]:
+    """In what the numbers that the file draws differ from these curves; [] where they do not."""
+    if not path.is_file():
+        return [f"{path.name} is not there"]
+    found = _DRAWN.search(path.read_text(encoding="utf-8"))
+    drawn = json.loads(unescape(unescape(found.group(1)))) if found else {}
+    there = _figure_numbers(curves)
+    if drawn.keys() != there.keys():
+        return [f"{path.name} draws {', '.join(drawn) or 'nothing known'}, not {', '.join(there)}"]
+    return [
+        f"{path.name}: other numbers from {name}"
+        for name in there
+        if np.shape(drawn[name]) != np.shape(there[name])
+        or not np.allclose(drawn[name], there[name], rtol=0, atol=ABSOLUTE)
+    ]
+
+
+def _figure_numbers(curves: Sequence[Curve]) -> dict[str, list[list[float]]]:
+    return {
+        curve.source: [
+            list(map(float, curve.counts)),
+            list(curve.test),
+            list(curve.standard_errors),
+            list(curve.train),
+        ]
+        for curve in curves
+    }
