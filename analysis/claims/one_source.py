@@ -68,12 +68,12 @@ def c1(measures: Measures, *, arm: str = TRANSFER) -> Verdict:
         f"label noise {noise:g}": lines[lines["label_noise"] == noise] for noise in noises[:-1]
     }
     for what, some in slices.items():
-        pair = height_pair(measures, some, "size", min_height=ERROR)
+        pair = height_pair(measures, some, "size")
         extra += _difference(f"the same at {what}", pair)
     if len(noises) > 1:
         extra += _difference(
             f"height of the peak, label noise {noises[-1]:g} − {noises[0]:g}, all sizes",
-            height_pair(measures, lines, "label_noise", min_height=ERROR, matched=True),
+            height_pair(measures, lines, "label_noise", matched=True),
         )
     return verdict("C1", measures, arm, ask_c1, extra)
 
@@ -84,7 +84,7 @@ def ask_c1(measures: Measures, lines: pd.DataFrame, arm: str) -> Answer:
     compared = (
         f"height of the epoch-wise peak at label noise {noise:g}, larger − smaller target size"
     )
-    pair = height_pair(measures, some, "size", min_height=ERROR)
+    pair = height_pair(measures, some, "size")
     if pair is None:
         return nothing(
             compared, "no cell has two target sizes whose train error crosses ε within the curve"
@@ -276,13 +276,13 @@ def c4(measures: Measures, *, arm: str = TRANSFER) -> Verdict:
     for noise, some in lines[lines["label_noise"] < lines["label_noise"].max()].groupby(
         "label_noise"
     ):
-        alike = freezing_peak(freezing_curves(some), measures.epsilon, min_height=ERROR, step=step)
+        alike = freezing_peak(freezing_curves(some), measures.epsilon, step=step)
         if alike is not None and alike.judgement.height is not None:
             what = f"the same at label noise {noise:g} ({alike.judgement.wording})"
             extra.append(Finding(what=what, effect=alike.judgement.height, unit="error"))
     shown = 0
     for one in curves if len(curves) > 1 else []:
-        alone = freezing_peak([one], measures.epsilon, min_height=ERROR, step=step)
+        alone = freezing_peak([one], measures.epsilon, step=step)
         if alone is not None and alone.judgement.height is not None:
             what = f"height of the freezing-wise peak, {one.name} ({alone.judgement.wording})"
             extra.append(Finding(what=what, effect=alone.judgement.height, unit="error"))
@@ -291,7 +291,7 @@ def c4(measures: Measures, *, arm: str = TRANSFER) -> Verdict:
     if not shown or found.answer == HOLDS:
         return found
     remark = f"looked at alone, {shown} of {len(curves)} curves show one (exploratory)"
-    return replace(found, main=replace(found.main, reasons=(remark, *found.main.reasons)))
+    return replace(found, reasons=(remark, *found.reasons))
 
 
 def ask_c4(measures: Measures, lines: pd.DataFrame, arm: str) -> Answer:
@@ -329,7 +329,7 @@ def ask_c4(measures: Measures, lines: pd.DataFrame, arm: str) -> Answer:
 def decide_c4(curves: Sequence[OneCurve], epsilon: float, step: float, compared: str) -> Answer:
     """C4 from a study's freezing curves at one ε; `step`: of one test error."""
     compared += f"; ε = {epsilon:g}"
-    found = freezing_peak(curves, epsilon, min_height=ERROR, step=step)
+    found = freezing_peak(curves, epsilon, step=step)
     if found is None:
         return nothing(compared, f"on no curve does the mean train error cross ε = {epsilon:g}")
     judged = found.judgement

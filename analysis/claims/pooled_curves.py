@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 
 from analysis.claims.contrasts import Measures, fullest, groups, matrix, one_image
-from analysis.descent import FIRST_DESCENT, Judgement, judge
+from analysis.claims.primary import ERROR
+from analysis.descent import Judgement, Rule, judge
 from analysis.descent.edges import (
     EPOCHS,
     PARAMETERS,
@@ -49,17 +50,10 @@ class Pooled:
     left_out: tuple[int, ...]
 
 
-def pooled(
-    bundles: Sequence[Sequence[OneCurve]],
-    *,
-    epsilon: float,
-    axis: str,
-    min_height: float,
-    step: float,
-) -> list[Pooled] | None:
+def pooled(bundles: Sequence[Sequence[OneCurve]], rule: Rule, *, axis: str) -> list[Pooled] | None:
     """Bundles of curves that belong together (a smaller and a larger size), pooled place by place.
 
-    The same seeds in all; None where no bundle crosses ε in all its curves. `step`: of one test error.
+    The same seeds in all; None if no bundle crosses ε in all its curves.
     """
     seeds = sorted({seed for bundle in bundles for one in bundle for seed in one.run_ids})
     there = np.array(
@@ -75,25 +69,22 @@ def pooled(
     chosen = [
         bundle
         for bundle in chosen
-        if all(edge_of(mean_train(one.curve.train), epsilon) is not None for one in bundle)
+        if all(edge_of(mean_train(one.curve.train), rule.epsilon) is not None for one in bundle)
     ]
     if not chosen:
         return None
     found = []
     for place in zip(*chosen, strict=True):
-        curve = aligned([one.curve for one in place], epsilon)
+        curve = aligned([one.curve for one in place], rule.epsilon)
         found.append(
             Pooled(
                 judgement=judge(
                     curve.x,
                     curve.test,
+                    rule,
                     axis=axis,
                     train_errors=curve.train,
-                    epsilon=epsilon,
-                    min_height=min_height,
-                    first_descent=FIRST_DESCENT if axis == EPOCHS else 0.0,
                     start=curve.start,
-                    resolution=step,
                 ),
                 names=tuple(one.name for one in place),
                 seeds=tuple(used),
@@ -106,12 +97,7 @@ def pooled(
 
 
 def height_pair(
-    measures: Measures,
-    lines: pd.DataFrame,
-    across: str,
-    *,
-    min_height: float,
-    matched: bool = False,
+    measures: Measures, lines: pd.DataFrame, across: str, *, matched: bool = False
 ) -> tuple[Pooled, Pooled] | None:
     """The epoch-wise curves at the smallest and at the largest level of `across`, each pooled over cells.
 
@@ -135,13 +121,8 @@ def height_pair(
             bundles.append((levels[0][1], levels[-1][1]))
     if not bundles:
         return None
-    found = pooled(
-        bundles,
-        epsilon=measures.epsilon,
-        axis=EPOCHS,
-        min_height=min_height,
-        step=one_image(lines),
-    )
+    rule = Rule(epsilon=measures.epsilon, min_height=ERROR, resolution=one_image(lines))
+    found = pooled(bundles, rule, axis=EPOCHS)
     return None if found is None else (found[0], found[1])
 
 
@@ -176,14 +157,13 @@ def freezing_curves(lines: pd.DataFrame) -> list[OneCurve]:
     return found
 
 
-def freezing_peak(
-    curves: Sequence[OneCurve], epsilon: float, *, min_height: float, step: float
-) -> Pooled | None:
-    """All curves whose mean train error crosses ε, as one; None where none does."""
+def freezing_peak(curves: Sequence[OneCurve], epsilon: float, *, step: float) -> Pooled | None:
+    """All curves whose mean train error crosses ε, as one; None if none does. `step`: of one error."""
     crossing = [(one,) for one in curves if extent(mean_train(one.curve.train), epsilon) == SOME]
     if not crossing:
         return None
-    found = pooled(crossing, epsilon=epsilon, axis=PARAMETERS, min_height=min_height, step=step)
+    rule = Rule(epsilon=epsilon, min_height=ERROR, resolution=step)
+    found = pooled(crossing, rule, axis=PARAMETERS)
     return None if found is None else found[0]
 
 

@@ -161,7 +161,7 @@ def ask_c5b(measures: Measures, lines: pd.DataFrame, more: str, less: str) -> An
     image = one_image(lines)
     noisiest = lines["label_noise"] == lines["label_noise"].max()  # as C4 does
     curves = freezing_curves(lines[noisiest & (lines["source_task"] == more)])
-    peak = freezing_peak(curves, measures.epsilon, min_height=ERROR, step=image)
+    peak = freezing_peak(curves, measures.epsilon, step=image)
     what = f"freezing-wise double descent of {more} near the edge"
     conditions = (
         condition(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -193,13 +193,11 @@ class Finding:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
-    """What a study says on one claim.
+class Verdict(Answer):
+    """What a study says on one claim: the answer of `arm`, and everything beside it.
 
     - `claim`: "C1" … "C5b"; `statement`: the claim; `primary`: its primary contrast, as named in the
       code before any result was read; `arm`: the arm it was put to.
-    - `answer`, `effect`, `unit`, `compared`, `cells`, `missing`, `reasons`, `conditions`, `decisive`:
-      see `Answer`.
     - `controls`: the same question put to the control arms.
     - `exploratory`: everything else; no evidence for the claim.
     """
@@ -208,49 +206,8 @@ class Verdict:
     statement: str
     primary: str
     arm: str
-    main: Answer
     controls: tuple[Control, ...] = ()
-    exploratory: tuple[Finding, ...] = field(default=())
-
-    @property
-    def answer(self) -> str:
-        return self.main.answer
-
-    @property
-    def effect(self) -> Interval | None:
-        return self.main.effect
-
-    @property
-    def unit(self) -> str:
-        return self.main.unit
-
-    @property
-    def compared(self) -> str:
-        return self.main.compared
-
-    @property
-    def conditions(self) -> tuple[Condition, ...]:
-        return self.main.conditions
-
-    @property
-    def cells(self) -> tuple[str, ...]:
-        return self.main.run_ids
-
-    @property
-    def decisive(self) -> tuple[Condition, ...]:
-        return self.main.decisive
-
-    @property
-    def by_epsilon(self) -> tuple[AtEpsilon, ...]:
-        return self.main.by_epsilon
-
-    @property
-    def missing(self) -> tuple[str, ...]:
-        return self.main.missing
-
-    @property
-    def reasons(self) -> tuple[str, ...]:
-        return self.main.reasons
+    exploratory: tuple[Finding, ...] = ()
 
 
 # A question put to an arm: the measures, the arm's lines and its name.
@@ -275,12 +232,13 @@ def verdict(
     for name in ("task", "model", "width", "recipe"):
         if lines[name].nunique() > 1:
             caveats.append(f"averaged over {lines[name].nunique()} values of {name}")
+    main = replace(main, reasons=(*main.reasons, *caveats))
     return Verdict(
+        **vars(main),
         claim=claim,
         statement=STATEMENT[claim],
         primary=PRIMARY[claim],
         arm=arm,
-        main=replace(main, reasons=(*main.reasons, *caveats)),
         controls=tuple(
             Control(arm=control, rival=rival, answer=_asked(measures, control, ask))
             for control, rival in RIVALS.items()

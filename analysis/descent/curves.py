@@ -137,25 +137,23 @@ class Windows:
     weights: np.ndarray
 
 
-def epoch_windows(epochs: np.ndarray, per_decade: int = WINDOWS_PER_DECADE) -> Windows:
-    """Windows at 10^(k/per_decade), fixed whatever the data; shape of `epochs` (points,), ascending.
+def epoch_windows(epochs: np.ndarray) -> Windows:
+    """Windows at 10^(k/WINDOWS_PER_DECADE), whatever the data; `epochs`: (points,), ascending.
 
     Points before training (0) are in none. Within a window a point weighs as its stretch of the
     log axis, so that evaluating more often does not change what is averaged. A window without a
     point is left out; one that the axis enters by less than half joins its neighbour.
     """
     check_axis("epochs", epochs)
-    if per_decade < 1:
-        raise ValueError(f"per_decade={per_decade!r}: must be 1 or more")
     inside = epochs > 0
     if not inside.any():
         raise ValueError("epochs: none is above 0, so the log axis is empty")
     log = np.log10(epochs[inside])
-    bins = np.floor(log * per_decade + 1e-9).astype(int)
+    bins = np.floor(log * WINDOWS_PER_DECADE + 1e-9).astype(int)
     first, last = int(bins[0]), int(bins[-1])
-    if first < last and (first + 1) - log[0] * per_decade < 0.5:
+    if first < last and (first + 1) - log[0] * WINDOWS_PER_DECADE < 0.5:
         bins[bins == first] = first + 1
-    if bins[0] < last and log[-1] * per_decade - last < 0.5:
+    if bins[0] < last and log[-1] * WINDOWS_PER_DECADE - last < 0.5:
         bins[bins == last] = last - 1
     stretch = np.gradient(log) if log.size > 1 else np.ones(1)
     names = np.unique(bins)

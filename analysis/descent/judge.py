@@ -48,12 +48,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
 from analysis.descent.curves import (
-    WINDOWS_PER_DECADE,
     after_descent,
     check_axis,
     epoch_windows,
@@ -140,6 +139,31 @@ WINDOWED: Final = (
 
 
 @dataclass(frozen=True, kw_only=True)
+class Rule:
+    """How a curve is judged.
+
+    - `epsilon`: train error at which a curve interpolates.
+    - `min_height`: the height that matters, in the unit of the values; None: MIN_SHARE of the mean
+      curve's range.
+    - `at`: first minimum, peak and later minimum on the axis, if they were named before any result was
+      read; then nothing is searched.
+    - `level`: of the intervals. `search`: the least number of standard errors that a height must clear
+      if its place was searched. `resolution`: of one value.
+    """
+
+    epsilon: float = EPSILON
+    min_height: float | None = None
+    at: tuple[float, float, float] | None = None
+    level: float = LEVEL
+    search: float = SEARCH
+    resolution: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.min_height is not None and not self.min_height > 0:
+            raise ValueError(f"min_height={self.min_height!r}: must be above 0")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Judgement:
     """The verdict on one curve, and what it rests on. Heights in y's unit, places in x's.
 
@@ -188,48 +212,25 @@ class Judgement:
 
 
 def judge_epochs(
-    epochs: np.ndarray,
-    values: np.ndarray,
-    *,
-    train_errors: np.ndarray | None = None,
-    epsilon: float = EPSILON,
-    min_height: float | None = None,
-    at: tuple[float, float, float] | None = None,
-    level: float = LEVEL,
-    search: float = SEARCH,
-    per_decade: int = WINDOWS_PER_DECADE,
-    first_descent: float = FIRST_DESCENT,
-    resolution: float = 0.0,
+    epochs: np.ndarray, values: np.ndarray, *, train_errors: np.ndarray | None = None, **rule: Any
 ) -> Judgement:
-    """Is there double descent along the epochs (or steps)?
+    """Decide whether there is double descent along the epochs (or steps).
 
-    `epochs`: (points,), ascending; `values`, `train_errors`: (points,) or (seeds, points), NaN where
-    a seed has none: such a seed is left out, and said. What stands at epoch 0 is where the first
-    descent begins. `min_height`: in the unit of `values`; None is MIN_SHARE of the mean curve's range.
-    `at`: epochs of first minimum, peak and later minimum, where they were named before looking; then
-    nothing is searched. `search`: standard errors that a height must clear where its place was searched,
-    at the least. `first_descent`: how far under its top the curve must be at its first minimum, as a
-    share of its range. `resolution`: of one value. Raises ValueError on axes that do not fit.
+    Args:
+        epochs: (points,), ascending. The value at epoch 0 is where the first descent begins.
+        values: (points,) or (seeds, points). A seed with a NaN is left out, and `reasons` say so.
+        train_errors: same shape as `values`.
+        rule: fields of `Rule`.
+
+    Raises:
+        ValueError: if the shapes do not fit, or the axis is not ascending.
     """
     x, y, train = present(epochs, values, train_errors)
-    windows = epoch_windows(x, per_decade)
+    windows = epoch_windows(x)
     start = y[:, 0] if x[0] <= 0 else None
     y = window_means(y, windows)
     train = None if train is None else window_means(train, windows)
-    return judge(
-        windows.centres,
-        y,
-        axis=EPOCHS,
-        train_errors=train,
-        epsilon=epsilon,
-        min_height=min_height,
-        at=at,
-        level=level,
-        search=search,
-        first_descent=first_descent,
-        start=start,
-        resolution=resolution,
-    )
+    return judge(windows.centres, y, Rule(**rule), axis=EPOCHS, train_errors=train, start=start)
 
 
 def judge_freezing(
@@ -237,58 +238,43 @@ def judge_freezing(
     values: np.ndarray,
     *,
     train_errors: np.ndarray | None = None,
-    epsilon: float = EPSILON,
-    min_height: float | None = None,
-    at: tuple[float, float, float] | None = None,
-    level: float = LEVEL,
-    search: float = SEARCH,
-    resolution: float = 0.0,
+    **rule: Any,
 ) -> Judgement:
-    """Is there double descent along the freezing, read from head only to nothing frozen?
+    """Decide whether there is double descent along the freezing, from head only to nothing frozen.
 
-    `trained_parameters`: (points,), in any order, no two alike: the curve is sorted by it, ascending.
+    `trained_parameters`: (points,), in any order, all different: the curve is sorted by it, ascending.
     Everything else as in `judge_epochs`; points are not averaged.
     """
     x, y, train = present(trained_parameters, values, train_errors)
     order = np.argsort(x, kind="stable")
     check_axis("trained_parameters", x[order])
     y, train = y[:, order], None if train is None else train[:, order]
-    return judge(
-        x[order],
-        y,
-        axis=PARAMETERS,
-        train_errors=train,
-        epsilon=epsilon,
-        min_height=min_height,
-        at=at,
-        level=level,
-        search=search,
-        resolution=resolution,
-    )
+    return judge(x[order], y, Rule(**rule), axis=PARAMETERS, train_errors=train)
 
 
 def judge(
     x: np.ndarray,
     y: np.ndarray,
+    rule: Rule | None = None,
     *,
     axis: str,
     train_errors: np.ndarray | None = None,
-    epsilon: float = EPSILON,
-    min_height: float | None = None,
-    at: tuple[float, float, float] | None = None,
-    level: float = LEVEL,
-    search: float = SEARCH,
-    first_descent: float = 0.0,
     start: np.ndarray | None = None,
-    resolution: float = 0.0,
 ) -> Judgement:
-    """As `judge_epochs`, on curves that are averaged already: `y`, `train_errors` (seeds, windows).
+    """Decide as `judge_epochs` does, on curves that are averaged already.
 
-    `axis` names `x`: "epochs", or anything else for an axis of capacity. `start`: (seeds,), the value
-    before training, NaN where it is not known.
+    Args:
+        x: (windows,), ascending.
+        y: (seeds, windows).
+        rule: default: `Rule()`.
+        axis: names `x`: "epochs", or anything else for an axis of capacity.
+        train_errors: same shape as `y`.
+        start: (seeds,), the value before training, NaN if it is not known.
     """
-    if min_height is not None and not min_height > 0:
-        raise ValueError(f"min_height={min_height!r}: must be above 0")
+    rule = Rule() if rule is None else rule
+    epsilon, min_height, at = rule.epsilon, rule.min_height, rule.at
+    level, resolution = rule.level, rule.resolution
+    first_descent = FIRST_DESCENT if axis == EPOCHS else 0.0
     used = ~np.isnan(y).any(axis=1)
     if not used.any():
         raise ValueError("values: no seed has a curve without a gap")
@@ -336,7 +322,9 @@ def judge(
     elif x.size >= 3:
         others = (y.sum(axis=0) - y) / (num - 1)
         starts = (begin.sum() - begin) / (num - 1)
-        guard = t_quantile(0.5 + level / 2, num - 1) if at else search_guard(num, level, search)
+        guard = (
+            t_quantile(0.5 + level / 2, num - 1) if at else search_guard(num, level, rule.search)
+        )
 
         def held_out(where: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             triples = (

@@ -12,7 +12,7 @@ import pandas as pd
 import xarray as xr
 
 from analysis import surfaces
-from analysis.claims.verdict import Condition, Verdict
+from analysis.claims.verdict import Answer, Condition, Verdict
 from analysis.descent.intervals import Interval
 from analysis.load import Study, arms
 from analysis.load.arms import MATCHED_STEPS
@@ -106,7 +106,7 @@ def verdicts(found: Sequence[Verdict]) -> pd.DataFrame:
     """
     lines: list[dict[str, Any]] = []
     for one in found:
-        answers = [("primary", one.arm, one.main)]
+        answers: list[tuple[str, str, Answer]] = [("primary", one.arm, one)]
         answers += [("control", control.arm, control.answer) for control in one.controls]
         for kind, arm, answer in answers:
             lines.append(

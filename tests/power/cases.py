@@ -21,7 +21,7 @@ from analysis.claims.pooled_curves import pooled
 from analysis.claims.primary import ERROR, SLOWER
 from analysis.claims.two_sources import ask_c5a, ask_c5b
 from analysis.claims.verdict import DOES_NOT_HOLD, HOLDS, Answer
-from analysis.descent import EPSILON
+from analysis.descent import EPSILON, Rule
 from analysis.descent.edges import EPOCHS as ALONG_EPOCHS
 from analysis.load.arms import RANDOM_FROZEN, TRANSFER
 from tests.power.studies import (
@@ -72,9 +72,8 @@ def _c1(what: str, larger: np.ndarray, false: Sequence[str], **how: Any) -> Case
 
 def _say_c1(random: np.random.Generator, num_seeds: int, cells: Sequence[Cell]) -> str:
     curves = along_epochs(random, cells, num_seeds)
-    found = pooled(
-        [curves[:2], curves[2:]], epsilon=EPSILON, axis=ALONG_EPOCHS, min_height=ERROR, step=STEP
-    )
+    rule = Rule(min_height=ERROR, resolution=STEP)
+    found = pooled([curves[:2], curves[2:]], rule, axis=ALONG_EPOCHS)
     assert found is not None
     return decide_c1(found[0], found[1], "", epsilon=EPSILON, step=STEP).answer
 

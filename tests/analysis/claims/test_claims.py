@@ -77,7 +77,7 @@ def test_c1_a_peak_that_grows_with_the_target_set(tmp_path: Path) -> None:
     assert verdict.answer == HOLDS
     assert verdict.effect is not None and verdict.effect.low > 0.05 and verdict.unit == "error"
     assert [one.answer for one in verdict.conditions] == [HOLDS, HOLDS]
-    assert len(verdict.cells) == 2 * 2 * 3  # sizes, frozen counts, seeds
+    assert len(verdict.run_ids) == 2 * 2 * 3  # sizes, frozen counts, seeds
     assert {finding.what for finding in verdict.exploratory} == {
         "the same at 0 frozen layers",
         "the same at 4 frozen layers",
@@ -346,7 +346,7 @@ def test_one_seed_can_never_tell(tmp_path: Path) -> None:
     truth = Truth(freezing_peak=0.1, epoch_peak=0.4)
     grid = PAIR | {"sizes": (250, 1_000), "source_sizes": (500, 5_000), "controls": True}
     for verdict in _all(tmp_path, truth, seeds=(0,), **grid):
-        answers = [verdict.main, *(control.answer for control in verdict.controls)]
+        answers = [verdict, *(control.answer for control in verdict.controls)]
         assert {one.answer for one in answers} <= {CANNOT_TELL, NOT_APPLICABLE}
         assert verdict.answer == CANNOT_TELL
         assert all(np.isinf(finding.effect.low) for finding in verdict.exploratory)
@@ -380,7 +380,7 @@ def test_what_is_missing_is_left_out_in_every_cell_it_is_paired_with(tmp_path: P
     assert verdict.effect is not None and verdict.effect.num == 2
     assert "seeds 1 lack cells, and are left out" in verdict.missing
     assert {"1 Runs diverged", "1 Runs missing"} <= set(verdict.missing)
-    assert not {run.id for run in cells} & set(verdict.cells)
+    assert not {run.id for run in cells} & set(verdict.run_ids)
 
 
 def test_a_fixed_source_seed_is_said(tmp_path: Path) -> None:

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from analysis.descent import (
-    FIRST_DESCENT,
     INCONCLUSIVE,
     NONE,
     STRONG,
     WEAK,
+    Rule,
     judge,
     judge_epochs,
     judge_freezing,
@@ -175,10 +175,9 @@ def test_real_curves(label_noise: float) -> None:
     verdict = judge(
         np.array(REAL_EPOCHS),
         np.array(test),
+        Rule(min_height=0.01),
         axis="epochs",
         train_errors=np.array(train),
-        min_height=0.01,
-        first_descent=FIRST_DESCENT,
     )
     assert (verdict.status, verdict.interpolates) == (INCONCLUSIVE, "some")
     assert verdict.face_value == NONE

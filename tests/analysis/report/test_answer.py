@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from analysis import load
-from analysis.claims.verdict import Answer, Verdict
+from analysis.claims.verdict import Verdict
 from analysis.report import slices
 from analysis.report.overview import answer
 from analysis.report.slices import Seen, seen
@@ -25,8 +25,7 @@ def sights(tmp_path_factory: pytest.TempPathFactory) -> tuple[load.Study, list[S
 
 
 def verdict(claim: str, word: str) -> Verdict:
-    main = Answer(answer=word, compared="")
-    return Verdict(claim=claim, statement="", primary="", arm="transfer", main=main)
+    return Verdict(answer=word, compared="", claim=claim, statement="", primary="", arm="transfer")
 
 
 def test_what_nothing_decides_is_said_at_face_value(
