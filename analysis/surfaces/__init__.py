@@ -6,14 +6,9 @@ from analysis.surfaces.grid import DIMENSIONS, EVALUATIONS
 from analysis.surfaces.measured import (
     along,
     computed_surface,
-    count,
     epoch_surface,
-    epoch_surfaces,
     freezing_surface,
-    freezing_surfaces,
-    mean,
     over_seeds,
-    standard_error,
 )
 
 __all__ = [
@@ -23,12 +18,7 @@ __all__ = [
     "best_cut",
     "bias_variance_surfaces",
     "computed_surface",
-    "count",
     "epoch_surface",
-    "epoch_surfaces",
     "freezing_surface",
-    "freezing_surfaces",
-    "mean",
     "over_seeds",
-    "standard_error",
 ]

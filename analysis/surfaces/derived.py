@@ -16,7 +16,7 @@ from analysis.descent import EPSILON
 from analysis.load import Study
 from analysis.load.arms import TRANSFER
 from analysis.surfaces.grid import chosen
-from analysis.surfaces.measured import computed_surface, epoch_surfaces
+from analysis.surfaces.measured import computed_surface, epoch_surface
 
 LABELS: Final = {
     "all": "train_error",
@@ -144,7 +144,7 @@ def train_error_by_label(
 
     Three `epoch_surface`s, read in one pass; "flipped" is NaN in cells without label noise.
     """
-    surfaces = epoch_surfaces(
+    surfaces = epoch_surface(
         study,
         list(LABELS.values()),
         x=x,

@@ -29,7 +29,6 @@ NAMES: Final = {
     "linear_cka_debiased": "linear CKA, debiased,",
     "effective_rank": "effective rank of the features",
 }
-VALUES: Final = tuple(column.name for column in MEASURES)
 NUM_READERS: Final = 16
 UNREADABLE: Final = "unreadable"  # attrs of `read`: why, by id of Run
 
@@ -76,36 +75,6 @@ def _read_one(store: Store, run_id: str) -> pa.Table | str:
         return str(damaged)
 
 
-def similarity_surface(
-    study: Study,
-    value: str = "logme",
-    *,
-    place: str = similarity.CUT,
-    arm: str | Sequence[str] | None = TRANSFER,
-    partial: bool | None = None,
-    squeeze: bool = False,
-    **select: Any,
-) -> xr.DataArray:
-    """One measure of similarity over the grid: float64, the dimensions of a `freezing_surface`.
-
-    - `value`: "logme" (nats per image), "linear_cka", "linear_cka_debiased", or "effective_rank"
-      (dimensions; NaN where it was measured before there was one). Plain CKA is biased upwards for few
-      images, so over sizes compare the debiased one; the rank grows with the images.
-    - `place`: "cut" or "head". At the cut the features change with the frozen count; at the head they
-      are the same for every frozen count of one source, seed and set of target images.
-
-    All else as in `similarity_surfaces`. Raises ValueError for another value or place.
-    """
-    if value not in VALUES:
-        raise ValueError(f"value={value!r}: choose one of {', '.join(VALUES)}")
-    if place not in PLACES:
-        raise ValueError(f"place={place!r}: choose one of {', '.join(PLACES)}")
-    whole = similarity_surfaces(study, arm=arm, partial=partial, **select)
-    surface = whole[value].sel(place=place, drop=True)
-    surface.attrs["long_name"] += f" at the {place}"
-    return surface.squeeze() if squeeze else surface
-
-
 def similarity_surfaces(
     study: Study,
     *,
@@ -113,7 +82,13 @@ def similarity_surfaces(
     partial: bool | None = None,
     **select: Any,
 ) -> xr.Dataset:
-    """All measures at both places, read in one pass: dimensions "place", then those of the grid.
+    """All measures over "place", then the dimensions of a `freezing_surface`: float64.
+
+    - "logme" (nats per image), "linear_cka", "linear_cka_debiased", and "effective_rank" (dimensions;
+      NaN in files that lack it). Plain CKA is biased upwards for few images, so over sizes compare the
+      debiased one; the rank grows with the images.
+    - place "cut" or "head": at the cut the features change with the frozen count; at the head they are
+      the same for every frozen count of one source, seed and set of target images.
 
     `arm`, `partial` and `select` as in `surfaces.epoch_surface`. NaN where a Run has no source, and
     where a measure has no value (`study.store.similarity.Similarity`). Raises `load.Incomplete` where the
@@ -122,7 +97,7 @@ def similarity_surfaces(
     """
     cells = chosen(study, arm, partial, select)
     axes = axes_of(cells)
-    blocks = empty(VALUES, (len(PLACES), *(len(axis) for axis in axes.values())))
+    blocks = empty(list(NAMES), (len(PLACES), *(len(axis) for axis in axes.values())))
     with_source = cells.index[cells["source_recipe"] != "none"]
     frame = read(study, list(with_source))
     absent = with_source.difference(frame.index.unique("run_id"), sort=False)
@@ -155,8 +130,8 @@ def capacity_and_similarity(
 ) -> pd.DataFrame:
     """Capacity and similarity of the same Runs side by side: a line for each place of the grid.
 
-    - `capacity`: as `derived.effective_capacity` gives it; `similarity`: a `similarity_surface` of the
-      same Runs.
+    - `capacity`: as `derived.effective_capacity` gives it; `similarity`: a measure of
+      `similarity_surfaces` at one place, of the same Runs.
     - `size`: the number of target images at which similarity is taken (default: the largest). One for
       all, because every measure depends on it.
 

@@ -47,7 +47,7 @@ def main() -> None:
         for value in ONE_EPOCH:
             name = f"{value}, epoch {epoch}"
             surface = timed(name, surfaces.freezing_surface, study, value, epoch=epoch)
-            surfaces.along(surfaces.mean(surface), "parameters_trained")
+            surfaces.along(surface.mean("seed", keep_attrs=True), "parameters_trained")
     timed("first interpolation", derived.first_interpolation, study)
     timed("effective capacity", derived.effective_capacity, study)
     timed("parameters per label", derived.parameters_per_label, study)

@@ -17,9 +17,8 @@ study = load.add_column(
 )
 
 learnt = surfaces.epoch_surface(study, "learnt_wrong", label_noise=0.2)
-half = (
-    (surfaces.mean(learnt) >= 0.5).idxmax("epoch").where(surfaces.mean(learnt).max("epoch") >= 0.5)
-)
+mean = learnt.mean("seed")
+half = (mean >= 0.5).idxmax("epoch").where(mean.max("epoch") >= 0.5)
 
 source = half["source_task"].values[0]
 print(f"first epoch at which half of the wrong labels are learnt, mean over seeds, from {source},")

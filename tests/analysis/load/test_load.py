@@ -256,7 +256,7 @@ def test_an_added_column(whole: Path) -> None:
         lambda test, train: test - train,
         unit="fraction",
     )
-    both = surfaces.epoch_surfaces(study, ["test_error", "train_error", "gap"])
+    both = surfaces.epoch_surface(study, ["test_error", "train_error", "gap"])
     assert np.array_equal(both["gap"], both["test_error"] - both["train_error"])
     assert both["gap"].attrs["units"] == "fraction"
     with pytest.raises(ValueError, match="stored columns"):

@@ -28,7 +28,6 @@ from analysis.surfaces.similarity import (
     UNREADABLE,
     capacity_and_similarity,
     read,
-    similarity_surface,
     similarity_surfaces,
 )
 from study.launching.worker_cache import record_similarity
@@ -569,7 +568,8 @@ def test_surface_lies_over_the_grid_of_a_freezing_surface(
     studied: tuple[Store, list[Run]],
 ) -> None:
     study = load.open(studied[0].root)
-    surface = similarity_surface(study)
+    both = similarity_surfaces(study)
+    surface = both["logme"].sel(place="cut", drop=True)
     error = freezing_surface(study)
     assert surface.dims == error.dims
     xr.testing.assert_equal(xr.Dataset(surface.coords), xr.Dataset(error.coords))
@@ -583,18 +583,11 @@ def test_surface_lies_over_the_grid_of_a_freezing_surface(
                 "seed": run.seed,
             }
             assert surface.sel(at).item() == run.source.size / 10_000 + run.frozen
-    head = similarity_surface(study, place="head", source_task="near", squeeze=True)
-    assert head.dims == ("source_size", "size", "frozen", "seed")
-    assert (head == surface.sel(source_task="near").squeeze() + 1).all()
-    assert similarity_surface(study, "linear_cka_debiased").isnull().all()
-    with pytest.raises(ValueError, match="linear_cka_debiased"):
-        similarity_surface(study, "cka")
-    with pytest.raises(ValueError, match="cut, head"):
-        similarity_surface(study, place="neck")
-    both = similarity_surfaces(study)
+    assert (both["logme"].sel(place="head") == surface + 1).sel(source_task="near").all()
+    assert both["linear_cka_debiased"].isnull().all()
     assert both["logme"].dims == ("place", *error.dims)
     assert (both["linear_cka"].sel(place="head") == surface + 1).all()
-    everything = similarity_surface(study, arm=None)
+    everything = similarity_surfaces(study, arm=None)["logme"].sel(place="cut")
     assert everything.sel(task="near", source_task="none").isnull().all()
 
 
@@ -610,8 +603,8 @@ def test_absent_damaged_and_other_starts_are_listed_not_filled(
     torn.write_bytes(torn.read_bytes()[:50])
     study = load.open(store.root)
     with pytest.raises(load.Incomplete, match="2 of 48"):
-        similarity_surface(study)
-    surface = similarity_surface(study, partial=True)
+        similarity_surfaces(study)
+    surface = similarity_surfaces(study, partial=True)["logme"].sel(place="cut")
     assert set(surface.attrs["absent"]) == {cells[0].id, cells[1].id}
     assert int(surface.isnull().sum()) == 2
     why = read(study).attrs[UNREADABLE]
@@ -623,7 +616,9 @@ def test_absent_damaged_and_other_starts_are_listed_not_filled(
 @pytest.mark.slow
 def test_capacity_beside_similarity(studied: tuple[Store, list[Run]]) -> None:
     study = load.open(studied[0].root)
-    capacity, surface = effective_capacity(study), similarity_surface(study)
+    capacity = effective_capacity(study)
+    surface = similarity_surfaces(study)["logme"].sel(place="cut", drop=True)
+    surface.attrs["long_name"] += " at the cut"
     pairs = capacity_and_similarity(capacity, surface)
     assert len(pairs) == capacity["capacity"].size == 48 // 2
     assert set(pairs["similarity_size"]) == {1_000} and pairs.attrs["num_left_out"] == 0
