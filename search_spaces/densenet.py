@@ -10,42 +10,26 @@
     target task     cifar10
     target size     1,000, 2,000, 4,000, 8,000            images
     label noise     0, 0.2                                fraction of the target's labels
-    frozen          0, 3, 7, 9, 10, 11                    layers of 12
-    channels        0, 2, 8, 32, 64, 128                  of the layer before the head, trained
     width           32                                    growth rate
     seed            0 to 9                                replicates of source and target alike
 
-Settles C1 to C5 of arXiv 2211.11074 for one architecture; `controls` holds the rival explanations.
+Tests C1 to C5 of arXiv 2211.11074 for one architecture; `controls` tests the rival explanations.
 Expect: not yet run.
 """
 
-from search_spaces._full_scale import (
-    DENSENET_CHANNELS,
-    DENSENET_CUTS,
-    LABEL_NOISES,
-    SEEDS,
-    SOURCE_RECIPE,
-    SOURCE_SIZES,
-    SOURCE_TASKS,
-    TARGET_RECIPE,
-    TARGET_SIZES,
-    TARGET_TASK,
-)
-from study.grid import grid
+from search_spaces._full_scale import RELATED, cells
 
-# By kind and origin of the images (both CIFAR sets are drawn from the Tiny Images), before any result.
-RELATED = ("cifar100", "tiny-imagenet")
+__all__ = ["RELATED", "RUNS"]
 
-RUNS = grid(
-    source_task=SOURCE_TASKS,
-    source_size=SOURCE_SIZES,
-    source_recipe=SOURCE_RECIPE,
-    target_task=TARGET_TASK,
-    target_size=TARGET_SIZES,
-    label_noise=LABEL_NOISES,
+RUNS = cells(
     model="densenet121",
-    frozen=DENSENET_CUTS,
-    trained_channels=DENSENET_CHANNELS,
-    recipe=TARGET_RECIPE,
-    seed=SEEDS,
+    frozen=(0, 3, 7, 9, 10, 11),  # layers of 12
+    trained_channels=(
+        0,
+        2,
+        8,
+        32,
+        64,
+        128,
+    ),  # of 160 before the head: whole dense layers from 32 on
 )

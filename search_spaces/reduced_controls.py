@@ -11,16 +11,8 @@
     reinitialised   cifar100, layers above the cut drawn anew        features against optimisation
     scratch         no source, nothing frozen                        training on the target alone
 
-    axis            values                                        unit
-    source size     5,000                                         images
-    target size     500                                           images
-    label noise     0.2                                           fraction of the target's labels
-    frozen          0, 6, 7, 8, 9                                 layers of 10
-    channels        0, 1, 2, 4, … 32                              of the layer before the head, trained
-    width           4                                             channels of the stem
-    seed            0 to 4                                        replicates of source and target alike
-
-All arms draw the target from half b, so that they differ in nothing but the arm.
+All other axes are those of `reduced`, with 500 target images, seeds 0 to 4 and the cut that freezes
+nothing. All arms draw the target from half b, so they differ only in the arm.
 Expect: every arm rises from head only to the edge; the same task most, random layers least.
 """
 

@@ -12,7 +12,6 @@ at two cuts that interpolate them.
     source size     5,000                                         images
     target task     cifar10 (16×16)
     target size     250, 500, 1,000; 4,000 at two cuts            images
-    label noise     0, 0.2                                        fraction of the target's labels
     frozen          6, 7, 8, 9                                    layers of 10
     channels        0, 1, 2, 4, … 32                              of the layer before the head, trained
     width           4                                             channels of the stem

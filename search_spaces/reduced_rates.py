@@ -11,11 +11,8 @@ is not one of capacity alone.
     axis            values                                        unit
     source task     cifar100 (16×16)
     source size     5,000                                         images
-    target size     1,000                                         images
     label noise     0.2                                           fraction of the target's labels
-    frozen          8, 9                                          layers of 10
     channels        0, 1, 2, 4, … 32                              of the layer before the head, trained
-    recipe          1e-3 × 400 epochs; 1,600 epochs; 3e-4; 3e-3   learning rate × epochs
     seed            0 to 4                                        replicates of source and target alike
 
 Expect: at a third of the learning rate the edge moves from 2,650 to 9,610 trained parameters.
@@ -31,8 +28,8 @@ KEEP_PREDICTIONS = True
 
 RUNS = cells(
     source_task=BROAD,
-    target_size=1_000,
-    frozen=(8, 9),
+    target_size=1_000,  # images
+    frozen=(8, 9),  # layers of 10
     recipe=(
         RECIPE,
         replace(RECIPE, num_epochs=1_600),

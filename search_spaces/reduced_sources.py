@@ -10,12 +10,8 @@ images are ten times the steps.
 
     axis            values                                        unit
     source task     cifar100 (16×16)
-    source size     1,250, 5,000, 20,000                          images
     target task     cifar10 (16×16)
-    target size     1,000                                         images
     label noise     0.2                                           fraction of the target's labels
-    frozen          7, 8, 9                                       layers of 10
-    channels        16                                            of the layer before the head, trained
     width           4                                             channels of the stem
     seed            0 to 4                                        replicates of source and target alike
 
@@ -38,9 +34,9 @@ MATCHED_STEPS = replace(SOURCE_RECIPE, num_epochs=None, num_steps=1_600)
 from_cifar100 = partial(
     cells,
     source_task=BROAD,
-    target_size=1_000,
-    frozen=(7, 8, 9),
-    trained_channels=16,
+    target_size=1_000,  # images
+    frozen=(7, 8, 9),  # layers of 10
+    trained_channels=16,  # of 32 before the head
     seed=FEWER_SEEDS,
 )
 RUNS = union(

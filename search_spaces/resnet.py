@@ -11,41 +11,16 @@
     target size     1,000, 2,000, 4,000, 8,000            images
     label noise     0, 0.2                                fraction of the target's labels
     frozen          0, 3, 6, 7, 8, 9                      layers of 10
-    channels        0, 1, 2, 4, 8, 16, 64, 256            of the layer before the head, trained
+    channels        0, 1, 2, 4, 8, 16, 64, 256            of 512 before the head, trained
     width           64                                    channels of the stem
     seed            0 to 9                                replicates of source and target alike
 
-Settles C1 to C5 of arXiv 2211.11074 for one architecture; `controls` holds the rival explanations.
+Tests C1 to C5 of arXiv 2211.11074 for one architecture; `controls` tests the rival explanations.
 Expect: not yet run.
 """
 
-from search_spaces._full_scale import (
-    LABEL_NOISES,
-    RESNET_CHANNELS,
-    RESNET_CUTS,
-    SEEDS,
-    SOURCE_RECIPE,
-    SOURCE_SIZES,
-    SOURCE_TASKS,
-    TARGET_RECIPE,
-    TARGET_SIZES,
-    TARGET_TASK,
-)
-from study.grid import grid
+from search_spaces._full_scale import RELATED, cells
 
-# By kind and origin of the images (both CIFAR sets are drawn from the Tiny Images), before any result.
-RELATED = ("cifar100", "tiny-imagenet")
+__all__ = ["RELATED", "RUNS"]
 
-RUNS = grid(
-    source_task=SOURCE_TASKS,
-    source_size=SOURCE_SIZES,
-    source_recipe=SOURCE_RECIPE,
-    target_task=TARGET_TASK,
-    target_size=TARGET_SIZES,
-    label_noise=LABEL_NOISES,
-    model="resnet18",
-    frozen=RESNET_CUTS,
-    trained_channels=RESNET_CHANNELS,
-    recipe=TARGET_RECIPE,
-    seed=SEEDS,
-)
+RUNS = cells()

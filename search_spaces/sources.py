@@ -5,13 +5,10 @@
     Runs      1,590: 30 sources and 1,560 cells
 
     axis            values                                unit
-    source task     cifar100, tiny-imagenet, food101, svhn, fashion-mnist, mnist
-    source size     25,000                                images
     target task     cifar10
-    target size     1,000, 4,000                          images
     label noise     0, 0.2                                fraction of the target's labels
     frozen          0, 3, 6, 7, 8, 9                      layers of 10
-    channels        0, 1, 2, 4, 8, 16, 64, 256            of the layer before the head, trained
+    channels        0, 1, 2, 4, 8, 16, 64, 256            of 512 before the head, trained
     width           64                                    channels of the stem
     seed            0 to 4                                replicates of source and target alike
 
@@ -20,30 +17,14 @@ sources are is measured too (LogME, linear CKA), not assumed.
 Expect: not yet run.
 """
 
-from search_spaces._full_scale import (
-    FEWER_SEEDS,
-    LABEL_NOISES,
-    RESNET_CHANNELS,
-    RESNET_CUTS,
-    SOURCE_RECIPE,
-    TARGET_RECIPE,
-    TARGET_TASK,
-)
-from study.grid import grid
+from search_spaces._full_scale import FEWER_SEEDS, cells
 
 # The two ends of the list; the others are compared as exploratory findings.
 RELATED = ("cifar100", "svhn")
 
-RUNS = grid(
+RUNS = cells(
     source_task=("cifar100", "tiny-imagenet", "food101", "svhn", "fashion-mnist", "mnist"),
     source_size=25_000,
-    source_recipe=SOURCE_RECIPE,
-    target_task=TARGET_TASK,
     target_size=(1_000, 4_000),
-    label_noise=LABEL_NOISES,
-    model="resnet18",
-    frozen=RESNET_CUTS,
-    trained_channels=RESNET_CHANNELS,
-    recipe=TARGET_RECIPE,
     seed=FEWER_SEEDS,
 )

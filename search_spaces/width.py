@@ -5,12 +5,8 @@
     Runs      715: 55 sources and 660 cells
 
     axis            values                                unit
-    source          none (scratch), cifar100 (25,000 images)
     target task     cifar10
-    target size     4,000                                 images
     label noise     0, 0.2                                fraction of the target's labels
-    frozen          0, 3, 6                               layers of 10
-    width           1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64  channels of the stem
     seed            0 to 4                                replicates of source and target alike
 
 Model-wise double descent as in Nakkiran et al. 2019, figure 1, at a smaller training set. Without a
@@ -19,25 +15,13 @@ Expect, from that paper (50,000 images, 20 % noise, augmented): width 3 falls wi
 epochs, width 12 rises to the end, width 64 descends twice (weakly). Not yet run.
 """
 
-from search_spaces._full_scale import (
-    FEWER_SEEDS,
-    LABEL_NOISES,
-    SOURCE_RECIPE,
-    TARGET_RECIPE,
-    TARGET_TASK,
-)
-from study.grid import grid
+from search_spaces._full_scale import FEWER_SEEDS, cells
 
-RUNS = grid(
+RUNS = cells(
     source_task=(None, "cifar100"),
     source_size=25_000,
-    source_recipe=SOURCE_RECIPE,
-    target_task=TARGET_TASK,
     target_size=4_000,
-    label_noise=LABEL_NOISES,
-    model="resnet18",
-    width=(1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64),
-    frozen=(0, 3, 6),
-    recipe=TARGET_RECIPE,
+    width=(1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64),  # channels of the stem
+    frozen=(0, 3, 6),  # layers of 10
     seed=FEWER_SEEDS,
 )
