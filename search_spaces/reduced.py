@@ -21,7 +21,7 @@ the labels wrong.
 
 Head only over random frozen layers is the floor that C5a asks for. `reduced_noise`, `reduced_sources`,
 `reduced_controls` and `reduced_rates` share Runs with it; `_reduced` says which images these are.
-Expect: C4 and C3 hold, C5a and C5b do not (README).
+Expect: C4 and C3 hold, C5a and C5b do not (`analysis/results/README.md`).
 """
 
 from search_spaces._reduced import BROAD, RELATED, TASKS, cells

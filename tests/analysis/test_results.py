@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import re
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -10,10 +13,11 @@ import pytest
 from analysis import load
 from analysis.claims import claims
 from analysis.claims.registration import RULES
-from analysis.load.export import kept_names, kept_path, kept_verdicts
+from analysis.load.export import FOLDER, kept_names, kept_path, kept_verdicts
 from analysis.load.rows import ExportRows
 from analysis.report import make_report, tables
-from analysis.results.__main__ import differences, main
+from analysis.results.__main__ import main
+from analysis.results.numbers import fixed
 
 README = Path(__file__).parents[2] / "README.md"
 RELATED = {
@@ -74,37 +78,61 @@ def test_each_holds_the_runs_that_its_space_asks_for(name: str) -> None:
     assert study.coverage["done"] == len(study.wanted)
 
 
-def test_the_readme_says_what_the_files_say(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--check", str(README)]) == 0, capsys.readouterr().err
+def test_results_check_bundled_files_passes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--check"]) == 0, capsys.readouterr().out
+
+
+def test_results_written_elsewhere_equal_the_bundled_ones(tmp_path: Path) -> None:
+    assert main([], folder=tmp_path) == 0
+    assert (tmp_path / "README.md").read_text("utf-8") == (FOLDER / "README.md").read_text("utf-8")
+    assert main(["--check"], folder=tmp_path) == 0
 
 
 @pytest.mark.parametrize(
-    ("said", "instead"),
+    ("name", "said", "instead"),
     [
-        ("**0.803**", "**0.813**"),
-        ("between 1,490 and 2,650", "between 1,490 and 4,970"),
-        ("| C4 freezing-wise double descent, near the edge | holds |", "| C4 | cannot tell |"),
-        ("(1,920 Runs", "(1,921 Runs"),
+        ("README.md", "**0.803**", "**0.804**"),
+        ("README.md", "edge of interpolation | holds |", "edge of interpolation | cannot tell |"),
+        ("README.md", "1,920 different Runs", "1,921 different Runs"),
+        ("reduced.svg", "[330, 620,", "[330, 621,"),
     ],
 )
-def test_a_readme_that_says_something_else_is_noticed(
-    said: str, instead: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_results_check_changed_file_fails(
+    name: str, said: str, instead: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    text = README.read_text(encoding="utf-8")
+    for each in ("README.md", "reduced.svg"):
+        shutil.copy(FOLDER / each, tmp_path)
+    text = (tmp_path / name).read_text(encoding="utf-8")
     assert said in text
-    changed = tmp_path / "README.md"
-    changed.write_text(text.replace(said, instead), encoding="utf-8")
-    assert main(["--check", str(changed)]) == 1
-    assert instead in capsys.readouterr().err
-    assert main([str(tmp_path / "none.md")]) == 2
+    (tmp_path / name).write_text(text.replace(said, instead), encoding="utf-8")
+    assert main(["--check"], folder=tmp_path) == 1
+    (first, *_) = capsys.readouterr().out.splitlines()
+    assert str(tmp_path / name) in first
 
 
-def test_a_last_place_may_be_rounded_otherwise() -> None:
-    assert not differences("0.803 in 1,720 Runs [−0.1, 2.5]", "0.804 in 1,720 Runs [−0.1, 2.4]")
-    assert differences("0.803", "0.805")
-    assert differences("0.80", "0.803")
-    assert differences("1,720 Runs", "1,721 Runs")
-    assert differences("one\ntwo", "one")
+def test_results_check_missing_files_fails(tmp_path: Path) -> None:
+    assert main(["--check"], folder=tmp_path) == 1
+
+
+def test_fixed_last_bit_differs_text_is_equal() -> None:
+    border = 0.7685
+    texts = {fixed(math.nextafter(border, to)) for to in (-math.inf, border, math.inf)}
+    assert len(texts) == 1
+    assert fixed(0.76851) == "0.769" and fixed(0.76849) == "0.768"
+    assert fixed(-0.04, 1) == "0.0" and fixed(-0.06, 1) == "−0.1"
+
+
+def test_readme_verdicts_equal_those_of_the_results() -> None:
+    results = (FOLDER / "README.md").read_text(encoding="utf-8")
+    answers = dict(re.findall(r"^\| (C\w+): .*? \| (.*?) \|", results, re.MULTILINE))
+    claims_by = {a: [c for c in answers if answers[c] == a] for a in answers.values()}
+    assert claims_by == {
+        "cannot tell": ["C1"],
+        "does not hold": ["C2", "C5a", "C5b"],
+        "holds": ["C3", "C4"],
+    }
+    sentence = "C3 and C4 hold, C2, C5a and C5b do not hold, C1 cannot be decided."
+    assert sentence in README.read_text(encoding="utf-8")
 
 
 @pytest.mark.slow
