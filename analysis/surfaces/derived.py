@@ -7,7 +7,7 @@ the labels trained on, was at most ε at an evaluation. Decides no claim: that i
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -15,14 +15,7 @@ import xarray as xr
 from analysis.descent import EPSILON
 from analysis.load import Study
 from analysis.load.arms import TRANSFER
-from analysis.surfaces.grid import chosen
-from analysis.surfaces.measured import computed_surface, epoch_surface
-
-LABELS: Final = {
-    "all": "train_error",
-    "clean": "train_error_clean",
-    "flipped": "train_error_flipped",
-}
+from analysis.surfaces.measured import computed_surface
 
 
 def first_interpolation(
@@ -107,54 +100,6 @@ def capacity_of(first: xr.DataArray) -> xr.Dataset:
     result["censored"].attrs = {"units": "", "long_name": "the largest size is interpolated"}
     result["monotone"].attrs = {"units": "", "long_name": "so is every smaller size"}
     return result
-
-
-def parameters_per_label(
-    study: Study,
-    *,
-    arm: str | Sequence[str] | None = TRANSFER,
-    **select: Any,
-) -> xr.DataArray:
-    """Trained parameters ÷ (target size × classes), over (model, width, task, size, frozen).
-
-    Near 1 a classical count puts the edge of interpolation (Belkin et al. 2019); see
-    `effective_capacity` for where it was found. NaN where no Run of a cell has rows.
-    """
-    cells = chosen(study, arm, True, select)
-    over = ["model", "width", "task", "size", "frozen"]
-    ratio = cells["parameters_trained"] / (cells["size"] * cells["num_classes"])
-    line = ratio.astype(float).groupby([cells[name] for name in over]).first()
-    surface = xr.DataArray.from_series(line)
-    surface.name = "parameters_per_label"
-    surface.attrs = {"units": "", "long_name": "trained parameters ÷ (size × classes)"}
-    return surface
-
-
-def train_error_by_label(
-    study: Study,
-    *,
-    x: str = "epoch",
-    arm: str | Sequence[str] | None = TRANSFER,
-    evaluations: str = "same",
-    partial: bool | None = None,
-    squeeze: bool = False,
-    **select: Any,
-) -> xr.Dataset:
-    """Train error of "all" images, of "clean" ones (with their own label) and of "flipped" ones.
-
-    Three `epoch_surface`s, read in one pass; "flipped" is NaN in cells without label noise.
-    """
-    surfaces = epoch_surface(
-        study,
-        list(LABELS.values()),
-        x=x,
-        arm=arm,
-        evaluations=evaluations,
-        partial=partial,
-        squeeze=squeeze,
-        **select,
-    )
-    return surfaces.rename({column: labels for labels, column in LABELS.items()})
 
 
 def _cells_named(study: Study, surface: xr.DataArray, run_ids: Sequence[str]) -> np.ndarray:

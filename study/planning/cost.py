@@ -79,11 +79,8 @@ def cost_of(run: Run, info: TaskInfo) -> Cost:
     Raises ValueError where the network cannot be built.
     """
     recipe, counts = run.recipe, (run.size, info.num_test)
-    cut = (run.frozen, run.trained_channels, run.frozen_pieces)
-    inside = cut if run.trained_channels or run.frozen_pieces else None
-    layers = layer_costs(run.model, run.width, info.num_classes, info.image_shape, inside)
-    num_frozen = run.frozen + bool(run.frozen_pieces)
-    frozen, trained = layers[:num_frozen], layers[num_frozen:]
+    frozen, trained = layers_of(run, info)
+    layers = [*frozen, *trained]
     constant = is_constant(recipe)
     prefix, suffix = (sum(layer.flops for layer in part) for part in (frozen, trained))
 

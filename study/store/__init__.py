@@ -15,7 +15,6 @@ from study.store.layout import (
 from study.store.predictions import (
     check_predictions,
     check_predictions_at,
-    ids_with_predictions,
     labels_of,
     predictions_table,
     predictions_there,
@@ -94,7 +93,6 @@ __all__ = [
     "find_unfinished",
     "finished_ids",
     "highest_number",
-    "ids_with_predictions",
     "ids_with_weights",
     "labels_of",
     "list_unfinished",

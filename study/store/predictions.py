@@ -125,11 +125,6 @@ def predictions_there(store: Store) -> dict[str, list[str]]:
     return paths
 
 
-def ids_with_predictions(store: Store) -> frozenset[str]:
-    """Ids of all Runs with predictions: one listing."""
-    return frozenset(predictions_there(store))
-
-
 def to_bytes(run_id: str, table: pa.Table, task_fingerprint: str) -> bytes:
     """The file, as one record batch."""
     head = {

@@ -42,7 +42,6 @@ def main() -> None:
         timed("  its mean, standard error, count", surfaces.over_seeds, surface)
         assert np.isfinite(surface.values).all()
         del surface
-    timed("train error by label, over epochs", derived.train_error_by_label, study)
     for epoch in ("last", 100):
         for value in ONE_EPOCH:
             name = f"{value}, epoch {epoch}"
@@ -50,7 +49,6 @@ def main() -> None:
             surfaces.along(surface.mean("seed", keep_attrs=True), "parameters_trained")
     timed("first interpolation", derived.first_interpolation, study)
     timed("effective capacity", derived.effective_capacity, study)
-    timed("parameters per label", derived.parameters_per_label, study)
     num_rows = int(study.runs["num_rows"].sum())
     seconds = time.perf_counter() - began
     peak = peak_gib()

@@ -402,25 +402,6 @@ def test_an_absent_size_leaves_the_capacity_open() -> None:
         assert np.isnan(capacity(open_end)[0])
 
 
-def test_parameters_per_label(study: load.Study) -> None:
-    ratio = derived.parameters_per_label(study)
-    run = next(run for run in study.wanted if run.source and run.frozen == 4 and run.size == 1_000)
-    trained = synthetic.dimensions(run).parameters_trained
-    cell = ratio.sel(
-        model=run.model, width=run.width, task=run.task, size=run.size, frozen=run.frozen
-    )
-    assert float(cell) == trained / (1_000 * 10)
-    assert ratio.dims == ("model", "width", "task", "size", "frozen")
-
-
-def test_train_error_by_label(study: load.Study) -> None:
-    split = derived.train_error_by_label(study, size=1_000)
-    noisy = split.sel(label_noise=0.2)
-    assert np.allclose(noisy["all"], 0.8 * noisy["clean"] + 0.2 * noisy["flipped"])
-    assert split["flipped"].sel(label_noise=0.0).isnull().all()
-    assert split["clean"].notnull().all()
-
-
 def test_a_number_of_ones_own_from_each_run(study: load.Study) -> None:
     best = surfaces.computed_surface(study, "best", ["test_error"], np.min, unit="fraction")
     assert np.array_equal(best, surfaces.epoch_surface(study).min("epoch"))

@@ -20,11 +20,11 @@ from study.planning.spaces import Space
 from study.run import Recipe, Run
 from study.store import (
     Store,
-    ids_with_predictions,
     labels_of,
     list_unfinished,
     open_store,
     predictions_path,
+    predictions_there,
     publish_rows,
     read_head,
     read_predictions,
@@ -83,7 +83,7 @@ def test_a_run_that_is_not_asked_for_them_leaves_what_it_always_has(store: Store
     execute(SOURCE, store, keep_weights=True)
     plain = left(store, SOURCE)
     assert plain[1] is None
-    assert ids_with_predictions(store) == frozenset()
+    assert not predictions_there(store)
     store.remove(rows_path(SOURCE.id))
     execute(SOURCE, store, keep_weights=True, keep_predictions=True)
     asked = left(store, SOURCE)
@@ -216,7 +216,7 @@ def test_a_study_that_asks_for_them_later_makes_its_cells_anew(
     assert found.counts() == {DONE: 3}
     assert found.without_predictions == ()
     assert {run.id: timeless(store, run) for run in RUNS} == before
-    assert ids_with_predictions(store) == {run.id for run in CELLS}
+    assert predictions_there(store).keys() == {run.id for run in CELLS}
     assert store.get(rows_path(THE_SOURCE.id)) == of_source
     mended = {run.id: store.get(rows_path(run.id)) for run in RUNS}
     capsys.readouterr()
@@ -232,7 +232,7 @@ def test_a_study_that_asks_for_them_later_makes_its_cells_anew(
     assert digest_of(store, hurt) == before_damage
     assert store.get(rows_path(sound.id)) == mended[sound.id]
     assert study_of(store, keep_predictions=False).counts() == {DONE: 3}
-    assert ids_with_predictions(store) == {run.id for run in CELLS}
+    assert predictions_there(store).keys() == {run.id for run in CELLS}
 
 
 def test_a_run_that_is_made_anew_goes_on_from_its_checkpoint(store: Store, tmp_path: Path) -> None:
