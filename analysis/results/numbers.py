@@ -131,7 +131,6 @@ def _study(name: str) -> dict[str, Any]:
 
 
 def _verdict(study: str, claim: str, *, arm: str = "transfer", epsilon: float | None = None) -> Any:
-    """Return the one row of the study's bundled verdicts."""
     table = kept_verdicts(study)
     assert table is not None, study
     kind = "epsilon" if epsilon else "primary" if arm == "transfer" else "control"

@@ -123,13 +123,13 @@ class Screen:
             self._live.refresh()
 
     def _picture(self) -> Any:
-        """What rich draws, in a thread of its own: so it reads what was seen, never the queue."""
         from rich.console import Group
         from rich.progress_bar import ProgressBar
         from rich.spinner import Spinner
         from rich.table import Table
         from rich.text import Text
 
+        # rich calls this in a thread of its own, which must not read the queue.
         now, seen = time.monotonic(), self._seen
         if seen is None:
             return Spinner("dots", Text(f"{self._phase}  {duration(now - self._phase_began)}"))

@@ -200,7 +200,6 @@ def _set_damaged_aside(space: Space, store: Store) -> set[str]:
 
 
 def _damaged(space: Space, store: Store, among: Collection[str]) -> dict[str, Damaged]:
-    """Those of these Runs whose rows, or wanted predictions, cannot be read, and why."""
     there = finished_ids(store) & set(among)
     damaged = check_rows(store, there)
     heads = read_heads(store, (space.with_predictions & there) - damaged.keys())
@@ -217,7 +216,7 @@ def _aside(place: str | None) -> str:
 
 
 def _wait_for_orphans(store: Store) -> None:
-    """Trials of a killed driver end by themselves; until then they would train beside this one's."""
+    # Trials of a killed driver end by themselves. Until then they would train beside this driver's trials.
     until = time.monotonic() + SECONDS_FOR_ORPHANS
     mine = this_process()
     while left := {p for p in trained_by(store).values() if p.is_alive() and p != mine}:

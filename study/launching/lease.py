@@ -383,7 +383,6 @@ def _is_ours(place: Place, number: int, owner: Owner) -> bool:
 
 
 def _check_free(place: Place, number: int, shown: str, expiry: float) -> None:
-    """Raises LeaseHeld unless this lease was released or its holder is dead."""
     content = place.read(number)
     owner = _owner_from(content)
     alive = owner.process.is_alive() if owner is not None else None

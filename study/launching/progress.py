@@ -178,18 +178,17 @@ class Progress:
         return makespan(self._queue.runs, left, self._running.keys(), self._num_workers)
 
     def _seconds_left_now_and_then(self) -> float | None:
-        """The same, estimated anew once that takes little of the time since the last one."""
         now = time.monotonic()
         if now >= self._estimate_at:
             self._estimate = self.seconds_left()
             self._estimated_at, took = now, time.monotonic() - now
+            # Estimating takes at most 5 % of the time.
             self._estimate_at = now + max(SECONDS_BETWEEN_ESTIMATES, 20 * took)
         if self._estimate is None:
             return None
         return max(self._estimate - (now - self._estimated_at), 0.0)
 
     def _pace_now(self) -> Pace:
-        """By what ended and, while that is little, by what is running."""
         if self._pace.num_measured >= ENOUGH_MEASURED:
             return self._pace
         told = []
@@ -217,7 +216,6 @@ class Progress:
         return told
 
     def _seconds_left_by_run(self, pace: Pace) -> dict[str, float]:
-        """Of each open Run."""
         paid, left = set(self._paid), {}
         for run_id, work in self._works.items():
             if not self._queue.is_open(run_id):
@@ -237,7 +235,6 @@ class Progress:
         return left
 
     def _share(self) -> float:
-        """Of all work that is done, by what it costs."""
         cost, open_cost = self._queue.cost, self._queue.remaining_cost()
         for run_id, running in self._running.items():
             open_cost -= cost[run_id] * running.step / self._works[run_id].num_steps

@@ -174,7 +174,6 @@ class RunQueue:
             heapq.heappush(self._ready, (-self._path[run_id], self._position[run_id], run_id))
 
     def _critical_paths(self) -> dict[str, float]:
-        """Cost of each Run together with the longest chain of Runs that wait for it."""
         path: dict[str, float] = {}
         for run_id in reversed(self.runs):
             own = self.cost[run_id] if self.is_open(run_id) else 0.0

@@ -140,7 +140,7 @@ def first_epochs(run: Run, scratch: Store, means: Means) -> FirstEpochs:
 
 
 def _shortened(source: Run | None) -> Run | None:
-    """A start whose weights are good for nothing, but of the shapes that are wanted."""
+    # The weights of the shortened start are useless, but have the right shapes.
     if source is None:
         return None
     recipe = replace(

@@ -68,7 +68,6 @@ def _parts(block: DenseBlock) -> list[DenseBlock]:
 
 
 def _dense_block(dense_layers: Iterable[tuple[str, nn.Module]]) -> DenseBlock:
-    """timm's own block of these dense layers."""
     made = DenseBlock(num_layers=0, num_input_features=0, bn_size=0, growth_rate=0)
     for name, layer in dense_layers:
         made.add_module(name, layer)

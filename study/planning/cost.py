@@ -166,7 +166,6 @@ def layer_costs(
 
 @contextmanager
 def _saved_bytes(saved: dict[int, int]) -> Iterator[None]:
-    """Notes the bytes of what autograd keeps for a backward pass, by storage, but for parameters."""
     alive: list[Tensor] = []  # or a freed storage's address would be met again
 
     def keep(tensor: Tensor) -> Tensor:

@@ -133,8 +133,8 @@ def _measured(run: Run, work: Work, info: TaskInfo, device: str) -> list[Measure
 
 
 def _seconds(action: Callable[[], object], device: str) -> float:
-    """Of one call, after one that warms up."""
     clock = time.perf_counter if device != "cpu" else time.thread_time
+    # Warm-up.
     action()
     _wait(device)
     began, num = clock(), 0
@@ -222,10 +222,10 @@ def num_cores() -> int:
 
 
 def _passes(runs: Sequence[Run], costs: Mapping[str, Cost]) -> list[tuple[Cost, Run]]:
-    """Of the Runs that share features, the one that computes most: a larger set holds a smaller one."""
     dearest: dict[tuple[object, ...], Run] = {}
     for run in runs:
         key = features_key(run)
+        # The largest set counts: it contains the images of the smaller ones.
         if key not in dearest or costs[dearest[key].id].pass_flops < costs[run.id].pass_flops:
             dearest[key] = run
     return [(costs[run.id], run) for run in dearest.values()]

@@ -137,7 +137,6 @@ def take_inventory(
 
 
 def _is_alive(run_id: str, found: Unfinished, store: Store) -> bool:
-    """Whether a process trains this Run: asked for on this machine, guessed on another."""
     if "began.json" not in found.files:
         return False
     try:
@@ -170,15 +169,12 @@ def _usable(
 
 
 def _without_predictions(store: Store, wanted: set[str]) -> set[str]:
-    """Of these finished Runs, those whose own predictions are not there.
-
-    One whose head is damaged is not among them: it is its rows that are made anew.
-    """
     if not wanted:
         return set()
     there = predictions_there(store)
     without = wanted - there.keys()
     for run_id, head in read_heads(store, wanted & there.keys()).items():
+        # If a head is damaged, the Run's rows are made again, and its predictions with them.
         if isinstance(head, Head):
             digest = head.provenance.predictions_digest
             if digest is None or predictions_path(run_id, digest) not in there[run_id]:
@@ -238,7 +234,6 @@ def summarise_heads(found: Inventory, store: Store) -> HeadSummary:
 
 
 def _has_other_start(run: Run, heads: Mapping[str, Head]) -> bool:
-    """Whether the Run's start has been made anew since, with other bits."""
     start = heads.get(run.source.id) if run.source is not None else None
     now = start.provenance.weights_digest if start is not None else None
     return now not in (None, heads[run.id].provenance.start_digest)

@@ -186,7 +186,6 @@ def _doubts(run: Run) -> Iterator[str]:
 
 
 def _grouped(runs: Sequence[Run], faults: Callable[[Run], Iterator[str]]) -> list[str]:
-    """Every fault once, with how many Runs have it and one of them."""
     found: dict[str, list[Run]] = {}
     for run in runs:
         for fault in faults(run):

@@ -232,7 +232,6 @@ def unknown_text(given: str, choices: Iterable[str]) -> str:
 
 
 def _execute(path: Path) -> ModuleType:
-    """Runs the file from its text: a byte-code cache may be older than an edit of the same second."""
     module = ModuleType(f"search_space_{path.stem}")
     module.__file__ = str(path)
     # A dataclass defined in the file looks its module up by name.
@@ -244,6 +243,7 @@ def _execute(path: Path) -> ModuleType:
     if is_new:
         sys.path.append(beside)
     try:
+        # From the text: a byte-code cache may be older than an edit within the same second.
         exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)
     except (Exception, SystemExit) as error:
         raise UserError(

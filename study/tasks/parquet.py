@@ -97,7 +97,6 @@ def list_parquet(source: ParquetImages, data: Path) -> Listing:
 
 
 def _found(field: str, given: str | tuple[str, ...], data: Path) -> list[Path]:
-    """The files that one field names, in the order given, a folder's by name."""
     files: list[Path] = []
     for name in (given,) if isinstance(given, str) else given:
         path = data / name
@@ -116,7 +115,6 @@ def _found(field: str, given: str | tuple[str, ...], data: Path) -> list[Path]:
 
 
 def _names_in_metadata(file: Path, label_column: str, data: Path) -> tuple[str, ...] | None:
-    """The class names in the hub's metadata, if there are any."""
     with _open(file, data) as opened:
         text = (opened.schema_arrow.metadata or {}).get(b"huggingface")
     if text is None:
@@ -222,7 +220,6 @@ def _rows_at_once(opened: pq.ParquetFile, field: str, name: str) -> int:
 
 
 def _row(files: list[Path], position: int, data: Path) -> str:
-    """The file and the row in it, from 0, of a position counted over all files' rows."""
     for file in files:
         with _open(file, data) as opened:
             num_rows = opened.metadata.num_rows
@@ -242,10 +239,10 @@ def _check_column(field: str, value: str, opened: pq.ParquetFile, name: str) -> 
 def _open(
     file: Path, data: Path, read_dictionary: list[str] | None = None
 ) -> Iterator[pq.ParquetFile]:
-    """The opened file; pyarrow's own messages, which do not name the file, are given its name."""
     try:
         with pq.ParquetFile(file, read_dictionary=read_dictionary) as opened:
             yield opened
+    # Messages of pyarrow do not name the file.
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{shown(file, data)}: not a readable Parquet file ({error})") from error
 
@@ -311,7 +308,6 @@ def list_hub(images: HubImages, data: Path, *, download: bool) -> Listing:
 
 
 def _matching(images: HubImages, field: str, names: list[str]) -> tuple[str, ...]:
-    """Of these files those that one field means, by name; () where it is None."""
     pattern = getattr(images, field)
     if pattern is None:
         return ()
@@ -333,7 +329,6 @@ def _moves(images: HubImages, download: bool) -> str:
 
 
 def _ask(images: HubImages) -> Any:
-    """What the hub says of the data set. Raises ValueError where it does not answer, or has none."""
     hub = _library()
     try:
         return hub.HfApi(endpoint=_endpoint()).dataset_info(

@@ -95,7 +95,6 @@ def select(
 
 
 def _chosen(classes: tuple[int | str, ...] | None, class_names: tuple[str, ...]) -> list[int]:
-    """The indices of the task's classes among its source's."""
     if classes is None:
         return list(range(len(class_names)))
     chosen: list[int] = []

@@ -181,19 +181,19 @@ def scratch_folder(store: Store) -> Path:
 
 
 def _head(store: Store, path: str) -> dict[str, Any]:
-    """What the file says of itself; the rest is read only where that part seems damaged or fails."""
     try:
         with store.fs.open_input_file(f"{store.base}/{path}") as file:
             return read_task_head(file, path)
     except FileNotFoundError:
         raise
+    # The whole file is read only if its head seems damaged or cannot be read.
     except (OSError, Damaged):
         return read_task_head(pa.BufferReader(store.get(path)), path)
 
 
 @lru_cache(maxsize=64)
 def _opened(local: Path, path: str, name: str, version: tuple[int, ...]) -> PreparedTask:
-    """The file mapped and checked; `version` makes a replaced file be opened and checked again."""
+    # `version` is part of the cache key: a replaced file is opened and checked again.
     _read_through(local, path)
     with pa.memory_map(str(local)) as file:
         about = read_task_head(file, path)
@@ -237,7 +237,7 @@ def _opened(local: Path, path: str, name: str, version: tuple[int, ...]) -> Prep
 
 
 def _read_through(local: Path, path: str) -> None:
-    """Raises Damaged where the disk has lost a part: behind a memory map, that would end the process."""
+    # If the disk has lost a part, reading it through a memory map would end the process.
 
     def once() -> None:
         with local.open("rb", buffering=0) as file:

@@ -240,7 +240,6 @@ def tiny_imagenet_files(source: TinyImageNetImages, data: Path) -> list[Path]:
 
 
 def _checked_layout(source: TinyImageNetImages, data: Path) -> tuple[Path, Path]:
-    """The two text files of the official layout."""
     root = data / source.folder
     annotations, words = root / "val" / "val_annotations.txt", root / "words.txt"
     for path in (root / "train", annotations, words):
@@ -253,7 +252,6 @@ def _checked_layout(source: TinyImageNetImages, data: Path) -> tuple[Path, Path]
 
 
 def _split_of(dataset: str, name: str, opened: Any, data: Path) -> Split:
-    """The images of one opened data set of torchvision."""
     if dataset == "Food101":
         folder, names = data / "food-101", KNOWN[dataset].class_names
         listed = json.loads((folder / "meta" / f"{name}.json").read_text())

@@ -80,7 +80,6 @@ def _keys_of_frozen_pieces(layers: nn.Sequential, run: Run) -> set[str]:
 
 
 def _load(layers: nn.Sequential, weights: Mapping[str, Tensor], keys: set[str]) -> None:
-    """Takes the values of `keys` from `weights`, which may hold more of the network than these."""
     there = layers.state_dict()
     missing, unknown = sorted(keys - weights.keys()), sorted(weights.keys() - there.keys())
     wrong_shape = [k for k in keys & weights.keys() if there[k].shape != weights[k].shape]

@@ -154,7 +154,6 @@ def _unused(folder: Path) -> list[Path]:
 
 
 def _by_last_use(folder: Path) -> list[tuple[float, int, Path]]:
-    """Time, bytes and path of each file, the longest unused first."""
     found = []
     for entry in os.scandir(folder):
         if entry.name.endswith(SUFFIX):

@@ -168,8 +168,7 @@ class Training:
         self.step += 1
 
     def _compute_step(self, positions: Tensor) -> None:
-        """One step on the images at these positions, which lie where the inputs are gathered. Nothing of
-        it asks the device for a value."""
+        # Must not read a value from the device.
         with precision(self.run.recipe, self.device):
             inputs = self._inputs.of_training(positions, self._augment)
             labels = self._labels[on_device(positions, self.device)]
@@ -195,7 +194,6 @@ class Training:
         self._epoch = epoch
 
     def _measure(self) -> Row:
-        """One row, measured in evaluation mode on the whole training and test sets."""
         set_evaluation(self.parts)
         self._in_training = False
         with precision(self.run.recipe, self.device):
@@ -219,7 +217,6 @@ class Training:
         return row
 
     def _keep(self, predicted: Tensor) -> None:
-        """Holds the predictions of the evaluation whose row comes next."""
         if self._predicted is None:
             self._predicted = self._room_for(predicted)
         self._predicted[len(self.rows)].copy_(predicted, non_blocking=True)
@@ -302,10 +299,6 @@ _FUSED: Final = ("cpu", "cuda")
 
 
 def _optimizer(recipe: Recipe, suffix: nn.Sequential) -> torch.optim.Optimizer:
-    """An optimiser over the trained parameters alone: a frozen one has no state at all.
-
-    On CUDA its learning rate is a tensor: a number would be part of a captured step.
-    """
     parameters = list(suffix.parameters())
     device, decay = parameters[0].device, recipe.weight_decay
     fused = device.type in _FUSED
@@ -321,5 +314,6 @@ def _optimizer(recipe: Recipe, suffix: nn.Sequential) -> torch.optim.Optimizer:
     optimizer = kind(parameters, lr=rate, weight_decay=decay, fused=fused)
     if on_cuda:
         for group in optimizer.param_groups:
+            # A number would be part of a captured step.
             group["lr"] = torch.full((), rate, device=device)
     return optimizer

@@ -128,7 +128,7 @@ def _classifier_input(layers: nn.Sequential) -> Iterator[list[Tensor]]:
 
 @contextmanager
 def _full_precision() -> Iterator[None]:
-    """Float32 in full, whatever a recipe has set: what is compared must not differ by it."""
+    # The compared values must not depend on the precision of a recipe.
     before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = False

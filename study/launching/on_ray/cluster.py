@@ -53,9 +53,8 @@ def connected(address: str) -> Iterator[None]:
 
 @contextmanager
 def _away() -> Iterator[None]:
-    """Ray puts the folder where it is started first on the path of every worker, where a torch.py or
-    timm.py of the user's would be taken for the package: so it is started where this package lies.
-    """
+    # Ray puts the current folder first on every worker's import path, where a user's torch.py or timm.py
+    # would replace the package.
     with chdir(Path(__file__).parents[2]):
         yield
 
@@ -75,10 +74,9 @@ def _start() -> None:
 
 @contextmanager
 def _on_loopback() -> Iterator[None]:
-    """Where Ray knows of clusters it takes the host's own address for the loopback one, and its servers
-    listen on every interface. Where it does not, by default on macOS and Windows, they listen on loopback
-    alone. Its processes, workers among them, have it from the environment; this one has read that already.
-    """
+    # If Ray supports clusters, it takes the host's own address for the loopback address, and its servers
+    # listen on every interface. Without that support (the default on macOS and Windows) they listen on
+    # loopback only. Ray's processes read the variable; this process has read it already.
     constants = ray._private.ray_constants
     name, before = constants.ENABLE_RAY_CLUSTERS_ENV_VAR, constants.ENABLE_RAY_CLUSTER
     given = os.environ.get(name)

@@ -186,7 +186,6 @@ class RunSearcher(tune.search.Searcher):
         return num_handed < self._slots() + (self._may_grow and not waiting)
 
     def _slots(self) -> int:
-        """How many trials fit on the nodes as they are."""
         if time.monotonic() - self._counted_at >= SECONDS_BETWEEN_COUNTS:
             fitting = nodes_with(ray.nodes(), self._accelerator)
             self._num_slots = sum(num_slots(node["Resources"], self._claim) for node in fitting)
@@ -217,12 +216,9 @@ class RunSearcher(tune.search.Searcher):
         self._watch.progress.ended(run, finished=not self._queue.is_open(run.id))
 
     def _lose(self, run: Run) -> None:
-        """Tune has given this trial up: its worker was lost, or raised, MAX_TRIES times.
-
-        A Run that has come further since the last time is tried again: nodes that come and go must
-        not end a long training.
-        """
         step = self._step.get(run.id, 0)
+        # A Run that has advanced since its last loss is tried again: nodes that come and go must not end a
+        # long training.
         if self._watch.request.is_set or step > self._step_at_loss.get(run.id, 0):
             self._step_at_loss[run.id] = step
             self._queue.again(run.id)

@@ -166,13 +166,12 @@ def _claim(nodes: Sequence[Mapping[str, Any]], means: Means) -> dict[str, float]
 
 
 def _claim_with_room(means: Means, screen: Screen) -> dict[str, float]:
-    """What a trial claims. Raises UserError where this machine cannot hold one; says so of a cluster,
-    where Ray would wait in silence for what only an autoscaler can bring."""
     nodes = ray.nodes()
     claim = _claim(nodes, means)
     if why := no_room(nodes, claim, means.accelerator):
         if means.address == LOCAL:
             raise UserError(why)
+        # Ray would wait in silence.
         screen.remark(
             f"{why}; it waits until an autoscaler brings one; if there is none, end it by Ctrl-C"
         )
@@ -189,7 +188,7 @@ def _bundles(claim: Mapping[str, float], accelerator: str | None) -> Any:
 
 
 def _flag() -> Any:
-    """An actor on this node: whoever can reach it can ask whether to stop."""
+    # On this node: any process that can reach the actor can check for a stop request.
     here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
         ray.get_runtime_context().get_node_id(), soft=False
     )
