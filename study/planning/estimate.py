@@ -134,7 +134,7 @@ def _measured(run: Run, work: Work, info: TaskInfo, device: str) -> list[Measure
 
 def _seconds(action: Callable[[], object], device: str) -> float:
     clock = time.perf_counter if device != "cpu" else time.thread_time
-    # Warm-up.
+    # The first call warms up.
     action()
     _wait(device)
     began, num = clock(), 0

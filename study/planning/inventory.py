@@ -195,7 +195,7 @@ def _brief(failure: Failure) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class HeadSummary:
-    """What the summarise_heads Runs say of themselves.
+    """Summary of the heads of a study's finished Runs.
 
     - `num_read`: how many were asked; all of them in a directory, a part of them on a bucket.
     - `trainers`: Runs per TRAINER that made them; `code_versions`: per release and source hash.
@@ -216,7 +216,7 @@ class HeadSummary:
 
 
 def summarise_heads(found: Inventory, store: Store) -> HeadSummary:
-    """Reads the heads of the study's summarise_heads Runs."""
+    """Read the heads of the study's finished Runs."""
     ids = found.ids(DONE)
     if store.local_path("") is None:
         ids = ids[-MAX_READ_OF_BUCKET:]
