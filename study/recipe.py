@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any, Final
 
+from study.deprecation import warn_deprecated
 from study.fields import (
     Plain,
     canonical,
@@ -116,7 +117,7 @@ class Recipe:
     @cached_property
     def id(self) -> str:
         """First 8 hex digits of SHA-256 over the canonical JSON: the recipe as a coordinate."""
-        return digest_of(canonical_json(self.plain))[:8]
+        return digest_of(canonical_json(self.to_dict()))[:8]
 
     @cached_property
     def cell_id(self) -> str:
@@ -129,11 +130,19 @@ class Recipe:
         """This Recipe as the transfer itself has it, without what tells arms apart."""
         return replace(self, above_cut="start", calibration="batches")
 
-    @cached_property
-    def plain(self) -> dict[str, Plain]:
-        """Its fields in canonical form, without those of later releases that hold their first value."""
+    def to_dict(self) -> dict[str, Plain]:
+        """Return the fields as plain values in canonical form.
+
+        Fields in ADDED_LATER are left out while they hold their original value.
+        """
         plain = {field.name: canonical(getattr(self, field.name)) for field in fields(self)}
         return {k: v for k, v in plain.items() if k not in ADDED_LATER or v != ADDED_LATER[k]}
+
+    @property
+    def plain(self) -> dict[str, Plain]:
+        """Deprecated: use `to_dict()`."""
+        warn_deprecated("study.recipe.Recipe.plain", "Recipe.to_dict()")
+        return self.to_dict()
 
 
 def from_plain(plain: Any) -> Recipe:

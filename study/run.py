@@ -14,6 +14,7 @@ from dataclasses import dataclass, fields
 from functools import cached_property, lru_cache
 from typing import Any, Final
 
+from study.deprecation import warn_deprecated
 from study.fields import (
     Plain,
     canonical,
@@ -136,15 +137,23 @@ class Run:
         """First 12 hex digits of SHA-256 over the canonical JSON."""
         return digest_of(to_json(self))[:12]
 
-    @cached_property
-    def plain(self) -> dict[str, Any]:
-        """Its fields in canonical form, recipe and start likewise; without those of later releases
-        that hold their first value."""
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as plain values in canonical form, with recipe and start as dicts too.
+
+        Fields in ADDED_LATER are left out while they hold their original value.
+        """
         plain: dict[str, Any] = {}
         for field in fields(self):
             value = getattr(self, field.name)
-            plain[field.name] = value.plain if isinstance(value, Run | Recipe) else canonical(value)
+            is_nested = isinstance(value, Run | Recipe)
+            plain[field.name] = value.to_dict() if is_nested else canonical(value)
         return {k: v for k, v in plain.items() if k not in ADDED_LATER or v != ADDED_LATER[k]}
+
+    @property
+    def plain(self) -> dict[str, Any]:
+        """Deprecated: use `to_dict()`."""
+        warn_deprecated("study.run.Run.plain", "Run.to_dict()")
+        return self.to_dict()
 
     @property
     def source(self) -> Run | None:
@@ -282,7 +291,7 @@ def to_json(run: Run) -> str:
 
     Raises ValueError for a value that is not a plain one, or not finite.
     """
-    return canonical_json(run.plain)
+    return canonical_json(run.to_dict())
 
 
 def from_json(text: str) -> Run:
@@ -301,7 +310,9 @@ def describe(run: Run) -> str:
     else:
         origin = f"{run.start} → " if run.start else ""
     later = "".join(
-        f", {k.replace('_', ' ')} {run.plain[k]}" for k in ADDED_LATER if k in run.plain
+        f", {name.replace('_', ' ')} {value}"
+        for name, value in run.to_dict().items()
+        if name in ADDED_LATER
     )
     return f"{origin}{target}, {model}, frozen {run.frozen}{later}, seed {run.seed}"
 

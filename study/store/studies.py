@@ -68,7 +68,7 @@ def unframe(framed: bytes, path: str) -> bytes:
 
 def write_study(store: Store, name: str, runs: Sequence[Run]) -> None:
     """Note which Runs a study asks for, in their order, in place of an earlier note."""
-    store.put(study_path(name), seal({"runs": [run.plain for run in runs]}))
+    store.put(study_path(name), seal({"runs": [run.to_dict() for run in runs]}))
 
 
 def read_study(store: Store, name: str) -> list[Run]:

@@ -115,7 +115,7 @@ def test_what_a_later_release_wrote_is_told_and_left(
 ) -> None:
     with monkeypatch.context() as later:
         later.setattr(studies, "release", lambda: "7.0.0")
-        full.put("studies/later.json", studies.seal({"runs": [{**RUN.plain, "depth": 7}]}))
+        full.put("studies/later.json", studies.seal({"runs": [{**RUN.to_dict(), "depth": 7}]}))
     assert main(["verify", "--all", "--repair", "--root", full.root]) == 1
     assert "studies/later.json was written by freezewise 7.0.0" in capsys.readouterr().out
     assert full.exists("studies/later.json")

@@ -314,11 +314,11 @@ def test_notes_of_a_later_release_are_named_with_it(
 ) -> None:
     run = a_run()
     monkeypatch.setattr(studies, "release", lambda: "7.0.0")
-    later = {"runs": [{**run.plain, "depth": 7}]}
+    later = {"runs": [{**run.to_dict(), "depth": 7}]}
     empty.put(study_path("later"), studies.seal(later))
     with pytest.raises(Newer, match=r"studies/later.json was written by freezewise 7.0.0 .*depth"):
         read_study(empty, "later")
-    empty.put(study_path("later"), studies.seal({"runs": [run.plain], "because": "of it"}))
+    empty.put(study_path("later"), studies.seal({"runs": [run.to_dict()], "because": "of it"}))
     with pytest.raises(
         Newer, match=r"studies/later.json was .* 7.0.0 \('because' beside its Runs\)"
     ):
