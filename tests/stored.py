@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow as pa
 
 from study.run import Recipe, Run
-from study.store import Failure, Provenance, predictions_table, schema
+from study.store import Failure, Provenance, schema
+from study.store.predictions import predictions_table
 from study.store.schema import FINISHED
 
 SOURCE = Run(

@@ -18,8 +18,11 @@ import pyarrow as pa
 from study import store
 from study.run import Recipe, Run
 from study.seeds import stream
-from study.store import Failure, Provenance, publish_rows, schema, write_failure, write_study
+from study.store import Failure, Provenance, schema
+from study.store.rows import publish_rows
 from study.store.schema import DIVERGED, FINISHED
+from study.store.studies import write_study
+from study.store.unfinished import write_failure
 
 NUM_TEST = 10_000
 NUM_CLASSES = 10

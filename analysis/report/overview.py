@@ -19,7 +19,7 @@ from analysis.load.rows import StoreRows, TableRows
 from analysis.report import slices
 from analysis.report.slices import Seen
 from study.run import describe
-from study.store import repeated_text
+from study.store.prepared_tasks import repeated_text
 from study.store.schema import DIVERGED, DONE
 
 

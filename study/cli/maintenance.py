@@ -14,7 +14,8 @@ from study.launching.lease import LeaseHeld, acquire
 from study.launching.temporary_files import leftovers
 from study.messages import UserError
 from study.planning.integrity import Checked, check, not_needed
-from study.store import Store, layout, sweep
+from study.store import Store, layout
+from study.store.unfinished import sweep
 
 
 def verify(args: argparse.Namespace) -> int:

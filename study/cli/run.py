@@ -42,19 +42,13 @@ from study.planning.plan import make_plan
 from study.planning.spaces import chosen_ids, load_space, packaged
 from study.requirements import is_required, missing_text, require, require_extra
 from study.run import describe
-from study.store import (
-    Registration,
-    add_registration,
-    clear_failure,
-    finished_ids,
-    read_failures,
-    read_registrations,
-    repeated_text,
-    study_names,
-)
+from study.store import Registration, finished_ids, read_failures, read_registrations, study_names
 from study.store.errors import naming
+from study.store.prepared_tasks import repeated_text
 from study.store.provenance import now
 from study.store.schema import ABSENT, DONE, FAILED, PARTIAL, RUNNING, START_FAILED
+from study.store.studies import add_registration
+from study.store.unfinished import clear_failure
 from study.tasks import BUILTIN
 
 if TYPE_CHECKING:

@@ -26,7 +26,6 @@ from study.planning.plan import Plan, predictions_bytes
 from study.run import Run, describe, to_json
 from study.store import (
     Store,
-    find_unfinished,
     finished_ids,
     predictions_path,
     read_failure,
@@ -38,6 +37,7 @@ from study.store import (
     weights_path,
 )
 from study.store.schema import ABSENT, DONE, FAILED, PARTIAL, RUNNING, START_FAILED, rows_of
+from study.store.unfinished import find_unfinished
 
 if TYPE_CHECKING:
     from study.planning.estimate import Price  # torch

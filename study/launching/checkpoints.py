@@ -12,11 +12,8 @@ from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor
 
 from study.run import Run
-from study.store import (
-    Store,
-    drop_outdated,
-    write_checkpoint,
-)
+from study.store import Store
+from study.store.unfinished import drop_outdated, write_checkpoint
 from study.training.loop import Training
 
 ABOUT: Final = "execute"  # name of the checkpoint's entry that is not the training's own

@@ -28,9 +28,10 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from study.messages import show_message
-from study.store import Store, atomic, highest_number, layout, open_store
+from study.store import Store, atomic, layout, open_store
 from study.store.layout import LEASE, LEASE_NAME, lease_path
 from study.store.processes import Process, this_process
+from study.store.unfinished import highest_number
 
 RELEASED: Final = b"{}\n"
 _LOST: Final = b"the disk has lost it"  # what no owner wrote: whether it lives is told by its beats

@@ -13,14 +13,9 @@ from typing import Final, Literal
 
 from study.messages import last_line
 from study.run import Run
-from study.store import (
-    Failure,
-    Store,
-    provenance,
-    read_failure,
-    write_failure,
-)
+from study.store import Failure, Store, provenance, read_failure
 from study.store.schema import DONE, FAILED, RUNNING, START_FAILED, WAITING
+from study.store.unfinished import write_failure
 
 MAX_TRIES: Final = 4
 

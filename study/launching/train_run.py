@@ -33,16 +33,8 @@ from study.store import (
     Damaged,
     Failure,
     Store,
-    drop_unfinished,
-    find_unfinished,
-    note_began,
     predictions_path,
-    predictions_table,
     provenance,
-    publish_predictions,
-    publish_rows,
-    publish_weights,
-    read_checkpoint,
     read_failure,
     read_head,
     read_predictions,
@@ -50,11 +42,20 @@ from study.store import (
     read_weights,
     rows_path,
     weights_path,
-    write_failure,
 )
+from study.store.predictions import predictions_table, publish_predictions
 from study.store.processes import this_process
 from study.store.provenance import Provenance
+from study.store.rows import publish_rows
 from study.store.schema import DIVERGED, FINISHED, Row, rows_table
+from study.store.unfinished import (
+    drop_unfinished,
+    find_unfinished,
+    note_began,
+    read_checkpoint,
+    write_failure,
+)
+from study.store.weights import publish_weights
 from study.tasks.prepared_file import PreparedTask
 from study.training.cut import starting_network
 from study.training.feature_cache import node_folder

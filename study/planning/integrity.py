@@ -20,9 +20,6 @@ from study.store import (
     Head,
     Newer,
     Store,
-    check_predictions_at,
-    check_unfinished_at,
-    check_weights_at,
     finished_ids,
     layout,
     read_heads,
@@ -32,7 +29,10 @@ from study.store import (
     similarity,
     study_names,
 )
+from study.store.predictions import check_predictions_at
 from study.store.store import damaged_among
+from study.store.unfinished import check_unfinished_at
+from study.store.weights import check_weights_at
 
 _READERS: Final[tuple[tuple[re.Pattern[str], Callable[[Store, str, str], object]], ...]] = (
     (layout.named(layout.ROWS, layout.ROWS_NAME), lambda s, _, run_id: read_rows(s, run_id)),

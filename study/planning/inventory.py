@@ -19,18 +19,16 @@ from study.store import (
     Failure,
     Head,
     Store,
-    Unfinished,
     finished_ids,
-    ids_with_weights,
-    list_unfinished,
     predictions_path,
-    predictions_there,
-    read_began,
     read_failures,
     read_head,
     read_heads,
 )
+from study.store.predictions import predictions_there
 from study.store.schema import ABSENT, DONE, FAILED, PARTIAL, RUNNING, START_FAILED
+from study.store.unfinished import Unfinished, list_unfinished, read_began
+from study.store.weights import ids_with_weights
 
 STATES: Final = (DONE, RUNNING, PARTIAL, FAILED, ABSENT)
 

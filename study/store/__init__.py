@@ -1,74 +1,20 @@
-"""Where everything lies, and how it is published and found again (study/README.md, "Store layout").
+"""The store: where objects are, how to read them, and what a damaged one raises.
 
-One file for each kind of object under a root; this page hands on what the rest of the project, and
-scripts of users, need. No pickle is ever loaded, and nothing is handed out that fails its checksum.
+This package exports what scripts use to read a store. Functions that write are in the modules.
 """
 
+from typing import TYPE_CHECKING
+
+from study.deprecation import renamed
 from study.store.atomic import Damaged, Newer
-from study.store.layout import (
-    predictions_path,
-    rows_path,
-    study_path,
-    unfinished_path,
-    weights_path,
-)
-from study.store.predictions import (
-    check_predictions,
-    check_predictions_at,
-    labels_of,
-    predictions_table,
-    predictions_there,
-    publish_predictions,
-    read_predictions,
-)
-from study.store.prepared_tasks import repeated_text
+from study.store.layout import predictions_path, rows_path, study_path, weights_path
+from study.store.predictions import labels_of, read_predictions
 from study.store.provenance import Provenance
-from study.store.rows import (
-    Finished,
-    Head,
-    check_rows,
-    finished_ids,
-    publish_rows,
-    read_head,
-    read_heads,
-    read_rows,
-)
+from study.store.rows import Finished, Head, finished_ids, read_head, read_heads, read_rows
 from study.store.store import Store, open_store
-from study.store.studies import (
-    Registration,
-    add_registration,
-    read_registrations,
-    read_study,
-    study_names,
-    write_study,
-)
-from study.store.unfinished import (
-    Failure,
-    Unfinished,
-    check_unfinished_at,
-    clear_failure,
-    drop_outdated,
-    drop_unfinished,
-    find_unfinished,
-    highest_number,
-    list_unfinished,
-    note_began,
-    read_began,
-    read_checkpoint,
-    read_failure,
-    read_failures,
-    sweep,
-    trained_by,
-    write_checkpoint,
-    write_failure,
-)
-from study.store.weights import (
-    check_weights_at,
-    empty_weights,
-    ids_with_weights,
-    publish_weights,
-    read_weights,
-)
+from study.store.studies import Registration, read_registrations, read_study, study_names
+from study.store.unfinished import Failure, read_failure, read_failures
+from study.store.weights import read_weights
 
 __all__ = [
     "Damaged",
@@ -79,33 +25,10 @@ __all__ = [
     "Provenance",
     "Registration",
     "Store",
-    "Unfinished",
-    "add_registration",
-    "check_predictions",
-    "check_predictions_at",
-    "check_rows",
-    "check_unfinished_at",
-    "check_weights_at",
-    "clear_failure",
-    "drop_outdated",
-    "drop_unfinished",
-    "empty_weights",
-    "find_unfinished",
     "finished_ids",
-    "highest_number",
-    "ids_with_weights",
     "labels_of",
-    "list_unfinished",
-    "note_began",
     "open_store",
     "predictions_path",
-    "predictions_table",
-    "predictions_there",
-    "publish_predictions",
-    "publish_rows",
-    "publish_weights",
-    "read_began",
-    "read_checkpoint",
     "read_failure",
     "read_failures",
     "read_head",
@@ -115,15 +38,47 @@ __all__ = [
     "read_rows",
     "read_study",
     "read_weights",
-    "repeated_text",
     "rows_path",
     "study_names",
     "study_path",
-    "sweep",
-    "trained_by",
-    "unfinished_path",
     "weights_path",
-    "write_checkpoint",
-    "write_failure",
-    "write_study",
 ]
+
+# Exported by 0.1.0: module → names.
+_MOVED = {
+    "layout": ["unfinished_path"],
+    "predictions": [
+        "check_predictions",
+        "check_predictions_at",
+        "predictions_table",
+        "predictions_there",
+        "publish_predictions",
+    ],
+    "prepared_tasks": ["repeated_text"],
+    "rows": ["check_rows", "publish_rows"],
+    "studies": ["add_registration", "write_study"],
+    "unfinished": [
+        "Unfinished",
+        "check_unfinished_at",
+        "clear_failure",
+        "drop_outdated",
+        "drop_unfinished",
+        "find_unfinished",
+        "highest_number",
+        "list_unfinished",
+        "note_began",
+        "read_began",
+        "read_checkpoint",
+        "sweep",
+        "trained_by",
+        "write_checkpoint",
+        "write_failure",
+    ],
+    "weights": ["check_weights_at", "empty_weights", "ids_with_weights", "publish_weights"],
+}
+DEPRECATED = {
+    name: f"study.store.{module}.{name}" for module, names in _MOVED.items() for name in names
+}
+
+if not TYPE_CHECKING:  # to mypy, a module with __getattr__ has every name
+    __getattr__ = renamed(__name__, DEPRECATED)

@@ -17,7 +17,8 @@ from typing import Any, Final
 
 from study import tasks
 from study.run import Run
-from study.store import Store, finished_ids, list_unfinished, open_store
+from study.store import Store, finished_ids, open_store
+from study.store.unfinished import list_unfinished
 from tests.faults import drivers, journal, studies
 from tests.faults.drivers import Driver, Hung
 

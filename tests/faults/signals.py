@@ -8,7 +8,7 @@ import signal
 import time
 from contextlib import suppress
 
-from study.store import list_unfinished
+from study.store.unfinished import list_unfinished
 from tests.faults.drivers import Driver
 from tests.faults.places import CHECKPOINT_SECONDS, NEVER_DUE, Outcome, Place, Workshop
 

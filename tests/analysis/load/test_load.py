@@ -23,7 +23,9 @@ from analysis.load.arms import ARMS, arms
 from analysis.load.rows import StoreRows
 from study.fields import digest_of
 from study.run import Recipe, Run
-from study.store import open_store, publish_rows, read_failures, read_rows, write_failure
+from study.store import open_store, read_failures, read_rows
+from study.store.rows import publish_rows
+from study.store.unfinished import write_failure
 from tests import s3_server, synthetic
 from tests.synthetic import small
 

@@ -10,7 +10,8 @@ import yaml
 
 from analysis import load
 from study.cli.main import main
-from study.store import Registration, add_registration, open_store
+from study.store import Registration, open_store
+from study.store.studies import add_registration
 from tests import synthetic
 
 SPACE = '''"""Does <it> descend twice: "yes" or "no"?"""

@@ -19,8 +19,9 @@ from analysis import load, report, surfaces
 from analysis.load.export import kept_path
 from analysis.report import overview, slices, tables
 from study.run import Recipe, Run
-from study.store import open_store, similarity, write_study
+from study.store import open_store, similarity
 from study.store.similarity import PLACES, Similarity
+from study.store.studies import write_study
 from tests import synthetic
 
 

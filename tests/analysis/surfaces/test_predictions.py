@@ -13,9 +13,11 @@ from analysis.load import export
 from analysis.surfaces import bias_variance
 from study.run import Run
 from study.seeds import stream
-from study.store import Damaged, Store, open_store, publish_rows, write_study
+from study.store import Damaged, Store, open_store
 from study.store.layout import predictions_path
 from study.store.predictions import predictions_table, publish_predictions
+from study.store.rows import publish_rows
+from study.store.studies import write_study
 from study.tasks import prepared_file
 from study.tasks.prepared_file import TaskInfo
 from tests import synthetic

@@ -20,17 +20,11 @@ from study.cli import run
 from study.cli.main import main
 from study.planning.plan import make_plan
 from study.planning.spaces import load_space
-from study.store import (
-    Store,
-    add_registration,
-    open_store,
-    read_registrations,
-    unfinished_path,
-    write_study,
-)
-from study.store.layout import registration_path, study_path
+from study.store import Store, open_store, read_registrations
+from study.store.layout import registration_path, study_path, unfinished_path
 from study.store.provenance import TRAINER, code_version
 from study.store.store import without_secrets
+from study.store.studies import add_registration, write_study
 from tests import s3_server
 
 SPACE = """\

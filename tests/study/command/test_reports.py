@@ -11,7 +11,9 @@ import pytest
 from study.cli.main import main
 from study.cli.reports import report_place, write_report
 from study.run import Recipe, Run
-from study.store import open_store, publish_rows, write_study
+from study.store import open_store
+from study.store.rows import publish_rows
+from study.store.studies import write_study
 from tests import s3_server
 from tests.stored import a_provenance, a_table
 

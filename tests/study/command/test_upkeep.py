@@ -12,18 +12,12 @@ import pytest
 from study.cli.main import main
 from study.launching import lease
 from study.run import Run
-from study.store import (
-    Store,
-    layout,
-    publish_predictions,
-    publish_rows,
-    publish_weights,
-    similarity,
-    studies,
-    write_checkpoint,
-    write_failure,
-    write_study,
-)
+from study.store import Store, layout, similarity, studies
+from study.store.predictions import publish_predictions
+from study.store.rows import publish_rows
+from study.store.studies import write_study
+from study.store.unfinished import write_checkpoint, write_failure
+from study.store.weights import publish_weights
 from tests.stored import SOURCE, a_failure, a_predictions, a_provenance, a_run, a_table
 
 RUN, OTHER = a_run(), a_run(seed=1)

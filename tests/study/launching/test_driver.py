@@ -25,20 +25,11 @@ from study.launching.options import Means
 from study.planning.inventory import Inventory
 from study.planning.spaces import Space, chosen_ids
 from study.run import Recipe, Run
-from study.store import (
-    Failure,
-    Store,
-    finished_ids,
-    list_unfinished,
-    open_store,
-    read_rows,
-    read_study,
-    trained_by,
-    unfinished_path,
-    write_failure,
-)
+from study.store import Failure, Store, finished_ids, open_store, read_rows, read_study
+from study.store.layout import unfinished_path
 from study.store.provenance import now
 from study.store.schema import DONE, START_FAILED
+from study.store.unfinished import list_unfinished, trained_by, write_failure
 from study.tasks import BUILTIN
 from tests.processes import environment
 

@@ -18,19 +18,18 @@ from study.store import (
     Store,
     finished_ids,
     layout,
-    list_unfinished,
     open_store,
-    publish_rows,
-    publish_weights,
-    read_checkpoint,
     read_head,
     read_rows,
     read_weights,
     rows_path,
-    unfinished_path,
     weights_path,
 )
+from study.store.layout import unfinished_path
+from study.store.rows import publish_rows
 from study.store.schema import Row, rows_of
+from study.store.unfinished import list_unfinished, read_checkpoint
+from study.store.weights import publish_weights
 from study.training import loop
 
 SOURCE = Run(

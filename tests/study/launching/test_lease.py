@@ -18,7 +18,8 @@ import pytest
 
 from study.launching import lease
 from study.launching.lease import Directory, LeaseHeld
-from study.store import layout, open_store, write_checkpoint
+from study.store import layout, open_store
+from study.store.unfinished import write_checkpoint
 
 HOLDER = """
 import sys, time

@@ -21,11 +21,8 @@ from study.run import Recipe, Run
 from study.store import (
     Store,
     labels_of,
-    list_unfinished,
     open_store,
     predictions_path,
-    predictions_there,
-    publish_rows,
     read_head,
     read_predictions,
     read_rows,
@@ -33,7 +30,10 @@ from study.store import (
     rows_path,
     weights_path,
 )
+from study.store.predictions import predictions_there
+from study.store.rows import publish_rows
 from study.store.schema import DONE
+from study.store.unfinished import list_unfinished
 from study.tasks import BUILTIN
 from study.tasks.prepared_file import load
 

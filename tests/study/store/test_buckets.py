@@ -14,15 +14,7 @@ from study.launching import lease
 from study.store import (
     Damaged,
     Store,
-    clear_failure,
     finished_ids,
-    ids_with_weights,
-    list_unfinished,
-    note_began,
-    publish_rows,
-    publish_weights,
-    read_began,
-    read_checkpoint,
     read_failures,
     read_head,
     read_rows,
@@ -30,15 +22,23 @@ from study.store import (
     read_weights,
     rows_path,
     study_names,
-    sweep,
-    unfinished_path,
     weights_path,
+)
+from study.store.layout import lease_path, unfinished_path
+from study.store.processes import this_process
+from study.store.rows import publish_rows
+from study.store.studies import write_study
+from study.store.unfinished import (
+    clear_failure,
+    list_unfinished,
+    note_began,
+    read_began,
+    read_checkpoint,
+    sweep,
     write_checkpoint,
     write_failure,
-    write_study,
 )
-from study.store.layout import lease_path
-from study.store.processes import this_process
+from study.store.weights import ids_with_weights, publish_weights
 from tests import s3_server
 from tests.stored import a_failure, a_provenance, a_run, a_table
 

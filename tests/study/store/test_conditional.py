@@ -18,7 +18,8 @@ import pyarrow.fs as pafs
 import pytest
 
 from study.launching import lease
-from study.store import Store, buckets, open_store, publish_rows, read_head, read_rows
+from study.store import Store, buckets, open_store, read_head, read_rows
+from study.store.rows import publish_rows
 from tests import s3_server
 from tests.stored import a_provenance, a_run, a_table
 

@@ -24,8 +24,6 @@ from study.store import (
     Store,
     finished_ids,
     open_store,
-    read_began,
-    read_checkpoint,
     read_failure,
     read_predictions,
     read_registrations,
@@ -40,6 +38,7 @@ from study.store import (
 from study.store.layout import study_path
 from study.store.provenance import TRAINER
 from study.store.schema import DONE
+from study.store.unfinished import read_began, read_checkpoint
 from tests import stored
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"

@@ -17,24 +17,26 @@ import pytest
 from study.launching.lease import acquire
 from study.store import (
     Damaged,
-    drop_unfinished,
     errors,
-    list_unfinished,
-    note_began,
     open_store,
-    publish_predictions,
-    publish_rows,
-    publish_weights,
-    read_checkpoint,
     read_predictions,
     read_rows,
     read_study,
     read_weights,
+)
+from study.store.predictions import publish_predictions
+from study.store.processes import Process, this_process
+from study.store.rows import publish_rows
+from study.store.studies import write_study
+from study.store.unfinished import (
+    drop_unfinished,
+    list_unfinished,
+    note_began,
+    read_checkpoint,
     sweep,
     write_checkpoint,
-    write_study,
 )
-from study.store.processes import Process, this_process
+from study.store.weights import publish_weights
 from tests.faults import io_calls
 from tests.faults.power_loss import files_of
 from tests.stored import a_predictions, a_provenance, a_run, a_table

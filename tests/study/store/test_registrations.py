@@ -7,14 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from study.store import (
-    Damaged,
-    Registration,
-    Store,
-    add_registration,
-    read_registrations,
-    study_names,
-)
+from study.store import Damaged, Registration, Store, read_registrations, study_names
+from study.store.studies import add_registration
 
 FIRST = Registration(
     registered_at="2026-01-01T00:00:00+00:00",

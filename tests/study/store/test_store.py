@@ -28,23 +28,12 @@ from study.store import (
     Newer,
     Store,
     atomic,
-    check_rows,
-    clear_failure,
     finished_ids,
-    ids_with_weights,
     labels_of,
-    list_unfinished,
-    note_began,
     open_store,
     predictions,
     predictions_path,
-    predictions_there,
     provenance,
-    publish_predictions,
-    publish_rows,
-    publish_weights,
-    read_began,
-    read_checkpoint,
     read_failure,
     read_failures,
     read_head,
@@ -59,15 +48,25 @@ from study.store import (
     studies,
     study_names,
     study_path,
-    sweep,
-    unfinished_path,
     weights_path,
-    write_checkpoint,
-    write_failure,
-    write_study,
 )
 from study.store.arrow_file import table_digest
+from study.store.layout import unfinished_path
+from study.store.predictions import predictions_there, publish_predictions
 from study.store.processes import this_process
+from study.store.rows import check_rows, publish_rows
+from study.store.studies import write_study
+from study.store.unfinished import (
+    clear_failure,
+    list_unfinished,
+    note_began,
+    read_began,
+    read_checkpoint,
+    sweep,
+    write_checkpoint,
+    write_failure,
+)
+from study.store.weights import ids_with_weights, publish_weights
 from tests.stored import SOURCE, a_failure, a_predictions, a_provenance, a_run, a_table
 
 
@@ -476,7 +475,8 @@ def test_a_disk_that_is_full_is_an_error_at_once_and_leaves_nothing(empty: Store
 KILLED = """
 import hashlib, os, random, signal, sys, time
 from pathlib import Path
-from study.store import open_store, sweep
+from study.store import open_store
+from study.store.unfinished import sweep
 
 store = open_store(sys.argv[1])
 chance = random.Random(0)

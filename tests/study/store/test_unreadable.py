@@ -14,11 +14,7 @@ from study.store import (
     Damaged,
     Store,
     atomic,
-    check_rows,
     open_store,
-    publish_rows,
-    publish_weights,
-    read_checkpoint,
     read_failure,
     read_head,
     read_heads,
@@ -27,12 +23,13 @@ from study.store import (
     read_weights,
     rows_path,
     study_path,
-    unfinished_path,
     weights_path,
-    write_checkpoint,
-    write_failure,
-    write_study,
 )
+from study.store.layout import unfinished_path
+from study.store.rows import check_rows, publish_rows
+from study.store.studies import write_study
+from study.store.unfinished import read_checkpoint, write_checkpoint, write_failure
+from study.store.weights import publish_weights
 from tests.stored import a_failure, a_provenance, a_run, a_table
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="/proc/self/mem gives EIO")
