@@ -26,6 +26,7 @@ from study.store.arrow_file import IN_THIS_THREAD, brief
 from study.store.atomic import Damaged, Newer
 from study.store.layout import predictions_path
 from study.store.provenance import release
+from study.store.rows import read_head
 from study.store.store import Store, damaged_among
 
 FORMAT: Final = "freezewise predictions 1"
@@ -88,11 +89,26 @@ def publish_predictions(store: Store, run_id: str, table: pa.Table, task_fingerp
     return digest
 
 
-def read_predictions(store: Store, run_id: str, digest: str) -> pa.Table:
-    """The predictions with this digest, checked. Raises FileNotFoundError, Damaged, Newer.
+def read_predictions(store: Store, run_id: str, digest: str | None = None) -> pa.Table:
+    """Read and check the predictions of a Run.
 
-    The labels are `labels_of` the table; its metadata name Run and task.
+    Args:
+        digest: Which predictions; by default, those that belong to the Run's rows.
+
+    Returns:
+        One row for each evaluation; `labels_of` makes an array of it. The metadata name Run and task.
+
+    Raises:
+        FileNotFoundError: The Run has no rows, or its predictions were not kept.
+        Damaged, Newer: The file is corrupted or of a later release.
     """
+    if digest is None:
+        digest = read_head(store, run_id).provenance.predictions_digest
+        if digest is None:
+            raise FileNotFoundError(
+                f"run_id={run_id!r}: no predictions were kept. Train it in a search space with "
+                "KEEP_PREDICTIONS = True."
+            )
     path = predictions_path(run_id, digest)
     return from_bytes(store.get(path), run_id, digest, path)
 

@@ -79,6 +79,20 @@ def test_the_errors_are_those_of_the_predictions(store: Store) -> None:
     assert len(np.unique(labels_of(table), axis=0)) > 2, "it has learnt"
 
 
+def test_read_predictions_without_digest_reads_those_of_the_rows(store: Store) -> None:
+    execute(SOURCE, store, keep_predictions=True)
+    found = read_predictions(store, SOURCE.id)
+    assert found.equals(read_predictions(store, SOURCE.id, digest_of(store, SOURCE)))
+
+
+def test_read_predictions_not_kept_raises_with_the_setting(store: Store) -> None:
+    with pytest.raises(FileNotFoundError, match=r"rows/"):
+        read_predictions(store, SOURCE.id)
+    execute(SOURCE, store)
+    with pytest.raises(FileNotFoundError, match=f"run_id='{SOURCE.id}'.*KEEP_PREDICTIONS = True"):
+        read_predictions(store, SOURCE.id)
+
+
 def test_a_run_that_is_not_asked_for_them_leaves_what_it_always_has(store: Store) -> None:
     execute(SOURCE, store, keep_weights=True)
     plain = left(store, SOURCE)
