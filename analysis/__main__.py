@@ -99,7 +99,7 @@ def _done(act: Callable[..., int], request: dict[str, Any]) -> int:
 
 
 def _place(space: str, root: str) -> tuple[str, str | None]:
-    """Return root and study as `load.open` takes them; `space` is a study's name or an export's path.
+    """Return root and study for `load.open_study`; `space` is a study's name or an export's path.
 
     A name that the store or the package has is that study, even if a file or a directory in the
     working directory has the same name (`./NAME` is then the file). Raises UserError.
@@ -171,7 +171,7 @@ def _seeds(
 
     root, study = _place(space, root)
     try:
-        pilot = load.open(root, study, partial=True)
+        pilot = load.open_study(root, study, partial=True)
         judged = claims(pilot, more_related=more_related, less_related=less_related)
     except ValueError as wrong:
         raise UserError(str(wrong)) from wrong

@@ -21,7 +21,7 @@ from study.tasks import Task
 
 @dataclass(frozen=True, kw_only=True)
 class StoredStudy:
-    """A study and the store that it is in: `analysis.load.open(it.root, it.study)` opens it.
+    """A study and the store that it is in: `analysis.load.open_study(it.root, it.study)` opens it.
 
     `counts`: how many of its Runs are in each state ("done", "running", "partial", "failed", "absent",
     "start failed"). Printed, it says what the verb of the same name says.
@@ -115,7 +115,7 @@ def run_study(
     >>> runs = grid(target_task="digits", target_size=100, model="resnet18", width=4,
     ...             frozen=(0, 9), recipe=recipe, seed=range(2))
     >>> ran = run_study(runs, "two-cuts", root="store", inline=True)
-    >>> study = load.open(ran.root, ran.study)
+    >>> study = load.open_study(ran.root, ran.study)
     """
     from study.launching.driver import run_study as train
     from study.launching.lease import LeaseHeld

@@ -58,7 +58,7 @@ def test_the_paper_table_holds_the_mean(root: Path) -> None:
         env={"PYTHONPATH": str(EXAMPLES.parents[1]), "PYTHONUTF8": "1", "PATH": ""},
         encoding="utf-8",
     )
-    final = 100 * surfaces.freezing_surface(load.open(root), label_noise=0.2)
+    final = 100 * surfaces.freezing_surface(load.open_study(root), label_noise=0.2)
     cell = final.sel(source_task="near", source_size=5_000, size=1_000, frozen=9)
     assert f"{float(cell.mean()):.1f} ± " in answer.stdout
 
@@ -84,7 +84,7 @@ def test_the_readmes_lines_run_as_they_stand(
 ) -> None:
     text = (EXAMPLES.parents[1] / "README.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```python\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
-    ours = next(block for block in blocks if 'load.open("store"' in block)
+    ours = next(block for block in blocks if 'load.open_study("store"' in block)
     others = next(block for block in blocks if "duckdb.sql(" in block)
     # The study that the lines name, as small as they allow.
     wanted = synthetic.runs(

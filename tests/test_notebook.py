@@ -34,5 +34,5 @@ def test_the_notebook_goes_from_a_grid_to_a_surface_and_a_verdict(tmp_path: Path
     assert "frozen" in surface
     answers = ("holds: ", "does not hold: ", "cannot tell: ")
     assert any(line.startswith(answers) for line in verdict.splitlines()), verdict
-    study = load.open(tmp_path / "store", "three-cuts")
+    study = load.open_study(tmp_path / "store", "three-cuts")
     assert len(study.wanted) == len(study.runs) == 12

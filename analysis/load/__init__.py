@@ -1,6 +1,30 @@
 """A study, opened for reading: which Runs it wants, which have rows, and what these hold."""
 
-from analysis.load.study import AddedColumn, Incomplete, Study, add_column, open, require_rows
-from analysis.load.tables import table
+from typing import TYPE_CHECKING
 
-__all__ = ["AddedColumn", "Incomplete", "Study", "add_column", "open", "require_rows", "table"]
+from analysis.load.study import (
+    AddedColumn,
+    Incomplete,
+    Study,
+    add_column,
+    open_study,
+    require_rows,
+)
+from analysis.load.tables import from_dataframe
+from analysis.load.tables import table as table
+from study.deprecation import renamed
+
+__all__ = [
+    "AddedColumn",
+    "Incomplete",
+    "Study",
+    "add_column",
+    "from_dataframe",
+    "open_study",
+    "require_rows",
+]
+
+DEPRECATED = {"open": "analysis.load.open_study"}
+
+if not TYPE_CHECKING:  # to mypy, a module with __getattr__ has every name
+    __getattr__ = renamed(__name__, DEPRECATED)

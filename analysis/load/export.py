@@ -1,8 +1,8 @@
 """Write a study to one Parquet or CSV file, and find the bundled exports.
 
 A Parquet export holds the table of `schema.ROWS` with each Run's arm. Its metadata hold the list of wanted
-Runs, their states, the registrations and the provenance, so `load.open` restores the study. A CSV file
-holds the table only, without a checksum; missing values are empty."""
+Runs, their states, the registrations and the provenance, so `load.open_study` restores the study. A CSV
+file holds the table only, without a checksum; missing values are empty."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Where a study's rows lie, in a store's files or in one exported Parquet file, and how to read them.
 
-Owns the two forms of storage, and beside them a table that others made (`tables.table`). Both forms
+Owns the two forms of storage, and beside them a table that others made (`load.from_dataframe`). Both forms
 answer the same two questions: which Runs have rows, every checksum checked (`survey`,
 `export.open_export`), and what their columns hold (`read`). Refuses to take a damaged file for data.
 """
@@ -136,7 +136,7 @@ class ExportRows:
 class TableRows:
     """Curves that others measured, in memory: by id the columns `measured`, each (rows,), in row order.
 
-    `told`: what the table says, in our names; any other coordinate is one plain value (`tables.table`).
+    `told`: what the table says, in our names; any other coordinate has one value for all rows.
     """
 
     values: Mapping[str, Mapping[str, np.ndarray]]

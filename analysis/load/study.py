@@ -20,6 +20,7 @@ from analysis.load import export
 from analysis.load.arms import SOURCE
 from analysis.load.cells import ENDED, STATES, cells_of, selected
 from analysis.load.rows import Evaluations, Rows, StoreRows, TableRows, read, survey
+from study.deprecation import warn_deprecated
 from study.messages import did_you_mean
 from study.run import Run
 from study.store import Store, open_store, read_study, schema, study_names
@@ -117,7 +118,7 @@ class Study:
     """A study's wanted Runs and their rows.
 
     - `wanted`: every Run that the study asked for, sources included, in the study's order; none where
-      it is a table of curves that others measured (`tables.table`).
+      it is a table of curves that others measured (`load.from_dataframe`).
     - `cells`: pandas DataFrame, one line for each wanted Run, in that order, indexed by run id: the
       Run's coordinates (`schema.COORDINATES`; "none" and 0 where it has no source), `arm`
       (`arms.arms`), `state` (one of `STATES`), `why` (of a failed or damaged one), and for those with
@@ -153,9 +154,14 @@ class Study:
             return self.rows.measured
         return tuple(column.name for column in schema.MEASUREMENTS)
 
+    def has_coordinate(self, name: str) -> bool:
+        """Return False if the study is a table without this coordinate (`load.from_dataframe`)."""
+        return not isinstance(self.rows, TableRows) or name in self.rows.told
+
     def tells(self, coordinate: str) -> bool:
-        """Whether this is known of its Runs: a table may leave coordinates out (`tables.table`)."""
-        return not isinstance(self.rows, TableRows) or coordinate in self.rows.told
+        """Deprecated: use `has_coordinate`."""
+        warn_deprecated("analysis.load.Study.tells", "Study.has_coordinate")
+        return self.has_coordinate(coordinate)
 
     @property
     def missing(self) -> tuple[Run, ...]:
@@ -254,7 +260,7 @@ class Study:
         return tuple(run for run in self.wanted if run.id in chosen)
 
 
-def open(root: str | Path, study: str | None = None, *, partial: bool = False) -> Study:
+def open_study(root: str | Path, study: str | None = None, *, partial: bool = False) -> Study:
     """Opens a study in a store (a directory or URI) or in the Parquet file that `study export` made.
 
     `study` may be left out where there is only one. Every value of every row file is read once, and

@@ -1,4 +1,4 @@
-"""Turn a pandas or Arrow table of learning curves into a `Study`.
+"""Turn a pandas, Polars or Arrow table of learning curves into a `Study`.
 
 Nothing is guessed: a missing measured column stays absent, and a missing coordinate is constant."""
 
@@ -15,6 +15,7 @@ from analysis.load.arms import ARMS, FROM_PRETRAINED, RANDOM_FROZEN, SAME_TASK, 
 from analysis.load.cells import ARM, COLUMNS, PROVENANCE, grouped
 from analysis.load.rows import SIZES, Evaluations, TableRows, name_evaluations
 from analysis.load.study import Study
+from study.deprecation import warn_deprecated
 from study.fields import Plain
 from study.run import COORDINATES, PRETRAINED
 from study.store import schema
@@ -29,39 +30,42 @@ _MEASURED: Final = tuple(column.name for column in schema.MEASUREMENTS)
 _ERRORS: Final = tuple(name for name in _MEASURED if "_error" in name)
 _TIMES: Final = ("epoch", "step")
 _NAMES: Final = (*_MEASURED, *_KINDS, ARM, *SIZES)
-_PLAIN: Final = (*_KINDS, ARM, *SIZES, "epoch")
+_CONSTANTS: Final = (*_KINDS, ARM, *SIZES, "epoch")
 
 
-def table(
-    frame: pd.DataFrame | pa.Table,
+def from_dataframe(
+    frame: Any,
+    columns: Mapping[str, str],
     *,
-    plain: Mapping[str, Any] | None = None,
+    constants: Mapping[str, Any] | None = None,
     first_epoch: int | None = None,
     name: str = "table",
-    **columns: str,
 ) -> Study:
-    """The study that a table of curves holds: one line for each seed × epoch of each cell.
+    """Turn a table of learning curves into a study: one row for each seed × epoch of each cell.
 
-    - `columns`: our name = the table's. `test_error` must be there. Of `schema.MEASUREMENTS` there may be
-      more (`train_error`, losses), of `study.run.COORDINATES` any but `start`, `arm` (`arms.ARMS`),
-      `num_layers`, `num_classes`, `parameters_trained` and `parameters_total`. An axis of the table's own,
-      as a model's width, goes under the coordinate that comes nearest.
-    - `plain`: our name = one value for all lines, for what is known and has no column; "epoch" too.
-    - `first_epoch`: what the table calls the evaluation at the end of the first epoch: 1 (0 is then before
-      training) or 0 (nothing was evaluated before training). Needed where a 0 could mean either.
+    `load.from_dataframe(frame, {"test_error": "err", "seed": "run"}, constants={"task": "MNIST"})`
 
-    Errors are fractions. Without `epoch` and `step` each seed has one line, and epochs are not known.
-    Without `seed` all is one seed; without `train_error` nothing is known of interpolation, and what
-    asks for it is refused. Frozen layers need a `source_task` ("none": frozen at random). A table with a
-    column for each seed or epoch is made long by `frame.melt`.
+    Errors are fractions. Without `epoch` and `step`, each seed has one row and its epoch is unknown.
+    Without `seed`, all rows are of one seed. Without `train_error`, functions that need interpolation
+    raise an error. Frozen layers need a `source_task` ("none": frozen at random). If seeds or epochs are
+    columns of their own, reshape the table first (`frame.melt`).
 
-    Raises ValueError, with the choices, for a name that is not there; a missing or unfit value; two
-    lines for one seed and epoch; and a cell whose seeds were evaluated at different epochs.
+    Args:
+        frame: A pandas, Polars or Arrow table, or another object with `__arrow_c_stream__`.
+        columns: Our name → the table's column. `test_error` is required. Other names: the rest of
+            `schema.MEASUREMENTS`, `study.run.COORDINATES` except `start`, `arm` (`arms.ARMS`),
+            `num_layers`, `num_classes`, `parameters_trained` and `parameters_total`. For any other axis,
+            choose the coordinate that is most similar.
+        constants: Our name → one value for all rows, for what has no column; "epoch" is allowed too.
+        first_epoch: The table's number for the end of the first epoch: 1 (0 is then before training), or
+            0 (nothing was evaluated before training). Required if the table has an epoch 0.
+        name: The name of the study.
+
+    Raises:
+        ValueError: An unknown name (the message lists the choices), a missing or invalid value, two rows
+            for one seed and epoch, or a cell whose seeds were evaluated at different epochs.
     """
-    given = frame.to_pandas() if isinstance(frame, pa.Table) else frame
-    if not isinstance(given, pd.DataFrame):
-        raise ValueError(f"frame: a pandas or Arrow table is needed, not {type(frame).__name__}")
-    own = _own(given, columns, dict(plain or {}))
+    own = _own(_as_pandas(frame), columns, dict(constants or {}))
     if "epoch" in own:
         own["epoch"] = _passes(own["epoch"], first_epoch)
     _check_source(own)
@@ -73,37 +77,65 @@ def table(
     return _study(own, told, name)
 
 
-def _own(frame: pd.DataFrame, columns: Mapping[str, str], plain: Mapping[str, Any]) -> pd.DataFrame:
+def table(
+    frame: Any,
+    *,
+    plain: Mapping[str, Any] | None = None,
+    first_epoch: int | None = None,
+    name: str = "table",
+    **columns: str,
+) -> Study:
+    """Deprecated: use `from_dataframe(frame, columns, constants=plain)`."""
+    warn_deprecated("analysis.load.table", "analysis.load.from_dataframe")
+    return from_dataframe(frame, columns, constants=plain, first_epoch=first_epoch, name=name)
+
+
+def _as_pandas(frame: Any) -> pd.DataFrame:
+    if isinstance(frame, pd.DataFrame):
+        return frame
+    if not hasattr(frame, "__arrow_c_stream__"):
+        raise ValueError(
+            f"frame: {type(frame).__name__} is not a table. Pass a pandas, Polars or Arrow table."
+        )
+    made: pd.DataFrame = pa.table(frame).to_pandas()
+    return made
+
+
+def _own(
+    frame: pd.DataFrame, columns: Mapping[str, str], constants: Mapping[str, Any]
+) -> pd.DataFrame:
     """The table in our names and types, lines numbered from 0."""
     if "test_error" not in columns:
-        raise ValueError("test_error: say which column it is, as in test_error='error'")
+        raise ValueError(
+            "columns: 'test_error' is missing. Name its column: columns={'test_error': 'error'}."
+        )
     for ours in columns:
-        _check_name(ours, _NAMES)
-    for ours in plain:
-        _check_name(f"{ours}", _PLAIN, "plain")
+        _check_name("columns", ours, _NAMES)
+    for ours in constants:
+        _check_name("constants", ours, _CONSTANTS)
         if ours in columns:
-            raise ValueError(f"plain[{ours!r}]: {ours} is the column {columns[ours]!r} already")
+            raise ValueError(f"constants[{ours!r}]: {ours} is the column {columns[ours]!r} already")
     if frame.empty:
         raise ValueError("frame: it has no line")
     own: dict[str, pd.Series] = {}
     for ours, theirs in columns.items():
+        what = f"columns[{ours!r}]={theirs!r}"
         if theirs not in frame.columns:
             there = ", ".join(map(repr, frame.columns))
-            raise ValueError(f"{ours}={theirs!r}: choose one of the table's columns, {there}")
+            raise ValueError(f"{what}: choose one of the table's columns, {there}")
         values = frame[theirs]
         if isinstance(values, pd.DataFrame):
-            raise ValueError(f"{ours}={theirs!r}: the table has several columns of this name")
-        own[ours] = _typed(ours, f"{ours}={theirs!r}", values.reset_index(drop=True))
-    for ours, value in plain.items():
-        what = f"plain[{ours!r}]"
+            raise ValueError(f"{what}: the table has several columns of this name")
+        own[ours] = _typed(ours, what, values.reset_index(drop=True))
+    for ours, value in constants.items():
+        what = f"constants[{ours!r}]"
         own[ours] = _typed(ours, what, pd.Series([value] * len(frame)))
     return pd.DataFrame(own)
 
 
-def _check_name(ours: str, choices: Sequence[str], where: str = "") -> None:
+def _check_name(argument: str, ours: str, choices: Sequence[str]) -> None:
     if ours not in choices:
-        what = f"{where}[{ours!r}]" if where else f"{ours}="
-        raise ValueError(f"{what}: no such name, choose from {', '.join(choices)}")
+        raise ValueError(f"{argument}[{ours!r}]: no such name, choose from {', '.join(choices)}")
 
 
 def _typed(ours: str, what: str, values: pd.Series) -> pd.Series:
@@ -166,8 +198,9 @@ def _check_source(own: pd.DataFrame) -> None:
     has_source = "source_task" in own or ARM in own
     if "frozen" in own and (own["frozen"] > 0).any() and not has_source:
         raise ValueError(
-            "frozen: layers are frozen, so say from which task they come: source_task='column', or "
-            "plain={'source_task': …} ('none': frozen at random, 'pretrained': timm's weights)"
+            "frozen: layers are frozen, so say from which task they come: "
+            "columns={'source_task': …}, or constants={'source_task': …} ('none': frozen at random, "
+            "'pretrained': timm's weights)"
         )
 
 

@@ -61,7 +61,7 @@ def publish(
         rows = draft / ROWS
         rows.parent.mkdir(parents=True)
         written = export(store, name, rows)
-        opened = load.open(rows, partial=True)
+        opened = load.open_study(rows, partial=True)
         if space:
             (draft / SPACE).write_text(space, encoding="utf-8")
         text = card(
@@ -142,7 +142,7 @@ def _use(name: str) -> str:
         "```\n\n"
         "The split is called *train* because the hub wants one: nothing is held out. With Freezewise, the "
         f"file `{ROWS}` is the whole study, its list of Runs and its provenance included: "
-        f'`analysis.load.open("{ROWS}")`, or `study report {ROWS}`.'
+        f'`analysis.load.open_study("{ROWS}")`, or `study report {ROWS}`.'
     )
 
 

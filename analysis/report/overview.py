@@ -104,7 +104,7 @@ def facts(study: Study) -> dict[str, str]:
         "Seeds": "seed",
         "Epochs": "epoch",
     }
-    return {k: v for k, v in facts.items() if v and (k not in of or study.tells(of[k]))}
+    return {k: v for k, v in facts.items() if v and (k not in of or study.has_coordinate(of[k]))}
 
 
 def _listed(values: pd.Series) -> str:

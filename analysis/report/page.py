@@ -222,7 +222,7 @@ def make_report(
     Raises OSError where the store cannot be read or the report cannot be written.
     """
     try:
-        opened = load.open(_kept_instead(root, study) or root, study, partial=partial)
+        opened = load.open_study(_kept_instead(root, study) or root, study, partial=partial)
         _check_sources(opened, more_related, less_related)
     except Incomplete as incomplete:
         show_message(f"{incomplete.what}; --partial writes the report from what is there")

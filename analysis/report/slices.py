@@ -81,8 +81,8 @@ def slices(study: Study) -> list[Slice]:
             "label_noise": f"label noise {noise:.0%}",
             "recipe": recipes[recipe] if several["base_recipe"] else "",
         }
-        told = [text for name, text in words.items() if text and study.tells(name)]
-        told.insert(int(study.tells("task")), network)
+        told = [text for name, text in words.items() if text and study.has_coordinate(name)]
+        told.insert(int(study.has_coordinate("task")), network)
         title = ", ".join(filter(None, told)) or study.name
         name = f"{task}-{network}-noise{round(100 * noise)}-{recipe}"
         found.append(
@@ -185,7 +185,7 @@ def with_origins(study: Study) -> pd.DataFrame:
     for run in study.wanted:
         bases[run.recipe.cell_id] = run.recipe.base.id
     width = study.cells["width"].map(lambda value: f" width {value}" if value else "")
-    model = study.cells["model"] if study.tells("model") else ""
+    model = study.cells["model"] if study.has_coordinate("model") else ""
     fixed = (study.cells["source_seed"] >= 0) & (study.cells["source_seed"] != study.cells["seed"])
     return study.cells.assign(
         base_recipe=study.cells["recipe"].map(lambda recipe: bases.get(recipe, recipe)),

@@ -212,7 +212,7 @@ def _curve(source: str, some: pd.DataFrame) -> Curve:
 def _opened(study: str) -> Study:
     path = kept_path(study)
     assert path is not None, study
-    return load.open(path)
+    return load.open_study(path)
 
 
 @cache

@@ -28,7 +28,7 @@ RELATED = {
 def opened(name: str) -> load.Study:
     path = kept_path(name)
     assert path is not None
-    return load.open(path)
+    return load.open_study(path)
 
 
 def test_seven_studies_come_along() -> None:

@@ -36,7 +36,7 @@ def timed(name: str, make: Callable[..., Any], *args: Any, **options: Any) -> An
 
 def main() -> None:
     began = time.perf_counter()
-    study = timed("open", load.open, sys.argv[1])
+    study = timed("open", load.open_study, sys.argv[1])
     for value in EVERY_EPOCH:
         surface = timed(f"{value} over epochs", surfaces.epoch_surface, study, value)
         timed("  its mean, standard error, count", surfaces.over_seeds, surface)

@@ -7,7 +7,7 @@ import sys
 
 from analysis import load, surfaces
 
-study = load.open(sys.argv[1])
+study = load.open_study(sys.argv[1])
 
 saved = surfaces.computed_surface(
     study,

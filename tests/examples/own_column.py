@@ -8,7 +8,7 @@ import sys
 from analysis import load, surfaces
 
 study = load.add_column(
-    load.open(sys.argv[1]),
+    load.open_study(sys.argv[1]),
     "learnt_wrong",
     ["train_error_flipped"],
     lambda train_error_flipped: 1 - train_error_flipped,

@@ -32,8 +32,9 @@ csv = io.StringIO("\n".join(lines))
 
 frame = pd.read_csv(csv)
 frame[["test", "train"]] = frame[["test error (%)", "train error (%)"]] / 100
-names = {"test_error": "test", "train_error": "train", "width": "width", "seed": "seed"}
-study = load.table(frame, epoch="epoch", first_epoch=0, **names, plain={"task": "MNIST"})
+names = {"test_error": "test", "train_error": "train"}
+names |= {name: name for name in ("width", "seed", "epoch")}
+study = load.from_dataframe(frame, columns=names, constants={"task": "MNIST"}, first_epoch=0)
 
 curves = surfaces.epoch_surface(study, arm="scratch", squeeze=True).transpose(
     "width", "seed", "epoch"

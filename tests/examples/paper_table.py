@@ -7,7 +7,7 @@ import sys
 
 from analysis import load, surfaces
 
-study = load.open(sys.argv[1])
+study = load.open_study(sys.argv[1])
 
 error = 100 * surfaces.freezing_surface(study, "test_error", label_noise=0.2)
 over = surfaces.over_seeds(error.isel(source_size=-1)).squeeze()

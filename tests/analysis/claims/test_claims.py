@@ -62,7 +62,7 @@ def measured(
         "frozen": (0, 2, 4, 6, 8, 9),
     }
     synthetic.write(root, synthetic.runs(**every | grid), truth=truth, **(write or {}))
-    return measure(load.open(root, partial=partial))
+    return measure(load.open_study(root, partial=partial))
 
 
 def control(verdict: Verdict, arm: str) -> Answer:
@@ -363,7 +363,7 @@ def test_a_study_that_cannot_put_the_question_can_never_tell(tmp_path: Path) -> 
 def test_a_study_without_transfer_can_never_tell(tmp_path: Path) -> None:
     runs = [run for run in synthetic.runs(num_epochs=5, frozen=(0,), seeds=(0, 1)) if not run.start]
     synthetic.write(tmp_path, runs)
-    for verdict in claims(load.open(tmp_path), **NEAR_FAR):
+    for verdict in claims(load.open_study(tmp_path), **NEAR_FAR):
         assert verdict.answer == CANNOT_TELL
         assert verdict.reasons == ("the study has no such arm",)
 
@@ -392,7 +392,7 @@ def test_a_fixed_source_seed_is_said(tmp_path: Path) -> None:
         if run.source
     ]
     synthetic.write(tmp_path, [*first.values(), *fixed])
-    verdict = c4(measure(load.open(tmp_path)))
+    verdict = c4(measure(load.open_study(tmp_path)))
     assert "the source's seed is fixed: the spread leaves the sources out" in verdict.reasons
 
 
@@ -402,7 +402,7 @@ def test_two_runs_of_one_cell_and_seed_are_refused(tmp_path: Path) -> None:
     cells = [run for run in runs if run.source]
     doubled = Run(**{name: getattr(cells[1], name) for name in FIELDS} | {"start": cells[0].source})
     synthetic.write(tmp_path, [*runs, doubled])
-    study = load.open(tmp_path)
+    study = load.open_study(tmp_path)
     with pytest.raises(ValueError, match="the same cell and seed"):
         measure(study)
     assert len(measure(study, source_seed=0).lines) == 2
@@ -460,4 +460,4 @@ def test_conditions_and_conclusions() -> None:
 
 def _all(root: Path, truth: Truth, **grid: Any) -> tuple[Verdict, ...]:
     measured(root, truth, **grid)
-    return claims(load.open(root), **NEAR_FAR)
+    return claims(load.open_study(root), **NEAR_FAR)

@@ -37,7 +37,7 @@ def test_c2_is_read_side_by_side_with_sources_of_equally_many_steps(tmp_path: Pa
         )
     )
     synthetic.write(tmp_path, runs, truth=Truth(slowdown=1.0))
-    measures = measure(load.open(tmp_path))
+    measures = measure(load.open_study(tmp_path))
     assert set(measures.lines["arm"]) == {"transfer", MATCHED_STEPS}
     verdict = c2(measures)
     assert verdict.answer == HOLDS

@@ -141,7 +141,7 @@ def test_terms_hold_every_named_number_of_descent_and_claims() -> None:
 def test_standing_bundled_registration_of_0_1_0_is_confirmatory(name: str) -> None:
     path = kept_path(name)
     assert path is not None
-    study = load.open(path)
+    study = load.open_study(path)
     assert isinstance(study.rows, ExportRows) and study.rows.registrations
     assert study.rows.registrations[-1].terms["code"] == "9d0ac35d"
     assert standing_of(study).word == CONFIRMATORY
@@ -212,18 +212,20 @@ def test_an_export_takes_the_registrations_along(tmp_path: Path) -> None:
     synthetic.write(tmp_path / "store", wanted)
     store, file = open_store(tmp_path / "store"), tmp_path / "study.parquet"
     export(store, "synthetic", file)
-    assert "not registered" in standing_of(load.open(file)).sentences[0]
+    assert "not registered" in standing_of(load.open_study(file)).sentences[0]
     noted = replace(NOTED, run_ids=tuple(run.id for run in wanted), terms=terms_now())
     add_registration(store, "synthetic", noted)
     export(store, "synthetic", file)
     there, exported = (
-        standing_of(load.open(root, "synthetic")) for root in (tmp_path / "store", file)
+        standing_of(load.open_study(root, "synthetic")) for root in (tmp_path / "store", file)
     )
     assert exported == there
     assert exported.word == CONFIRMATORY
 
 
 def test_an_export_of_before_registrations_were_noted_does_not_know() -> None:
-    old = load.open(Path(__file__).parents[2] / "fixtures" / "export-0.1.0.parquet", partial=True)
+    old = load.open_study(
+        Path(__file__).parents[2] / "fixtures" / "export-0.1.0.parquet", partial=True
+    )
     assert standing_of(old).word == EXPLORATORY
     assert "not known here" in standing_of(old).sentences[0]

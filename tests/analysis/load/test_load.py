@@ -88,7 +88,7 @@ def test_the_synthetic_table_is_what_the_schema_makes() -> None:
 
 
 def test_a_whole_study(whole: Path) -> None:
-    study = load.open(whole)
+    study = load.open_study(whole)
     assert study.name == "synthetic"
     assert study.coverage == {"done": len(study.wanted)} | dict.fromkeys(
         ("diverged", "failed", "missing", "damaged", "other start"), 0
@@ -102,8 +102,8 @@ def test_a_whole_study(whole: Path) -> None:
 def test_what_is_absent_is_counted_and_needs_a_word(partial: tuple[Path, list[Run]]) -> None:
     root, cells = partial
     with pytest.raises(load.Incomplete, match=r"3 of 28 Runs .*1 failed, 2 missing.*partial=True"):
-        load.open(root)
-    study = load.open(root, partial=True)
+        load.open_study(root)
+    study = load.open_study(root, partial=True)
     assert study.missing == tuple(cells[:2])
     assert study.failed == tuple(cells[2:3])
     assert study.diverged == tuple(cells[3:5])
@@ -115,31 +115,31 @@ def test_a_run_that_will_be_tried_again_has_not_failed(partial: tuple[Path, list
     root, cells = partial
     store = open_store(root)
     write_failure(store, cells[2].id, replace(read_failures(store)[cells[2].id], final=False))
-    assert load.open(root, partial=True).missing == tuple(cells[:3])
+    assert load.open_study(root, partial=True).missing == tuple(cells[:3])
 
 
 def test_rows_that_the_study_does_not_want_are_not_read(tmp_path: Path) -> None:
     synthetic.write(tmp_path, small(), name="large")
     fewer = small(seeds=(0,))
     synthetic.write(tmp_path, fewer, name="fewer")
-    assert len(load.open(tmp_path, "fewer").runs) == len(fewer)
+    assert len(load.open_study(tmp_path, "fewer").runs) == len(fewer)
     with pytest.raises(ValueError, match="name one: fewer, large"):
-        load.open(tmp_path)
+        load.open_study(tmp_path)
     with pytest.raises(ValueError, match=r"'medium'.* has fewer, large"):
-        load.open(tmp_path, "medium")
+        load.open_study(tmp_path, "medium")
 
 
 def test_an_empty_place_is_no_study(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no study"):
-        load.open(tmp_path)
+        load.open_study(tmp_path)
     with pytest.raises(ValueError, match="no study"):
-        load.open(tmp_path / "nowhere")
+        load.open_study(tmp_path / "nowhere")
 
 
 def test_a_study_of_which_nothing_is_there(tmp_path: Path) -> None:
     runs = small()
     synthetic.write(tmp_path, runs, absent=runs)
-    study = load.open(tmp_path, partial=True)
+    study = load.open_study(tmp_path, partial=True)
     assert study.coverage["missing"] == len(runs)
     assert surfaces.freezing_surface(study).isnull().all()
     assert surfaces.epoch_surface(study).sizes["epoch"] == 0
@@ -160,8 +160,8 @@ def test_a_damaged_file_is_named_and_no_data(tmp_path: Path, damage: str) -> Non
         }[damage]
     )
     with pytest.raises(load.Incomplete, match=runs[-1].id):
-        load.open(tmp_path)
-    study = load.open(tmp_path, partial=True)
+        load.open_study(tmp_path)
+    study = load.open_study(tmp_path, partial=True)
     assert study.cells.loc[runs[-1].id, "state"] == "damaged"
     assert study.missing == (runs[-1],)
     assert int(surfaces.freezing_surface(study).isnull().sum()) == 1
@@ -173,14 +173,14 @@ def test_no_changed_byte_changes_a_value(tmp_path: Path) -> None:
     synthetic.write(tmp_path, [run])
     path = tmp_path / "rows" / f"{run.id}.arrow"
     payload = path.read_bytes()
-    before = surfaces.epoch_surface(load.open(tmp_path), arm=None)
+    before = surfaces.epoch_surface(load.open_study(tmp_path), arm=None)
     num_noticed = 0
     for position in range(5, len(payload), len(payload) // 150):
         changed = bytearray(payload)
         changed[position] ^= 0x41
         path.write_bytes(changed)
         try:
-            study = load.open(tmp_path)
+            study = load.open_study(tmp_path)
         except (load.Incomplete, ValueError):
             num_noticed += 1
         else:
@@ -200,7 +200,7 @@ def test_cells_from_other_bits_of_their_start_are_not_mixed_in(tmp_path: Path) -
         finished = read_rows(store, run.id)
         made_by = replace(finished.provenance, **digests)
         assert publish_rows(store, run, finished.table, made_by, replace=True)
-    study = load.open(tmp_path, partial=True)
+    study = load.open_study(tmp_path, partial=True)
     assert study.cells.loc[cell.id, "state"] == "other start"
     assert cell in study.missing
     assert surfaces.freezing_surface(study).attrs["absent"] == [cell.id]
@@ -209,7 +209,7 @@ def test_cells_from_other_bits_of_their_start_are_not_mixed_in(tmp_path: Path) -
 def test_a_file_system_that_is_not_local_gives_the_same(whole: Path) -> None:
     store = open_store(whole)
     elsewhere = replace(store, fs=pafs.SubTreeFileSystem(str(whole), store.fs), base="")
-    study = load.open(whole)
+    study = load.open_study(whole)
     moved = replace(study, rows=StoreRows(elsewhere))
     assert surfaces.epoch_surface(moved).identical(surfaces.epoch_surface(study))
 
@@ -227,7 +227,7 @@ def test_a_bucket_gives_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         bucket = f"s3://{s3_server.BUCKET}/study?{query}"
         for root in (bucket, tmp_path):
             synthetic.write(root, runs, absent=runs[-1:])
-        here, there = (load.open(root, partial=True) for root in (tmp_path, bucket))
+        here, there = (load.open_study(root, partial=True) for root in (tmp_path, bucket))
         pd.testing.assert_frame_equal(here.cells, there.cells)
         for value in ("test_error", "test_loss"):  # the one is kept in memory, the other read
             assert surfaces.epoch_surface(there, value).identical(
@@ -236,7 +236,7 @@ def test_a_bucket_gives_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_reading_rows(whole: Path) -> None:
-    study = load.open(whole)
+    study = load.open_study(whole)
     table = study.read(["epoch", "test_error"], arm="transfer", seed=1, size=[250])
     frame = table.to_pandas()
     expected = study.cells.query("arm == 'transfer' and seed == 1 and size == 250")
@@ -252,7 +252,7 @@ def test_reading_rows(whole: Path) -> None:
 
 def test_an_added_column(whole: Path) -> None:
     study = load.add_column(
-        load.open(whole),
+        load.open_study(whole),
         "gap",
         ["test_error", "train_error"],
         lambda test, train: test - train,
@@ -303,7 +303,7 @@ def test_the_export_tells_what_the_store_tells(
     assert set(written.absent) == {run.id for run in (*cells[:3], cells[-1])}
     assert [p.name for p in file.parent.iterdir()] == ["study.parquet"]
 
-    there, here = load.open(root, partial=True), load.open(file, partial=True)
+    there, here = load.open_study(root, partial=True), load.open_study(file, partial=True)
     assert len(here.rows.groups) > 3  # type: ignore[union-attr]
     assert here.wanted == there.wanted
     pd.testing.assert_frame_equal(here.cells, there.cells)
@@ -313,9 +313,9 @@ def test_the_export_tells_what_the_store_tells(
         )
     assert here.read(size=1_000).equals(there.read(size=1_000))
     with pytest.raises(load.Incomplete):
-        load.open(file)
+        load.open_study(file)
     with pytest.raises(ValueError, match="export of 'synthetic'"):
-        load.open(file, "other", partial=True)
+        load.open_study(file, "other", partial=True)
 
 
 def test_the_export_is_the_table_of_the_store(whole: Path) -> None:
@@ -329,7 +329,7 @@ def test_the_export_is_the_table_of_the_store(whole: Path) -> None:
         for frame in (exported.drop(columns="arm"), stored)
     ]
     pd.testing.assert_frame_equal(*frames)
-    arm_of = load.open(whole).cells["arm"]
+    arm_of = load.open_study(whole).cells["arm"]
     assert (exported["arm"].astype(object) == exported["run_id"].astype(object).map(arm_of)).all()
     assert set(exported["arm"]) == set(arm_of) >= {"source", "transfer"}
 
@@ -340,20 +340,20 @@ def test_no_changed_byte_of_an_export_changes_a_value(tmp_path: Path) -> None:
     file = tmp_path / "study.parquet"
     export.export(open_store(tmp_path), "synthetic", file)
     payload = file.read_bytes()
-    before = surfaces.epoch_surface(load.open(file))
+    before = surfaces.epoch_surface(load.open_study(file))
     for position in range(5, len(payload), len(payload) // 150):
         changed = bytearray(payload)
         changed[position] ^= 0x41
         file.write_bytes(changed)
         try:
-            after = surfaces.epoch_surface(load.open(file))
+            after = surfaces.epoch_surface(load.open_study(file))
         except ValueError:
             continue
         assert np.array_equal(after, before), position
 
 
 def test_a_study_is_told_in_five_lines(whole: Path) -> None:
-    study = load.open(whole)
+    study = load.open_study(whole)
     lines = repr(study).splitlines()
     assert [line.split()[0] for line in lines] == [
         "study",
@@ -371,12 +371,12 @@ def test_a_study_is_told_in_five_lines(whole: Path) -> None:
 def test_other_files_are_no_export(tmp_path: Path) -> None:
     pd.DataFrame({"a": [1]}).to_parquet(tmp_path / "other.parquet")
     with pytest.raises(ValueError, match="not one that `study export` wrote"):
-        load.open(tmp_path / "other.parquet")
+        load.open_study(tmp_path / "other.parquet")
     (tmp_path / "text.parquet").write_text("text")
     with pytest.raises(ValueError, match="not a whole Parquet file"):
-        load.open(tmp_path / "text.parquet")
+        load.open_study(tmp_path / "text.parquet")
     with pytest.raises(FileNotFoundError):
-        load.open(tmp_path / "none.parquet")
+        load.open_study(tmp_path / "none.parquet")
 
 
 @pytest.mark.parametrize("name", ["../../elsewhere", "/tmp/elsewhere", "a/b", "", ".hidden", 7])
@@ -394,13 +394,13 @@ def test_export_study_name_that_is_a_path_is_rejected(whole: Path, name: object)
             {export.METADATA_KEY.decode(): text, export.DIGEST_KEY.decode(): digest}
         )
     with pytest.raises(ValueError, match=r"forged\.parquet: study=.*not a study name"):
-        load.open(forged)
+        load.open_study(forged)
 
 
 def test_directory_named_like_an_export_is_a_store(tmp_path: Path) -> None:
     root = tmp_path / "runs.parquet"
     synthetic.write(root, small(seeds=(0,), sizes=(250,), frozen=(0,)))
-    assert load.open(root).name == "synthetic"
+    assert load.open_study(root).name == "synthetic"
 
 
 def test_duckdb_in_two_lines(whole: Path) -> None:
@@ -468,7 +468,7 @@ def test_partly_frozen_layers_are_parts_of_the_axis(tmp_path: Path) -> None:
         for frozen, channels in ((8, 0), (9, 8), (9, 32), (9, 0))
     ]
     synthetic.write(tmp_path, runs)
-    study = load.open(tmp_path)
+    study = load.open_study(tmp_path)
     parts = study.cells["frozen"].tolist()[1:]
     # Of 32 channels: some are less than a layer, all of them less than the next cut.
     assert parts == [8, pytest.approx(9 - 8 / 33), pytest.approx(9 - 32 / 33), 9]
@@ -488,7 +488,7 @@ def test_pieces_are_parts_of_the_axis_too(tmp_path: Path) -> None:
         for k, m, p in cuts
     ]
     synthetic.write(tmp_path, runs)
-    study = load.open(tmp_path)
+    study = load.open_study(tmp_path)
     assert study.cells["frozen"].tolist()[1:] == [6, 6.5, 7.5, pytest.approx(9 - 8 / 33), 9]
     surface = surfaces.freezing_surface(study, squeeze=True)
     assert surface.notnull().all()
@@ -497,5 +497,5 @@ def test_pieces_are_parts_of_the_axis_too(tmp_path: Path) -> None:
     # A Run without rows stands where it will: what its network has, others of it know.
     more = [*runs, replace(runs[2], seed=1), replace(runs[3], frozen=2)]
     synthetic.write(tmp_path, more, absent=more[-2:])
-    places = load.open(tmp_path, partial=True).cells["frozen"].tolist()
+    places = load.open_study(tmp_path, partial=True).cells["frozen"].tolist()
     assert places[-2:] == [6.5, 2.5]

@@ -1,4 +1,4 @@
-"""A table of other people's curves says what it says, and nothing more."""
+"""load.from_dataframe: a table of curves becomes a study, and what it lacks raises an error."""
 
 from __future__ import annotations
 
@@ -37,14 +37,18 @@ def curves(
     return pd.concat(parts, ignore_index=True)
 
 
+def as_polars(frame: pd.DataFrame) -> Any:
+    return pytest.importorskip("polars").from_pandas(frame)
+
+
 NAMES = {"test_error": "err", "train_error": "tr", "epoch": "ep", "seed": "run", "width": "k"}
 
 
-@pytest.mark.parametrize("form", [lambda frame: frame, pa.Table.from_pandas])
-def test_every_line_stands_in_its_cell(form: Any) -> None:
+@pytest.mark.parametrize("form", [lambda frame: frame, pa.Table.from_pandas, as_polars])
+def test_from_dataframe_puts_every_row_into_its_cell(form: Any) -> None:
     frame = curves()
     shuffled = frame.sample(frac=1, random_state=0)
-    study = load.table(form(shuffled), **NAMES, plain={"task": "MNIST"})
+    study = load.from_dataframe(form(shuffled), NAMES, constants={"task": "MNIST"})
     surface = surfaces.epoch_surface(study, arm="scratch", squeeze=True)
     assert surface.dims == ("width", "seed", "epoch") and surface["task"] == "MNIST"
     expected = frame.set_index(["k", "run", "ep"])["err"]
@@ -58,8 +62,8 @@ def test_every_line_stands_in_its_cell(form: Any) -> None:
 def test_a_table_goes_through_descent_claims_and_report(tmp_path: Any) -> None:
     frame = pd.concat([curves().assign(n=size) for size in (100, 400)])
     frame["err"] += np.where((frame["n"] == 400) & frame["ep"].between(9, 16), 0.1, 0.0)
-    given_too = {"size": "n", "label_noise": "noise"}
-    study = load.table(frame.assign(noise=0.2), **NAMES, **given_too, plain={"task": "MNIST"})
+    names = NAMES | {"size": "n", "label_noise": "noise"}
+    study = load.from_dataframe(frame.assign(noise=0.2), names, constants={"task": "MNIST"})
     curve = surfaces.epoch_surface(study, arm="scratch", width=4, size=400, squeeze=True)
     values = curve.transpose("seed", "epoch").values
     found = descent.judge_epochs(curve["epoch"].values, values)
@@ -76,7 +80,7 @@ def test_a_table_goes_through_descent_claims_and_report(tmp_path: Any) -> None:
 
 def test_what_the_table_does_not_have_is_refused_by_name(tmp_path: Any) -> None:
     names = {key: value for key, value in NAMES.items() if key != "train_error"}
-    study = load.table(curves(), **names)
+    study = load.from_dataframe(curves(), names)
     for ask in (
         lambda: derived.first_interpolation(study, arm=None),
         lambda: claims(study, arm="scratch"),
@@ -100,7 +104,7 @@ def test_what_the_table_does_not_have_is_refused_by_name(tmp_path: Any) -> None:
 def test_without_epochs_each_seed_has_one_line(tmp_path: Any) -> None:
     last = curves().query("ep == 40")
     names = {key: value for key, value in NAMES.items() if key != "epoch"}
-    study = load.table(last, **names)
+    study = load.from_dataframe(last, names)
     final = surfaces.freezing_surface(study, arm=None, squeeze=True)
     assert final.sel(width=8).values.tolist() == last.query("k == 8")["err"].tolist()
     for ask in (
@@ -111,7 +115,7 @@ def test_without_epochs_each_seed_has_one_line(tmp_path: Any) -> None:
         with pytest.raises(ValueError, match=r"'epoch'.*does not give it"):
             ask()
     assert write_report(study, tmp_path).exists()
-    told = load.table(last, **names, plain={"epoch": 40})
+    told = load.from_dataframe(last, names, constants={"epoch": 40})
     assert (
         surfaces.freezing_surface(told, arm=None, epoch=40).shape
         == final.expand_dims([name for name in surfaces.DIMENSIONS if name not in final.dims])
@@ -119,12 +123,12 @@ def test_without_epochs_each_seed_has_one_line(tmp_path: Any) -> None:
         .shape
     )
     with pytest.raises(ValueError, match=r"lines 0 and 1 .from 0. are both width 4, seed 0"):
-        load.table(curves(), **names)
+        load.from_dataframe(curves(), names)
 
 
 def test_epochs_are_counted_as_told() -> None:
     def epochs(frame: pd.DataFrame, first_epoch: int | None) -> list[float]:
-        study = load.table(frame, **NAMES, first_epoch=first_epoch)
+        study = load.from_dataframe(frame, NAMES, first_epoch=first_epoch)
         return surfaces.epoch_surface(study, arm=None)["epoch"].values.tolist()
 
     ones, zeros = curves(), curves().assign(ep=lambda frame: frame["ep"] - 1)
@@ -148,10 +152,10 @@ def test_epochs_are_counted_as_told() -> None:
 )
 def test_the_arm_follows_from_the_source(source: str, frozen: int, arm: str) -> None:
     frame = curves(widths=(4,)).assign(origin=source, cut=frozen)
-    names = {"source_task": "origin", "frozen": "cut"}
-    study = load.table(frame, **NAMES, **names, plain={"task": "birds"})
+    names = NAMES | {"source_task": "origin", "frozen": "cut"}
+    study = load.from_dataframe(frame, names, constants={"task": "birds"})
     assert set(study.cells["arm"]) == {arm}
-    told = load.table(frame, **NAMES, frozen="cut", plain={"arm": "reinitialised"})
+    told = load.from_dataframe(frame, NAMES | {"frozen": "cut"}, constants={"arm": "reinitialised"})
     assert set(told.cells["arm"]) == {"reinitialised"}
 
 
@@ -167,54 +171,71 @@ def hole(values: pd.Series) -> pd.Series:
 
 
 @pytest.mark.parametrize(
-    ("frame", "options", "message"),
+    ("frame", "columns", "constants", "message"),
     [
-        (curves(), {"test_error": "error"}, "test_error='error': choose one of .*'k', 'run'"),
-        (curves(), {"error": "err"}, "error=: no such name, choose from epoch, step"),
-        (curves(), {"start": "k"}, "start=: no such name"),
-        (curves(), {"plain": {"test_error": 1}}, r"plain\['test_error'\]: no such name"),
-        (curves(), {"plain": {"width": 1}}, "width is the column 'k' already"),
-        (curves(), {"plain": {"label_noise": 20}}, "20 in line 0 .* a fraction in"),
-        (curves(), {"plain": {"arm": "sideways"}}, "'sideways' .* choose one of transfer"),
-        (spoilt(err=lambda e: 100 * e), {}, "test_error='err': .* divide per cent by 100"),
-        (spoilt(tr=lambda e: e - 1), {}, "train_error='tr': .* errors are fractions"),
-        (spoilt(err=hole), {}, "test_error='err': line 5 has no value"),
-        (spoilt(ep=hole), {}, "epoch='ep': line 5 has no value"),
-        (spoilt(err="high"), {}, "'high' in line 0 .from 0.: a finite number"),
-        (spoilt(run="first"), {}, "seed='run': 'first' in line 0"),
-        (spoilt(k=1.5), {}, "width='k': 1.5 in line 0 .from 0.: a whole number"),
-        (spoilt(ep=-1), {}, "epochs are 0 or more"),
-        (curves().iloc[:0], {}, "it has no line"),
-        ({"err": [0.1]}, {}, "a pandas or Arrow table is needed, not dict"),
-        (pd.concat([curves(), curves().iloc[3:4]]), {}, "lines 3 and 240 .*seed 0, epoch 4"),
+        (
+            curves(),
+            {"test_error": "error"},
+            {},
+            r"test_error'\]='error': choose one of .*'k', 'run'",
+        ),
+        (
+            curves(),
+            {"error": "err"},
+            {},
+            r"columns\['error'\]: no such name, choose from epoch, step",
+        ),
+        (curves(), {"start": "k"}, {}, r"columns\['start'\]: no such name"),
+        (curves(), {}, {"test_error": 1}, r"constants\['test_error'\]: no such name"),
+        (curves(), {}, {"width": 1}, "width is the column 'k' already"),
+        (curves(), {}, {"label_noise": 20}, "20 in line 0 .* a fraction in"),
+        (curves(), {}, {"arm": "sideways"}, "'sideways' .* choose one of transfer"),
+        (spoilt(err=lambda e: 100 * e), {}, {}, r"test_error'\]='err': .* divide per cent by 100"),
+        (spoilt(tr=lambda e: e - 1), {}, {}, r"train_error'\]='tr': .* errors are fractions"),
+        (spoilt(err=hole), {}, {}, r"test_error'\]='err': line 5 has no value"),
+        (spoilt(ep=hole), {}, {}, r"epoch'\]='ep': line 5 has no value"),
+        (spoilt(err="high"), {}, {}, "'high' in line 0 .from 0.: a finite number"),
+        (spoilt(run="first"), {}, {}, r"seed'\]='run': 'first' in line 0"),
+        (spoilt(k=1.5), {}, {}, r"width'\]='k': 1.5 in line 0 .from 0.: a whole number"),
+        (spoilt(ep=-1), {}, {}, "epochs are 0 or more"),
+        (curves().iloc[:0], {}, {}, "it has no line"),
+        ({"err": [0.1]}, {}, {}, "frame: dict is not a table. Pass a pandas, Polars or Arrow"),
+        (pd.concat([curves(), curves().iloc[3:4]]), {}, {}, "lines 3 and 240 .*seed 0, epoch 4"),
         (
             curves().drop(index=[77]),
             {},
+            {},
             "width 4, seed 1 was evaluated at other epochs than seed 0",
         ),
-        (spoilt(k=lambda k: k).assign(cut=3), {"frozen": "cut"}, "say from which task they come"),
+        (
+            spoilt(k=lambda k: k).assign(cut=3),
+            {"frozen": "cut"},
+            {},
+            "say from which task they come",
+        ),
         (
             curves().assign(p=np.arange(240)),
             {"parameters_trained": "p"},
+            {},
             "parameters_trained: width 4, seed 0 has several values",
         ),
     ],
 )
 def test_a_wrong_table_is_refused_with_field_value_and_choices(
-    frame: Any, options: dict[str, Any], message: str
+    frame: Any, columns: dict[str, str], constants: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        load.table(frame, **(NAMES | options))
+        load.from_dataframe(frame, NAMES | columns, constants=constants)
 
 
 def test_the_test_error_must_be_named() -> None:
-    with pytest.raises(ValueError, match="test_error: say which column it is"):
-        load.table(curves(), epoch="ep")
+    with pytest.raises(ValueError, match="columns: 'test_error' is missing"):
+        load.from_dataframe(curves(), {"epoch": "ep"})
 
 
 def test_cells_may_have_other_epochs_and_seeds_than_their_neighbours() -> None:
     frame = curves().query("(k == 4 and ep <= 20) or (k == 8 and run < 2)")
-    study = load.table(frame, **NAMES)
+    study = load.from_dataframe(frame, NAMES)
     with pytest.raises(ValueError, match="different epochs"):
         surfaces.epoch_surface(study, arm=None)
     surface = surfaces.epoch_surface(study, arm=None, evaluations="union", squeeze=True)
@@ -226,7 +247,7 @@ def test_cells_may_have_other_epochs_and_seeds_than_their_neighbours() -> None:
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(2**53, 2**63 - 1))
 def test_seeds_keep_all_their_digits(seed: int) -> None:
-    study = load.table(curves(seeds=(seed,)), **NAMES)
+    study = load.from_dataframe(curves(seeds=(seed,)), NAMES)
     assert set(study.cells["seed"]) == {seed}
 
 
@@ -237,14 +258,14 @@ def test_a_study_read_as_a_table_has_the_same_verdicts(tmp_path: Any) -> None:
         num_epochs=60, sizes=(250, 4_000), label_noises=(0.2,), frozen=(0, 4, 9), seeds=(0, 1, 2)
     )
     synthetic.write(tmp_path, wanted)
-    stored = load.open(tmp_path)
+    stored = load.open_study(tmp_path)
     cells = stored.cells[stored.cells["arm"] == "transfer"]
     rows = stored.read(["epoch", "test_error", "train_error"], arm="transfer").to_pandas()
     names = ("task", "size", "label_noise", "model", "width", "frozen", "seed", "recipe")
     names = (*names, "source_task", "source_size", "parameters_trained")
     frame = rows.merge(cells[list(names)], left_on="run_id", right_index=True)
     measured = ("epoch", "test_error", "train_error")
-    study = load.table(frame, first_epoch=1, **{name: name for name in (*names, *measured)})
+    study = load.from_dataframe(frame, {name: name for name in (*names, *measured)}, first_epoch=1)
     ours, theirs = (
         claims(one, more_related="near", less_related="far", arm="transfer")
         for one in (study, stored)

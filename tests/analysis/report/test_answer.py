@@ -20,7 +20,7 @@ def sights(tmp_path_factory: pytest.TempPathFactory) -> tuple[load.Study, list[S
     root = tmp_path_factory.mktemp("answer")
     axes = {"source_tasks": ("near",), "seeds": (0, 1, 2), "label_noises": (0.0, 0.2)}
     synthetic.write(root, synthetic.small(num_epochs=60, frozen=(0, 2, 4, 6, 8, 9), **axes))
-    study = load.open(root)
+    study = load.open_study(root)
     return study, seen(study, slices.slices(study), 0.1)
 
 
@@ -63,6 +63,6 @@ def test_what_is_decided_is_said_in_words_with_its_claim(
 def test_without_rows_nothing_is_said(tmp_path: Path) -> None:
     runs = synthetic.small()
     synthetic.write(tmp_path, runs, absent=runs)
-    study = load.open(tmp_path, partial=True)
+    study = load.open_study(tmp_path, partial=True)
     parts = seen(study, slices.slices(study), 0.1)
     assert answer(study, parts, []) == "No Run has rows yet: nothing can be said."

@@ -46,7 +46,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     axes: dict[str, Any] = {"source_tasks": ("near", "far"), "seeds": (0, 1, 2)}
     synthetic.write(root, synthetic.small(num_epochs=6, controls=True, **axes))
     return report.write_report(
-        load.open(root), tmp_path_factory.mktemp("report"), question="Does it?"
+        load.open_study(root), tmp_path_factory.mktemp("report"), question="Does it?"
     )
 
 

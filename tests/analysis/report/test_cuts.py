@@ -28,7 +28,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_table_holds_the_surface(root: Path) -> None:
-    study = load.open(root)
+    study = load.open_study(root)
     table = tables.best_cuts(study, slices.slices(study))
     final = surfaces.freezing_surface(study, arm="transfer", squeeze=True)
     found = surfaces.best_cut(final, resolution=1 / synthetic.NUM_TEST)
@@ -43,7 +43,7 @@ def test_the_table_holds_the_surface(root: Path) -> None:
 
 @pytest.mark.slow
 def test_the_page_shows_the_best_cut(root: Path, tmp_path: Path) -> None:
-    page = write_report(load.open(root), tmp_path).read_text(encoding="utf-8")
+    page = write_report(load.open_study(root), tmp_path).read_text(encoding="utf-8")
     assert 'id="cuts"' in page and page.count("The best number of frozen layers") >= 1
     table = pd.read_csv(tmp_path / "tables" / "best_cuts.csv")
     near = table[(table["source"] == "near") & (table["size"] == 250)].iloc[0]
@@ -54,5 +54,5 @@ def test_the_page_shows_the_best_cut(root: Path, tmp_path: Path) -> None:
 def test_a_study_with_one_frozen_count_has_no_best_cut(tmp_path: Path) -> None:
     wanted = synthetic.runs(num_epochs=20, sizes=(250,), frozen=(4,), seeds=(0, 1))
     synthetic.write(tmp_path, wanted)
-    study = load.open(tmp_path)
+    study = load.open_study(tmp_path)
     assert tables.best_cuts(study, slices.slices(study)).empty

@@ -46,7 +46,7 @@ def test_the_hubs_own_library_reads_it(
     folder = tmp_path / "set"
     assert main(["publish", "asked", str(folder), "--root", str(root)]) == 0
     said = capsys.readouterr()
-    study = load.open(root, "asked", partial=True)
+    study = load.open_study(root, "asked", partial=True)
     num_rows = study.read(["test_error"]).num_rows
     assert f"{num_rows:,} rows of {len(study.runs)} Runs, licence cc-by-4.0" in said.out
     assert "1 Runs have no rows yet" in said.err
@@ -59,7 +59,7 @@ def test_the_hubs_own_library_reads_it(
     for name in ("run_id", "arm", "frozen", "test_error"):
         assert list(found["train"][name]) == table[name].to_pylist(), name
     # And it is the study still.
-    assert load.open(folder / "data" / "rows.parquet", partial=True).name == "asked"
+    assert load.open_study(folder / "data" / "rows.parquet", partial=True).name == "asked"
 
 
 def test_the_card_says_how_it_was_made_and_what_columns_mean(root: Path, tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_the_card_says_how_it_was_made_and_what_columns_mean(root: Path, tmp_pat
     ]
     assert "Does <it>?" in card
     assert (folder / "space.py").read_text(encoding="utf-8") == SPACE
-    study = load.open(root, "asked", partial=True)
+    study = load.open_study(root, "asked", partial=True)
     assert f"{len(study.runs)} of the {len(study.cells)} Runs that it wants have rows" in card
     (version,) = study.runs["code_version"].unique()
     assert f"- code version: {version}\n" in card

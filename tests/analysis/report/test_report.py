@@ -75,7 +75,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def written(whole: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("report")
-    return report.write_report(load.open(whole), out, question="Does <it>?\n\nIn full.")
+    return report.write_report(load.open_study(whole), out, question="Does <it>?\n\nIn full.")
 
 
 def page_of(path: Path) -> Page:
@@ -122,7 +122,7 @@ def test_the_question_is_text_and_nothing_else(written: Path) -> None:
 
 @pytest.mark.slow
 def test_the_same_rows_make_the_same_bytes(whole: Path, written: Path, tmp_path: Path) -> None:
-    again = report.write_report(load.open(whole), tmp_path, question="Does <it>?\n\nIn full.")
+    again = report.write_report(load.open_study(whole), tmp_path, question="Does <it>?\n\nIn full.")
     files = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file())
     assert {path.suffix for path in files} == {".html", ".csv", ".png", ".svg", ".pdf"}
     for path in files:
@@ -132,7 +132,7 @@ def test_the_same_rows_make_the_same_bytes(whole: Path, written: Path, tmp_path:
 @pytest.mark.slow
 def test_every_arm_is_in_the_table_of_final_errors(whole: Path, written: Path) -> None:
     table = pd.read_csv(written.parent / "tables" / "final_errors.csv")
-    study = load.open(whole)
+    study = load.open_study(whole)
     assert table["num_wanted"].sum() == len(study.wanted)
     assert set(table["arm"]) == set(study.cells["arm"])
     surface = surfaces.freezing_surface(study).squeeze(drop=True)
@@ -148,7 +148,7 @@ def test_a_cell_of_the_table_says_mean_error_seeds_and_interpolation(tmp_path: P
     cells = [run for run in runs if run.source]
     lost = [run for run in cells if (run.frozen == 4 and run.seed > 0) or run.frozen == 9]
     synthetic.write(tmp_path, runs, absent=lost)
-    study = load.open(tmp_path, partial=True)
+    study = load.open_study(tmp_path, partial=True)
     (part,) = slices.slices(study)
     table = tables.by_frozen(tables.final_errors(study, 1.0), part)
     (texts,) = table.to_numpy().tolist()
@@ -164,7 +164,7 @@ def test_a_pointer_is_told_the_values_of_the_surface(whole: Path, written: Path)
     told = [json.loads(str(img["data-hover"])) for img in page.all("img") if "data-hover" in img]
     assert len(told) == len(page.all("img"))
     freezing = next(panels for panels in told if panels[0].get("yName") == "training images")
-    surface = surfaces.freezing_surface(load.open(whole), source_task="near")
+    surface = surfaces.freezing_surface(load.open_study(whole), source_task="near")
     mean = surface.mean("seed").squeeze(drop=True).transpose("size", "frozen")
     assert np.array(freezing[0]["test"]) == pytest.approx(mean.values, abs=1e-4)
     assert freezing[0]["y"] == ["250", "1,000"]
@@ -179,7 +179,7 @@ def test_a_pointer_is_told_the_values_of_the_curves(whole: Path, written: Path) 
     told = [json.loads(str(img["data-hover"])) for img in page_of(written).all("img")]
     curves = next(panels for panels in told if panels[0].get("byName") == "frozen layers")
     assert curves[0]["values"] == ["test error", "train error"]
-    surface = surfaces.epoch_surface(load.open(whole), source_task="near", size=250)
+    surface = surfaces.epoch_surface(load.open_study(whole), source_task="near", size=250)
     mean = surface.mean("seed").squeeze(drop=True).transpose("frozen", "epoch")
     for series, frozen in zip(curves[0]["series"], mean["frozen"].values, strict=True):
         assert series["name"] == str(frozen)
@@ -198,7 +198,7 @@ def test_the_curves_of_a_cell_are_those_of_its_seeds(whole: Path, written: Path)
     first = told["panels"][0]
     packed = np.frombuffer(base64.b64decode(first["test"]), "<u2") / told["scale"]
     values = packed.reshape(len(told["sizes"]), len(first["frozen"]), len(told["seeds"]), -1)
-    surface = surfaces.epoch_surface(load.open(whole), source_task="near").squeeze(drop=True)
+    surface = surfaces.epoch_surface(load.open_study(whole), source_task="near").squeeze(drop=True)
     assert first["frozen"] == surface["frozen"].values.tolist()
     assert first["epochs"] == surface["epoch"].values.tolist()
     assert values == pytest.approx(surface.transpose("size", "frozen", "seed", "epoch").values)
@@ -222,7 +222,7 @@ def test_an_incomplete_study_needs_the_word_and_says_so_first(tmp_path: Path) ->
     synthetic.write(
         tmp_path / "root", runs, absent=cells[:2], failed=cells[2:3], diverged=cells[3:5]
     )
-    study = load.open(tmp_path / "root", partial=True)
+    study = load.open_study(tmp_path / "root", partial=True)
     with pytest.raises(load.Incomplete):
         report.write_report(study, tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -239,14 +239,14 @@ def test_an_incomplete_study_needs_the_word_and_says_so_first(tmp_path: Path) ->
 def test_a_study_without_a_single_row_has_a_page(tmp_path: Path) -> None:
     runs = small()
     synthetic.write(tmp_path / "root", runs, absent=runs)
-    study = load.open(tmp_path / "root", partial=True)
+    study = load.open_study(tmp_path / "root", partial=True)
     page = page_of(report.write_report(study, tmp_path / "out", partial=True))
     assert "No cell of the study has a value to draw yet" in page.text
 
 
 def test_few_seeds_are_warned_of(tmp_path: Path) -> None:
     synthetic.write(tmp_path, small(seeds=(0,)))
-    (warning,) = overview.warnings(load.open(tmp_path))
+    (warning,) = overview.warnings(load.open_study(tmp_path))
     assert "1 seed: no spread" in warning
 
 
@@ -265,7 +265,7 @@ def test_warnings_rows_of_two_trainers_are_named_and_two_code_versions_are_not(
     monkeypatch.setattr(synthetic, "provenance", newer)
     synthetic.write(tmp_path / "root", runs[4:], name="second")
     write_study(open_store(tmp_path / "root"), "both", runs)
-    study = load.open(tmp_path / "root", "both")
+    study = load.open_study(tmp_path / "root", "both")
     warned = any("2 versions of the code" in warning for warning in overview.warnings(study))
     assert warned == is_warned_of
     assert sum(tables.provenance(study)["trainer"].values()) == len(runs)
@@ -282,7 +282,7 @@ def test_sizes_that_were_evaluated_at_different_epochs_are_drawn_each_at_its_own
 ) -> None:
     recipe = Recipe(num_steps=40, evaluation="log_spaced", num_evaluations=8)
     synthetic.write(tmp_path / "root", small(recipe=recipe, source_tasks=("near",)))
-    study = load.open(tmp_path / "root")
+    study = load.open_study(tmp_path / "root")
     errors = slices.over_epochs(study, slices.slices(study)[0].lines[0])
     assert errors["test_error"].isnull().any()
     assert report.write_report(study, tmp_path / "out").is_file()
@@ -293,7 +293,7 @@ def test_networks_are_set_beside_each_other(tmp_path: Path) -> None:
     synthetic.write(
         tmp_path / "root", small(widths=(4, 8), source_tasks=("near",), sizes=(250,), frozen=(0, 9))
     )
-    page = page_of(report.write_report(load.open(tmp_path / "root"), tmp_path / "out"))
+    page = page_of(report.write_report(load.open_study(tmp_path / "root"), tmp_path / "out"))
     assert "Networks beside each other" in page.text
 
 
@@ -301,7 +301,7 @@ def test_networks_are_set_beside_each_other(tmp_path: Path) -> None:
 def test_capacity_is_drawn_beside_similarity_where_it_was_measured(tmp_path: Path) -> None:
     runs = small(source_tasks=("near",), frozen=(0, 9))
     synthetic.write(tmp_path / "root", runs)
-    study = load.open(tmp_path / "root")
+    study = load.open_study(tmp_path / "root")
     (line,) = slices.slices(study)[0].lines
     assert slices.capacity_pairs(study, line, ["logme"], 0.1) == {}
     for number, run in enumerate(run for run in runs if run.source):
@@ -327,13 +327,13 @@ def test_capacity_is_drawn_beside_similarity_where_it_was_measured(tmp_path: Pat
 def test_one_size_one_seed_and_nothing_frozen_is_enough_for_a_page(tmp_path: Path) -> None:
     runs = [Run(task="t", size=250, model="resnet18", width=8, recipe=Recipe(num_epochs=4), seed=0)]
     synthetic.write(tmp_path / "root", runs)
-    page = page_of(report.write_report(load.open(tmp_path / "root"), tmp_path / "out"))
+    page = page_of(report.write_report(load.open_study(tmp_path / "root"), tmp_path / "out"))
     assert "1 seed" in page.text
     assert page.all("img")
 
 
 def test_lines_of_a_slice_are_told_apart(whole: Path) -> None:
-    (part,) = slices.slices(load.open(whole))
+    (part,) = slices.slices(load.open_study(whole))
     assert [line.label for line in part.lines] == [
         "near",
         "far",
@@ -342,13 +342,13 @@ def test_lines_of_a_slice_are_told_apart(whole: Path) -> None:
         "near, new above",
     ]
     assert [line.is_control for line in part.lines] == [False, False, True, True, True]
-    end = slices.at_the_end(load.open(whole), part.lines)
+    end = slices.at_the_end(load.open_study(whole), part.lines)
     assert end["test_error"].notnull().all()
     assert end["wanted"].all()
 
 
 def test_coverage_counts_every_wanted_run(whole: Path) -> None:
-    study = load.open(whole)
+    study = load.open_study(whole)
     counts = tables.coverage(study)
     assert counts.loc["all", "wanted"] == len(study.wanted)
     assert counts.loc["all", "done"] == len(study.wanted)
@@ -408,7 +408,7 @@ def test_study_name_that_is_also_a_path_is_the_study_of_the_store(
     assert command.main(["report", "synthetic", "--root", root]) == 0
     assert "reports/synthetic/index.html" in capsys.readouterr().out
     assert command.main(["export", "synthetic", "x.parquet", "--root", root]) == 0
-    assert load.open("x.parquet").name == "synthetic"
+    assert load.open_study("x.parquet").name == "synthetic"
 
 
 @pytest.mark.slow
@@ -416,7 +416,7 @@ def test_study_whose_runs_diverge_before_their_second_row_is_reported(tmp_path: 
     root, runs = tmp_path / "root", small(seeds=(0, 1), sizes=(250,), frozen=(0, 9))
     cells = [run for run in runs if run.source is not None and run.frozen == 0]
     synthetic.write(root, runs, diverged=cells)  # of 7 rows the first stays
-    page = page_of(report.write_report(load.open(root), tmp_path / "out"))
+    page = page_of(report.write_report(load.open_study(root), tmp_path / "out"))
     assert f"{len(cells)} of {2 * len(cells)} Runs diverged." in page.text
     errors = pd.read_csv(tmp_path / "out" / "tables" / "final_errors.csv")
     assert errors["num_diverged"].sum() == len(cells)
@@ -471,7 +471,7 @@ def test_the_command_prints_the_verdicts_then_the_path(
 
 def test_a_source_that_is_not_there_is_refused(whole: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"'nowhere'.*far, near"):
-        report.write_report(load.open(whole), tmp_path / "out", more_related="nowhere")
+        report.write_report(load.open_study(whole), tmp_path / "out", more_related="nowhere")
     assert not (tmp_path / "out").exists()
     assert report.make_report(whole, less_related="nowhere") == 2
 

@@ -22,8 +22,8 @@ def test_an_arm_that_lacks_cuts_leaves_one_count_of_parameters_a_cut(tmp_path: P
         if run.source is not None and run.source.task == "near" and run.frozen == 9
     ]
     synthetic.write(tmp_path, union(transfer, head_only))
-    (part,) = slices.slices(load.open(tmp_path))
-    end = slices.at_the_end(load.open(tmp_path), part.lines)
+    (part,) = slices.slices(load.open_study(tmp_path))
+    end = slices.at_the_end(load.open_study(tmp_path), part.lines)
     assert end.sizes["source"] == 3
     assert end["parameters_trained"].dims == ("frozen",)
     assert np.isfinite(end["parameters_trained"]).all()
@@ -40,5 +40,5 @@ def test_a_source_of_matched_steps_has_a_name_of_its_own(tmp_path: Path) -> None
         if run.source is not None
     ]
     synthetic.write(tmp_path, union(epochs, with_starts(steps)))
-    (part,) = slices.slices(load.open(tmp_path))
+    (part,) = slices.slices(load.open_study(tmp_path))
     assert [line.label for line in part.lines] == ["near", "near, matched steps"]

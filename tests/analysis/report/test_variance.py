@@ -18,7 +18,7 @@ from tests.analysis.surfaces.test_predictions import write
 @pytest.mark.parametrize(("seeds", "words"), [(5, "net variance"), (2, "How often two seeds")])
 def test_predictions_have_their_picture_and_table(seeds: int, words: str, tmp_path: Path) -> None:
     write(tmp_path / "store", seeds=seeds)
-    study = load.open(tmp_path / "store")
+    study = load.open_study(tmp_path / "store")
     page = write_report(study, tmp_path / "report").read_text(encoding="utf-8")
     assert 'id="predictions"' in page and words in page
     table = pd.read_csv(tmp_path / "report" / "tables" / "predictions.csv")
@@ -34,7 +34,7 @@ def test_predictions_have_their_picture_and_table(seeds: int, words: str, tmp_pa
 def test_a_task_that_is_gone_is_said_and_nothing_else_is_lost(tmp_path: Path) -> None:
     write(tmp_path / "store", seeds=2)
     open_store(tmp_path / "store").remove("tasks/target.arrow")
-    study = load.open(tmp_path / "store")
+    study = load.open_study(tmp_path / "store")
     found = tables.variances(study, slices.slices(study))
     assert not found.found and len(found.unread) == 1
     page = write_report(study, tmp_path / "report").read_text(encoding="utf-8")

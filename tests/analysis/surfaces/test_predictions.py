@@ -95,7 +95,7 @@ def test_every_cell_holds_the_arithmetic_of_its_own_predictions(
     five: tuple[Path, list[Run], np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root, runs, labels = five
-    study = load.open(root)
+    study = load.open_study(root)
     monkeypatch.setattr(bias_variance, "ROWS_AT_ONCE", 2)
     curves = surfaces.bias_variance_surfaces(study, epoch="all", squeeze=True)
     last = surfaces.bias_variance_surfaces(study, squeeze=True)
@@ -121,7 +121,7 @@ def test_every_cell_holds_the_arithmetic_of_its_own_predictions(
 
 def test_below_five_seeds_only_what_is_unbiased_is_there(tmp_path: Path) -> None:
     runs, labels = write(tmp_path, seeds=3)
-    found = surfaces.bias_variance_surfaces(load.open(tmp_path), squeeze=True)
+    found = surfaces.bias_variance_surfaces(load.open_study(tmp_path), squeeze=True)
     for name in ("bias", "net_variance", "variance"):
         assert found[name].isnull().all()
     apart = bias_variance.disagreement(cell(runs, labels, 250, 9)[:, -1])
@@ -131,7 +131,7 @@ def test_below_five_seeds_only_what_is_unbiased_is_there(tmp_path: Path) -> None
 
 def test_absent_predictions_need_a_word(tmp_path: Path) -> None:
     runs, labels = write(tmp_path)
-    store, study = open_store(tmp_path), load.open(tmp_path)
+    store, study = open_store(tmp_path), load.open_study(tmp_path)
     gone = runs[0]
     store.remove(predictions_path(gone.id, study.cells.loc[gone.id, "predictions_digest"]))
     with pytest.raises(load.Incomplete, match=r"1 of 20 Runs .*not there any more") as refused:
@@ -148,7 +148,7 @@ def test_absent_predictions_need_a_word(tmp_path: Path) -> None:
 
 def test_predictions_that_do_not_fit_the_rows_are_refused(tmp_path: Path) -> None:
     runs, _ = write(tmp_path)
-    study = load.open(tmp_path)
+    study = load.open_study(tmp_path)
     store = open_store(tmp_path)
     _, labels = prepare(store, shift=1)  # the same images under other labels
     with pytest.raises(ValueError, match="another version than was trained on"):
@@ -171,7 +171,7 @@ def test_where_there_is_nothing_to_read(tmp_path: Path) -> None:
     wanted = synthetic.runs(num_epochs=4, sizes=(250,), frozen=(0,), seeds=(0, 1))
     synthetic.write(tmp_path, wanted)
     with pytest.raises(ValueError, match="KEEP_PREDICTIONS = True"):
-        surfaces.bias_variance_surfaces(load.open(tmp_path))
+        surfaces.bias_variance_surfaces(load.open_study(tmp_path))
     export.export(open_store(tmp_path), "synthetic", tmp_path / "study.parquet")
     with pytest.raises(ValueError, match="not opened from a store"):
-        surfaces.bias_variance_surfaces(load.open(tmp_path / "study.parquet"))
+        surfaces.bias_variance_surfaces(load.open_study(tmp_path / "study.parquet"))

@@ -38,7 +38,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def study(root: Path) -> load.Study:
-    return load.open(root)
+    return load.open_study(root)
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +119,7 @@ def test_runs_of_one_cell_must_be_told_apart(tmp_path: Path) -> None:
         return Run(task="target", part=part, size=250, model="m", width=8, recipe=recipe, seed=0)
 
     synthetic.write(tmp_path, [run("all"), run("a")])
-    study = load.open(tmp_path)
+    study = load.open_study(tmp_path)
     with pytest.raises(ValueError, match=r"2 Runs share their cells.*part = 'all', 'a'"):
         surfaces.epoch_surface(study, arm="scratch")
     assert surfaces.epoch_surface(study, arm="scratch", part="a").notnull().all()
@@ -188,7 +188,7 @@ def holes(tmp_path: Path) -> tuple[load.Study, list[Run], list[Run]]:
     cells = [run for run in wanted if run.source]
     absent, diverged = cells[:2], cells[4:6]
     synthetic.write(tmp_path, wanted, absent=absent[:1], failed=absent[1:], diverged=diverged)
-    return load.open(tmp_path, partial=True), absent, diverged
+    return load.open_study(tmp_path, partial=True), absent, diverged
 
 
 def test_an_absent_cell_is_nan_listed_and_needs_a_word(
@@ -270,7 +270,7 @@ def test_evaluations_are_not_mixed_silently(tmp_path: Path) -> None:
         num_epochs=3,
     )
     synthetic.write(tmp_path, wanted)
-    study = load.open(tmp_path)
+    study = load.open_study(tmp_path)
     with pytest.raises(
         ValueError, match=r"different epochs \(2 lists of them\).*evaluations='common'"
     ):
@@ -340,7 +340,7 @@ def test_several_networks_have_no_one_axis_of_capacity(tmp_path: Path) -> None:
         num_epochs=2, widths=(4, 8), source_sizes=(500,), sizes=(250,), frozen=(0, 9), seeds=(0,)
     )
     synthetic.write(tmp_path, wanted)
-    surface = surfaces.freezing_surface(load.open(tmp_path))
+    surface = surfaces.freezing_surface(load.open_study(tmp_path))
     with pytest.raises(ValueError, match="several of 'width', select one"):
         surfaces.along(surface, "parameters_trained")
     narrow = surfaces.along(surface.sel(width=[4]), "parameters_trained")

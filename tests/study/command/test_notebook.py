@@ -60,7 +60,7 @@ def test_runs_with_a_name_are_a_study_that_the_analysis_opens(
 
     ran = run_study(runs, "tiny", store.root, inline=True)
     assert (ran.root, ran.study, ran.counts) == (store.root, "tiny", {"done": 3})
-    opened = load.open(ran.root, ran.study)
+    opened = load.open_study(ran.root, ran.study)
     assert [run.id for run in opened.wanted] == [run.id for run in runs]
     assert "3 done" in capsys.readouterr().err
 

@@ -140,7 +140,7 @@ def test_a_larger_grid_goes_on_from_its_weights(old: Store) -> None:
 
 
 def test_analysis_reads_its_store_and_its_export_alike() -> None:
-    opened = [load.open(FIXTURES / name) for name in ("store-0.1.0", "export-0.1.0.parquet")]
+    opened = [load.open_study(FIXTURES / name) for name in ("store-0.1.0", "export-0.1.0.parquet")]
     surfaces = [freezing_surface(study, squeeze=True) for study in opened]
     np.testing.assert_array_equal(*surfaces)
     assert all(set(study.runs["trainer"]) == {1} for study in opened)

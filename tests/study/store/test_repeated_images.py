@@ -69,7 +69,7 @@ def test_the_report_warns_of_them(tmp_path: Path) -> None:
     synthetic.write(
         root, synthetic.runs(num_epochs=4, sizes=(250,), frozen=(0, 9), seeds=(0, 1, 2))
     )
-    study = load.open(root)
+    study = load.open_study(root)
     assert not [each for each in warnings(study) if "among the training images" in each]
     target = next(run.task for run in study.wanted if run.source is not None)
     task = folders(tmp_path / "data", (1, 8))

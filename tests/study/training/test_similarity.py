@@ -567,7 +567,7 @@ def studied(tmp_path: Path) -> tuple[Store, list[Run]]:
 def test_surface_lies_over_the_grid_of_a_freezing_surface(
     studied: tuple[Store, list[Run]],
 ) -> None:
-    study = load.open(studied[0].root)
+    study = load.open_study(studied[0].root)
     both = similarity_surfaces(study)
     surface = both["logme"].sel(place="cut", drop=True)
     error = freezing_surface(study)
@@ -601,7 +601,7 @@ def test_absent_damaged_and_other_starts_are_listed_not_filled(
     assert gone is not None and torn is not None
     gone.unlink()
     torn.write_bytes(torn.read_bytes()[:50])
-    study = load.open(store.root)
+    study = load.open_study(store.root)
     with pytest.raises(load.Incomplete, match="2 of 48"):
         similarity_surfaces(study)
     surface = similarity_surfaces(study, partial=True)["logme"].sel(place="cut")
@@ -615,7 +615,7 @@ def test_absent_damaged_and_other_starts_are_listed_not_filled(
 
 @pytest.mark.slow
 def test_capacity_beside_similarity(studied: tuple[Store, list[Run]]) -> None:
-    study = load.open(studied[0].root)
+    study = load.open_study(studied[0].root)
     capacity = effective_capacity(study)
     surface = similarity_surfaces(study)["logme"].sel(place="cut", drop=True)
     surface.attrs["long_name"] += " at the cut"
