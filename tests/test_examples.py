@@ -58,7 +58,7 @@ def test_the_paper_table_holds_the_mean(root: Path) -> None:
         env={"PYTHONPATH": str(EXAMPLES.parents[1]), "PYTHONUTF8": "1", "PATH": ""},
         encoding="utf-8",
     )
-    final = 100 * surfaces.freezing_surface(load.open_study(root), label_noise=0.2)
+    final = 100 * surfaces.at_epoch(load.open_study(root), label_noise=0.2)
     cell = final.sel(source_task="near", source_size=5_000, size=1_000, frozen=9)
     assert f"{float(cell.mean()):.1f} ± " in answer.stdout
 

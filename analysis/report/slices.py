@@ -105,7 +105,7 @@ def over_epochs(study: Study, line: Line) -> xr.Dataset:
     Cells that were evaluated at other epochs than the rest are NaN between their own.
     """
     values = _measured(study)
-    found = surfaces.epoch_surface(study, values, evaluations="union", **_select(line))
+    found = surfaces.over_epochs(study, values, evaluations="union", **_select(line))
     return _narrow(_with_all(found))
 
 
@@ -256,7 +256,7 @@ def _select(line: Line) -> dict[str, Any]:
 
 
 def _end_of(study: Study, line: Line) -> xr.Dataset:
-    errors = _narrow(_with_all(surfaces.freezing_surface(study, _measured(study), **_select(line))))
+    errors = _narrow(_with_all(surfaces.at_epoch(study, _measured(study), **_select(line))))
     flags = line.cells.assign(
         wanted=1.0, diverged=(line.cells["state"] == DIVERGED).astype(float)
     ).groupby(list(GRID))[["wanted", "diverged"]]

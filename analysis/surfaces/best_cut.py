@@ -21,7 +21,7 @@ def best_cut(
 ) -> xr.Dataset:
     """The frozen count with the lowest mean over seeds, and the set of those that may be the best.
 
-    `surface`: an error or a loss, dims "frozen", "seed" and any others, as `freezing_surface` gives it.
+    `surface`: an error or a loss, dims "frozen", "seed" and any others, as `at_epoch` gives it.
 
     - `best`: the frozen count with the lowest mean; of equal ones that with the fewest frozen layers.
     - `in_set`, over "frozen" too: measured, and not told apart from the best. `low`, `high`: the fewest

@@ -223,7 +223,7 @@ def bias_variance_surfaces(
     - `disagreement`, and `measured`, `finite_test_set` and `beyond` of `bias_variance.finite_set_spread`:
       from two seeds on.
 
-    All else as in `surfaces.epoch_surface`. A seed that diverged is in no cell. Raises ValueError for a
+    All else as in `surfaces.over_epochs`. A seed that diverged is in no cell. Raises ValueError for a
     study that was opened from elsewhere than a store, one that keeps no predictions, a task that is not
     in the store; Damaged for predictions that do not fit rows or task; `load.Incomplete` where those of a
     Run are absent, unless `partial`: its cell then rests on the other seeds.

@@ -32,12 +32,12 @@ from study.store.schema import DIVERGED
 
 
 @overload
-def epoch_surface(study: Study, value: str = ..., **options: Any) -> xr.DataArray: ...
+def over_epochs(study: Study, values: str = ..., **options: Any) -> xr.DataArray: ...
 @overload
-def epoch_surface(study: Study, value: list[str], **options: Any) -> xr.Dataset: ...
-def epoch_surface(
+def over_epochs(study: Study, values: list[str], **options: Any) -> xr.Dataset: ...
+def over_epochs(
     study: Study,
-    value: str | list[str] = "test_error",
+    values: str | list[str] = "test_error",
     *,
     x: str = "epoch",
     arm: str | Sequence[str] | None = TRANSFER,
@@ -54,7 +54,7 @@ def epoch_surface(
     NaN from where their rows end.
 
     Args:
-        value: measured columns of `schema.MEASUREMENTS`, or added by `load.add_column`. A name gives a
+        values: measured columns of `schema.MEASUREMENTS`, or added by `load.add_column`. A name gives a
             DataArray; a list gives a Dataset, read in one pass.
         arm: which Runs (`arms.ARMS`): one, several, or None for all of them, sources too.
         evaluations: what to do if cells were evaluated at different epochs: "same" (they must not),
@@ -71,7 +71,7 @@ def epoch_surface(
         raise ValueError(f"x={x!r}: choose epoch or step")
     if evaluations not in EVALUATIONS:
         raise ValueError(f"evaluations={evaluations!r}: choose one of {', '.join(EVALUATIONS)}")
-    names = [value] if isinstance(value, str) else value
+    names = [values] if isinstance(values, str) else values
     study.require_columns([x, *names])
     cells = chosen(study, arm, partial, select)
     axes = axes_of(cells)
@@ -92,16 +92,16 @@ def epoch_surface(
 
     study.read_values(list(ended_of(cells).index), names, place)
     found = _dataset(study, cells, axes | {x: points}, blocks, squeeze)
-    return found[value] if isinstance(value, str) else found
+    return found[values] if isinstance(values, str) else found
 
 
 @overload
-def freezing_surface(study: Study, value: str = ..., **options: Any) -> xr.DataArray: ...
+def at_epoch(study: Study, values: str = ..., **options: Any) -> xr.DataArray: ...
 @overload
-def freezing_surface(study: Study, value: list[str], **options: Any) -> xr.Dataset: ...
-def freezing_surface(
+def at_epoch(study: Study, values: list[str], **options: Any) -> xr.Dataset: ...
+def at_epoch(
     study: Study,
-    value: str | list[str] = "test_error",
+    values: str | list[str] = "test_error",
     *,
     epoch: str | float = "last",
     arm: str | Sequence[str] | None = TRANSFER,
@@ -113,9 +113,9 @@ def freezing_surface(
 
     `epoch`: "last" is each Run's last evaluation (NaN for a Run that diverged); a number is the
     evaluation at exactly this epoch, which every Run must have had unless it diverged before. All
-    else as in `epoch_surface`.
+    else as in `over_epochs`.
     """
-    names = [value] if isinstance(value, str) else value
+    names = [values] if isinstance(values, str) else values
     study.require_columns(names if epoch == "last" else ["epoch", *names])
     cells = chosen(study, arm, partial, select)
     axes = axes_of(cells)
@@ -130,7 +130,7 @@ def freezing_surface(
 
     study.read_values(list(rows), names, place)
     found = _dataset(study, cells, axes, blocks, squeeze)
-    return found[value] if isinstance(value, str) else found
+    return found[values] if isinstance(values, str) else found
 
 
 def computed_surface(
@@ -150,7 +150,7 @@ def computed_surface(
 
     `compute` gets the columns of `needs`, each of shape (rows,), of one Run, in row order (of one that
     diverged, up to there), and returns a number; it is called from several threads. All else as in
-    `epoch_surface`.
+    `over_epochs`.
     """
     cells = chosen(study, arm, partial, select)
     axes = axes_of(cells)

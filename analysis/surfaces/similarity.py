@@ -82,7 +82,7 @@ def similarity_surfaces(
     partial: bool | None = None,
     **select: Any,
 ) -> xr.Dataset:
-    """All measures over "place", then the dimensions of a `freezing_surface`: float64.
+    """All measures over "place", then the dimensions of `at_epoch`: float64.
 
     - "logme" (nats per image), "linear_cka", "linear_cka_debiased", and "effective_rank" (dimensions;
       NaN in files that lack it). Plain CKA is biased upwards for few images, so over sizes compare the
@@ -90,7 +90,7 @@ def similarity_surfaces(
     - place "cut" or "head": at the cut the features change with the frozen count; at the head they are
       the same for every frozen count of one source, seed and set of target images.
 
-    `arm`, `partial` and `select` as in `surfaces.epoch_surface`. NaN where a Run has no source, and
+    `arm`, `partial` and `select` as in `surfaces.over_epochs`. NaN where a Run has no source, and
     where a measure has no value (`study.store.similarity.Similarity`). Raises `load.Incomplete` where the
     similarity of a Run that has a source is absent, unless `partial`; they are then NaN, and listed in
     `attrs["absent"]`.

@@ -38,14 +38,14 @@ def main() -> None:
     began = time.perf_counter()
     study = timed("open", load.open_study, sys.argv[1])
     for value in EVERY_EPOCH:
-        surface = timed(f"{value} over epochs", surfaces.epoch_surface, study, value)
+        surface = timed(f"{value} over epochs", surfaces.over_epochs, study, value)
         timed("  its mean, standard error, count", surfaces.over_seeds, surface)
         assert np.isfinite(surface.values).all()
         del surface
     for epoch in ("last", 100):
         for value in ONE_EPOCH:
             name = f"{value}, epoch {epoch}"
-            surface = timed(name, surfaces.freezing_surface, study, value, epoch=epoch)
+            surface = timed(name, surfaces.at_epoch, study, value, epoch=epoch)
             surfaces.along(surface.mean("seed", keep_attrs=True), "parameters_trained")
     timed("first interpolation", derived.first_interpolation, study)
     timed("effective capacity", derived.effective_capacity, study)

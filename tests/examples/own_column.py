@@ -16,7 +16,7 @@ study = load.add_column(
     meaning="flipped images that are given the wrong label they were trained on",
 )
 
-learnt = surfaces.epoch_surface(study, "learnt_wrong", label_noise=0.2)
+learnt = surfaces.over_epochs(study, "learnt_wrong", label_noise=0.2)
 mean = learnt.mean("seed")
 half = (mean >= 0.5).idxmax("epoch").where(mean.max("epoch") >= 0.5)
 

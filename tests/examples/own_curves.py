@@ -36,7 +36,7 @@ names = {"test_error": "test", "train_error": "train"}
 names |= {name: name for name in ("width", "seed", "epoch")}
 study = load.from_dataframe(frame, columns=names, constants={"task": "MNIST"}, first_epoch=0)
 
-curves = surfaces.epoch_surface(study, arm="scratch", squeeze=True).transpose(
+curves = surfaces.over_epochs(study, arm="scratch", squeeze=True).transpose(
     "width", "seed", "epoch"
 )
 for width in curves["width"].values:

@@ -9,7 +9,7 @@ from analysis import load, surfaces
 
 study = load.open_study(sys.argv[1])
 
-error = 100 * surfaces.freezing_surface(study, "test_error", label_noise=0.2)
+error = 100 * surfaces.at_epoch(study, "test_error", label_noise=0.2)
 over = surfaces.over_seeds(error.isel(source_size=-1)).squeeze()
 mean, spread = over["mean"].to_series(), over["standard_error"].to_series()
 table = (mean.map("{:.1f}".format) + " ± " + spread.map("{:.1f}".format)).unstack("size")

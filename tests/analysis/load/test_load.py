@@ -141,8 +141,8 @@ def test_a_study_of_which_nothing_is_there(tmp_path: Path) -> None:
     synthetic.write(tmp_path, runs, absent=runs)
     study = load.open_study(tmp_path, partial=True)
     assert study.coverage["missing"] == len(runs)
-    assert surfaces.freezing_surface(study).isnull().all()
-    assert surfaces.epoch_surface(study).sizes["epoch"] == 0
+    assert surfaces.at_epoch(study).isnull().all()
+    assert surfaces.over_epochs(study).sizes["epoch"] == 0
 
 
 @pytest.mark.parametrize("damage", ["cut off", "emptied", "another Run's", "no Arrow file"])
@@ -164,7 +164,7 @@ def test_a_damaged_file_is_named_and_no_data(tmp_path: Path, damage: str) -> Non
     study = load.open_study(tmp_path, partial=True)
     assert study.cells.loc[runs[-1].id, "state"] == "damaged"
     assert study.missing == (runs[-1],)
-    assert int(surfaces.freezing_surface(study).isnull().sum()) == 1
+    assert int(surfaces.at_epoch(study).isnull().sum()) == 1
 
 
 @pytest.mark.slow
@@ -173,7 +173,7 @@ def test_no_changed_byte_changes_a_value(tmp_path: Path) -> None:
     synthetic.write(tmp_path, [run])
     path = tmp_path / "rows" / f"{run.id}.arrow"
     payload = path.read_bytes()
-    before = surfaces.epoch_surface(load.open_study(tmp_path), arm=None)
+    before = surfaces.over_epochs(load.open_study(tmp_path), arm=None)
     num_noticed = 0
     for position in range(5, len(payload), len(payload) // 150):
         changed = bytearray(payload)
@@ -184,7 +184,7 @@ def test_no_changed_byte_changes_a_value(tmp_path: Path) -> None:
         except (load.Incomplete, ValueError):
             num_noticed += 1
         else:
-            assert surfaces.epoch_surface(study, arm=None).equals(before)
+            assert surfaces.over_epochs(study, arm=None).equals(before)
     assert num_noticed > 50
 
 
@@ -203,7 +203,7 @@ def test_cells_from_other_bits_of_their_start_are_not_mixed_in(tmp_path: Path) -
     study = load.open_study(tmp_path, partial=True)
     assert study.cells.loc[cell.id, "state"] == "other start"
     assert cell in study.missing
-    assert surfaces.freezing_surface(study).attrs["absent"] == [cell.id]
+    assert surfaces.at_epoch(study).attrs["absent"] == [cell.id]
 
 
 def test_a_file_system_that_is_not_local_gives_the_same(whole: Path) -> None:
@@ -211,7 +211,7 @@ def test_a_file_system_that_is_not_local_gives_the_same(whole: Path) -> None:
     elsewhere = replace(store, fs=pafs.SubTreeFileSystem(str(whole), store.fs), base="")
     study = load.open_study(whole)
     moved = replace(study, rows=StoreRows(elsewhere))
-    assert surfaces.epoch_surface(moved).identical(surfaces.epoch_surface(study))
+    assert surfaces.over_epochs(moved).identical(surfaces.over_epochs(study))
 
 
 @pytest.mark.s3
@@ -230,9 +230,7 @@ def test_a_bucket_gives_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         here, there = (load.open_study(root, partial=True) for root in (tmp_path, bucket))
         pd.testing.assert_frame_equal(here.cells, there.cells)
         for value in ("test_error", "test_loss"):  # the one is kept in memory, the other read
-            assert surfaces.epoch_surface(there, value).identical(
-                surfaces.epoch_surface(here, value)
-            )
+            assert surfaces.over_epochs(there, value).identical(surfaces.over_epochs(here, value))
 
 
 def test_reading_rows(whole: Path) -> None:
@@ -258,7 +256,7 @@ def test_an_added_column(whole: Path) -> None:
         lambda test, train: test - train,
         unit="fraction",
     )
-    both = surfaces.epoch_surface(study, ["test_error", "train_error", "gap"])
+    both = surfaces.over_epochs(study, ["test_error", "train_error", "gap"])
     assert np.array_equal(both["gap"], both["test_error"] - both["train_error"])
     assert both["gap"].attrs["units"] == "fraction"
     with pytest.raises(ValueError, match="stored columns"):
@@ -308,8 +306,8 @@ def test_the_export_tells_what_the_store_tells(
     assert here.wanted == there.wanted
     pd.testing.assert_frame_equal(here.cells, there.cells)
     for options in ({"size": 250}, {"seed": 1, "frozen": [0, 4]}, {"arm": None, "task": "near"}):
-        assert surfaces.epoch_surface(here, **options).identical(
-            surfaces.epoch_surface(there, **options)
+        assert surfaces.over_epochs(here, **options).identical(
+            surfaces.over_epochs(there, **options)
         )
     assert here.read(size=1_000).equals(there.read(size=1_000))
     with pytest.raises(load.Incomplete):
@@ -340,13 +338,13 @@ def test_no_changed_byte_of_an_export_changes_a_value(tmp_path: Path) -> None:
     file = tmp_path / "study.parquet"
     export.export(open_store(tmp_path), "synthetic", file)
     payload = file.read_bytes()
-    before = surfaces.epoch_surface(load.open_study(file))
+    before = surfaces.over_epochs(load.open_study(file))
     for position in range(5, len(payload), len(payload) // 150):
         changed = bytearray(payload)
         changed[position] ^= 0x41
         file.write_bytes(changed)
         try:
-            after = surfaces.epoch_surface(load.open_study(file))
+            after = surfaces.over_epochs(load.open_study(file))
         except ValueError:
             continue
         assert np.array_equal(after, before), position
@@ -472,7 +470,7 @@ def test_partly_frozen_layers_are_parts_of_the_axis(tmp_path: Path) -> None:
     parts = study.cells["frozen"].tolist()[1:]
     # Of 32 channels: some are less than a layer, all of them less than the next cut.
     assert parts == [8, pytest.approx(9 - 8 / 33), pytest.approx(9 - 32 / 33), 9]
-    surface = surfaces.freezing_surface(study, squeeze=True)
+    surface = surfaces.at_epoch(study, squeeze=True)
     assert surface["frozen"].values.tolist() == sorted(parts)
     assert surface.notnull().all()
     along = surfaces.along(surface, "parameters_trained")
@@ -490,7 +488,7 @@ def test_pieces_are_parts_of_the_axis_too(tmp_path: Path) -> None:
     synthetic.write(tmp_path, runs)
     study = load.open_study(tmp_path)
     assert study.cells["frozen"].tolist()[1:] == [6, 6.5, 7.5, pytest.approx(9 - 8 / 33), 9]
-    surface = surfaces.freezing_surface(study, squeeze=True)
+    surface = surfaces.at_epoch(study, squeeze=True)
     assert surface.notnull().all()
     trained = study.cells["parameters_trained"].tolist()[1:]
     assert trained == sorted(trained, reverse=True)

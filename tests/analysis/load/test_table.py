@@ -49,7 +49,7 @@ def test_from_dataframe_puts_every_row_into_its_cell(form: Any) -> None:
     frame = curves()
     shuffled = frame.sample(frac=1, random_state=0)
     study = load.from_dataframe(form(shuffled), NAMES, constants={"task": "MNIST"})
-    surface = surfaces.epoch_surface(study, arm="scratch", squeeze=True)
+    surface = surfaces.over_epochs(study, arm="scratch", squeeze=True)
     assert surface.dims == ("width", "seed", "epoch") and surface["task"] == "MNIST"
     expected = frame.set_index(["k", "run", "ep"])["err"]
     assert surface.to_series().tolist() == expected.tolist()
@@ -64,7 +64,7 @@ def test_a_table_goes_through_descent_claims_and_report(tmp_path: Any) -> None:
     frame["err"] += np.where((frame["n"] == 400) & frame["ep"].between(9, 16), 0.1, 0.0)
     names = NAMES | {"size": "n", "label_noise": "noise"}
     study = load.from_dataframe(frame.assign(noise=0.2), names, constants={"task": "MNIST"})
-    curve = surfaces.epoch_surface(study, arm="scratch", width=4, size=400, squeeze=True)
+    curve = surfaces.over_epochs(study, arm="scratch", width=4, size=400, squeeze=True)
     values = curve.transpose("seed", "epoch").values
     found = descent.judge_epochs(curve["epoch"].values, values)
     assert found.status in ("weak", "strong") and 9 <= found.peak <= 16
@@ -92,7 +92,7 @@ def test_what_the_table_does_not_have_is_refused_by_name(tmp_path: Any) -> None:
     with pytest.raises(ValueError, match="interpolation is not known"):
         derived.effective_capacity(study, arm=None)
     with pytest.raises(ValueError, match=r"'step'.*does not give it"):
-        surfaces.epoch_surface(study, arm=None, x="step")
+        surfaces.over_epochs(study, arm=None, x="step")
     with pytest.raises(ValueError, match="no similarity"):
         similarity.read(study)
     assert study.measured == ("epoch", "test_error")
@@ -105,11 +105,11 @@ def test_without_epochs_each_seed_has_one_line(tmp_path: Any) -> None:
     last = curves().query("ep == 40")
     names = {key: value for key, value in NAMES.items() if key != "epoch"}
     study = load.from_dataframe(last, names)
-    final = surfaces.freezing_surface(study, arm=None, squeeze=True)
+    final = surfaces.at_epoch(study, arm=None, squeeze=True)
     assert final.sel(width=8).values.tolist() == last.query("k == 8")["err"].tolist()
     for ask in (
-        lambda: surfaces.epoch_surface(study, arm=None),
-        lambda: surfaces.freezing_surface(study, arm=None, epoch=40),
+        lambda: surfaces.over_epochs(study, arm=None),
+        lambda: surfaces.at_epoch(study, arm=None, epoch=40),
         lambda: claims(study),
     ):
         with pytest.raises(ValueError, match=r"'epoch'.*does not give it"):
@@ -117,7 +117,7 @@ def test_without_epochs_each_seed_has_one_line(tmp_path: Any) -> None:
     assert write_report(study, tmp_path).exists()
     told = load.from_dataframe(last, names, constants={"epoch": 40})
     assert (
-        surfaces.freezing_surface(told, arm=None, epoch=40).shape
+        surfaces.at_epoch(told, arm=None, epoch=40).shape
         == final.expand_dims([name for name in surfaces.DIMENSIONS if name not in final.dims])
         .transpose(*surfaces.DIMENSIONS)
         .shape
@@ -129,7 +129,7 @@ def test_without_epochs_each_seed_has_one_line(tmp_path: Any) -> None:
 def test_epochs_are_counted_as_told() -> None:
     def epochs(frame: pd.DataFrame, first_epoch: int | None) -> list[float]:
         study = load.from_dataframe(frame, NAMES, first_epoch=first_epoch)
-        return surfaces.epoch_surface(study, arm=None)["epoch"].values.tolist()
+        return surfaces.over_epochs(study, arm=None)["epoch"].values.tolist()
 
     ones, zeros = curves(), curves().assign(ep=lambda frame: frame["ep"] - 1)
     assert epochs(ones, None) == epochs(ones, 1) == epochs(zeros, 0) == list(range(1, 41))
@@ -237,8 +237,8 @@ def test_cells_may_have_other_epochs_and_seeds_than_their_neighbours() -> None:
     frame = curves().query("(k == 4 and ep <= 20) or (k == 8 and run < 2)")
     study = load.from_dataframe(frame, NAMES)
     with pytest.raises(ValueError, match="different epochs"):
-        surfaces.epoch_surface(study, arm=None)
-    surface = surfaces.epoch_surface(study, arm=None, evaluations="union", squeeze=True)
+        surfaces.over_epochs(study, arm=None)
+    surface = surfaces.over_epochs(study, arm=None, evaluations="union", squeeze=True)
     assert surface.sel(width=4, epoch=21).isnull().all()
     assert surface.sel(width=8, seed=2).isnull().all()
     assert int(surface.notnull().sum()) == len(frame)

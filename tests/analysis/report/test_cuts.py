@@ -30,7 +30,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_table_holds_the_surface(root: Path) -> None:
     study = load.open_study(root)
     table = tables.best_cuts(study, slices.slices(study))
-    final = surfaces.freezing_surface(study, arm="transfer", squeeze=True)
+    final = surfaces.at_epoch(study, arm="transfer", squeeze=True)
     found = surfaces.best_cut(final, resolution=1 / synthetic.NUM_TEST)
     lines = table.set_index(["source", "source_size", "size"])
     for (source, source_size, size), line in lines.loc[["near", "far"]].iterrows():

@@ -135,7 +135,7 @@ def test_every_arm_is_in_the_table_of_final_errors(whole: Path, written: Path) -
     study = load.open_study(whole)
     assert table["num_wanted"].sum() == len(study.wanted)
     assert set(table["arm"]) == set(study.cells["arm"])
-    surface = surfaces.freezing_surface(study).squeeze(drop=True)
+    surface = surfaces.at_epoch(study).squeeze(drop=True)
     for _, cell in table[table["arm"] == "transfer"].iterrows():
         seeds = surface.sel({name: cell[name] for name in ("source_task", "size", "frozen")}).values
         assert cell["num_seeds"] == 2
@@ -164,7 +164,7 @@ def test_a_pointer_is_told_the_values_of_the_surface(whole: Path, written: Path)
     told = [json.loads(str(img["data-hover"])) for img in page.all("img") if "data-hover" in img]
     assert len(told) == len(page.all("img"))
     freezing = next(panels for panels in told if panels[0].get("yName") == "training images")
-    surface = surfaces.freezing_surface(load.open_study(whole), source_task="near")
+    surface = surfaces.at_epoch(load.open_study(whole), source_task="near")
     mean = surface.mean("seed").squeeze(drop=True).transpose("size", "frozen")
     assert np.array(freezing[0]["test"]) == pytest.approx(mean.values, abs=1e-4)
     assert freezing[0]["y"] == ["250", "1,000"]
@@ -179,7 +179,7 @@ def test_a_pointer_is_told_the_values_of_the_curves(whole: Path, written: Path) 
     told = [json.loads(str(img["data-hover"])) for img in page_of(written).all("img")]
     curves = next(panels for panels in told if panels[0].get("byName") == "frozen layers")
     assert curves[0]["values"] == ["test error", "train error"]
-    surface = surfaces.epoch_surface(load.open_study(whole), source_task="near", size=250)
+    surface = surfaces.over_epochs(load.open_study(whole), source_task="near", size=250)
     mean = surface.mean("seed").squeeze(drop=True).transpose("frozen", "epoch")
     for series, frozen in zip(curves[0]["series"], mean["frozen"].values, strict=True):
         assert series["name"] == str(frozen)
@@ -198,7 +198,7 @@ def test_the_curves_of_a_cell_are_those_of_its_seeds(whole: Path, written: Path)
     first = told["panels"][0]
     packed = np.frombuffer(base64.b64decode(first["test"]), "<u2") / told["scale"]
     values = packed.reshape(len(told["sizes"]), len(first["frozen"]), len(told["seeds"]), -1)
-    surface = surfaces.epoch_surface(load.open_study(whole), source_task="near").squeeze(drop=True)
+    surface = surfaces.over_epochs(load.open_study(whole), source_task="near").squeeze(drop=True)
     assert first["frozen"] == surface["frozen"].values.tolist()
     assert first["epochs"] == surface["epoch"].values.tolist()
     assert values == pytest.approx(surface.transpose("size", "frozen", "seed", "epoch").values)

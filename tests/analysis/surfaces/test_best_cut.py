@@ -132,7 +132,7 @@ def test_it_is_a_surface_over_all_other_dimensions(tmp_path: Path) -> None:
         num_epochs=20, sizes=(250, 4_000), frozen=(9, 0, 4), seeds=(0, 1), label_noises=(0.2,)
     )
     synthetic.write(tmp_path, wanted)
-    final = surfaces.freezing_surface(load.open_study(tmp_path))
+    final = surfaces.at_epoch(load.open_study(tmp_path))
     found = surfaces.best_cut(final)
     assert found["best"].dims == tuple(dim for dim in final.dims if dim not in ("frozen", "seed"))
     here = {"source_task": "far", "size": 4_000}

@@ -115,7 +115,7 @@ def test_every_cell_holds_the_arithmetic_of_its_own_predictions(
     assert last["bias"].equals(curves["bias"].isel(epoch=-1, drop=True))
     assert third["net_variance"].equals(curves["net_variance"].sel(epoch=3, drop=True))
     assert (curves["num_seeds"] == 5).all()
-    mean = surfaces.epoch_surface(study).mean("seed").squeeze(drop=True)
+    mean = surfaces.over_epochs(study).mean("seed").squeeze(drop=True)
     assert np.allclose(curves["error"], mean.transpose("size", "frozen", "epoch"))
 
 

@@ -80,9 +80,9 @@ def at(run: Run) -> dict[str, object]:
 def test_every_cell_holds_its_rows_and_no_other_cell_anything(
     study: load.Study, rows: pd.DataFrame, value: str, arm: str | tuple[str, ...]
 ) -> None:
-    surface = surfaces.epoch_surface(study, value, arm=arm)
-    last = surfaces.freezing_surface(study, value, arm=arm)
-    early = surfaces.freezing_surface(study, value, arm=arm, epoch=7)
+    surface = surfaces.over_epochs(study, value, arm=arm)
+    last = surfaces.at_epoch(study, value, arm=arm)
+    early = surfaces.at_epoch(study, value, arm=arm, epoch=7)
     assert surface.dims == (*grid.DIMENSIONS, "epoch")
     assert last.dims == early.dims == grid.DIMENSIONS
     names = (arm,) if isinstance(arm, str) else arm
@@ -104,7 +104,7 @@ def test_every_cell_holds_its_rows_and_no_other_cell_anything(
 
 
 def test_controls_stand_beside_the_transfer(study: load.Study) -> None:
-    surface = surfaces.freezing_surface(study, arm=ARMS)
+    surface = surfaces.at_epoch(study, arm=ARMS)
     assert list(surface["source_task"].values) == ["none", "far", "near"]
     none = surface.sel(source_task="none", source_size=0)
     assert none.notnull().all()
@@ -121,17 +121,17 @@ def test_runs_of_one_cell_must_be_told_apart(tmp_path: Path) -> None:
     synthetic.write(tmp_path, [run("all"), run("a")])
     study = load.open_study(tmp_path)
     with pytest.raises(ValueError, match=r"2 Runs share their cells.*part = 'all', 'a'"):
-        surfaces.epoch_surface(study, arm="scratch")
-    assert surfaces.epoch_surface(study, arm="scratch", part="a").notnull().all()
+        surfaces.over_epochs(study, arm="scratch")
+    assert surfaces.over_epochs(study, arm="scratch", part="a").notnull().all()
 
 
 def test_select_and_squeeze(study: load.Study) -> None:
-    surface = surfaces.epoch_surface(
+    surface = surfaces.over_epochs(
         study, source_task="near", source_size=5_000, size=[250, 4_000], label_noise=0.2
     )
     assert list(surface["size"].values) == [250, 4_000]
     assert surface.sizes["source_task"] == surface.sizes["model"] == 1
-    squeezed = surfaces.epoch_surface(
+    squeezed = surfaces.over_epochs(
         study,
         source_task="near",
         source_size=5_000,
@@ -149,7 +149,7 @@ def test_select_and_squeeze(study: load.Study) -> None:
         ({"size": 251}, "size=251: choose from 250, 1000, 4000"),
         ({"source_task": "none"}, "source_task='none': choose from 'far', 'near'"),
         ({"arm": "control"}, "arm='control': choose from 'random frozen', 'reinitialised'"),
-        ({"value": "accuracy"}, "'accuracy': choose one of epoch, step, train_loss"),
+        ({"values": "accuracy"}, "'accuracy': choose one of epoch, step, train_loss"),
         ({"x": "time"}, "x='time': choose epoch or step"),
         ({"evaluations": "any"}, "evaluations='any': choose one of same, common, union"),
         ({"depth": 3}, "select 'depth': choose from task, part"),
@@ -159,14 +159,14 @@ def test_a_wrong_name_is_answered_with_the_choices(
     study: load.Study, options: dict[str, object], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        surfaces.epoch_surface(study, **options)  # type: ignore[arg-type]
+        surfaces.over_epochs(study, **options)  # type: ignore[arg-type]
 
 
 def test_no_epoch_is_interpolated(study: load.Study) -> None:
     with pytest.raises(ValueError, match=r"epoch=7.5: Run .* nearest are 7, 8"):
-        surfaces.freezing_surface(study, epoch=7.5)
+        surfaces.at_epoch(study, epoch=7.5)
     with pytest.raises(ValueError, match="'first': choose 'last' or a number"):
-        surfaces.freezing_surface(study, epoch="first")
+        surfaces.at_epoch(study, epoch="first")
 
 
 def test_an_array_that_cannot_be_held_is_refused(
@@ -174,7 +174,7 @@ def test_an_array_that_cannot_be_held_is_refused(
 ) -> None:
     monkeypatch.setattr(grid, "MAX_BYTES", 10_000)
     with pytest.raises(ValueError, match="select fewer cells"):
-        surfaces.epoch_surface(study)
+        surfaces.over_epochs(study)
 
 
 # Absent and diverged cells.
@@ -195,28 +195,28 @@ def test_an_absent_cell_is_nan_listed_and_needs_a_word(
     holes: tuple[load.Study, list[Run], list[Run]],
 ) -> None:
     study, absent, _ = holes
-    surface = surfaces.epoch_surface(study)
+    surface = surfaces.over_epochs(study)
     for run in absent:
         assert surface.sel(at(run)).isnull().all()
     assert surface.attrs["absent"] == [run.id for run in absent]
     with pytest.raises(load.Incomplete, match="2 of 12 Runs have no rows"):
-        surfaces.epoch_surface(study, partial=False)
+        surfaces.over_epochs(study, partial=False)
     # What was not asked for may be absent.
-    surfaces.epoch_surface(study, partial=False, seed=[1, 2])
+    surfaces.over_epochs(study, partial=False, seed=[1, 2])
     strict = replace(study, partial=False)
     with pytest.raises(load.Incomplete) as caught:
-        surfaces.freezing_surface(strict)
+        surfaces.at_epoch(strict)
     assert caught.value.runs == tuple(absent)
-    assert surfaces.freezing_surface(strict, partial=True).attrs["absent"] == [r.id for r in absent]
+    assert surfaces.at_epoch(strict, partial=True).attrs["absent"] == [r.id for r in absent]
 
 
 def test_a_diverged_run_ends_where_its_rows_end(
     holes: tuple[load.Study, list[Run], list[Run]],
 ) -> None:
     study, _, diverged = holes
-    surface, last = surfaces.epoch_surface(study), surfaces.freezing_surface(study)
-    early = surfaces.freezing_surface(study, epoch=1)
-    late = surfaces.freezing_surface(study, epoch=11)
+    surface, last = surfaces.over_epochs(study), surfaces.at_epoch(study)
+    early = surfaces.at_epoch(study, epoch=1)
+    late = surfaces.at_epoch(study, epoch=11)
     for run in diverged:
         assert surface.sel(at(run)).notnull().sum() == 3  # a quarter of 13
         assert last.sel(at(run)).isnull() and late.sel(at(run)).isnull()
@@ -227,7 +227,7 @@ def test_a_diverged_run_ends_where_its_rows_end(
 def test_means_say_how_many_seeds_they_stand_on(
     holes: tuple[load.Study, list[Run], list[Run]],
 ) -> None:
-    surface = surfaces.freezing_surface(holes[0])
+    surface = surfaces.at_epoch(holes[0])
     over = surfaces.over_seeds(surface)
     values = surface.values  # seed is the last dimension
     assert np.array_equal(over["count"], (~np.isnan(values)).sum(axis=-1))
@@ -274,16 +274,16 @@ def test_evaluations_are_not_mixed_silently(tmp_path: Path) -> None:
     with pytest.raises(
         ValueError, match=r"different epochs \(2 lists of them\).*evaluations='common'"
     ):
-        surfaces.epoch_surface(study)
-    by_step = surfaces.epoch_surface(study, x="step")  # 400 steps, in both sizes
+        surfaces.over_epochs(study)
+    by_step = surfaces.over_epochs(study, x="step")  # 400 steps, in both sizes
     assert by_step.notnull().all()
 
-    common = surfaces.epoch_surface(study, evaluations="common")
-    union = surfaces.epoch_surface(study, evaluations="union")
+    common = surfaces.over_epochs(study, evaluations="common")
+    union = surfaces.over_epochs(study, evaluations="union")
     assert common.notnull().all() and set(common["epoch"].values) >= {0.0}
     assert common.sizes["epoch"] < by_step.sizes["step"] < union.sizes["epoch"]
     for size in (250, 1_000):
-        alone = surfaces.epoch_surface(study, size=size)
+        alone = surfaces.over_epochs(study, size=size)
         within = union.sel(size=[size]).dropna("epoch")
         assert np.array_equal(within["epoch"], alone["epoch"])
         assert np.array_equal(within, alone)
@@ -307,7 +307,7 @@ def test_a_row_stands_at_its_epoch_or_nowhere(evaluated: list[set[int]]) -> None
 
 
 def test_the_axis_of_capacity_ascends_from_the_head_alone(study: load.Study) -> None:
-    surface = surfaces.freezing_surface(study)
+    surface = surfaces.at_epoch(study)
     trained = surfaces.along(surface, "parameters_trained")
     assert "frozen" not in trained.dims
     assert (np.diff(trained["parameters_trained"]) > 0).all()
@@ -320,7 +320,7 @@ def test_the_axis_of_capacity_ascends_from_the_head_alone(study: load.Study) -> 
 
 
 def test_any_value_of_each_frozen_count_can_be_the_axis(study: load.Study) -> None:
-    surface = surfaces.freezing_surface(study)
+    surface = surfaces.at_epoch(study)
     rank = surface.isel({dim: [0] for dim in surface.dims if dim not in ("frozen", "seed")}) * 0
     rank = (rank + xr.DataArray([20.0, 5.0, 9.0], dims="frozen")).rename("effective_rank")
     assert list(rank["frozen"].values) == [0, 4, 9]
@@ -340,7 +340,7 @@ def test_several_networks_have_no_one_axis_of_capacity(tmp_path: Path) -> None:
         num_epochs=2, widths=(4, 8), source_sizes=(500,), sizes=(250,), frozen=(0, 9), seeds=(0,)
     )
     synthetic.write(tmp_path, wanted)
-    surface = surfaces.freezing_surface(load.open_study(tmp_path))
+    surface = surfaces.at_epoch(load.open_study(tmp_path))
     with pytest.raises(ValueError, match="several of 'width', select one"):
         surfaces.along(surface, "parameters_trained")
     narrow = surfaces.along(surface.sel(width=[4]), "parameters_trained")
@@ -404,5 +404,5 @@ def test_an_absent_size_leaves_the_capacity_open() -> None:
 
 def test_a_number_of_ones_own_from_each_run(study: load.Study) -> None:
     best = surfaces.computed_surface(study, "best", ["test_error"], np.min, unit="fraction")
-    assert np.array_equal(best, surfaces.epoch_surface(study).min("epoch"))
+    assert np.array_equal(best, surfaces.over_epochs(study).min("epoch"))
     assert best.attrs["units"] == "fraction"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from analysis import load
-from analysis.surfaces import freezing_surface
+from analysis.surfaces import at_epoch
 from study import tasks
 from study.cli.main import main
 from study.cli.status import status_text
@@ -141,7 +141,7 @@ def test_a_larger_grid_goes_on_from_its_weights(old: Store) -> None:
 
 def test_analysis_reads_its_store_and_its_export_alike() -> None:
     opened = [load.open_study(FIXTURES / name) for name in ("store-0.1.0", "export-0.1.0.parquet")]
-    surfaces = [freezing_surface(study, squeeze=True) for study in opened]
+    surfaces = [at_epoch(study, squeeze=True) for study in opened]
     np.testing.assert_array_equal(*surfaces)
     assert all(set(study.runs["trainer"]) == {1} for study in opened)
     table = read_rows(open_store(FIXTURES / "store-0.1.0"), HEAD_ONLY).table

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from analysis import load
 from analysis.plots.points import draw_capacity
-from analysis.surfaces import freezing_surface
+from analysis.surfaces import at_epoch
 from analysis.surfaces.derived import effective_capacity
 from analysis.surfaces.similarity import (
     UNREADABLE,
@@ -570,7 +570,7 @@ def test_surface_lies_over_the_grid_of_a_freezing_surface(
     study = load.open_study(studied[0].root)
     both = similarity_surfaces(study)
     surface = both["logme"].sel(place="cut", drop=True)
-    error = freezing_surface(study)
+    error = at_epoch(study)
     assert surface.dims == error.dims
     xr.testing.assert_equal(xr.Dataset(surface.coords), xr.Dataset(error.coords))
     for run in studied[1]:
