@@ -175,7 +175,7 @@ def _seeds(
         judged = claims(pilot, more_related=more_related, less_related=less_related)
     except ValueError as wrong:
         raise UserError(str(wrong)) from wrong
-    print(needs_text(needs(judged)))
+    print(needs_text(needs(judged.values())))
     return 0
 
 

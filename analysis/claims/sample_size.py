@@ -5,7 +5,7 @@ Only the primary contrast is considered: a claim with several conditions can nee
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -92,7 +92,7 @@ def upper_limit(spread: float, num_seeds: int) -> float:
     return spread * math.sqrt(df / float(special.chdtri(df, SURE)))
 
 
-def needs(verdicts: Sequence[Verdict]) -> list[Need]:
+def needs(verdicts: Iterable[Verdict]) -> list[Need]:
     """What each claim needs, by the spread of its primary contrast in these verdicts of a pilot."""
     found = []
     for one in verdicts:

@@ -11,6 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from typing import Final
 
 import numpy as np
@@ -20,11 +21,22 @@ from analysis.claims.contrasts import Contrast, Measures, of_arm, one_image
 from analysis.claims.primary import ERROR, PRIMARY, RIVALS, STATEMENT
 from analysis.descent import NONE, STRONG, WEAK, Judgement, search_guard
 from analysis.descent.intervals import Interval, mean_interval, t_quantile
+from study.deprecation import warn_deprecated
 
-HOLDS: Final = "holds"
-DOES_NOT_HOLD: Final = "does not hold"
-CANNOT_TELL: Final = "cannot tell"
-NOT_APPLICABLE: Final = "not applicable"
+
+class Decision(StrEnum):
+    """The words of a verdict. They equal plain strings and are stored in files: do not change them."""
+
+    HOLDS = "holds"
+    DOES_NOT_HOLD = "does not hold"
+    CANNOT_TELL = "cannot tell"
+    NOT_APPLICABLE = "not applicable"
+
+
+HOLDS: Final = Decision.HOLDS
+DOES_NOT_HOLD: Final = Decision.DOES_NOT_HOLD
+CANNOT_TELL: Final = Decision.CANNOT_TELL
+NOT_APPLICABLE: Final = Decision.NOT_APPLICABLE
 
 # More seeds than this no study trains: then another design is needed, not more seeds.
 MAX_SEEDS: Final = 500
@@ -39,7 +51,7 @@ class Condition:
     """
 
     what: str
-    answer: str
+    answer: Decision
     interval: Interval | None = None
     unit: str = ""
     matters: float | None = None
@@ -131,7 +143,7 @@ def bounded(one: Condition, *, understated: bool, overstated: bool) -> Condition
     return replace(one, answer=CANNOT_TELL) if undecided else one
 
 
-def conclude(conditions: Sequence[Condition]) -> str:
+def conclude(conditions: Sequence[Condition]) -> Decision:
     """The answer of a claim whose conditions must all be met; "cannot tell" without any."""
     answers = {one.answer for one in conditions}
     if DOES_NOT_HOLD in answers:
@@ -144,7 +156,7 @@ class AtEpsilon:
     """The answer at one ε, where a verdict depends on it; `effect` in test error."""
 
     epsilon: float
-    answer: str
+    answer: Decision
     effect: Interval | None
     what: str
 
@@ -155,7 +167,7 @@ class Answer:
     what, `run_ids` which Runs it rests on, `missing` and `reasons` are sentences, `by_epsilon` the same
     at other thresholds of interpolation."""
 
-    answer: str
+    answer: Decision
     compared: str
     unit: str = ""
     effect: Interval | None = None
@@ -208,6 +220,18 @@ class Verdict(Answer):
     arm: str
     controls: tuple[Control, ...] = ()
     exploratory: tuple[Finding, ...] = ()
+
+    @property
+    def main(self) -> Answer:
+        """Deprecated: a Verdict is an Answer."""
+        warn_deprecated("analysis.claims.Verdict.main", "the Verdict itself")
+        return self
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """Deprecated: use `run_ids`."""
+        warn_deprecated("analysis.claims.Verdict.cells", "Verdict.run_ids")
+        return self.run_ids
 
 
 # A question put to an arm: the measures, the arm's lines and its name.

@@ -19,7 +19,7 @@ from markupsafe import Markup
 from analysis import load
 from analysis.claims import claims
 from analysis.claims.registration import standing_of
-from analysis.claims.verdict import Verdict
+from analysis.claims.verdicts import Verdicts, condition_text, effect_text, epsilons_text
 from analysis.descent import EPSILON
 from analysis.load import Incomplete, Study, output
 from analysis.load.arms import TRANSFER
@@ -161,20 +161,20 @@ def _draw(
     standing = standing_of(
         study, epsilon=epsilon, more_related=more_related, less_related=less_related
     )
-    tables.verdicts(judged).to_csv(place / "tables" / "verdicts.csv", index=False)
-    sentence = answer(study, sights, judged)
+    judged.to_dataframe().to_csv(place / "tables" / "verdicts.csv", index=False)
+    sentence = answer(study, sights, list(judged.values()))
     page = _template().render(
         study=study,
         answer=sentence,
         leading=_shown(leading) if leading else None,
         curves=first.curves if first else "",
         files=_tables(place),
-        verdicts=judged,
+        verdicts=list(judged.values()),
         unjudged=unjudged,
         standing=standing,
-        effect=tables.effect_text,
-        condition=tables.condition_text,
-        epsilons=tables.epsilons_text,
+        effect=effect_text,
+        condition=condition_text,
+        epsilons=epsilons_text,
         question=overview.paragraphs(question),
         warnings=overview.warnings(study),
         facts=overview.facts(study),
@@ -198,7 +198,7 @@ def _draw(
         script=_beside("report.js"),
     )
     (place / PAGE).write_text(page, encoding="utf-8")
-    text = tables.verdicts_text(judged) or f"The claims were not judged: {unjudged}"
+    text = str(judged) or f"The claims were not judged: {unjudged}"
     return f"{sentence}\n{text}\n{standing.word}: {' '.join(standing.sentences)}"
 
 
@@ -277,14 +277,14 @@ def _template() -> jinja2.Template:
 
 def _judged(
     study: Study, epsilon: float, more_related: str | None, less_related: str | None, arm: str
-) -> tuple[tuple[Verdict, ...], str]:
+) -> tuple[Verdicts, str]:
     """The verdicts, or why this study's claims cannot be judged as they stand: for the page to say."""
     try:
         return claims(
             study, epsilon=epsilon, more_related=more_related, less_related=less_related, arm=arm
         ), ""
     except ValueError as refused:
-        return (), str(refused)
+        return Verdicts(()), str(refused)
 
 
 def _shown(picture: Picture) -> _Shown:

@@ -12,10 +12,7 @@ import pandas as pd
 import xarray as xr
 
 from analysis import surfaces
-from analysis.claims.verdict import Answer, Condition, Verdict
-from analysis.descent.intervals import Interval
 from analysis.load import Study, arms
-from analysis.load.arms import MATCHED_STEPS
 from analysis.load.cells import ARM, STATES
 from analysis.report import slices
 from analysis.report.slices import GRID, Slice
@@ -97,116 +94,6 @@ def by_frozen(errors: pd.DataFrame, part: slices.Slice) -> pd.DataFrame:
     return table.rename(columns=heads).rename_axis(columns="frozen layers (trained parameters)")
 
 
-def verdicts(found: Sequence[Verdict]) -> pd.DataFrame:
-    """One line for each claim, each control's answer to it, and each exploratory finding.
-
-    `kind` is "primary", "epsilon" (the same at another threshold of interpolation), "control" or
-    "exploratory"; `because` says what kept a claim from holding, and what would tell; `low` and `high`
-    bound the 95 % interval of `effect` over seeds, in `unit`.
-    """
-    lines: list[dict[str, Any]] = []
-    for one in found:
-        answers: list[tuple[str, str, Answer]] = [("primary", one.arm, one)]
-        answers += [("control", control.arm, control.answer) for control in one.controls]
-        for kind, arm, answer in answers:
-            lines.append(
-                {
-                    "claim": one.claim,
-                    "kind": kind,
-                    "arm": arm,
-                    "answer": answer.answer,
-                    "because": "; ".join(map(condition_text, answer.decisive)),
-                    "compared": answer.compared,
-                    **_interval(answer.effect, answer.unit),
-                    "num_runs": len(answer.run_ids),
-                    "remarks": "; ".join((*answer.reasons, *answer.missing)),
-                }
-            )
-        for at in one.by_epsilon:
-            lines.append(
-                {
-                    "claim": one.claim,
-                    "kind": "epsilon",
-                    "arm": one.arm,
-                    "answer": at.answer,
-                    "compared": f"ε = {at.epsilon:g}: {at.what}",
-                    **_interval(at.effect, "error"),
-                }
-            )
-        for finding in one.exploratory:
-            lines.append(
-                {
-                    "claim": one.claim,
-                    "kind": "exploratory",
-                    "arm": one.arm,
-                    "compared": finding.what,
-                    **_interval(finding.effect, finding.unit),
-                }
-            )
-    return pd.DataFrame(lines)
-
-
-def verdicts_text(found: Sequence[Verdict]) -> str:
-    """The primary verdicts for a terminal: claim, answer, effect and statement in a line, and beneath it
-    what kept it from holding, and the answers at other ε; "" without a verdict."""
-    rows = [(one.claim, one.answer, effect_text(one.effect, one.unit) or "–") for one in found]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for one, row in zip(found, rows, strict=True):
-        cells = [f"{text:{width}}" for text, width in zip(row, widths, strict=True)]
-        lines.append("  ".join([*cells, one.statement]))
-        indent = " " * (widths[0] + 2)
-        lines += [f"{indent}because: {condition_text(part)}" for part in one.decisive]
-        if not one.conditions and one.reasons:
-            lines.append(f"{indent}because: {one.reasons[0]}")
-        if one.by_epsilon:
-            lines.append(f"{indent}{epsilons_text(one)}")
-        lines += [
-            f"{indent}beside it, sources of equally many steps: {beside.answer}, "
-            f"{effect_text(beside.effect, beside.unit)}"
-            for beside in (
-                control.answer for control in one.controls if control.arm == MATCHED_STEPS
-            )
-            if beside.effect is not None
-        ]
-    return "\n".join(lines)
-
-
-def condition_text(part: Condition) -> str:
-    """A condition of a verdict with its answer, its bounds, what they are held against, and what would
-    tell: for reading."""
-    text = f"{part.what}: {part.answer}"
-    effect = effect_text(part.interval, part.unit)
-    if effect:
-        text += f", {effect}"
-        if part.matters is not None:
-            text += f"; {part.matters:+.3g} matters".replace("-", "−")
-    return f"{text}; {part.tell}" if part.tell else text
-
-
-def epsilons_text(one: Verdict) -> str:
-    """The answers side by side where ε decides: "at ε = 0.01 holds, +0.05 […] error; …"."""
-    parts = [
-        f"at ε = {at.epsilon:g} {at.answer}"
-        + (f", {effect_text(at.effect, 'error')}" if at.effect else "")
-        for at in one.by_epsilon
-    ]
-    return "; ".join(parts)
-
-
-def effect_text(effect: Interval | None, unit: str) -> str:
-    """An effect with its interval and unit, for reading; "" where there is none."""
-    if effect is None:
-        return ""
-    if effect.df < 1:
-        text = f"{effect.estimate:+.3f} {unit}, interval unknown"
-    else:
-        text = f"{effect.estimate:+.3f} [{effect.low:+.3f}, {effect.high:+.3f}] {unit}"
-    if unit == "log10 epochs":
-        text += f" (× {10**effect.estimate:.3g})"
-    return text.replace("-", "−")
-
-
 def coverage(study: Study) -> pd.DataFrame:
     """How many Runs of each arm are in each state; the last line is their sum."""
     counts = pd.crosstab(study.cells["arm"], study.cells["state"])
@@ -239,18 +126,6 @@ def provenance(study: Study) -> dict[str, dict[str, int]]:
             )
         }
     return found
-
-
-def _interval(effect: Interval | None, unit: str) -> dict[str, Any]:
-    if effect is None:
-        return {}
-    return {
-        "effect": effect.estimate,
-        "low": effect.low,
-        "high": effect.high,
-        "unit": unit,
-        "num_seeds": effect.num,
-    }
 
 
 def _cell_text(cell: pd.Series) -> str:

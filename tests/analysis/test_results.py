@@ -15,7 +15,7 @@ from analysis.claims import claims
 from analysis.claims.registration import RULES
 from analysis.load.export import FOLDER, kept_names, kept_path, kept_verdicts
 from analysis.load.rows import ExportRows
-from analysis.report import make_report, tables
+from analysis.report import make_report
 from analysis.results.__main__ import main
 from analysis.results.numbers import fixed
 
@@ -54,7 +54,7 @@ RULES_OF_BUNDLED = 1
 def test_verdicts_recomputed_under_the_same_rules_equal_the_bundled_ones(name: str) -> None:
     assert RULES == RULES_OF_BUNDLED, "RULES was raised: bundle the verdicts of the new rules"
     study = opened(name)
-    found = tables.verdicts(claims(study, **RELATED.get(name, {})))
+    found = claims(study, **RELATED.get(name, {})).to_dataframe()
     kept = kept_verdicts(name)
     assert kept is not None
     numbers = ["effect", "low", "high", "num_seeds", "num_runs"]

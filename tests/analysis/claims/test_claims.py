@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from analysis import load
-from analysis.claims import c1, c2, c3, c4, c5a, c5b, claims
+from analysis.claims import Decision, Verdicts, c1, c2, c3, c4, c5a, c5b, claims
 from analysis.claims.contrasts import Measures, Term, contrast, measure
 from analysis.claims.verdict import (
     CANNOT_TELL,
@@ -25,7 +25,6 @@ from analysis.claims.verdict import (
     condition,
 )
 from analysis.load.arms import RANDOM_FROZEN, REINITIALISED, SAME_TASK, SCRATCH
-from analysis.report import tables
 from study.run import Run
 from tests import synthetic
 from tests.synthetic import NOTHING, Truth
@@ -213,8 +212,8 @@ def test_c4_a_peak_at_the_edge_of_interpolation(tmp_path: Path) -> None:
     assert [at.epsilon for at in verdict.by_epsilon] == [0.001, 0.01, 0.05, 0.1]
     assert verdict.by_epsilon[-1].answer == HOLDS
     assert verdict.by_epsilon[-1].effect == verdict.effect
-    assert "at ε = 0.01 " in tables.verdicts_text([verdict])
-    assert list(tables.verdicts([verdict])["kind"]).count("epsilon") == 4
+    assert "at ε = 0.01 " in str(Verdicts([verdict]))
+    assert list(Verdicts([verdict]).to_dataframe()["kind"]).count("epsilon") == 4
     assert control(verdict, SCRATCH).answer == CANNOT_TELL
 
 
@@ -231,7 +230,7 @@ def test_c4_a_peak_elsewhere_is_not_the_claim(tmp_path: Path, capacity: float, a
     assert verdict.answer == answer
     if answer == DOES_NOT_HOLD:
         assert "a bump far from interpolation" in verdict.conditions[0].what
-        assert "because: double descent, its peak near" in tables.verdicts_text([verdict])
+        assert "because: double descent, its peak near" in str(Verdicts([verdict]))
 
 
 def test_c4_is_judged_where_the_labels_are_noisiest(tmp_path: Path) -> None:
@@ -325,10 +324,7 @@ def test_c5b_a_flip_near_the_peak(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_controls_answer_beside(tmp_path: Path) -> None:
-    found = {
-        verdict.claim: verdict
-        for verdict in _all(tmp_path, Truth(freezing_peak=0.1), controls=True, **PAIR)
-    }
+    found = _all(tmp_path, Truth(freezing_peak=0.1), controls=True, **PAIR)
     for arm in (SAME_TASK, RANDOM_FROZEN, REINITIALISED):
         assert control(found["C4"], arm).answer == HOLDS
     assert control(found["C4"], SCRATCH).answer == NOT_APPLICABLE
@@ -345,7 +341,7 @@ def test_controls_answer_beside(tmp_path: Path) -> None:
 def test_one_seed_can_never_tell(tmp_path: Path) -> None:
     truth = Truth(freezing_peak=0.1, epoch_peak=0.4)
     grid = PAIR | {"sizes": (250, 1_000), "source_sizes": (500, 5_000), "controls": True}
-    for verdict in _all(tmp_path, truth, seeds=(0,), **grid):
+    for verdict in _all(tmp_path, truth, seeds=(0,), **grid).values():
         answers = [verdict, *(control.answer for control in verdict.controls)]
         assert {one.answer for one in answers} <= {CANNOT_TELL, NOT_APPLICABLE}
         assert verdict.answer == CANNOT_TELL
@@ -363,7 +359,7 @@ def test_a_study_that_cannot_put_the_question_can_never_tell(tmp_path: Path) -> 
 def test_a_study_without_transfer_can_never_tell(tmp_path: Path) -> None:
     runs = [run for run in synthetic.runs(num_epochs=5, frozen=(0,), seeds=(0, 1)) if not run.start]
     synthetic.write(tmp_path, runs)
-    for verdict in claims(load.open_study(tmp_path), **NEAR_FAR):
+    for verdict in claims(load.open_study(tmp_path), **NEAR_FAR).values():
         assert verdict.answer == CANNOT_TELL
         assert verdict.reasons == ("the study has no such arm",)
 
@@ -458,6 +454,32 @@ def test_conditions_and_conclusions() -> None:
     assert conclude([]) == CANNOT_TELL
 
 
-def _all(root: Path, truth: Truth, **grid: Any) -> tuple[Verdict, ...]:
+def a_verdict(claim: str, answer: Decision) -> Verdict:
+    named = {"claim": claim, "statement": "It is so.", "primary": "a contrast", "arm": "transfer"}
+    return Verdict(answer=answer, compared="two sizes", run_ids=("a", "b"), **named)
+
+
+def test_verdicts_by_claim_are_a_mapping_a_table_and_a_text() -> None:
+    found = Verdicts([a_verdict("C1", HOLDS), a_verdict("C2", CANNOT_TELL)])
+    assert list(found) == ["C1", "C2"] and len(found) == 2 and "C3" not in found
+    assert found["C2"].claim == "C2"
+    with pytest.raises(KeyError):
+        found["C3"]
+    table = found.to_dataframe().set_index("claim")
+    assert table["answer"].to_dict() == {"C1": "holds", "C2": "cannot tell"}
+    assert {type(word) for word in table["answer"]} == {str}
+    assert table["num_runs"].tolist() == [2, 2]
+    assert str(found).splitlines() == [
+        "C1  holds        –  It is so.",
+        "C2  cannot tell  –  It is so.",
+    ]
+
+
+def test_decision_equals_and_prints_the_stored_word() -> None:
+    assert [*Decision] == ["holds", "does not hold", "cannot tell", "not applicable"]
+    assert {Decision.HOLDS: 1}["holds"] == 1 and f"{Decision.CANNOT_TELL}" == "cannot tell"
+
+
+def _all(root: Path, truth: Truth, **grid: Any) -> Verdicts:
     measured(root, truth, **grid)
     return claims(load.open_study(root), **NEAR_FAR)

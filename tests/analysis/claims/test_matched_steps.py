@@ -6,11 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from analysis import load
-from analysis.claims import c2
+from analysis.claims import Verdicts, c2
 from analysis.claims.contrasts import measure
 from analysis.claims.verdict import HOLDS
 from analysis.load.arms import MATCHED_STEPS
-from analysis.report import tables
 from study.run import Recipe, Run
 from tests import synthetic
 from tests.synthetic import Truth
@@ -43,5 +42,5 @@ def test_c2_is_read_side_by_side_with_sources_of_equally_many_steps(tmp_path: Pa
     assert verdict.answer == HOLDS
     beside = next(one.answer for one in verdict.controls if one.arm == MATCHED_STEPS)
     assert beside.effect is not None and beside.effect.num == 3
-    text = tables.verdicts_text([verdict])
+    text = str(Verdicts([verdict]))
     assert "beside it, sources of equally many steps: holds" in text

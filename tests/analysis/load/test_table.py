@@ -70,8 +70,8 @@ def test_a_table_goes_through_descent_claims_and_report(tmp_path: Any) -> None:
     assert found.status in ("weak", "strong") and 9 <= found.peak <= 16
     first = derived.first_interpolation(study, arm="scratch")
     assert np.unique(first) == [13.0]  # 0.6 − 13 / 25 = 0.08
-    c1 = claims(study, arm="scratch")[0]
-    assert c1.effect is not None and c1.effect.low > 0 and len(c1.cells) == 12
+    c1 = claims(study, arm="scratch")["C1"]
+    assert c1.effect is not None and c1.effect.low > 0 and len(c1.run_ids) == 12
     page = write_report(study, tmp_path, arm="scratch").read_text(encoding="utf-8")
     assert "nothing is known of what produced them" in page and "MNIST, width 4" in page
     shown = page.split('id="pictures"')[1].split('id="provenance"')[0]
@@ -267,10 +267,10 @@ def test_a_study_read_as_a_table_has_the_same_verdicts(tmp_path: Any) -> None:
     measured = ("epoch", "test_error", "train_error")
     study = load.from_dataframe(frame, {name: name for name in (*names, *measured)}, first_epoch=1)
     ours, theirs = (
-        claims(one, more_related="near", less_related="far", arm="transfer")
+        claims(one, more_related="near", less_related="far", arm="transfer").values()
         for one in (study, stored)
     )
     for table, store in zip(ours, theirs, strict=True):
-        assert table.answer == store.answer and len(table.cells) == len(store.cells)
+        assert table.answer == store.answer and len(table.run_ids) == len(store.run_ids)
         for one, other in zip(table.conditions, store.conditions, strict=True):
             assert one.interval == other.interval
