@@ -18,6 +18,11 @@ from tests.image_files import pixels_of, save
 # Tiny tensors over several threads are slower than over one, the more so on a busy machine.
 torch.set_num_threads(1)
 
+# In processes that the tests start, too, our old names are errors (pyproject.toml: filterwarnings).
+os.environ["PYTHONWARNINGS"] = ",".join(
+    f"error:{package}.:DeprecationWarning" for package in ("study", "analysis")
+)
+
 # A busy machine is no failure.
 settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -28,55 +29,47 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def printed_by(name: str, *arguments: Path) -> str:
+    """Run an example in a process of its own, and return what it prints."""
+    answer = subprocess.run(
+        [sys.executable, str(EXAMPLES / name), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        cwd=EXAMPLES.parents[1],
+        env={
+            "PYTHONPATH": str(EXAMPLES.parents[1]),
+            "PYTHONUTF8": "1",
+            "PYTHONWARNINGS": os.environ["PYTHONWARNINGS"],
+            "PATH": "",
+        },
+    )
+    assert answer.returncode == 0, answer.stderr
+    return answer.stdout
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(path.name for path in EXAMPLES.glob("*.py")))
 def test_an_example_prints_the_same_from_store_and_export(name: str, root: Path) -> None:
-    printed = []
-    for source in (root, root / "study.parquet"):
-        answer = subprocess.run(
-            [sys.executable, str(EXAMPLES / name), str(source)],
-            capture_output=True,
-            text=True,
-            encoding="utf-8",
-            cwd=EXAMPLES.parents[1],
-            env={"PYTHONPATH": str(EXAMPLES.parents[1]), "PYTHONUTF8": "1", "PATH": ""},
-        )
-        assert answer.returncode == 0, answer.stderr
-        printed.append(answer.stdout)
+    printed = [printed_by(name, source) for source in (root, root / "study.parquet")]
     assert printed[0] == printed[1]
     assert len(printed[0].splitlines()) >= 4
 
 
 @pytest.mark.slow
 def test_the_paper_table_holds_the_mean(root: Path) -> None:
-    answer = subprocess.run(
-        [sys.executable, str(EXAMPLES / "paper_table.py"), str(root)],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=EXAMPLES.parents[1],
-        env={"PYTHONPATH": str(EXAMPLES.parents[1]), "PYTHONUTF8": "1", "PATH": ""},
-        encoding="utf-8",
-    )
+    printed = printed_by("paper_table.py", root)
     final = 100 * surfaces.at_epoch(load.open_study(root), label_noise=0.2)
     cell = final.sel(source_task="near", source_size=5_000, size=1_000, frozen=9)
-    assert f"{float(cell.mean()):.1f} ± " in answer.stdout
+    assert f"{float(cell.mean()):.1f} ± " in printed
 
 
 @pytest.mark.slow
 def test_the_curves_of_others_show_what_was_planted_in_them() -> None:
-    answer = subprocess.run(
-        [sys.executable, str(EXAMPLES / "own_curves.py")],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=EXAMPLES.parents[1],
-        env={"PYTHONPATH": str(EXAMPLES.parents[1]), "PYTHONUTF8": "1", "PATH": ""},
-        encoding="utf-8",
-    )
-    assert "over the widths: strong, peak at width 12" in answer.stdout
-    assert "width 12, over the epochs: strong" in answer.stdout
-    assert "width  2, over the epochs: none" in answer.stdout
+    printed = printed_by("own_curves.py")
+    assert "over the widths: strong, peak at width 12" in printed
+    assert "width 12, over the epochs: strong" in printed
+    assert "width  2, over the epochs: none" in printed
 
 
 def test_the_readmes_lines_run_as_they_stand(

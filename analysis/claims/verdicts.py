@@ -20,9 +20,9 @@ class Verdicts(Mapping[str, Verdict]):
         self._by_claim = {one.claim: one for one in verdicts}
 
     def __getitem__(self, claim: str) -> Verdict:
-        if isinstance(claim, int | slice):  # 0.1.0 returned a tuple
-            old = f"analysis.claims.claims(study)[{claim}]"
-            warn_deprecated(old, f"the claim's name, one of {', '.join(self)}")
+        if isinstance(claim, int):  # 0.1.0 returned a tuple
+            names = ", ".join(self)
+            warn_deprecated("analysis.claims.claims(study)[int]", f"the claim's name: {names}")
             return tuple(self.values())[claim]
         return self._by_claim[claim]
 
