@@ -14,8 +14,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 
-from study.cli.main import parser
+from study.cli.main import app
 from study.cli.run import VERBS
 from study.planning.plan import make_plan
 from study.planning.spaces import load_space
@@ -37,7 +38,7 @@ RUN_HERE = (
 RUN_BY_CI = {
     "quickstart": "python -m pip install -e . && study run quickstart",
     "pytest": "python -m pip install -e '.[test]' && python -m pytest",
-    "jinja2": "python -m pip install pyarrow numpy scipy pandas xarray matplotlib jinja2 && "
+    "jinja2": "python -m pip install pyarrow numpy scipy pandas xarray matplotlib jinja2 typer && "
     "python -m pip install --no-deps -e .",
 }
 
@@ -85,8 +86,9 @@ def test_ci_takes_its_commands_from_the_readme(word: str) -> None:
 
 @pytest.mark.parametrize("command", PLANNED)
 def test_what_takes_long_is_parsed_and_its_space_planned(command: str, empty: Store) -> None:
-    args = parser().parse_args(study_words(command))
-    space = load_space(args.space)
+    verb, *words = study_words(command)
+    parsed = get_command(app).commands[verb].make_context(verb, words)  # type: ignore[attr-defined]
+    space = load_space(parsed.params["space_name"])
     wrong = make_plan(space, empty, Path("no-such-data")).wrong
     # All that may be wrong here is that the images are not on this machine.
     assert all(re.match(r"task '|Run\.task|.*no-such-data", each) for each in wrong), wrong

@@ -1,18 +1,23 @@
-"""Resolve the verbs' arguments: store, study, data folder, Ray address; define the exit statuses."""
+"""Declare and resolve the verbs' arguments: store, study, data folder, Ray address."""
 
 from __future__ import annotations
 
-import argparse
+import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Annotated
 
-from study.messages import UserError
+import typer
+
+from study.command_line import option
+from study.launching.options import LOGS
+from study.messages import UserError, did_you_mean
 from study.planning.spaces import Space, is_file_name, load_space, packaged, unknown_text
 from study.run import Run
 from study.store import Store, open_store, read_study, study_names
+from study.tasks import BUILTIN
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,11 +27,6 @@ class Named:
     name: str
     runs: Sequence[Run]
     space: Space | None
-
-
-def store_of(args: argparse.Namespace) -> Store:
-    """The store at `--root`. Raises UserError."""
-    return store_named(args.root)
 
 
 def store_named(root: str | Path) -> Store:
@@ -82,6 +82,93 @@ def default_address() -> str:
     return os.environ.get("RAY_ADDRESS") or "local"
 
 
-OK: Final = 0
-SOME_FAILED: Final = 1
-WRONG_INPUT: Final = 2
+def _complete_space(ctx: typer.Context) -> list[str]:
+    """Bundled spaces, files of Python here, studies of a store that is a directory."""
+    root = ctx.params["root"]
+    has_studies = "://" not in root and Path(root).is_dir()
+    return [*packaged(), *_files(), *(study_names(open_store(root)) if has_studies else ())]
+
+
+def _complete_task() -> list[str]:
+    return [*BUILTIN, *packaged(), *_files()]
+
+
+def _files() -> Iterable[str]:
+    return sorted(path.name for path in Path().glob("*.py"))
+
+
+def _address(text: str) -> str:
+    if text.startswith("ray://"):
+        # Ray Client would take the driver away from its signals, its lease and its terminal.
+        raise typer.BadParameter(
+            f"{text}: run this on a node of the cluster with --address auto, or as a Ray job"
+        )
+    return text
+
+
+def log_name(text: str) -> str:
+    if text not in LOGS:
+        raise typer.BadParameter(f"{text}: choose of {', '.join(LOGS)}{did_you_mean(text, LOGS)}")
+    return text
+
+
+def whole_path(text: str) -> Path:
+    path = Path(text).expanduser()
+    if not path.is_absolute():
+        raise typer.BadParameter(f"{text}: a trial has another folder; give a whole path")
+    return path
+
+
+def positive(text: str) -> float:
+    value = _number(text)
+    if not 0 < value < math.inf:
+        raise typer.BadParameter(f"{text}: choose a number above 0")
+    return value
+
+
+def _amount(text: str) -> float:
+    value = _number(text)
+    if not (0 <= value <= 1 or (value > 1 and value.is_integer())):
+        raise typer.BadParameter(f"{text}: choose 0 to 1, or a whole number")
+    return value
+
+
+def count(text: str) -> int:
+    value = _number(text)
+    if value < 1 or not value.is_integer():
+        raise typer.BadParameter(f"{text}: choose a whole number, 1 or more")
+    return int(value)
+
+
+def _number(text: str) -> float:
+    """NaN where it is none: no comparison holds of it."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+# Every verb of a study takes --root and --data, so that one command line can be edited into another.
+Data = Annotated[
+    Path, option("where image sets lie (STUDY_DATA; default ./data)", "DIR", default=default_data)
+]
+SpaceName = Annotated[str, typer.Argument(metavar="SPACE", autocompletion=_complete_space)]
+OptionalSpaceName = Annotated[
+    str | None, typer.Argument(metavar="SPACE", autocompletion=_complete_space)
+]
+TaskNames = Annotated[
+    list[str], typer.Argument(metavar="TASK", autocompletion=_complete_task, help="or a SPACE")
+]
+Address = Annotated[
+    str | None,
+    option(
+        "a Ray cluster: auto, or host:port (RAY_ADDRESS; else this machine)", "ADDRESS", _address
+    ),
+]
+GpusPerTrial = Annotated[
+    float | None, option("0.25: four Runs a GPU; default 1 if there are GPUs, else 0", "N", _amount)
+]
+CpusPerTrial = Annotated[float | None, option("default 1", "N", positive)]
+Accelerator = Annotated[
+    str | None, option("only on nodes that Ray labels so: H100, A100, L4", "NAME")
+]

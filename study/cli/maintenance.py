@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Annotated
 
-from study.cli.arguments import OK, SOME_FAILED, store_of, study_of
+from study.cli.arguments import Data, OptionalSpaceName, store_named, study_of
 from study.cli.status import MAX_LISTED, bytes_text
+from study.command_line import OK, SOME_FAILED, Root, switch
 from study.launching.lease import LeaseHeld, acquire
 from study.launching.temporary_files import leftovers
 from study.messages import UserError
@@ -18,15 +19,23 @@ from study.store import Store, layout
 from study.store.unfinished import sweep
 
 
-def verify(args: argparse.Namespace) -> int:
-    """Reads and checks every object of a study, or of the store, and names what is damaged."""
-    store = store_of(args)
-    if args.all == (args.space is not None):
+def verify(
+    root: Root,
+    data: Data,
+    space_name: OptionalSpaceName = None,
+    everything: Annotated[bool, switch("--all", "the whole store")] = False,
+    repair: Annotated[
+        bool, switch("--repair", "quarantine it: `study run` makes it again")
+    ] = False,
+) -> int:
+    """Read and check every object, and name what is damaged."""
+    store = store_named(root)
+    if everything == (space_name is not None):
         raise UserError("give a SPACE, or --all for the whole store")
     _refuse_absent(store)
-    named = None if args.all else study_of(args.space, store)
+    named = None if space_name is None else study_of(space_name, store)
     name, runs = (None, ()) if named is None else (named.name, named.runs)
-    if args.repair:
+    if repair:
         with _held(store):
             found = check(store, name, runs)
             num_left = _repair(store, found)
@@ -46,18 +55,18 @@ def verify(args: argparse.Namespace) -> int:
         )
         print("\n".join(f"    {path}" for path in found.unsealed[:MAX_LISTED]))
     print(_summary(store, found))
-    if num_left and not args.repair:
+    if num_left and not repair:
         print("  --repair sets it aside; the next `study run` that needs it makes it anew")
     if num_left or found.newer:
         return SOME_FAILED
-    if args.all:
+    if everything:
         _tell_surplus(store)
     return OK
 
 
-def tidy(args: argparse.Namespace) -> int:
-    """Removes what nothing needs, and what killed drivers have left."""
-    store = store_of(args)
+def tidy(root: Root, data: Data) -> int:
+    """Remove files that nothing needs, and leftovers of drivers."""
+    store = store_named(root)
     _refuse_absent(store)
     with _held(store):
         surplus = not_needed(store)

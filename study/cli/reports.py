@@ -12,7 +12,8 @@ import tempfile
 from pathlib import Path
 from typing import Any, Final
 
-from study.cli.arguments import OK, is_ray_job
+from study.cli.arguments import is_ray_job
+from study.command_line import OK
 from study.messages import MARK, UserError
 from study.store import Store
 from study.store.layout import report_folder

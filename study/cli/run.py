@@ -4,22 +4,34 @@ Imports that only one verb needs stay inside it."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import signal
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Final, Never
+from typing import TYPE_CHECKING, Annotated, Final, Never
+
+import typer
 
 from study.cli.arguments import (
-    OK,
-    SOME_FAILED,
+    Accelerator,
+    Address,
+    CpusPerTrial,
+    Data,
+    GpusPerTrial,
+    SpaceName,
+    TaskNames,
+    count,
     default_address,
+    log_name,
+    positive,
     related_of,
     space_among,
-    store_of,
+    store_named,
     study_of,
+    whole_path,
 )
 from study.cli.maintenance import tidy, verify
 from study.cli.reports import (
@@ -33,6 +45,18 @@ from study.cli.reports import (
 )
 from study.cli.spaces import new, spaces
 from study.cli.status import bytes_text, failure_lines, show, status
+from study.command_line import (
+    OK,
+    SOME_FAILED,
+    Licence,
+    Out,
+    Partial,
+    Question,
+    Related,
+    Root,
+    option,
+    switch,
+)
 from study.grid import with_starts
 from study.launching.display import Screen
 from study.launching.options import LOGS, Means
@@ -55,22 +79,22 @@ if TYPE_CHECKING:
     from study.launching.smoke_test import FirstEpochs  # torch
 
 
-def check(args: argparse.Namespace) -> int:
-    """Trains the first epochs of the study's cheapest and dearest Run, and says what it saw."""
+def check(space_name: SpaceName, root: Root, data: Data) -> int:
+    """Train the first epochs of two Runs, keep nothing."""
     require("torch", "timm", "safetensors", "psutil")
     # A shell starts what it puts aside without the first.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     try:
-        return _check(args)
+        return _check(space_name, root, data)
     except KeyboardInterrupt:
         print("interrupted; nothing was kept")
         return INTERRUPTED_STATUS
 
 
-def _check(args: argparse.Namespace) -> int:
-    space, store = load_space(args.space), store_of(args)
-    plan = make_plan(space, store, args.data)
+def _check(space_name: str, root: str, data: Path) -> int:
+    space, store = load_space(space_name), store_named(root)
+    plan = make_plan(space, store, data)
     if plan.wrong:
         raise UserError("\n".join(plan.wrong))
     from study.launching.smoke_test import first_epochs, throw_away
@@ -85,7 +109,7 @@ def _check(args: argparse.Namespace) -> int:
     wanted = {name: space.tasks.get(name) for name in sorted(names)}
     means = Means().of_trial({"cpu": 1}, device="cuda" if has_gpu() else "cpu")
     failed = False
-    with throw_away(store, wanted, args.data) as scratch:
+    with throw_away(store, wanted, data) as scratch:
         for which, run in chosen.items():
             try:
                 text = _text(first_epochs(run, scratch, means))
@@ -106,13 +130,13 @@ def _text(seen: FirstEpochs) -> str:
     )
 
 
-def prepare(args: argparse.Namespace) -> int:
-    """Decodes the named tasks, and those of the named search spaces."""
+def prepare(task_names: TaskNames, root: Root, data: Data) -> int:
+    """Read or download tasks, verify them, decode them once."""
     from study import tasks
 
-    store, wanted = store_of(args), {}
+    store, wanted = store_named(root), {}
     _refuse_unwritable("root", store.local_path(""))
-    for name in args.tasks:
+    for name in task_names:
         if name in BUILTIN:
             wanted[name] = BUILTIN[name]
         elif name in packaged() or name.endswith(".py"):
@@ -127,7 +151,7 @@ def prepare(args: argparse.Namespace) -> int:
     for name, task in wanted.items():
         try:
             with naming(store.shown):
-                info = tasks.prepare(task, store, args.data, progress=sys.stderr.isatty()).info
+                info = tasks.prepare(task, store, data, progress=sys.stderr.isatty()).info
         except ValueError as error:
             raise UserError(str(error)) from error
         shape = "×".join(map(str, info.image_shape))
@@ -140,13 +164,24 @@ def prepare(args: argparse.Namespace) -> int:
     return OK
 
 
-def plan(args: argparse.Namespace) -> int:
-    """Says how the study stands, what is left to pay, and everything that is wrong."""
+def plan(
+    space_name: SpaceName,
+    root: Root,
+    data: Data,
+    address: Address = None,
+    gpus_per_trial: GpusPerTrial = None,
+    accelerator: Accelerator = None,
+    cpus_per_trial: CpusPerTrial = None,
+) -> int:
+    """Show what is done, missing, wrong, and its cost; start nothing.
+
+    With an address or a claim, it also shows how many Runs the Ray cluster holds at a time.
+    """
     from study.cli.status import plan_text
     from study.planning.plan import make_plan, place_faults
 
-    space, store = load_space(args.space), store_of(args)
-    made = make_plan(space, store, args.data)
+    space, store = load_space(space_name), store_named(root)
+    made = make_plan(space, store, data)
     wrong = [*made.wrong, *place_faults("report", REPORTS / space.name)]
     price, no_price = None, ""
     left = made.inventory.ids(RUNNING, PARTIAL, ABSENT)
@@ -161,8 +196,8 @@ def plan(args: argparse.Namespace) -> int:
             no_price = f"\n  cost      not known: {missing_text(str(error.name))}"
     text = plan_text(made, price) + no_price
     # A claim is checked where it would be made; without one, nothing of Ray is asked.
-    claims = (args.accelerator, args.gpus_per_trial, args.cpus_per_trial)
-    address = args.address or (default_address() if claims != (None, None, None) else None)
+    if (accelerator, gpus_per_trial, cpus_per_trial) != (None, None, None):
+        address = address or default_address()
     if address is not None:
         from study.launching.on_ray.tuner import look_at_cluster
 
@@ -170,9 +205,9 @@ def plan(args: argparse.Namespace) -> int:
             cluster = look_at_cluster(
                 Means(
                     address=address,
-                    gpus_per_trial=args.gpus_per_trial,
-                    cpus_per_trial=args.cpus_per_trial,
-                    accelerator=args.accelerator,
+                    gpus_per_trial=gpus_per_trial,
+                    cpus_per_trial=cpus_per_trial,
+                    accelerator=accelerator,
                 )
             )
             text += f"\n  cluster   {cluster}"
@@ -191,12 +226,12 @@ def plan(args: argparse.Namespace) -> int:
     return OK
 
 
-def register(args: argparse.Namespace) -> int:
-    """Notes in the store by what the study will be judged, before a row of its targets is there."""
+def register(space_name: SpaceName, root: Root, data: Data) -> int:
+    """Note by what a study will be judged, before its first row."""
     from study.planning.plan import make_plan
 
-    space, store = load_space(args.space), store_of(args)
-    wrong = make_plan(space, store, args.data).wrong
+    space, store = load_space(space_name), store_named(root)
+    wrong = make_plan(space, store, data).wrong
     if wrong:
         raise UserError("\n".join(wrong))
     earlier = read_registrations(store, space.name)
@@ -220,50 +255,98 @@ def register(args: argparse.Namespace) -> int:
     return OK
 
 
-def run(args: argparse.Namespace) -> int:
-    """Trains what is missing and writes the report, whose path is the last line."""
-    require("torch", "timm", "safetensors", "psutil", *([] if args.inline else ["ray"]))
-    with Screen(quiet=args.quiet) as screen:
-        return _run(args, screen)
+def run(
+    ctx: typer.Context,
+    space_name: SpaceName,
+    root: Root,
+    data: Data,
+    out: Out = None,
+    address: Address = None,
+    inline: Annotated[bool, switch("--inline", "one Run after another, without Ray")] = False,
+    only: Annotated[
+        str | None,
+        option("a part: 'frozen=8,9,seed=0', with the starts that it needs; no report", "WHICH"),
+    ] = None,
+    quiet: Annotated[bool, switch("--quiet", "no progress, only what went wrong")] = False,
+    log: Annotated[
+        list[str],
+        option(
+            "show Runs in training there (may be repeated); files are in logs/<study>",
+            "|".join(LOGS),
+            log_name,
+            completion=lambda: list(LOGS),
+        ),
+    ] = [],  # noqa: B006 (typer makes a new list)
+    node_cache: Annotated[
+        Path | None,
+        option("on each node's own disk: prepared tasks are copied there once", "DIR", whole_path),
+    ] = None,
+    gpus_per_trial: GpusPerTrial = None,
+    accelerator: Accelerator = None,
+    cpus_per_trial: CpusPerTrial = None,
+    max_concurrent: Annotated[int | None, option("Runs at the same time", "N", count)] = None,
+    checkpoint_seconds: Annotated[
+        float, option("between two checkpoints of a Run: what a crash can cost", "S", positive)
+    ] = Means.checkpoint_seconds,
+    grace_seconds: Annotated[
+        float, option("that Runs have for a checkpoint after Ctrl-C or SIGTERM", "S", positive)
+    ] = Means.grace_seconds,
+) -> int:
+    """Train what is missing, then write the report."""
+    if inline and address:
+        raise UserError(f"--address={address}: not allowed with --inline")
+    require("torch", "timm", "safetensors", "psutil", *([] if inline else ["ray"]))
+    go_on = f"to go on: {ctx.obj}"
+    means = Means(
+        address=None if inline else address or default_address(),
+        gpus_per_trial=gpus_per_trial,
+        cpus_per_trial=cpus_per_trial,
+        accelerator=accelerator,
+        logs=tuple(log),
+        node_cache=node_cache,
+        max_concurrent=max_concurrent,
+        checkpoint_seconds=checkpoint_seconds,
+        grace_seconds=grace_seconds,
+        resume_hint=f"interrupted; {go_on}",
+    )
+    with Screen(quiet=quiet) as screen:
+        return _run(space_name, root, data, means, screen, out=out, only=only, go_on=go_on)
 
 
-def _run(args: argparse.Namespace, screen: Screen) -> int:
+def _run(
+    space_name: str,
+    root: str,
+    data: Path,
+    means: Means,
+    screen: Screen,
+    *,
+    out: str | None,
+    only: str | None,
+    go_on: str,
+) -> int:
     from study.launching.driver import run_study
     from study.launching.lease import LeaseHeld
 
     screen.phase("reading the search space")
-    space, store = load_space(args.space), store_of(args)
-    only = chosen_ids(args.only, space.runs) if args.only is not None else None
-    for flag, value in (("--accelerator", args.accelerator), ("--log", " ".join(args.log))):
-        if args.inline and value:
+    space, store = load_space(space_name), store_named(root)
+    chosen = chosen_ids(only, space.runs) if only is not None else None
+    for flag, value in (("--accelerator", means.accelerator), ("--log", " ".join(means.logs))):
+        if means.address is None and value:
             raise UserError(f"{flag} {value}: that is Ray's to do, and --inline trains without it")
-    for name in args.log:
+    for name in means.logs:
         require_extra(name, LOGS[name], what=f"--log {name}")
-    refuse_passing_places(args.root, args.out)
-    if only is None:
-        _refuse_unwritable("report", report_place(args.out, space.name, store))
-    go_on = f"to go on: {args.command}"
+    refuse_passing_places(root, out)
+    if chosen is None:
+        _refuse_unwritable("report", report_place(out, space.name, store))
     signal.signal(signal.SIGTERM, _as_keyboard_interrupt)
     try:
         found = run_study(
             space,
             store,
-            args.data,
-            Means(
-                address=None if args.inline else args.address,
-                gpus_per_trial=args.gpus_per_trial,
-                cpus_per_trial=args.cpus_per_trial,
-                accelerator=args.accelerator,
-                logs=tuple(args.log),
-                node_cache=args.node_cache,
-                log_folder=log_folder(space.name, store),
-                max_concurrent=args.max_concurrent,
-                checkpoint_seconds=args.checkpoint_seconds,
-                grace_seconds=args.grace_seconds,
-                resume_hint=f"interrupted; {go_on}",
-            ),
+            data,
+            replace(means, log_folder=log_folder(space.name, store)),
             screen,
-            only=only,
+            only=chosen,
         )
         left = found.ids(RUNNING, PARTIAL, ABSENT)
         if left:
@@ -275,10 +358,10 @@ def _run(args: argparse.Namespace, screen: Screen) -> int:
             show_message(
                 f"{len(failed)} of {len(found.states)} Runs failed:", *failure_lines(found)
             )
-            show_message(f"once the cause is gone: study retry {args.space}, then run this again")
-        if only is not None:
+            show_message(f"once the cause is gone: study retry {space_name}, then run this again")
+        if chosen is not None:
             print(
-                f"{len(found.ids(DONE))} of the {len(only)} Runs that --only={args.only} wants, starts "
+                f"{len(found.ids(DONE))} of the {len(chosen)} Runs that --only={only} wants, starts "
                 f"among them, are done; {space.name} has {len(space.runs)}, and no report was written"
             )
             return SOME_FAILED if failed else OK
@@ -289,7 +372,7 @@ def _run(args: argparse.Namespace, screen: Screen) -> int:
                 space.name,
                 store,
                 partial=bool(failed),
-                out=args.out,
+                out=out,
                 question=space.doc,
                 **related_of(space),
             )
@@ -297,7 +380,7 @@ def _run(args: argparse.Namespace, screen: Screen) -> int:
     except LeaseHeld as held:
         raise UserError(str(held)) from held
     except KeyboardInterrupt:
-        print(f"interrupted; {go_on}")
+        print(means.resume_hint)
         return INTERRUPTED_STATUS
 
 
@@ -313,10 +396,10 @@ def _as_keyboard_interrupt(number: int, frame: FrameType | None) -> Never:
     raise KeyboardInterrupt
 
 
-def retry(args: argparse.Namespace) -> int:
-    """Forgets how Runs of the study failed, so that `run` tries them again."""
-    store = store_of(args)
-    runs = study_of(args.space, store).runs
+def retry(space_name: SpaceName, root: Root, data: Data) -> int:
+    """Let `study run` try failed Runs again."""
+    store = store_named(root)
+    runs = study_of(space_name, store).runs
     failures = read_failures(store)
     again = [run for run in runs if run.id in failures]
     for each in again:
@@ -325,61 +408,77 @@ def retry(args: argparse.Namespace) -> int:
     return OK
 
 
-def export(args: argparse.Namespace) -> int:
-    """Writes the rows of the study's finished Runs to one file."""
-    space = space_among(args.space)
-    name = space.name if space is not None else args.space
-    return ask_analysis("export", root=store_of(args).root, space=name, file=args.file)
+def export(
+    space_name: SpaceName, file: Annotated[str, typer.Argument()], root: Root, data: Data
+) -> int:
+    """Write all rows to one file: Parquet, or .csv."""
+    space = space_among(space_name)
+    name = space.name if space is not None else space_name
+    return ask_analysis("export", root=store_named(root).root, space=name, file=file)
 
 
-def publish(args: argparse.Namespace) -> int:
-    """Writes a folder that is a data set for the hub; the search space goes with it."""
-    space = space_among(args.space)
+def publish(
+    space_name: SpaceName,
+    folder: Annotated[str, typer.Argument(metavar="DIR")],
+    root: Root,
+    data: Data,
+    licence: Licence = None,
+) -> int:
+    """Write a folder that is a data set for the Hugging Face hub."""
+    space = space_among(space_name)
     path = space.path if space is not None else None
     return ask_analysis(
         "publish",
-        root=store_of(args).root,
-        space=space.name if space is not None else args.space,
-        dir=args.dir,
+        root=store_named(root).root,
+        space=space.name if space is not None else space_name,
+        dir=folder,
         question=space.doc if space is not None else None,
         space_text=path.read_text(encoding="utf-8") if path is not None else None,
-        licence=args.licence,
+        licence=licence,
     )
 
 
-def report(args: argparse.Namespace) -> int:
-    """Writes the report, as `python -m analysis report` does; a search-space file says what it asks."""
-    space = space_among(args.space)
-    compared = {"more_related": args.more_related, "less_related": args.less_related}
-    question = args.question
+def report(
+    space_name: SpaceName,
+    root: Root,
+    data: Data,
+    partial: Partial = False,
+    out: Out = None,
+    question: Question = None,
+    more_related: Related = None,
+    less_related: Related = None,
+) -> int:
+    """Write figures, tables, verdicts on the claims: an HTML page."""
+    space = space_among(space_name)
+    compared = {"more_related": more_related, "less_related": less_related}
     if space is not None:
         says = related_of(space)
         for name, value in compared.items():
             if value and says:
                 flag = f"--{name.replace('_', '-')}"
-                raise UserError(f"{flag}={value}: the search space {args.space} says so itself")
+                raise UserError(f"{flag}={value}: the search space {space_name} says so itself")
         compared |= says
         question = question or space.doc
     return write_report(
-        space.name if space is not None else args.space,
-        store_of(args),
-        partial=args.partial,
-        out=args.out,
+        space.name if space is not None else space_name,
+        store_named(root),
+        partial=partial,
+        out=out,
         question=question,
         **compared,
     )
 
 
-def launch_files(args: argparse.Namespace) -> int:
-    """Writes the files by which a study is started on clusters."""
+def launch_files(folder: Annotated[Path, typer.Argument(metavar="DIR")]) -> int:
+    """Write files that start a study on Kubernetes, Slurm, clouds."""
     from study.cli.launch_files import FILES, write_launch_files
 
-    for path in write_launch_files(args.dir):
+    for path in write_launch_files(folder):
         print(f"{path}  {FILES[path.name]}")
     return OK
 
 
-VERBS: Final = {
+VERBS: Final[dict[str, Callable[..., int]]] = {
     "spaces": spaces,
     "new": new,
     "prepare": prepare,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 
-from study.cli.arguments import OK, store_of
+import typer
+
+from study.cli.arguments import Data, store_named
+from study.command_line import OK, Root
 from study.messages import UserError
 from study.planning.spaces import load_space, packaged
 from study.store import Damaged, Newer, read_study, study_names
@@ -33,9 +35,9 @@ RUNS = grid(  # every combination of what follows; several values stand in brack
 '''
 
 
-def spaces(args: argparse.Namespace) -> int:
-    """Lists the search spaces that come along, and what else the store has studies of."""
-    store = store_of(args)
+def spaces(root: Root, data: Data) -> int:
+    """List search spaces: name, number of Runs, question."""
+    store = store_named(root)
     lines = []
     for name in packaged():
         space = load_space(name)
@@ -51,9 +53,8 @@ def spaces(args: argparse.Namespace) -> int:
     return OK
 
 
-def new(args: argparse.Namespace) -> int:
-    """Writes a search space to be changed."""
-    path = Path(args.file)
+def new(path: Annotated[Path, typer.Argument(metavar="FILE")], root: Root, data: Data) -> int:
+    """Write a short search space, to be changed."""
     if path.suffix != ".py":
         raise UserError(f"FILE={path}: give a name that ends in .py")
     try:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import sys
 import time
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
-from study.cli.arguments import OK, SOME_FAILED, Named, store_of, study_of
+import typer
+
+from study.cli.arguments import Data, Named, SpaceName, store_named, study_of
+from study.command_line import OK, SOME_FAILED, Root, switch
 from study.launching.signals import INTERRUPTED_STATUS
 from study.messages import UserError, duration
 from study.planning.durations import ASSUMED_SHARE
@@ -213,18 +215,29 @@ SECONDS_BETWEEN_LOOKS: Final = 5.0
 CLEAR: Final = "\x1b[H\x1b[2J"  # a terminal
 
 
-def status(args: argparse.Namespace) -> int:
-    """Says in which state the study's Runs are; with --watch, again and again until none is left to do."""
-    store = store_of(args)
-    named = study_of(args.space, store)
+def status(
+    space_name: SpaceName,
+    root: Root,
+    data: Data,
+    exit_code: Annotated[
+        bool, switch("--exit-code", "as of `study run`: 0 all done, 1 some failed, 3 some are left")
+    ] = False,
+    as_json: Annotated[bool, switch("--json", "all of it, by Run")] = False,
+    watch: Annotated[bool, switch("--watch", "again and again, until nothing is left")] = False,
+) -> int:
+    """Show how far a study is."""
+    if as_json and watch:
+        raise UserError("--watch: not allowed with --json")
+    store = store_named(root)
+    named = study_of(space_name, store)
     found, heads = _looked_at(named, store)
-    if args.json:
+    if as_json:
         print(json.dumps(status_plain(named.name, found, heads), indent=1))
-    elif args.watch:
+    elif watch:
         found = _watch(named, store, found, heads)
     else:
         print(status_text(named.name, found, heads))
-    if not args.exit_code:
+    if not exit_code:
         return OK
     if found.ids(RUNNING, PARTIAL, ABSENT):
         return INTERRUPTED_STATUS
@@ -256,10 +269,10 @@ def _looked_at(named: Named, store: Store) -> tuple[Inventory, HeadSummary]:
     return found, summarise_heads(found, store)
 
 
-def show(args: argparse.Namespace) -> int:
-    """Says everything that the store has of one Run, given by its id or the beginning of it."""
-    store = store_of(args)
-    run = _run_named(args.id, store)
+def show(run_id: Annotated[str, typer.Argument(metavar="ID")], root: Root, data: Data) -> int:
+    """Show one Run: its fields, start, state, last row, files."""
+    store = store_named(root)
+    run = _run_named(run_id, store)
     chain = [run]
     while chain[0].source is not None:
         chain.insert(0, chain[0].source)

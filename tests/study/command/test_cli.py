@@ -110,14 +110,33 @@ def test_everything_that_is_wrong_is_said_at_once(capsys: pytest.CaptureFixture[
     assert "2 Runs" in said
 
 
-def test_without_ray_and_on_a_cluster_is_refused(
-    capsys: pytest.CaptureFixture[str],
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        ("run tiny.py --inline --address auto", "--address=auto: not allowed with --inline"),
+        ("status tiny.py --json --watch", "--watch: not allowed with --json"),
+        ("", "Missing command; see study --help"),
+        ("run", "Missing argument 'SPACE'; see study run --help"),
+        ("run tiny.py other.py", "unexpected extra argument(s) (other.py); see study run --help"),
+        ("run tiny.py --adress auto", "No such option: --adress (Possible options: --address)"),
+        ("run tiny.py --root", "Option '--root' requires an argument"),
+        ("run tiny.py --log wandbs", "choose of tensorboard, wandb, mlflow; did you mean 'wandb'?"),
+    ],
+)
+def test_main_wrong_command_line_is_one_line(
+    capsys: pytest.CaptureFixture[str], argv: str, says: str
 ) -> None:
-    with pytest.raises(SystemExit) as ended:
-        main(["run", space(), "--inline", "--address", "auto"])
-    assert ended.value.code == 2
-    assert "--address: not allowed with argument --inline" in capsys.readouterr().err
-    assert not Path("store").exists()
+    space()
+    said = refused(capsys, *argv.split())
+    assert says in said
+    assert len(said.splitlines()) == 1
+
+
+def test_run_inline_with_ray_address_in_environment_is_accepted(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    assert "SPACE=nowhere" in refused(capsys, "run", "nowhere", "--inline")
 
 
 @pytest.mark.parametrize("verb", ["plan", "run", "prepare"])
@@ -201,11 +220,9 @@ def test_a_space_that_is_not_there_is_refused_with_the_choices(
     ],
 )
 def test_a_wrong_flag_is_refused(capsys: pytest.CaptureFixture[str], flags: list[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        main(["run", space(), *flags])
-    assert ended.value.code == 2
-    said = capsys.readouterr().err
-    assert flags[0] in said and "invalid" not in said
+    said = refused(capsys, "run", space(), *flags)
+    assert said.startswith(f"study: {flags[0]}={flags[1]}: ")
+    assert len(said.splitlines()) == 1
 
 
 def test_a_part_that_no_run_is_of_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
@@ -247,9 +264,7 @@ def test_a_new_space_is_short_and_can_be_planned(capsys: pytest.CaptureFixture[s
 
 
 def test_the_version_is_that_of_the_code(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        main(["--version"])
-    assert ended.value.code == 0
+    assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"freezewise {code_version()}\n"
 
 

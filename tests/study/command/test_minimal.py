@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import shutil
 import subprocess
@@ -10,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 
 import study
 from analysis import __main__ as analysis_command
@@ -122,22 +122,11 @@ def test_what_is_missing_is_named_as_it_is_installed() -> None:
 
 
 def test_study_and_the_analysis_take_the_same_words() -> None:
+    ours = get_command(main.app).commands  # type: ignore[attr-defined]
+    theirs = analysis_command.parser()._subparsers._group_actions[0].choices  # type: ignore[union-attr]
     for verb in ("report", "export"):
-        ours, theirs = (
-            _words(parser, verb) for parser in (main.parser(), analysis_command.parser())
+        flags = {name for action in theirs[verb]._actions for name in action.option_strings}  # type: ignore[call-overload, index]
+        # Every verb of `study` takes --data, also those that need no image.
+        assert {opt for param in ours[verb].params for opt in param.opts if opt[0] == "-"} == (
+            flags - {"-h", "--help"} | {"--data"}
         )
-        # Every verb of `study` takes it, also those that need no image.
-        del ours["--data"]
-        assert ours == theirs
-
-
-def _words(parser: argparse.ArgumentParser, verb: str) -> dict[str, tuple[object, ...]]:
-    """Of a verb: its words and flags, in order, and what each takes."""
-    verbs = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
-    actions = verbs.choices[verb]._actions
-    words = [a for a in actions if not a.option_strings]
-    flags = sorted((a for a in actions if a.option_strings), key=lambda a: a.option_strings)
-    return {
-        (a.option_strings or [a.metavar or a.dest])[0]: (a.nargs, a.metavar, a.default)
-        for a in [*words, *flags]
-    }
