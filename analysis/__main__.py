@@ -1,101 +1,47 @@
-"""`python -m analysis report SPACE`, `export SPACE FILE`, `publish SPACE DIR`, `seeds SPACE`: no torch.
+"""The command `python -m analysis`; `study` runs it for its verbs of the same names.
 
-Owns the flags and their help, those of `study report`, `export` and `publish`, which have the same done
-by a request and say the same. Does nothing itself: `report.make_report`, `load.export` and
-`report.publish` do the work. Runs no search-space file: what a study asks and which sources it compares
-is given by flags.
-"""
+Must stay importable without torch. It runs no search-space file: options give what a study asks and
+which sources it compares."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated
 
-from study.messages import UserError, did_you_mean, show_message
-from study.store import Damaged, Newer
-from study.store.errors import os_error_text
+import typer
+
+from study.command_line import (
+    OK,
+    Licence,
+    Out,
+    Partial,
+    Question,
+    Related,
+    Root,
+    new_app,
+    option,
+    perform,
+)
+from study.messages import UserError, show_message
 from study.store.layout import is_study_name
-from study.store.store import default_root, without_secrets
+from study.store.store import without_secrets
 
-VERBS: Final = ("report", "export", "publish", "seeds")
+app = new_app("Read a study's store; train nothing.", completion=False)
+
+StudyName = Annotated[
+    str, typer.Argument(metavar="SPACE", help="a study of the store, or an exported file")
+]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Does what the words ask for (default: those of the command line); returns the exit status.
+    """Perform the verb in `argv` (default: of the process); return the exit status.
 
-    0 done, 1 the study is incomplete, or what it needs could not be read or written, 2 wrong input. The
-    one word "--request" stands for a JSON object on standard input: "verb", and the keyword arguments of
-    what it calls. So `study` asks.
+    0: done; 1: the study is incomplete, or something could not be read or written; 2: wrong input.
     """
-    given = list(sys.argv[1:] if argv is None else argv)
-    if given == ["--request"]:
-        request = json.load(sys.stdin)
-        return _done(_ACTS[request.pop("verb")], request)
-    if given and not given[0].startswith("-") and given[0] not in VERBS:
-        near = did_you_mean(given[0], VERBS)
-        show_message(f"VERB={given[0]}: choose one of {', '.join(VERBS)}{near}")
-        return 2
-    try:
-        chosen = vars(parser().parse_args(given))
-    except SystemExit as ended:  # argparse has printed help, or what is wrong
-        return int(ended.code or 0)
-    return _done(_ACTS[chosen.pop("verb")], chosen)
-
-
-def parser() -> argparse.ArgumentParser:
-    """The verbs and their flags."""
-    parser = argparse.ArgumentParser(
-        prog="python -m analysis", description="Reads a study's store; trains nothing."
-    )
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-
-    def verb(name: str, text: str) -> argparse.ArgumentParser:
-        added = verbs.add_parser(name, help=text, description=text)
-        added.add_argument(
-            "space",
-            metavar="SPACE",
-            help="a study of the store, or a file that `study export` made",
-        )
-        added.add_argument(
-            "--root",
-            default=default_root(),
-            help="the store: a directory or a URI (STUDY_ROOT; default ./store)",
-        )
-        return added
-
-    report = verb("report", "figures, tables, verdicts on the claims, one HTML page")
-    report.add_argument("--partial", action="store_true", help="though Runs are missing")
-    report.add_argument("--out", metavar="DIR", help="default: reports/<study>")
-    report.add_argument("--question", help="what the study asks, shown at the top")
-    seeds = verb("seeds", "how many seeds each claim needs, by the spread of a pilot's seeds")
-    for each in (report, seeds):
-        each.add_argument("--more-related", metavar="TASK", help="of two sources, for C5")
-        each.add_argument("--less-related", metavar="TASK", help="of two sources, for C5")
-    export = verb("export", "one file of all rows: Parquet, or CSV where FILE ends in .csv")
-    export.add_argument("file", metavar="FILE")
-    publish = verb("publish", "a folder that is a data set for the Hugging Face hub")
-    publish.add_argument("dir", metavar="DIR", help="new, or empty")
-    publish.add_argument("--question", help="what the study asks, said in the card")
-    publish.add_argument("--licence", help="as the hub spells it; default: cc-by-4.0")
-    return parser
-
-
-def _done(act: Callable[..., int], request: dict[str, Any]) -> int:
-    """What a disk refuses, and what is damaged, is said in one line; a bug of ours has its traceback."""
-    try:
-        return act(**request)
-    except (UserError, Newer) as wrong:
-        show_message(str(wrong))
-        return 2
-    except Damaged as damaged:
-        show_message(str(damaged))
-    except OSError as error:
-        show_message(without_secrets(os_error_text(error)))
-    return 1
+    return perform(app, "python -m analysis", argv)
 
 
 def _place(space: str, root: str) -> tuple[str, str | None]:
@@ -137,34 +83,52 @@ def _is_known(study: str, root: str) -> bool:
     return study in names or kept_path(study) is not None
 
 
-def _report(space: str, root: str, question: str | None = None, **request: Any) -> int:
+@app.command("report")
+def _report(
+    space: StudyName,
+    root: Root,
+    partial: Partial = False,
+    out: Out = None,
+    question: Question = None,
+    more_related: Related = None,
+    less_related: Related = None,
+) -> int:
+    """Write figures, tables, verdicts on the claims: an HTML page."""
     from analysis.report import make_report
 
     root, study = _place(space, root)
-    return make_report(root, study, question=question or "", **request)
+    return make_report(
+        root,
+        study,
+        partial=partial,
+        out=out,
+        question=question or "",
+        more_related=more_related,
+        less_related=less_related,
+    )
 
 
+@app.command("terms")
 def _terms(
-    more_related: str | None = None,
-    less_related: str | None = None,
-    registered: str | None = None,
+    more_related: Related = None,
+    less_related: Related = None,
+    registered: Annotated[str | None, option("earlier terms, kept if unchanged", "JSON")] = None,
 ) -> int:
-    """Print the terms to register, as JSON; the terms `registered` (JSON) if nothing has changed since."""
+    """Print the terms by which a study is judged, as JSON."""
     from analysis.claims.registration import changed_terms, terms_now
 
     terms = terms_now(more_related=more_related, less_related=less_related)
     before = None if registered is None else json.loads(registered)
     unchanged = before is not None and not changed_terms(before, terms)
     print(json.dumps(before if unchanged else terms))
-    return 0
+    return OK
 
 
+@app.command("seeds")
 def _seeds(
-    space: str,
-    root: str,
-    more_related: str | None = None,
-    less_related: str | None = None,
+    space: StudyName, root: Root, more_related: Related = None, less_related: Related = None
 ) -> int:
+    """Print how many seeds each claim needs, by a pilot's spread."""
     from analysis import load
     from analysis.claims import claims
     from analysis.claims.sample_size import needs, needs_text
@@ -176,10 +140,12 @@ def _seeds(
     except ValueError as wrong:
         raise UserError(str(wrong)) from wrong
     print(needs_text(needs(judged.values())))
-    return 0
+    return OK
 
 
-def _export(space: str, root: str, file: str) -> int:
+@app.command("export")
+def _export(space: StudyName, file: Annotated[str, typer.Argument()], root: Root) -> int:
+    """Write all rows to one file: Parquet, or .csv."""
     from analysis.load.export import export
     from analysis.load.study import named_study
     from study.store import open_store
@@ -195,17 +161,19 @@ def _export(space: str, root: str, file: str) -> int:
     for remark in written.remarks:
         show_message(remark)
     print(f"{file}: {written.num_rows:,} rows of {written.num_runs:,} Runs")
-    return 0
+    return OK
 
 
+@app.command("publish")
 def _publish(
-    space: str,
-    root: str,
-    dir: str,
-    question: str | None = None,
-    space_text: str | None = None,
-    licence: str | None = None,
+    space: StudyName,
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="new, or empty")],
+    root: Root,
+    question: Question = None,
+    space_file: Annotated[Path | None, option("search space to copy there", "FILE")] = None,
+    licence: Licence = None,
 ) -> int:
+    """Write a folder that is a data set for the Hugging Face hub."""
     from analysis.load.study import named_study
     from analysis.report.dataset_card import CARD, LICENCE, publish
     from study.store import open_store
@@ -219,27 +187,18 @@ def _publish(
         written = publish(
             store,
             named_study(study, store),
-            Path(dir),
+            folder,
             question=question or "",
-            space=space_text or "",
+            space=space_file.read_text(encoding="utf-8") if space_file else "",
             licence=licence,
         )
     except ValueError as wrong:
         raise UserError(str(wrong)) from wrong
     for remark in written.remarks:
         show_message(remark)
-    print(f"{dir}: {written.num_rows:,} rows of {written.num_runs:,} Runs, licence {licence}")
-    print(f"read {Path(dir) / CARD}, then: hf upload NAME {dir} --repo-type dataset")
-    return 0
-
-
-_ACTS: Final[dict[str, Callable[..., int]]] = {
-    "report": _report,
-    "export": _export,
-    "publish": _publish,
-    "seeds": _seeds,
-    "terms": _terms,
-}
+    print(f"{folder}: {written.num_rows:,} rows of {written.num_runs:,} Runs, licence {licence}")
+    print(f"read {folder / CARD}, then: hf upload NAME {folder} --repo-type dataset")
+    return OK
 
 
 if __name__ == "__main__":

@@ -52,12 +52,15 @@ def study_of(given: str, store: Store) -> Named:
     return Named(name=space.name, runs=space.runs, space=space)
 
 
-def space_among(given: str) -> Space | None:
-    """The search space of a file, or of one that comes along; None for any other word.
+def space_among(given: str) -> tuple[str, Space | None]:
+    """Return a study's name and search space if this is a file or a bundled space; else (given, None).
 
-    That is then for the analysis to judge: a study of the store, or an export of one.
+    The analysis checks any other word: it may be a study of the store, or an export of one.
     """
-    return load_space(given) if given.endswith(".py") or given in packaged() else None
+    if not given.endswith(".py") and given not in packaged():
+        return given, None
+    space = load_space(given)
+    return space.name, space
 
 
 def related_of(space: Space | None) -> dict[str, str]:

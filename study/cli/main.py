@@ -8,26 +8,22 @@ from typing import Annotated
 import typer
 
 from study.cli.run import VERBS
-from study.command_line import new_app, perform
+from study.command_line import new_app, perform, switch
+from study.messages import UserError
 from study.store.provenance import code_version
 
 app = new_app("Transfer learning seen through double descent.", completion=True)
 
 
-def _show_version(wanted: bool) -> None:
-    if wanted:
+@app.callback(invoke_without_command=True)
+def _without_verb(
+    ctx: typer.Context, version: Annotated[bool, switch("--version", "print the version")] = False
+) -> None:
+    if version:
         print(f"freezewise {code_version()}")
         raise typer.Exit
-
-
-@app.callback()
-def _options(
-    version: Annotated[
-        bool,
-        typer.Option("--version", callback=_show_version, is_eager=True, help="print the version"),
-    ] = False,
-) -> None:
-    """Options without a verb."""
+    if ctx.invoked_subcommand is None:
+        raise UserError("VERB is missing; see study --help")
 
 
 for name, act in VERBS.items():

@@ -1,6 +1,4 @@
-"""Write reports with the analysis, which runs in a process of its own.
-
-The request is sent on standard input: a root can contain credentials, and arguments are public."""
+"""Write reports with the analysis, which runs in a process of its own."""
 
 from __future__ import annotations
 
@@ -20,39 +18,44 @@ from study.store.layout import report_folder
 from study.store.store import without_secrets
 
 
-def ask_analysis(verb: str, **request: str | bool | None) -> int:
-    """Has `python -m analysis` do this, prints what it prints, and returns its exit status.
+def ask_analysis(verb: str, root: str, *arguments: str, **options: str | bool | None) -> int:
+    """Run `python -m analysis`, print its output, and return its exit status.
 
-    `request`: the keyword arguments of the verb; those that are None are left to their defaults.
+    `options`: None and False are left out; True is a flag without a value.
     """
-    ended = answered(verb, **request)
+    ended = run_analysis(verb, root, *arguments, **options)
     sys.stderr.write(ended.stderr)
     sys.stdout.write(ended.stdout)
     return ended.returncode
 
 
-def answer_of_analysis(verb: str, **request: str | bool | None) -> Any:
-    """What `python -m analysis` answers, as JSON. Raises UserError with its words where it refuses."""
-    ended = answered(verb, **request)
+def answer_of_analysis(verb: str, root: str, **options: str | bool | None) -> Any:
+    """Return the JSON that `python -m analysis` prints. Raises UserError with its message if it fails."""
+    ended = run_analysis(verb, root, **options)
     if ended.returncode:
         lines = ended.stderr.strip().splitlines()
         raise UserError("\n".join(line.removeprefix(MARK) for line in lines))
     return json.loads(ended.stdout)
 
 
-def answered(verb: str, **request: str | bool | None) -> subprocess.CompletedProcess[str]:
-    """How that process ended, with what it printed; arguments as of `ask_analysis`."""
-    given = {name: value for name, value in request.items() if value is not None}
-    # -P: a folder `analysis` of the user's, where the command is given, is not meant.
-    found_in = os.pathsep.join(
-        [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
-    )
+def run_analysis(
+    verb: str, root: str, *arguments: str, **options: str | bool | None
+) -> subprocess.CompletedProcess[str]:
+    """Run `python -m analysis` and capture its output; arguments as in `ask_analysis`."""
+    words = [verb]
+    for name, value in options.items():
+        if value is not None and value is not False:
+            flag = f"--{name.replace('_', '-')}"
+            words.append(flag if value is True else f"{flag}={value}")
+    found_in = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    # The root may contain credentials, and arguments are public.
+    variables = {"STUDY_ROOT": root, "PYTHONPATH": os.pathsep.join(found_in)}
     return subprocess.run(
-        [sys.executable, "-P", "-m", "analysis", "--request"],
-        input=json.dumps({"verb": verb, **given}),
+        # -P: the user's working directory may have a folder `analysis`.
+        [sys.executable, "-P", "-m", "analysis", *words, "--", *arguments],
         capture_output=True,
         encoding="utf-8",
-        env=os.environ | {"PYTHONPATH": found_in, "PYTHONIOENCODING": "utf-8"},
+        env=os.environ | variables | {"PYTHONIOENCODING": "utf-8"},
         check=False,
     )
 
@@ -99,15 +102,17 @@ def write_report(
 
     `study`: its name, or a file that `study export` made; `says`: what it asks, which sources it compares.
     """
-    request = {"root": store.root, "space": study, "partial": partial, **says}
-    if out is not None or not is_ray_job():
-        return ask_analysis("report", out=out, **request)  # by default reports/<study>, here
+    options = {"partial": partial, **says}
+    if out is not None or not is_ray_job():  # by default reports/<study>, here
+        return ask_analysis(
+            "report", store.root, study, out=out, **options
+        )  # by default reports/<study>, here
     name = Path(study).stem if study.endswith(".parquet") else study
     place = report_place(out, name, store)
     if place is not None:
-        return ask_analysis("report", out=str(place), **request)
+        return ask_analysis("report", store.root, study, out=str(place), **options)
     with tempfile.TemporaryDirectory(prefix="freezewise-report-") as folder:
-        said = answered("report", out=folder, **request)
+        said = run_analysis("report", store.root, study, out=folder, **options)
         sys.stderr.write(said.stderr)
         if said.returncode != OK:
             sys.stdout.write(said.stdout)

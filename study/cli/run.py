@@ -222,7 +222,7 @@ def plan(
         print(
             f"  seeds     that each claim needs, by the spread over the {len(done)} that are there"
         )
-        ask_analysis("seeds", root=store.root, space=space.name, **related_of(space))
+        ask_analysis("seeds", store.root, space.name, **related_of(space))
     return OK
 
 
@@ -241,7 +241,7 @@ def register(space_name: SpaceName, root: Root, data: Data) -> int:
         registered_at=now(),
         is_late=bool(space.target_ids & finished_ids(store)),
         run_ids=tuple(run.id for run in space.runs),
-        terms=answer_of_analysis("terms", registered=registered, **related_of(space)),
+        terms=answer_of_analysis("terms", store.root, registered=registered, **related_of(space)),
     )
     if earlier and earlier[-1].digest == noted.digest:
         print(f"{space.name}: registered as it is at {earlier[-1].registered_at} ({noted.digest})")
@@ -412,9 +412,8 @@ def export(
     space_name: SpaceName, file: Annotated[str, typer.Argument()], root: Root, data: Data
 ) -> int:
     """Write all rows to one file: Parquet, or .csv."""
-    space = space_among(space_name)
-    name = space.name if space is not None else space_name
-    return ask_analysis("export", root=store_named(root).root, space=name, file=file)
+    name, _ = space_among(space_name)
+    return ask_analysis("export", store_named(root).root, name, file)
 
 
 def publish(
@@ -425,17 +424,9 @@ def publish(
     licence: Licence = None,
 ) -> int:
     """Write a folder that is a data set for the Hugging Face hub."""
-    space = space_among(space_name)
-    path = space.path if space is not None else None
-    return ask_analysis(
-        "publish",
-        root=store_named(root).root,
-        space=space.name if space is not None else space_name,
-        dir=folder,
-        question=space.doc if space is not None else None,
-        space_text=path.read_text(encoding="utf-8") if path is not None else None,
-        licence=licence,
-    )
+    name, space = space_among(space_name)
+    options = {} if space is None else {"question": space.doc, "space_file": str(space.path)}
+    return ask_analysis("publish", store_named(root).root, name, folder, licence=licence, **options)
 
 
 def report(
@@ -449,7 +440,7 @@ def report(
     less_related: Related = None,
 ) -> int:
     """Write figures, tables, verdicts on the claims: an HTML page."""
-    space = space_among(space_name)
+    study, space = space_among(space_name)
     compared = {"more_related": more_related, "less_related": less_related}
     if space is not None:
         says = related_of(space)
@@ -460,7 +451,7 @@ def report(
         compared |= says
         question = question or space.doc
     return write_report(
-        space.name if space is not None else space_name,
+        study,
         store_named(root),
         partial=partial,
         out=out,

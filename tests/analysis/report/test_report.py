@@ -365,7 +365,7 @@ def test_coverage_counts_every_wanted_run(whole: Path) -> None:
         (["report", "{root}"], 2, "the store by --root"),
         (["report", "synthetic.py"], 2, "give the study's name, synthetic"),
         (["reprot"], 2, "did you mean 'report'?"),
-        (["report"], 2, "usage"),
+        (["report"], 2, "Missing argument 'SPACE'; see python -m analysis report --help"),
         (["report", "--help"], 0, "--more-related"),
         (
             ["export", "synthetic", "{out}/study.parquet", "--root", "{root}"],

@@ -115,7 +115,7 @@ def test_everything_that_is_wrong_is_said_at_once(capsys: pytest.CaptureFixture[
     [
         ("run tiny.py --inline --address auto", "--address=auto: not allowed with --inline"),
         ("status tiny.py --json --watch", "--watch: not allowed with --json"),
-        ("", "Missing command; see study --help"),
+        ("", "VERB is missing; see study --help"),
         ("run", "Missing argument 'SPACE'; see study run --help"),
         ("run tiny.py other.py", "unexpected extra argument(s) (other.py); see study run --help"),
         ("run tiny.py --adress auto", "No such option: --adress (Possible options: --address)"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import uuid
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from study.cli.main import main
-from study.cli.reports import report_place, write_report
+from study.cli.reports import report_place, run_analysis, write_report
 from study.run import Recipe, Run
 from study.store import open_store
 from study.store.rows import publish_rows
@@ -39,6 +40,25 @@ def test_a_ray_job_leaves_its_report_below_the_root(tmp_path: Path, ray_job: Non
     store = open_store(tmp_path / "store")
     assert report_place(None, "tiny", store) == tmp_path / "store" / "reports" / "tiny"
     assert report_place("/shared/out", "tiny", store) == Path("/shared/out")
+
+
+def test_run_analysis_root_is_in_environment_and_not_in_arguments(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = tmp_path / "python"
+    shown.write_text(
+        '#!/bin/sh\nfor word in "$@"; do echo "<$word>"; done; echo "root $STUDY_ROOT"\n'
+    )
+    shown.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(shown))
+    root = "s3://key:secret@bucket/store"
+    ended = run_analysis(
+        "report", root, "-x.csv", partial=True, question="Why?\n\n→ So.", more_related=None
+    )
+    assert ended.stdout == (
+        "<-P>\n<-m>\n<analysis>\n<report>\n<--partial>\n<--question=Why?\n\n→ So.>\n<-->\n<-x.csv>\n"
+        f"root {root}\n"
+    )
 
 
 @pytest.mark.parametrize("flags", [(), ("--root", "here"), ("--root", "/shared", "--out", "here")])
