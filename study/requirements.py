@@ -1,8 +1,4 @@
-"""Which packages the project needs, which of them are not installed here, and how to get them.
-
-Owns the sentence for a package that is not there: much of `study` works where only the analysis is
-installed, and what does not says so in one line.
-"""
+"""Name the required packages that are not installed, and the command that installs them."""
 
 from __future__ import annotations
 
@@ -16,62 +12,50 @@ from typing import Final
 from study.messages import UserError
 
 PROJECT: Final = "freezewise"
-# Packages that are imported by another name than they are installed by.
-_INSTALLED_BY: Final = {"sklearn": "scikit-learn", "PIL": "pillow"}
+_INSTALLED_BY: Final = {"sklearn": "scikit-learn", "PIL": "pillow"}  # module → package
 
 
 def require(*modules: str) -> None:
-    """Raises UserError, with what to install, unless all of these can be imported; imports none."""
+    """Raise UserError if one of these modules cannot be imported; import none."""
     for module in modules:
         if importlib.util.find_spec(module) is None:
             raise UserError(missing_text(module))
 
 
-def missing_text(module: str) -> str:
-    """What to say where this module cannot be imported: the command that installs all that is missing."""
-    top = module.partition(".")[0]
-    name = _INSTALLED_BY.get(top, top)
-    wanted = " ".join(map(shlex.quote, _missing() or [name]))
-    return f"this needs {name}, which is not installed here: python -m pip install {wanted}"
-
-
 def require_extra(extra: str, modules: Iterable[str], *, what: str) -> None:
-    """As `require`, of modules that only an extra of the project installs; `what` needs them."""
+    """Raise UserError if `what` needs an extra's modules, and one of them cannot be imported."""
     if any(importlib.util.find_spec(module) is None for module in modules):
-        wanted = [each for each in _all_requirements() if _is_of(each, extra)]
-        shown = " ".join(shlex.quote(each.partition(";")[0].strip()) for each in wanted)
-        raise UserError(
-            f"{what} needs packages that are not installed here: python -m pip install "
-            f"{shown or shlex.quote(f'{PROJECT}[{extra}]')}"
-        )
+        wanted = _requirements(extra) or [f"{PROJECT}[{extra}]"]
+        raise UserError(f"{what} needs packages that are not installed here: {_pip(wanted)}")
+
+
+def missing_text(module: str) -> str:
+    """Return a message with the command that installs everything that is missing."""
+    name = _package(module)
+    missing = [r for r in _requirements() if not any(metadata.distributions(name=_name_of(r)))]
+    return f"this needs {name}, which is not installed here: {_pip(missing or [name])}"
 
 
 def is_required(module: str) -> bool:
-    """Whether this module belongs to a package that the project itself needs."""
+    """Return True if the module's package is a requirement of the project, extras excluded."""
+    return _package(module) in map(_name_of, _requirements())
+
+
+def _package(module: str) -> str:
     top = module.partition(".")[0]
-    return _INSTALLED_BY.get(top, top) in map(_name_of, _requirements())
+    return _INSTALLED_BY.get(top, top)
 
 
-def _missing() -> list[str]:
-    """The project's requirements that are not installed, as pip takes them."""
-    return [each for each in _requirements() if not _is_installed(_name_of(each))]
-
-
-def _requirements() -> list[str]:
-    """All but those of extras."""
-    return [each for each in _all_requirements() if "extra ==" not in each]
-
-
-def _all_requirements() -> list[str]:
-    """None where the project runs without having been installed."""
+def _requirements(extra: str | None = None) -> list[str]:
+    """Return the project's requirements, or those of an extra; [] if the project is not installed."""
     try:
-        return metadata.requires(PROJECT) or []
+        all_of_them = metadata.requires(PROJECT) or []
     except metadata.PackageNotFoundError:
         return []
-
-
-def _is_of(requirement: str, extra: str) -> bool:
-    return re.search(rf"extra == ['\"]{extra}['\"]", requirement) is not None
+    if extra is None:
+        return [each for each in all_of_them if "extra ==" not in each]
+    marker = re.compile(rf"extra == ['\"]{extra}['\"]")
+    return [each.partition(";")[0].strip() for each in all_of_them if marker.search(each)]
 
 
 def _name_of(requirement: str) -> str:
@@ -80,9 +64,5 @@ def _name_of(requirement: str) -> str:
     return found[0]
 
 
-def _is_installed(name: str) -> bool:
-    try:
-        metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return False
-    return True
+def _pip(requirements: Iterable[str]) -> str:
+    return f"python -m pip install {' '.join(map(shlex.quote, requirements))}"
