@@ -1,4 +1,4 @@
-"""What a user would type runs: the scripts in tests/examples, and the README's lines of Python."""
+"""Run the scripts in tests/examples, and the reading code of analysis/README.md."""
 
 from __future__ import annotations
 
@@ -72,10 +72,10 @@ def test_the_curves_of_others_show_what_was_planted_in_them() -> None:
     assert "width  2, over the epochs: none" in printed
 
 
-def test_the_readmes_lines_run_as_they_stand(
+def test_reading_code_of_the_readme_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    text = (EXAMPLES.parents[1] / "README.md").read_text(encoding="utf-8")
+    text = (EXAMPLES.parents[1] / "analysis" / "README.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```python\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
     ours = next(block for block in blocks if 'load.open_study("store"' in block)
     others = next(block for block in blocks if "duckdb.sql(" in block)

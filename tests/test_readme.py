@@ -1,6 +1,6 @@
-"""The README's commands and lines: each is run here, run elsewhere, or parsed and its space planned.
+"""Check the commands, code, file names and links of all READMEs.
 
-A command that is new in the README is in none of the three lists, and a test says so.
+Every command is run here or by `.ci/run`, or is parsed. A command that is in no list fails a test.
 """
 
 from __future__ import annotations
@@ -11,11 +11,15 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Final
 
 import pytest
 from typer.main import get_command
 
+from analysis.load.export import kept_verdicts
 from study.cli.main import app
 from study.cli.run import VERBS
 from study.planning.plan import make_plan
@@ -24,9 +28,22 @@ from study.store import Store
 from tests.image_files import pixels_of, save
 
 HERE = Path(__file__).resolve().parents[1]
-README = (HERE / "README.md").read_text(encoding="utf-8")
 
-# Under three minutes on two cores: run as they stand, in this order, by `test_your_own_study_…`.
+# Most lines that each file may have.
+MOST_LINES = {
+    "README.md": 150,
+    "study/README.md": 300,
+    "study/COMPARISON.md": 50,
+    "analysis/README.md": 250,
+    "analysis/results/README.md": 150,
+    "search_spaces/README.md": 120,
+    "tests/README.md": 120,
+    ".github/CONTRIBUTING.md": 120,
+}
+TEXTS = {name: (HERE / name).read_text(encoding="utf-8") for name in MOST_LINES}
+README = TEXTS["README.md"]
+
+# Run in this order by `test_own_study_of_the_readme_runs`; under three minutes on two cores.
 RUN_HERE = (
     "study prepare photos.py",
     "study plan photos.py",
@@ -34,7 +51,9 @@ RUN_HERE = (
     "study status photos.py",
 )
 
-# Taken from the README, as they stand, by `.ci/run`, by a word that each has.
+FIRST_LOOK = "study report reduced"
+
+# Read from README.md by `.ci/run`, which searches for a word of each.
 RUN_BY_CI = {
     "quickstart": "python -m pip install -e . && study run quickstart",
     "pytest": "python -m pip install -e '.[test]' && python -m pytest",
@@ -42,41 +61,74 @@ RUN_BY_CI = {
     "python -m pip install --no-deps -e .",
 }
 
-# A cluster, or days of training.
+# These need a cluster, or days of training.
 PLANNED = (
     "study run resnet --address auto --root /shared/store --gpus-per-trial 0.25",
     "ray job submit --address http://head:8265 -- "
     "study run resnet --root /shared/store --gpus-per-trial 0.25",
 )
 
+DEVELOPMENT = (
+    "python -m venv .venv && . .venv/bin/activate",
+    "python -m pip install -e '.[test]'",
+    'python -m pytest -n auto -m "not slow and not ray and not s3"',
+    "ruff check . && ruff format . && mypy && lint-imports",
+)
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
+
+def blocks(language: str, text: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
 
 
-def commands() -> list[str]:
-    """Every command of the blocks of shell, without its comment."""
-    lines = [line for block in blocks("sh") for line in block.splitlines()]
+def commands(text: str) -> list[str]:
+    """Return every command of the shell blocks, without its comment."""
+    lines = [line for block in blocks("sh", text) for line in block.splitlines()]
     return [command for line in lines if (command := re.sub(r"\s+# .*$", "", line).strip())]
 
 
-def python_with(text: str) -> str:
-    (block,) = [block for block in blocks("python") if text in block]
+def python_with(part: str, name: str) -> str:
+    """Return the one Python block of a file that contains `part`."""
+    (block,) = [block for block in blocks("python", TEXTS[name]) if part in block]
     return block
 
 
 def study_words(command: str) -> list[str]:
-    """The words after `study`, of a command that may hand it to another."""
+    """Return the words after `study`, of a command that may pass it to another."""
     words = shlex.split(command)
     return words[words.index("study") + 1 :]
 
 
-def test_every_command_is_run_or_planned() -> None:
-    assert set(commands()) == {*RUN_HERE, *RUN_BY_CI.values(), *PLANNED}
+def run_study(command: str, folder: Path) -> str:
+    """Run a `study` command in a folder, without this process's settings; return what it prints."""
+    env = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("STUDY_ROOT", "STUDY_DATA", "RAY_"))
+    }
+    answer = subprocess.run(
+        [sys.executable, "-m", "study", *study_words(command)],
+        cwd=folder,
+        env=env | {"PYTHONPATH": str(HERE), "PYTHONUTF8": "1"},
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+    )
+    assert answer.returncode == 0, (command, answer.stderr)
+    return answer.stdout
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_readme_length_is_within_its_limit(name: str) -> None:
+    assert len(TEXTS[name].splitlines()) <= MOST_LINES[name]
+
+
+def test_readme_commands_are_all_known() -> None:
+    known = {*RUN_HERE, FIRST_LOOK, *RUN_BY_CI.values(), *PLANNED, *DEVELOPMENT}
+    assert {command for text in TEXTS.values() for command in commands(text)} == known
 
 
 @pytest.mark.parametrize("word", RUN_BY_CI)
-def test_ci_takes_its_commands_from_the_readme(word: str) -> None:
+def test_ci_reads_its_commands_from_the_readme(word: str) -> None:
     script = (HERE / ".ci" / "run").read_text(encoding="utf-8")
     (name,) = re.findall(rf"^(\w+)=\$\(readme_line {word}\)$", script, re.MULTILINE)
     assert script.count(f"${name}") + script.count(f"${{{name}") >= 2, "it is checked, and run"
@@ -85,90 +137,156 @@ def test_ci_takes_its_commands_from_the_readme(word: str) -> None:
 
 
 @pytest.mark.parametrize("command", PLANNED)
-def test_what_takes_long_is_parsed_and_its_space_planned(command: str, empty: Store) -> None:
+def test_cluster_command_parses_and_its_space_has_a_plan(command: str, empty: Store) -> None:
     verb, *words = study_words(command)
     parsed = get_command(app).commands[verb].make_context(verb, words)  # type: ignore[attr-defined]
     space = load_space(parsed.params["space_name"])
     wrong = make_plan(space, empty, Path("no-such-data")).wrong
-    # All that may be wrong here is that the images are not on this machine.
+    # Only the images may be missing on this machine.
     assert all(re.match(r"task '|Run\.task|.*no-such-data", each) for each in wrong), wrong
 
 
-def test_every_space_of_the_table_comes_along() -> None:
-    (table,) = re.findall(r"^\| space \| question \|\n(.*?)\n\n", README, re.MULTILINE | re.DOTALL)
-    names = re.findall(r"`(\w+)`", "\n".join(row.split("|")[1] for row in table.splitlines()))
-    assert len(names) >= 12
-    for name in names:
-        assert load_space(name).runs, name
+@pytest.mark.parametrize("name", TEXTS)
+def test_verbs_that_a_readme_mentions_exist(name: str) -> None:
+    assert {*re.findall(r"`study ([a-z][a-z-]*)", TEXTS[name])} <= {*VERBS}
 
 
-def test_the_table_of_verbs_has_every_verb() -> None:
-    (table,) = [block for block in blocks("") if block.startswith("study ")]
-    lines = [line for line in table.splitlines() if not line.startswith(" ")]
-    assert {line.split()[1] for line in lines} == {*VERBS}
+def test_table_of_verbs_is_complete() -> None:
+    (table,) = [b for b in blocks("text", TEXTS["study/README.md"]) if b.startswith("study ")]
+    assert sorted(line.split()[1] for line in table.splitlines()) == sorted(VERBS)
 
 
-def test_every_file_that_is_named_is_there() -> None:
-    linked = re.findall(r"\]\((?!http)([^)#]+)\)", README)
-    named = re.findall(r"`((?:study|analysis|tests|\.github)/[\w./]+\.\w+)`", README)
-    assert linked and named
-    for path in {*linked, *named}:
+@pytest.mark.parametrize("name", TEXTS)
+def test_modules_and_options_that_a_readme_mentions_exist(name: str) -> None:
+    markers = tomllib.loads((HERE / "pyproject.toml").read_text(encoding="utf-8"))
+    known = {line.split(":")[0] for line in markers["tool"]["pytest"]["ini_options"]["markers"]}
+    for module, rest in re.findall(r"python -m ((?:tests|analysis)[.\w]*)([^`\n]*)", TEXTS[name]):
+        path = HERE / module.replace(".", "/")
+        file = path / "__main__.py" if path.is_dir() else path.with_suffix(".py")
+        source = file.read_text(encoding="utf-8")
+        assert all(f'"{option}"' in source for option in re.findall(r"--[\w-]+", rest)), rest
+    for expression in re.findall(r'-m "(not [^"]+)"', TEXTS[name]):
+        assert {*re.findall(r"\w+", expression)} - {"not", "and"} <= known
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_links_and_files_that_a_readme_mentions_exist(name: str) -> None:
+    text = TEXTS[name]
+    for target in re.findall(r"\]\((?!http)([^)]+)\)", text):
+        path, _, anchor = target.partition("#")
+        file = (HERE / name).parent / path if path else HERE / name
+        assert file.exists(), target
+        if anchor:
+            titles = re.findall(r"^#+ (.*)$", file.read_text(encoding="utf-8"), re.MULTILINE)
+            assert anchor in {re.sub(r"[^\w -]", "", t).lower().replace(" ", "-") for t in titles}
+    for path in re.findall(r"`((?:study|analysis|tests|search_spaces|\.github)/[\w./]+\w)`", text):
         assert (HERE / path).exists(), path
 
 
-def test_the_space_that_is_shown_is_one(tmp_path: Path) -> None:
-    (tmp_path / "birds.py").write_text(python_with('name="birds"'), encoding="utf-8")
+@pytest.mark.parametrize("folder", ["study", "analysis"])
+def test_list_of_files_has_every_file(folder: str) -> None:
+    (listed,) = [b for b in blocks("text", TEXTS[f"{folder}/README.md"]) if ".py  " in b]
+    found, parents = [], [HERE / folder]
+    for line in listed.splitlines():
+        indent, entry = re.findall(r"^( *)(\S+)", line)[0]
+        path = parents[len(indent) // 2] / entry
+        assert path.exists(), entry
+        parents[len(indent) // 2 + 1 :] = [path]
+        found += [path] if path.is_file() else []
+    files = (HERE / folder).rglob("*.py")
+    assert sorted(found) == sorted(path for path in files if not path.name.startswith("__"))
+
+
+def test_list_of_test_files_has_every_file_and_folder() -> None:
+    (listed,) = [b for b in blocks("text", TEXTS["tests/README.md"]) if "conftest.py  " in b]
+    inner = [path for path in HERE.glob("tests/[!_.]*") if path.name != "README.md"]
+    wanted = [f"{path.name}/" if path.is_dir() else path.name for path in inner]
+    assert sorted(line.split()[0] for line in listed.splitlines()) == sorted(wanted)
+
+
+def test_table_of_spaces_has_every_bundled_space() -> None:
+    text = TEXTS["search_spaces/README.md"]
+    (table,) = re.findall(r"^\| space \| question \|\n(.*?)\n\n", text, re.MULTILINE | re.DOTALL)
+    names = re.findall(r"`(\w+)`", "\n".join(row.split("|")[1] for row in table.splitlines()))
+    files = [path.stem for path in HERE.glob("search_spaces/*.py")]
+    assert sorted(names) == sorted(name for name in files if not name.startswith("_"))
+
+
+def test_example_space_has_a_grid_of_birds(tmp_path: Path) -> None:
+    text = python_with('name="birds"', "search_spaces/README.md")
+    (tmp_path / "birds.py").write_text(text, encoding="utf-8")
     space = load_space(tmp_path / "birds.py")
     cells = [run for run in space.runs if run.task == "birds"]
     assert len(cells) > 100
     assert {run.seed for run in cells} == {*range(5)}
 
 
+@pytest.mark.parametrize("name", TEXTS)
+def test_python_blocks_parse(name: str) -> None:
+    for block in blocks("python", TEXTS[name]):
+        ast.parse(block)
+
+
+# The study of each verdict in README.md, and the text of its effect; None if no number is shown.
+EFFECTS: Final[Mapping[str, tuple[str, Callable[[float], str] | None]]] = {
+    "C1": ("reduced", None),
+    "C2": ("reduced_sources", lambda value: f"{10**value:.2f}"),
+    "C3": ("reduced", lambda value: f"{value:.1f}"),
+    "C4": ("reduced", lambda value: f"{100 * value:.1f}"),
+    "C5a": ("reduced", lambda value: f"{-100 * value:.1f}"),
+    "C5b": ("reduced", lambda value: f"{-100 * value:.1f}"),
+}
+
+
+@pytest.mark.parametrize("claim", EFFECTS)
+def test_verdict_in_the_readme_equals_the_bundled_one(claim: str) -> None:
+    study, text_of = EFFECTS[claim]
+    ((answer, effect),) = re.findall(rf"^\| {claim}: .* \| (.*) \| (.*) \|$", README, re.MULTILINE)
+    table = kept_verdicts(study)
+    assert table is not None
+    is_asked = (table["claim"] == claim) & (table["kind"] == "primary")
+    (kept,) = table[is_asked].itertuples()
+    assert answer == kept.answer
+    if text_of is not None:
+        between = sorted(text_of(end) for end in (kept.low, kept.high))
+        assert f"{text_of(kept.effect)} " in effect
+        assert f"[{', '.join(between)}]" in effect
+
+
 @pytest.mark.slow
-def test_your_own_study_on_your_own_images_as_the_readme_has_it(tmp_path: Path) -> None:
+def test_first_look_prints_what_the_readme_shows(tmp_path: Path) -> None:
+    printed = run_study(FIRST_LOOK, tmp_path)
+    shown = [line for block in blocks("text", README) for line in block.splitlines()]
+    assert shown
+    for line in shown:
+        assert line.removesuffix("…") in printed
+    assert Path(tmp_path, printed.splitlines()[-1]).stat().st_size > 100_000
+
+
+@pytest.mark.slow
+def test_own_study_of_the_readme_runs(tmp_path: Path) -> None:
     for part, number in (("train", 20), ("test", 5)):
         for label, name in enumerate(("ant", "bee", "cow")):
             for each in range(number):
                 pixels = pixels_of(1000 * label + each + 500 * (part == "test"), 20, 24)
                 pixels[..., label] //= 4  # there is something to learn
                 save(tmp_path / "data" / "photos" / part / name / f"{each}.png", pixels)
-    (tmp_path / "photos.py").write_text(python_with('name="photos"'), encoding="utf-8")
-    env = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("STUDY_ROOT", "STUDY_DATA", "RAY_"))
-    }
-    env |= {"PYTHONPATH": str(HERE), "PYTHONUTF8": "1"}
-    said = {}
-    for command in RUN_HERE:
-        answer = subprocess.run(
-            [sys.executable, "-m", "study", *study_words(command)],
-            cwd=tmp_path,
-            env=env,
-            capture_output=True,
-            text=True,
-            encoding="utf-8",
-        )
-        assert answer.returncode == 0, (command, answer.stderr)
-        said[command] = answer.stdout
-    assert "60 training and 15 test images of 3×16×16, 3 classes" in said[RUN_HERE[0]]
-    assert re.search(r"\d+ cores? here: about ", said[RUN_HERE[1]])
-    page = Path(tmp_path, said[RUN_HERE[2]].splitlines()[-1])
+    text = python_with('name="photos"', "README.md")
+    (tmp_path / "photos.py").write_text(text, encoding="utf-8")
+    printed = {command: run_study(command, tmp_path) for command in RUN_HERE}
+    assert "60 training and 15 test images of 3×16×16, 3 classes" in printed[RUN_HERE[0]]
+    assert re.search(r"\d+ cores? here: about ", printed[RUN_HERE[1]])
+    page = Path(tmp_path, printed[RUN_HERE[2]].splitlines()[-1])
     assert page.stat().st_size > 100_000
-    assert "14 Runs: 14 done" in said[RUN_HERE[3]]
+    assert "14 Runs: 14 done" in printed[RUN_HERE[3]]
 
 
 @pytest.mark.slow
-def test_the_lines_for_a_notebook_run_as_they_stand(
+def test_notebook_code_of_the_readme_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
-    exec(python_with("run_study("), names)  # the README is ours
+    exec(python_with("run_study(", "analysis/README.md"), names)  # the README is ours
     assert "two-cuts: 6 Runs" in capsys.readouterr().out
     assert names["final"].sizes["frozen"] == 2  # type: ignore[attr-defined]
-
-
-def test_every_block_of_python_is_python() -> None:
-    for block in blocks("python"):
-        ast.parse(block)
