@@ -22,27 +22,24 @@ def epoch_curves(
     axes: Axes,
     error: xr.DataArray,
     *,
-    band: bool = False,
-    confidence: float = 0.95,
     colours: dict[float, str] | None = None,
     legend: bool = True,
-) -> Axes:
+) -> xr.Dataset:
     """Curves over epochs (log scale), one for each frozen count.
 
     `error` has dims (frozen, epoch) or (frozen, step); others of length 1 may stay. Colour, dashes and
     the marker at a curve's end all tell the frozen count; epoch 0 is a tick of its own at the left. A mean
-    over seeds ends where one of its seeds ends because it diverged: marked ×. `band`: t-intervals over
-    seeds.
+    over seeds ends where one of its seeds ends because it diverged: marked ×. Returns the curves
+    drawn (`layout.Values`).
     """
     x = plot_style.other_dim(error, "frozen", plot_style.TIMES)
-    error = (
-        plot_style.narrowed(error, ("frozen", x)).sortby(["frozen", x]).transpose("frozen", x, ...)
-    )
+    error = plot_style.narrowed(error, ("frozen", x)).sortby(["frozen", x])
+    error = error.transpose("frozen", ..., x)
     mean, counts = plot_style.seed_mean(error, along=x)
     at = plot_style.epoch_positions(mean[x].values)
     colours = colours or plot_style.frozen_colours(mean["frozen"].values)
     absent, diverged = [], False
-    for frozen, y, curves in zip(mean["frozen"].values, mean.values, error.values, strict=True):
+    for frozen, y in zip(mean["frozen"].values, mean.values, strict=True):
         rank = list(colours).index(float(frozen))
         colour, marker = colours[float(frozen)], plot_style.MARKERS[rank % len(plot_style.MARKERS)]
         if not np.isfinite(y).any():
@@ -61,9 +58,6 @@ def epoch_curves(
         )
         axes.plot(at[last], y[last], color=colour, ls="none", clip_on=False, **end)
         axes.plot([], [], color=colour, ls=dashes, marker=marker, ms=3.8, label=f"{frozen:.4g}")
-        if band and "seed" in error.dims:
-            _, half = mean_intervals(np.moveaxis(curves, -1, 0), confidence)
-            axes.fill_between(at, y - half, y + half, color=colour, alpha=0.15, lw=0)
     plot_style.log_epoch_axis(axes, mean[x].values, x)
     left, right = plot_style.log_edges(mean[x].values)
     axes.set_xlim(left[0], right[-1])
@@ -76,7 +70,7 @@ def epoch_curves(
         plot_style.note(axes, "× a seed diverged")
     if legend:
         axes.legend(title="frozen layers", ncols=2, handlelength=3)
-    return axes
+    return _values(mean).assign_coords(at=(x, at))
 
 
 def freezing_curves(
@@ -90,7 +84,7 @@ def freezing_curves(
     epsilon: float = EPSILON,
     confidence: float = 0.95,
     legend: bool = True,
-) -> Axes:
+) -> xr.Dataset:
     """One curve over the depth of the cut for each value of `by`, with t-intervals over seeds.
 
     `error` has dims (by, frozen[, seed]); others of length 1 may stay. `x`: "frozen", or one of the
@@ -100,7 +94,7 @@ def freezing_curves(
     has a gap at an absent cell, but none where `wanted`, over (by, frozen), is false: no such cell was
     asked for.
     Small dots are the seeds; from MIN_BAND_SEEDS on there is a band too: one that leaves the Axes is cut
-    off, not narrowed.
+    off, not narrowed. Returns the curves drawn (`layout.Values`).
     """
     error = plot_style.narrowed(error, (by, "frozen")).sortby("frozen").transpose(by, "frozen", ...)
     train_error, wanted = (
@@ -146,7 +140,10 @@ def freezing_curves(
         axes.legend(title=plot_style.name_of(by))
         if train is not None:
             plot_style.note(axes, f"hollow: train error > {epsilon:g}")
-    return axes
+    values = _values(mean).assign_coords(at=mean[x])
+    if train_error is not None:
+        values = values.assign({_label(train_error): (mean.dims, train)})
+    return values
 
 
 def paired_difference(
@@ -158,12 +155,12 @@ def paired_difference(
     by: str = "source_task",
     x: str = "frozen",
     confidence: float = 0.95,
-) -> Axes:
+) -> xr.Dataset:
     """The error after `first` minus the error after `second`, seed by seed, against frozen count (C5).
 
     `error` has dims (by, frozen, seed), `x` is as of `freezing_curves`. Bars are t-intervals over the
     seeds that both have, from MIN_BAND_SEEDS on; small dots are those seeds. Below zero `first` is the
-    better source.
+    better source. Returns the curve drawn (`layout.Values`).
     """
     error = plot_style.narrowed(error, (by, "frozen", "seed")).sortby("frozen")
     error = error.transpose(by, "frozen", "seed")
@@ -179,7 +176,17 @@ def paired_difference(
     _depth_axis(axes, error, x)
     plot_style.note_seeds(axes, np.isfinite(pairs).sum(axis=1)[np.isfinite(pairs).any(axis=1)])
     plot_style.note(axes, f"below 0: {first} better")
-    return axes
+    name, pair = f"difference in {_label(error)}", f"{first} minus {second}"
+    coords = {"pair": [pair], "frozen": error["frozen"], "at": ("frozen", at)}
+    return xr.Dataset({name: (("pair", "frozen"), mean[None])}, coords)
+
+
+def _label(array: xr.DataArray) -> str:
+    return str(array.name).replace("_", " ")
+
+
+def _values(mean: xr.DataArray) -> xr.Dataset:
+    return mean.to_dataset(name=_label(mean))
 
 
 def has_band(error: xr.DataArray) -> bool:

@@ -1,4 +1,4 @@
-"""Build whole figures with shared scales and one legend, and save them reproducibly.
+"""Build whole figures, with the values drawn in each panel, and save them reproducibly.
 
 A dimension named in `rows` or `columns` may be missing: the grid then has one row or column."""
 
@@ -51,8 +51,7 @@ def panel_grid(
     columns: str = "size",
     epsilon: float = EPSILON,
     title: str = "",
-    narrow: bool = False,
-) -> Figure:
+) -> layout.Drawn:
     """Curves over epochs for every frozen count, the train curve beneath each panel.
 
     The panel grid of arXiv 2211.11074: rows are source sizes, columns target sizes. Arrays have dims
@@ -62,9 +61,9 @@ def panel_grid(
     test_span = curves.span(_known(test))
     train_span = curves.span(np.append(_known(train), [0.0, epsilon]))
 
-    def draw(upper: Axes, lower: Axes, select: dict[str, Any]) -> None:
-        curves.epoch_curves(upper, at(test, select), colours=colours, legend=False)
-        curves.epoch_curves(lower, at(train, select), colours=colours, legend=False)
+    def draw(upper: Axes, lower: Axes, select: dict[str, Any]) -> tuple[xr.Dataset, ...]:
+        above = curves.epoch_curves(upper, at(test, select), colours=colours, legend=False)
+        below = curves.epoch_curves(lower, at(train, select), colours=colours, legend=False)
         lower.set_title("", loc="right")
         lower.set_ylabel(lower.get_ylabel().replace(" (", "\n("))
         lower.axhline(epsilon, color=style.INK, lw=0.7, ls=(0, (1, 2)))
@@ -72,15 +71,15 @@ def panel_grid(
         upper.tick_params(labelbottom=False)
         upper.set_ylim(*test_span)
         lower.set_ylim(*train_span)
+        # A tooltip shows both errors, the drawn one first.
+        return _with(above, below), _with(below, above)
 
     with matplotlib.rc_context(style.STYLE):
-        grid = layout.grid(
-            test, rows, columns, beneath=0.62, right=1.05, title=title, narrow=narrow
-        )
-        note = layout.fill(grid, draw)
+        grid = layout.grid(test, rows, columns, beneath=0.62, right=1.05, title=title)
+        panels, note = layout.fill(grid, draw)
         layout.legend_right(grid, "frozen layers", order=float)
         layout.remark(grid, note, f"dotted: train error = {epsilon:g}")
-        return grid.figure
+        return grid.figure, panels
 
 
 def epoch_maps(
@@ -94,8 +93,7 @@ def epoch_maps(
     ridge_shown: xr.DataArray | None = None,
     diverged: xr.DataArray | None = None,
     title: str = "",
-    narrow: bool = False,
-) -> Figure:
+) -> layout.Drawn:
     """Heat maps over epoch × frozen count; arrays have dims (rows, columns, frozen, epoch[, seed]).
 
     `ridge`, `ridge_shown`, `diverged` have dims (rows, columns, frozen): see `maps.epoch_map`.
@@ -113,7 +111,6 @@ def epoch_maps(
         height=0.5 + 0.11 * test.sizes["frozen"],
         beyond=bool(known.size) and bool(known.max() > (norm.vmax or 1.0) + 1e-6),
         title=title,
-        narrow=narrow,
     )
 
 
@@ -129,11 +126,10 @@ def freezing_maps(
     diverged: xr.DataArray | None = None,
     wanted: xr.DataArray | None = None,
     title: str = "",
-    narrow: bool = False,
     wrap: int = 0,
     sheet: float = layout.WIDE,
     row_inches: float = 0.24,
-) -> Figure:
+) -> layout.Drawn:
     """Heat maps over target size × frozen count; arrays have dims (rows, columns, size, frozen[, seed]).
 
     `ridge` and `ridge_shown` have dims (rows, columns, size), `diverged` and `wanted` those of `test`
@@ -151,14 +147,13 @@ def freezing_maps(
         height=0.6 + row_inches * test.sizes["size"],
         beyond=False,
         title=title,
-        narrow=narrow,
         wrap=wrap,
         sheet=sheet,
     )
 
 
 def _map_grid(
-    draw_map: Callable[..., Axes],
+    draw_map: Callable[..., xr.Dataset],
     test: xr.DataArray,
     marks: Mapping[str, xr.DataArray | None],
     rows_and_columns: tuple[str, str],
@@ -168,16 +163,15 @@ def _map_grid(
     height: float,
     beyond: bool,
     title: str,
-    narrow: bool,
     wrap: int = 0,
     sheet: float = layout.WIDE,
-) -> Figure:
+) -> layout.Drawn:
     """A grid of `draw_map`, all in one colour scale; `marks` are arrays that it takes by these names."""
 
-    def draw(axes: Axes, _: Axes, select: dict[str, Any]) -> None:
+    def draw(axes: Axes, _: Axes, select: dict[str, Any]) -> tuple[xr.Dataset, ...]:
         here = {name: _maybe(array, select) for name, array in marks.items()}
         how: dict[str, Any] = {"norm": norm, "colour_bar": False, "legend": False}
-        draw_map(axes, at(test, select), epsilon=epsilon, **here, **how)
+        return (draw_map(axes, at(test, select), epsilon=epsilon, **here, **how),)
 
     with matplotlib.rc_context(style.STYLE):
         grid = layout.grid(
@@ -186,16 +180,14 @@ def _map_grid(
             height=height,
             right=0.95,
             title=title,
-            narrow=narrow,
-            narrow_right=0.8,
             wrap=wrap,
             sheet=sheet,
         )
-        note = layout.fill(grid, draw)
+        panels, note = layout.fill(grid, draw)
         layout.legend_beneath(grid)
         layout.remark(grid, note)
         layout.colour_bar(grid, norm, style.name_of(test), beyond=beyond)
-        return grid.figure
+        return grid.figure, panels
 
 
 def freezing_grid(
@@ -210,16 +202,15 @@ def freezing_grid(
     epsilon: float = EPSILON,
     confidence: float = 0.95,
     title: str = "",
-    narrow: bool = False,
-) -> Figure:
+) -> layout.Drawn:
     """Freezing-wise curves for each value of `by`; arrays have dims (rows, columns, by, frozen[, seed]).
 
     `wanted`, of these dims without seed: see `curves.freezing_curves`.
     """
     limits = curves.span(test.values)
 
-    def draw(axes: Axes, _: Axes, select: dict[str, Any]) -> None:
-        curves.freezing_curves(
+    def draw(axes: Axes, _: Axes, select: dict[str, Any]) -> tuple[xr.Dataset, ...]:
+        drawn = curves.freezing_curves(
             axes,
             at(test, select),
             by=by,
@@ -231,11 +222,13 @@ def freezing_grid(
             legend=False,
         )
         axes.set_ylim(*limits)
+        return (drawn,)
 
     with matplotlib.rc_context(style.STYLE):
         right = 0.75 + 0.075 * max(len(str(value)) for value in [*test[by].values, by])
-        grid = layout.grid(test, rows, columns, right=right, title=title, narrow=narrow)
-        remarks = [layout.fill(grid, draw)]
+        grid = layout.grid(test, rows, columns, right=right, title=title)
+        panels, note = layout.fill(grid, draw)
+        remarks = [note]
         layout.legend_right(grid, style.name_of(by))
         if train is not None and hollow(test, train, epsilon):
             remarks.append(f"hollow: train error > {epsilon:g}")
@@ -244,7 +237,7 @@ def freezing_grid(
         if curves.has_band(test):
             remarks.append(f"band: {confidence:.0%} t-interval over seeds, cut off at the frame")
         layout.remark(grid, *remarks)
-        return grid.figure
+        return grid.figure, panels
 
 
 def difference_grid(
@@ -258,8 +251,7 @@ def difference_grid(
     x: str = "frozen",
     confidence: float = 0.95,
     title: str = "",
-    narrow: bool = False,
-) -> Figure:
+) -> layout.Drawn:
     """Paired difference of two sources against depth, which is told by `x` as in `freezing_grid`.
 
     `test` has dims (rows, columns, by, frozen, seed).
@@ -267,19 +259,21 @@ def difference_grid(
     pairs = test.sel({by: first}, drop=True) - test.sel({by: second}, drop=True)
     limits = curves.span(np.append(pairs.values, 0.0))
 
-    def draw(axes: Axes, _: Axes, select: dict[str, Any]) -> None:
-        curves.paired_difference(
+    def draw(axes: Axes, _: Axes, select: dict[str, Any]) -> tuple[xr.Dataset, ...]:
+        drawn = curves.paired_difference(
             axes, at(test, select), first, second, by=by, x=x, confidence=confidence
         )
         axes.set_ylim(*limits)
+        return (drawn,)
 
     with matplotlib.rc_context(style.STYLE):
-        grid = layout.grid(test, rows, columns, left=0.88, right=0.3, title=title, narrow=narrow)
-        remarks = [layout.fill(grid, draw), "dots: pairs of one seed"]
+        grid = layout.grid(test, rows, columns, left=0.88, right=0.3, title=title)
+        panels, note = layout.fill(grid, draw)
+        remarks = [note, "dots: pairs of one seed"]
         if curves.has_band(pairs):
             remarks.append(f"bars: {confidence:.0%} t-interval over them, cut off at the frame")
         layout.remark(grid, *remarks)
-        return grid.figure
+        return grid.figure, panels
 
 
 def hollow(test: xr.DataArray, train: xr.DataArray, epsilon: float) -> bool:
@@ -296,32 +290,35 @@ def filled(test: xr.DataArray, train: xr.DataArray, epsilon: float) -> bool:
     )
 
 
-def capacity_figure(
-    pairs: Sequence[pd.DataFrame], *, title: str = "", narrow: bool = False
-) -> Figure:
+def capacity_figure(pairs: Sequence[pd.DataFrame], *, title: str = "") -> layout.Drawn:
     """Effective capacity against several measures of similarity, side by side.
 
     `pairs`: one table for each measure, as `surfaces.similarity.capacity_and_similarity` gives it.
     """
     with matplotlib.rc_context(style.STYLE):
         names = xr.DataArray(np.zeros(len(pairs)), {"measure": range(len(pairs))}, ["measure"])
-        how: dict[str, Any] = {"height": 2.2, "right": 1.0, "narrow": narrow, "narrow_right": 1.0}
-        grid = layout.grid(names, "", "measure", title=title, **how)
-        for axes, some in zip(grid.upper, pairs, strict=True):
-            points.draw_capacity(axes, some)
+        grid = layout.grid(names, "", "measure", title=title, height=2.2, right=1.0)
+        panels = []
+        for axes, select, some in zip(grid.upper, grid.selections, pairs, strict=True):
+            values = points.draw_capacity(axes, some)
+            panels.append(layout.Panel(axes=axes, select=select, values=values))
             axes.set_title("")
             axes.set_ylim(grid.upper[0].get_ylim())
-            if axes is not grid.upper[0] and not narrow:
+            if axes is not grid.upper[0]:
                 axes.set_ylabel("")
                 axes.tick_params(labelleft=False)
             frozen = axes.get_legend()
-            if frozen is not None and axes is not grid.upper[0 if narrow else -1]:
+            if frozen is not None and axes is not grid.upper[-1]:
                 frozen.remove()
-        return grid.figure
+        return grid.figure, panels
 
 
 def _maybe(array: xr.DataArray | None, select: dict[str, Any]) -> xr.DataArray | None:
     return None if array is None else at(array, select)
+
+
+def _with(drawn: xr.Dataset, other: xr.Dataset) -> xr.Dataset:
+    return drawn.merge(other, join="left", compat="override")
 
 
 def _known(array: xr.DataArray) -> np.ndarray:
@@ -330,9 +327,7 @@ def _known(array: xr.DataArray) -> np.ndarray:
     return known
 
 
-def part_grid(
-    parts: xr.DataArray, *, columns: str = "size", title: str = "", narrow: bool = False
-) -> Figure:
+def part_grid(parts: xr.DataArray, *, columns: str = "size", title: str = "") -> layout.Drawn:
     """Curves over the epochs for every frozen count; dims ("part", columns, "frozen", "epoch").
 
     A row for each part, as "bias" and "net variance": all in one scale, as they add up to the error.
@@ -340,13 +335,14 @@ def part_grid(
     colours = style.frozen_colours(parts["frozen"].values)
     limits = curves.span(parts.values)
 
-    def draw(axes: Axes, _: Axes, select: dict[str, Any]) -> None:
-        curves.epoch_curves(axes, layout.at(parts, select), colours=colours, legend=False)
+    def draw(axes: Axes, _: Axes, select: dict[str, Any]) -> tuple[xr.Dataset, ...]:
+        drawn = curves.epoch_curves(axes, at(parts, select), colours=colours, legend=False)
         axes.set_ylim(*limits)
+        return (drawn,)
 
     with matplotlib.rc_context(style.STYLE):
-        grid = layout.grid(parts, "part", columns, right=1.05, title=title, narrow=narrow)
-        note = layout.fill(grid, draw)
+        grid = layout.grid(parts, "part", columns, right=1.05, title=title)
+        panels, note = layout.fill(grid, draw)
         layout.legend_right(grid, "frozen layers", order=float)
         layout.remark(grid, note)
-        return grid.figure
+        return grid.figure, panels

@@ -1,16 +1,14 @@
-"""Lay out a grid of panels in a wide or a narrow figure; sizes are in inches.
-
-The label of every panel's Axes is the JSON of what was selected for it."""
+"""Lay out a grid of panels in a figure; sizes are in inches."""
 
 from __future__ import annotations
 
-import json
 import textwrap
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -21,33 +19,51 @@ from matplotlib.figure import Figure
 from analysis.plots import style
 
 WIDE: Final = 10.4  # inches: the width of a report's page, with letters a tenth larger there
-NARROW: Final = 3.83  # of a telephone 390 px wide, without its margins
 PANEL_WIDTHS: Final = (1.75, 4.3)
 
 GAP_X: Final = 0.26
 GAP_Y: Final = 0.34
-GAP_NARROW: Final = 0.56  # each panel keeps the numbers of its axes
 HEADING_ROW: Final = 0.14
 NUMBERS_ROW: Final = 0.14
 HEADING_LETTER: Final = 0.076
 GAP_BENEATH: Final = 0.1
 LEGEND_ROW: Final = 0.17
+LEGEND_COLUMN: Final = 2.7
 REMARK_ROW: Final = 0.115
 REMARK_LETTER: Final = 0.052
 TITLE_LETTER: Final = 0.084  # inches that a letter of the title takes at most, on average
 
-BENEATH: Final = "beneath"  # the label of the smaller Axes
+# The values drawn on one Axes.
+# Cells: "test" and "train" over (y, x), with the right edges of the columns as the coordinate "right".
+# Curves: means over (curve, x) by name, the drawn one first, with x positions as the coordinate "at".
+# Points: columns x, y, text.
+Values = xr.Dataset | pd.DataFrame
 
-# Draws one panel: its Axes, the Axes beneath it (the same one where there is none), its selection.
-Draw = Callable[[Axes, Axes, dict[str, Any]], None]
+# Draws one panel and returns the values on its Axes and on the smaller Axes beneath, if there are any.
+Draw = Callable[[Axes, Axes, dict[str, Any]], Sequence[Values]]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Panel:
+    """One panel of a figure: its Axes, the label selected along each dimension, and the values drawn."""
+
+    axes: Axes
+    select: dict[str, Any]
+    values: Values
+
+
+# A figure and its panels.
+Drawn = tuple[Figure, list[Panel]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """A figure with its panels, row by row.
+    """A figure with empty panels, row by row.
 
-    `lower` has a smaller panel beneath each of `upper`, or is empty; `selections` says what each panel
-    shows, by dimension; `right_inches` and `top_inches` are the margins there.
+    Args:
+        lower: a smaller panel beneath each of `upper`, or empty.
+        selections: the label selected along each dimension, for each panel.
+        right_inches, top_inches: margins.
     """
 
     figure: Figure
@@ -57,7 +73,6 @@ class Grid:
     num_columns: int
     right_inches: float
     top_inches: float
-    narrow: bool
 
 
 def grid(
@@ -71,34 +86,35 @@ def grid(
     left: float = 0.72,
     right: float,
     bottom: float = 0.68,
-    narrow: bool = False,
-    narrow_right: float = 0.15,
     wrap: int = 0,
     sheet: float = WIDE,
 ) -> Grid:
-    """A panel of `height` inches or more, and one of `beneath` inches under it, for each row and column.
+    """Make a panel for each value of the dimensions `rows` and `columns`.
 
-    A dimension that the array does not have counts as one value without a heading. Where there would
-    be one column of several rows, it is laid down as one row. `wrap`: at most so many columns, each
-    panel with its own heading; `narrow`: one column, `narrow_right` inches at its right. `sheet`: how
-    many inches are to be filled otherwise.
+    A dimension that the array lacks counts as one value without a heading. A single column of several rows
+    becomes a single row.
+
+    Args:
+        height: of a panel, at least.
+        beneath: height of a smaller panel under each panel; 0: none.
+        wrap: the most columns, 0: no limit. Beyond it each panel has its own heading.
+        sheet: width to fill.
     """
     if len(_values(array, columns)) == 1:
         rows, columns = columns, rows
     row_values, column_values = _values(array, rows), _values(array, columns)
     pairs = [(row, column) for row in row_values for column in column_values]
-    num_columns = 1 if narrow else min(wrap or len(column_values), len(column_values))
-    alone = num_columns < len(column_values) or (narrow and len(pairs) > 1)
+    num_columns = min(wrap or len(column_values), len(column_values))
+    alone = num_columns < len(column_values)
     num_rows = -(-len(pairs) // num_columns)
-    right = narrow_right if narrow else right
     left = left + 0.22 * (rows in array.dims and not alone)
-    width, height = _panel_size(num_columns, left + right, height, NARROW if narrow else sheet)
+    width, height = _panel_size(num_columns, left + right, height, sheet)
     full = height + (beneath + GAP_BENEATH if beneath else 0.0)
     room = int(width / HEADING_LETTER)
     headings = [_headings(array, rows, row, columns, column, room) for row, column in pairs]
     more = HEADING_ROW * (max(map(len, headings)) - 1) if alone else 0.0
-    # Panels that only stand in rows for want of room may have unlike axes, whose numbers they keep.
-    gap_y = more + (GAP_NARROW if narrow else GAP_Y + NUMBERS_ROW * alone)
+    # Wrapped panels may have different x axes, so each row keeps its tick labels.
+    gap_y = more + GAP_Y + NUMBERS_ROW * alone
     total_x = left + num_columns * (width + GAP_X) - GAP_X + right
     lines = textwrap.wrap(title, int((total_x - 0.16) / TITLE_LETTER), break_on_hyphens=False)
     top = 0.3 + more + (0.14 + 0.16 * len(lines) if lines else 0.0)
@@ -106,9 +122,8 @@ def grid(
     figure = Figure(figsize=(total_x, total_y))
     FigureCanvasAgg(figure)
 
-    def panel(x: float, y: float, tall: float, label: str) -> Axes:
-        box = (x / total_x, y / total_y, width / total_x, tall / total_y)
-        return figure.add_axes(box, label=label)
+    def panel(x: float, y: float, tall: float) -> Axes:
+        return figure.add_axes((x / total_x, y / total_y, width / total_x, tall / total_y))
 
     upper: list[Axes] = []
     lower: list[Axes] = []
@@ -120,7 +135,7 @@ def grid(
             place = 0.14 / total_x, (y + height - full / 2) / total_y
             figure.text(*place, heading(rows, row), rotation=90, va="center", ha="center")
         select = {k: v for k, v in ((rows, row), (columns, column)) if k in array.dims}
-        axes = panel(x, y, height, json.dumps(select, default=_plain))
+        axes = panel(x, y, height)
         if alone:
             axes.set_title("\n".join(headings[number]))
         elif i == 0 and columns in array.dims:
@@ -128,7 +143,7 @@ def grid(
         upper.append(axes)
         selections.append(select)
         if beneath:
-            lower.append(panel(x, y - GAP_BENEATH - beneath, beneath, BENEATH))
+            lower.append(panel(x, y - GAP_BENEATH - beneath, beneath))
     if lines:
         place = 0.08 / total_x, 1 - 0.1 / total_y
         figure.text(*place, "\n".join(lines), va="top", fontsize=9, weight="bold")
@@ -140,7 +155,6 @@ def grid(
         num_columns=num_columns,
         right_inches=right,
         top_inches=top,
-        narrow=narrow,
     )
 
 
@@ -149,8 +163,6 @@ def _panel_size(
 ) -> tuple[float, float]:
     """Width and height of a panel: panels fill the sheet as far as they stay well-proportioned."""
     width = (sheet - margins + GAP_X) / num_columns - GAP_X
-    if sheet == NARROW:
-        return width, height
     width = float(np.clip(width, *PANEL_WIDTHS))
     return width, height * float(np.clip((width / 2.35) ** 0.5, 1.0, 1.35))
 
@@ -163,24 +175,29 @@ def _headings(
     return [line for text in texts for line in textwrap.wrap(text, room)]
 
 
-def drawn(figure: Figure) -> set[str]:
-    """The names of what is drawn in a figure, as its legend has them."""
+def legend_names(figure: Figure) -> set[str]:
+    """The names of the marks drawn in a figure, as in its legend."""
     return set(_named(figure.axes))
 
 
-def fill(grid: Grid, draw: Draw) -> str:
-    """Draws every panel and keeps names and numbers of axes at the outside only.
+def fill(grid: Grid, draw: Draw) -> tuple[list[Panel], str]:
+    """Draw every panel; axis labels and numbers stay at the outside only.
 
-    Returns what is noted of all panels alike, to be said once.
+    Returns the panels, and the notes that all of them share.
     """
     under = grid.lower or grid.upper
+    panels = []
     for axes, low, select in zip(grid.upper, under, grid.selections, strict=True):
-        draw(axes, low, select)
+        drawn = draw(axes, low, select)
+        panels += [
+            Panel(axes=panel, select=select, values=values)
+            for panel, values in zip((axes, low), drawn, strict=False)
+        ]
     for i, low in enumerate(under):
         beneath = under[i + grid.num_columns] if i + grid.num_columns < len(under) else None
         if beneath is not None:
             low.set_xlabel("")
-            low.tick_params(labelbottom=grid.narrow or _numbers(low) != _numbers(beneath))
+            low.tick_params(labelbottom=_numbers(low) != _numbers(beneath))
     for i, (axes, low) in enumerate(zip(grid.upper, under, strict=True)):
         for panel in (axes, low):
             if i % grid.num_columns:
@@ -191,7 +208,7 @@ def fill(grid: Grid, draw: Draw) -> str:
     for panel, lines in zip(grid.upper, notes, strict=True):
         own = [line for line in lines if line not in shared]
         panel.set_title("\n".join(own), loc="right", fontsize=6.5, color=style.FAINT)
-    return " · ".join(line for line in shared if line)
+    return panels, " · ".join(line for line in shared if line)
 
 
 def _numbers(axes: Axes) -> list[str]:
@@ -200,13 +217,9 @@ def _numbers(axes: Axes) -> list[str]:
 
 
 def legend_right(grid: Grid, title: str, order: Callable[[str], Any] | None = None) -> None:
-    """One legend for all panels, at the right of the first row; in a narrow figure beneath them."""
+    """One legend for all panels, at the right of the first row."""
     named = _named(grid.upper)
     labels = sorted(named, key=order) if order else list(named)
-    if grid.narrow:
-        widest = 0.46 + 0.078 * max([len(label) for label in labels], default=0)
-        _beneath(grid, {label: named[label] for label in labels}, widest, title)
-        return
     width, height = grid.figure.get_size_inches()
     grid.figure.legend(
         [named[label] for label in labels],
@@ -222,20 +235,16 @@ def legend_right(grid: Grid, title: str, order: Callable[[str], Any] | None = No
 
 def legend_beneath(grid: Grid) -> None:
     """One legend for the marks of all panels, beneath them; the figure grows by its rows."""
-    _beneath(grid, _named(grid.upper), 2.7, "")
-
-
-def _beneath(grid: Grid, named: Mapping[str, Any], widest: float, title: str) -> None:
+    named = _named(grid.upper)
     if not named:
         return
-    num_columns = max(1, int((grid.figure.get_size_inches()[0] - 0.1) // widest))
-    num_rows = -(-len(named) // num_columns) + bool(title)
+    num_columns = max(1, int((grid.figure.get_size_inches()[0] - 0.1) // LEGEND_COLUMN))
+    num_rows = -(-len(named) // num_columns)
     _grow_beneath(grid.figure, LEGEND_ROW * num_rows)
     width, height = grid.figure.get_size_inches()
     grid.figure.legend(
         list(named.values()),
         list(named),
-        title=title or None,
         ncols=num_columns,
         loc="upper left",
         bbox_to_anchor=(0.02 / width, (0.22 + LEGEND_ROW * num_rows) / height),
@@ -314,7 +323,7 @@ def heading(dim: str, value: Any) -> str:
 
 
 def _values(array: xr.DataArray, dim: str) -> list[Any]:
-    return list(array[dim].values) if dim in array.dims else [None]
+    return array[dim].values.tolist() if dim in array.dims else [None]
 
 
 def _named(some: Iterable[Axes]) -> dict[str, Any]:
@@ -323,7 +332,3 @@ def _named(some: Iterable[Axes]) -> dict[str, Any]:
         for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
             named.setdefault(label, handle)
     return named
-
-
-def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else str(value)

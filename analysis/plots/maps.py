@@ -16,7 +16,7 @@ from matplotlib.patches import Rectangle
 
 from analysis.descent import EPSILON
 from analysis.plots import style as plot_style
-from analysis.plots.style import ABSENT, FAINT, HALO, MARK, MARK_HALO, note
+from analysis.plots.style import ABSENT, FAINT, HALO, INK, PAPER, note
 
 
 def cells(
@@ -83,17 +83,14 @@ def region(
         axes.add_collection(
             LineCollection(
                 list(points),
-                colors=MARK,
+                colors=INK,
                 linewidths=1.3 if number == 0 else 0.9,
                 capstyle="projecting",
                 path_effects=HALO,
-                label="_",
+                label=f"{label} (side of the ticks)" if number == 0 else "_",
             ),
             autolim=False,
         )
-    # In a legend a collection has no halo, without which it does not show on a dark plate.
-    named = f"{label} (side of the ticks)"
-    axes.plot([], [], color=MARK, lw=1.3, path_effects=HALO, label=named)
 
 
 def _borders(
@@ -117,10 +114,10 @@ def _borders(
 def ridge_line(axes: Axes, x: np.ndarray, y: np.ndarray, shown: np.ndarray) -> None:
     """Marks peaks at (x, y), NaN where there is none: those that are shown over the seeds as circles,
     joined where neighbours both have one; the others, peaks at face value, as small dots."""
-    style: dict[str, Any] = {"color": MARK, "path_effects": HALO, "clip_on": False, "zorder": 5}
+    style: dict[str, Any] = {"color": INK, "path_effects": HALO, "clip_on": False, "zorder": 5}
     if (shown & np.isfinite(x)).any():
         at = np.where(shown, x, np.nan)
-        axes.plot(at, y, lw=1.0, marker="o", ms=4.8, mfc=MARK_HALO, label="peak", **style)
+        axes.plot(at, y, lw=1.0, marker="o", ms=4.8, mfc=PAPER, label="peak", **style)
     if (~shown & np.isfinite(x)).any():
         at = np.where(shown, np.nan, x)
         label = "peak at face value: the seeds cannot tell"
@@ -131,7 +128,7 @@ def crosses(axes: Axes, x: np.ndarray, y: np.ndarray) -> None:
     """Marks cells where a seed's loss was not finite."""
     if len(x):
         axes.plot(
-            x, y, ls="none", marker="x", ms=6, mew=1.6, color=MARK, path_effects=HALO,
+            x, y, ls="none", marker="x", ms=6, mew=1.6, color=INK, path_effects=HALO,
             label="a seed diverged", clip_on=False, zorder=5,
         )  # fmt: skip
 
@@ -149,7 +146,7 @@ def freezing_map(
     norm: Normalize | None = None,
     colour_bar: bool = True,
     legend: bool = True,
-) -> Axes:
+) -> xr.Dataset:
     """Heat map over frozen count (x) and number of images (y).
 
     `error` has dims (size or source_size, frozen). The line is the edge of interpolation, along the
@@ -157,7 +154,7 @@ def freezing_map(
     `train_error` is at most `epsilon`. `ridge`, over the y dimension, is the frozen count of each
     row's peak, NaN where there is none; where `ridge_shown` is false it is a peak at face value only.
     `diverged`, of error's dims, is true where a seed diverged. A frozen count that is `wanted`, of
-    error's dims, at no y has no column.
+    error's dims, at no y has no column. Returns the cells drawn (`layout.Values`).
     """
     y = plot_style.other_dim(error, "frozen", plot_style.SIZES)
     error = asked(plot_style.narrowed(error, (y, "frozen")), wanted)
@@ -168,6 +165,7 @@ def freezing_map(
     norm = norm or shared_norm(mean)
     cells(axes, mean.values, x_edges, y_edges, norm=norm, cmap=plot_style.ERROR_COLOURS)
     plot_style.note_seeds(axes, counts)
+    train = np.full(mean.shape, np.nan)
     if train_error is not None:
         train_error = plot_style.narrowed(train_error, (y, "frozen"))
         train = plot_style.values_like(plot_style.seed_mean(train_error)[0], mean)
@@ -185,7 +183,8 @@ def freezing_map(
         axes, "x", mean["frozen"].values, "frozen layers (fewer trained parameters →)"
     )
     plot_style.category_axis(axes, "y", mean[y].values, plot_style.name_of(y))
-    return _finish_map(axes, error, colour_bar, legend)
+    _finish_map(axes, error, colour_bar, legend)
+    return _cells(mean, train, x_edges[1:])
 
 
 def epoch_map(
@@ -200,14 +199,14 @@ def epoch_map(
     norm: Normalize | None = None,
     colour_bar: bool = True,
     legend: bool = True,
-) -> Axes:
+) -> xr.Dataset:
     """Heat map over epochs (x, log scale) and frozen count (y).
 
     `error` has dims (frozen, epoch) or (frozen, step). Epoch 0 (before training) is a column of its own
     at the left. The line is, for each frozen count, the first epoch whose mean `train_error` is at
     most `epsilon`; its ticks point to later epochs. `ridge`, over frozen, is the epoch of the peak,
     NaN where there is none; where `ridge_shown` is false it is a peak at face value only. `diverged`,
-    over frozen, is true where a seed diverged.
+    over frozen, is true where a seed diverged. Returns the cells drawn (`layout.Values`).
     """
     x = plot_style.other_dim(error, "frozen", plot_style.TIMES)
     error = (
@@ -226,6 +225,7 @@ def epoch_map(
         cells(axes, mean.values[:, :1], zero, y_edges, **style)
     cells(axes, mean.values[:, first:], edges[first:], y_edges, **style)
     plot_style.note_seeds(axes, counts)
+    train = np.full(mean.shape, np.nan)
     if train_error is not None:
         train_error = plot_style.narrowed(train_error, ("frozen", x))
         train = plot_style.values_like(plot_style.seed_mean(train_error, along=x)[0], mean)
@@ -243,7 +243,15 @@ def epoch_map(
         crosses(axes, at[flags], rows[flags])
     plot_style.log_epoch_axis(axes, mean[x].values, x)
     plot_style.category_axis(axes, "y", mean["frozen"].values, plot_style.name_of("frozen"))
-    return _finish_map(axes, error, colour_bar, legend)
+    _finish_map(axes, error, colour_bar, legend)
+    return _cells(mean, train, right)
+
+
+def _cells(mean: xr.DataArray, train: np.ndarray, right: np.ndarray) -> xr.Dataset:
+    values = {"test": mean.variable, "train": (mean.dims, train)}
+    return xr.Dataset(
+        values, {dim: mean[dim] for dim in mean.dims} | {"right": (mean.dims[1], right)}
+    )
 
 
 def asked(error: xr.DataArray, wanted: xr.DataArray | None) -> xr.DataArray:
@@ -304,7 +312,7 @@ def _edge(
     )
 
 
-def _finish_map(axes: Axes, error: xr.DataArray, colour_bar: bool, legend: bool) -> Axes:
+def _finish_map(axes: Axes, error: xr.DataArray, colour_bar: bool, legend: bool) -> None:
     for side in ("top", "right", "left", "bottom"):
         axes.spines[side].set_visible(False)
     if colour_bar:
@@ -318,7 +326,6 @@ def _finish_map(axes: Axes, error: xr.DataArray, colour_bar: bool, legend: bool)
             "borderaxespad": 0,
         }
         axes.legend(list(named.values()), list(named), **where)
-    return axes
 
 
 def _shown(ridge: xr.DataArray, ridge_shown: xr.DataArray | None, rows: xr.DataArray) -> np.ndarray:

@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLocator
 
 from analysis.plots import layout
@@ -20,17 +19,20 @@ SPREAD: Final = (
 )
 
 
-def draw_cuts(axes: Axes, cuts: xr.Dataset, *, by: str = "source", legend: bool = True) -> Axes:
+def draw_cuts(
+    axes: Axes, cuts: xr.Dataset, *, by: str = "source", legend: bool = True
+) -> pd.DataFrame:
     """The best frozen count (y) for each number of images (x) and value of `by`.
 
     `cuts`: as `surfaces.best_cut` gives it, dims (by, size), `in_set` over frozen too. A large marker is
     the best, small ones and the line from the fewest to the most frozen layers the set of those that
-    cannot be told apart from it.
+    cannot be told apart from it. Returns the large markers (`layout.Values`).
     """
     cuts = cuts.sortby(["size", "frozen"]).transpose(by, "size", "frozen")
     counts = cuts["frozen"].values
     row_of = {float(count): row for row, count in enumerate(counts)}
-    beside = offsets(cuts.sizes[by])
+    beside = np.linspace(-SPREAD / 2, SPREAD / 2, cuts.sizes[by] + 2)[1:-1]
+    told: list[tuple[float, float, str]] = []
     for i, value in enumerate(cuts[by].values):
         one = cuts.isel({by: i})
         colour, marker = (
@@ -55,6 +57,10 @@ def draw_cuts(axes: Axes, cuts: xr.Dataset, *, by: str = "source", legend: bool 
         )
         style: dict[str, Any] = {"color": colour, "marker": marker, "ms": 5.2, "ls": "none"}
         axes.plot(x, best, **style, mec="white", mew=0.6, label=f"{value}")
+        for column, row in enumerate(best):
+            if np.isfinite(row):
+                cell = one.isel(size=column)
+                told.append((x[column], row, _cut_text(str(value), cell)))
     axes.set_xlim(-0.5, cuts.sizes["size"] - 0.5)
     axes.set_ylim(-0.5, len(counts) - 0.5)
     plot_style.category_axis(axes, "x", cuts["size"].values, plot_style.name_of("size"))
@@ -63,12 +69,15 @@ def draw_cuts(axes: Axes, cuts: xr.Dataset, *, by: str = "source", legend: bool 
     plot_style.note_seeds(axes, cuts["num_seeds"].values[cuts["num_seeds"].values > 0])
     if legend:
         axes.legend(title=plot_style.name_of(by))
-    return axes
+    return pd.DataFrame(told, columns=["x", "y", "text"])
 
 
-def offsets(num: int) -> np.ndarray:
-    """How far from a size's place on the x axis the marks of each of `num` values of `by` stand."""
-    return np.linspace(-SPREAD / 2, SPREAD / 2, num + 2)[1:-1]
+def _cut_text(source: str, cell: xr.Dataset) -> str:
+    best, low, high = (float(cell[name]) for name in ("best", "low", "high"))
+    return (
+        f"{source}, {cell['size'].item():,} training images\nbest: {best:.4g} frozen layers\n"
+        f"not told apart: {low:.4g} to {high:.4g}"
+    )
 
 
 def cut_grid(
@@ -78,45 +87,41 @@ def cut_grid(
     columns: str = "source_size",
     by: str = "source",
     title: str = "",
-    narrow: bool = False,
-) -> Figure:
+) -> layout.Drawn:
     """A panel of `draw_cuts` for each value of `rows` and `columns`; dims (rows, columns, by, size)."""
 
-    def draw(axes: Axes, _: Axes, select: dict[str, Any]) -> None:
-        draw_cuts(axes, cuts.sel(select, drop=True), by=by, legend=False)
+    def draw(axes: Axes, _: Axes, select: dict[str, Any]) -> tuple[pd.DataFrame]:
+        return (draw_cuts(axes, cuts.sel(select, drop=True), by=by, legend=False),)
 
     with matplotlib.rc_context(plot_style.STYLE):
         right = 0.75 + 0.075 * max(len(str(value)) for value in [*cuts[by].values, by])
         height = 0.6 + 0.2 * cuts.sizes["frozen"]
-        how: dict[str, Any] = {"height": height, "right": right, "narrow": narrow}
-        grid = layout.grid(cuts["best"], rows, columns, title=title, **how)
-        note = layout.fill(grid, draw)
+        grid = layout.grid(cuts["best"], rows, columns, title=title, height=height, right=right)
+        panels, note = layout.fill(grid, draw)
         layout.legend_right(grid, plot_style.name_of(by))
         level = float(cuts.attrs["level"])
         layout.remark(grid, note, f"small: not told apart from the best, {level:.0%} for each cell")
-        return grid.figure
+        return grid.figure, panels
 
 
-def floor_of(pairs: pd.DataFrame) -> float:
-    """Where on the y axis the points stand of which not even the smallest size is interpolated."""
-    known = pairs.loc[pairs["capacity"] > 0, "capacity"]
-    return float(known.min()) / 2 if len(known) else 1.0
-
-
-def draw_capacity(axes: Axes, pairs: pd.DataFrame, *, by: str = "source_task") -> Axes:
+def draw_capacity(axes: Axes, pairs: pd.DataFrame, *, by: str = "source_task") -> pd.DataFrame:
     """Effective capacity (y, log scale) against similarity (x): a point for each line of `pairs`.
 
     `pairs`: as `surfaces.similarity.capacity_and_similarity` gives it, narrowed to what may share a
     picture. Marker by `by`, colour by frozen count. An arrow upwards: the largest size studied is
     interpolated, the capacity may lie beyond. Points on the dashed line: not even the smallest size is.
+    Returns the points drawn (`layout.Values`).
     """
     value = pairs.attrs["value"]
     known = pairs.loc[pairs["capacity"] > 0, "capacity"]
-    floor = floor_of(pairs)
+    floor = float(known.min()) / 2 if len(known) else 1.0
+    told = pd.DataFrame(
+        {"x": pairs[value], "y": pairs["capacity"].where(pairs["capacity"] > 0, floor)}
+    )
     colours = plot_style.frozen_colours(pairs["frozen"])
     for number, (name, some) in enumerate(pairs.groupby(by, sort=True)):
         marker = plot_style.MARKERS[number % len(plot_style.MARKERS)]
-        y = np.where(some["capacity"] > 0, some["capacity"], floor)
+        y = some["capacity"].where(some["capacity"] > 0, floor)
         c = [colours[count] for count in some["frozen"]]
         axes.scatter(some[value], y, c=c, marker=marker, s=22, linewidths=0.5, edgecolors="white")
         axes.scatter([], [], color=plot_style.FAINT, marker=marker, s=22, label=str(name))
@@ -144,4 +149,16 @@ def draw_capacity(axes: Axes, pairs: pd.DataFrame, *, by: str = "source_task") -
         dots, [str(count) for count in colours], title="frozen layers", loc="upper left",
         bbox_to_anchor=(1.01, 1.0),
     )  # fmt: skip
-    return axes
+    return told.assign(text=[_capacity_text(point, pairs) for _, point in pairs.iterrows()])
+
+
+def _capacity_text(point: pd.Series[Any], pairs: pd.DataFrame) -> str:
+    images = point["capacity"]
+    if images > 0:
+        capacity = f"{images:,.0f} images" + (" or more" if point["censored"] else "")
+    else:
+        capacity = "under the smallest size"
+    return (
+        f"{point['source_task']}, {point['frozen']:.4g} frozen layers, seed {point['seed']}\n"
+        f"{pairs.attrs['label']}: {point[pairs.attrs['value']]:.4g}\ncapacity: {capacity}"
+    )

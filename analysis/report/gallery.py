@@ -7,7 +7,6 @@ figures into a directory; knows nothing of the page that shows them.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any, Final
@@ -19,9 +18,7 @@ from matplotlib.figure import Figure
 from analysis.load import Study
 from analysis.load.rows import StoreRows
 from analysis.plots import figures, layout, points
-from analysis.plots.figures import part_grid
-from analysis.report import hover, slices, tables
-from analysis.report.hover import capacity_points, cut_points
+from analysis.report import slices, tables
 from analysis.report.picture import Album, Picture, values_in_words
 from analysis.report.slices import Line, Seen, Slice
 from analysis.report.tables import Variances, cuts_of
@@ -65,7 +62,7 @@ def pictures(
 
 def map_caption(figure: Figure, epsilon: float) -> str:
     """How a heat map is read: what is drawn on it, and nothing else."""
-    drawn = layout.drawn(figure)
+    drawn = layout.legend_names(figure)
     words = ["Lighter is a higher test error."]
     if any(name.startswith("train error") for name in drawn):
         words.append(
@@ -93,41 +90,31 @@ def _over_epochs(
     test, train = errors["test_error"], errors["train_error"]
     has_train = bool(train.notnull().any())
     yield album.add(
-        lambda narrow: figures.panel_grid(test, train, epsilon=epsilon, title=way, narrow=narrow),
+        figures.panel_grid(test, train, epsilon=epsilon, title=way),
         f"{line.label}-curves",
         f"Over the epochs, from {line.label}",
         "Test error over the epochs, one curve for each number of frozen layers"
         + ("; the train error, against the labels trained on, beneath." if has_train else "."),
-        lambda figure: hover.of_curves(
-            figure, x="epoch", by="frozen", **_both(test, train, beneath=True)
-        ),
     )
     if test.sizes["frozen"] < 2:
         return
     found = one.epochs[line.label]
     diverged = one.end["diverged"].sel(source=line.label, drop=True)
+    drawn = figures.epoch_maps(
+        test,
+        train,
+        epsilon=epsilon,
+        ridge=found["at"],
+        ridge_shown=found["shown"],
+        diverged=diverged,
+        title=way,
+    )
     yield album.add(
-        lambda narrow: figures.epoch_maps(
-            test,
-            train,
-            epsilon=epsilon,
-            ridge=found["at"],
-            ridge_shown=found["shown"],
-            diverged=diverged,
-            title=way,
-            narrow=narrow,
-        ),
+        drawn,
         f"{line.label}-epochs",
         f"Epoch × frozen layers, from {line.label}",
-        lambda figure: map_caption(figure, epsilon),
-        lambda figure: hover.of_maps(figure, test, train, "epoch"),
+        map_caption(drawn[0], epsilon),
     )
-
-
-def _both(test: xr.DataArray, train: xr.DataArray, *, beneath: bool = False) -> dict[str, Any]:
-    """Test and train error as `hover.of_curves` takes them."""
-    told: dict[str, Any] = {"values": {"test error": test, "train error": train}}
-    return told | ({"beneath": "train error"} if beneath else {})
 
 
 def _maps_at_the_end(one: Seen, album: Album, epsilon: float, is_shown: bool) -> Iterator[Picture]:
@@ -144,40 +131,24 @@ def _maps_at_the_end(one: Seen, album: Album, epsilon: float, is_shown: bool) ->
             # Controls stand beside the largest source only, where there are several.
             some, found = (each.isel(source_size=-1, drop=True) for each in (some, found))
             rows, columns, which = "", "source", " (controls)"
+        drawn = figures.freezing_maps(
+            some["test_error"],
+            some["train_error"],
+            rows=rows,
+            columns=columns,
+            epsilon=epsilon,
+            ridge=found["at"],
+            ridge_shown=found["shown"],
+            diverged=some["diverged"],
+            wanted=some["wanted"],
+            title=f"{one.part.title}: after the last epoch{which}",
+        )
         yield album.add(
-            partial(
-                _map_at_the_end,
-                some,
-                found,
-                rows=rows,
-                columns=columns,
-                epsilon=epsilon,
-                title=f"{one.part.title}: after the last epoch{which}",
-            ),
+            drawn,
             "controls-freezing" if which else "freezing",
             f"Training images × frozen layers, after the last epoch{which}",
-            lambda figure: map_caption(figure, epsilon),
-            partial(
-                hover.of_maps,
-                test=some["test_error"],
-                train=some["train_error"],
-                other="size",
-                wanted=some["wanted"],
-            ),
+            map_caption(drawn[0], epsilon),
         )
-
-
-def _map_at_the_end(some: xr.Dataset, found: xr.Dataset, narrow: bool, **how: Any) -> Figure:
-    return figures.freezing_maps(
-        some["test_error"],
-        some["train_error"],
-        ridge=found["at"],
-        ridge_shown=found["shown"],
-        diverged=some["diverged"],
-        wanted=some["wanted"],
-        narrow=narrow,
-        **how,
-    )
 
 
 def _curves_at_the_end(one: Seen, album: Album, epsilon: float) -> Iterator[Picture]:
@@ -190,48 +161,30 @@ def _curves_at_the_end(one: Seen, album: Album, epsilon: float) -> Iterator[Pict
     has_train = bool(train.notnull().any())
     x = "parameters_trained" if partly else "frozen"
     yield album.add(
-        lambda narrow: figures.freezing_grid(
+        figures.freezing_grid(
             test,
             train if has_train else None,
             x=x,
             wanted=end["wanted"],
             epsilon=epsilon,
             title=f"{part.title}: after the last epoch",
-            narrow=narrow,
         ),
         "curves-freezing",
         "Over the freezing, after the last epoch",
         f"Test error after the last epoch against the {against}, {each}."
         + (_marker_words(test, train, epsilon) if has_train else ""),
-        lambda figure: hover.of_curves(
-            figure, x="frozen", by="source", axis=x, **_both(test, train)
-        ),
     )
     sources = [line.label for line in one.main]
     for first, second in list(combinations(sources, 2))[:MAX_PAIRS]:
-        difference = test.sel(source=second, drop=True) - test.sel(source=first, drop=True)
         name = f"{second} minus {first}"
         yield album.add(
-            partial(_difference, test, second, first, x=x, title=f"{part.title}: {name}"),
+            figures.difference_grid(test, second, first, x=x, title=f"{part.title}: {name}"),
             f"{second}-minus-{first}",
             f"{name}, after the last epoch",
             f"Test error after the last epoch of what started from {second}, minus that of what "
             f"started from {first}, seed by seed. Below zero {second} is the better source. Which of "
             "them is more related to the target is not said here.",
-            partial(
-                hover.of_curves,
-                values={"difference in test error": difference.expand_dims(pair=[name])},
-                x="frozen",
-                by="pair",
-                axis=x,
-            ),
         )
-
-
-def _difference(
-    test: xr.DataArray, first: str, second: str, narrow: bool, x: str, title: str
-) -> Figure:
-    return figures.difference_grid(test, first, second, x=x, title=title, narrow=narrow)
 
 
 def _marker_words(test: xr.DataArray, train: xr.DataArray, epsilon: float) -> str:
@@ -248,9 +201,7 @@ def _best_cuts(part: Slice, end: xr.Dataset, album: Album) -> Iterator[Picture]:
     found = cuts_of(part, end)
     several = bool((found["in_set"].sum("frozen") > 1).any())
     yield album.add(
-        lambda narrow: points.cut_grid(
-            found, title=f"{part.title}: the best number of frozen layers", narrow=narrow
-        ),
+        points.cut_grid(found, title=f"{part.title}: the best number of frozen layers"),
         "best-cut",
         "The best number of frozen layers, after the last epoch",
         "Large: the number of frozen layers with the lowest mean test error."
@@ -260,7 +211,6 @@ def _best_cuts(part: Slice, end: xr.Dataset, album: Album) -> Iterator[Picture]:
             if several
             else ""
         ),
-        lambda figure: hover.of_points(figure, cut_points(figure, found)),
     )
 
 
@@ -277,21 +227,13 @@ def _controls_over_epochs(
         return
     larger = any(line.cells["source_size"].nunique() > 1 for line in controls)
     yield album.add(
-        lambda narrow: figures.panel_grid(
-            test,
-            train,
-            rows="source",
-            epsilon=epsilon,
-            title=f"{part.title}: controls",
-            narrow=narrow,
+        figures.panel_grid(
+            test, train, rows="source", epsilon=epsilon, title=f"{part.title}: controls"
         ),
         "controls-curves",
         "Over the epochs (controls)",
         f"The rival explanations: {', '.join(line.label for line in controls)}."
         + (" Where a control has several source sizes, the largest." if larger else ""),
-        lambda figure: hover.of_curves(
-            figure, x="epoch", by="frozen", **_both(test, train, beneath=True)
-        ),
     )
 
 
@@ -310,9 +252,7 @@ def _of_similarity(
     if drawn:
         beyond = any(bool(some["censored"].any()) for some in drawn)
         yield album.add(
-            lambda narrow: figures.capacity_figure(
-                drawn, title=f"{part.title}: capacity and similarity", narrow=narrow
-            ),
+            figures.capacity_figure(drawn, title=f"{part.title}: capacity and similarity"),
             "capacity-similarity",
             "Effective capacity against similarity of source and target",
             f"The largest number of training images that is interpolated (train error at most {epsilon:g} "
@@ -323,7 +263,6 @@ def _of_similarity(
                 if beyond
                 else ""
             ),
-            lambda figure: hover.of_points(figure, [capacity_points(some) for some in drawn]),
         )
 
 
@@ -348,18 +287,11 @@ def _of_predictions(
                 "variance are not told apart. "
             )
         yield album.add(
-            partial(_parts, parts, title=f"{line.label} → {part.title}: what is predicted"),
+            figures.part_grid(parts, title=f"{line.label} → {part.title}: what is predicted"),
             f"{line.label}-variance",
             f"What is predicted over the seeds, from {line.label}",
             what + tables.finite_share(one),
-            partial(
-                hover.of_curves, values={"share of test images": parts}, x="epoch", by="frozen"
-            ),
         )
-
-
-def _parts(parts: xr.DataArray, narrow: bool, title: str) -> Figure:
-    return part_grid(parts, title=title, narrow=narrow)
 
 
 def _of_networks(
@@ -389,21 +321,18 @@ def _of_networks(
                 values=values_in_words(together),
             )
             yield album.add(
-                partial(_networks, test, train, wanted=wanted, epsilon=epsilon, title=title),
+                figures.freezing_grid(
+                    test,
+                    train,
+                    by="network",
+                    x="share_frozen",
+                    wanted=wanted,
+                    epsilon=epsilon,
+                    title=title,
+                ),
                 "networks",
                 title,
                 "Test error after the last epoch against the share of a network's layers below its head "
                 "that is frozen: depths differ, so frozen counts cannot be compared."
                 + _marker_words(test, train, epsilon),
-                partial(
-                    hover.of_curves,
-                    x="frozen",
-                    by="network",
-                    axis="share_frozen",
-                    **_both(test, train),
-                ),
             )
-
-
-def _networks(test: xr.DataArray, train: xr.DataArray, narrow: bool, **how: Any) -> Figure:
-    return figures.freezing_grid(test, train, by="network", x="share_frozen", narrow=narrow, **how)

@@ -16,11 +16,10 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 import xarray as xr
-from matplotlib.figure import Figure
 
 from analysis.load import Study
 from analysis.plots import figures, maps, style
-from analysis.report import hover, slices
+from analysis.report import slices
 from analysis.report.gallery import map_caption
 from analysis.report.picture import Album, Picture, values_in_words
 from analysis.report.slices import Line, Seen
@@ -78,28 +77,24 @@ def lead(study: Study, sights: Sequence[Seen], directory: Path, epsilon: float) 
     num_rows = -(-len(panels) // WRAP)
     row_inches = float(np.clip((PANELS_INCHES / num_rows - 0.6) / end.sizes["size"], 0.28, 0.85))
 
-    def draw(narrow: bool) -> Figure:
-        return figures.freezing_maps(
-            end["test_error"],
-            end["train_error"],
-            rows="",
-            columns="panel",
-            epsilon=epsilon,
-            ridge=marks["at"],
-            ridge_shown=marks["shown"],
-            diverged=end["diverged"],
-            wanted=end["wanted"],
-            title=f"{common}: after the last epoch" if common else "After the last epoch",
-            narrow=narrow,
-            wrap=WRAP,
-            sheet=SHEET,
-            row_inches=row_inches,
-        )
-
-    def caption(figure: Figure) -> str:
-        text = map_caption(figure, epsilon)
-        return f"{text} {left_out} more such panels are below." if left_out > 0 else text
-
+    drawn = figures.freezing_maps(
+        end["test_error"],
+        end["train_error"],
+        rows="",
+        columns="panel",
+        epsilon=epsilon,
+        ridge=marks["at"],
+        ridge_shown=marks["shown"],
+        diverged=end["diverged"],
+        wanted=end["wanted"],
+        title=f"{common}: after the last epoch" if common else "After the last epoch",
+        wrap=WRAP,
+        sheet=SHEET,
+        row_inches=row_inches,
+    )
+    caption = map_caption(drawn[0], epsilon)
+    if left_out > 0:
+        caption += f" {left_out} more such panels are below."
     album = Album(
         directory=directory,
         name=study.name,
@@ -107,13 +102,10 @@ def lead(study: Study, sights: Sequence[Seen], directory: Path, epsilon: float) 
         values=values_in_words(end.rename(panel="source")),
     )
     picture = album.add(
-        draw,
+        drawn,
         "surface",
         "Training images × frozen layers, after the last epoch",
         caption,
-        lambda figure: hover.of_maps(
-            figure, end["test_error"], end["train_error"], "size", end["wanted"]
-        ),
     )
     whole = {one.part.name for one in alike} if left_out <= 0 else set()
     curves = _curves(study, panels, end, marks, epsilon) if "epoch" in study.measured else ""

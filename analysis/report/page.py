@@ -28,14 +28,13 @@ from analysis.report import gallery, overview, slices, tables
 from analysis.report.lead import lead
 from analysis.report.overview import answer
 from analysis.report.picture import Picture
-from analysis.report.plates import plate
 from analysis.report.slices import seen
 from study.messages import show_message
 from study.store import Damaged, open_store, study_names
 from study.store.errors import os_error_text
 
 PAGE: Final = "index.html"
-MAX_SVG_BYTES: Final = 700_000
+MAX_SVG_BYTES: Final = 1_000_000
 MAX_EMBEDDED: Final = 400_000  # bytes of a table that the page carries
 MAX_PICTURES: Final = 40
 MAX_LISTED: Final = 100
@@ -43,17 +42,18 @@ MAX_LISTED: Final = 100
 
 @dataclass(frozen=True, kw_only=True)
 class _Shown:
-    """A picture in the page: `source` and `narrow`, for a telephone, are data URIs; `width`, `height` and
-    `narrow_size` in CSS pixels; `paper`: its plate stays white in the dark; `hover` fit for an attribute
-    between single quotes."""
+    """A picture in the page.
+
+    Args:
+        source: a data URI.
+        width, height: in CSS pixels.
+        hover: the tooltips, escaped for an attribute between single quotes.
+    """
 
     picture: Picture
     source: str
-    narrow: str
     width: int
     height: int
-    narrow_size: tuple[int, int]
-    paper: bool
     hover: Markup
 
 
@@ -288,28 +288,22 @@ def _judged(
 
 
 def _shown(picture: Picture) -> _Shown:
-    wide = plate(picture.files["svg"].read_text(encoding="utf-8"))
-    narrow = plate(picture.narrow)
+    svg = picture.files["svg"].read_bytes()
     # SVG is sharp at every width; a grid of very many points is smaller as pixels.
-    small = len(wide) <= MAX_SVG_BYTES
+    small = len(svg) <= MAX_SVG_BYTES
     width, height = picture.inches
     return _Shown(
         picture=picture,
-        source=_svg(wide) if small else _data("image/png", picture.files["png"].read_bytes()),
-        narrow=_svg(narrow) if small and len(narrow) <= MAX_SVG_BYTES else "",
+        source=_data("image/svg+xml", svg)
+        if small
+        else _data("image/png", picture.files["png"].read_bytes()),
         width=round(96 * width),
         height=round(96 * height),
-        narrow_size=(round(96 * picture.narrow_inches[0]), round(96 * picture.narrow_inches[1])),
-        paper=not small,
         # Autoescaping would write five letters for each of its many quotes.
         hover=Markup(
             picture.hover.replace("&", "&amp;").replace("'", "&#39;").replace("<", "&lt;")
         ),
     )
-
-
-def _svg(text: str) -> str:
-    return _data("image/svg+xml", text.encode())
 
 
 def _data(kind: str, content: bytes) -> str:

@@ -1,13 +1,10 @@
 (function () {
   "use strict";
   var tip = document.getElementById("tip");
-  var telephone = window.matchMedia("(max-width: 600px)");
-
-  function boxOf(panel) { return panel.box[telephone.matches ? 1 : 0]; }
 
   // Where a point of the picture lies in a panel, (0, 0) at the left below; null beside it.
   function within(panel, fx, fy) {
-    var box = boxOf(panel);
+    var box = panel.box;
     var x = (fx - box[0]) / box[2], y = 1 - (fy - box[1]) / box[3];
     return x < 0 || x > 1 || y < 0 || y > 1 ? null : { x: x, y: y };
   }
@@ -60,7 +57,7 @@
       var frame = img.getBoundingClientRect();
       var fx = (event.clientX - frame.left) / frame.width, fy = (event.clientY - frame.top) / frame.height;
       for (var i = 0; i < panels.length; i += 1) {
-        var at = within(panels[i], fx, fy), box = boxOf(panels[i]);
+        var at = within(panels[i], fx, fy), box = panels[i].box;
         var text = at && say(panels[i], at, { width: box[2] * frame.width, height: box[3] * frame.height });
         if (text) {
           tip.textContent = text;
@@ -79,7 +76,7 @@
     img.addEventListener("pointerdown", move);
     img.addEventListener("pointerleave", function () { tip.hidden = true; });
   });
-  window.addEventListener("scroll", function () { tip.hidden = true; }, { passive: true });
+  window.addEventListener("scroll", function () { tip.hidden = true; }, { passive: true, capture: true });
 
   // The picture itself is what its links save: the page can be sent alone.
   function saver(name, href) {
@@ -217,7 +214,7 @@
   canvas.setAttribute("role", "group");
   canvas.setAttribute("aria-label", "The surface: arrow keys choose the cell whose curves are drawn");
   function show() {
-    var panel = panels[place[0]], box = boxOf(panel), row = place[1], column = place[2];
+    var panel = panels[place[0]], box = panel.box, row = place[1], column = place[2];
     var left = column ? panel.right[column - 1] : 0, rows = panel.y.length;
     chosen.style.left = 100 * (box[0] + left * box[2]) + "%";
     chosen.style.width = 100 * (panel.right[column] - left) * box[2] + "%";
@@ -259,7 +256,7 @@
     }
     place = [panel, row, column];
     show();
+    chosen.scrollIntoView({ block: "nearest", inline: "nearest" });
   });
-  telephone.addEventListener("change", show);
   show();
 }());

@@ -38,11 +38,25 @@ def test_marks_stand_in_the_row_of_their_cut() -> None:
     assert small == [[1, 1], [0, 1, 2, 3]]  # of "far" nothing is told apart, at the one size it has
 
 
-@pytest.mark.parametrize("narrow", [False, True])
+def test_draw_cuts_returns_the_large_markers() -> None:
+    axes = Figure().add_subplot()
+    found = points.draw_cuts(axes, best().isel(source_size=0))
+    drawn = [
+        (float(x), float(y))
+        for line in axes.get_legend_handles_labels()[0]
+        for x, y in zip(line.get_xdata(), line.get_ydata(), strict=True)
+        if np.isfinite(y)
+    ]
+    assert list(zip(found["x"], found["y"], strict=True)) == drawn
+    assert found["text"][1] == (
+        "near, 800 training images\nbest: 3 frozen layers\nnot told apart: 3 to 3"
+    )
+
+
 @pytest.mark.parametrize("seeds", [1, 3])
-def test_no_text_lies_on_another_or_leaves_the_figure(seeds: int, narrow: bool) -> None:
+def test_no_text_lies_on_another_or_leaves_the_figure(seeds: int) -> None:
     title = "tiny-imagenet-far → birds: a long title that is wrapped"
-    figure = points.cut_grid(best(seeds), title=title, narrow=narrow)
+    figure, _ = points.cut_grid(best(seeds), title=title)
     texts = texts_of(figure)
     for i, (text, box) in enumerate(texts):
         assert box.x0 >= -1 and box.x1 <= figure.bbox.x1 + 1, text

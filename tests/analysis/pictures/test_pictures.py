@@ -151,16 +151,20 @@ def test_the_number_of_seeds_is_stated(axes: Axes) -> None:
 def test_a_map_shows_the_values_where_they_belong_whatever_their_order(axes: Axes) -> None:
     some = errors(size=SIZES, frozen=FROZEN)
     shuffled = some.isel(size=[2, 0, 1], frozen=[1, 3, 0, 2]).transpose("frozen", "size")
-    assert maps.freezing_map(axes, shuffled) is axes
+    cells = maps.freezing_map(axes, shuffled)
     (mesh,) = meshes(axes)
+    assert np.array_equal(cells["test"].values, some.values)
+    assert cells["right"].values.tolist() == [0.5, 1.5, 2.5, 3.5]
     assert np.array_equal(np.asarray(mesh.get_array()), some.values)
     assert list(tick_labels(axes)) == ["0", "2", "5", "9"]
 
 
 def test_an_epoch_map_shows_epoch_0_apart(axes: Axes) -> None:
     some = errors(frozen=FROZEN, epoch=EPOCHS)
-    assert maps.epoch_map(axes, some) is axes
+    cells = maps.epoch_map(axes, some)
     zero, rest = meshes(axes)
+    assert np.array_equal(cells["test"].values, some.values)
+    assert cells["right"].values[-1] == axes.get_xlim()[1]
     assert np.array_equal(np.asarray(zero.get_array()), some.values[:, :1])
     assert np.array_equal(np.asarray(rest.get_array()), some.values[:, 1:])
     assert zero.get_coordinates()[..., 0].max() < rest.get_coordinates()[..., 0].min()
@@ -378,14 +382,30 @@ def grid() -> tuple[xr.DataArray, xr.DataArray]:
 def test_the_panel_grid_has_rows_of_source_sizes_and_columns_of_sizes(
     grid: tuple[xr.DataArray, xr.DataArray],
 ) -> None:
-    figure = figures.panel_grid(*grid, title="near → target")
-    upper = [axes for axes in figure.axes if str(axes.get_label()).startswith("{")]
+    figure, panels = figures.panel_grid(*grid, title="near → target")
+    upper = [panel.axes for panel in panels if next(iter(panel.values)) == "test error"]
     assert len(upper) == 6
-    assert len(figure.axes) == 12
+    assert [panel.axes for panel in panels] == figure.axes and len(panels) == 12
     assert upper[0].get_title(loc="left") == "50 training images"
     rows = {round(axes.get_position().y0, 6) for axes in upper}
     assert len(rows) == 2
     assert "source: 1,000 images" in [text.get_text() for text in figure.texts]
+
+
+def test_panel_grid_returns_the_values_that_it_draws(
+    grid: tuple[xr.DataArray, xr.DataArray],
+) -> None:
+    _, panels = figures.panel_grid(*grid)
+    select = {"source_size": 1000, "size": 200}
+    upper, lower = (panel for panel in panels if panel.select == select)
+    for panel, (own, other) in ((upper, grid), (lower, grid[::-1])):
+        for name, array in zip(panel.values, (own, other), strict=True):
+            expected = array.sel(select).mean("seed").transpose("frozen", "epoch")
+            assert panel.values[name].values == pytest.approx(expected.values)
+        drawn = [line for line in panel.axes.lines if len(line.get_xdata()) == len(EPOCHS) - 1]
+        for line, curve in zip(drawn, panel.values[next(iter(panel.values))], strict=True):
+            assert np.array_equal(line.get_ydata(), curve.values[1:])
+            assert np.array_equal(line.get_xdata(), panel.values["at"].values[1:])
 
 
 def test_epochs_that_a_panel_was_not_evaluated_at_leave_no_gap(
@@ -403,7 +423,7 @@ def test_a_figure_is_saved_as_the_same_bytes_each_time(
 ) -> None:
     def saved(name: str) -> list[bytes]:
         end = [array.isel(epoch=-1, drop=True) for array in grid]
-        figure = figures.freezing_maps(*end, rows="", title="The same")
+        figure, _ = figures.freezing_maps(*end, rows="", title="The same")
         (tmp_path / name).mkdir()
         return [path.read_bytes() for path in figures.save(figure, tmp_path / name / "map")]
 
@@ -434,9 +454,8 @@ LONG: list[Any] = ["tiny-imagenet-near", "tiny-imagenet-far"]
 @pytest.mark.parametrize("seeds", [[0], [0, 1, 2]])
 @pytest.mark.parametrize("sizes", [[50], pytest.param([50, 200, 800], marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", ["curves", "epochs", "freezing", "grid", "difference"])
-@pytest.mark.parametrize("narrow", [False, True])
 def test_no_text_lies_on_another_or_leaves_the_figure(
-    narrow: bool, kind: str, sizes: list[int], seeds: list[int]
+    kind: str, sizes: list[int], seeds: list[int]
 ) -> None:
     over: dict[str, Any] = {"source_size": [500, 5_000], "size": sizes, "frozen": FROZEN}
     every = errors(source=LONG, **over, seed=seeds, epoch=EPOCHS)
@@ -446,9 +465,9 @@ def test_no_text_lies_on_another_or_leaves_the_figure(
     cells = near.isel(seed=0, epoch=0, drop=True)
     ends = end.isel(seed=0, drop=True)
     title = f"{LONG[1]} → {LONG[0]}: a long title that is wrapped"
-    named: dict[str, Any] = {"title": title, "narrow": narrow}
+    named: dict[str, Any] = {"title": title}
     marked: dict[str, Any] = {"epsilon": 0.5, **named}
-    figure = {
+    figure, _ = {
         "curves": lambda: figures.panel_grid(near, near, **named),
         "epochs": lambda: figures.epoch_maps(
             near,
@@ -471,7 +490,6 @@ def test_no_text_lies_on_another_or_leaves_the_figure(
     }[kind]()
     texts = texts_of(figure)
     frame = figure.bbox
-    assert not narrow or figure.get_size_inches()[0] == pytest.approx(layout.NARROW)
     for i, (text, box) in enumerate(texts):
         assert box.x0 >= -1 and box.x1 <= frame.x1 + 1, (text, box, frame)
         assert box.y0 >= -1 and box.y1 <= frame.y1 + 1, (text, box, frame)

@@ -631,7 +631,9 @@ def test_capacity_beside_similarity(studied: tuple[Store, list[Run]]) -> None:
     with pytest.raises(ValueError, match="same grid"):
         capacity_and_similarity(capacity, surface.sel(seed=[0]))
     beyond = pairs["capacity"] == 1_000
-    axes = draw_capacity(Figure().add_subplot(), pairs.assign(censored=beyond))
+    axes = Figure().add_subplot()
+    drawn = draw_capacity(axes, pairs.assign(censored=beyond))
+    assert drawn["text"].str.endswith(" or more").tolist() == beyond.tolist()
     arrows = [text for text in axes.texts if isinstance(text, Annotation)]
     low, high = axes.get_ylim()
     assert len(arrows) == beyond.sum() > 0
