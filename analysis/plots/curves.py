@@ -14,8 +14,9 @@ from analysis.descent import EPSILON
 from analysis.descent.intervals import mean_intervals
 from analysis.plots import style as plot_style
 
-# Of two seeds a t-interval is 13 standard errors wide to either side: it fills the picture, dots do not.
+# With 2 seeds a t-interval is 13 standard errors wide on either side and would fill the panel.
 MIN_BAND_SEEDS: Final = 3
+MARGIN: Final = 0.08  # of the values' range, above and below
 
 
 def epoch_curves(
@@ -23,14 +24,14 @@ def epoch_curves(
     error: xr.DataArray,
     *,
     colours: dict[float, str] | None = None,
-    legend: bool = True,
 ) -> xr.Dataset:
-    """Curves over epochs (log scale), one for each frozen count.
+    """Draw a curve over epochs (log scale) for each frozen count; return them (`layout.Values`).
 
-    `error` has dims (frozen, epoch) or (frozen, step); others of length 1 may stay. Colour, dashes and
-    the marker at a curve's end all tell the frozen count; epoch 0 is a tick of its own at the left. A mean
-    over seeds ends where one of its seeds ends because it diverged: marked ×. Returns the curves
-    drawn (`layout.Values`).
+    Frozen counts differ in colour, dashes and the marker at the end. Epoch 0 has a separate tick.
+    A mean over seeds ends at × if one of its seeds diverges.
+
+    Args:
+        error: dims (frozen, epoch or step[, seed]); other dimensions need length 1.
     """
     x = plot_style.other_dim(error, "frozen", plot_style.TIMES)
     error = plot_style.narrowed(error, ("frozen", x)).sortby(["frozen", x])
@@ -68,8 +69,6 @@ def epoch_curves(
         plot_style.note(axes, f"absent: frozen {', '.join(absent)}")
     if diverged:
         plot_style.note(axes, "× a seed diverged")
-    if legend:
-        axes.legend(title="frozen layers", ncols=2, handlelength=3)
     return _values(mean).assign_coords(at=(x, at))
 
 
@@ -82,19 +81,17 @@ def freezing_curves(
     train_error: xr.DataArray | None = None,
     wanted: xr.DataArray | None = None,
     epsilon: float = EPSILON,
-    confidence: float = 0.95,
-    legend: bool = True,
 ) -> xr.Dataset:
-    """One curve over the depth of the cut for each value of `by`, with t-intervals over seeds.
+    """Draw a curve over the cut for each value of `by`; return the curves (`layout.Values`).
 
-    `error` has dims (by, frozen[, seed]); others of length 1 may stay. `x`: "frozen", or one of the
-    coordinates "parameters_trained" and "share_trained" over (by,) frozen (log scale; 0 frozen is then at
-    the right).
-    A marker is filled where the mean `train_error` is at most `epsilon`, hollow where it is not. A curve
-    has a gap at an absent cell, but none where `wanted`, over (by, frozen), is false: no such cell was
-    asked for.
-    Small dots are the seeds; from MIN_BAND_SEEDS on there is a band too: one that leaves the Axes is cut
-    off, not narrowed. Returns the curves drawn (`layout.Values`).
+    Dots are seeds. From MIN_BAND_SEEDS seeds on, a band shows t-intervals, cut off at the frame.
+
+    Args:
+        error: dims (by, frozen[, seed]); other dimensions need length 1.
+        x: "frozen", or a coordinate over (by,) frozen: "share_frozen", or on a log scale
+            "parameters_trained" or "share_trained", with 0 frozen layers at the right.
+        train_error: like `error`. A marker is hollow if its mean is above `epsilon`.
+        wanted: over (by, frozen). A curve has gaps only at wanted cells.
     """
     error = plot_style.narrowed(error, (by, "frozen")).sortby("frozen").transpose(by, "frozen", ...)
     train_error, wanted = (
@@ -129,17 +126,13 @@ def freezing_curves(
         if "seed" in error.dims and error.sizes["seed"] > 1:
             seeds = error.isel({by: i}).transpose("frozen", "seed").values[asked[i]]
             if has_band(error):
-                half = _half(seeds, confidence)
+                half = _half(seeds)
                 axes.fill_between(at, y - half, y + half, color=style["color"], alpha=0.13, lw=0)
             axes.plot(at, seeds, color=style["color"], ls="none", marker=".", ms=2.5, alpha=0.7)
     axes.set_ylim(*span(error.values))
     axes.set_ylabel(plot_style.name_of(error))
     _depth_axis(axes, mean, x)
     plot_style.note_seeds(axes, counts)
-    if legend:
-        axes.legend(title=plot_style.name_of(by))
-        if train is not None:
-            plot_style.note(axes, f"hollow: train error > {epsilon:g}")
     values = _values(mean).assign_coords(at=mean[x])
     if train_error is not None:
         values = values.assign({_label(train_error): (mean.dims, train)})
@@ -154,18 +147,19 @@ def paired_difference(
     *,
     by: str = "source_task",
     x: str = "frozen",
-    confidence: float = 0.95,
 ) -> xr.Dataset:
-    """The error after `first` minus the error after `second`, seed by seed, against frozen count (C5).
+    """Draw the error after `first` minus the error after `second`, seed by seed (C5); return the mean.
 
-    `error` has dims (by, frozen, seed), `x` is as of `freezing_curves`. Bars are t-intervals over the
-    seeds that both have, from MIN_BAND_SEEDS on; small dots are those seeds. Below zero `first` is the
-    better source. Returns the curve drawn (`layout.Values`).
+    Dots are the seeds that have both errors. From MIN_BAND_SEEDS seeds on, bars are t-intervals over them.
+
+    Args:
+        error: dims (by, frozen, seed).
+        x: as in `freezing_curves`.
     """
     error = plot_style.narrowed(error, (by, "frozen", "seed")).sortby("frozen")
     error = error.transpose(by, "frozen", "seed")
     pairs = (error.sel({by: first}, drop=True) - error.sel({by: second}, drop=True)).values
-    mean, half = mean_intervals(pairs.T, confidence)[0], _half(pairs, confidence)
+    mean, half = mean_intervals(pairs.T)[0], _half(pairs)
     at = _depth(error.sel({by: first}), x)
     axes.axhline(0, color=plot_style.INK, lw=0.8)
     axes.plot(at, pairs, ls="none", marker=".", ms=3, color=plot_style.FAINT)
@@ -190,25 +184,24 @@ def _values(mean: xr.DataArray) -> xr.Dataset:
 
 
 def has_band(error: xr.DataArray) -> bool:
-    """Whether intervals over seeds are drawn somewhere: some cell has MIN_BAND_SEEDS or more."""
+    """Return True if some cell has at least MIN_BAND_SEEDS seeds, so that intervals are drawn."""
     if "seed" not in error.dims:
         return False
     return bool((error.notnull().sum("seed") >= MIN_BAND_SEEDS).any())
 
 
-def _half(seeds: np.ndarray, confidence: float) -> np.ndarray:
-    """Half the width of the interval at each point, NaN where fewer than MIN_BAND_SEEDS are; `seeds` is
-    (points, seeds)."""
-    half = mean_intervals(seeds.T, confidence)[1]
+def _half(seeds: np.ndarray) -> np.ndarray:
+    """Half widths of the intervals of `seeds` (points, seeds); NaN below MIN_BAND_SEEDS seeds."""
+    half = mean_intervals(seeds.T)[1]
     return np.where(np.isfinite(seeds).sum(axis=1) >= MIN_BAND_SEEDS, half, np.nan)
 
 
-def span(values: np.ndarray, *, margin: float = 0.08) -> tuple[float, float]:
-    """Limits of an axis that shows all known values, with a margin on both sides."""
+def span(values: np.ndarray) -> tuple[float, float]:
+    """Return limits of an axis that contain all known values, with a margin."""
     known = values[np.isfinite(values)]
     if known.size == 0:
         return 0.0, 1.0
-    extra = margin * float(known.max() - known.min()) or 0.01
+    extra = MARGIN * float(known.max() - known.min()) or 0.01
     return float(known.min()) - extra, float(known.max()) + extra
 
 

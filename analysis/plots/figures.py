@@ -1,6 +1,6 @@
 """Build whole figures, with the values drawn in each panel, and save them reproducibly.
 
-A dimension named in `rows` or `columns` may be missing: the grid then has one row or column."""
+If a dimension named in `rows` or `columns` is missing, the grid has one row or column."""
 
 from __future__ import annotations
 
@@ -17,29 +17,25 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from analysis.descent import EPSILON
+from analysis.descent.intervals import LEVEL
 from analysis.plots import curves, layout, maps, points, style
 from analysis.plots.layout import at
 
-FORMATS: Final = ("png", "svg", "pdf")
-# Without these a file would hold the time at which it was written.
-_NO_DATE: Final[dict[str, dict[str, Any]]] = {
+DPI: Final = 200  # of PNG files
+# The formats, with metadata that leaves out the time of writing: equal rows give equal bytes.
+FORMATS: Final[dict[str, dict[str, Any]]] = {
     "png": {"Software": None},
     "svg": {"Date": None},
     "pdf": {"CreationDate": None},
 }
 
 
-def save(
-    figure: Figure, stem: Path, formats: Sequence[str] = FORMATS, *, dpi: int = 200
-) -> list[Path]:
-    """Writes `figure` as stem.png, stem.svg, stem.pdf (those of `formats`) and returns the paths."""
-    for form in formats:
-        if form not in _NO_DATE:
-            raise ValueError(f"formats={form!r}: choose from {', '.join(_NO_DATE)}")
-    paths = [stem.with_name(f"{stem.name}.{form}") for form in formats]
+def save(figure: Figure, stem: Path) -> dict[str, Path]:
+    """Write `figure` as stem.png, stem.svg and stem.pdf; return the paths by format."""
+    paths = {form: stem.with_name(f"{stem.name}.{form}") for form in FORMATS}
     with matplotlib.rc_context(style.STYLE):
-        for path, form in zip(paths, formats, strict=True):
-            figure.savefig(path, dpi=dpi, metadata=_NO_DATE[form])
+        for form, path in paths.items():
+            figure.savefig(path, dpi=DPI, metadata=FORMATS[form])
     return paths
 
 
@@ -52,18 +48,20 @@ def panel_grid(
     epsilon: float = EPSILON,
     title: str = "",
 ) -> layout.Drawn:
-    """Curves over epochs for every frozen count, the train curve beneath each panel.
+    """Draw curves over epochs for every frozen count, with the train error beneath each panel.
 
-    The panel grid of arXiv 2211.11074: rows are source sizes, columns target sizes. Arrays have dims
-    (rows, columns, frozen, epoch[, seed]).
+    Rows are source sizes and columns target sizes, as in the panel grid of arXiv 2211.11074.
+
+    Args:
+        test, train: dims (rows, columns, frozen, epoch[, seed]).
     """
     colours = style.frozen_colours(test["frozen"].values)
     test_span = curves.span(_known(test))
     train_span = curves.span(np.append(_known(train), [0.0, epsilon]))
 
     def draw(upper: Axes, lower: Axes, select: dict[str, Any]) -> tuple[xr.Dataset, ...]:
-        above = curves.epoch_curves(upper, at(test, select), colours=colours, legend=False)
-        below = curves.epoch_curves(lower, at(train, select), colours=colours, legend=False)
+        above = curves.epoch_curves(upper, at(test, select), colours=colours)
+        below = curves.epoch_curves(lower, at(train, select), colours=colours)
         lower.set_title("", loc="right")
         lower.set_ylabel(lower.get_ylabel().replace(" (", "\n("))
         lower.axhline(epsilon, color=style.INK, lw=0.7, ls=(0, (1, 2)))
@@ -94,9 +92,11 @@ def epoch_maps(
     diverged: xr.DataArray | None = None,
     title: str = "",
 ) -> layout.Drawn:
-    """Heat maps over epoch × frozen count; arrays have dims (rows, columns, frozen, epoch[, seed]).
+    """Draw heat maps over epoch × frozen count.
 
-    `ridge`, `ridge_shown`, `diverged` have dims (rows, columns, frozen): see `maps.epoch_map`.
+    Args:
+        test, train: dims (rows, columns, frozen, epoch[, seed]).
+        ridge, ridge_shown, diverged: dims (rows, columns, frozen); see `maps.epoch_map`.
     """
     norm = maps.epoch_norm(test)
     known = _known(test)
@@ -130,11 +130,14 @@ def freezing_maps(
     sheet: float = layout.WIDE,
     row_inches: float = 0.24,
 ) -> layout.Drawn:
-    """Heat maps over target size × frozen count; arrays have dims (rows, columns, size, frozen[, seed]).
+    """Draw heat maps over target size × frozen count.
 
-    `ridge` and `ridge_shown` have dims (rows, columns, size), `diverged` and `wanted` those of `test`
-    without seed: see `maps.freezing_map`. `wrap`, `sheet`: see `layout.grid`; `row_inches`: height of
-    a size's cells.
+    Args:
+        test, train: dims (rows, columns, size, frozen[, seed]).
+        ridge, ridge_shown: dims (rows, columns, size); see `maps.freezing_map`.
+        diverged, wanted: like `test` without seed.
+        wrap, sheet: see `layout.grid`.
+        row_inches: height of the cells of one size.
     """
     marks = {"ridge": ridge, "ridge_shown": ridge_shown, "diverged": diverged, "wanted": wanted}
     return _map_grid(
@@ -166,12 +169,11 @@ def _map_grid(
     wrap: int = 0,
     sheet: float = layout.WIDE,
 ) -> layout.Drawn:
-    """A grid of `draw_map`, all in one colour scale; `marks` are arrays that it takes by these names."""
+    """Draw a grid of maps with one colour scale; `marks` are arguments of `draw_map` by name."""
 
     def draw(axes: Axes, _: Axes, select: dict[str, Any]) -> tuple[xr.Dataset, ...]:
         here = {name: _maybe(array, select) for name, array in marks.items()}
-        how: dict[str, Any] = {"norm": norm, "colour_bar": False, "legend": False}
-        return (draw_map(axes, at(test, select), epsilon=epsilon, **here, **how),)
+        return (draw_map(axes, at(test, select), epsilon=epsilon, norm=norm, **here),)
 
     with matplotlib.rc_context(style.STYLE):
         grid = layout.grid(
@@ -200,12 +202,13 @@ def freezing_grid(
     x: str = "frozen",
     wanted: xr.DataArray | None = None,
     epsilon: float = EPSILON,
-    confidence: float = 0.95,
     title: str = "",
 ) -> layout.Drawn:
-    """Freezing-wise curves for each value of `by`; arrays have dims (rows, columns, by, frozen[, seed]).
+    """Draw curves over the cut for each value of `by`.
 
-    `wanted`, of these dims without seed: see `curves.freezing_curves`.
+    Args:
+        test, train: dims (rows, columns, by, frozen[, seed]).
+        x, wanted: see `curves.freezing_curves`.
     """
     limits = curves.span(test.values)
 
@@ -218,8 +221,6 @@ def freezing_grid(
             train_error=_maybe(train, select),
             wanted=_maybe(wanted, select),
             epsilon=epsilon,
-            confidence=confidence,
-            legend=False,
         )
         axes.set_ylim(*limits)
         return (drawn,)
@@ -230,12 +231,12 @@ def freezing_grid(
         panels, note = layout.fill(grid, draw)
         remarks = [note]
         layout.legend_right(grid, style.name_of(by))
-        if train is not None and hollow(test, train, epsilon):
+        if train is not None and markers(test, train, epsilon)[1]:
             remarks.append(f"hollow: train error > {epsilon:g}")
         if "seed" in test.dims and test.sizes["seed"] > 1:
             remarks.append("dots: seeds")
         if curves.has_band(test):
-            remarks.append(f"band: {confidence:.0%} t-interval over seeds, cut off at the frame")
+            remarks.append(f"band: {LEVEL:.0%} t-interval over seeds, cut off at the frame")
         layout.remark(grid, *remarks)
         return grid.figure, panels
 
@@ -249,20 +250,19 @@ def difference_grid(
     columns: str = "size",
     by: str = "source",
     x: str = "frozen",
-    confidence: float = 0.95,
     title: str = "",
 ) -> layout.Drawn:
-    """Paired difference of two sources against depth, which is told by `x` as in `freezing_grid`.
+    """Draw the paired difference of two sources over the cut.
 
-    `test` has dims (rows, columns, by, frozen, seed).
+    Args:
+        test: dims (rows, columns, by, frozen, seed).
+        x: see `curves.freezing_curves`.
     """
     pairs = test.sel({by: first}, drop=True) - test.sel({by: second}, drop=True)
     limits = curves.span(np.append(pairs.values, 0.0))
 
     def draw(axes: Axes, _: Axes, select: dict[str, Any]) -> tuple[xr.Dataset, ...]:
-        drawn = curves.paired_difference(
-            axes, at(test, select), first, second, by=by, x=x, confidence=confidence
-        )
+        drawn = curves.paired_difference(axes, at(test, select), first, second, by=by, x=x)
         axes.set_ylim(*limits)
         return (drawn,)
 
@@ -271,29 +271,22 @@ def difference_grid(
         panels, note = layout.fill(grid, draw)
         remarks = [note, "dots: pairs of one seed"]
         if curves.has_band(pairs):
-            remarks.append(f"bars: {confidence:.0%} t-interval over them, cut off at the frame")
+            remarks.append(f"bars: {LEVEL:.0%} t-interval over them, cut off at the frame")
         layout.remark(grid, *remarks)
         return grid.figure, panels
 
 
-def hollow(test: xr.DataArray, train: xr.DataArray, epsilon: float) -> bool:
-    """Whether a marker of `freezing_grid` is hollow: some mean train error is above epsilon."""
-    return bool(
-        (style.seed_mean(train)[0].where(style.seed_mean(test)[0].notnull()) > epsilon).any()
-    )
-
-
-def filled(test: xr.DataArray, train: xr.DataArray, epsilon: float) -> bool:
-    """Whether a marker of `freezing_grid` is filled: some mean train error is at most epsilon."""
-    return bool(
-        (style.seed_mean(train)[0].where(style.seed_mean(test)[0].notnull()) <= epsilon).any()
-    )
+def markers(test: xr.DataArray, train: xr.DataArray, epsilon: float) -> tuple[bool, bool]:
+    """Return whether any marker of `freezing_grid` is filled, and whether any is hollow."""
+    drawn = style.seed_mean(train)[0].where(style.seed_mean(test)[0].notnull())
+    return bool((drawn <= epsilon).any()), bool((drawn > epsilon).any())
 
 
 def capacity_figure(pairs: Sequence[pd.DataFrame], *, title: str = "") -> layout.Drawn:
-    """Effective capacity against several measures of similarity, side by side.
+    """Draw effective capacity against several measures of similarity, side by side.
 
-    `pairs`: one table for each measure, as `surfaces.similarity.capacity_and_similarity` gives it.
+    Args:
+        pairs: a table for each measure, from `surfaces.similarity.capacity_and_similarity`.
     """
     with matplotlib.rc_context(style.STYLE):
         names = xr.DataArray(np.zeros(len(pairs)), {"measure": range(len(pairs))}, ["measure"])
@@ -328,15 +321,18 @@ def _known(array: xr.DataArray) -> np.ndarray:
 
 
 def part_grid(parts: xr.DataArray, *, columns: str = "size", title: str = "") -> layout.Drawn:
-    """Curves over the epochs for every frozen count; dims ("part", columns, "frozen", "epoch").
+    """Draw curves over epochs for every frozen count, with a row for each part of the error.
 
-    A row for each part, as "bias" and "net variance": all in one scale, as they add up to the error.
+    All panels share one scale, because the parts add up to the error.
+
+    Args:
+        parts: dims (part, columns, frozen, epoch).
     """
     colours = style.frozen_colours(parts["frozen"].values)
     limits = curves.span(parts.values)
 
     def draw(axes: Axes, _: Axes, select: dict[str, Any]) -> tuple[xr.Dataset, ...]:
-        drawn = curves.epoch_curves(axes, at(parts, select), colours=colours, legend=False)
+        drawn = curves.epoch_curves(axes, at(parts, select), colours=colours)
         axes.set_ylim(*limits)
         return (drawn,)
 

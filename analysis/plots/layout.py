@@ -18,20 +18,20 @@ from matplotlib.figure import Figure
 
 from analysis.plots import style
 
-WIDE: Final = 10.4  # inches: the width of a report's page, with letters a tenth larger there
+WIDE: Final = 10.4  # the report's page shows this a tenth larger
 PANEL_WIDTHS: Final = (1.75, 4.3)
 
 GAP_X: Final = 0.26
 GAP_Y: Final = 0.34
 HEADING_ROW: Final = 0.14
 NUMBERS_ROW: Final = 0.14
-HEADING_LETTER: Final = 0.076
+HEADING_LETTER: Final = 0.076  # width of a letter
 GAP_BENEATH: Final = 0.1
 LEGEND_ROW: Final = 0.17
 LEGEND_COLUMN: Final = 2.7
 REMARK_ROW: Final = 0.115
 REMARK_LETTER: Final = 0.052
-TITLE_LETTER: Final = 0.084  # inches that a letter of the title takes at most, on average
+TITLE_LETTER: Final = 0.084  # the most, on average
 
 # The values drawn on one Axes.
 # Cells: "test" and "train" over (y, x), with the right edges of the columns as the coordinate "right".
@@ -161,7 +161,7 @@ def grid(
 def _panel_size(
     num_columns: int, margins: float, height: float, sheet: float
 ) -> tuple[float, float]:
-    """Width and height of a panel: panels fill the sheet as far as they stay well-proportioned."""
+    """Width and height of a panel; panels fill the sheet within PANEL_WIDTHS."""
     width = (sheet - margins + GAP_X) / num_columns - GAP_X
     width = float(np.clip(width, *PANEL_WIDTHS))
     return width, height * float(np.clip((width / 2.35) ** 0.5, 1.0, 1.35))
@@ -212,12 +212,11 @@ def fill(grid: Grid, draw: Draw) -> tuple[list[Panel], str]:
 
 
 def _numbers(axes: Axes) -> list[str]:
-    """What stands at the ticks of the x axis."""
     return [label.get_text() for label in axes.get_xticklabels()]
 
 
 def legend_right(grid: Grid, title: str, order: Callable[[str], Any] | None = None) -> None:
-    """One legend for all panels, at the right of the first row."""
+    """Add one legend for all panels at the right of the first row."""
     named = _named(grid.upper)
     labels = sorted(named, key=order) if order else list(named)
     width, height = grid.figure.get_size_inches()
@@ -234,7 +233,7 @@ def legend_right(grid: Grid, title: str, order: Callable[[str], Any] | None = No
 
 
 def legend_beneath(grid: Grid) -> None:
-    """One legend for the marks of all panels, beneath them; the figure grows by its rows."""
+    """Add one legend for the marks of all panels beneath them; the figure grows by its rows."""
     named = _named(grid.upper)
     if not named:
         return
@@ -256,7 +255,7 @@ def legend_beneath(grid: Grid) -> None:
 
 
 def _grow_beneath(figure: Figure, inches: float) -> None:
-    """Adds white space beneath everything; Axes, texts and legends keep their sizes and distances."""
+    """Add white space beneath everything; Axes, texts and legends keep their sizes and distances."""
     width, height = figure.get_size_inches()
     taller = height + inches
     anchors = [
@@ -276,7 +275,11 @@ def _grow_beneath(figure: Figure, inches: float) -> None:
 
 
 def colour_bar(grid: Grid, norm: Normalize, label: str, *, beyond: bool) -> None:
-    """The colour scale of all panels, at the right of the first row; `beyond`: values lie above it."""
+    """Add the colour scale of all panels at the right of the first row.
+
+    Args:
+        beyond: values lie above the scale.
+    """
     width, height = grid.figure.get_size_inches()
     length = grid.upper[0].get_position().height
     left = 1 - (grid.right_inches - 0.15) / width
@@ -287,7 +290,7 @@ def colour_bar(grid: Grid, norm: Normalize, label: str, *, beyond: bool) -> None
 
 
 def remark(grid: Grid, *texts: str) -> None:
-    """Small print beneath everything, at the left; the figure grows by its further lines."""
+    """Add small print beneath everything; the figure grows by its further lines."""
     line = " · ".join(text for text in texts if text)
     room = int((grid.figure.get_size_inches()[0] - 0.16) / REMARK_LETTER)
     lines = textwrap.wrap(line, room)
@@ -300,7 +303,7 @@ def remark(grid: Grid, *texts: str) -> None:
 
 
 def at(array: xr.DataArray, select: dict[str, Any]) -> xr.DataArray:
-    """What one panel shows: the array at these labels, without the epochs that none of it has."""
+    """Select one panel's values; drop the epochs at which all of them are missing."""
     chosen = array.sel(
         {dim: value for dim, value in select.items() if dim in array.dims}, drop=True
     )
@@ -312,7 +315,7 @@ def at(array: xr.DataArray, select: dict[str, Any]) -> xr.DataArray:
 
 
 def heading(dim: str, value: Any) -> str:
-    """What a panel with this one value of a dimension is called."""
+    """Return the heading of a panel with this value of a dimension."""
     if dim == "size":
         return f"{value:,} training images" if value else "training images not known"
     if dim == "source_size":

@@ -22,7 +22,7 @@ from analysis.plots.style import ABSENT, FAINT, HALO, INK, PAPER, note
 def cells(
     axes: Axes, mean: np.ndarray, x_edges: np.ndarray, y_edges: np.ndarray, **style: Any
 ) -> None:
-    """Draws cells of `mean` (rows, columns) in colour, and hatches those that are NaN."""
+    """Draw cells of `mean` (rows, columns) in colour; hatch cells that are NaN."""
     axes.pcolormesh(x_edges, y_edges, np.ma.masked_invalid(mean), rasterized=True, **style)
     for row, absent in enumerate(~np.isfinite(mean)):
         changes = np.flatnonzero(np.diff(np.concatenate([[0], absent.astype(int), [0]])))
@@ -47,15 +47,16 @@ def region(
     known: np.ndarray,
     x_edges: np.ndarray,
     y_edges: np.ndarray,
-    *,
-    label: str,
-    everywhere: str,
-    nowhere: str,
+    epsilon: float,
+    how: str = "",
 ) -> None:
-    """Draws the line between cells inside and outside a region, with ticks that point inside.
+    """Draw the edge of interpolation: a line around the cells of `inside`, with ticks that point inside.
 
-    `inside` and `known` are (rows, columns); where a neighbour is not known no line is drawn.
-    `everywhere` and `nowhere` are noted where there is no line to draw.
+    Without a line to draw, a note says on which side of `epsilon` all cells are.
+
+    Args:
+        inside, known: shape (rows, columns). No line is drawn next to a cell that is not known.
+        how: words added to `train error ≤ epsilon` in the legend.
     """
     log = axes.get_xscale() == "log"
     x, y = (np.log(x_edges) if log else x_edges), y_edges
@@ -65,7 +66,7 @@ def region(
     lines += [[(begin, at), (end, at)] for at, begin, end, _ in level]
     if not lines:
         if known.any():
-            note(axes, everywhere if inside[known].any() else nowhere)
+            note(axes, f"train error {'≤' if inside[known].any() else '>'} {epsilon:g}")
         return
     across, along = 0.035 * (x[-1] - x[0]), 0.16
     ticks = []
@@ -76,6 +77,7 @@ def region(
         num = round((end - begin) / (0.1 * (x[-1] - x[0])))
         for middle in begin + (np.arange(num) + 0.5) / max(num, 1) * (end - begin):
             ticks.append([(middle, at), (middle, at + side * along)])
+    label = f"train error ≤ {epsilon:g}{how} (side of the ticks)"
     for number, segments in enumerate((lines, ticks)):
         points = np.array(segments, dtype=float).reshape(-1, 2, 2)
         if log:
@@ -87,7 +89,7 @@ def region(
                 linewidths=1.3 if number == 0 else 0.9,
                 capstyle="projecting",
                 path_effects=HALO,
-                label=f"{label} (side of the ticks)" if number == 0 else "_",
+                label=label if number == 0 else "_",
             ),
             autolim=False,
         )
@@ -96,9 +98,9 @@ def region(
 def _borders(
     inside: np.ndarray, known: np.ndarray, x: np.ndarray, y: np.ndarray
 ) -> list[tuple[float, float, float, float]]:
-    """Upright borders of a region: (x, begin, end, side), side being +1 where it lies to the right.
+    """Return the vertical borders of a region as (x, begin, end, side); side is +1 if the region is right.
 
-    Borders above one another are one, so that a map of thousands of cells has few lines.
+    Adjacent borders are joined, so that a map of thousands of cells has few lines.
     """
     found = []
     differ = known[:, :-1] & known[:, 1:] & (inside[:, :-1] != inside[:, 1:])
@@ -112,8 +114,10 @@ def _borders(
 
 
 def ridge_line(axes: Axes, x: np.ndarray, y: np.ndarray, shown: np.ndarray) -> None:
-    """Marks peaks at (x, y), NaN where there is none: those that are shown over the seeds as circles,
-    joined where neighbours both have one; the others, peaks at face value, as small dots."""
+    """Mark the peaks at (x, y); NaN is no peak.
+
+    Peaks shown over the seeds are circles, joined between neighbours. Peaks at face value are dots.
+    """
     style: dict[str, Any] = {"color": INK, "path_effects": HALO, "clip_on": False, "zorder": 5}
     if (shown & np.isfinite(x)).any():
         at = np.where(shown, x, np.nan)
@@ -125,7 +129,7 @@ def ridge_line(axes: Axes, x: np.ndarray, y: np.ndarray, shown: np.ndarray) -> N
 
 
 def crosses(axes: Axes, x: np.ndarray, y: np.ndarray) -> None:
-    """Marks cells where a seed's loss was not finite."""
+    """Mark cells in which a seed's loss was not finite."""
     if len(x):
         axes.plot(
             x, y, ls="none", marker="x", ms=6, mew=1.6, color=INK, path_effects=HALO,
@@ -144,17 +148,18 @@ def freezing_map(
     diverged: xr.DataArray | None = None,
     wanted: xr.DataArray | None = None,
     norm: Normalize | None = None,
-    colour_bar: bool = True,
-    legend: bool = True,
 ) -> xr.Dataset:
-    """Heat map over frozen count (x) and number of images (y).
+    """Draw a heat map over frozen count (x) and number of images (y); return its cells (`layout.Values`).
 
-    `error` has dims (size or source_size, frozen). The line is the edge of interpolation, along the
-    edges of cells (nothing is interpolated between them); its ticks point to the cells whose mean
-    `train_error` is at most `epsilon`. `ridge`, over the y dimension, is the frozen count of each
-    row's peak, NaN where there is none; where `ridge_shown` is false it is a peak at face value only.
-    `diverged`, of error's dims, is true where a seed diverged. A frozen count that is `wanted`, of
-    error's dims, at no y has no column. Returns the cells drawn (`layout.Values`).
+    The edge of interpolation runs along the edges of cells; nothing is interpolated between them.
+
+    Args:
+        error: dims (size or source_size, frozen[, seed]); other dimensions need length 1.
+        train_error: like `error`. The ticks of the edge point to cells whose mean is at most `epsilon`.
+        ridge: frozen count of each row's peak, over the y dimension; NaN: no peak.
+        ridge_shown: False for a peak at face value only.
+        diverged: True if a seed diverged, like `error` without seed.
+        wanted: like `diverged`. A frozen count that is wanted at no y has no column.
     """
     y = plot_style.other_dim(error, "frozen", plot_style.SIZES)
     error = asked(plot_style.narrowed(error, (y, "frozen")), wanted)
@@ -170,7 +175,7 @@ def freezing_map(
         train_error = plot_style.narrowed(train_error, (y, "frozen"))
         train = plot_style.values_like(plot_style.seed_mean(train_error)[0], mean)
         known = np.isfinite(train)
-        _edge(axes, train <= epsilon, known, x_edges, y_edges, epsilon)
+        region(axes, train <= epsilon, known, x_edges, y_edges, epsilon)
     if ridge is not None:
         peaks = ridge.reindex({y: mean[y]}).values
         columns = np.interp(peaks, mean["frozen"].values, np.arange(mean.sizes["frozen"]))
@@ -183,7 +188,7 @@ def freezing_map(
         axes, "x", mean["frozen"].values, "frozen layers (fewer trained parameters →)"
     )
     plot_style.category_axis(axes, "y", mean[y].values, plot_style.name_of(y))
-    _finish_map(axes, error, colour_bar, legend)
+    axes.spines[:].set_visible(False)
     return _cells(mean, train, x_edges[1:])
 
 
@@ -197,16 +202,17 @@ def epoch_map(
     ridge_shown: xr.DataArray | None = None,
     diverged: xr.DataArray | None = None,
     norm: Normalize | None = None,
-    colour_bar: bool = True,
-    legend: bool = True,
 ) -> xr.Dataset:
-    """Heat map over epochs (x, log scale) and frozen count (y).
+    """Draw a heat map over epochs (x, log scale) and frozen count (y); return its cells (`layout.Values`).
 
-    `error` has dims (frozen, epoch) or (frozen, step). Epoch 0 (before training) is a column of its own
-    at the left. The line is, for each frozen count, the first epoch whose mean `train_error` is at
-    most `epsilon`; its ticks point to later epochs. `ridge`, over frozen, is the epoch of the peak,
-    NaN where there is none; where `ridge_shown` is false it is a peak at face value only. `diverged`,
-    over frozen, is true where a seed diverged. Returns the cells drawn (`layout.Values`).
+    Epoch 0 (before training) is a separate column at the left.
+
+    Args:
+        error: dims (frozen, epoch or step[, seed]); other dimensions need length 1.
+        train_error: like `error`. The line marks the first epoch whose mean is at most `epsilon`.
+        ridge: epoch of each frozen count's peak; NaN: no peak.
+        ridge_shown: False for a peak at face value only.
+        diverged: True if a seed diverged, over frozen.
     """
     x = plot_style.other_dim(error, "frozen", plot_style.TIMES)
     error = (
@@ -231,7 +237,7 @@ def epoch_map(
         train = plot_style.values_like(plot_style.seed_mean(train_error, along=x)[0], mean)
         reached = np.logical_or.accumulate(train <= epsilon, axis=1)
         known = np.broadcast_to(np.isfinite(train).any(axis=1)[:, None], train.shape)
-        _edge(axes, reached, known, edges, y_edges, epsilon, " reached")
+        region(axes, reached, known, edges, y_edges, epsilon, " reached")
     rows = np.arange(mean.sizes["frozen"])
     if ridge is not None:
         peaks = ridge.reindex(frozen=mean["frozen"]).values
@@ -243,7 +249,7 @@ def epoch_map(
         crosses(axes, at[flags], rows[flags])
     plot_style.log_epoch_axis(axes, mean[x].values, x)
     plot_style.category_axis(axes, "y", mean["frozen"].values, plot_style.name_of("frozen"))
-    _finish_map(axes, error, colour_bar, legend)
+    axes.spines[:].set_visible(False)
     return _cells(mean, train, right)
 
 
@@ -255,7 +261,7 @@ def _cells(mean: xr.DataArray, train: np.ndarray, right: np.ndarray) -> xr.Datas
 
 
 def asked(error: xr.DataArray, wanted: xr.DataArray | None) -> xr.DataArray:
-    """Without the frozen counts at which nothing was asked for: those are no absent cells."""
+    """Drop the frozen counts at which no cell is wanted; they are not absent cells."""
     if wanted is None:
         return error
     others = [dim for dim in wanted.dims if dim != "frozen"]
@@ -263,22 +269,21 @@ def asked(error: xr.DataArray, wanted: xr.DataArray | None) -> xr.DataArray:
     return error.isel(frozen=some.values) if bool(some.any()) else error
 
 
-def shared_norm(*errors: xr.DataArray) -> Normalize:
-    """One colour scale for several maps: from the least to the greatest mean over seeds of them all."""
-    values = np.concatenate([plot_style.seed_mean(error)[0].values.ravel() for error in errors])
+def shared_norm(error: xr.DataArray) -> Normalize:
+    """Return one colour scale for all maps of `error`, over its means over seeds."""
+    values = plot_style.seed_mean(error)[0].values
     known = values[np.isfinite(values)]
     low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
     return Normalize(low, high if high > low else low + 1e-9)
 
 
 def epoch_norm(error: xr.DataArray) -> Normalize:
-    """A colour scale for maps over epochs that shows what comes after the first fall.
+    """Return a colour scale for maps over epochs that resolves the errors after the first descent.
 
-    It ends at the highest mean that any curve reaches after its minimum, or half-way up all values,
-    whichever is more: untrained networks would otherwise use most of it up. Higher values are shown
-    in its last colour.
+    It ends at the highest mean that any curve reaches after its minimum, or halfway up all values if that
+    is more. Untrained networks would use up most of the scale. Higher values get the last colour.
     """
-    x = next(str(dim) for dim in ("epoch", "step") if dim in error.dims)
+    x = next(str(dim) for dim in plot_style.TIMES if dim in error.dims)
     mean = plot_style.seed_mean(error.sortby(x), along=x)[0].transpose(..., x)
     curves = mean.values.reshape(-1, mean.sizes[x])
     curves = curves[np.isfinite(curves).any(axis=1)]
@@ -288,44 +293,6 @@ def epoch_norm(error: xr.DataArray) -> Normalize:
     later = max(float(np.nanmax(curve[np.nanargmin(curve) :])) for curve in curves)
     top = max(later, (low + high) / 2)
     return Normalize(low, top if top > low else low + 1e-9)
-
-
-def _edge(
-    axes: Axes,
-    inside: np.ndarray,
-    known: np.ndarray,
-    x_edges: np.ndarray,
-    y_edges: np.ndarray,
-    epsilon: float,
-    how: str = "",
-) -> None:
-    low, high = f"train error ≤ {epsilon:g}", f"train error > {epsilon:g}"
-    region(
-        axes,
-        inside,
-        known,
-        x_edges,
-        y_edges,
-        label=f"{low}{how}",
-        everywhere=low,
-        nowhere=high,
-    )
-
-
-def _finish_map(axes: Axes, error: xr.DataArray, colour_bar: bool, legend: bool) -> None:
-    for side in ("top", "right", "left", "bottom"):
-        axes.spines[side].set_visible(False)
-    if colour_bar:
-        axes.figure.colorbar(axes.collections[0], ax=axes, label=plot_style.name_of(error))
-    handles, labels = axes.get_legend_handles_labels()
-    named = dict(zip(labels, handles, strict=True))
-    if legend and named:
-        where: dict[str, Any] = {
-            "loc": "upper left",
-            "bbox_to_anchor": (0.0, -0.2),
-            "borderaxespad": 0,
-        }
-        axes.legend(list(named.values()), list(named), **where)
 
 
 def _shown(ridge: xr.DataArray, ridge_shown: xr.DataArray | None, rows: xr.DataArray) -> np.ndarray:

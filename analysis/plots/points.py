@@ -14,19 +14,17 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLoc
 from analysis.plots import layout
 from analysis.plots import style as plot_style
 
-SPREAD: Final = (
-    0.5  # of the room between two sizes, over which the values of `by` stand side by side
-)
+SPREAD: Final = 0.5  # of the distance between two sizes: the values of `by` are side by side on it
 
 
-def draw_cuts(
-    axes: Axes, cuts: xr.Dataset, *, by: str = "source", legend: bool = True
-) -> pd.DataFrame:
-    """The best frozen count (y) for each number of images (x) and value of `by`.
+def draw_cuts(axes: Axes, cuts: xr.Dataset, *, by: str = "source") -> pd.DataFrame:
+    """Draw the best frozen count (y) for each number of images (x) and value of `by`.
 
-    `cuts`: as `surfaces.best_cut` gives it, dims (by, size), `in_set` over frozen too. A large marker is
-    the best, small ones and the line from the fewest to the most frozen layers the set of those that
-    cannot be told apart from it. Returns the large markers (`layout.Values`).
+    Large markers are the best counts. Small markers, on a line, are counts that cannot be told apart from
+    the best. Returns the large markers (`layout.Values`).
+
+    Args:
+        cuts: from `surfaces.best_cut`, dims (by, size); `in_set` also over frozen.
     """
     cuts = cuts.sortby(["size", "frozen"]).transpose(by, "size", "frozen")
     counts = cuts["frozen"].values
@@ -67,8 +65,6 @@ def draw_cuts(
     plot_style.category_axis(axes, "y", counts, plot_style.name_of("frozen"))
     axes.grid(axis="y", color=plot_style.FAINT, alpha=0.25, lw=0.5)
     plot_style.note_seeds(axes, cuts["num_seeds"].values[cuts["num_seeds"].values > 0])
-    if legend:
-        axes.legend(title=plot_style.name_of(by))
     return pd.DataFrame(told, columns=["x", "y", "text"])
 
 
@@ -88,10 +84,10 @@ def cut_grid(
     by: str = "source",
     title: str = "",
 ) -> layout.Drawn:
-    """A panel of `draw_cuts` for each value of `rows` and `columns`; dims (rows, columns, by, size)."""
+    """Draw a panel of `draw_cuts` for each value of `rows` and `columns`."""
 
     def draw(axes: Axes, _: Axes, select: dict[str, Any]) -> tuple[pd.DataFrame]:
-        return (draw_cuts(axes, cuts.sel(select, drop=True), by=by, legend=False),)
+        return (draw_cuts(axes, cuts.sel(select, drop=True), by=by),)
 
     with matplotlib.rc_context(plot_style.STYLE):
         right = 0.75 + 0.075 * max(len(str(value)) for value in [*cuts[by].values, by])
@@ -104,13 +100,14 @@ def cut_grid(
         return grid.figure, panels
 
 
-def draw_capacity(axes: Axes, pairs: pd.DataFrame, *, by: str = "source_task") -> pd.DataFrame:
-    """Effective capacity (y, log scale) against similarity (x): a point for each line of `pairs`.
+def draw_capacity(axes: Axes, pairs: pd.DataFrame) -> pd.DataFrame:
+    """Draw effective capacity (y, log scale) against similarity (x); return the points (`layout.Values`).
 
-    `pairs`: as `surfaces.similarity.capacity_and_similarity` gives it, narrowed to what may share a
-    picture. Marker by `by`, colour by frozen count. An arrow upwards: the largest size studied is
-    interpolated, the capacity may lie beyond. Points on the dashed line: not even the smallest size is.
-    Returns the points drawn (`layout.Values`).
+    The marker shows the source task, the colour the frozen count. An arrow marks a lower bound: even the
+    largest size is interpolated. For points on the dashed line not even the smallest size is.
+
+    Args:
+        pairs: from `surfaces.similarity.capacity_and_similarity`, a line each point.
     """
     value = pairs.attrs["value"]
     known = pairs.loc[pairs["capacity"] > 0, "capacity"]
@@ -119,7 +116,7 @@ def draw_capacity(axes: Axes, pairs: pd.DataFrame, *, by: str = "source_task") -
         {"x": pairs[value], "y": pairs["capacity"].where(pairs["capacity"] > 0, floor)}
     )
     colours = plot_style.frozen_colours(pairs["frozen"])
-    for number, (name, some) in enumerate(pairs.groupby(by, sort=True)):
+    for number, (name, some) in enumerate(pairs.groupby("source_task", sort=True)):
         marker = plot_style.MARKERS[number % len(plot_style.MARKERS)]
         y = some["capacity"].where(some["capacity"] > 0, floor)
         c = [colours[count] for count in some["frozen"]]
@@ -142,7 +139,7 @@ def draw_capacity(axes: Axes, pairs: pd.DataFrame, *, by: str = "source_task") -
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.set_xlabel(pairs.attrs["label"])
     axes.set_ylabel("effective capacity (images, log scale)")
-    named = axes.legend(title=plot_style.name_of(by), loc="best")
+    named = axes.legend(title=plot_style.name_of("source_task"), loc="best")
     axes.add_artist(named)
     dots = [axes.scatter([], [], color=colours[count], s=22) for count in colours]
     axes.legend(

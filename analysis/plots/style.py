@@ -86,15 +86,15 @@ NAMES: Final = {
 
 
 def name_of(array: xr.DataArray | str) -> str:
-    """What an axis that shows this column or array is called, with its unit."""
+    """Return the axis label of a column or an array, with its unit."""
     name = array if isinstance(array, str) else str(array.name)
     return NAMES.get(name, name.replace("_", " "))
 
 
 def frozen_colours(frozen: Iterable[float]) -> dict[float, str]:
-    """A colour for each frozen count, in the order of a perceptually uniform scale.
+    """Return a colour for each frozen count, in the order of a perceptually uniform scale.
 
-    The palest fifth of viridis is left out: it does not show on white.
+    The palest fifth of viridis is left out because it does not show on white.
     """
     counts = sorted({float(count) for count in frozen})
     at = np.linspace(0.0, 0.86, max(len(counts), 2))
@@ -103,10 +103,10 @@ def frozen_colours(frozen: Iterable[float]) -> dict[float, str]:
 
 
 def seed_mean(array: xr.DataArray, along: str | None = None) -> tuple[xr.DataArray, np.ndarray]:
-    """Mean over the dimension "seed", and how many seeds each mean is over (empty: no such dimension).
+    """Return the mean over "seed" and the number of seeds of each mean (empty without that dimension).
 
-    With `along` a curve's mean is over all seeds that the curve has anywhere, and NaN where one of
-    them has ended: a mean over fewer seeds half-way would be a jump that no network made.
+    With `along`, a curve's mean is over all seeds of that curve, and NaN after one of them has ended. A
+    mean over fewer seeds would jump there.
     """
     if "seed" not in array.dims:
         return array, np.empty(0, int)
@@ -123,14 +123,14 @@ def seed_mean(array: xr.DataArray, along: str | None = None) -> tuple[xr.DataArr
 
 
 def note(axes: Axes, text: str) -> None:
-    """Adds a small remark above the Axes, at the right, as a line of its own."""
+    """Add a remark above the Axes, at the right, on a separate line."""
     before = axes.get_title(loc="right")
     lines = f"{before}\n{text}" if before else text
     axes.set_title(lines, loc="right", fontsize=6.5, color=FAINT)
 
 
 def note_seeds(axes: Axes, counts: np.ndarray) -> None:
-    """Says how many seeds the means are over."""
+    """Note the number of seeds of the means."""
     if counts.size:
         low, high = int(counts.min()), int(counts.max())
         number = f"{high}" if low == high else f"{low}–{high}"
@@ -138,10 +138,9 @@ def note_seeds(axes: Axes, counts: np.ndarray) -> None:
 
 
 def log_edges(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Left and right edges, shape (n,) each, of cells around ascending epochs or steps on a log axis.
+    """Return left and right edges, shape (n,) each, of cells around ascending epochs on a log axis.
 
-    Edges lie half-way in log scale. Epoch 0, which has no place on a log axis, gets a cell of 1/20
-    of the axis, left of the others and apart from them.
+    Edges are halfway in log scale. Epoch 0 gets a cell of 1/20 of the axis, left of the others with a gap.
     """
     positive = x[x > 0].astype(float)
     if positive.size == 0:
@@ -161,14 +160,14 @@ def log_edges(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def epoch_positions(x: np.ndarray, values: np.ndarray | None = None) -> np.ndarray:
-    """Where epochs or steps (`values`, default: x itself) lie on the log axis that x gives; 0 is moved."""
+    """Return the x positions of `values` (default: x) on the log axis of `x`; 0 is moved to its cell."""
     values = x if values is None else values
     left, right = log_edges(x)
     return np.where(values == 0, np.sqrt(left[0] * right[0]), values)
 
 
 def log_epoch_axis(axes: Axes, x: np.ndarray, name: str) -> None:
-    """Makes the x axis a log scale of epochs or steps, with a tick of its own for 0."""
+    """Make the x axis a log scale of epochs or steps, with a separate tick for 0."""
     axes.set_xscale("log")
     positive = x[x > 0]
     low, high = (positive[0], positive[-1]) if positive.size else (1, 1)
@@ -187,7 +186,7 @@ def log_epoch_axis(axes: Axes, x: np.ndarray, name: str) -> None:
 
 
 def category_axis(axes: Axes, which: str, values: np.ndarray, label: str) -> None:
-    """Names cells 0 … n−1 of the x or y axis by their values, as many of them as there is room for."""
+    """Label cells 0 … n−1 of the x or y axis by their values; skip labels that have no room."""
     axis = axes.xaxis if which == "x" else axes.yaxis
     names = [f"{value:,.6g}" if value % 1 == 0 else f"{value:.3g}" for value in values]
     every = -(-len(values) // 13)
@@ -202,10 +201,12 @@ def category_axis(axes: Axes, which: str, values: np.ndarray, label: str) -> Non
 
 
 def narrowed(array: xr.DataArray, needed: Sequence[str]) -> xr.DataArray:
-    """The array over `needed` and perhaps "seed", squeezed or not: other dimensions of length 1 go, and
-    one of `needed` that has become a scalar coordinate is a dimension again.
+    """Return the array with the dimensions `needed`, and "seed" if it has that.
 
-    Raises ValueError, with what to select, where another dimension is left over, or one is not there.
+    Other dimensions of length 1 are dropped. A needed scalar coordinate becomes a dimension.
+
+    Raises:
+        ValueError: another dimension is left over, or a needed one is missing.
     """
     for name in needed:
         if name not in array.dims and name in array.coords and array.coords[name].ndim == 0:
@@ -224,8 +225,11 @@ def narrowed(array: xr.DataArray, needed: Sequence[str]) -> xr.DataArray:
 
 
 def other_dim(array: xr.DataArray, known: str, choices: Sequence[str]) -> str:
-    """Which of `choices` lies beside `known`: the one along which there are several values; of several the
-    first, as of none. Raises ValueError where the array has none of them."""
+    """Return the one of `choices` that the array has beside `known`; the first with several values.
+
+    Raises:
+        ValueError: the array has none of them.
+    """
     there = [name for name in choices if name in array.dims or name in array.coords]
     long = [name for name in there if name in array.dims and array.sizes[name] > 1]
     if not there:
@@ -241,12 +245,12 @@ def _listed(values: np.ndarray) -> str:
 
 
 def values_like(array: xr.DataArray, shape: xr.DataArray) -> np.ndarray:
-    """Values of `array` at the labels of `shape`, in its order of dimensions; NaN where absent."""
+    """Return the values of `array` at the labels of `shape`, in its order; NaN if absent."""
     labels = {dim: shape[dim] for dim in shape.dims}
     return array.astype(float).reindex(labels).transpose(*shape.dims).values
 
 
 def last_known(curve: np.ndarray) -> int:
-    """The index of the last value that is not NaN; 0 where there is none."""
+    """Return the index of the last value that is not NaN; 0 without one."""
     known = np.flatnonzero(np.isfinite(curve))
     return int(known[-1]) if known.size else 0

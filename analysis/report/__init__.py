@@ -1,4 +1,4 @@
-"""One page about a study, and the tables and pictures beside it."""
+"""Report a study: one page, with tables and figures beside it."""
 
 from analysis.report.page import PAGE, make_report, write_report
 

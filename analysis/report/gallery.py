@@ -1,8 +1,4 @@
-"""The pictures of a study, one after another: drawn, saved, and described for who cannot see them.
-
-Owns which figure is made of which slice, its caption and its alternative text. Writes the files of the
-figures into a directory; knows nothing of the page that shows them.
-"""
+"""Draw and save the figures of a study, slice by slice, with captions and alternative texts."""
 
 from __future__ import annotations
 
@@ -36,9 +32,10 @@ def pictures(
     variances: Variances,
     shown: Collection[str] = (),
 ) -> Iterator[Picture]:
-    """Draws and saves every figure of the study, slice by slice, then networks beside each other.
+    """Draw and save every figure of the study, slice by slice, then networks beside each other.
 
-    `shown`: names of slices whose surface of the transfer is shown already.
+    Args:
+        shown: names of slices whose transfer surface is shown already.
     """
     for one in sights:
         part = one.part
@@ -46,13 +43,13 @@ def pictures(
             directory=directory, name=part.name, group=part.title, values=values_in_words(one.end)
         )
         for line in one.main:
-            yield from _over_epochs(study, one, line, album, epsilon)
+            yield from _over_epochs(one, line, album, epsilon)
         if one.has_freezing:
             yield from _maps_at_the_end(one, album, epsilon, part.name in shown)
             yield from _curves_at_the_end(one, album, epsilon)
             yield from _best_cuts(part, one.end, album)
         if one.controls:
-            yield from _controls_over_epochs(study, part, one.controls, album, epsilon)
+            yield from _controls_over_epochs(one, album, epsilon)
         yield from _of_similarity(study, part, one.main, album, epsilon)
         yield from _of_predictions(part, one.main, album, variances)
     yield from _of_networks(
@@ -61,7 +58,7 @@ def pictures(
 
 
 def map_caption(figure: Figure, epsilon: float) -> str:
-    """How a heat map is read: what is drawn on it, and nothing else."""
+    """Explain the marks that are drawn on a heat map."""
     drawn = layout.legend_names(figure)
     words = ["Lighter is a higher test error."]
     if any(name.startswith("train error") for name in drawn):
@@ -80,13 +77,11 @@ def map_caption(figure: Figure, epsilon: float) -> str:
     return " ".join(words)
 
 
-def _over_epochs(
-    study: Study, one: Seen, line: Line, album: Album, epsilon: float
-) -> Iterator[Picture]:
+def _over_epochs(one: Seen, line: Line, album: Album, epsilon: float) -> Iterator[Picture]:
     if line.label not in one.epochs:
         return
     way = f"{line.label} → {one.part.title}"
-    errors = slices.over_epochs(study, line)
+    errors = one.errors[line.label]
     test, train = errors["test_error"], errors["train_error"]
     has_train = bool(train.notnull().any())
     yield album.add(
@@ -188,8 +183,7 @@ def _curves_at_the_end(one: Seen, album: Album, epsilon: float) -> Iterator[Pict
 
 
 def _marker_words(test: xr.DataArray, train: xr.DataArray, epsilon: float) -> str:
-    """What a marker tells, where markers differ or are all alike."""
-    filled, hollow = (one(test, train, epsilon) for one in (figures.filled, figures.hollow))
+    filled, hollow = figures.markers(test, train, epsilon)
     if filled and hollow:
         return (
             f" Markers are filled where the mean train error is at most {epsilon:g}, else hollow."
@@ -214,13 +208,12 @@ def _best_cuts(part: Slice, end: xr.Dataset, album: Album) -> Iterator[Picture]:
     )
 
 
-def _controls_over_epochs(
-    study: Study, part: Slice, controls: Sequence[Line], album: Album, epsilon: float
-) -> Iterator[Picture]:
-    if "epoch" not in study.measured:
+def _controls_over_epochs(one: Seen, album: Album, epsilon: float) -> Iterator[Picture]:
+    if not one.errors:
         return
-    errors = [slices.over_epochs(study, line).isel(source_size=-1, drop=True) for line in controls]
+    controls = one.controls
     labels = pd.Index([line.label for line in controls], name="source")
+    errors = [one.errors[label].isel(source_size=-1, drop=True) for label in labels]
     together = xr.concat(errors, labels, join="outer")
     test, train = together["test_error"], together["train_error"]
     if not test.notnull().any():
@@ -228,7 +221,7 @@ def _controls_over_epochs(
     larger = any(line.cells["source_size"].nunique() > 1 for line in controls)
     yield album.add(
         figures.panel_grid(
-            test, train, rows="source", epsilon=epsilon, title=f"{part.title}: controls"
+            test, train, rows="source", epsilon=epsilon, title=f"{one.part.title}: controls"
         ),
         "controls-curves",
         "Over the epochs (controls)",

@@ -37,7 +37,7 @@ def _values(axes: Axes, values: xr.Dataset | pd.DataFrame) -> dict[str, Any]:
 
 def _cells(axes: Axes, values: xr.Dataset) -> dict[str, Any]:
     y, x = (str(dim) for dim in values["test"].dims)
-    columns = _columns(values.sizes[x])
+    columns = thinned(values.sizes[x])
     # A column that is left out belongs to the one before it.
     last = np.append(columns[1:], values.sizes[x]) - 1
     return {
@@ -54,7 +54,7 @@ def _cells(axes: Axes, values: xr.Dataset) -> dict[str, Any]:
 def _curves(axes: Axes, values: xr.Dataset) -> dict[str, Any]:
     names = [str(name) for name in values]
     by, x = (str(dim) for dim in values[names[0]].dims)
-    columns = _columns(values.sizes[x])
+    columns = thinned(values.sizes[x])
     series = []
     for i, name in enumerate(_texts(values[by].values)):
         curve = values.isel({by: i, x: columns})
@@ -86,18 +86,18 @@ def _box(axes: Axes) -> list[float | None]:
 
 
 def _across(axes: Axes, places: np.ndarray, which: str = "x") -> list[float | None]:
-    """Fractions of the panel's width (or height) at which these values lie."""
+    """Positions as fractions of the panel's width or height."""
     scale = (axes.xaxis if which == "x" else axes.yaxis).get_transform()
     low, high = scale.transform(axes.get_xlim() if which == "x" else axes.get_ylim())
     known = np.where(np.isfinite(places), places, np.nan)
     return _round((scale.transform(known) - low) / (high - low))
 
 
-def _columns(num: int) -> np.ndarray:
-    """Indices of at most MAX_COLUMNS columns, log-spaced, with the first and the last."""
-    if num <= MAX_COLUMNS:
+def thinned(num: int, most: int = MAX_COLUMNS) -> np.ndarray:
+    """Return at most `most` of `num` indices, log-spaced, with the first and the last."""
+    if num <= most:
         return np.arange(num)
-    return np.unique(np.rint(np.geomspace(1, num, MAX_COLUMNS)).astype(int) - 1)
+    return np.unique(np.rint(np.geomspace(1, num, most)).astype(int) - 1)
 
 
 def _called(dim: str) -> str:

@@ -1,8 +1,4 @@
-"""The first picture: the surface of the whole study, and beside it the epoch curves of one of its cells.
-
-Owns which surfaces it shows, how their panels are told apart, and the curves that a pointer calls up,
-thinned to what a small picture can show. Draws nothing itself.
-"""
+"""Make the first picture: the surface of the whole study, and the epoch curves of each of its cells."""
 
 from __future__ import annotations
 
@@ -19,8 +15,8 @@ import xarray as xr
 
 from analysis.load import Study
 from analysis.plots import figures, maps, style
-from analysis.report import slices
 from analysis.report.gallery import map_caption
+from analysis.report.hover import thinned
 from analysis.report.picture import Album, Picture, values_in_words
 from analysis.report.slices import Line, Seen
 
@@ -30,14 +26,18 @@ SHEET: Final = 7.1  # inches: two thirds of a page
 PANELS_INCHES: Final = 2.9  # all rows of panels together, as high as the curves beside them
 MAX_EPOCHS: Final = 60
 MAX_VALUES: Final = 600_000
-SCALE: Final = 10_000  # errors as whole numbers, to the fourth digit
+SCALE: Final = 10_000  # errors are stored as integers, to the fourth digit
 ABSENT: Final = 2**16 - 1
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Lead:
-    """The picture, what its cells' curves are (JSON, "" where epochs are not known), and the names of the
-    slices that it shows whole."""
+    """The first picture.
+
+    Args:
+        curves: the curves of its cells as JSON; "" if epochs are not known.
+        shown: names of the slices that it shows completely.
+    """
 
     picture: Picture
     curves: str
@@ -52,10 +52,10 @@ class _Panel:
 
 
 def lead(study: Study, sights: Sequence[Seen], directory: Path, epsilon: float) -> Lead | None:
-    """The surfaces over size × frozen layers after the last epoch of the transfer's lines, those of most
-    label noise first where they are more than MAX_PANELS; None where no slice has one.
+    """Draw the surfaces over size × frozen layers after the last epoch; None if no slice has one.
 
-    Only slices of one network beside each other: frozen counts of others are other layers.
+    Only slices of one network share the picture, since frozen counts of others are other layers. Above
+    MAX_PANELS, slices with the most label noise come first.
     """
     with_surface = [one for one in sights if one.has_freezing]
     if not with_surface:
@@ -108,7 +108,7 @@ def lead(study: Study, sights: Sequence[Seen], directory: Path, epsilon: float) 
         caption,
     )
     whole = {one.part.name for one in alike} if left_out <= 0 else set()
-    curves = _curves(study, panels, end, marks, epsilon) if "epoch" in study.measured else ""
+    curves = _curves(panels, end, marks, epsilon) if "epoch" in study.measured else ""
     return Lead(picture=picture, curves=curves, shown=frozenset(whole))
 
 
@@ -121,7 +121,6 @@ def _panels(one: Seen) -> list[_Panel]:
 
 
 def _of(array: xr.Dataset, panel: _Panel) -> xr.Dataset:
-    """What one panel shows: dims (size, frozen, …)."""
     sizes = array["source_size"].values.tolist()
     size = panel.source_size if panel.source_size in sizes else sizes[0]
     return array.sel(source=panel.line.label, source_size=size).drop_vars(
@@ -131,7 +130,7 @@ def _of(array: xr.Dataset, panel: _Panel) -> xr.Dataset:
 
 
 def _names(panels: Sequence[_Panel]) -> tuple[list[str], str]:
-    """What tells each panel from the others, and what all of them are."""
+    """Return a name for each panel that tells it from the others, and what all of them share."""
     told = []
     for one in panels:
         # The words of a network and of a title stand apart: "resnet18 width 4, label noise 20%".
@@ -155,18 +154,16 @@ def _names(panels: Sequence[_Panel]) -> tuple[list[str], str]:
     )
 
 
-def _curves(
-    study: Study, panels: Sequence[_Panel], end: xr.Dataset, marks: xr.Dataset, epsilon: float
-) -> str:
-    """Test and train error of every seed over the epochs of every cell, as JSON: see report.js."""
+def _curves(panels: Sequence[_Panel], end: xr.Dataset, marks: xr.Dataset, epsilon: float) -> str:
+    """Test and train error of every seed over the epochs of every cell, as JSON for report.js."""
     found = []
     shape = [end.sizes[name] for name in ("size", "frozen", "seed")]
     room = MAX_VALUES // max(1, 2 * len(panels) * int(np.prod(shape)))
     for number, one in enumerate(panels):
         here = maps.asked(end["test_error"].isel(panel=number), end["wanted"].isel(panel=number))
-        errors = slices.over_epochs(study, one.line).sel(source_size=one.source_size)
+        errors = one.sight.errors[one.line.label].sel(source_size=one.source_size)
         errors = errors.reindex({name: here[name] for name in ("size", "frozen", "seed")})
-        columns = _columns(errors.sizes["epoch"], max(8, min(MAX_EPOCHS, room)))
+        columns = thinned(errors.sizes["epoch"], max(8, min(MAX_EPOCHS, room)))
         errors = errors.isel(epoch=columns).transpose("size", "frozen", "seed", "epoch")
         found.append(
             {
@@ -190,19 +187,13 @@ def _curves(
     )
 
 
-def _columns(num: int, most: int) -> np.ndarray:
-    if num <= most:
-        return np.arange(num)
-    return np.unique(np.rint(np.geomspace(1, num, most)).astype(int) - 1)
-
-
 def _packed(values: np.ndarray) -> str:
     whole = np.where(np.isfinite(values), np.rint(values * SCALE), ABSENT)
     return base64.b64encode(whole.astype("<u2").tobytes()).decode()
 
 
 def _start(end: xr.Dataset, marks: xr.Dataset) -> list[int]:
-    """The cell that is shown before any is pointed at: the highest peak, else the highest error."""
+    """The cell that is selected at first: the highest peak, else the highest error."""
     mean = style.seed_mean(end["test_error"])[0].transpose("panel", "size", "frozen")
     at_peak = mean.where(mean["frozen"] == marks["at"]).transpose("panel", "size", "frozen")
     where = at_peak if bool(at_peak.notnull().any()) else mean

@@ -24,7 +24,7 @@ from study.store.schema import DIVERGED, DONE
 
 
 def warnings(study: Study) -> list[str]:
-    """What a reader must know before looking at a number: sentences, the gravest first."""
+    """Return sentences that a reader must know before any number, the gravest first."""
     found = []
     coverage = study.coverage
     gone = {state: n for state, n in coverage.items() if state not in (DONE, DIVERGED) and n}
@@ -70,7 +70,7 @@ def warnings(study: Study) -> list[str]:
 
 
 def paragraphs(text: str) -> list[tuple[str, str]]:
-    """A docstring's paragraphs: ("p", one line) or, where it is indented, ("pre", as it stands)."""
+    """Split a docstring into ("p", one line) and, if indented, ("pre", unchanged text)."""
     parts = [part for part in inspect.cleandoc(text).split("\n\n") if part.strip()]
     return [
         ("pre", textwrap.dedent(part)) if part.startswith(" ") else ("p", " ".join(part.split()))
@@ -156,30 +156,20 @@ WORDS: Final[Mapping[str, tuple[str, str]]] = {
     ),
 }
 _NUMBERS: Final = (
-    "no",
-    "one",
-    "two",
-    "three",
-    "four",
-    "five",
-    "six",
-    "seven",
-    "eight",
-    "nine",
-    "ten",
-)
+    "no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
 class Count:
-    """How many curves could show a peak, and how many do at face value, in their mean over the seeds."""
+    """The curves that could show a peak, and those whose mean over the seeds shows one."""
 
     could: int
     face: int
 
 
 def answer(study: Study, sights: Sequence[Seen], verdicts: Sequence[Verdict]) -> str:
-    """One sentence on the whole study; every count is of the transfer's curves (all, where none is)."""
+    """Answer the study in one sentence; counts are of the transfer's curves, or of all if it has none."""
     if not len(study.runs):
         return "No Run has rows yet: nothing can be said."
     decided = [one for one in verdicts if one.answer in (HOLDS, DOES_NOT_HOLD)]
@@ -204,7 +194,7 @@ def answer(study: Study, sights: Sequence[Seen], verdicts: Sequence[Verdict]) ->
 
 
 def freezing_count(sights: Sequence[Seen]) -> Count:
-    """Of the curves over the frozen layers after the last epoch."""
+    """Count the peaks along the frozen layers after the last epoch."""
     return _sum(
         _count(one.freezing.sel(source=[line.label for line in one.main]))
         for one in sights
@@ -213,7 +203,7 @@ def freezing_count(sights: Sequence[Seen]) -> Count:
 
 
 def epoch_counts(sights: Sequence[Seen]) -> dict[str, Count]:
-    """Of the curves over the epochs: by label noise where there are several levels, else under ""."""
+    """Count the peaks along the epochs, by label noise; the key is "" for a single level."""
     noises = sorted({one.part.label_noise for one in sights})
     found = {}
     for noise in noises:
@@ -246,8 +236,10 @@ def _sum(counts: Iterable[Count]) -> Count:
 
 
 def _face_value(sights: Sequence[Seen], *, is_freezing_decided: bool) -> str:
-    """In how many single curves the mean over the seeds has a peak, along the freezing and the epochs;
-    of what a verdict has said, nothing more is said."""
+    """Say in how many curves the mean over the seeds has a peak, along the frozen layers and the epochs.
+
+    The frozen layers are left out if a verdict decides them.
+    """
     freezing, epochs = freezing_count(sights), epoch_counts(sights)
     wheres = {"the epochs": epochs}
     if not is_freezing_decided:

@@ -1,12 +1,11 @@
-"""One page about a study: its answer, its surface, verdicts, pictures, tables, coverage and provenance.
+"""Write the report of a study: one HTML page, and tables and figures beside it.
 
-Owns the page and the tables beside it. The page holds everything that it shows (no network, no other
-file) and no date: the same rows make the same bytes. Refuses an incomplete study without the word partial.
-"""
+The page needs no network and no other file. It contains no date, so equal rows give equal bytes."""
 
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -68,83 +67,65 @@ def write_report(
     arm: str = TRANSFER,
     partial: bool = False,
 ) -> Path:
-    """Writes the report of a study into `directory` (made if need be) and returns its index.html.
+    """Write the report of a study into `directory` (made if needed); return its index.html.
 
     Beside the page: figures/ (PNG, SVG, PDF) and tables/ (CSV).
 
-    - `question`: what the study asks, as a docstring has it.
-    - `epsilon`: interpolation is train error ≤ epsilon.
-    - `more_related`, `less_related`: source tasks, for the claims that compare two of them.
-    - `arm`: to which of `arms.ARMS` the claims are put.
+    Args:
+        question: what the study asks, as a docstring.
+        epsilon: a Run interpolates if its train error is at most epsilon.
+        more_related, less_related: source tasks, for the claims that compare two of them.
+        arm: the claims are judged on this one of `arms.ARMS`.
+        partial: show wanted Runs without rows as absent cells; the page starts with a warning.
 
-    Raises `load.Incomplete` where wanted Runs have no rows, unless `partial`: then they are absent
-    cells, and the page says so first. Raises ValueError for a source task that is not there.
+    Raises:
+        load.Incomplete: wanted Runs have no rows, and not `partial`.
+        ValueError: the study has no such source task.
     """
-    return _write(
-        study,
-        directory,
-        question=question,
-        epsilon=epsilon,
-        more_related=more_related,
-        less_related=less_related,
-        arm=arm,
-        partial=partial,
-    )[0]
+    related = {"more_related": more_related, "less_related": less_related}
+    return _write(study, directory, question, epsilon, related, arm, partial)[0]
 
 
 def _write(
     study: Study,
     directory: str | Path,
-    *,
     question: str,
     epsilon: float,
-    more_related: str | None,
-    less_related: str | None,
+    related: Mapping[str, Any],
+    arm: str,
     partial: bool,
-    arm: str = TRANSFER,
 ) -> tuple[Path, str]:
-    """`write_report`, and in lines of text the answer and the verdicts."""
-    _check_sources(study, more_related, less_related)
+    """`write_report`, which also returns the answer and the verdicts as text."""
+    _check_sources(study, *related.values())
     if not partial:
         load.require_rows(study, study.cells)
     with output.folder(Path(directory), last=PAGE) as place:
-        verdicts = _draw(
-            study,
-            place,
-            question=question,
-            epsilon=epsilon,
-            more_related=more_related,
-            less_related=less_related,
-            arm=arm,
-        )
-    return Path(directory) / PAGE, verdicts
+        text = _draw(study, place, question, epsilon, related, arm)
+    return Path(directory) / PAGE, text
 
 
 def _draw(
     study: Study,
     place: Path,
-    *,
     question: str,
     epsilon: float,
-    more_related: str | None,
-    less_related: str | None,
+    related: Mapping[str, Any],
     arm: str,
 ) -> str:
-    """Writes all of it into an empty folder, and returns the verdicts in lines of text."""
     for folder in ("figures", "tables"):
         (place / folder).mkdir(parents=True, exist_ok=True)
     errors = tables.final_errors(study, epsilon)
     errors.to_csv(place / "tables" / "final_errors.csv", index=False)
     study.cells.to_csv(place / "tables" / "runs.csv")
     parts = slices.slices(study)
-    best = tables.best_cuts(study, parts)
-    best.to_csv(place / "tables" / "best_cuts.csv", index=False)
     predicted = tables.variances(study, parts)
     if predicted.found:
         tables.variance_table(predicted, parts).to_csv(
             place / "tables" / "predictions.csv", index=False
         )
     sights = seen(study, parts, epsilon)
+    best = tables.best_cuts(sights)
+    best.to_csv(place / "tables" / "best_cuts.csv", index=False)
     first = lead(study, sights, place / "figures", epsilon)
     pictures = list(
         gallery.pictures(
@@ -157,10 +138,8 @@ def _draw(
         )
     )
     leading = first.picture if first else pictures.pop(0) if pictures else None
-    judged, unjudged = _judged(study, epsilon, more_related, less_related, arm)
-    standing = standing_of(
-        study, epsilon=epsilon, more_related=more_related, less_related=less_related
-    )
+    judged, unjudged = _judged(study, epsilon, related, arm)
+    standing = standing_of(study, epsilon=epsilon, **related)
     judged.to_dataframe().to_csv(place / "tables" / "verdicts.csv", index=False)
     sentence = answer(study, sights, list(judged.values()))
     page = _template().render(
@@ -212,14 +191,21 @@ def make_report(
     more_related: str | None = None,
     less_related: str | None = None,
 ) -> int:
-    """Writes a report, prints its answer, the verdicts and, as its last line, the page's path.
+    """Write a report; print its answer, its verdicts and, as the last line, the path of the page.
 
-    `root`: a store, or a file that `study export` made; `study`: its name, needed where a store has
-    several; `out`: the directory (default: reports/<study>). All else as in `write_report`. A study
-    that the store lacks, and whose results come along with the package, is read from these, and said so.
+    If the store lacks the study, bundled results are used, and a message says so.
 
-    Returns the exit status: 0 written, 1 the study is incomplete, 2 wrong input (said on stderr).
-    Raises OSError where the store cannot be read or the report cannot be written.
+    Args:
+        root: a store, or a file from `study export`.
+        study: its name; required if the store has several.
+        out: the directory; default reports/<study>.
+        The rest: see `write_report`.
+
+    Returns:
+        The exit status: 0 written, 1 the study is incomplete, 2 wrong input (explained on stderr).
+
+    Raises:
+        OSError: the store cannot be read, or the report cannot be written.
     """
     try:
         opened = load.open_study(_kept_instead(root, study) or root, study, partial=partial)
@@ -233,22 +219,16 @@ def make_report(
     except (ValueError, Damaged) as wrong:
         show_message(str(wrong))
         return 2
-    page, verdicts = _write(
-        opened,
-        out or Path("reports") / opened.name,
-        question=question,
-        epsilon=EPSILON,
-        more_related=more_related,
-        less_related=less_related,
-        partial=partial,
-    )
-    print(verdicts)
+    related = {"more_related": more_related, "less_related": less_related}
+    directory = out or Path("reports") / opened.name
+    page, text = _write(opened, directory, question, EPSILON, related, TRANSFER, partial)
+    print(text)
     print(page)
     return 0
 
 
 def _kept_instead(root: str | Path, study: str | None) -> Path | None:
-    """The results of this study that come along, where there is no store with rows of its own."""
+    """Return the bundled results of this study if the store has no rows of it."""
     path = None if study is None else kept_path(study)
     if path is None or is_export(root) or study in study_names(open_store(root)):
         return None
@@ -276,13 +256,11 @@ def _template() -> jinja2.Template:
 
 
 def _judged(
-    study: Study, epsilon: float, more_related: str | None, less_related: str | None, arm: str
+    study: Study, epsilon: float, related: Mapping[str, Any], arm: str
 ) -> tuple[Verdicts, str]:
-    """The verdicts, or why this study's claims cannot be judged as they stand: for the page to say."""
+    """Return the verdicts, or why the claims cannot be judged."""
     try:
-        return claims(
-            study, epsilon=epsilon, more_related=more_related, less_related=less_related, arm=arm
-        ), ""
+        return claims(study, epsilon=epsilon, arm=arm, **related), ""
     except ValueError as refused:
         return Verdicts(()), str(refused)
 
@@ -311,7 +289,7 @@ def _data(kind: str, content: bytes) -> str:
 
 
 def _tables(place: Path) -> dict[str, str]:
-    """What a link to each table leads to: the table itself; of a large one the file beside the page."""
+    """Return a link for each table: its content if it is small, else its file."""
     found = {}
     for path in sorted((place / "tables").glob("*.csv")):
         small = path.stat().st_size <= MAX_EMBEDDED
@@ -330,7 +308,7 @@ def _links(picture: Picture, place: Path) -> dict[str, Any]:
 
 
 def _html(table: pd.DataFrame) -> dict[str, Any]:
-    """A table for the template: heads of the index, heads of the columns, and lines of both."""
+    """Return a table for the template: heads of the index, heads of the columns, and lines of both."""
     names = [str(name or "") for name in table.index.names]
     lines = []
     for key, values in zip(table.index, table.itertuples(index=False, name=None), strict=True):

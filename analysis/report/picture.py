@@ -36,7 +36,11 @@ class Picture:
 
 @dataclass(frozen=True, kw_only=True)
 class Album:
-    """Where the pictures of one group go; `values` is their text for who cannot see them."""
+    """The pictures of one group.
+
+    Args:
+        values: the values in words, for screen readers.
+    """
 
     directory: Path
     name: str
@@ -47,21 +51,20 @@ class Album:
         """Save a figure with its tooltips and its alternative text."""
         figure, panels = drawn
         stem = re.sub(r"[^\w.-]+", "-", f"{self.name}-{kind}")
-        paths = figures.save(figure, self.directory / stem)
         width, height = figure.get_size_inches().tolist()
         return Picture(
             group=self.group,
             heading=heading,
             caption=caption,
             alternative=f"{heading}; {self.group}. {self.values} {caption}",
-            files=dict(zip(figures.FORMATS, paths, strict=True)),
+            files=figures.save(figure, self.directory / stem),
             inches=(width, height),
             hover=tooltips(panels),
         )
 
 
 def values_in_words(end: xr.Dataset) -> str:
-    """What the values are, in words: for who hears the page."""
+    """Describe the lowest and the highest mean error at the end, for screen readers."""
     mean = end["test_error"].mean("seed")
     if not np.isfinite(mean.values).any():
         return "No value is there yet."

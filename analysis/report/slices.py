@@ -63,7 +63,6 @@ class Slice:
 
     @property
     def num_sizes(self) -> int:
-        """How many sizes of the training set the slice has."""
         return len({size for line in self.lines for size in line.cells["size"]})
 
 
@@ -200,7 +199,7 @@ def with_origins(study: Study) -> pd.DataFrame:
 
 
 def _recipe_names(study: Study, ids: Sequence[str]) -> dict[str, str]:
-    """What tells recipes apart: the fields in which they differ."""
+    """Name recipes by the fields in which they differ."""
     recipes: dict[str, Recipe] = {}
     for run in study.wanted:
         plain = run.recipe.base
@@ -268,7 +267,7 @@ def _measured(study: Study) -> list[str]:
 
 
 def _with_all(errors: xr.Dataset) -> xr.Dataset:
-    """With a train error that is absent everywhere where a table gives none."""
+    """Add values that a table lacks, as NaN."""
     absent = [name for name in VALUES if name not in errors]
     return errors.assign({name: xr.full_like(errors["test_error"], np.nan) for name in absent})
 
@@ -359,17 +358,24 @@ def _peaks(errors: xr.Dataset, along: str, judge: Judge) -> xr.Dataset:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Seen:
-    """One slice: `end` as `slices.at_the_end` gives it of all lines, `freezing` the peaks there
-    (`slices.freezing_peaks`), `epochs` those along the epochs of each line, by label."""
+    """The errors and peaks of one slice.
+
+    Args:
+        end: all lines at their last evaluation, from `at_the_end`.
+        freezing: peaks of `end`, from `freezing_peaks`.
+        errors: from `over_epochs`, by the line's label; empty if epochs are not known.
+        epochs: peaks of `errors`, from `epoch_peaks`; lines without a value are left out.
+    """
 
     part: Slice
     end: xr.Dataset
     freezing: xr.Dataset
+    errors: Mapping[str, xr.Dataset]
     epochs: Mapping[str, xr.Dataset]
 
     @property
     def main(self) -> list[Line]:
-        """The transfer's lines; all, where there is no other."""
+        """The lines of the transfer, or all lines if there is none."""
         return [line for line in self.part.lines if not line.is_control] or list(self.part.lines)
 
     @property
@@ -378,20 +384,21 @@ class Seen:
 
     @property
     def has_freezing(self) -> bool:
-        """Whether there is a curve over the frozen layers to be drawn."""
         return self.end.sizes["frozen"] > 1 and bool(self.end["test_error"].notnull().any())
 
 
 def seen(study: Study, parts: Sequence[Slice], epsilon: float) -> list[Seen]:
-    """Of every slice, in their order."""
+    """Summarise every slice."""
     found = []
     for part in parts:
         end = at_the_end(study, part.lines)
-        epochs = {}
-        for line in part.lines if "epoch" in study.measured else ():
-            errors = over_epochs(study, line)
-            if errors["test_error"].notnull().any():
-                epochs[line.label] = epoch_peaks(errors, epsilon)
+        lines = part.lines if "epoch" in study.measured else ()
+        errors = {line.label: over_epochs(study, line) for line in lines}
+        epochs = {
+            label: epoch_peaks(one, epsilon)
+            for label, one in errors.items()
+            if one["test_error"].notnull().any()
+        }
         freezing = freezing_peaks(end, epsilon)
-        found.append(Seen(part=part, end=end, freezing=freezing, epochs=epochs))
+        found.append(Seen(part=part, end=end, freezing=freezing, errors=errors, epochs=epochs))
     return found

@@ -15,7 +15,7 @@ from analysis import surfaces
 from analysis.load import Study, arms
 from analysis.load.cells import ARM, STATES
 from analysis.report import slices
-from analysis.report.slices import GRID, Slice
+from analysis.report.slices import GRID, Seen, Slice
 from analysis.surfaces.bias_variance import has_predictions
 from study.run import COORDINATES
 from study.store import Damaged
@@ -172,16 +172,15 @@ def cuts_of(part: Slice, end: xr.Dataset) -> xr.Dataset:
     return surfaces.best_cut(end["test_error"], resolution=resolution)
 
 
-def best_cuts(study: Study, parts: list[Slice]) -> pd.DataFrame:
-    """One line for each slice, source, source size and size that has a cut measured, of slices with
-    several frozen counts.
+def best_cuts(sights: Sequence[Seen]) -> pd.DataFrame:
+    """Tabulate the best cut of each slice, source, source size and size with measured cuts.
 
-    `best`, `low` and `high` are frozen counts, `cuts` those that cannot be told apart from the best, with
-    spaces between; `num_seeds` and `num_cuts` say what it rests on.
+    `best`, `low` and `high` are frozen counts. `cuts` lists those that cannot be told apart from the best,
+    separated by spaces. Slices with a single frozen count are left out.
     """
     frames = []
-    for part in parts:
-        end = slices.at_the_end(study, part.lines)
+    for one in sights:
+        part, end = one.part, one.end
         if end.sizes["frozen"] < 2:
             continue
         found = cuts_of(part, end)

@@ -23,7 +23,6 @@ from analysis.plots import curves, figures, layout, maps, style
 from analysis.report import slices
 
 SIZES, FROZEN, SEEDS = [50, 200, 800], [0, 2, 5, 9], [0, 1, 2]
-WORDS = {"label": "inside", "everywhere": "all of it", "nowhere": "none of it"}
 EPOCHS = [0.0, 1.0, 2.0, 4.0, 8.0, 16.0]
 
 
@@ -178,14 +177,13 @@ def test_absent_cells_are_hatched_and_named(axes: Axes) -> None:
     assert patch.get_hatch()
     assert patch.get_bbox().bounds == (0.5, 0.5, 2.0, 1.0)
     assert "absent" in labels(axes)
-    assert "absent" in [text.get_text() for text in axes.get_legend().get_texts()]
 
 
 def test_the_edge_of_interpolation_runs_between_cells_with_ticks_inwards(axes: Axes) -> None:
     inside = np.array([[True, True], [True, False]])
     edges = np.array([-0.5, 0.5, 1.5])
     axes.set_xlim(-0.5, 1.5)
-    maps.region(axes, inside, np.ones((2, 2), bool), edges, edges, **WORDS)
+    maps.region(axes, inside, np.ones((2, 2), bool), edges, edges, 0.1)
     line, ticks = (c for c in axes.collections if isinstance(c, LineCollection))
     assert sorted(np.asarray(s).tolist() for s in line.get_segments()) == [
         [[0.5, 0.5], [0.5, 1.5]],
@@ -197,9 +195,9 @@ def test_the_edge_of_interpolation_runs_between_cells_with_ticks_inwards(axes: A
 
 def test_no_edge_is_drawn_towards_an_absent_cell(axes: Axes) -> None:
     inside, known = np.array([[True, False]]), np.array([[True, False]])
-    maps.region(axes, inside, known, np.array([0.0, 1, 2]), np.array([0.0, 1]), **WORDS)
+    maps.region(axes, inside, known, np.array([0.0, 1, 2]), np.array([0.0, 1]), 0.1)
     assert not axes.collections
-    assert "all of it" in axes.get_title(loc="right")
+    assert axes.get_title(loc="right") == "train error ≤ 0.1"
 
 
 def test_the_first_interpolating_epoch_stays_reached(axes: Axes) -> None:
@@ -425,7 +423,8 @@ def test_a_figure_is_saved_as_the_same_bytes_each_time(
         end = [array.isel(epoch=-1, drop=True) for array in grid]
         figure, _ = figures.freezing_maps(*end, rows="", title="The same")
         (tmp_path / name).mkdir()
-        return [path.read_bytes() for path in figures.save(figure, tmp_path / name / "map")]
+        paths = figures.save(figure, tmp_path / name / "map")
+        return [path.read_bytes() for path in paths.values()]
 
     first = saved("a")
     assert first == saved("b")
@@ -496,12 +495,6 @@ def test_no_text_lies_on_another_or_leaves_the_figure(
         for other, there in texts[:i]:
             apart = not box.padded(-1).overlaps(there.padded(-1))
             assert apart, (text, other)
-
-
-def test_an_unknown_format_is_refused_before_anything_is_written(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="png, svg, pdf"):
-        figures.save(Figure(), tmp_path / "a", ["png", "gif"])
-    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow
