@@ -135,6 +135,6 @@ def _words(command: Any, verb: str) -> set[str]:
     """Return the flags of a verb, and its arguments as its help shows them."""
     params = command.commands[verb].params
     return {
-        each.opts[0] if each.param_type_name == "option" else each.display_name_raw
+        each.opts[0] if each.param_type_name == "option" else each.metavar or each.name
         for each in params
     }
