@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from study.run import Recipe, Run
-from study.store import Failure, Provenance, schema
+from study.store import Failure, Provenance, schema, similarity
 from study.store.predictions import predictions_table
 from study.store.schema import FINISHED
 
@@ -48,6 +48,23 @@ def a_table(run: Run | None = None, values: list[float] | None = None) -> pa.Tab
 def a_predictions() -> pa.Table:
     labels = np.arange(3 * 40).reshape(3, 40) ** 2 % 300  # of more classes than a byte holds
     return predictions_table([0.0, 1.0, 2.0], [0, 10, 20], labels)
+
+
+def a_similarity(run: Run, start_digest: str = "0" * 64) -> pa.Table:
+    measured = [
+        similarity.Similarity(
+            place=place,
+            num_images=4,
+            num_classes=2,
+            num_features=3,
+            logme=0.5,
+            linear_cka=0.5,
+            linear_cka_debiased=None,
+            effective_rank=2.5,
+        )
+        for place in similarity.PLACES
+    ]
+    return similarity.table_of(run, start_digest, measured, "0.1.0")
 
 
 def a_provenance() -> Provenance:

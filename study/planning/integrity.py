@@ -1,15 +1,12 @@
-"""What of a store is not as it was written, and what of it nothing needs: by reading every object.
-
-Owns which reader is for which object, and what a grid can still start from. Refuses to write: what is to
-become of what it finds is for the verbs `verify` and `tidy` to say.
-"""
+"""Check every object of a store, and find the objects that nothing needs."""
 
 from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from study import tasks
@@ -22,49 +19,59 @@ from study.store import (
     Store,
     finished_ids,
     layout,
+    predictions,
     read_heads,
     read_registrations,
     read_rows,
     read_study,
     similarity,
     study_names,
+    unfinished,
+    weights,
 )
-from study.store.predictions import check_predictions_at
 from study.store.store import damaged_among
-from study.store.unfinished import check_unfinished_at
-from study.store.weights import check_weights_at
 
-_READERS: Final[tuple[tuple[re.Pattern[str], Callable[[Store, str, str], object]], ...]] = (
-    (layout.named(layout.ROWS, layout.ROWS_NAME), lambda s, _, run_id: read_rows(s, run_id)),
-    (
-        layout.named(layout.WEIGHTS, layout.WEIGHTS_NAME),
-        lambda s, path, _: check_weights_at(s, path),
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of object.
+
+    - `folder`, `name`: where it is stored, and the pattern of its path inside this folder. The first group
+      begins with a Run's id, or is the name of a study or of a task.
+    - `read`: reads and checks the object, given the store, its path and the first group.
+    - `can_be_unneeded`: whether `study tidy` removes it if nothing in the store needs it.
+    """
+
+    folder: str
+    name: re.Pattern[str]
+    read: Callable[[Store, str, str], object]
+    can_be_unneeded: bool = False
+
+
+KINDS: Final = (
+    Kind(layout.ROWS, layout.ROWS_NAME, lambda store, _, run_id: read_rows(store, run_id)),
+    Kind(layout.WEIGHTS, layout.WEIGHTS_NAME, lambda s, path, _: weights.read_at(s, path), True),
+    Kind(
+        layout.PREDICTIONS,
+        layout.PREDICTIONS_NAME,
+        lambda store, path, _: predictions.read_at(store, path),
+        True,
     ),
-    (
-        layout.named(layout.PREDICTIONS, layout.PREDICTIONS_NAME),
-        lambda s, path, _: check_predictions_at(s, path),
+    Kind(
+        layout.SIMILARITY, layout.ROWS_NAME, lambda s, _, run_id: similarity.read(s, run_id), True
     ),
-    (
-        layout.named(layout.SIMILARITY, layout.ROWS_NAME),
-        lambda s, _, run_id: similarity.read(s, run_id),
+    Kind(layout.STUDIES, layout.STUDY_NAME, lambda store, _, name: read_study(store, name)),
+    Kind(
+        layout.REGISTRATIONS,
+        layout.STUDY_NAME,
+        lambda store, _, name: read_registrations(store, name),
     ),
-    (layout.named(layout.STUDIES, layout.STUDY_NAME), lambda s, _, name: read_study(s, name)),
-    (
-        layout.named(layout.REGISTRATIONS, layout.STUDY_NAME),
-        lambda s, _, name: read_registrations(s, name),
+    Kind(layout.TASKS, layout.TASK_NAME, lambda store, _, name: tasks.load(name, store)),
+    Kind(
+        layout.UNFINISHED,
+        layout.UNFINISHED_NAME,
+        lambda store, path, _: unfinished.read_at(store, path),
     ),
-    (layout.named(layout.TASKS, layout.TASK_NAME), lambda s, _, name: tasks.load(name, s)),
-    (layout.UNFINISHED_PATH, lambda s, path, _: check_unfinished_at(s, path)),
-)
-_FOLDERS: Final = (
-    layout.ROWS,
-    layout.WEIGHTS,
-    layout.PREDICTIONS,
-    layout.SIMILARITY,
-    layout.STUDIES,
-    layout.REGISTRATIONS,
-    layout.TASKS,
-    layout.UNFINISHED,
 )
 
 
@@ -91,17 +98,16 @@ def check(store: Store, study: str | None = None, runs: Collection[Run] = ()) ->
     sizes: dict[str, int] = {}
     read: dict[str, Callable[[], object]] = {}
     foreign = []
-    for path, size in _listed(store):
-        for pattern, reader in _READERS:
-            match = pattern.fullmatch(path)
-            if match:
-                # An id, a name of a study, or one of a task: they cannot be taken for each other.
-                if study is None or match[1][:12] in wanted or match[1] in wanted:
-                    sizes[path] = size
-                    read[path] = _bound(reader, store, path, match[1])
-                break
-        else:
-            foreign.append(path)
+    for kind in KINDS:
+        for entry in store.listed(kind.folder, recursive=True):
+            path = store.relative(entry.path)
+            match = kind.name.fullmatch(path.removeprefix(f"{kind.folder}/"))
+            if match is None:
+                foreign.append(path)
+            # An id, a name of a study, or one of a task: they cannot be taken for each other.
+            elif study is None or not wanted.isdisjoint((match[1][:12], match[1])):
+                sizes[path] = entry.size
+                read[path] = partial(kind.read, store, path, match[1])
     newer: dict[str, str] = {}
     unsealed: list[str] = []
     lock = threading.Lock()
@@ -126,18 +132,6 @@ def check(store: Store, study: str | None = None, runs: Collection[Run] = ()) ->
     )
 
 
-def _listed(store: Store) -> Iterable[tuple[str, int]]:
-    for folder in _FOLDERS:
-        for entry in store.listed(folder, recursive=True):
-            yield store.relative(entry.path), entry.size
-
-
-def _bound(
-    reader: Callable[[Store, str, str], object], store: Store, path: str, name: str
-) -> Callable[[], object]:
-    return lambda: reader(store, path, name)
-
-
 def not_needed(store: Store) -> dict[str, int]:
     """Weights, predictions and similarity that nothing in the store needs, with their bytes, by path.
 
@@ -157,14 +151,10 @@ def not_needed(store: Store) -> dict[str, int]:
         if made_by.predictions_digest is not None:
             own.add(layout.predictions_path(run_id, made_by.predictions_digest))
     own |= {layout.similarity_path(run_id) for run_id in runs}
-    found = {}
-    for folder, pattern in (
-        (layout.WEIGHTS, layout.WEIGHTS_NAME),
-        (layout.PREDICTIONS, layout.PREDICTIONS_NAME),
-        (layout.SIMILARITY, layout.ROWS_NAME),
-    ):
-        for entry in store.listed(folder):
-            path = store.relative(entry.path)
-            if pattern.fullmatch(entry.base_name) and path not in own:
-                found[path] = entry.size
-    return found
+    return {
+        path: entry.size
+        for kind in KINDS
+        if kind.can_be_unneeded
+        for entry in store.listed(kind.folder)
+        if kind.name.fullmatch(entry.base_name) and (path := store.relative(entry.path)) not in own
+    }

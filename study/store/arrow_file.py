@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Final
 
 import pyarrow as pa
 
-from study.store.atomic import Damaged
+from study.store.atomic import Damaged, Newer
+from study.store.errors import is_content
 
 # Files are small and many: callers read several at a time.
-IN_THIS_THREAD: Final = pa.ipc.IpcReadOptions(use_threads=False)
+_IN_THIS_THREAD: Final = pa.ipc.IpcReadOptions(use_threads=False)
 
 _DIGEST: Final = b"head_digest"
 _SEAL: Final = b"file_digest"
@@ -75,9 +77,32 @@ def checked(
     return head
 
 
-def brief(error: BaseException) -> str:
-    """An error's text in one line, not too long."""
-    return " ".join(str(error).split())[:200]
+@contextmanager
+def opened(source: pa.NativeFile, path: str) -> Iterator[pa.ipc.RecordBatchFileReader]:
+    """Open an Arrow file for the block.
+
+    Raises Damaged if the block cannot decode what it reads. Errors of the disk other than a lost sector
+    are raised as they are.
+    """
+    if not source.size():
+        raise Damaged(path, "it is empty")
+    try:
+        with pa.ipc.open_file(source, options=_IN_THIS_THREAD) as reader:
+            yield reader
+    except Newer:
+        raise
+    except (pa.ArrowException, OSError, ValueError, KeyError, MemoryError) as error:
+        if isinstance(error, OSError) and not is_content(error):
+            raise
+        why = " ".join(str(error).split())[:200]
+        raise Damaged(path, f"not a whole Arrow file ({why})") from error
+
+
+def read_table(reader: pa.ipc.RecordBatchFileReader) -> pa.Table:
+    """Read all columns. Values that lie outside their buffers raise, and are not followed."""
+    table = reader.read_all()
+    table.validate(full=True)
+    return table
 
 
 def _digest(head: Mapping[bytes, bytes]) -> bytes:

@@ -40,8 +40,8 @@ ROWS_NAME: Final = re.compile(rf"({_ID})\.arrow")
 WEIGHTS_NAME: Final = re.compile(rf"({_ID})-[0-9a-f]{{12}}\.safetensors")
 PREDICTIONS_NAME: Final = re.compile(rf"({_ID}-[0-9a-f]{{12}}\.arrow)")
 # Without a number: of a Run trained without a lease, or by an earlier release.
-UNFINISHED_PATH: Final = re.compile(
-    rf"unfinished/({_ID})/(?:(\d{{8}})/)?(checkpoint|began\.json|failure\.json)"
+UNFINISHED_NAME: Final = re.compile(
+    rf"({_ID})/(?:(\d{{8}})/)?(checkpoint|began\.json|failure\.json)"
 )
 LEASE_NAME: Final = re.compile(r"(\d{8})\.json")
 STUDY_NAME: Final = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)\.json")
@@ -116,11 +116,6 @@ def _study_file(name: str) -> str:
     if not is_study_name(name):
         raise ValueError(f"study={name!r}: use letters, digits, '.', '_' and '-' only")
     return f"{name}.json"
-
-
-def named(folder: str, name: re.Pattern[str]) -> re.Pattern[str]:
-    """The paths of files of this folder whose name fits."""
-    return re.compile(f"{folder}/{name.pattern}")
 
 
 def damaged_path(path: str, stamp: str) -> str:

@@ -22,7 +22,6 @@ import numpy as np
 import pyarrow as pa
 
 from study.store import arrow_file, layout
-from study.store.arrow_file import IN_THIS_THREAD, brief
 from study.store.atomic import Damaged, Newer
 from study.store.layout import predictions_path
 from study.store.provenance import release
@@ -113,18 +112,10 @@ def read_predictions(store: Store, run_id: str, digest: str | None = None) -> pa
     return from_bytes(store.get(path), run_id, digest, path)
 
 
-def check_predictions_at(store: Store, path: str) -> None:
-    """Raises Damaged unless the predictions at this path are those of their name; Newer, too."""
-    payload = store.get(path)
+def read_at(store: Store, path: str) -> pa.Table:
+    """The predictions at this path, checked against the Run and digest in their name. Raises as above."""
     run_id, _, short = path.removeprefix(f"{layout.PREDICTIONS}/")[: -len(".arrow")].partition("-")
-    try:
-        with pa.ipc.open_file(pa.BufferReader(payload), options=IN_THIS_THREAD) as reader:
-            digest = (reader.schema.metadata or {}).get(_DIGEST, b"").decode()
-    except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
-        raise Damaged(path, f"not the whole of an Arrow file ({brief(error)})") from error
-    if not digest.startswith(short):
-        raise Damaged(path, "it holds other predictions than those of its name")
-    from_bytes(payload, run_id, digest, path)
+    return from_bytes(store.get(path), run_id, short, path)
 
 
 def check_predictions(store: Store, digests: Mapping[str, str]) -> dict[str, Damaged]:
@@ -154,25 +145,23 @@ def to_bytes(run_id: str, table: pa.Table, task_fingerprint: str) -> bytes:
 
 
 def from_bytes(payload: bytes, run_id: str, digest: str, path: str) -> pa.Table:
-    """The predictions in the bytes of a file. `run_id`, `digest`: those that they must have.
+    """The predictions in the bytes of a file.
+
+    `run_id`, `digest`: those that they must have; of the digest, its first digits are enough.
 
     Raises Damaged if anything is not as written, and Newer for a whole file of a later release.
     """
     arrow_file.is_sealed(payload, path)
-    try:
-        with pa.ipc.open_file(pa.BufferReader(payload), options=IN_THIS_THREAD) as reader:
-            _check_head(reader.schema.metadata, run_id, digest, path)
-            table = reader.read_all()
-            table.validate(full=True)
-    except Newer:
-        raise
-    except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
-        raise Damaged(path, f"not the whole of an Arrow file ({brief(error)})") from error
+    with arrow_file.opened(pa.BufferReader(payload), path) as reader:
+        written = _written_digest(reader.schema.metadata, run_id, path)
+        if not written.startswith(digest):
+            raise Damaged(path, "it holds other predictions than those of its name")
+        table = arrow_file.read_table(reader)
     if not _has_columns(table):
         raise Damaged(path, "its columns are not those of predictions")
     found = predictions_digest(table)
-    if found != digest:
-        raise Damaged(path, f"predictions digest {found[:12]}, written as {digest[:12]}")
+    if found != written:
+        raise Damaged(path, f"predictions digest {found[:12]}, written as {written[:12]}")
     return table
 
 
@@ -189,11 +178,10 @@ def _has_columns(table: pa.Table) -> bool:
     return not any(column.null_count for column in (*table.columns, labels.flatten()))
 
 
-def _check_head(given: Mapping[bytes, bytes] | None, run_id: str, digest: str, path: str) -> None:
+def _written_digest(given: Mapping[bytes, bytes] | None, run_id: str, path: str) -> str:
     metadata = arrow_file.checked(given, _HEAD, path, "predictions")
     if metadata[_FORMAT] != FORMAT.encode():
         raise Newer(path, metadata[_WRITTEN_BY].decode(), metadata[_FORMAT].decode())
     if metadata[_RUN_ID] != run_id.encode():
         raise Damaged(path, f"it holds Run {metadata[_RUN_ID].decode()}, not the one of its name")
-    if metadata[_DIGEST] != digest.encode():
-        raise Damaged(path, "it holds other predictions than those of its name")
+    return metadata[_DIGEST].decode()

@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 
 from study.fields import canonical_json, digest_of
+from study.store import arrow_file
 from study.store.atomic import Damaged, Newer
-from study.store.errors import is_content
 from study.store.layout import task_path
 from study.store.provenance import release
 from study.store.store import Store
@@ -32,15 +32,10 @@ def metadata_of(plain: dict[str, Any]) -> dict[bytes, bytes]:
 
 def read_task_head(file: Any, path: str) -> dict[str, Any]:
     """What `metadata_of` was given, from an open Arrow file. Raises Damaged, Newer."""
-    try:
-        metadata = pa.ipc.open_file(file).schema.metadata
-        about = metadata[_ABOUT]
-        whole = digest_of(about).encode() == metadata[_DIGEST]
-    except (pa.ArrowException, OSError, KeyError, TypeError) as error:
-        if isinstance(error, OSError) and not is_content(error):
-            raise
-        raise Damaged(path, f"not readable: {error}") from error
-    if not whole:
+    with arrow_file.opened(file, path) as reader:
+        metadata = reader.schema.metadata or {}
+    about = metadata.get(_ABOUT, b"")
+    if metadata.get(_DIGEST) != digest_of(about).encode():
         raise Damaged(path, "the checksum of its metadata does not fit")
     plain: dict[str, Any] = json.loads(about)
     if plain.get("format", FORMAT) != FORMAT:  # the first ones did not say it

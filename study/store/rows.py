@@ -19,9 +19,8 @@ from study import run as runs
 from study.run import Run
 from study.store import arrow_file, layout, schema
 from study.store import provenance as prov
-from study.store.arrow_file import IN_THIS_THREAD, brief, table_digest
+from study.store.arrow_file import table_digest
 from study.store.atomic import Damaged, Newer
-from study.store.errors import is_content
 from study.store.layout import rows_path
 from study.store.provenance import Provenance
 from study.store.store import Store, concurrently, damaged_among
@@ -133,15 +132,11 @@ def from_bytes(payload: bytes, run_id: str, path: str) -> Finished:
     Newer for a whole file of a later release.
     """
     is_sealed = arrow_file.is_sealed(payload, path)
-    with _opened(pa.BufferReader(payload), path) as reader:
+    with arrow_file.opened(pa.BufferReader(payload), path) as reader:
         head = _checked_head(reader.schema, run_id, path)
         if not reader.schema.equals(schema.schema_of(head.format), check_metadata=False):
             raise Damaged(path, "its columns are not those of a study's table")
-        try:
-            table = reader.read_all()
-            table.validate(full=True)
-        except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
-            raise Damaged(path, f"its rows cannot be read ({brief(error)})") from error
+        table = arrow_file.read_table(reader)
     found = table_digest(table)
     if found != head.rows_digest:
         raise Damaged(path, f"rows digest {found[:12]}, written as {head.rows_digest[:12]}")
@@ -151,19 +146,8 @@ def from_bytes(payload: bytes, run_id: str, path: str) -> Finished:
 
 def head_from(source: pa.NativeFile, run_id: str, path: str) -> Head:
     """What `from_bytes` gives but for the rows, which are not looked at. Raises the same."""
-    with _opened(source, path) as reader:
+    with arrow_file.opened(source, path) as reader:
         return _checked_head(reader.schema, run_id, path)
-
-
-def _opened(source: pa.NativeFile, path: str) -> pa.ipc.RecordBatchFileReader:
-    if not source.size():
-        raise Damaged(path, "it is empty")
-    try:
-        return pa.ipc.open_file(source, options=IN_THIS_THREAD)
-    except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
-        if isinstance(error, OSError) and not is_content(error):
-            raise
-        raise Damaged(path, f"not a whole Arrow file ({brief(error)})") from error
 
 
 def _checked_head(file_schema: pa.Schema, run_id: str, path: str) -> Head:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Final
 
@@ -125,9 +125,8 @@ COLUMNS: Final = COORDINATES + MEASUREMENTS
 FORMAT: Final = max(column.since for column in COLUMNS)
 
 
-def schema_of(number: int) -> pa.Schema:
-    """The columns of rows files of this format, 1 to FORMAT, with unit and meaning as metadata."""
-    assert 1 <= number <= FORMAT, number
+def arrow_schema(columns: Iterable[Column]) -> pa.Schema:
+    """The Arrow schema of these columns, with unit and meaning as metadata."""
     return pa.schema(
         [
             pa.field(
@@ -136,10 +135,15 @@ def schema_of(number: int) -> pa.Schema:
                 nullable=column.nullable,
                 metadata={"unit": column.unit, "meaning": column.meaning},
             )
-            for column in COLUMNS
-            if column.since <= number
+            for column in columns
         ]
     )
+
+
+def schema_of(number: int) -> pa.Schema:
+    """The columns of rows files of this format, 1 to FORMAT."""
+    assert 1 <= number <= FORMAT, number
+    return arrow_schema(column for column in COLUMNS if column.since <= number)
 
 
 ROWS: Final = schema_of(FORMAT)

@@ -14,10 +14,11 @@ from typing import Final
 import pyarrow as pa
 
 from study.run import HEAD, Run
+from study.store import arrow_file
 from study.store.arrow_file import table_digest
 from study.store.atomic import Damaged
 from study.store.layout import similarity_path
-from study.store.schema import Column
+from study.store.schema import Column, arrow_schema
 from study.store.store import Store
 
 CUT: Final = "cut"
@@ -78,17 +79,7 @@ COLUMNS: Final = (
     Column("code_version", pa.string(), "", "of the code that measured"),
 )
 
-TABLE: Final = pa.schema(
-    [
-        pa.field(
-            column.name,
-            column.type,
-            nullable=column.nullable,
-            metadata={"unit": column.unit, "meaning": column.meaning},
-        )
-        for column in COLUMNS
-    ]
-)
+TABLE: Final = arrow_schema(COLUMNS)
 
 _FORMAT, _DIGEST = b"format", b"digest"
 
@@ -157,11 +148,8 @@ def from_bytes(payload: bytes, run_id: str, path: str) -> pa.Table:
     Raises Damaged if anything in it is not as written, or its format not one that this version knows:
     it is cheap to measure again.
     """
-    try:
-        table = pa.ipc.open_file(pa.BufferReader(payload)).read_all()
-        table.validate(full=True)
-    except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
-        raise Damaged(path, "not a whole Arrow file") from error
+    with arrow_file.opened(pa.BufferReader(payload), path) as reader:
+        table = arrow_file.read_table(reader)
     metadata = table.schema.metadata or {}
     if _FORMAT not in metadata or _DIGEST not in metadata:
         raise Damaged(path, "no similarity file of a study: its metadata lack format or digest")

@@ -6,7 +6,7 @@ was passed over lies beside what its successor wrote. Readers take the highest n
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -56,14 +56,20 @@ def list_unfinished(store: Store) -> dict[str, Unfinished]:
     return _listed(store, layout.UNFINISHED)
 
 
-def _listed(store: Store, folder: str) -> dict[str, Unfinished]:
-    there: dict[str, list[tuple[int, str, str, datetime]]] = {}
+def _files(store: Store, folder: str) -> Iterator[tuple[str, int, str, str, datetime]]:
+    """Run id, lease number, name, path and time of each file in a folder: one recursive listing."""
     for entry in store.listed(folder, recursive=True):
         path = store.relative(entry.path)
-        match = layout.UNFINISHED_PATH.fullmatch(path)
+        match = layout.UNFINISHED_NAME.fullmatch(path.removeprefix(f"{layout.UNFINISHED}/"))
         if match:
             assert entry.mtime is not None, "listings give the time of every file"
-            there.setdefault(match[1], []).append((int(match[2] or 0), match[3], path, entry.mtime))
+            yield match[1], int(match[2] or 0), match[3], path, entry.mtime
+
+
+def _listed(store: Store, folder: str) -> dict[str, Unfinished]:
+    there: dict[str, list[tuple[int, str, str, datetime]]] = {}
+    for run_id, number, name, path, mtime in _files(store, folder):
+        there.setdefault(run_id, []).append((number, name, path, mtime))
     found = {}
     for run_id, files in there.items():
         paths = {name: path for _, name, path, _ in sorted(files)}
@@ -77,11 +83,7 @@ def _listed(store: Store, folder: str) -> dict[str, Unfinished]:
 
 def highest_number(store: Store) -> int:
     """Of the leases under which Runs in flight were written; 0 where there is none."""
-    paths = (
-        store.relative(entry.path) for entry in store.listed(layout.UNFINISHED, recursive=True)
-    )
-    matches = (layout.UNFINISHED_PATH.fullmatch(path) for path in paths)
-    return max((int(match[2] or 0) for match in matches if match), default=0)
+    return max((number for _, number, *_ in _files(store, layout.UNFINISHED)), default=0)
 
 
 def find_unfinished(store: Store, run_id: str) -> Unfinished | None:
@@ -124,13 +126,12 @@ def read_checkpoint(store: Store, run_id: str) -> bytes | None:
         return None
 
 
-def check_unfinished_at(store: Store, path: str) -> None:
-    """Raises Damaged where a checkpoint or a note, by its path, is not as it was written."""
+def read_at(store: Store, path: str) -> Any:
+    """The payload of a checkpoint, or the content of a note, at this path. Raises Damaged, Newer."""
     content = store.get(path)
     if path.endswith(f"/{_CHECKPOINT}"):
-        studies.unframe(content, path)
-    else:
-        studies.unseal(content, path)
+        return studies.unframe(content, path)
+    return studies.unseal(content, path)[0]
 
 
 def note_began(store: Store, run_id: str, by: Process) -> None:

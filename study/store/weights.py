@@ -24,21 +24,21 @@ def publish_weights(store: Store, run_id: str, payload: bytes) -> str:
 
 def read_weights(store: Store, run_id: str, digest: str) -> bytes:
     """The weights with this digest. Raises FileNotFoundError, Damaged."""
-    path = weights_path(run_id, digest)
+    return _checked(store, weights_path(run_id, digest), digest)
+
+
+def read_at(store: Store, path: str) -> bytes:
+    """The weights at this path, checked against the digest in their name. Raises Damaged."""
+    return _checked(store, path, path.rpartition("-")[2].removesuffix(".safetensors"))
+
+
+def _checked(store: Store, path: str, digest: str) -> bytes:
+    """The weights at this path, whose digest must begin with `digest`."""
     payload = store.get(path)
     found = digest_of(payload)
-    if found != digest:
+    if not found.startswith(digest):
         raise Damaged(path, f"digest {found[:12]} of {len(payload)} bytes")
     return payload
-
-
-def check_weights_at(store: Store, path: str) -> None:
-    """Raises Damaged unless the weights at this path have the digest of their name."""
-    payload = store.get(path)
-    short = path.rpartition("-")[2].removesuffix(".safetensors")
-    found = digest_of(payload)
-    if not found.startswith(short):
-        raise Damaged(path, f"digest {found[:12]} of {len(payload)} bytes")
 
 
 def empty_weights(store: Store, among: Collection[str]) -> list[Damaged]:

@@ -24,7 +24,7 @@ import pyarrow as pa
 from pyarrow.fs import LocalFileSystem, copy_files
 
 from study.fields import canonical_json
-from study.store import Damaged, Newer, Store
+from study.store import Damaged, Store, arrow_file
 from study.store.atomic import make_folder, temporary_beside
 from study.store.errors import WAITS, tried
 from study.store.layout import task_path
@@ -197,8 +197,8 @@ def _opened(local: Path, path: str, name: str, version: tuple[int, ...]) -> Prep
     _read_through(local, path)
     with pa.memory_map(str(local)) as file:
         about = read_task_head(file, path)
-        try:
-            batch: Any = pa.ipc.open_file(file).get_batch(0)
+        with arrow_file.opened(file, path) as reader:
+            batch: Any = reader.get_batch(0)
             batch.validate(full=True)  # or an offset that was changed is followed out of the file
             images = _values(batch.column("image").flatten())
             labels = _values(batch.column("label"))
@@ -206,10 +206,6 @@ def _opened(local: Path, path: str, name: str, version: tuple[int, ...]) -> Prep
             test, splits = _values(split.indices), split.dictionary.to_pylist()
             info = _info_from(about, path)
             images = images.reshape(-1, *info.image_shape)
-        except Newer:
-            raise
-        except (pa.ArrowException, OSError, KeyError, ValueError) as error:
-            raise Damaged(path, f"not readable: {error}") from error
     if info.name != name:
         raise Damaged(path, f"it holds the task {info.name!r}")
     num = info.num_train

@@ -11,14 +11,21 @@ import pytest
 
 from study.cli.main import main
 from study.launching import lease
-from study.run import Run
 from study.store import Store, layout, similarity, studies
 from study.store.predictions import publish_predictions
 from study.store.rows import publish_rows
 from study.store.studies import write_study
 from study.store.unfinished import write_checkpoint, write_failure
 from study.store.weights import publish_weights
-from tests.stored import SOURCE, a_failure, a_predictions, a_provenance, a_run, a_table
+from tests.stored import (
+    SOURCE,
+    a_failure,
+    a_predictions,
+    a_provenance,
+    a_run,
+    a_similarity,
+    a_table,
+)
 
 RUN, OTHER = a_run(), a_run(seed=1)
 
@@ -37,29 +44,12 @@ def full(store: Store) -> Store:
     predicted = publish_predictions(store, RUN.id, a_predictions(), "f" * 64)
     made_by = replace(a_provenance(), weights_digest=None, predictions_digest=predicted)
     publish_rows(store, RUN, a_table(), made_by)
-    publish_similarity(store, RUN, weights)
+    similarity.publish(store, RUN, a_similarity(RUN, weights))
     by_a_driver = replace(store, lease_number=1)
     write_checkpoint(by_a_driver, OTHER.id, b"state")
     write_failure(by_a_driver, OTHER.id, a_failure())
     write_study(store, "mine", [SOURCE, RUN, OTHER])
     return store
-
-
-def publish_similarity(store: Store, run: Run, weights: str) -> None:
-    measured = [
-        similarity.Similarity(
-            place=place,
-            num_images=4,
-            num_classes=2,
-            num_features=3,
-            logme=0.5,
-            linear_cka=0.5,
-            linear_cka_debiased=None,
-            effective_rank=2.5,
-        )
-        for place in similarity.PLACES
-    ]
-    similarity.publish(store, run, similarity.table_of(run, weights, measured, "0.1.0"))
 
 
 def files_of(store: Store) -> list[str]:
@@ -125,7 +115,7 @@ def test_what_is_needed_stays_and_the_rest_is_told_then_removed(
         layout.similarity_path(a_run(seed=9).id),
         layout.unfinished_path(RUN.id, "checkpoint"),
     ]
-    publish_similarity(full, a_run(seed=9), "of no study")
+    similarity.publish(full, a_run(seed=9), a_similarity(a_run(seed=9), "of no study"))
     write_checkpoint(full, RUN.id, b"of a finished Run")
     dead = Path(tempfile.gettempdir()) / "freezewise-tune-99999999-abc"
     used = Path(tempfile.gettempdir()) / f"freezewise-tune-{os.getpid()}-abc"

@@ -5,12 +5,10 @@ from __future__ import annotations
 import errno
 import json
 import os
-import random
 import re
 import resource
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -48,18 +46,15 @@ from study.store import (
     studies,
     study_names,
     study_path,
-    weights_path,
 )
 from study.store.arrow_file import table_digest
 from study.store.layout import unfinished_path
 from study.store.predictions import predictions_there, publish_predictions
-from study.store.processes import this_process
 from study.store.rows import check_rows, publish_rows
 from study.store.studies import write_study
 from study.store.unfinished import (
     clear_failure,
     list_unfinished,
-    note_began,
     read_began,
     read_checkpoint,
     sweep,
@@ -150,73 +145,6 @@ def test_the_rows_digest_is_pinned() -> None:
         }
     )
     assert table_digest(table) == "16f55f0b7a3fde4f083352ece45a63a3263c5c7e63d3b7cd6eca09da8d016b38"
-
-
-def everything(store: Store) -> dict[str, Callable[[], object]]:
-    """Writes one object of each kind; how each is read, by path."""
-    run = a_run()
-    digest = publish_weights(store, run.id, b"weights" * 50)
-    predicted = publish_predictions(store, run.id, a_predictions(), "f" * 64)
-    publish_rows(store, run, a_table(), a_provenance())
-    write_checkpoint(store, run.id, b"checkpoint" * 50)
-    note_began(store, run.id, this_process())
-    write_study(store, "a", [run, SOURCE])
-    return {
-        rows_path(run.id): lambda: read_rows(store, run.id),
-        weights_path(run.id, digest): lambda: read_weights(store, run.id, digest),
-        predictions_path(run.id, predicted): lambda: read_predictions(store, run.id, predicted),
-        unfinished_path(run.id, "checkpoint"): lambda: read_checkpoint(store, run.id),
-        unfinished_path(run.id, "began.json"): lambda: read_began(store, run.id),
-        study_path("a"): lambda: read_study(store, "a"),
-    }
-
-
-def test_damage_is_named_or_changes_nothing(empty: Store) -> None:
-    chance = random.Random(0)
-    for path, read in everything(empty).items():
-        file, good, value = Path(empty.base) / path, empty.get(path), read()
-        assert read() == value
-        damages = [b"", b"\0", b"foreign", good[:-1], good[1:], good + b"\0", good[::-1]]
-        for _ in range(50):
-            place = chance.randrange(len(good))
-            flipped = bytearray(good)
-            flipped[place] ^= 1 << chance.randrange(8)
-            holed = bytearray(good)
-            holed[place : place + 512] = bytes(len(holed[place : place + 512]))
-            damages += [bytes(flipped), bytes(holed), good[:place]]
-        for damage in damages:
-            file.write_bytes(damage)
-            try:
-                assert read() == value
-            except Damaged as damaged:
-                assert damaged.path == path
-                assert damaged.why
-                assert path in str(damaged)
-        assert empty.get(empty.set_aside(path)) == damages[-1]
-        assert not file.exists()
-
-
-def test_damage_is_not_overlooked(empty: Store) -> None:
-    for path, read in everything(empty).items():
-        file, good = Path(empty.base) / path, empty.get(path)
-        foreign = [b"foreign", b"[" * 100_000, b'{"digest": "", "content": NaN}', b"[1]"]
-        for damage in (b"", good[: len(good) // 2], *foreign):
-            file.write_bytes(damage)
-            with pytest.raises(Damaged, match=re.escape(path)):
-                read()
-    assert list(check_rows(empty, finished_ids(empty))) == [a_run().id]
-
-
-def test_a_flipped_bit_of_any_byte_and_every_truncation_of_rows_is_noticed() -> None:
-    run = a_run()
-    good = rows.to_bytes(run, a_table(), a_provenance())
-    assert rows.from_bytes(good, run.id, "x").is_sealed
-    for place in range(len(good)):
-        flipped = good[:place] + bytes([good[place] ^ 1 << place % 8]) + good[place + 1 :]
-        with pytest.raises(Damaged):
-            rows.from_bytes(flipped, run.id, "x")
-        with pytest.raises(Damaged):
-            rows.from_bytes(good[:place], run.id, "x")
 
 
 def test_rows_without_a_digest_of_their_bytes_are_those_of_earlier_releases() -> None:
@@ -400,20 +328,6 @@ def test_the_predictions_digest_depends_on_the_values_alone() -> None:
         predictions.predictions_table(epochs, steps, labels_of(table)[:, ::-1]),
     ]
     assert len({made, *map(predictions.predictions_digest, others)}) == 5
-
-
-def test_every_truncation_of_predictions_and_every_flipped_byte_is_noticed(empty: Store) -> None:
-    table = a_predictions()
-    made = publish_predictions(empty, SOURCE.id, table, "f" * 64)
-    path = predictions_path(SOURCE.id, made)
-    good = empty.get(path)
-    damages = [good[:place] for place in range(len(good))]
-    damages += [
-        good[:place] + bytes([good[place] ^ 0xFF]) + good[place + 1 :] for place in range(len(good))
-    ]
-    for damage in damages:
-        with pytest.raises(Damaged, match=path):
-            predictions.from_bytes(damage, SOURCE.id, made, path)
 
 
 def test_predictions_of_a_later_format_or_another_run_are_told(

@@ -1,0 +1,128 @@
+"""Each kind of object, damaged: reading it names the damage, or returns what was written."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from study.planning.integrity import KINDS, Kind
+from study.store import (
+    Damaged,
+    Newer,
+    Registration,
+    Store,
+    add_registration,
+    layout,
+    note_began,
+    publish_predictions,
+    publish_rows,
+    publish_weights,
+    similarity,
+    write_checkpoint,
+    write_study,
+)
+from study.store.processes import this_process
+from study.tasks import PreparedTask, prepared_file
+from tests.stored import SOURCE, a_predictions, a_provenance, a_run, a_similarity, a_table
+
+# Every byte of these files is covered by a checksum.
+SEALED = {layout.ROWS, layout.PREDICTIONS, layout.WEIGHTS}
+FOREIGN = (b"\0", b"foreign", b"[" * 100_000, b'{"digest": "", "content": NaN}', b"[1]")
+
+
+@pytest.fixture
+def full(store: Store) -> Store:
+    """A store with objects of every kind."""
+    run = a_run()
+    publish_rows(store, run, a_table(), a_provenance())
+    publish_weights(store, SOURCE.id, b"weights" * 50)
+    publish_predictions(store, run.id, a_predictions(), "f" * 64)
+    similarity.publish(store, run, a_similarity(run))
+    write_study(store, "a", [run, SOURCE])
+    registration = Registration(
+        registered_at="2026-01-01T00:00:00+00:00", is_late=False, run_ids=(run.id,), terms={"a": 1}
+    )
+    add_registration(store, "a", registration)
+    write_checkpoint(store, run.id, b"checkpoint" * 50)
+    note_began(store, run.id, this_process())
+    return store
+
+
+def objects(store: Store, kind: Kind) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """The path of each object of this kind, and a call that reads it."""
+    for entry in store.listed(kind.folder, recursive=True):
+        path = store.relative(entry.path)
+        match = kind.name.fullmatch(path.removeprefix(f"{kind.folder}/"))
+        assert match, path
+        yield path, partial(kind.read, store, path, match[1])
+
+
+def replace_file(store: Store, path: str, content: bytes) -> None:
+    file = Path(store.base) / path
+    file.unlink(missing_ok=True)  # an earlier one may be memory-mapped
+    file.write_bytes(content)
+    prepared_file._opened.cache_clear()
+
+
+def is_same(found: Any, written: Any) -> bool:
+    if not isinstance(written, PreparedTask):
+        return bool(found == written)
+    return (found.info, found.definition) == (written.info, written.definition) and all(
+        np.array_equal(getattr(found, name), getattr(written, name))
+        for name in ("train_images", "train_labels", "test_images", "test_labels")
+    )
+
+
+def all_kinds(test: Callable[..., None]) -> Callable[..., None]:
+    return pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.folder)(test)
+
+
+@all_kinds
+def test_object_torn_emptied_or_foreign_is_damaged(full: Store, kind: Kind) -> None:
+    paths = []
+    for path, read in objects(full, kind):
+        good = full.get(path)
+        for damage in (b"", good[:-1], good[1:], good[: len(good) // 2], good[::-1], *FOREIGN):
+            replace_file(full, path, damage)
+            with pytest.raises(Damaged, match=re.escape(path)) as raised:
+                read()
+            assert (raised.value.path, bool(raised.value.why)) == (path, True)
+        assert full.get(full.set_aside(path)) == FOREIGN[-1]
+        assert not full.exists(path)
+        paths.append(path)
+    assert paths
+
+
+@all_kinds
+def test_object_with_changed_bytes_is_damaged_or_read_as_written(full: Store, kind: Kind) -> None:
+    chance = random.Random(0)
+    for path, read in objects(full, kind):
+        good, value = full.get(path), read()
+        assert is_same(read(), value)
+        damages = [good + b"\0"]
+        # Every byte of a sealed file, about 150 of another.
+        for place in range(0, len(good), 1 if kind.folder in SEALED else 1 + len(good) // 150):
+            flipped, holed = bytearray(good), bytearray(good)
+            flipped[place] ^= 1 << chance.randrange(8)
+            holed[place : place + 512] = bytes(len(holed[place : place + 512]))
+            damages += [bytes(flipped), bytes(holed), good[:place]]
+        for damage in damages:
+            if damage == good:
+                continue
+            replace_file(full, path, damage)
+            try:
+                found = read()
+            except Damaged as damaged:
+                assert damaged.path == path
+            except Newer:  # the number of a checkpoint's format
+                assert path.endswith("checkpoint")
+            else:
+                assert kind.folder not in SEALED, "every byte is covered by a checksum"
+                assert is_same(found, value)
