@@ -1,11 +1,14 @@
-"""A Run, its table, its provenance and a failure, as tests of the store put them there."""
+"""Objects as tests of the store write them, and a stand-in for a bucket."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from obstore.store import LocalStore
 
 from study.run import Recipe, Run
 from study.store import Failure, Provenance, schema, similarity
@@ -82,3 +85,8 @@ def a_provenance() -> Provenance:
 
 def a_failure() -> Failure:
     return Failure(tries=3, error="out of memory", final=True, at="2026-01-01T00:00:00+00:00")
+
+
+def a_bucket_in(folder: Path) -> Any:
+    """The client of a bucket whose objects are the files of a folder; it has no conditional update."""
+    return LocalStore(folder, mkdir=True)

@@ -17,7 +17,6 @@ from typing import Any, Final
 import pandas as pd
 import pyarrow as pa
 import pyarrow.csv as csv
-import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from analysis.load import output
@@ -49,6 +48,7 @@ from study.store.errors import naming
 from study.store.layout import is_study_name
 from study.store.provenance import release
 from study.store.schema import known_schemas
+from study.store.store import open_uri, without_secrets
 from study.store.studies import Registration, read_registrations
 
 METADATA_KEY: Final = b"freezewise"
@@ -186,7 +186,7 @@ def is_export(root: str | Path) -> bool:
     directory."""
     named_so = str(root).endswith(".parquet")
     if "://" in str(root):
-        return named_so
+        return str(root).partition("?")[0].endswith(".parquet")
     return Path(root).is_file() or (named_so and not Path(root).is_dir())
 
 
@@ -197,6 +197,7 @@ def open_export(path: str | Path) -> Exported:
     later release. Columns that came after the file was written follow from its Runs.
     """
     file = _opened(path)
+    path = without_secrets(str(path))
     metadata = file.metadata.metadata or {}
     if METADATA_KEY not in metadata:
         raise ValueError(f"{path}: a Parquet file, but not one that `study export` wrote")
@@ -278,11 +279,8 @@ def _from_plain(plain: Mapping[str, Any]) -> tuple[str, Facts]:
 
 
 def _opened(path: str | Path) -> pq.ParquetFile:
+    source: Any = open_uri(str(path)) if "://" in str(path) else path
     try:
-        source: Any = path
-        if "://" in str(path):
-            fs, inner = pafs.FileSystem.from_uri(str(path))
-            source = fs.open_input_file(inner)
         # Pyarrow's limit of 100 MB for a text would end at some 60,000 Runs.
         return pq.ParquetFile(
             source, page_checksum_verification=True, thrift_string_size_limit=2**31 - 1
@@ -290,7 +288,8 @@ def _opened(path: str | Path) -> pq.ParquetFile:
     except FileNotFoundError:
         raise
     except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{path}: not a whole Parquet file ({error})") from error
+        shown = without_secrets(str(path))
+        raise ValueError(f"{shown}: not a whole Parquet file ({error})") from error
 
 
 def _with_arm(table: pa.Table, arm: str) -> pa.Table:

@@ -9,8 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-import pyarrow.fs as pafs
-
 from study.store import atomic
 from study.store.errors import naming
 
@@ -26,7 +24,7 @@ def draft_of(path: Path) -> Path:
 
 def publish(draft: Path, path: Path) -> None:
     """Moves a finished file to its place, flushed first. Raises OSError naming path and cause."""
-    atomic.put_file(pafs.LocalFileSystem(), str(path), draft, ())
+    atomic.put_file(str(path), draft, ())
 
 
 @contextmanager

@@ -1,38 +1,30 @@
-"""Whole objects on a file system: read, published atomically, listed.
-
-Owns how bytes reach a directory or a bucket so that no torn object is ever seen under its own name.
-Knows nothing of what they mean: that is `store`. Never appends, never renames on a bucket (there a
-move is a copy), never leaves an output stream open over an exception.
-"""
+"""Read, write and list whole files of a directory: a file appears whole under its name, or not at all."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import logging
 import os
 import re
 import secrets
 import shutil
 import socket
-import threading
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 import pyarrow as pa
-import pyarrow.fs as pafs
 
-from study.store import buckets
-from study.store.errors import Waits, is_local, tried
+from study.store.errors import Waits, tried
 from study.store.provenance import release
 
 # `pyarrow.dataset` and the listings of this module pass over names that begin with a dot.
 _TEMPORARY: Final = re.compile(r"\.(?P<host>.+)~(?P<pid>\d+)~[0-9a-f]{8}~.+\.tmp")
 _NO_HARD_LINKS: Final = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
 _TEMPORARY_LIVES_SECONDS: Final = 24 * 3600.0
-
-_log = logging.getLogger(__name__)
 
 
 class Newer(ValueError):
@@ -56,33 +48,37 @@ class Damaged(Exception):
         return f"{self.path} is damaged: {self.why}"
 
 
-def read(fs: pafs.FileSystem, path: str, waits: Waits) -> bytes:
-    """The whole object. Raises FileNotFoundError, or OSError that names path and cause."""
+@dataclass(frozen=True)
+class Entry:
+    """A file of a directory, or an object of a bucket, as a listing shows it; `mtime` in UTC."""
 
-    def once() -> bytes:
-        if is_local(fs):
-            return Path(path).read_bytes()
-        with fs.open_input_stream(path) as stream:
-            return bytes(stream.readall())
+    path: str
+    size: int
+    mtime: datetime
 
-    return tried(fs, "read", path, waits, once)
-
-
-def opened(fs: pafs.FileSystem, path: str, waits: Waits) -> pa.NativeFile:
-    """The object for reading parts of it; of a bucket, that takes fewer requests as a whole."""
-    if is_local(fs):
-        return tried(fs, "read", path, waits, lambda: pa.OSFile(path))
-    return pa.BufferReader(read(fs, path, waits))
+    @property
+    def base_name(self) -> str:
+        """The last part of its path."""
+        return self.path.rpartition("/")[2]
 
 
-def put(fs: pafs.FileSystem, path: str, parts: tuple[bytes, ...], waits: Waits) -> None:
-    """Publish `parts`, joined, as one object: all of it under its name, or nothing.
+def read(path: str, waits: Waits) -> bytes:
+    """The whole file. Raises FileNotFoundError, or OSError that names path and cause."""
+    return tried("read", path, waits, Path(path).read_bytes)
 
-    In a directory: a temporary file beside it, flushed to the disk, then renamed over it. Elsewhere:
-    one output stream that gets everything in one write. Raises OSError naming path and cause.
+
+def opened(path: str, waits: Waits, *, whole: bool = True) -> pa.NativeFile:
+    """The file, open for reading parts of it."""
+    return tried("read", path, waits, lambda: pa.OSFile(path))
+
+
+def put(path: str, parts: tuple[bytes, ...], waits: Waits) -> None:
+    """Publish `parts`, joined, as one file: a temporary one, flushed to the disk, then renamed.
+
+    Raises OSError that names path and cause.
     """
 
-    def locally() -> None:
+    def once() -> None:
         temporary = temporary_beside(Path(path))
         try:
             _write_whole(temporary, parts)
@@ -90,30 +86,20 @@ def put(fs: pafs.FileSystem, path: str, parts: tuple[bytes, ...], waits: Waits) 
         finally:
             temporary.unlink(missing_ok=True)
 
-    if is_local(fs):
-        tried(fs, "write", path, waits, locally)
-    else:
-        whole = pa.py_buffer(b"".join(parts))
-        tried(fs, "write", path, waits, lambda: _upload(fs, path, whole))
+    tried("write", path, waits, once)
 
 
 def create(
-    fs: pafs.FileSystem,
-    path: str,
-    parts: tuple[bytes, ...],
-    waits: Waits,
-    *,
-    always_whole: bool = False,
+    path: str, parts: tuple[bytes, ...], waits: Waits, *, always_whole: bool = False
 ) -> bool:
-    """Publish `parts`, joined, unless something else lies there; whether they lie there now.
+    """Publish `parts`, joined, unless something else is there; whether they are there now.
 
     Of several that try one succeeds, and what it makes is whole from the beginning. A directory without
-    hard links can promise one of the two only: the first, or where `always_whole`, the second. On a
-    bucket that heeds no conditions two that try in the same moment may both be told so. Raises OSError
-    as `put` does.
+    hard links can promise only one of the two: the first, or if `always_whole`, the second. Raises
+    OSError as `put` does.
     """
 
-    def locally() -> bool:
+    def once() -> bool:
         temporary.unlink(missing_ok=True)  # of a try after which just this failed
         try:
             _write_whole(temporary, parts)
@@ -121,40 +107,14 @@ def create(
         finally:
             temporary.unlink(missing_ok=True)
 
-    if is_local(fs):
-        temporary = tried(fs, "write", path, waits, lambda: temporary_beside(Path(path)))
-        return tried(fs, "write", path, waits, locally)
-    # Asked first, too: some stores pass over a condition that they do not know.
-    if info(fs, path, waits).type != pafs.FileType.NotFound:
-        return False
-    whole = b"".join(parts)
-    try:
-        return tried(fs, "write", path, waits, lambda: buckets.create(fs, path, whole))
-    except buckets.Unavailable:
-        pass
-    except OSError as error:  # of that client; whether of pyarrow's too, is seen by asking it
-        _log.warning("%s; asked without a condition", error)
-        if info(fs, path, waits).type != pafs.FileType.NotFound:
-            return read(fs, path, waits) == whole
-    put(fs, path, parts, waits)
-    return True
+    temporary = tried("write", path, waits, lambda: temporary_beside(Path(path)))
+    return tried("write", path, waits, once)
 
 
-def swap(fs: pafs.FileSystem, path: str, expected: bytes, content: bytes, waits: Waits) -> bool:
-    """Put over an object of a bucket that holds `expected`; whether it holds `content` now.
+def put_file(path: str, local: Path, waits: Waits) -> None:
+    """Move a finished file, which may be on another disk, to its place; it is flushed first."""
 
-    Raises FileNotFoundError, OSError as `put` does; also where the bucket heeds no conditions.
-    """
-    try:
-        return tried(fs, "write", path, waits, lambda: buckets.swap(fs, path, expected, content))
-    except buckets.Unavailable as why:  # any more: it was asked before
-        raise OSError(errno.EIO, f"cannot write: {why}", path) from why
-
-
-def put_file(fs: pafs.FileSystem, path: str, local: Path, waits: Waits) -> None:
-    """Publish a finished file of this machine. In a directory it is moved there, flushed first."""
-
-    def locally() -> None:
+    def once() -> None:
         with local.open("rb") as stream:
             os.fsync(stream.fileno())
         make_folder(Path(path).parent)
@@ -165,61 +125,60 @@ def put_file(fs: pafs.FileSystem, path: str, local: Path, waits: Waits) -> None:
                 raise
             _copy(local, Path(path))
 
-    if is_local(fs):
-        tried(fs, "write", path, waits, locally)
-    else:
-        with pa.memory_map(str(local)) as source:
-            whole = source.read_buffer()
-            tried(fs, "write", path, waits, lambda: _upload(fs, path, whole))
+    tried("write", path, waits, once)
 
 
-def info(fs: pafs.FileSystem, path: str, waits: Waits) -> pafs.FileInfo:
-    """What lies at the path; its type is NotFound where nothing does."""
-    return tried(fs, "look at", path, waits, lambda: fs.get_file_info(path))
+def exists(path: str, waits: Waits) -> bool:
+    """Return True if there is a file of this name."""
+    return tried("look at", path, waits, Path(path).is_file)
 
 
-def listed(
-    fs: pafs.FileSystem, folder: str, waits: Waits, *, recursive: bool = False
-) -> list[pafs.FileInfo]:
-    """The files in a folder, temporary ones left out, in one paged listing; [] where it is absent."""
-    selector = pafs.FileSelector(folder, allow_not_found=True, recursive=recursive)
-    found = tried(fs, "list", folder, waits, lambda: fs.get_file_info(selector))
-    return [
-        entry
-        for entry in found
-        if entry.type == pafs.FileType.File and not entry.base_name.startswith(".")
-    ]
+def listed(folder: str, waits: Waits, *, recursive: bool = False) -> list[Entry]:
+    """The files in a folder whose names do not begin with a dot; [] if there is no such folder."""
+    found = tried("list", folder, waits, lambda: list(_entries(folder, recursive)))
+    return sorted(found, key=lambda entry: entry.path)
 
 
-def remove(fs: pafs.FileSystem, path: str, waits: Waits) -> None:
-    """Remove a file; nothing happens where there is none."""
+def _entries(folder: str, recursive: bool) -> Iterator[Entry]:
+    absent = contextlib.suppress(FileNotFoundError, NotADirectoryError)
+    with absent, os.scandir(folder) as found:
+        for each in found:
+            # One that has vanished since it was listed.
+            with contextlib.suppress(FileNotFoundError):
+                if each.is_dir():
+                    if recursive:
+                        yield from _entries(each.path, recursive)
+                elif not each.name.startswith(".") and each.is_file():
+                    stat = each.stat()
+                    time = datetime.fromtimestamp(stat.st_mtime, UTC)
+                    yield Entry(each.path, stat.st_size, time)
 
-    def once() -> None:
-        with contextlib.suppress(FileNotFoundError):
-            fs.delete_file(path)
 
-    tried(fs, "remove", path, waits, once)
+def remove(path: str, waits: Waits) -> None:
+    """Remove a file; nothing happens if there is none."""
+    tried("remove", path, waits, lambda: Path(path).unlink(missing_ok=True))
 
 
-def remove_folder(fs: pafs.FileSystem, path: str, waits: Waits) -> None:
-    """Remove a folder and all in it; nothing happens where there is none."""
+def remove_folder(path: str, waits: Waits) -> None:
+    """Remove a folder and all in it; nothing happens if there is none."""
 
     def once() -> None:
-        with contextlib.suppress(FileNotFoundError):
-            fs.delete_dir(path)
+        while Path(path).exists():
+            # Another process may remove a part of it at the same time.
+            with contextlib.suppress(FileNotFoundError):
+                shutil.rmtree(path)
 
-    tried(fs, "remove", path, waits, once)
+    tried("remove", path, waits, once)
 
 
-def move(fs: pafs.FileSystem, path: str, new_path: str, waits: Waits) -> None:
-    """Move a file that nobody is to read again under its old name (on a bucket: copy, remove)."""
+def move(path: str, new_path: str, waits: Waits) -> None:
+    """Move a file that nobody is to read again under its old name. Raises FileNotFoundError."""
 
     def once() -> None:
-        if is_local(fs):
-            make_folder(Path(new_path).parent)
-        fs.move(path, new_path)
+        make_folder(Path(new_path).parent)
+        Path(path).rename(new_path)
 
-    tried(fs, "move", path, waits, once)
+    tried("move", path, waits, once)
 
 
 def make_folder(path: Path) -> None:
@@ -356,23 +315,3 @@ def _copy(local: Path, path: Path) -> None:
     finally:
         temporary.unlink(missing_ok=True)
     local.unlink()
-
-
-def _upload(fs: pafs.FileSystem, path: str, whole: pa.Buffer) -> None:
-    # An open pyarrow stream publishes what it has got when it is closed or forgotten, whatever the
-    # reason. In a thread of its own no signal's exception can fall between opening and closing, and
-    # the only call that could fail in between is the one write.
-    failure: list[BaseException] = []
-
-    def upload() -> None:
-        try:
-            with fs.open_output_stream(path) as stream:
-                stream.write(whole)
-        except BaseException as error:
-            failure.append(error)
-
-    thread = threading.Thread(target=upload, name="upload")
-    thread.start()
-    thread.join()
-    if failure:
-        raise failure[0]

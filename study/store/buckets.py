@@ -1,291 +1,394 @@
-"""Write to a bucket conditionally: only if a key is absent, or unchanged since it was read.
+"""Read and write the objects of a bucket (s3://, gs://) with obstore.
 
-A store that ignores or rejects conditions raises `Unavailable`; the caller then continues without them."""
+The client retries temporary errors of each request itself. Every error is raised as an OSError that
+names path, cause and number of tries."""
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import os
 import re
 import secrets
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+import shutil
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
+from urllib.parse import parse_qsl, unquote, urlsplit
 
-import pyarrow.fs as pafs
+import pyarrow as pa
 
-from study.store.errors import OF_CLIENT, Waits, os_error_text, tried
+from study.requirements import require
+from study.store.atomic import Entry
+from study.store.errors import OF_CLIENT, Waits, os_error_text
 
-# By itself the client tries again for seconds; `errors` does so for longer, as of every bucket.
-_RETRIES: Final = {
-    "max_retries": 4,
-    "retry_timeout": timedelta(seconds=10),
-    "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=2)},
-}
-_PROBE: Final = (b"first", b"second", b"third")
+SCHEMES: Final = ("s3", "gs")
+_OPTIONS: Final = ("scheme", "endpoint_override", "region")
 
-_clients: dict[tuple[str, ...], Any] = {}
-_refusals: dict[tuple[str, ...], str] = {}  # "" where conditions are heeded
+# A server that accepts a request and sends nothing is given up after this time. It includes the sending
+# of the request, so a large object is sent one part of 5 MB at a time.
+_SILENCE: Final = timedelta(seconds=30)
+_REQUEST: Final = timedelta(minutes=10)
+# No retry begins later than this after the first try.
+_RETRYING: Final = timedelta(seconds=90)
+# Random waits grow slowly: 15 of them, of 0.5 to 8 s, bear an outage of about a minute.
+_TRIES_A_WAIT: Final = 3
+_GROWTH: Final = 3
+_BYTES_AT_ONCE: Final = 1 << 24
+# Amazon names a bucket's region in any answer.
+_REGIONS_URL: Final = "https://s3.amazonaws.com"
+_NAMING_SERVER: Final = frozenset(
+    ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3")
+)
 
-Answer = TypeVar("Answer")
 Version = Mapping[str, Any]
 
+# Why the conditions of a bucket cannot be relied on, as far as this process knows.
+_refusals: dict[tuple[Buckets, str], str | None] = {}
 
-class Unavailable(Exception):
-    """No put on a condition can be made on this store; says why."""
+
+class Unavailable(OSError):
+    """The bucket does not support what it was asked for, such as conditions."""
 
 
 class _Refused(Exception):
     """The condition did not hold."""
 
 
-def create(fs: pafs.FileSystem, path: str, content: bytes) -> bool:
-    """Puts an object where none lies; whether it is this one that lies there now.
+@dataclass(frozen=True)
+class Buckets:
+    """The buckets of one service, as the URI of a root describes it.
 
-    Raises Unavailable, OSError where the bucket does not answer.
-    """
-    client, key = _client(fs, path)
-    try:
-        _put(client, key, content, "create")
-    except FileNotFoundError as error:
-        raise Unavailable(str(error)) from error  # no bucket
-    except _Refused:
-        return _is_there(client, key, content)
-    return True
+    The path of an object begins with the bucket's name. Each method has `waits`: seconds before the first
+    retries; empty for none.
 
-
-def swap(fs: pafs.FileSystem, path: str, expected: bytes, content: bytes) -> bool:
-    """Puts over an object that holds `expected`; whether it holds `content` now.
-
-    Raises FileNotFoundError where there is none (any more), Unavailable, OSError.
-    """
-    client, key = _client(fs, path)
-    there, version = _read(client, key)
-    if there != expected:
-        return there == content
-    try:
-        _put(client, key, content, version)
-    except _Refused:
-        return _is_there(client, key, content)
-    return True
-
-
-def refusal(fs: pafs.FileSystem, folder: str, waits: Waits) -> str | None:
-    """Why nothing can be relied on here; None where conditions were seen to be heeded.
-
-    Asked once a process, by an object of its own in this folder, which is removed. Where this client
-    cannot reach the bucket, that is why, too: whether pyarrow's can is for others to say.
+    `endpoint`: the URL of another server than Amazon's, Google's or AWS_ENDPOINT_URL.
     """
 
-    def asked() -> str:
+    scheme: str
+    endpoint: str = ""
+    region: str = ""
+    key: str = field(default="", repr=False)
+    secret: str = field(default="", repr=False)
+
+    def read(self, path: str, waits: Waits) -> bytes:
+        """The whole object. Raises FileNotFoundError."""
+        return self._read(path, waits)[0]
+
+    def opened(self, path: str, waits: Waits, *, whole: bool = True) -> pa.NativeFile:
+        """The object, open for reading parts of it: as a `whole` in one request, or in ranges."""
+        if whole:
+            return pa.BufferReader(self.read(path, waits))
+        with self._asked("read", path, waits) as (client, key):
+            return pa.PythonFile(_File(client, key), mode="r")
+
+    def fetch(self, path: str, local: Path, waits: Waits) -> None:
+        """Copy the object to a file of this machine, in ranges, each of which is retried."""
+        with (
+            self._asked("read", path, waits) as (client, key),
+            local.open("xb") as stream,
+        ):
+            shutil.copyfileobj(_File(client, key), stream, _BYTES_AT_ONCE)
+
+    def put(self, path: str, parts: tuple[bytes, ...], waits: Waits) -> None:
+        """Publish `parts`, joined, as one object: all of it under its name, or nothing."""
+        with self._asked("write", path, waits) as (client, key):
+            client.put(key, b"".join(parts), max_concurrency=1)
+
+    def put_file(self, path: str, local: Path, waits: Waits) -> None:
+        """Publish a finished file of this machine."""
+        with self._asked("write", path, waits) as (client, key):
+            client.put(key, local, max_concurrency=1)
+
+    def create(
+        self, path: str, parts: tuple[bytes, ...], waits: Waits, *, always_whole: bool = False
+    ) -> bool:
+        """Publish `parts`, joined, unless another object is there; whether they are there now.
+
+        On a bucket without conditions, two callers that try in the same moment may both get True.
+        """
+        # Some servers ignore a condition that they do not know.
+        if self.exists(path, waits):
+            return False
+        place = (self, path.partition("/")[0])
+        if _refusals.get(place) is None:
+            try:
+                return self._put_if(path, b"".join(parts), "create", waits)
+            except Unavailable as why:
+                _refusals[place] = os_error_text(why, advise=False)
+        self.put(path, parts, waits)
+        return True
+
+    def swap(self, path: str, expected: bytes, content: bytes, waits: Waits) -> bool:
+        """Put over an object that holds `expected`; whether it holds `content` now.
+
+        Raises FileNotFoundError.
+        """
+        there, version = self._read(path, waits)
+        if there != expected:
+            return there == content
+        return self._put_if(path, content, version, waits)
+
+    def exists(self, path: str, waits: Waits) -> bool:
+        """Return True if there is an object of this name."""
         try:
-            _probe(fs, f"{folder}/probe-{secrets.token_hex(8)}")
-        except Unavailable as why:
-            return str(why)
-        return ""
+            with self._asked("look at", path, waits) as (client, key):
+                client.head(key)
+        except FileNotFoundError:
+            return False
+        return True
 
-    place = (*_place(fs), folder)
-    if place not in _refusals:
+    def listed(self, folder: str, waits: Waits, *, recursive: bool = False) -> list[Entry]:
+        """The objects in a folder whose names do not begin with a dot, in one paged listing."""
+        with self._asked("list", folder, waits) as (client, key):
+            found = (
+                client.list(key).collect()
+                if recursive
+                else client.list_with_delimiter(key)["objects"]
+            )
+        above = folder.removesuffix(key)
+        entries = [
+            Entry(above + each["path"], each["size"], each["last_modified"]) for each in found
+        ]
+        # Earlier releases left empty objects named "folder/", which are listed without the slash.
+        folders = {folder} | {entry.path.rpartition("/")[0] for entry in entries}
+        return [
+            entry
+            for entry in entries
+            if not entry.base_name.startswith(".") and (entry.size or entry.path not in folders)
+        ]
+
+    def remove(self, path: str, waits: Waits) -> None:
+        """Remove an object; nothing happens if there is none."""
+        with self._asked("remove", path, waits) as (client, key), suppress(FileNotFoundError):
+            client.delete(key)
+
+    def remove_folder(self, path: str, waits: Waits) -> None:
+        """Remove all objects in a folder."""
+        with self._asked("remove", path, waits) as (client, key):
+            client.delete([entry["path"] for entry in client.list(key).collect()])
+
+    def move(self, path: str, new_path: str, waits: Waits) -> None:
+        """Copy an object to another name, and remove it under the old one. Raises FileNotFoundError."""
+        with self._asked("move", path, waits) as (client, key):
+            client.rename(key, new_path.partition("/")[2])
+
+    def refusal(self, folder: str, waits: Waits) -> str | None:
+        """Why conditions cannot be relied on; None if the bucket was seen to enforce them.
+
+        Tested once a process with an object in this folder, which is removed.
+        """
+        place = (self, folder.partition("/")[0])
+        if place not in _refusals:
+            try:
+                self._probe(f"{folder}/probe-{secrets.token_hex(8)}", waits)
+                _refusals[place] = None
+            except OSError as error:
+                why = os_error_text(error, advise=False)
+                if not isinstance(error, Unavailable):
+                    return why
+                _refusals[place] = why
+        return _refusals[place]
+
+    def _probe(self, path: str, waits: Waits) -> None:
+        """Raises Unavailable unless a put that must fail fails, and one that must succeed succeeds."""
         try:
-            _refusals[place] = tried(fs, "write", folder, waits, asked)
-        except OSError as error:
-            return os_error_text(error, advise=False)
-    return _refusals[place] or None
+            if not self._put_if(path, b"first", "create", waits):
+                raise Unavailable("it refuses a new object as one that is there")
+            _, version = self._read(path, waits)
+            if self._put_if(path, b"second", "create", waits):
+                raise Unavailable("it puts over what is there although told not to")
+            if not self._put_if(path, b"second", version, waits):
+                raise Unavailable("it refuses what it has given itself as an object's version")
+            if self._put_if(path, b"third", version, waits):
+                raise Unavailable("it puts over what has changed although told not to")
+        finally:
+            # The first error is the one to report.
+            with suppress(OSError):
+                self.remove(path, waits)
+
+    def _put_if(self, path: str, content: bytes, mode: str | Version, waits: Waits) -> bool:
+        """Put an object on a condition; whether it holds `content` now. Raises Unavailable."""
+        try:
+            with self._asked("write", path, waits) as (client, key):
+                client.put(key, content, mode=mode, use_multipart=False)
+        except _Refused:
+            # By an object of another process, or by our own from a try whose response was lost.
+            try:
+                return self.read(path, waits) == content
+            except FileNotFoundError:
+                return False
+        return True
+
+    def _read(self, path: str, waits: Waits) -> tuple[bytes, Version]:
+        with self._asked("read", path, waits) as (client, key):
+            found = client.get(key)
+            tags = {name: found.meta.get(name) for name in ("e_tag", "version")}
+            given = {name: tag for name, tag in tags.items() if tag is not None}
+            return bytes(found.bytes()), given
+
+    @contextmanager
+    def _asked(self, verb: str, path: str, waits: Waits) -> Iterator[tuple[Any, str]]:
+        """The client for this path's bucket, and the path in it; the client's errors are raised as ours.
+
+        These are FileNotFoundError if there is no such object, _Refused, and OSError, such as Unavailable.
+        """
+        require("obstore")
+        from obstore import exceptions
+
+        bucket, _, key = path.partition("/")
+        try:
+            yield client_of(self, bucket, waits), key
+        except (exceptions.AlreadyExistsError, exceptions.PreconditionError) as error:
+            raise _Refused from error
+        except (exceptions.BaseError, NotImplementedError, OSError) as error:
+            said = str(error)
+            if isinstance(error, FileNotFoundError) and "NoSuchBucket" not in said:
+                raise FileNotFoundError(errno.ENOENT, "no such object", path) from error
+            if isinstance(error, OSError) and error.errno is not None:
+                raise  # of a file of this machine
+            num_retries = re.search(r"after (\d+) retries", said)
+            tries = f" ({int(num_retries[1]) + 1} tries)" if num_retries else ""
+            why = f"cannot {verb}{tries}: {OF_CLIENT}: {_cause(said)}"
+            unknown = isinstance(error, exceptions.NotSupportedError | NotImplementedError)
+            kind = Unavailable if unknown or "HTTP status 501" in why else OSError
+            raise kind(errno.EIO, why, path) from error
 
 
-def _probe(fs: pafs.FileSystem, path: str) -> None:
-    """Raises Unavailable unless a put that must not succeed is refused, and one that may is not."""
-    client, key = _client(fs, path)
-    first, second, third = _PROBE
-    try:
-        if not create(fs, path, first):
-            raise Unavailable("it refuses a new object as one that is there")
-        _, version = _read(client, key)
-        if _succeeds(client, key, second, "create"):
-            raise Unavailable("it puts over what is there although told not to")
-        if not _succeeds(client, key, second, version):
-            raise Unavailable("it refuses what it has given itself as an object's version")
-        if _succeeds(client, key, third, version):
-            raise Unavailable("it puts over what has changed although told not to")
-    finally:
-        # Only tidiness; what went wrong before must be heard of.
-        with suppress(OSError, Unavailable):
-            _asked(lambda: client.delete(key))
+def parse(uri: str) -> tuple[Buckets, str]:
+    """The service and the path that a URI names, without asking anybody.
 
-
-def _succeeds(client: Any, key: str, content: bytes, mode: str | Version) -> bool:
-    try:
-        _put(client, key, content, mode)
-    except (_Refused, FileNotFoundError):
-        return _is_there(client, key, content)  # of a put whose answer was lost
-    return True
-
-
-def _put(client: Any, key: str, content: bytes, mode: str | Version) -> None:
-    _asked(lambda: client.put(key, content, mode=mode, use_multipart=False))
-
-
-def _read(client: Any, key: str) -> tuple[bytes, Version]:
-    def once() -> tuple[bytes, Version]:
-        found = client.get(key)
-        tags = {name: found.meta.get(name) for name in ("e_tag", "version")}
-        return bytes(found.bytes()), {name: tag for name, tag in tags.items() if tag is not None}
-
-    return _asked(once)
-
-
-def _is_there(client: Any, key: str, content: bytes) -> bool:
-    """Told apart are another's object, and one's own of a try whose answer was lost."""
-    try:
-        return _read(client, key)[0] == content
-    except FileNotFoundError:
-        return False
-
-
-def _asked(once: Callable[[], Answer]) -> Answer:
-    """What the client answers, its errors in our words."""
-    from obstore import exceptions
-
-    try:
-        return once()
-    except (exceptions.AlreadyExistsError, exceptions.PreconditionError) as error:
-        raise _Refused from error
-    except exceptions.NotFoundError as error:
-        raise FileNotFoundError(_cause(error)) from error
-    except (
-        exceptions.NotSupportedError,
-        exceptions.PermissionDeniedError,
-        exceptions.UnauthenticatedError,
-        NotImplementedError,
-    ) as error:
-        raise Unavailable(_cause(error)) from error
-    except exceptions.BaseError as error:
-        said = _cause(error)
-        if said == "HTTP status 501":  # not implemented
-            raise Unavailable(said) from error
-        raise OSError(f"{OF_CLIENT}: {said}") from error
-
-
-def _cause(error: BaseException) -> str:
-    """Of the client's words and the listing of its insides below them, what says why."""
-    said, _, insides = str(error).partition("\n\n")
-    found = re.search(r"status code: (\d+)", said) or re.search(
-        r"(?:message|error): \"([^\"]+)\"", insides
+    Raises ValueError, whose message may hold the URI's secrets, for another scheme or option.
+    """
+    parts = urlsplit(uri)
+    if parts.scheme not in SCHEMES:
+        choices = ", ".join(f"{scheme}://bucket/folder" for scheme in SCHEMES)
+        raise ValueError(f"{uri!r}: unknown scheme. Choose a directory, {choices}")
+    options = dict(parse_qsl(parts.query))
+    unknown = sorted(options.keys() - set(_OPTIONS))
+    if unknown:
+        raise ValueError(
+            f"{uri!r}: unknown option {unknown[0]!r}. Choose from {', '.join(_OPTIONS)}"
+        )
+    keys, _, bucket = parts.netloc.rpartition("@")
+    if not bucket:
+        raise ValueError(f"{uri!r}: it names no bucket or folder")
+    key, _, secret = keys.partition(":")
+    endpoint = options.get("endpoint_override", "")
+    if endpoint and "://" not in endpoint:
+        endpoint = f"{options.get('scheme', 'https')}://{endpoint}"
+    buckets = Buckets(
+        parts.scheme, endpoint, options.get("region", ""), unquote(key), unquote(secret)
     )
-    if found is None:
-        return " ".join(said.split())[:300]
-    return f"HTTP status {found[1]}" if found[1].isdigit() else found[1]
+    return buckets, f"{bucket}{unquote(parts.path)}".rstrip("/")
 
 
-def _place(fs: pafs.FileSystem) -> tuple[str, ...]:
-    """What tells this file system from others."""
-    return (fs.type_name, *(f"{k}={v}" for k, v in sorted(_options(fs).items())))
+@cache
+def client_of(buckets: Buckets, bucket: str, waits: Waits) -> Any:
+    """The process's client for one bucket."""
+    from obstore.store import GCSStore, S3Store
 
-
-def _options(fs: pafs.FileSystem) -> dict[str, Any]:
-    """What pyarrow's file system was made with: what it gives of itself to another process."""
-    if fs.type_name not in ("s3", "gcs"):
-        return {}
-    options: dict[str, Any] = fs.__reduce__()[1][0]
-    return options
-
-
-def _client(fs: pafs.FileSystem, path: str) -> tuple[Any, str]:
-    """The client for the bucket of this path, and the path within. Raises Unavailable."""
-    bucket, _, key = path.partition("/")
-    if fs.type_name not in ("s3", "gcs"):
-        raise Unavailable(f"there is no client for {fs.type_name}")
-    if importlib.util.find_spec("obstore") is None:
-        raise Unavailable("obstore is not installed here: python -m pip install obstore")
-    place = (*_place(fs), bucket)
-    if place not in _clients:
-        from obstore.exceptions import BaseError
-
-        make = _s3 if fs.type_name == "s3" else _google
-        try:
-            _clients[place] = make(bucket, _options(fs))
-        except BaseError as error:  # keys of a kind that it does not know
-            raise Unavailable(_cause(error)) from error
-    return _clients[place], key
-
-
-def _s3(bucket: str, options: Mapping[str, Any]) -> Any:
-    from obstore.store import S3Store
-
+    common: dict[str, Any] = {
+        # Whether TLS is used is for the address to say.
+        "client_options": {"allow_http": True, "timeout": _REQUEST, "read_timeout": _SILENCE},
+        "retry_config": {
+            "max_retries": _TRIES_A_WAIT * len(waits),
+            "retry_timeout": _RETRYING,
+            "backoff": {
+                "init_backoff": timedelta(seconds=min(waits, default=1)),
+                "max_backoff": timedelta(seconds=max(waits, default=1)),
+                "base": _GROWTH,
+            },
+        },
+    }
     config: dict[str, Any] = {}
-    if options["region"]:
-        config["region"] = options["region"]
-    if options["endpoint_override"]:
-        at = _url(options["scheme"], options["endpoint_override"])
-        if options["force_virtual_addressing"]:
-            config["virtual_hosted_style_request"] = True
-            at = at.replace("://", f"://{bucket}.", 1)
-        # Under both names: the environment may have another one, which pyarrow does not use here.
-        config["endpoint"] = config["aws_endpoint_url_s3"] = at
-    if options["role_arn"]:
-        raise Unavailable("its client takes no role")
-    return S3Store(
-        bucket,
-        config={**config, **({"skip_signature": True} if options["anonymous"] else {})},
-        client_options=_connection(options),
-        retry_config=_RETRIES,
-        credential_provider=_keys(options),
-    )
+    if buckets.scheme == "gs":
+        if buckets.endpoint:
+            config["base_url"] = buckets.endpoint
+        if buckets.key == "anonymous":
+            config["skip_signature"] = True
+        return GCSStore(bucket, config=config, **common)
+    if buckets.endpoint:
+        # Under both names: the environment may hold another one.
+        config["endpoint"] = config["aws_endpoint_url_s3"] = buckets.endpoint
+    region = buckets.region or (None if buckets.endpoint else _region(bucket))
+    if region:
+        config["region"] = region
+    return S3Store(bucket, config=config, credential_provider=_keys(buckets), **common)
 
 
-def _keys(options: Mapping[str, Any]) -> Any:
-    """The keys that the root names, else those of `aws`; None where the client finds the same itself."""
-    if options["access_key"]:
-        keys = {
-            "access_key_id": options["access_key"],
-            "secret_access_key": options["secret_key"],
-            "token": options["session_token"] or None,
+def _keys(buckets: Buckets) -> Any:
+    """The keys in the URI, else those that `aws` would use, for which boto3 is needed.
+
+    None for those that the client finds itself: of the environment, a container or a cloud machine.
+    """
+    if buckets.key:
+        given = {
+            "access_key_id": buckets.key,
+            "secret_access_key": buckets.secret,
+            "token": None,
             "expires_at": None,
         }
-        return lambda: keys
-    if options["anonymous"] or "AWS_ACCESS_KEY_ID" in os.environ:
+        return lambda: given
+    if "AWS_ACCESS_KEY_ID" in os.environ or importlib.util.find_spec("boto3") is None:
         return None
-    if importlib.util.find_spec("boto3") is None:
-        raise Unavailable("boto3, which finds the keys, is not installed here: pip install boto3")
     from obstore.auth.boto3 import Boto3CredentialProvider
 
     try:
         return Boto3CredentialProvider()
     except ValueError as error:
-        raise Unavailable("boto3 finds no keys") from error
+        raise OSError("no keys found") from error
 
 
-def _google(bucket: str, options: Mapping[str, Any]) -> Any:
-    from obstore.store import GCSStore
-
-    if options["target_service_account"]:
-        raise Unavailable("its client takes no target_service_account")
-    config: dict[str, Any] = {}
-    if options["endpoint_override"]:
-        config["base_url"] = _url(options["scheme"], options["endpoint_override"])
-    if options["anonymous"]:
-        config["skip_signature"] = True
-    if options["access_token"]:
-        config["bearer_token"] = options["access_token"]
-    return GCSStore(
-        bucket, config=config, client_options=_connection(options), retry_config=_RETRIES
-    )
+def _region(bucket: str) -> str | None:
+    """The region of a bucket of Amazon's; None if the environment names it or another server."""
+    if not _NAMING_SERVER.isdisjoint(os.environ):
+        return None
+    # Not reached: the client's default is left, and a wrong one is an error that names the region.
+    with suppress(OSError):
+        request = urllib.request.Request(f"{_REGIONS_URL}/{bucket}", method="HEAD")
+        try:
+            headers = urllib.request.urlopen(request, timeout=10).headers
+        except urllib.error.HTTPError as error:  # the bucket cannot be read without keys
+            headers = error.headers
+        return str(headers["x-amz-bucket-region"] or "")
+    return None
 
 
-def _connection(options: Mapping[str, Any]) -> dict[str, Any]:
-    connection: dict[str, Any] = {
-        "allow_http": options["scheme"] == "http" or "http://" in options["endpoint_override"]
-    }
-    if options.get("tls_ca_file_path"):
-        connection["root_certificate"] = Path(options["tls_ca_file_path"]).read_bytes()
-    proxy = options.get("proxy_options") or {}
-    if proxy.get("host"):
-        user = f"{proxy['username']}:{proxy['password']}@" if proxy["username"] else ""
-        connection["proxy_url"] = f"{proxy['scheme']}://{user}{proxy['host']}:{proxy['port']}"
-    return connection
+class _File:
+    """An object, read in ranges: obstore's reader with the attribute that pyarrow needs besides."""
+
+    closed = False
+
+    def __init__(self, client: Any, key: str) -> None:
+        from obstore import open_reader
+
+        self._reader = open_reader(client, key)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reader, name)
 
 
-def _url(scheme: str, address: str) -> str:
-    return address if "://" in address else f"{scheme}://{address}"
+def _cause(said: str) -> str:
+    """The reason in an error's text, which also holds the URL and a listing of the client's state."""
+    said, _, state = said.partition("\n\n")
+    status = re.search(r"status code: (\d+)", said)
+    if status:
+        code = re.search(r"<Code>(\w+)</Code>", said)
+        return f"HTTP status {status[1]}" + (f" ({code[1]})" if code else "")
+    server = re.search(r"https?://[^/\s]+", said)
+    at = f" ({server[0]})" if server else ""
+    reason = re.search(r"(?:message|error): \"([^\"]+)\"", state)
+    if reason:
+        return f"{reason[1]}{at}"
+    if "TimedOut" in state:
+        return f"timed out{at}"
+    if "IncompleteMessage" in state or "ConnectionReset" in state:
+        return f"the connection was closed{at}"
+    return " ".join(said.rpartition(" - ")[2].split())[:300] + at

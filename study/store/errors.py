@@ -11,9 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, TypeVar
-
-import pyarrow.fs as pafs
+from typing import Final, TypeVar
 
 _AGAIN: Final = "and give the same command again: what is finished stays"
 _NETWORK: Final = (
@@ -21,7 +19,8 @@ _NETWORK: Final = (
     "AWS_ENDPOINT_URL)"
 )
 _RIGHTS: Final = (
-    "check the credentials (for s3:// as of `aws`), and what they may do in this bucket"
+    "check the credentials (for s3:// in the environment, or with boto3 installed as of `aws`), and what "
+    "they may do in this bucket"
 )
 
 _TO_DO: Final = {
@@ -38,27 +37,15 @@ _TO_DO: Final = {
     errno.EIO: "the disk cannot read or write it: `study verify SPACE` says what else is damaged",
     errno.EMFILE: "raise the limit of open files (ulimit -n)",
 }
-# What of a bucket's client's words says why, and what can be done: the first that fits.
+OF_CLIENT: Final = "bucket's client"  # precedes the cause in each error of `buckets`
+# What to do about a bucket's error: the first pattern that its cause contains.
 _OF_BUCKET: Final = (
-    (r"Could not resolve host\w*(?:: [\w.-]*\w)?", _NETWORK),
-    (r"Failed to connect to [\w-]+[.:][\w.:-]*\w", _NETWORK),
-    (
-        r"Could not connect to server|Connection refused|failed to lookup address|[Tt]imed? ?out"
-        r"|NETWORK_CONNECTION|SSL|curlCode: \d+, [^;]*",
-        _NETWORK,
-    ),
-    (r"NO_SUCH_BUCKET|NoSuchBucket|HTTP status 404", "make the bucket, or check its name"),
-    (
-        r"ACCESS_DENIED|INVALID_ACCESS_KEY_ID|SIGNATURE_DOES_NOT_MATCH|UNRECOGNIZED_CLIENT|NOT_AUTHORIZED"
-        r"|MISSING_AUTHENTICATION|INVALID_CLIENT_TOKEN_ID|HTTP status 40[13]|PERMISSION_DENIED"
-        r"|access token",
-        _RIGHTS,
-    ),
-    (r"SLOW_DOWN|HTTP status 5\d\d|SERVICE_UNAVAILABLE", f"wait until it answers, {_AGAIN}"),
-)
-OF_CLIENT: Final = "bucket's client"  # of `buckets`, before its words
-_BUCKET_WORDS: Final = re.compile(
-    rf"AWS Error|google::cloud|GcsFileSystem|Azure|curlCode|{OF_CLIENT}"
+    # The address at which a cloud machine would give its keys.
+    (r"HTTP status 40[13]|no keys found|//169\.254\.", _RIGHTS),
+    (r"HTTP status 404", "make the bucket, or check its name"),
+    (r"HTTP status 5\d\d|HTTP status 429", f"wait until it answers, {_AGAIN}"),
+    (r"redirect", "check the region in the root's URI, or AWS_REGION"),
+    (r"https?://", _NETWORK),
 )
 
 
@@ -66,11 +53,13 @@ def os_error_text(error: OSError, *, advise: bool = True) -> str:
     """The error for people, in one line: path, what could not be done and why; `advise`: what to do."""
     said = " ".join(str(error.strerror or error).split())
     path = os.fspath(error.filename) if isinstance(error.filename, str | os.PathLike) else ""
-    if _BUCKET_WORDS.search(said):
-        what, _, words = said.partition(": ")
-        what = what if what.startswith("cannot ") else "cannot be reached"
-        cause, to_do = _of_bucket(words or said)
-        text = f"{f'{path}: ' if path else ''}{what}: {cause}"
+    if OF_CLIENT in said:
+        said = said.replace(f"{OF_CLIENT}: ", "")
+        to_do = next(
+            (to_do for pattern, to_do in _OF_BUCKET if re.search(pattern, said)),
+            "check the root, and what may be done there",
+        )
+        text = f"{path}: {said}" if path else said
         return f"{text}; {to_do}" if advise else text
     if error.errno is None:
         return str(error)  # a sentence of ours
@@ -106,22 +95,13 @@ def naming(place: str | Path, instead_of: str | Path | None = None) -> Iterator[
         raise OSError(error.errno, why, str(place)) from error
 
 
-def _of_bucket(words: str) -> tuple[str, str]:
-    for pattern, to_do in _OF_BUCKET:
-        found = re.search(pattern, words)
-        if found:
-            return found[0], to_do
-    return words, "check the root, and what may be done there"
-
-
 Waits = tuple[float, ...]
 
-# Seconds before each further try where an error may pass. pyarrow's S3 client tries again by itself
-# for 6 s (for about 100 s where a server accepts and never answers), so six tries bear an outage of
-# nearly a minute.
+# Seconds before each retry of an error of a disk that may pass. `buckets` has a client that retries by
+# itself; it takes the shortest and the longest of these, and a number of retries in proportion.
 WAITS: Final[Waits] = (0.5, 1.0, 2.0, 4.0, 8.0)
 
-# Of a directory, only what a network mount or a busy kernel may answer now and then is tried again.
+# Temporary errors of a network mount or a busy kernel.
 _PASSING: Final = {
     errno.EAGAIN,
     errno.EBUSY,
@@ -136,26 +116,13 @@ _NUM_WAITS_UNREADABLE: Final = 2
 # Somebody may make room, or mount it anew. Every Run meets it by itself, so none waits for long.
 _UNWRITABLE: Final = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 _NUM_WAITS_UNWRITABLE: Final = 3
-# pyarrow gives a bucket's errors as OSError without a number; these names in their text never pass.
-_LASTING: Final = re.compile(
-    r"ACCESS_DENIED|NO_SUCH_BUCKET|INVALID_ACCESS_KEY_ID|SIGNATURE_DOES_NOT_MATCH"
-    r"|UNRECOGNIZED_CLIENT|NOT_AUTHORIZED|MISSING_AUTHENTICATION|INVALID_CLIENT_TOKEN_ID"
-    r"|HTTP status (?:301|400|401|403)|InvalidBucketName"
-)
 
 _log = logging.getLogger(__name__)
 
 Answer = TypeVar("Answer")
 
 
-def is_local(fs: pafs.FileSystem) -> bool:
-    """Whether paths of this file system are paths of this machine."""
-    return isinstance(fs, pafs.LocalFileSystem)
-
-
-def tried(
-    fs: pafs.FileSystem, verb: str, path: str, waits: Waits, once: Callable[[], Answer]
-) -> Answer:
+def tried(verb: str, path: str | Path, waits: Waits, once: Callable[[], Answer]) -> Answer:
     """What `once` returns, tried again after each of the `waits` (seconds) while errors may pass.
 
     Raises FileNotFoundError as it comes, and otherwise an OSError that says what could not be done
@@ -169,7 +136,7 @@ def tried(
         except FileNotFoundError:
             raise
         except OSError as error:
-            worth = waits_for(fs, error, waits)
+            worth = waits_for(error, waits)
             if num_tries > len(worth):
                 raise _named(error, verb, path, num_tries) from error
             _log.warning(
@@ -178,17 +145,13 @@ def tried(
             time.sleep(worth[num_tries - 1] * (0.75 + 0.5 * secrets.randbelow(1000) / 1000))
 
 
-def waits_for(fs: pafs.FileSystem, error: OSError, waits: Waits) -> Waits:
-    """Those of the waits that this error is worth: none where nothing will change by waiting."""
-    if isinstance(error, PermissionError):
-        return ()
-    if is_local(fs) or error.errno is not None:
-        if error.errno == errno.EIO:
-            return waits[:_NUM_WAITS_UNREADABLE]
-        if error.errno in _UNWRITABLE:
-            return waits[:_NUM_WAITS_UNWRITABLE]
-        return waits if error.errno in _PASSING else ()
-    return () if _LASTING.search(str(error)) else waits
+def waits_for(error: OSError, waits: Waits) -> Waits:
+    """Return the delays before each retry; empty if the error is permanent."""
+    if error.errno == errno.EIO:
+        return waits[:_NUM_WAITS_UNREADABLE]
+    if error.errno in _UNWRITABLE:
+        return waits[:_NUM_WAITS_UNWRITABLE]
+    return waits if error.errno in _PASSING else ()
 
 
 def is_content(error: OSError) -> bool:
@@ -199,8 +162,7 @@ def is_content(error: OSError) -> bool:
     return error.errno in (errno.EIO, None)
 
 
-def _named(error: OSError, verb: str, path: str, num_tries: int) -> OSError:
+def _named(error: OSError, verb: str, path: str | Path, num_tries: int) -> OSError:
     cause = error.strerror or " ".join(str(error).split())
     tries = f" ({num_tries} tries)" if num_tries > 1 else ""
-    arguments: tuple[Any, ...] = (error.errno or errno.EIO, f"cannot {verb}{tries}: {cause}", path)
-    return OSError(*arguments)
+    return OSError(error.errno or errno.EIO, f"cannot {verb}{tries}: {cause}", str(path))

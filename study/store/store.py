@@ -1,9 +1,6 @@
-"""A root and whole objects under it, in a directory or on a bucket.
+"""A root, which is a directory or a bucket, and the whole objects under it.
 
-Owns the root, which is a directory or a URI that `pyarrow.fs` reads (s3://, gs://), and publishing:
-an object appears whole or not at all. Knows no kind of object: each kind has a file of its own beside
-this one (`rows`, `weights`, `unfinished`, `studies`, `similarity`).
-"""
+Knows no kind of object: each kind has a module beside this one."""
 
 from __future__ import annotations
 
@@ -17,21 +14,36 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
 
 import pyarrow as pa
-import pyarrow.fs as pafs
 
-from study.store import atomic, buckets, layout
-from study.store.atomic import Damaged
-from study.store.errors import WAITS, Waits, is_local
+from study.store import atomic, layout
+from study.store.atomic import Damaged, Entry
+from study.store.buckets import Buckets, parse
+from study.store.errors import WAITS, Waits
 
 # Concurrent reads of small objects: hides a bucket's latency; a directory needs no more.
 _NUM_READERS: Final = 16
 
-SECONDS_FOR_GOOGLE: Final = 10  # a request; `retries` tries again, as of every bucket
-
 Answer = TypeVar("Answer")
+
+
+class _Files(Protocol):
+    """What the module `atomic` does for directories and `Buckets` for buckets."""
+
+    def read(self, path: str, waits: Waits) -> bytes: ...
+    def opened(self, path: str, waits: Waits, *, whole: bool = True) -> pa.NativeFile: ...
+    def put(self, path: str, parts: tuple[bytes, ...], waits: Waits) -> None: ...
+    def put_file(self, path: str, local: Path, waits: Waits) -> None: ...
+    def create(
+        self, path: str, parts: tuple[bytes, ...], waits: Waits, *, always_whole: bool = False
+    ) -> bool: ...
+    def exists(self, path: str, waits: Waits) -> bool: ...
+    def listed(self, folder: str, waits: Waits, *, recursive: bool = False) -> list[Entry]: ...
+    def remove(self, path: str, waits: Waits) -> None: ...
+    def remove_folder(self, path: str, waits: Waits) -> None: ...
+    def move(self, path: str, new_path: str, waits: Waits) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -45,9 +57,9 @@ class Store:
     a bucket after bounded retries, in a directory at once unless the error is one that may pass.
     """
 
-    root: str
-    fs: pafs.FileSystem = field(compare=False, repr=False)
-    base: str = field(repr=False)
+    root: str = field(repr=False)  # it may hold credentials
+    buckets: Buckets | None = field(compare=False, repr=False)
+    base: str
     waits: Waits = field(default=WAITS, compare=False, repr=False)
     lease_number: int = field(default=0, compare=False)
 
@@ -58,35 +70,36 @@ class Store:
 
     def put(self, path: str, *parts: bytes) -> None:
         """Publish one object, these parts joined: all of it under its name, or nothing."""
-        atomic.put(self.fs, self._at(path), parts, self.waits)
+        self._files.put(self._at(path), parts, self.waits)
 
     def create(self, path: str, *parts: bytes) -> bool:
         """Publish one object unless another is there; whether it is this one that is there now."""
-        return atomic.create(self.fs, self._at(path), parts, self.waits)
+        return self._files.create(self._at(path), parts, self.waits)
 
     def publish(self, path: str, *parts: bytes) -> bool:
         """`create` for what must never be torn, also where a directory has no hard links."""
-        return atomic.create(self.fs, self._at(path), parts, self.waits, always_whole=True)
+        return self._files.create(self._at(path), parts, self.waits, always_whole=True)
 
     def swap(self, path: str, expected: bytes, content: bytes) -> bool:
         """Put over an object of a bucket that holds `expected`; whether it holds `content` now.
 
-        Raises FileNotFoundError. Only where `conditions_unheeded` says None.
+        Raises FileNotFoundError. Only if `conditions_unheeded` returns None.
         """
-        return atomic.swap(self.fs, self._at(path), expected, content, self.waits)
+        assert self.buckets is not None, self.shown
+        return self.buckets.swap(self._at(path), expected, content, self.waits)
 
     def conditions_unheeded(self) -> str | None:
         """Why this bucket cannot be relied on to refuse a put whose condition does not hold.
 
         None where it can be, which is tried once a process, and in a directory.
         """
-        if is_local(self.fs):
+        if self.buckets is None:
             return None
-        return buckets.refusal(self.fs, self._at(layout.LEASE), self.waits)
+        return self.buckets.refusal(self._at(layout.LEASE), self.waits)
 
     def put_file(self, path: str, local: Path) -> None:
         """Publish a finished file of this machine; the caller gives it up (it may be moved)."""
-        atomic.put_file(self.fs, self._at(path), local, self.waits)
+        self._files.put_file(self._at(path), local, self.waits)
 
     def get(self, path: str) -> bytes:
         """The whole object, unchecked. Raises FileNotFoundError, and Damaged where a disk has lost it.
@@ -95,38 +108,46 @@ class Store:
         a file would be better made anew, nor does any of a bucket.
         """
         try:
-            return atomic.read(self.fs, self._at(path), self.waits)
+            return self._files.read(self._at(path), self.waits)
         except OSError as error:
-            if not is_local(self.fs) or error.errno != errno.EIO:
+            if self.buckets is not None or error.errno != errno.EIO:
                 raise
             raise Damaged(path, str(error.strerror)) from error
 
-    def opened(self, path: str) -> AbstractContextManager[pa.NativeFile]:
-        """The object, open for reading parts of it. Raises FileNotFoundError."""
-        source: AbstractContextManager[pa.NativeFile] = atomic.opened(
-            self.fs, self._at(path), self.waits
+    def opened(self, path: str, *, whole: bool = True) -> AbstractContextManager[pa.NativeFile]:
+        """The object, open for reading parts of it. Raises FileNotFoundError.
+
+        `whole`: read a bucket's object in one request, which is faster if it is small.
+        """
+        source: AbstractContextManager[pa.NativeFile] = self._files.opened(
+            self._at(path), self.waits, whole=whole
         )
         return source
 
+    def fetch(self, path: str, local: Path) -> None:
+        """Copy an object of a bucket to a new file of this machine. Raises FileNotFoundError."""
+        assert self.buckets is not None, self.shown
+        self.buckets.fetch(self._at(path), local, self.waits)
+
     def exists(self, path: str) -> bool:
-        """Whether a file lies there."""
-        return bool(atomic.info(self.fs, self._at(path), self.waits).type == pafs.FileType.File)
+        """Return True if there is such an object."""
+        return self._files.exists(self._at(path), self.waits)
 
     def local_path(self, path: str) -> Path | None:
         """The path on this machine; None on a bucket. Says nothing of whether it exists."""
-        return Path(self._at(path)) if is_local(self.fs) else None
+        return Path(self._at(path)) if self.buckets is None else None
 
-    def listed(self, folder: str, *, recursive: bool = False) -> list[pafs.FileInfo]:
+    def listed(self, folder: str, *, recursive: bool = False) -> list[Entry]:
         """The files in a folder, temporary ones left out, in one paged listing."""
-        return atomic.listed(self.fs, self._at(folder), self.waits, recursive=recursive)
+        return self._files.listed(self._at(folder), self.waits, recursive=recursive)
 
     def remove(self, path: str) -> None:
         """Remove an object; nothing happens where there is none."""
-        atomic.remove(self.fs, self._at(path), self.waits)
+        self._files.remove(self._at(path), self.waits)
 
     def remove_folder(self, folder: str) -> None:
         """Remove all that lies in a folder; nothing happens where there is none."""
-        atomic.remove_folder(self.fs, self._at(folder), self.waits)
+        self._files.remove_folder(self._at(folder), self.waits)
 
     def set_aside(self, path: str) -> str | None:
         """Move a damaged object to damaged/…, and return its new path. Raises FileNotFoundError.
@@ -136,11 +157,11 @@ class Store:
         stamp = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
         new_path = layout.damaged_path(path, stamp)
         try:
-            atomic.move(self.fs, self._at(path), self._at(new_path), self.waits)
+            self._files.move(self._at(path), self._at(new_path), self.waits)
         except FileNotFoundError:
             raise
         except OSError:
-            if not is_local(self.fs):
+            if self.buckets is not None:
                 raise
             return None
         return new_path
@@ -156,6 +177,10 @@ class Store:
     def _at(self, path: str) -> str:
         return f"{self.base}/{path}"
 
+    @property
+    def _files(self) -> _Files:
+        return atomic if self.buckets is None else self.buckets
+
     def matching(self, folder: str, pattern: re.Pattern[str]) -> frozenset[str]:
         """The first group of the pattern, for each file of the folder whose name it fits: one listing."""
         entries = self.listed(folder)
@@ -164,11 +189,11 @@ class Store:
 
 
 def open_store(root: str | Path) -> Store:
-    """The store at a directory, or at a URI that `pyarrow.fs` reads; nothing is made or asked yet.
+    """The store at a directory or at s3:// or gs://bucket/folder; nothing is made or asked yet.
 
-    An S3 server of one's own is given in the URI's query, s3://bucket/folder?scheme=http&
-    endpoint_override=127.0.0.1:9000, or by AWS_ENDPOINT_URL in the environment. Raises ValueError, and
-    OSError where a bucket has to be asked for its region and does not answer.
+    The query of a URI may name another server and a region:
+    s3://bucket/folder?endpoint_override=127.0.0.1:9000&scheme=http&region=eu-central-1. Without them the
+    environment counts: AWS_ENDPOINT_URL, AWS_REGION. Raises ValueError.
     """
     if not str(root).strip():
         raise ValueError(
@@ -176,26 +201,23 @@ def open_store(root: str | Path) -> Store:
         )
     if "://" not in str(root):
         path = Path(root).expanduser().absolute()
-        return Store(str(path), pafs.LocalFileSystem(), str(path))
+        return Store(str(path), None, str(path))
     try:
-        fs, base = pafs.FileSystem.from_uri(_patient(str(root)))
-    except pa.ArrowException as error:
-        raise ValueError(
-            f"root={without_secrets(str(root))!r}: {without_secrets(str(error))}. Choose a directory, "
-            "s3://bucket/folder, gs://bucket/folder, or another URI that pyarrow.fs reads"
-        ) from error
-    except OSError as error:  # the bucket's region is asked for
-        raise OSError(error.errno or errno.EIO, str(error), without_secrets(str(root))) from error
-    if not base.strip("/"):
-        raise ValueError(f"root={without_secrets(str(root))!r}: it names no bucket or folder")
-    return Store(str(root), fs, base.rstrip("/"))
+        return Store(str(root), *parse(str(root)))
+    except ValueError as error:
+        raise ValueError(f"root={without_secrets(str(error))}") from error
 
 
-def _patient(uri: str) -> str:
-    """Of Google's storage, each request is given up after a while: of its client's own, 15 minutes."""
-    if not uri.startswith(("gs://", "gcs://")) or "retry_limit_seconds=" in uri:
-        return uri
-    return f"{uri}{'&' if '?' in uri else '?'}retry_limit_seconds={SECONDS_FOR_GOOGLE}"
+def open_uri(uri: str) -> pa.NativeFile:
+    """One object of a bucket, open for reading parts of it.
+
+    Raises FileNotFoundError, ValueError, and OSError that names path and cause.
+    """
+    try:
+        buckets, path = parse(uri)
+    except ValueError as error:
+        raise ValueError(without_secrets(str(error))) from error
+    return buckets.opened(path, WAITS, whole=False)
 
 
 def default_root() -> str:

@@ -21,7 +21,6 @@ from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
-from pyarrow.fs import LocalFileSystem, copy_files
 
 from study.fields import canonical_json
 from study.store import Damaged, Store, arrow_file
@@ -147,12 +146,7 @@ def load(name: str, store: Store) -> PreparedTask:
             local.unlink(missing_ok=True)  # only the copy: it is fetched anew
     temporary = temporary_beside(local)
     try:
-        copy_files(
-            f"{store.base}/{path}",
-            str(temporary),
-            source_filesystem=store.fs,
-            destination_filesystem=LocalFileSystem(),
-        )
+        store.fetch(path, temporary)
         temporary.replace(local)
     finally:
         temporary.unlink(missing_ok=True)
@@ -182,7 +176,7 @@ def scratch_folder(store: Store) -> Path:
 
 def _head(store: Store, path: str) -> dict[str, Any]:
     try:
-        with store.fs.open_input_file(f"{store.base}/{path}") as file:
+        with store.opened(path, whole=False) as file:
             return read_task_head(file, path)
     except FileNotFoundError:
         raise
@@ -241,7 +235,7 @@ def _read_through(local: Path, path: str) -> None:
                 pass
 
     try:
-        tried(LocalFileSystem(), "read", str(local), WAITS, once)
+        tried("read", local, WAITS, once)
     except OSError as error:
         if error.errno != errno.EIO:
             raise

@@ -15,8 +15,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from pyarrow.fs import LocalFileSystem
-
 from study.store import atomic
 
 if TYPE_CHECKING:
@@ -105,7 +103,7 @@ def write(folder: Path, key: str, features: Tensor) -> Tensor:
     parts = (values, json.dumps(about).ljust(_ABOUT_BYTES).encode())
     assert len(parts[1]) == _ABOUT_BYTES, about
     try:
-        atomic.put(LocalFileSystem(), str(_path(folder, key)), parts, ())
+        atomic.put(str(_path(folder, key)), parts, ())
     except OSError as error:
         if error.errno not in _FULL:
             raise

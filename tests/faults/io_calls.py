@@ -1,7 +1,7 @@
 """The n-th call by which a driver reads or writes its store fails, once: with EIO, ENOSPC or EINTR.
 
 Owns what is counted as a call: Python's own (open, read, write, fsync, rename, link, unlink, mkdir, stat,
-utime, listings), and each step that the store leaves to pyarrow (look at, list, remove, move, read). The
+utime, listings), and each reading, of which pyarrow does a part. The
 study is one Run from nothing, so that a sweep over every n is some hundreds of studies.
 """
 
@@ -29,7 +29,7 @@ TOLD_EVERY: Final = 100
 
 ERRORS: Final = (errno.EIO, errno.ENOSPC, errno.EINTR)
 _PUBLISHING: Final = re.compile(r"write (rows|weights|predictions)/")
-_OF_PYARROW: Final = ("look at", "list", "remove", "move", "read")
+_OF_PYARROW: Final = "read"
 _BY_PATH: Final = (
     "open",
     "replace",
@@ -116,18 +116,16 @@ def _counting(root: Path, calls: Calls) -> ExitStack:
         calls.count("open", there)
         return _Stream(inner(path, *args, **kwargs), there, calls)
 
-    def tried(
-        fs: Any, verb: str, path: str, waits: Any, once: Any, inner: Any = atomic.tried
-    ) -> Any:
+    def tried(verb: str, path: str, waits: Any, once: Any, inner: Any = atomic.tried) -> Any:
         there = inside(path)
-        if there is None or verb not in _OF_PYARROW:
-            return inner(fs, verb, path, waits, once)
+        if there is None or verb != _OF_PYARROW:
+            return inner(verb, path, waits, once)
 
         def counting() -> Any:
             calls.count(verb, there)
             return once()
 
-        return inner(fs, verb, path, waits, counting)
+        return inner(verb, path, waits, counting)
 
     stack = ExitStack()
     for name in _BY_PATH:

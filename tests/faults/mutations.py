@@ -15,10 +15,9 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
-
-import pyarrow.fs as pafs
 
 
 @dataclass(frozen=True)
@@ -181,15 +180,11 @@ def _no_waits() -> None:
 
 def _bucket_asked_once() -> None:
     _no_waits()
+    _only_in("study.store.buckets", "_SILENCE", lambda _: timedelta(seconds=3))
 
     def impatient(inner: Any) -> Any:
         def open_store(root: Any) -> Any:
-            store = inner(root)
-            if store.fs.type_name != "s3":
-                return store
-            made, (options,) = store.fs.__reduce__()
-            once = pafs.AwsStandardS3RetryStrategy(max_attempts=1)
-            return replace(store, fs=made(options | {"retry_strategy": once}))
+            return replace(inner(root), waits=())
 
         return open_store
 
@@ -367,7 +362,7 @@ _ALL: Final = (
     Mutation("no-waits", "no error is worth another try", ("disk-full",), _no_waits),
     Mutation(
         "bucket-asked-once",
-        "neither the client of a bucket nor the store asks it again",
+        "a request to a bucket is given up after 3 s without an answer, and none is made again",
         ("bucket-errors", "bucket-silent"),
         _bucket_asked_once,
     ),

@@ -119,14 +119,14 @@ def _listening(root: Path, tell: Callable[[Call], None]) -> ExitStack:
 
     def publishing(inner: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(inner)
-        def noted(fs: Any, path: str, what: Any, waits: Any, **how: Any) -> Any:
+        def noted(path: str, what: Any, waits: Any, **how: Any) -> Any:
             name = inside(path)
             if name is None:
-                return inner(fs, path, what, waits, **how)
+                return inner(path, what, waits, **how)
             tell(Call("publish", name, content=_bytes_of(what)))
             kind = "given up"
             try:
-                result = inner(fs, path, what, waits, **how)
+                result = inner(path, what, waits, **how)
                 kind = "given up" if result is False else "published"
             finally:
                 tell(Call(kind, name))
@@ -134,16 +134,15 @@ def _listening(root: Path, tell: Callable[[Call], None]) -> ExitStack:
 
         return noted
 
-    def removing(inner: Callable[..., Any], *, moves: bool) -> Callable[..., Any]:
+    def removing(inner: Callable[..., Any], *, is_folder: bool = False) -> Callable[..., Any]:
         @functools.wraps(inner)
-        def noted(fs: Any, path: str, *args: Any) -> Any:
+        def noted(path: str, *args: Any) -> Any:
             name = inside(path)
             if name is not None:
                 tell(Call("remove", name))
-            result = inner(fs, path, *args)
-            if name is not None:
-                other = inside(args[0]) if moves else None
-                tell(Call("rename", name, other) if other else Call("unlink", name))
+            result = inner(path, *args)
+            if name is not None and is_folder:  # its files are removed by names relative to it
+                tell(Call("unlink", name))
             return result
 
         return noted
@@ -157,9 +156,9 @@ def _listening(root: Path, tell: Callable[[Call], None]) -> ExitStack:
         (os, "unlink", after("unlink", os.unlink)),
         (os, "mkdir", after("mkdir", os.mkdir)),
         *((atomic, n, publishing(getattr(atomic, n))) for n in ("put", "create", "put_file")),
-        (atomic, "remove", removing(atomic.remove, moves=False)),
-        (atomic, "remove_folder", removing(atomic.remove_folder, moves=False)),
-        (atomic, "move", removing(atomic.move, moves=True)),
+        (atomic, "remove", removing(atomic.remove)),
+        (atomic, "remove_folder", removing(atomic.remove_folder, is_folder=True)),
+        (atomic, "move", removing(atomic.move)),
     ]
     for owner, name, new in replaced:
         stack.enter_context(mock.patch.object(owner, name, new))

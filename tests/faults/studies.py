@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import pyarrow.dataset as pads
+import pyarrow.fs as pafs
 
 from study.run import Run
 from study.store import (
@@ -139,7 +140,8 @@ def rows_there(store: Store) -> Counter[tuple[str, int]]:
     """How often each (Run, step) stands in the table, as any reader of it sees it."""
     if not finished_ids(store):
         return Counter()
-    table = pads.dataset(f"{store.base}/rows", filesystem=store.fs, format="ipc").to_table(
+    server = pafs.FileSystem.from_uri(store.root)[0] if "://" in store.root else None
+    table = pads.dataset(f"{store.base}/rows", filesystem=server, format="ipc").to_table(
         columns=["run_id", "step"]
     )
     run_ids, steps = (table[name].to_pylist() for name in ("run_id", "step"))

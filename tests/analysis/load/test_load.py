@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow.dataset
-import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 import pytest
 
@@ -23,10 +22,11 @@ from analysis.load.arms import ARMS, arms
 from analysis.load.rows import StoreRows
 from study.fields import digest_of
 from study.run import Recipe, Run
-from study.store import open_store, read_failures, read_rows
+from study.store import buckets, open_store, read_failures, read_rows
 from study.store.rows import publish_rows
 from study.store.unfinished import write_failure
 from tests import s3_server, synthetic
+from tests.stored import a_bucket_in
 from tests.synthetic import small
 
 
@@ -206,11 +206,12 @@ def test_cells_from_other_bits_of_their_start_are_not_mixed_in(tmp_path: Path) -
     assert surfaces.at_epoch(study).attrs["absent"] == [cell.id]
 
 
-def test_a_file_system_that_is_not_local_gives_the_same(whole: Path) -> None:
-    store = open_store(whole)
-    elsewhere = replace(store, fs=pafs.SubTreeFileSystem(str(whole), store.fs), base="")
+def test_a_root_that_is_not_local_gives_the_same(
+    whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(buckets, "client_of", lambda *_: a_bucket_in(whole.parent))
     study = load.open_study(whole)
-    moved = replace(study, rows=StoreRows(elsewhere))
+    moved = replace(study, rows=StoreRows(open_store(f"s3://bucket/{whole.name}")))
     assert surfaces.over_epochs(moved).identical(surfaces.over_epochs(study))
 
 
@@ -231,6 +232,16 @@ def test_a_bucket_gives_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         pd.testing.assert_frame_equal(here.cells, there.cells)
         for value in ("test_error", "test_loss"):  # the one is kept in memory, the other read
             assert surfaces.over_epochs(there, value).identical(surfaces.over_epochs(here, value))
+        export.export(open_store(tmp_path), here.name, tmp_path / "x.parquet")
+        open_store(bucket).put("x.parquet", (tmp_path / "x.parquet").read_bytes())
+        kept = load.open_study(bucket.replace("?", "/x.parquet?"), partial=True)
+        assert surfaces.over_epochs(kept).identical(surfaces.over_epochs(here))
+        open_store(bucket).put("x.parquet", b"torn")
+        with pytest.raises(ValueError, match=r"x.parquet.*: not a whole Parquet file") as torn:
+            load.open_study(bucket.replace("?", "/x.parquet?").replace("://", "://key:SECRET@"))
+        assert "SECRET" not in str(torn.value)
+        with pytest.raises(FileNotFoundError):
+            load.open_study(bucket.replace("?", "/y.parquet?"))
 
 
 def test_reading_rows(whole: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pyarrow.fs as pafs
 import pytest
 
 from study.cli.status import plan_text
@@ -13,9 +12,10 @@ from study.planning.estimate import price
 from study.planning.plan import Plan, make_plan
 from study.planning.spaces import Space
 from study.run import Recipe, Run
-from study.store import Store, open_store
+from study.store import Store, buckets, open_store
 from study.tasks import BUILTIN, Digits, Task
 from tests import s3_server
+from tests.stored import a_bucket_in
 
 RECIPE = Recipe(num_epochs=2)
 
@@ -54,14 +54,14 @@ def test_a_plan_without_faults_writes_nothing(absent: Store) -> None:
     assert not Path(absent.root).exists()
 
 
-def test_a_plan_says_where_a_bucket_does_not_keep_two_drivers_apart(tmp_path: Path) -> None:
-    beside = pafs.SubTreeFileSystem(
-        str(tmp_path), pafs.LocalFileSystem()
-    )  # as any that is no directory
-    plan = planned(Store("s3://key:secret@bucket/root", beside, "bucket/root"), run())
+def test_a_plan_says_where_a_bucket_does_not_keep_two_drivers_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(buckets, "client_of", lambda *_: a_bucket_in(tmp_path))
+    plan = planned(open_store("s3://key:secret@bucket/root"), run())
     (warning,) = plan.warnings
     assert warning.startswith("root=s3://bucket/root: start one driver at a time.")
-    assert "there is no client for subtree" in warning
+    assert "not yet implemented" in warning
     assert "secret" not in warning
 
 
@@ -69,7 +69,6 @@ def test_a_plan_says_where_a_bucket_does_not_keep_two_drivers_apart(tmp_path: Pa
 def test_a_plan_has_no_doubt_of_a_bucket_that_heeds_conditions(
     s3_port: int, s3_credentials: None
 ) -> None:
-    pytest.importorskip("obstore")
     assert planned(open_store(s3_server.root(s3_port, "plan")), run()).warnings == ()
 
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import pickle
+import socket
+import threading
+import time
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pyarrow.dataset
@@ -14,7 +18,9 @@ from study.launching import lease
 from study.store import (
     Damaged,
     Store,
+    buckets,
     finished_ids,
+    open_store,
     read_failures,
     read_head,
     read_rows,
@@ -46,14 +52,9 @@ pytestmark = pytest.mark.s3
 
 
 @pytest.fixture
-def impatient(bucket: Store, proxy: s3_server.Proxy) -> Store:
-    """The same, with a client that does not try again by itself, and short waits between tries."""
-    fs = pafs.S3FileSystem(
-        endpoint_override=f"127.0.0.1:{proxy.port}",
-        scheme="http",
-        retry_strategy=pafs.AwsStandardS3RetryStrategy(max_attempts=1),
-    )
-    return replace(bucket, fs=fs, waits=(0.01,))
+def impatient(bucket: Store) -> Store:
+    """The same store, with three retries after short waits."""
+    return replace(bucket, waits=(0.01,))
 
 
 def test_every_method(bucket: Store, tmp_path: Path) -> None:
@@ -97,7 +98,8 @@ def test_every_method(bucket: Store, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         bucket.get("tasks/absent.arrow")
 
-    whole = pyarrow.dataset.dataset(f"{bucket.base}/rows", filesystem=bucket.fs, format="ipc")
+    server, _ = pafs.FileSystem.from_uri(bucket.root)
+    whole = pyarrow.dataset.dataset(f"{bucket.base}/rows", filesystem=server, format="ipc")
     assert whole.count_rows() == table.num_rows
     assert finished_ids(pickle.loads(pickle.dumps(bucket))) == {run.id}
 
@@ -153,16 +155,83 @@ def test_a_write_that_fails_publishes_nothing(
     # A stream of pyarrow's publishes what it has got whenever it is closed: at each request of an
     # upload it must be seen that nothing is.
     proxy.fail(failing, 1_000, status)
-    with pytest.raises(OSError, match=r"cannot write \(2 tries\).*x/large"):
+    with pytest.raises(OSError, match=r"cannot write \(4 tries\).*x/large"):
         impatient.put("x/large", LARGE)
     proxy.heal()
     assert impatient.listed("x") == []
 
 
-def test_what_cannot_pass_is_not_tried_again(bucket: Store) -> None:
-    absent = replace(bucket, base="no-such-bucket/root", waits=(60.0,))
-    with pytest.raises(OSError, match=r"cannot write.*no-such-bucket/root/x/y"):
-        absent.put("x/y", b"value")
+def test_permanent_error_is_not_retried(bucket: Store, proxy: s3_server.Proxy) -> None:
+    absent = replace(bucket, base="no-such-bucket/root")
+    for ask in (
+        lambda: absent.put("x/y", b"v"),
+        lambda: absent.get("x/y"),
+        lambda: absent.listed("x"),
+    ):
+        proxy.heal()
+        with pytest.raises(OSError, match=r"cannot .*NoSuchBucket.*no-such-bucket/root/x"):
+            ask()
+        assert len(proxy.requests) == 1
+    for status in (400, 401, 403):
+        proxy.heal()
+        proxy.fail(".*", 100, status)
+        with pytest.raises(OSError, match=rf"cannot write: .*HTTP status {status}.*root/x/y"):
+            bucket.put("x/y", b"value")
+        assert len(proxy.requests) == 1
+
+
+def test_silent_server_is_given_up(
+    bucket: Store, proxy: s3_server.Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(buckets, "_SILENCE", timedelta(seconds=0.2))
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        root = bucket.root.replace(str(proxy.port), str(silent.getsockname()[1]))
+        store = replace(open_store(root), waits=(0.01,))
+        for ask in (
+            lambda: store.put("x", b"v"),
+            lambda: store.create("x", b"v"),
+            lambda: store.get("x"),
+        ):
+            with pytest.raises(
+                OSError, match=r"cannot .*\(4 tries\).*timed out \(http://127.0.0.1:"
+            ):
+                ask()
+
+
+def test_server_silent_for_a_while_is_asked_again(
+    bucket: Store, proxy: s3_server.Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(buckets, "_SILENCE", timedelta(seconds=0.5))
+    store = replace(bucket, waits=(0.01, 0.5))
+    writer = threading.Thread(target=store.put, args=("x", b"value"))
+    with proxy._one_request:  # no request is answered meanwhile
+        writer.start()
+        for _ in range(1_000):
+            if len(proxy.requests) >= 2:
+                break
+            time.sleep(0.01)
+        assert proxy.requests[:2] == [f"PUT /{bucket.base}/x"] * 2
+    writer.join()
+    assert store.get("x") == b"value"
+
+
+def test_folder_markers_of_earlier_releases_are_no_objects(
+    bucket: Store, proxy: s3_server.Proxy
+) -> None:
+    bucket.put("unfinished/a/checkpoint", b"")
+    bucket.put("unfinished/a/.hidden", b"")
+    direct = s3_server.connection(proxy.server_port)
+    for folder in ("unfinished", "unfinished/a"):
+        direct.request("PUT", f"/{bucket.base}/{folder}/", b"")
+        direct.getresponse().read()
+    found = bucket.listed("unfinished", recursive=True)
+    assert [bucket.relative(entry.path) for entry in found] == ["unfinished/a/checkpoint"]
+    assert [entry.base_name for entry in bucket.listed("unfinished/a")] == ["checkpoint"]
+    bucket.remove_folder("unfinished")
+    bucket.remove_folder("unfinished")
+    assert not bucket.exists("unfinished/a/checkpoint")
 
 
 @pytest.mark.slow

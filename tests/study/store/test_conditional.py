@@ -14,7 +14,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pyarrow.fs as pafs
 import pytest
 
 from study.launching import lease
@@ -23,12 +22,7 @@ from study.store.rows import publish_rows
 from tests import s3_server
 from tests.stored import a_provenance, a_run, a_table
 
-pytestmark = [
-    pytest.mark.s3,
-    pytest.mark.skipif(
-        importlib.util.find_spec("obstore") is None, reason="needs obstore: pip install obstore"
-    ),
-]
+pytestmark = pytest.mark.s3
 
 
 def at_once(num: int, do: Callable[[int], Any]) -> list[Any]:
@@ -111,9 +105,11 @@ def test_conditions_are_relied_on_only_where_they_were_seen_to_be_heeded(
     assert "puts over what is there" in str(as_if_first())
     assert not lease.place_of(bucket).is_exact
     proxy.unheeded = False
+    bucket = replace(bucket, waits=(0.01,))
     proxy.fail("PUT .*/probe-", 100, 501)
     assert "501" in str(as_if_first())
     assert bucket.create("x/1", b"without conditions")
+    assert not bucket.create("x/1", b"again")
     proxy.heal()
     proxy.fail("PUT .*/probe-", 100, 403)
     assert "403" in str(as_if_first())
@@ -124,37 +120,31 @@ def test_conditions_are_relied_on_only_where_they_were_seen_to_be_heeded(
     assert [entry.base_name for entry in bucket.listed("lease")] == ["00000001.json"]
 
 
-@pytest.mark.parametrize("error", [buckets.Unavailable("HTTP status 501"), OSError("no keys")])
-def test_what_the_client_cannot_do_is_done_without(
-    bucket: Store, error: Exception, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bucket = replace(bucket, waits=())
-
-    def refuse(*_: object) -> bool:
-        raise error
-
-    monkeypatch.setattr(buckets, "create", refuse)
+def test_create_without_conditions_is_remembered(bucket: Store, proxy: s3_server.Proxy) -> None:
+    bucket = replace(bucket, waits=(0.01,))
+    buckets._refusals.clear()
+    proxy.fail("PUT .*/x", 4, 501)  # all tries of one request
     assert bucket.create("x", b"first")
     assert not bucket.create("x", b"second")
     assert bucket.get("x") == b"first"
+    proxy.heal()
+    assert bucket.create("y", b"first")
+    assert sum("PUT" in request for request in proxy.requests) == 1
+    buckets._refusals.clear()
 
 
-def test_without_the_client_it_says_what_to_install(
+def test_bucket_without_the_client_says_what_to_install(
     bucket: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: None if name == "obstore" else found(name)
     )
-    buckets._refusals.clear()
-    assert "pip install obstore" in str(bucket.conditions_unheeded())
-    assert bucket.create("x", b"value")
-    assert not bucket.create("x", b"other")
-    monkeypatch.undo()
-    buckets._refusals.clear()
+    with pytest.raises(ValueError, match=r"needs obstore, .*pip install"):
+        bucket.exists("x")
 
 
-def test_the_client_takes_address_and_keys_from_the_file_system(
+def test_client_takes_address_and_keys_from_the_root_then_as_aws(
     proxy: s3_server.Proxy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
@@ -165,8 +155,7 @@ def test_the_client_takes_address_and_keys_from_the_file_system(
     root = s3_server.root(proxy.port, uuid.uuid4().hex)
     given = open_store(root.replace("s3://", "s3://named:in%2Furi@"))
     assert given.conditions_unheeded() is None
-    buckets._clients.clear()
-    assert "keys" in str(open_store(root).conditions_unheeded())
+    assert "no keys found" in str(open_store(root).conditions_unheeded())
     (tmp_path / "credentials").write_text(
         "[default]\naws_access_key_id = of_file\naws_secret_access_key = any\n"
     )
@@ -176,9 +165,20 @@ def test_the_client_takes_address_and_keys_from_the_file_system(
     assert keys == {"named", "of_file"}
 
 
-def test_what_is_no_bucket_has_no_client(tmp_path: Path) -> None:
-    beside = pafs.SubTreeFileSystem(str(tmp_path), pafs.LocalFileSystem())
-    assert "subtree" in str(Store("mock://b", beside, "b").conditions_unheeded())
+def test_region_of_a_bucket_is_asked_unless_the_environment_names_it(
+    proxy: s3_server.Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in buckets._NAMING_SERVER:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(buckets, "_REGIONS_URL", f"http://127.0.0.1:{proxy.port}")
+    assert buckets._region(s3_server.BUCKET) == "us-east-1"
+    proxy.fail("HEAD", 1, 403)
+    assert buckets._region(s3_server.BUCKET) == ""
+    assert proxy.requests == [f"HEAD /{s3_server.BUCKET}"] * 2
+    monkeypatch.setattr(buckets, "_REGIONS_URL", "http://127.0.0.1:9")
+    assert buckets._region(s3_server.BUCKET) is None
+    monkeypatch.setenv("AWS_REGION", "eu-central-1")
+    assert buckets._region(s3_server.BUCKET) is None
 
 
 CONTEND = """

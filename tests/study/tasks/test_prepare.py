@@ -11,13 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from study.store import Damaged, Newer, Store, open_store
+from study.store import Damaged, Newer, Store, buckets, open_store
 from study.store.prepared_tasks import metadata_of, read_task_head
 from study.tasks import BUILTIN, Task, describe, load, load_info, prepare, prepared_file
 from study.tasks.draws import draw
@@ -25,6 +24,7 @@ from study.tasks.images import ImageFolderImages
 from study.tasks.parquet import ParquetImages
 from study.tasks.torchvision_sets import KNOWN
 from tests.image_files import PHOTOS, pixels_of, prepare_quietly, save
+from tests.stored import a_bucket_in
 
 # The digits.
 
@@ -214,10 +214,8 @@ def test_a_bucket_is_fetched_once_and_again_where_the_copy_is_damaged(
     photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(photos / "cache"))
-    # A file system that is not the local one, so that nothing in it can be mapped.
-    bucket = pafs.SubTreeFileSystem(str(photos), pafs.LocalFileSystem())
-    (photos / "bucket" / "tasks").mkdir(parents=True)
-    store = Store("mock://bucket", bucket, "bucket")
+    monkeypatch.setattr(buckets, "client_of", lambda *_: a_bucket_in(photos / "bucket"))
+    store = open_store("s3://bucket/root")
     task = prepare_quietly(PHOTOS, store, photos)
     (copy,) = (photos / "cache").rglob("*.arrow")
     assert task.fingerprint[:16] in copy.name
@@ -226,7 +224,7 @@ def test_a_bucket_is_fetched_once_and_again_where_the_copy_is_damaged(
     copy.unlink()
     copy.write_bytes(b"torn")
     assert np.array_equal(load("photos", store).train_images, task.train_images)
-    (photos / "bucket" / "tasks" / "photos.arrow").write_bytes(b"torn")
+    (photos / "bucket" / "root" / "tasks" / "photos.arrow").write_bytes(b"torn")
     with pytest.raises(Damaged):
         load("photos", store)
     assert not list((photos / "cache").rglob("*.tmp"))
