@@ -93,9 +93,6 @@ class Proxy:
 
             def answer(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                if self.headers.get("Transfer-Encoding") == "chunked":
-                    body = b"".join(iter(self.chunk, b""))
-                    del self.headers["Transfer-Encoding"]
                 status = proxy._verdict(f"{self.command} {self.path}")
                 if self.headers.get("Authorization"):
                     proxy.authorizations.append(self.headers["Authorization"])
@@ -139,16 +136,6 @@ class Proxy:
             def _hang_up(self) -> None:
                 self.close_connection = True
                 self.connection.shutdown(socket.SHUT_RDWR)
-
-            def handle_expect_100(self) -> bool:
-                going_on = super().handle_expect_100()
-                self.wfile.flush()  # or the client waits a second before it sends the body
-                return going_on
-
-            def chunk(self) -> bytes:
-                chunk = self.rfile.read(int(self.rfile.readline().split(b";")[0], 16))
-                self.rfile.readline()
-                return chunk
 
             do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = answer  # noqa: N815
 
