@@ -119,11 +119,11 @@ def run_study(
     """
     from study.launching.driver import run_study as train
     from study.launching.lease import LeaseHeld
-    from study.launching.options import Means
+    from study.launching.options import LaunchOptions
 
     wanted = _space(space, name, tasks, related, keep_predictions)
     store = store_named(root or default_root())
-    means = Means(
+    options = LaunchOptions(
         address=None if inline else address or default_address(),
         gpus_per_trial=gpus_per_trial,
         cpus_per_trial=cpus_per_trial,
@@ -131,12 +131,12 @@ def run_study(
         resume_hint="interrupted; to go on, give the same call again",
     )
     try:
-        found = train(wanted, store, Path(data or default_data()), means)
+        found = train(wanted, store, Path(data or default_data()), options)
     except LeaseHeld as held:
         raise UserError(str(held)) from held
     stored = _state_of(Named(name=wanted.name, runs=wanted.runs, space=wanted), store)
     if found.ids(RUNNING, PARTIAL, ABSENT):
-        raise KeyboardInterrupt(f"{stored.text}\n{means.resume_hint}")
+        raise KeyboardInterrupt(f"{stored.text}\n{options.resume_hint}")
     if failed := found.ids(FAILED, START_FAILED):
         show_message(f"{len(failed)} of {len(found.states)} Runs failed:", *failure_lines(found))
     return stored

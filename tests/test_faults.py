@@ -11,15 +11,15 @@ from typing import Final
 import pytest
 
 from tests.faults import catalogue, damage, drivers, journal, kills, mutations, table
+from tests.faults.harness import Harness, Outcome, Skipped, open_harness
 from tests.faults.journal import Event
-from tests.faults.places import Outcome, Skipped, Workshop, workshop
 
-Cause = Callable[[Workshop, random.Random], Outcome]
+Cause = Callable[[Harness, random.Random], Outcome]
 
 
-def _one_instant_of_each(shop: Workshop, rng: random.Random) -> Outcome:
+def _one_instant_of_each(harness: Harness, rng: random.Random) -> Outcome:
     instants = [(rng.choice(list(kills.INSTANTS)), kind) for kind in kills.OBJECTS]
-    return kills.while_publishing(shop, rng, instants=instants)
+    return kills.while_publishing(harness, rng, instants=instants)
 
 
 # Of those that come often, fewer times; of those that take Ray or minutes, what fits a suite's time.
@@ -56,10 +56,10 @@ MARKS: Final = {
 
 
 @pytest.fixture(scope="module")
-def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
+def harness(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harness]:
     drivers.start_fork_server()
     try:
-        with workshop(tmp_path_factory.mktemp("faults")) as made:
+        with open_harness(tmp_path_factory.mktemp("faults")) as made:
             yield made
     finally:
         drivers.stop_fork_server()
@@ -67,9 +67,9 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [pytest.param(name, marks=MARKS.get(name, ())) for name in SHORT])
-def test_nothing_is_lost_and_nothing_twice(name: str, shop: Workshop) -> None:
+def test_nothing_is_lost_and_nothing_twice(name: str, harness: Harness) -> None:
     try:
-        outcome = SHORT[name](shop, random.Random(name))
+        outcome = SHORT[name](harness, random.Random(name))
     except Skipped as skipped:
         pytest.skip(str(skipped))
     assert not outcome.problems, "\n".join(outcome.problems)
@@ -79,20 +79,20 @@ def test_nothing_is_lost_and_nothing_twice(name: str, shop: Workshop) -> None:
 
 
 @pytest.mark.slow
-def test_what_is_not_as_promised_is_noticed(shop: Workshop) -> None:
-    place = shop.place()
-    assert place.run().wait() == 0
-    (source,) = place.sources
-    cell, other, *_ = sorted(place.runs.keys() - {source})
-    rows = Path(place.root) / "rows"
-    with place.journal.path.open("a") as stream:  # the source once more, from its beginning
+def test_what_is_not_as_promised_is_noticed(harness: Harness) -> None:
+    scenario = harness.scenario()
+    assert scenario.run().wait() == 0
+    (source,) = scenario.sources
+    cell, other, *_ = sorted(scenario.runs.keys() - {source})
+    rows = Path(scenario.root) / "rows"
+    with scenario.journal.path.open("a") as stream:  # the source once more, from its beginning
         stream.write(f"9e9 1 begin {source} 0\n9e9 1 step {source} 1\n")
     (rows / f"{cell}.arrow").unlink()
     torn = rows / f"{other}.arrow"
     torn.write_bytes(torn.read_bytes().replace(b"digits-low", b"digits-lox"))
     (rows / ".here~1~00000000~x.tmp").touch()
-    place.store.put(f"unfinished/{cell}/checkpoint", b"left")
-    outcome = place.judge("everything", 1)
+    scenario.store.put(f"unfinished/{cell}/checkpoint", b"left")
+    outcome = scenario.judge("everything", 1)
     assert not outcome.bit_equal
     assert outcome.rows_lost > 0
     assert outcome.sources_twice == 1
@@ -103,11 +103,11 @@ def test_what_is_not_as_promised_is_noticed(shop: Workshop) -> None:
 
 
 @pytest.mark.slow
-def test_what_no_fault_has_befallen_is_not_blamed(shop: Workshop) -> None:
-    place = shop.place()
-    assert place.run().wait() == 0
-    assert place.judge("nothing", 1) == Outcome(
-        fault="nothing", times=1, num_runs=len(place.runs), redone_seconds=0.0
+def test_what_no_fault_has_befallen_is_not_blamed(harness: Harness) -> None:
+    scenario = harness.scenario()
+    assert scenario.run().wait() == 0
+    assert scenario.judge("nothing", 1) == Outcome(
+        fault="nothing", times=1, num_runs=len(scenario.runs), redone_seconds=0.0
     )
 
 

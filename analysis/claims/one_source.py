@@ -34,7 +34,7 @@ from analysis.claims.verdict import (
     HOLDS,
     Answer,
     AtEpsilon,
-    Finding,
+    ExploratoryResult,
     Verdict,
     answer_of,
     bounded,
@@ -61,7 +61,7 @@ def c1(measures: Measures, *, arm: str = TRANSFER) -> Verdict:
     """
     lines = of_arm(measures.lines, arm)
     noises = sorted(lines["label_noise"].unique())
-    extra: list[Finding] = []
+    extra: list[ExploratoryResult] = []
     most = lines[lines["label_noise"] == lines["label_noise"].max()]
     slices = {f"{frozen:.3g} frozen layers": some for frozen, some in most.groupby("frozen")}
     slices |= {
@@ -155,11 +155,11 @@ def _still_rises(one: Pooled) -> bool:
     return end.estimate >= ERROR and end.estimate > search_guard(end.num) * end.standard_error
 
 
-def _difference(what: str, pair: tuple[Pooled, Pooled] | None) -> list[Finding]:
+def _difference(what: str, pair: tuple[Pooled, Pooled] | None) -> list[ExploratoryResult]:
     if pair is None or np.isnan(pair[0].judgement.heights + pair[1].judgement.heights).any():
         return []
     effect = mean_interval(pair[1].judgement.heights - pair[0].judgement.heights)
-    return [Finding(what=what, effect=effect, unit="error")]
+    return [ExploratoryResult(what=what, effect=effect, unit="error")]
 
 
 def c2(measures: Measures, *, arm: str = TRANSFER) -> Verdict:
@@ -171,7 +171,7 @@ def c2(measures: Measures, *, arm: str = TRANSFER) -> Verdict:
     agree still have an interval. Exploratory: the same per target size.
     """
     lines = of_arm(measures.lines, arm)
-    extra: list[Finding] = []
+    extra: list[ExploratoryResult] = []
     for size, some in lines.groupby("size"):
         terms, _, spacing = pace_terms(some)
         what, grid = f"the same at target size {size:,}", spacing * np.sqrt(2)
@@ -217,7 +217,7 @@ def c3(measures: Measures, *, arm: str = TRANSFER) -> Verdict:
     """
     lines = of_arm(measures.lines, arm)
     counts = sorted(lines["frozen"].unique())
-    extra: list[Finding] = []
+    extra: list[ExploratoryResult] = []
     for fewer, more in pairwise(counts):
         terms, _, step = capacity_terms(lines[lines["frozen"].isin([fewer, more])])
         what, grid = f"capacity, {fewer:.3g} − {more:.3g} frozen layers", step * np.sqrt(2)
@@ -272,20 +272,20 @@ def c4(measures: Measures, *, arm: str = TRANSFER) -> Verdict:
     lines = of_arm(measures.lines, arm)
     curves = freezing_curves(lines)
     step = one_image(lines)
-    extra: list[Finding] = []
+    extra: list[ExploratoryResult] = []
     for noise, some in lines[lines["label_noise"] < lines["label_noise"].max()].groupby(
         "label_noise"
     ):
         alike = freezing_peak(freezing_curves(some), measures.epsilon, step=step)
         if alike is not None and alike.judgement.height is not None:
             what = f"the same at label noise {noise:g} ({alike.judgement.wording})"
-            extra.append(Finding(what=what, effect=alike.judgement.height, unit="error"))
+            extra.append(ExploratoryResult(what=what, effect=alike.judgement.height, unit="error"))
     shown = 0
     for one in curves if len(curves) > 1 else []:
         alone = freezing_peak([one], measures.epsilon, step=step)
         if alone is not None and alone.judgement.height is not None:
             what = f"height of the freezing-wise peak, {one.name} ({alone.judgement.wording})"
-            extra.append(Finding(what=what, effect=alone.judgement.height, unit="error"))
+            extra.append(ExploratoryResult(what=what, effect=alone.judgement.height, unit="error"))
             shown += alone.judgement.status in (WEAK, STRONG)
     found = verdict("C4", measures, arm, ask_c4, extra)
     if not shown or found.answer == HOLDS:

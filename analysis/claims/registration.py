@@ -69,7 +69,7 @@ _TOLERANCE: Final = 1e-9
 
 
 @dataclass(frozen=True, kw_only=True)
-class Standing:
+class RegistrationStatus:
     """What a reader must know of when the rules were written. `word`: CONFIRMATORY or EXPLORATORY."""
 
     word: str
@@ -95,13 +95,13 @@ def terms_now(
     }
 
 
-def standing_of(
+def registration_status(
     study: Study,
     *,
     epsilon: float = EPSILON,
     more_related: str | None = None,
     less_related: str | None = None,
-) -> Standing:
+) -> RegistrationStatus:
     """How verdicts on this study stand to what its store, or its export, says of its registration.
 
     Raises Damaged, Newer where the registration cannot be read.
@@ -112,38 +112,40 @@ def standing_of(
     elif isinstance(rows, ExportRows) and rows.registrations is not None:
         noted = rows.registrations
     else:
-        return Standing(
+        return RegistrationStatus(
             word=EXPLORATORY,
             sentences=("Whether it was registered is not known here: that stands in its store.",),
         )
     terms = terms_now(epsilon=epsilon, more_related=more_related, less_related=less_related)
-    return standing(noted, [run.id for run in study.wanted], terms)
+    return compare_with_registration(noted, [run.id for run in study.wanted], terms)
 
 
-def standing(
+def compare_with_registration(
     registrations: Sequence[Registration], run_ids: Sequence[str], terms: Mapping[str, Any]
-) -> Standing:
+) -> RegistrationStatus:
     """How these verdicts stand to what was registered: the last registration counts.
 
     `run_ids`: the Runs that the study wants now; `terms`: as `terms_now` gives them.
     """
     if not registrations:
-        return Standing(
+        return RegistrationStatus(
             word=EXPLORATORY, sentences=("The study was not registered before its first row.",)
         )
     last = registrations[-1]
     said = f"registered at {last.registered_at} ({last.digest})"
     if last.is_late:
-        return Standing(
+        return RegistrationStatus(
             word=EXPLORATORY,
             sentences=(f"It was {said}, when targets of it had rows already: late.",),
         )
     changed = _changed(last, run_ids, terms)
     if changed:
-        return Standing(
+        return RegistrationStatus(
             word=EXPLORATORY, sentences=(f"It was {said}; since then changed:", *changed)
         )
-    return Standing(word=CONFIRMATORY, sentences=(f"It was {said}, before its first row.",))
+    return RegistrationStatus(
+        word=CONFIRMATORY, sentences=(f"It was {said}, before its first row.",)
+    )
 
 
 def _changed(

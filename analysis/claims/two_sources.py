@@ -26,7 +26,7 @@ from analysis.claims.verdict import (
     Answer,
     Ask,
     Condition,
-    Finding,
+    ExploratoryResult,
     Verdict,
     answer_of,
     condition,
@@ -196,7 +196,7 @@ def _of_pair(
     if pair is None:
         return verdict(claim, measures, arm, _both_ways(ask, names), [])
     terms = difference_terms(lines, *pair, epsilon=measures.epsilon)
-    extra: list[Finding] = []
+    extra: list[ExploratoryResult] = []
     for frozen, some in lines.groupby("frozen"):
         alone = difference_terms(some, *pair, epsilon=measures.epsilon)
         what = f"test error, {pair[0]} − {pair[1]}, {frozen:.3g} frozen layers"

@@ -195,7 +195,7 @@ class Control:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finding:
+class ExploratoryResult:
     """Something looked at besides the primary contrast: exploratory. Of twenty such intervals one misses
     its truth by chance."""
 
@@ -219,7 +219,7 @@ class Verdict(Answer):
     primary: str
     arm: str
     controls: tuple[Control, ...] = ()
-    exploratory: tuple[Finding, ...] = ()
+    exploratory: tuple[ExploratoryResult, ...] = ()
 
     @property
     def main(self) -> Answer:
@@ -239,7 +239,7 @@ Ask = Callable[[Measures, pd.DataFrame, str], Answer]
 
 
 def verdict(
-    claim: str, measures: Measures, arm: str, ask: Ask, explored: Sequence[Finding]
+    claim: str, measures: Measures, arm: str, ask: Ask, explored: Sequence[ExploratoryResult]
 ) -> Verdict:
     """Puts the question to the arm and to the control arms beside it."""
     main = _asked(measures, arm, ask)
@@ -324,12 +324,12 @@ def not_applicable(compared: str, why: str) -> Answer:
 
 def explored(
     what: str, found: Contrast | None, unit: str, *, resolution: float = 0.0
-) -> list[Finding]:
+) -> list[ExploratoryResult]:
     """One exploratory contrast, or none where the cells do not give it."""
     if found is None:
         return []
     effect = mean_interval(found.values, resolution=resolution)
-    return [Finding(what=what, effect=effect, unit=unit)]
+    return [ExploratoryResult(what=what, effect=effect, unit=unit)]
 
 
 def few_images(lines: pd.DataFrame) -> list[str]:

@@ -96,14 +96,14 @@ class Verdicts(Mapping[str, Verdict]):
                         **_interval(at.effect, "error"),
                     }
                 )
-            for finding in one.exploratory:
+            for result in one.exploratory:
                 lines.append(
                     {
                         "claim": one.claim,
                         "kind": "exploratory",
                         "arm": one.arm,
-                        "compared": finding.what,
-                        **_interval(finding.effect, finding.unit),
+                        "compared": result.what,
+                        **_interval(result.effect, result.unit),
                     }
                 )
         return pd.DataFrame(lines)

@@ -136,12 +136,12 @@ class ExportRows:
 class TableRows:
     """Curves that others measured, in memory: by id the columns `measured`, each (rows,), in row order.
 
-    `told`: what the table says, in our names; any other coordinate has one value for all rows.
+    `known`: what the table says, in our names; any other coordinate has one value for all rows.
     """
 
     values: Mapping[str, Mapping[str, np.ndarray]]
     measured: tuple[str, ...]
-    told: tuple[str, ...]
+    known: tuple[str, ...]
 
 
 Rows = StoreRows | ExportRows | TableRows

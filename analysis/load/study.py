@@ -156,7 +156,7 @@ class Study:
 
     def has_coordinate(self, name: str) -> bool:
         """Return False if the study is a table without this coordinate (`load.from_dataframe`)."""
-        return not isinstance(self.rows, TableRows) or name in self.rows.told
+        return not isinstance(self.rows, TableRows) or name in self.rows.known
 
     def tells(self, coordinate: str) -> bool:
         """Deprecated: use `has_coordinate`."""

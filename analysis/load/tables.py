@@ -69,12 +69,12 @@ def from_dataframe(
     if "epoch" in own:
         own["epoch"] = _passes(own["epoch"], first_epoch)
     _check_source(own)
-    told = tuple(own.columns)
+    known = tuple(own.columns)
     own[ARM] = _arms(own)
     for missing, kind in _KINDS.items():
         if missing not in own:
-            own[missing] = _default(missing, kind, any(source in told for source in _SOURCE))
-    return _study(own, told, name)
+            own[missing] = _default(missing, kind, any(source in known for source in _SOURCE))
+    return _study(own, known, name)
 
 
 def table(
@@ -225,12 +225,12 @@ def _default(name: str, kind: str, has_source: bool) -> Plain:
     return NOT_KNOWN if kind == "name" else 0.0 if kind == "fraction" else 0
 
 
-def _study(own: pd.DataFrame, told: Sequence[str], name: str) -> Study:
-    times = [time for time in _TIMES if time in told]
-    measured = [column for column in _MEASURED if column in told]
+def _study(own: pd.DataFrame, known: Sequence[str], name: str) -> Study:
+    times = [time for time in _TIMES if time in known]
+    measured = [column for column in _MEASURED if column in known]
     cell = [*(coordinate for coordinate in _KINDS if coordinate != "seed"), ARM]
-    _check_twins(own, [*cell, "seed"], times, told)
-    sizes = [size for size in SIZES if size in told]
+    _check_twins(own, [*cell, "seed"], times, known)
+    sizes = [size for size in SIZES if size in known]
     evaluations: dict[str, Evaluations] = {}
     lines, values = [], {}
     for number, (key, rows) in enumerate(grouped(own, [*cell, "seed"], sort=False), start=1):
@@ -238,10 +238,10 @@ def _study(own: pd.DataFrame, told: Sequence[str], name: str) -> Study:
         where = dict(zip([*cell, "seed"], key, strict=True))
         for size in sizes:
             if rows[size].nunique() > 1:
-                raise ValueError(f"{size}: {_text(rows.iloc[0], told)} has several values of it")
+                raise ValueError(f"{size}: {_text(rows.iloc[0], known)} has several values of it")
         unknown = np.full(len(rows), np.nan)
-        epochs = rows["epoch"].to_numpy() if "epoch" in told else unknown
-        steps = rows["step"].to_numpy() if "step" in told else np.full(len(rows), -1)
+        epochs = rows["epoch"].to_numpy() if "epoch" in known else unknown
+        steps = rows["step"].to_numpy() if "step" in known else np.full(len(rows), -1)
         run_id = f"curve-{number}"
         lines.append(
             {"run_id": run_id, **where, "start": NOT_KNOWN, "state": DONE, "why": ""}
@@ -250,21 +250,21 @@ def _study(own: pd.DataFrame, told: Sequence[str], name: str) -> Study:
             | {
                 "num_rows": len(rows),
                 "last_epoch": float(epochs[-1]),
-                "last_step": int(steps[-1]) if "step" in told else None,
+                "last_step": int(steps[-1]) if "step" in known else None,
                 "evaluations": name_evaluations(epochs, steps, evaluations),
             }
         )
         values[run_id] = {column: rows[column].to_numpy() for column in measured}
     cells = pd.DataFrame(lines, columns=COLUMNS).set_index("run_id")
-    _check_epochs(cells, cell, evaluations, told)
-    rows_of = TableRows(values, tuple(measured), tuple(told))
+    _check_epochs(cells, cell, evaluations, known)
+    rows_of = TableRows(values, tuple(measured), tuple(known))
     return Study(
         name=name, wanted=(), cells=cells, evaluations=evaluations, partial=False, rows=rows_of
     )
 
 
 def _check_twins(
-    own: pd.DataFrame, curve: Sequence[str], times: Sequence[str], told: Sequence[str]
+    own: pd.DataFrame, curve: Sequence[str], times: Sequence[str], known: Sequence[str]
 ) -> None:
     for keys in [[*curve, time] for time in times] or [list(curve)]:
         doubled = own.duplicated(keys, keep=False)
@@ -273,7 +273,7 @@ def _check_twins(
             line, first, second = twins.iloc[0], *twins.index[:2]
             at = "".join(f", {time} {line[time]:g}" for time in times if time in keys)
             raise ValueError(
-                f"lines {first} and {second} (from 0) are both {_text(line, told)}{at}: one is needed. "
+                f"lines {first} and {second} (from 0) are both {_text(line, known)}{at}: one is needed. "
                 "What tells them apart: a seed, an epoch, a coordinate?"
             )
 
@@ -282,7 +282,7 @@ def _check_epochs(
     cells: pd.DataFrame,
     cell: Sequence[str],
     evaluations: Mapping[str, Evaluations],
-    told: Sequence[str],
+    known: Sequence[str],
 ) -> None:
     for _, lines in grouped(cells, cell, sort=False):
         others = lines[lines["evaluations"] != lines["evaluations"].iloc[0]]
@@ -290,12 +290,12 @@ def _check_epochs(
             line, first = others.iloc[0], lines.iloc[0]
             num, expected = (len(evaluations[one["evaluations"]].epochs) for one in (line, first))
             raise ValueError(
-                f"{_text(line, told)} was evaluated at other epochs than seed {first['seed']} ({num} of "
+                f"{_text(line, known)} was evaluated at other epochs than seed {first['seed']} ({num} of "
                 f"them, there {expected}): the seeds of a cell need the same"
             )
 
 
-def _text(line: pd.Series[Any], told: Sequence[str]) -> str:
+def _text(line: pd.Series[Any], known: Sequence[str]) -> str:
     """A curve in words: the coordinates that the table tells, the seed last."""
-    names = [name for name in (*_KINDS, ARM) if name in told and name != "seed"]
+    names = [name for name in (*_KINDS, ARM) if name in known and name != "seed"]
     return ", ".join(f"{name} {line[name]}" for name in [*names, "seed"])

@@ -162,7 +162,7 @@ def freezing_map(
         wanted: like `diverged`. A frozen count that is wanted at no y has no column.
     """
     y = plot_style.other_dim(error, "frozen", plot_style.SIZES)
-    error = asked(plot_style.narrowed(error, (y, "frozen")), wanted)
+    error = only_wanted(plot_style.narrowed(error, (y, "frozen")), wanted)
     mean, counts = plot_style.seed_mean(error.sortby([y, "frozen"]).transpose(y, "frozen", ...))
     x_edges, y_edges = (np.arange(mean.sizes[dim] + 1) - 0.5 for dim in ("frozen", y))
     axes.set_xlim(x_edges[0], x_edges[-1])
@@ -260,7 +260,7 @@ def _cells(mean: xr.DataArray, train: np.ndarray, right: np.ndarray) -> xr.Datas
     )
 
 
-def asked(error: xr.DataArray, wanted: xr.DataArray | None) -> xr.DataArray:
+def only_wanted(error: xr.DataArray, wanted: xr.DataArray | None) -> xr.DataArray:
     """Drop the frozen counts at which no cell is wanted; they are not absent cells."""
     if wanted is None:
         return error

@@ -16,7 +16,7 @@ from analysis.load.rows import StoreRows
 from analysis.plots import figures, layout, points
 from analysis.report import slices, tables
 from analysis.report.picture import Album, Picture, values_in_words
-from analysis.report.slices import Line, Seen, Slice
+from analysis.report.slices import Line, Slice, SliceSummary
 from analysis.report.tables import Variances, cuts_of
 
 MAX_PAIRS: Final = 3
@@ -25,7 +25,7 @@ SIMILARITIES: Final = ("logme", "linear_cka_debiased")
 
 def pictures(
     study: Study,
-    sights: Sequence[Seen],
+    summaries: Sequence[SliceSummary],
     directory: Path,
     *,
     epsilon: float,
@@ -37,7 +37,7 @@ def pictures(
     Args:
         shown: names of slices whose transfer surface is shown already.
     """
-    for one in sights:
+    for one in summaries:
         part = one.part
         album = Album(
             directory=directory, name=part.name, group=part.title, values=values_in_words(one.end)
@@ -53,7 +53,7 @@ def pictures(
         yield from _of_similarity(study, part, one.main, album, epsilon)
         yield from _of_predictions(part, one.main, album, variances)
     yield from _of_networks(
-        [one.part for one in sights], [one.end for one in sights], directory, epsilon
+        [one.part for one in summaries], [one.end for one in summaries], directory, epsilon
     )
 
 
@@ -77,7 +77,7 @@ def map_caption(figure: Figure, epsilon: float) -> str:
     return " ".join(words)
 
 
-def _over_epochs(one: Seen, line: Line, album: Album, epsilon: float) -> Iterator[Picture]:
+def _over_epochs(one: SliceSummary, line: Line, album: Album, epsilon: float) -> Iterator[Picture]:
     if line.label not in one.epochs:
         return
     way = f"{line.label} → {one.part.title}"
@@ -112,7 +112,9 @@ def _over_epochs(one: Seen, line: Line, album: Album, epsilon: float) -> Iterato
     )
 
 
-def _maps_at_the_end(one: Seen, album: Album, epsilon: float, is_shown: bool) -> Iterator[Picture]:
+def _maps_at_the_end(
+    one: SliceSummary, album: Album, epsilon: float, is_shown: bool
+) -> Iterator[Picture]:
     for lines, is_control in ((one.main, False), (one.controls, True)):
         if not lines or (is_shown and not is_control):
             continue
@@ -146,7 +148,7 @@ def _maps_at_the_end(one: Seen, album: Album, epsilon: float, is_shown: bool) ->
         )
 
 
-def _curves_at_the_end(one: Seen, album: Album, epsilon: float) -> Iterator[Picture]:
+def _curves_at_the_end(one: SliceSummary, album: Album, epsilon: float) -> Iterator[Picture]:
     part, end = one.part, one.end
     each = "for each source" + (" and control" if one.controls else "")
     # Parts of a layer lie close together along the count of layers, apart along the capacity.
@@ -208,7 +210,7 @@ def _best_cuts(part: Slice, end: xr.Dataset, album: Album) -> Iterator[Picture]:
     )
 
 
-def _controls_over_epochs(one: Seen, album: Album, epsilon: float) -> Iterator[Picture]:
+def _controls_over_epochs(one: SliceSummary, album: Album, epsilon: float) -> Iterator[Picture]:
     if not one.errors:
         return
     controls = one.controls

@@ -18,7 +18,7 @@ from analysis.plots import figures, maps, style
 from analysis.report.gallery import map_caption
 from analysis.report.hover import thinned
 from analysis.report.picture import Album, Picture, values_in_words
-from analysis.report.slices import Line, Seen
+from analysis.report.slices import Line, SliceSummary
 
 MAX_PANELS: Final = 12
 WRAP: Final = 2
@@ -46,18 +46,20 @@ class Lead:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class _Panel:
-    sight: Seen
+    summary: SliceSummary
     line: Line
     source_size: int
 
 
-def lead(study: Study, sights: Sequence[Seen], directory: Path, epsilon: float) -> Lead | None:
+def lead(
+    study: Study, summaries: Sequence[SliceSummary], directory: Path, epsilon: float
+) -> Lead | None:
     """Draw the surfaces over size × frozen layers after the last epoch; None if no slice has one.
 
     Only slices of one network share the picture, since frozen counts of others are other layers. Above
     MAX_PANELS, slices with the most label noise come first.
     """
-    with_surface = [one for one in sights if one.has_freezing]
+    with_surface = [one for one in summaries if one.has_freezing]
     if not with_surface:
         return None
     model = with_surface[0].part.lines[0].cells["model"].iloc[0]
@@ -68,9 +70,9 @@ def lead(study: Study, sights: Sequence[Seen], directory: Path, epsilon: float) 
     panels, left_out = chosen[:MAX_PANELS], len(chosen) - MAX_PANELS
     names, common = _names(panels)
     labels = pd.Index(names, name="panel")
-    ends = [_of(one.sight.end, one) for one in panels]
+    ends = [_of(one.summary.end, one) for one in panels]
     end = xr.concat(ends, labels, join="outer", coords="minimal", compat="override")
-    marks = xr.concat([_of(one.sight.freezing, one) for one in panels], labels, join="outer")
+    marks = xr.concat([_of(one.summary.freezing, one) for one in panels], labels, join="outer")
     marks = marks.assign(shown=marks["shown"].fillna(0).astype(bool))
     end = end.assign({name: end[name].fillna(0).astype(bool) for name in ("wanted", "diverged")})
 
@@ -112,9 +114,9 @@ def lead(study: Study, sights: Sequence[Seen], directory: Path, epsilon: float) 
     return Lead(picture=picture, curves=curves, shown=frozenset(whole))
 
 
-def _panels(one: Seen) -> list[_Panel]:
+def _panels(one: SliceSummary) -> list[_Panel]:
     return [
-        _Panel(sight=one, line=line, source_size=size)
+        _Panel(summary=one, line=line, source_size=size)
         for line in one.main
         for size in sorted(line.cells["source_size"].unique().tolist())
     ]
@@ -134,7 +136,7 @@ def _names(panels: Sequence[_Panel]) -> tuple[list[str], str]:
     told = []
     for one in panels:
         # The words of a network and of a title stand apart: "resnet18 width 4, label noise 20%".
-        network, title = one.sight.part.network, one.sight.part.title
+        network, title = one.summary.part.network, one.summary.part.title
         parts = [
             part.strip()
             for part in title.replace(network, network.replace(" ", ", ", 1)).split(",")
@@ -160,8 +162,10 @@ def _curves(panels: Sequence[_Panel], end: xr.Dataset, marks: xr.Dataset, epsilo
     shape = [end.sizes[name] for name in ("size", "frozen", "seed")]
     room = MAX_VALUES // max(1, 2 * len(panels) * int(np.prod(shape)))
     for number, one in enumerate(panels):
-        here = maps.asked(end["test_error"].isel(panel=number), end["wanted"].isel(panel=number))
-        errors = one.sight.errors[one.line.label].sel(source_size=one.source_size)
+        here = maps.only_wanted(
+            end["test_error"].isel(panel=number), end["wanted"].isel(panel=number)
+        )
+        errors = one.summary.errors[one.line.label].sel(source_size=one.source_size)
         errors = errors.reindex({name: here[name] for name in ("size", "frozen", "seed")})
         columns = thinned(errors.sizes["epoch"], max(8, min(MAX_EPOCHS, room)))
         errors = errors.isel(epoch=columns).transpose("size", "frozen", "seed", "epoch")
@@ -199,5 +203,5 @@ def _start(end: xr.Dataset, marks: xr.Dataset) -> list[int]:
     where = at_peak if bool(at_peak.notnull().any()) else mean
     place: Any = np.unravel_index(int(np.nanargmax(where.values)), where.shape)
     panel, size, frozen = (int(index) for index in place)
-    here = maps.asked(end["test_error"].isel(panel=panel), end["wanted"].isel(panel=panel))
+    here = maps.only_wanted(end["test_error"].isel(panel=panel), end["wanted"].isel(panel=panel))
     return [panel, size, here["frozen"].values.tolist().index(end["frozen"].values[frozen])]

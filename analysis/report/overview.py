@@ -17,7 +17,7 @@ from analysis.load import Study
 from analysis.load.arms import SOURCE
 from analysis.load.rows import StoreRows, TableRows
 from analysis.report import slices
-from analysis.report.slices import Seen
+from analysis.report.slices import SliceSummary
 from study.run import describe
 from study.store.prepared_tasks import repeated_text
 from study.store.schema import DIVERGED, DONE
@@ -168,7 +168,7 @@ class Count:
     face: int
 
 
-def answer(study: Study, sights: Sequence[Seen], verdicts: Sequence[Verdict]) -> str:
+def answer(study: Study, summaries: Sequence[SliceSummary], verdicts: Sequence[Verdict]) -> str:
     """Answer the study in one sentence; counts are of the transfer's curves, or of all if it has none."""
     if not len(study.runs):
         return "No Run has rows yet: nothing can be said."
@@ -180,7 +180,7 @@ def answer(study: Study, sights: Sequence[Seen], verdicts: Sequence[Verdict]) ->
             None,
             [
                 *first,
-                _face_value(sights, is_freezing_decided=bool(first)),
+                _face_value(summaries, is_freezing_decided=bool(first)),
                 *others,
                 _undecided(study, verdicts, decided),
                 _diverged(study),
@@ -193,18 +193,18 @@ def answer(study: Study, sights: Sequence[Seen], verdicts: Sequence[Verdict]) ->
     return f"{text[0].upper()}{text[1:]}."
 
 
-def freezing_count(sights: Sequence[Seen]) -> Count:
+def freezing_count(summaries: Sequence[SliceSummary]) -> Count:
     """Count the peaks along the frozen layers after the last epoch."""
     return _sum(
         _count(one.freezing.sel(source=[line.label for line in one.main]))
-        for one in sights
+        for one in summaries
         if one.has_freezing
     )
 
 
-def epoch_counts(sights: Sequence[Seen]) -> dict[str, Count]:
+def epoch_counts(summaries: Sequence[SliceSummary]) -> dict[str, Count]:
     """Count the peaks along the epochs, by label noise; the key is "" for a single level."""
-    noises = sorted({one.part.label_noise for one in sights})
+    noises = sorted({one.part.label_noise for one in summaries})
     found = {}
     for noise in noises:
         name = (
@@ -216,7 +216,7 @@ def epoch_counts(sights: Sequence[Seen]) -> dict[str, Count]:
         )
         found[name] = _sum(
             _count(one.epochs[line.label])
-            for one in sights
+            for one in summaries
             if one.part.label_noise == noise
             for line in one.main
             if line.label in one.epochs
@@ -235,12 +235,12 @@ def _sum(counts: Iterable[Count]) -> Count:
     return Count(could=sum(one.could for one in some), face=sum(one.face for one in some))
 
 
-def _face_value(sights: Sequence[Seen], *, is_freezing_decided: bool) -> str:
+def _face_value(summaries: Sequence[SliceSummary], *, is_freezing_decided: bool) -> str:
     """Say in how many curves the mean over the seeds has a peak, along the frozen layers and the epochs.
 
     The frozen layers are left out if a verdict decides them.
     """
-    freezing, epochs = freezing_count(sights), epoch_counts(sights)
+    freezing, epochs = freezing_count(summaries), epoch_counts(summaries)
     wheres = {"the epochs": epochs}
     if not is_freezing_decided:
         wheres = {"the frozen layers": {"": freezing}, **wheres}

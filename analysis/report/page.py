@@ -17,7 +17,7 @@ from markupsafe import Markup
 
 from analysis import load
 from analysis.claims import claims
-from analysis.claims.registration import standing_of
+from analysis.claims.registration import registration_status
 from analysis.claims.verdicts import Verdicts, condition_text, effect_text, epsilons_text
 from analysis.descent import EPSILON
 from analysis.load import Incomplete, Study, output
@@ -27,7 +27,7 @@ from analysis.report import gallery, overview, slices, tables
 from analysis.report.lead import lead
 from analysis.report.overview import answer
 from analysis.report.picture import Picture
-from analysis.report.slices import seen
+from analysis.report.slices import summarise_slices
 from study.messages import show_message
 from study.store import Damaged, open_store, study_names
 from study.store.errors import os_error_text
@@ -123,14 +123,14 @@ def _draw(
         tables.variance_table(predicted, parts).to_csv(
             place / "tables" / "predictions.csv", index=False
         )
-    sights = seen(study, parts, epsilon)
-    best = tables.best_cuts(sights)
+    summaries = summarise_slices(study, parts, epsilon)
+    best = tables.best_cuts(summaries)
     best.to_csv(place / "tables" / "best_cuts.csv", index=False)
-    first = lead(study, sights, place / "figures", epsilon)
+    first = lead(study, summaries, place / "figures", epsilon)
     pictures = list(
         gallery.pictures(
             study,
-            sights,
+            summaries,
             place / "figures",
             epsilon=epsilon,
             variances=predicted,
@@ -139,9 +139,9 @@ def _draw(
     )
     leading = first.picture if first else pictures.pop(0) if pictures else None
     judged, unjudged = _judged(study, epsilon, related, arm)
-    standing = standing_of(study, epsilon=epsilon, **related)
+    registration = registration_status(study, epsilon=epsilon, **related)
     judged.to_dataframe().to_csv(place / "tables" / "verdicts.csv", index=False)
-    sentence = answer(study, sights, list(judged.values()))
+    sentence = answer(study, summaries, list(judged.values()))
     page = _template().render(
         study=study,
         answer=sentence,
@@ -150,7 +150,7 @@ def _draw(
         files=_tables(place),
         verdicts=list(judged.values()),
         unjudged=unjudged,
-        standing=standing,
+        registration=registration,
         effect=effect_text,
         condition=condition_text,
         epsilons=epsilons_text,
@@ -178,7 +178,7 @@ def _draw(
     )
     (place / PAGE).write_text(page, encoding="utf-8")
     text = str(judged) or f"The claims were not judged: {unjudged}"
-    return f"{sentence}\n{text}\n{standing.word}: {' '.join(standing.sentences)}"
+    return f"{sentence}\n{text}\n{registration.word}: {' '.join(registration.sentences)}"
 
 
 def make_report(

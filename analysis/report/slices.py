@@ -357,7 +357,7 @@ def _peaks(errors: xr.Dataset, along: str, judge: Judge) -> xr.Dataset:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Seen:
+class SliceSummary:
     """The errors and peaks of one slice.
 
     Args:
@@ -387,7 +387,7 @@ class Seen:
         return self.end.sizes["frozen"] > 1 and bool(self.end["test_error"].notnull().any())
 
 
-def seen(study: Study, parts: Sequence[Slice], epsilon: float) -> list[Seen]:
+def summarise_slices(study: Study, parts: Sequence[Slice], epsilon: float) -> list[SliceSummary]:
     """Summarise every slice."""
     found = []
     for part in parts:
@@ -400,5 +400,7 @@ def seen(study: Study, parts: Sequence[Slice], epsilon: float) -> list[Seen]:
             if one["test_error"].notnull().any()
         }
         freezing = freezing_peaks(end, epsilon)
-        found.append(Seen(part=part, end=end, freezing=freezing, errors=errors, epochs=epochs))
+        found.append(
+            SliceSummary(part=part, end=end, freezing=freezing, errors=errors, epochs=epochs)
+        )
     return found

@@ -15,7 +15,7 @@ from analysis import surfaces
 from analysis.load import Study, arms
 from analysis.load.cells import ARM, STATES
 from analysis.report import slices
-from analysis.report.slices import GRID, Seen, Slice
+from analysis.report.slices import GRID, Slice, SliceSummary
 from analysis.surfaces.bias_variance import has_predictions
 from study.run import COORDINATES
 from study.store import Damaged
@@ -172,14 +172,14 @@ def cuts_of(part: Slice, end: xr.Dataset) -> xr.Dataset:
     return surfaces.best_cut(end["test_error"], resolution=resolution)
 
 
-def best_cuts(sights: Sequence[Seen]) -> pd.DataFrame:
+def best_cuts(summaries: Sequence[SliceSummary]) -> pd.DataFrame:
     """Tabulate the best cut of each slice, source, source size and size with measured cuts.
 
     `best`, `low` and `high` are frozen counts. `cuts` lists those that cannot be told apart from the best,
     separated by spaces. Slices with a single frozen count are left out.
     """
     frames = []
-    for one in sights:
+    for one in summaries:
         part, end = one.part, one.end
         if end.sizes["frozen"] < 2:
             continue

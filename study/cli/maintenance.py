@@ -36,7 +36,7 @@ def verify(
     named = None if space_name is None else study_of(space_name, store)
     name, runs = (None, ()) if named is None else (named.name, named.runs)
     if repair:
-        with _held(store):
+        with _holding_lease(store):
             found = check(store, name, runs)
             num_left = _repair(store, found)
     else:
@@ -60,7 +60,7 @@ def verify(
     if num_left or found.newer:
         return SOME_FAILED
     if everything:
-        _tell_surplus(store)
+        _print_surplus(store)
     return OK
 
 
@@ -68,7 +68,7 @@ def tidy(root: Root, data: Data) -> int:
     """Remove files that nothing needs, and leftovers of drivers."""
     store = store_named(root)
     _refuse_absent(store)
-    with _held(store):
+    with _holding_lease(store):
         surplus = not_needed(store)
         for path in surplus:
             store.remove(path)
@@ -89,7 +89,7 @@ def tidy(root: Root, data: Data) -> int:
 
 
 @contextmanager
-def _held(store: Store) -> Iterator[None]:
+def _holding_lease(store: Store) -> Iterator[None]:
     """Nothing is moved or removed beside a driver at work."""
     try:
         with acquire(store.root):
@@ -107,7 +107,7 @@ def _repair(store: Store, found: Checked) -> int:
     """Sets aside what is damaged; returns how much of it could not be moved."""
     num_left = 0
     for path, damaged in found.damaged.items():
-        place = store.set_aside(path)
+        place = store.quarantine(path)
         num_left += place is None
         what = "it cannot be moved" if place is None else f"moved to {place}"
         lost = path.startswith(f"{layout.REGISTRATIONS}/")
@@ -124,7 +124,7 @@ def _summary(store: Store, found: Checked) -> str:
     )
 
 
-def _tell_surplus(store: Store) -> None:
+def _print_surplus(store: Store) -> None:
     """What `tidy` would remove, and what was set aside."""
     surplus = not_needed(store)
     local = leftovers()
@@ -135,6 +135,6 @@ def _tell_surplus(store: Store) -> None:
         print(f"  killed drivers have left {', '.join(map(str, local))}")
     if surplus or local:
         print("  `study tidy` removes them")
-    aside = store.aside()
+    aside = store.quarantined()
     if aside:
         print(f"  {layout.DAMAGED}/ holds {len(aside)} files that were set aside")

@@ -59,7 +59,7 @@ from study.command_line import (
 )
 from study.grid import with_starts
 from study.launching.display import Screen
-from study.launching.options import LOGS, Means
+from study.launching.options import LOGS, LaunchOptions
 from study.launching.signals import INTERRUPTED_STATUS
 from study.messages import UserError, did_you_mean, duration, last_line, show_message
 from study.planning.plan import make_plan
@@ -97,7 +97,7 @@ def _check(space_name: str, root: str, data: Path) -> int:
     plan = make_plan(space, store, data)
     if plan.wrong:
         raise UserError("\n".join(plan.wrong))
-    from study.launching.smoke_test import first_epochs, throw_away
+    from study.launching.smoke_test import first_epochs, scratch_store
     from study.planning.cost import cost_of, has_gpu
 
     cost = {run.id: cost_of(run, plan.infos[run.task]).flops for run in space.runs}
@@ -107,12 +107,12 @@ def _check(space_name: str, root: str, data: Path) -> int:
         chosen["dearest"] = by_cost[-1]
     names = {run.task for run in with_starts(chosen.values())}
     wanted = {name: space.tasks.get(name) for name in sorted(names)}
-    means = Means().of_trial({"cpu": 1}, device="cuda" if has_gpu() else "cpu")
+    options = LaunchOptions().of_trial({"cpu": 1}, device="cuda" if has_gpu() else "cpu")
     failed = False
-    with throw_away(store, wanted, data) as scratch:
+    with scratch_store(store, wanted, data) as scratch:
         for which, run in chosen.items():
             try:
-                text = _text(first_epochs(run, scratch, means))
+                text = _text(first_epochs(run, scratch, options))
             except Exception as error:  # of a training: whatever it is, it is what was asked for
                 failed, text = True, f"fails: {type(error).__name__}: {last_line(str(error))}"
             print(f"{which}: {describe(run)}: {text}", flush=True)
@@ -203,7 +203,7 @@ def plan(
 
         try:
             cluster = look_at_cluster(
-                Means(
+                LaunchOptions(
                     address=address,
                     gpus_per_trial=gpus_per_trial,
                     cpus_per_trial=cpus_per_trial,
@@ -287,17 +287,17 @@ def run(
     max_concurrent: Annotated[int | None, option("Runs at the same time", "N", count)] = None,
     checkpoint_seconds: Annotated[
         float, option("between two checkpoints of a Run: what a crash can cost", "S", positive)
-    ] = Means.checkpoint_seconds,
+    ] = LaunchOptions.checkpoint_seconds,
     grace_seconds: Annotated[
         float, option("that Runs have for a checkpoint after Ctrl-C or SIGTERM", "S", positive)
-    ] = Means.grace_seconds,
+    ] = LaunchOptions.grace_seconds,
 ) -> int:
     """Train what is missing, then write the report."""
     if inline and address:
         raise UserError(f"--address={address}: not allowed with --inline")
     require("torch", "timm", "safetensors", "psutil", *([] if inline else ["ray"]))
     go_on = f"to go on: {ctx.obj}"
-    means = Means(
+    options = LaunchOptions(
         address=None if inline else address or default_address(),
         gpus_per_trial=gpus_per_trial,
         cpus_per_trial=cpus_per_trial,
@@ -310,14 +310,14 @@ def run(
         resume_hint=f"interrupted; {go_on}",
     )
     with Screen(quiet=quiet) as screen:
-        return _run(space_name, root, data, means, screen, out=out, only=only, go_on=go_on)
+        return _run(space_name, root, data, options, screen, out=out, only=only, go_on=go_on)
 
 
 def _run(
     space_name: str,
     root: str,
     data: Path,
-    means: Means,
+    options: LaunchOptions,
     screen: Screen,
     *,
     out: str | None,
@@ -330,10 +330,10 @@ def _run(
     screen.phase("reading the search space")
     space, store = load_space(space_name), store_named(root)
     chosen = chosen_ids(only, space.runs) if only is not None else None
-    for flag, value in (("--accelerator", means.accelerator), ("--log", " ".join(means.logs))):
-        if means.address is None and value:
+    for flag, value in (("--accelerator", options.accelerator), ("--log", " ".join(options.logs))):
+        if options.address is None and value:
             raise UserError(f"{flag} {value}: that is Ray's to do, and --inline trains without it")
-    for name in means.logs:
+    for name in options.logs:
         require_extra(name, LOGS[name], what=f"--log {name}")
     refuse_passing_places(root, out)
     if chosen is None:
@@ -344,7 +344,7 @@ def _run(
             space,
             store,
             data,
-            replace(means, log_folder=log_folder(space.name, store)),
+            replace(options, log_folder=log_folder(space.name, store)),
             screen,
             only=chosen,
         )
@@ -380,7 +380,7 @@ def _run(
     except LeaseHeld as held:
         raise UserError(str(held)) from held
     except KeyboardInterrupt:
-        print(means.resume_hint)
+        print(options.resume_hint)
         return INTERRUPTED_STATUS
 
 

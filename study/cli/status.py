@@ -230,7 +230,7 @@ def status(
         raise UserError("--watch: not allowed with --json")
     store = store_named(root)
     named = study_of(space_name, store)
-    found, heads = _looked_at(named, store)
+    found, heads = _read_state(named, store)
     if as_json:
         print(json.dumps(status_plain(named.name, found, heads), indent=1))
     elif watch:
@@ -258,12 +258,12 @@ def _watch(named: Named, store: Store, found: Inventory, heads: HeadSummary) -> 
             if not found.ids(RUNNING, PARTIAL, ABSENT):
                 return found
             time.sleep(SECONDS_BETWEEN_LOOKS)
-            found, heads = _looked_at(named, store)
+            found, heads = _read_state(named, store)
     except KeyboardInterrupt:
         return found
 
 
-def _looked_at(named: Named, store: Store) -> tuple[Inventory, HeadSummary]:
+def _read_state(named: Named, store: Store) -> tuple[Inventory, HeadSummary]:
     wanted = named.space.with_predictions if named.space is not None else ()
     found = take_inventory(named.runs, store, keep_predictions=wanted)
     return found, summarise_heads(found, store)

@@ -33,7 +33,7 @@ class Screen:
         self._began = time.monotonic()
         self._phase, self._phase_began = "", self._began
         self._look: Callable[[], Snapshot] | None = None
-        self._seen: Snapshot | None = None
+        self._snapshot: Snapshot | None = None
         self._looked_at = -float("inf")
         self._shown = ""
         self._live: Any = None
@@ -51,7 +51,12 @@ class Screen:
 
     def phase(self, text: str) -> None:
         """From now on this is what is going on: "starting Ray"."""
-        self._phase, self._phase_began, self._look, self._seen = text, time.monotonic(), None, None
+        self._phase, self._phase_began, self._look, self._snapshot = (
+            text,
+            time.monotonic(),
+            None,
+            None,
+        )
         if self._in_place:
             self._draw()
         elif not self._quiet:
@@ -66,7 +71,7 @@ class Screen:
         """Looks how far the Runs are where the last look is old enough."""
         pause = SECONDS_BETWEEN_LOOKS if self._in_place else SECONDS_BETWEEN_LINES
         if not self._quiet and time.monotonic() - self._looked_at >= pause:
-            self._see()
+            self._refresh()
 
     def remark(self, text: str) -> None:
         """One line that stays: what was lost, what failed."""
@@ -77,8 +82,8 @@ class Screen:
         if self._look is None:
             return
         if not self._quiet:
-            self._see()
-        self._look, text = None, self._seen.text() if self._seen is not None else ""
+            self._refresh()
+        self._look, text = None, self._snapshot.text() if self._snapshot is not None else ""
         self.rest()
         if self._in_place and text:
             self._stream.write(f"{text}\n")
@@ -90,13 +95,13 @@ class Screen:
             self._live.stop()
             self._live = None
 
-    def _see(self) -> None:
+    def _refresh(self) -> None:
         assert self._look is not None
-        self._seen, self._looked_at = self._look(), time.monotonic()
+        self._snapshot, self._looked_at = self._look(), time.monotonic()
         if self._in_place:
             self._draw()
         else:
-            self._line(self._seen.text())
+            self._line(self._snapshot.text())
 
     def _line(self, text: str) -> None:
         if text != self._shown:
@@ -130,7 +135,7 @@ class Screen:
         from rich.text import Text
 
         # rich calls this in a thread of its own, which must not read the queue.
-        now, seen = time.monotonic(), self._seen
+        now, seen = time.monotonic(), self._snapshot
         if seen is None:
             return Spinner("dots", Text(f"{self._phase}  {duration(now - self._phase_began)}"))
         first = Table.grid(padding=(0, 1))

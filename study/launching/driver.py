@@ -16,7 +16,7 @@ from typing import Final
 from study import tasks
 from study.launching.display import Screen
 from study.launching.lease import acquire
-from study.launching.options import LOCAL, Means, refuse_unreachable
+from study.launching.options import LOCAL, LaunchOptions, refuse_unreachable
 from study.launching.progress import Progress
 from study.launching.queue import RunQueue
 from study.messages import UserError, show_message
@@ -43,7 +43,7 @@ def run_study(
     space: Space,
     store: Store,
     data: Path | None,
-    means: Means,
+    options: LaunchOptions,
     screen: Screen | None = None,
     *,
     only: Collection[str] | None = None,
@@ -57,25 +57,25 @@ def run_study(
     does not start.
     """
     with screen or Screen() as shown:
-        return _run_study(space, store, data, means, shown, only)
+        return _run_study(space, store, data, options, shown, only)
 
 
 def _run_study(
     space: Space,
     store: Store,
     data: Path | None,
-    means: Means,
+    options: LaunchOptions,
     screen: Screen,
     only: Collection[str] | None,
 ) -> Inventory:
     part = frozenset(run.id for run in space.runs) if only is None else frozenset(only)
     screen.phase("checking what the study wants and what is there")
     refuse_faults(space, store, data)
-    if means.address is not None:
-        refuse_unreachable(means.address)
+    if options.address is not None:
+        refuse_unreachable(options.address)
     with acquire(store.root) as lease:
         store = replace(store, lease_number=lease.number)
-        left = _set_damaged_aside(space, store)
+        left = _quarantine_damaged(space, store)
         _wait_for_orphans(store)
         found = _inventory(space, store, left)
         # What is made anew although its rows are there goes on from its checkpoint, too.
@@ -83,11 +83,11 @@ def _run_study(
         _note_study(space, store)
         found = found.only(part)
         if found.ids(RUNNING, PARTIAL, ABSENT):
-            aside_before = set(store.aside())
+            aside_before = set(store.quarantined())
             infos = _prepared(space, _tasks_of(found), store, data, screen)
-            unnoted = _train(space, found, infos, store, means, screen, lambda: lease.is_lost)
+            unnoted = _train(space, found, infos, store, options, screen, lambda: lease.is_lost)
             found = _inventory(space, store, _damaged(space, store, left), unnoted).only(part)
-            for path in sorted(set(store.aside()) - aside_before):
+            for path in sorted(set(store.quarantined()) - aside_before):
                 show_message(f"{path} was damaged or of no more use; what it held was made anew")
         if lease.is_lost:
             show_message(f"another driver has taken over {store.shown}, believing this one dead")
@@ -168,11 +168,13 @@ def _note_study(space: Space, store: Store) -> None:
     except FileNotFoundError:
         pass  # never noted
     except Damaged as damaged:
-        show_message(f"{damaged}; {_aside(store.set_aside(damaged.path))}, it is written again")
+        show_message(
+            f"{damaged}; {_where_moved(store.quarantine(damaged.path))}, it is written again"
+        )
     write_study(store, space.name, space.runs)
 
 
-def _set_damaged_aside(space: Space, store: Store) -> set[str]:
+def _quarantine_damaged(space: Space, store: Store) -> set[str]:
     """A Run whose rows cannot be read, or whose wanted predictions cannot, is trained again; weights that
     hold nothing are gone.
 
@@ -180,13 +182,13 @@ def _set_damaged_aside(space: Space, store: Store) -> set[str]:
     """
     left = set()
     for run_id, why in _damaged(space, store, {run.id for run in space.runs}).items():
-        place = store.set_aside(why.path)
+        place = store.quarantine(why.path)
         if place is None:
             left.add(run_id)
-        show_message(f"{why}; {_aside(place)}, Run {run_id} is trained again")
+        show_message(f"{why}; {_where_moved(place)}, Run {run_id} is trained again")
     starts = {run.source.id for run in space.runs if run.source is not None}
     for empty in empty_weights(store, starts):
-        aside = _aside(store.set_aside(empty.path))
+        aside = _where_moved(store.quarantine(empty.path))
         show_message(f"{empty}; {aside}, it is made anew where a Run is to start from it")
     return left
 
@@ -203,7 +205,7 @@ def _damaged(space: Space, store: Store, among: Collection[str]) -> dict[str, Da
     return damaged | check_predictions(store, digests)
 
 
-def _aside(place: str | None) -> str:
+def _where_moved(place: str | None) -> str:
     return f"moved to {place}" if place is not None else "it cannot be moved and stays for now"
 
 
@@ -226,7 +228,7 @@ def _train(
     found: Inventory,
     infos: Mapping[str, TaskInfo],
     store: Store,
-    means: Means,
+    options: LaunchOptions,
     screen: Screen,
     must_stop: Callable[[], bool],
 ) -> Mapping[str, str]:
@@ -249,17 +251,17 @@ def _train(
     if queue.is_over:
         return {}
     # On a cluster whose GPUs are elsewhere the first prices are a core's; what ends puts them right.
-    on_gpus = means.gpus_per_trial != 0 and (bool(means.gpus_per_trial) or has_gpu())
+    on_gpus = options.gpus_per_trial != 0 and (bool(options.gpus_per_trial) or has_gpu())
     works = {
         run.id: work_of(run, infos[run.task], shares_features=not on_gpus)
         for run in found.runs.values()
     }
     progress = Progress(queue, works, Pace(TYPICAL_GPU if on_gpus else TYPICAL))
     keep = {run.source.id for run in space.runs if run.source is not None}
-    if means.address is None:
+    if options.address is None:
         from study.launching.inline import run_inline as launch
     else:
-        there = means.address
+        there = options.address
         screen.phase("starting Ray" if there == LOCAL else f"joining Ray at {there}")
         try:
             from study.launching.on_ray.tuner import launch
@@ -270,7 +272,7 @@ def _train(
     return launch(
         queue,
         store,
-        means,
+        options,
         progress=progress,
         screen=screen,
         keep=keep,

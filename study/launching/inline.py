@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping
 import torch
 
 from study.launching.display import Screen
-from study.launching.options import Means
+from study.launching.options import LaunchOptions
 from study.launching.progress import Progress
 from study.launching.queue import Outcomes, RunQueue
 from study.launching.signals import stop_on_signals
@@ -25,7 +25,7 @@ from study.store.schema import Row
 def run_inline(
     queue: RunQueue,
     store: Store,
-    means: Means,
+    options: LaunchOptions,
     *,
     progress: Progress,
     screen: Screen,
@@ -36,31 +36,33 @@ def run_inline(
     """Ends every Run of the queue, in this process, unless it is asked to stop before.
 
     Returns why Runs failed of which the store could not take note, by id. A GPU is used where there is
-    one, unless the means claim none. `keep`, `keep_predictions`: ids of Runs whose weights
+    one, unless the options claim none. `keep`, `keep_predictions`: ids of Runs whose weights
     and predictions are kept. `must_stop` is asked after every step, beside the process's signals.
     """
-    use_gpu = means.gpus_per_trial != 0 and torch.cuda.is_available()
-    means = means.of_trial({"cpu": means.cpus_per_trial or 1}, device="cuda" if use_gpu else "cpu")
+    use_gpu = options.gpus_per_trial != 0 and torch.cuda.is_available()
+    options = options.of_trial(
+        {"cpu": options.cpus_per_trial or 1}, device="cuda" if use_gpu else "cpu"
+    )
     outcomes = Outcomes(queue, store)
     screen.follow(progress.look)
-    with stop_on_signals(means.resume_hint) as request:
+    with stop_on_signals(options.resume_hint) as request:
 
         def should_stop() -> bool:
             screen.tick()
             return request.is_set or must_stop()
 
-        def saw(run: Run, row: Row) -> None:
-            progress.saw(run, row.step)
+        def on_row(run: Run, row: Row) -> None:
+            progress.on_row(run, row.step)
 
         while not should_stop() and (run := queue.next()) is not None:
             progress.began(run)
             ended = attempt(
                 run,
                 store,
-                means,
+                options,
                 keep_weights=run.id in keep,
                 keep_predictions=run.id in keep_predictions,
-                on_row=lambda row, run=run: saw(run, row),  # type: ignore[misc]
+                on_row=lambda row, run=run: on_row(run, row),  # type: ignore[misc]
                 should_stop=should_stop,
             )
             outcomes.settle(run, ended)

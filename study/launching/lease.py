@@ -5,7 +5,7 @@ number, so only one of two drivers can replace a dead one. Some buckets have no 
 drivers that start at the same moment can then both continue for one heartbeat.
 
 The number is also a fencing token: everything written about a Run in flight is stored under it
-(`Store.lease_number`), and a trial checks regularly for a higher one (`passed_over_question`).
+(`Store.lease_number`), and a trial checks regularly for a higher one (`lease_lost_check`).
 
 A holder on this machine is checked by its process. A holder elsewhere is alive while its heartbeat is
 recent by the file system's clock. If the heartbeat looks old, or that clock is ahead, the holder counts as
@@ -295,7 +295,7 @@ def acquire(root: str | Path, *, expiry_seconds: float = EXPIRY_SECONDS) -> Iter
             release(place, number, owner)
 
 
-def passed_over(store: Store) -> bool:
+def lease_lost(store: Store) -> bool:
     """Whether a later driver holds the store than the one under whose lease it is written to here."""
     if not store.lease_number:
         return False
@@ -303,20 +303,20 @@ def passed_over(store: Store) -> bool:
     return max(map(int, numbers), default=0) > store.lease_number
 
 
-def passed_over_question(store: Store) -> Callable[[], bool]:
-    """Asks `passed_over` now and then; a store that does not answer says nothing."""
+def lease_lost_check(store: Store) -> Callable[[], bool]:
+    """Asks `lease_lost` now and then; a store that does not answer says nothing."""
     asked_at = time.monotonic()
 
-    def is_passed_over() -> bool:
+    def is_lease_lost() -> bool:
         nonlocal asked_at
         if time.monotonic() - asked_at < SECONDS_BETWEEN_QUESTIONS:
             return False
         asked_at = time.monotonic()
         with suppress(OSError):
-            return passed_over(store)
+            return lease_lost(store)
         return False
 
-    return is_passed_over
+    return is_lease_lost
 
 
 def take(

@@ -21,7 +21,7 @@ LOGS: Final[Mapping[str, tuple[str, ...]]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Means:
+class LaunchOptions:
     """With what to train; nothing of it changes a row, on one kind of device and thread count.
 
     - `address`: of a Ray cluster, "local" for one of its own, None to train inline, without Ray.
@@ -50,8 +50,8 @@ class Means:
     log_folder: Path = Path("logs")
     resume_hint: str = "interrupted; to go on, give the same command again"
 
-    def of_trial(self, claim: Mapping[str, float], *, device: str) -> Means:
-        """These means where a trial with this claim ({"cpu": …, "gpu": …}) runs."""
+    def of_trial(self, claim: Mapping[str, float], *, device: str) -> LaunchOptions:
+        """These options where a trial with this claim ({"cpu": …, "gpu": …}) runs."""
         return replace(self, device=device, num_threads=max(1, int(claim["cpu"])))
 
 

@@ -137,7 +137,7 @@ class Progress:
     def _paid_of(self, run_id: str) -> frozenset[Hashable]:
         return frozenset(key for key, _ in self._works[run_id].features if key in self._paid)
 
-    def saw(self, run: Run, step: int) -> None:
+    def on_row(self, run: Run, step: int) -> None:
         """This running Run has come to this step."""
         self.began(run)
         running, now = self._running[run.id], time.monotonic()
@@ -205,14 +205,14 @@ class Progress:
         if first is None:  # over before a row was heard of
             parts = work.whole(running.paid)
             seconds = running.seen - running.began + running.waited
-            return [_told(work, work.cut, parts, seconds)]
+            return [_as_measured(work, work.cut, parts, seconds)]
         told = []
         if first == 0:  # one that went on from a checkpoint begins in another way
             seconds = running.first_seen - running.began + running.waited
-            told.append(_told(work, "", work.until(0, running.paid), seconds))
+            told.append(_as_measured(work, "", work.until(0, running.paid), seconds))
         if running.step > first:
             parts = work.until(running.step, running.paid) - work.until(first, running.paid)
-            told.append(_told(work, work.cut, parts, running.seen - running.first_seen))
+            told.append(_as_measured(work, work.cut, parts, running.seen - running.first_seen))
         return told
 
     def _seconds_left_by_run(self, pace: Pace) -> dict[str, float]:
@@ -271,5 +271,5 @@ class Progress:
         return f"{describe(run)}: epoch {epoch:.0f} of {num_epochs:g}"
 
 
-def _told(work: Work, cut: str, parts: Vector, seconds: float) -> Measured:
+def _as_measured(work: Work, cut: str, parts: Vector, seconds: float) -> Measured:
     return Measured(work.network, cut, parts, max(seconds, 1e-3), SECONDS_TO_HEAR)

@@ -17,7 +17,7 @@ import torch
 
 from study import tasks
 from study.grid import with_starts
-from study.launching.options import Means
+from study.launching.options import LaunchOptions
 from study.launching.temporary_files import CHECK_PREFIX
 from study.launching.train_run import Interrupted, execute
 from study.run import Run
@@ -59,7 +59,7 @@ class FirstEpochs:
 
 
 @contextmanager
-def throw_away(
+def scratch_store(
     store: Store, wanted: Mapping[str, Task | None], data: Path | None
 ) -> Iterator[Store]:
     """A store with these tasks, and nothing else, that is gone afterwards.
@@ -73,7 +73,7 @@ def throw_away(
         scratch = open_store(Path(folder) / "store")
         try:
             for name, task in wanted.items():
-                _bring(name, task, store, scratch, data)
+                _copy_task(name, task, store, scratch, data)
             yield scratch
         finally:
             if before is None:
@@ -82,7 +82,9 @@ def throw_away(
                 os.environ[FOLDER_VARIABLE] = before
 
 
-def _bring(name: str, task: Task | None, store: Store, scratch: Store, data: Path | None) -> None:
+def _copy_task(
+    name: str, task: Task | None, store: Store, scratch: Store, data: Path | None
+) -> None:
     path, here = task_path(name), scratch.local_path(task_path(name))
     assert here is not None
     if not store.exists(path):
@@ -97,7 +99,7 @@ def _bring(name: str, task: Task | None, store: Store, scratch: Store, data: Pat
         scratch.put(path, store.get(path))
 
 
-def first_epochs(run: Run, scratch: Store, means: Means) -> FirstEpochs:
+def first_epochs(run: Run, scratch: Store, options: LaunchOptions) -> FirstEpochs:
     """Trains the first epochs of `run`, with its own recipe and all of its images, from a start that was
     trained for a few steps.
 
@@ -106,8 +108,8 @@ def first_epochs(run: Run, scratch: Store, means: Means) -> FirstEpochs:
     source = _shortened(run.source)
     tried = run if source is None else replace(run, start=source)
     for each in with_starts([tried])[:-1]:
-        execute(each, scratch, means, keep_weights=True)
-    is_gpu = means.device == "cuda"
+        execute(each, scratch, options, keep_weights=True)
+    is_gpu = options.device == "cuda"
     if is_gpu:
         torch.cuda.reset_peak_memory_stats()
     per_epoch, whole = steps_per_epoch(run.recipe, run.size), total_steps(run.recipe, run.size)
@@ -126,9 +128,9 @@ def first_epochs(run: Run, scratch: Store, means: Means) -> FirstEpochs:
         return num_steps > 0 and (enough or seconds >= MAX_SECONDS)
 
     with suppress(Interrupted):
-        execute(tried, scratch, means, on_row=rows.append, should_stop=is_enough)
+        execute(tried, scratch, options, on_row=rows.append, should_stop=is_enough)
     return FirstEpochs(
-        device=means.device,
+        device=options.device,
         num_steps=num_steps,
         num_epochs=num_steps / per_epoch,
         seconds=seconds,

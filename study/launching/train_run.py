@@ -23,8 +23,8 @@ from torch import Tensor
 
 from study.launching import worker_cache
 from study.launching.checkpoints import ABOUT, Checkpoints
-from study.launching.lease import passed_over, passed_over_question
-from study.launching.options import Means
+from study.launching.lease import lease_lost, lease_lost_check
+from study.launching.options import LaunchOptions
 from study.launching.queue import MAX_TRIES, Attempt
 from study.launching.worker_cache import load_task, record_similarity
 from study.messages import last_line
@@ -61,7 +61,7 @@ from study.training.cut import starting_network
 from study.training.feature_cache import node_folder
 from study.training.loop import PREDICTED, Diverged, Training
 
-DEFAULT_MEANS: Final = Means()
+DEFAULT_OPTIONS: Final = LaunchOptions()
 PASSED_OVER: Final = "another driver has taken over the store, believing this one's dead"
 
 _log = logging.getLogger(__name__)
@@ -85,7 +85,7 @@ class _Start:
 def execute(
     run: Run,
     store: Store,
-    means: Means = DEFAULT_MEANS,
+    options: LaunchOptions = DEFAULT_OPTIONS,
     *,
     keep_weights: bool = False,
     keep_predictions: bool = False,
@@ -111,10 +111,10 @@ def execute(
         keep_weights = keep_weights or before.weights_digest is not None
         keep_predictions = keep_predictions or before.predictions_digest is not None
     # One thread count gives one sequence of bits, and a worker keeps what the last Run has set.
-    torch.set_num_threads(means.num_threads)
-    task = load_task(run.task, store, means.node_cache)
+    torch.set_num_threads(options.num_threads)
+    task = load_task(run.task, store, options.node_cache)
     start = _start(run, store, task)
-    device = torch.device(means.device)
+    device = torch.device(options.device)
     training = _training(run, task, start, device, keep_predictions)
     record_similarity(
         run, store, task, start.weights, start.digest, device=device, at_cut=training.at_cut()
@@ -127,13 +127,13 @@ def execute(
     note_began(store, run.id, this_process())
 
     outcome, diverged_step = FINISHED, None
-    is_passed_over = passed_over_question(store)
-    with Checkpoints(run, store, means.checkpoint_seconds, about) as checkpoints:
+    is_lease_lost = lease_lost_check(store)
+    with Checkpoints(run, store, options.checkpoint_seconds, about) as checkpoints:
         try:
             for row in training:
                 if row is not None and on_row is not None:
                     on_row(row)
-                if is_passed_over():
+                if is_lease_lost():
                     raise Interrupted(PASSED_OVER)
                 if should_stop is not None and should_stop():
                     checkpoints.write(training)
@@ -148,7 +148,7 @@ def execute(
                 ) from None
             outcome, diverged_step = DIVERGED, diverged.step
 
-    if passed_over(store):
+    if lease_lost(store):
         raise Interrupted(PASSED_OVER)
     weights_digest = predictions_digest = None
     if keep_weights and outcome == FINISHED:
@@ -160,7 +160,7 @@ def execute(
     made_by = Provenance(
         code_version=provenance.code_version(),
         packages=provenance.packages(),
-        device=_device_name(training.device, means.num_threads),
+        device=_device_name(training.device, options.num_threads),
         host=socket.gethostname(),
         began_at=about["began_at"],
         ended_at=provenance.now(),
@@ -175,12 +175,12 @@ def execute(
     sizes = training.sizes(task.info.num_classes)
     table = rows_table(run, sizes, training.rows, outcome)
     if not publish_rows(store, run, table, made_by, replace=before is not None):
-        outcome = _outdone(run, store, made_by)
+        outcome = _keep_first_rows(run, store, made_by)
     drop_unfinished(store, run.id)
     return outcome
 
 
-def _outdone(run: Run, store: Store, made_by: Provenance) -> str:
+def _keep_first_rows(run: Run, store: Store, made_by: Provenance) -> str:
     """The outcome of the rows that another driver has published first; what was beside ours goes."""
     first = read_head(store, run.id).provenance
     _log.warning("%s: another driver has published its rows first; those stay", describe(run))
@@ -204,7 +204,7 @@ def _made_before(run: Run, store: Store) -> Provenance | None:
     try:
         return read_rows(store, run.id).provenance
     except Damaged as damaged:
-        store.set_aside(damaged.path)
+        store.quarantine(damaged.path)
         return None
 
 
@@ -276,7 +276,7 @@ def _resumed(training: Training, store: Store, start: _Start) -> dict[str, Any] 
     try:
         payload = read_checkpoint(store, run_id)
     except Damaged as damaged:
-        store.set_aside(damaged.path)
+        store.quarantine(damaged.path)
         return None
     if payload is None:
         return None
@@ -286,7 +286,7 @@ def _resumed(training: Training, store: Store, start: _Start) -> dict[str, Any] 
         # Its start was made anew with other bits: going on would mix the two.
         there = find_unfinished(store, run_id)
         if there is not None and "checkpoint" in there.paths:
-            store.set_aside(there.paths["checkpoint"])
+            store.quarantine(there.paths["checkpoint"])
         return None
     if training.keep_predictions and PREDICTED not in tensors:
         return None  # written when nobody asked for them: those of its rows cannot be had from it
@@ -307,7 +307,7 @@ ERROR_CHARACTERS: Final = 8_000
 def attempt(
     run: Run,
     store: Store,
-    means: Means,
+    options: LaunchOptions,
     *,
     keep_weights: bool,
     keep_predictions: bool,
@@ -323,12 +323,12 @@ def attempt(
     lost", and what is damaged is set aside.
     """
     try:
-        if passed_over(store) or (should_stop is not None and should_stop()):
+        if lease_lost(store) or (should_stop is not None and should_stop()):
             return Attempt("interrupted")
         outcome = execute(
             run,
             store,
-            means,
+            options,
             keep_weights=keep_weights,
             keep_predictions=keep_predictions,
             on_row=on_row,
@@ -342,7 +342,7 @@ def attempt(
         # The frames of the exception refer to the whole training, and memory may be what is short.
         traceback.clear_frames(error.__traceback__)
         try:
-            if passed_over(store):
+            if lease_lost(store):
                 return Attempt("interrupted")
             if run.source is not None and _is_lost(run.source, store, error):
                 return Attempt("start lost", str(error))
@@ -379,7 +379,7 @@ def _is_lost(start: Run, store: Store, error: Exception) -> bool:
         ours = start.id in error.path
         if ours:
             with suppress(FileNotFoundError):  # another trial has noticed it too
-                store.set_aside(error.path)
+                store.quarantine(error.path)
         return ours
     if not store.exists(rows_path(start.id)):
         return True

@@ -254,5 +254,5 @@ def _recorded_start(store: Store, run_id: str) -> str | None:
     try:
         return similarity.read(store, run_id)["start_digest"][0].as_py()
     except Damaged as damaged:
-        store.set_aside(damaged.path)
+        store.quarantine(damaged.path)
         return None

@@ -14,7 +14,7 @@ import torch
 from timm.models.densenet import DenseBlock, DenseNet
 from torch import nn
 
-from study.networks.partial_layers import Parted, Ties, outputs, owned, split
+from study.networks.partial_layers import ChannelLinks, PartialLayer, outputs, owned, split
 from study.networks.table import NUM_CHANNELS, Architecture, densenet_layer_names, densenet_parts
 
 
@@ -108,7 +108,7 @@ class _FrozenPart(nn.Module):
 class _TrainedPart(nn.Module):
     """What `_FrozenPart` gives to the part's output, (n, channels, h, w)."""
 
-    def __init__(self, last: Any, num_whole: int, num_channels: int, ties: Ties) -> None:
+    def __init__(self, last: Any, num_whole: int, num_channels: int, links: ChannelLinks) -> None:
         super().__init__()
         dense = list(last.block.values())
         growth_rate = dense[-1].conv2.out_channels
@@ -120,10 +120,10 @@ class _TrainedPart(nn.Module):
         if num_channels:
             partial = dense[len(dense) - num_whole - 1]
             kept = partial.conv2.out_channels - num_channels
-            self.convolution = outputs(partial.conv2, slice(kept, None), ties)
+            self.convolution = outputs(partial.conv2, slice(kept, None), links)
             self.sizes.append(partial.conv2.in_channels)
-        self.whole = nn.ModuleList(owned(layer, ties) for layer in dense[len(dense) - num_whole :])
-        self.norm = outputs(last.norm, slice(num_frozen, None), ties)
+        self.whole = nn.ModuleList(owned(layer, links) for layer in dense[len(dense) - num_whole :])
+        self.norm = outputs(last.norm, slice(num_frozen, None), links)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         parts = list(split(features, *self.sizes))
@@ -136,16 +136,16 @@ class _TrainedPart(nn.Module):
         return torch.cat([kept, self.norm(torch.cat(new, dim=1))], dim=1)
 
 
-def part(last: Any, num_trained: int) -> Parted:
+def part(last: Any, num_trained: int) -> PartialLayer:
     """The last part of a DenseNet (dense layers and final norm) of which the last `num_trained` output
     channels are trained: whole dense layers from the end, then channels of the one before them."""
     growth_rate = list(last.block.values())[-1].conv2.out_channels
     num_whole, num_channels = divmod(num_trained, growth_rate)
-    ties = Ties()
-    return Parted(
+    links = ChannelLinks()
+    return PartialLayer(
         _FrozenPart(last, num_whole, num_channels),
-        _TrainedPart(last, num_whole, num_channels, ties),
-        ties,
+        _TrainedPart(last, num_whole, num_channels, links),
+        links,
     )
 
 

@@ -18,7 +18,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from study.networks import densenet, resnet, timm_models, vit
-from study.networks.partial_layers import Parted
+from study.networks.partial_layers import PartialLayer
 from study.networks.table import ARCHITECTURES, TIMM
 
 
@@ -90,7 +90,7 @@ class Family:
 
     layers: Callable[[Any], OrderedDict[str, nn.Module]]
     fill: Callable[[Any], None]
-    part: Callable[[Any, int], Parted]
+    part: Callable[[Any, int], PartialLayer]
     pieces: Callable[[Any, int], tuple[nn.Module, nn.Module]]
     part_head: Callable[[Any], tuple[nn.Module, nn.Module]]
 
@@ -126,7 +126,7 @@ def layers_of(whole: nn.Module) -> nn.Sequential:
     return nn.Sequential(FAMILIES[type(whole)].layers(whole))
 
 
-def part_last(layers: nn.Sequential, model: str, num_trained: int) -> Parted:
+def part_last(layers: nn.Sequential, model: str, num_trained: int) -> PartialLayer:
     """The last layer before the head, of which the last `num_trained` output channels (ViT: hidden units
     of the MLP) are trained. Together its parts compute what the layer computes, but for rounding."""
     assert not model.startswith(TIMM), model

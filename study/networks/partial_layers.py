@@ -15,7 +15,7 @@ _BUFFERS = ("running_mean", "running_var")
 
 
 @dataclass(eq=False)
-class Ties:
+class ChannelLinks:
     """Pairs of a tensor that is trained and the place in a whole layer that it stands for."""
 
     pairs: list[tuple[Tensor, Tensor]] = field(default_factory=list)
@@ -38,35 +38,35 @@ class Ties:
 
 
 @dataclass(frozen=True, eq=False)
-class Parted:
+class PartialLayer:
     """A layer in two: `frozen` gives what is constant, `trained` makes the layer's output of it.
 
-    The frozen part shares its values with the layer; those of the trained part are its own, by `ties`.
+    The frozen part shares its values with the layer; those of the trained part are its own, by `links`.
     """
 
     frozen: nn.Module
     trained: nn.Module
-    ties: Ties
+    links: ChannelLinks
 
 
-def outputs(module: Module, which: slice, ties: Ties | None) -> Module:
+def outputs(module: Module, which: slice, links: ChannelLinks | None) -> Module:
     """A convolution, linear map or BatchNorm with these of its output channels alone.
 
-    With `ties` its values are copies, tied to the module's; without, they are the module's own, frozen.
+    With `links` its values are copies, tied to the module's; without, they are the module's own, frozen.
     """
     part = copy.deepcopy(module)
     for name in ("weight", "bias"):
         whole = getattr(module, name)
         if whole is not None:
-            setattr(part, name, _parameter(whole[which], ties))
+            setattr(part, name, _parameter(whole[which], links))
     for name in _BUFFERS:
         if hasattr(module, name):
             place = getattr(module, name)[which]
-            setattr(part, name, place if ties is None else ties.own(place))
+            setattr(part, name, place if links is None else links.own(place))
     if hasattr(module, "num_batches_tracked"):
         place = module.num_batches_tracked
         assert isinstance(place, Tensor)
-        part.num_batches_tracked = place if ties is None else ties.own(place)
+        part.num_batches_tracked = place if links is None else links.own(place)
     for name in ("out_channels", "out_features", "num_features"):
         if hasattr(part, name):
             num = len(range(*which.indices(getattr(module, name))))
@@ -74,16 +74,16 @@ def outputs(module: Module, which: slice, ties: Ties | None) -> Module:
     return part
 
 
-def inputs(linear: nn.Linear, which: slice, ties: Ties | None, *, bias: bool) -> nn.Linear:
+def inputs(linear: nn.Linear, which: slice, links: ChannelLinks | None, *, bias: bool) -> nn.Linear:
     """A linear map from these of its inputs alone; `bias`: whether it adds the whole map's."""
     part = copy.deepcopy(linear)
-    part.weight = _parameter(linear.weight[:, which], ties)
+    part.weight = _parameter(linear.weight[:, which], links)
     part.register_parameter("bias", linear.bias if bias else None)
     part.in_features = part.weight.shape[1]
     return part
 
 
-def owned(module: Module, ties: Ties) -> Module:
+def owned(module: Module, links: ChannelLinks) -> Module:
     """The whole module with values of its own, tied to the module's."""
     part = copy.deepcopy(module)
     mine, theirs = (
@@ -92,14 +92,14 @@ def owned(module: Module, ties: Ties) -> Module:
     with torch.no_grad():
         for name, value in mine.items():
             value.requires_grad_(isinstance(value, nn.Parameter))
-            ties.pairs.append((value.detach(), theirs[name].detach()))
+            links.pairs.append((value.detach(), theirs[name].detach()))
     return part
 
 
-def _parameter(place: Tensor, ties: Ties | None) -> nn.Parameter:
-    if ties is None:
+def _parameter(place: Tensor, links: ChannelLinks | None) -> nn.Parameter:
+    if links is None:
         return nn.Parameter(place.detach(), requires_grad=False)
-    return nn.Parameter(ties.own(place))
+    return nn.Parameter(links.own(place))
 
 
 def split(features: Tensor, *sizes: int) -> tuple[Tensor, ...]:

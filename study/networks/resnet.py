@@ -14,7 +14,7 @@ import torch
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet, make_blocks
 from torch import nn
 
-from study.networks.partial_layers import Parted, Ties, outputs, split
+from study.networks.partial_layers import ChannelLinks, PartialLayer, outputs, split
 from study.networks.table import NUM_CHANNELS, Architecture, resnet_layer_names
 
 
@@ -92,11 +92,11 @@ class _FrozenPart(nn.Module):
 class _TrainedPart(nn.Module):
     """What `_FrozenPart` gives to the block's output, (n, channels, h, w)."""
 
-    def __init__(self, block: Any, num_frozen: int, trained: slice, ties: Ties) -> None:
+    def __init__(self, block: Any, num_frozen: int, trained: slice, links: ChannelLinks) -> None:
         super().__init__()
         convolution, norm, activation = _last(block)
-        self.convolution = outputs(convolution, trained, ties)
-        self.norm = outputs(norm, trained, ties)
+        self.convolution = outputs(convolution, trained, links)
+        self.norm = outputs(norm, trained, links)
         self.activation = activation
         self.sizes = (convolution.in_channels, num_frozen, self.norm.num_features)
 
@@ -106,15 +106,15 @@ class _TrainedPart(nn.Module):
         return torch.cat([kept, new], dim=1)
 
 
-def part(block: Any, num_trained: int) -> Parted:
+def part(block: Any, num_trained: int) -> PartialLayer:
     """A residual block of which the last `num_trained` output channels are trained: those of its last
     convolution, with their statistics and scales in the norm that follows it."""
     assert block.se is None and block.drop_path is None, block
     num_frozen = _last(block)[0].out_channels - num_trained
     frozen, trained = slice(0, num_frozen), slice(num_frozen, None)
-    ties = Ties()
-    return Parted(
-        _FrozenPart(block, frozen, trained), _TrainedPart(block, num_frozen, trained, ties), ties
+    links = ChannelLinks()
+    return PartialLayer(
+        _FrozenPart(block, frozen, trained), _TrainedPart(block, num_frozen, trained, links), links
     )
 
 

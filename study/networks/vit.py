@@ -15,7 +15,7 @@ from timm.layers import trunc_normal_
 from timm.models.vision_transformer import VisionTransformer, global_pool_nlc
 from torch import nn
 
-from study.networks.partial_layers import Parted, Ties, inputs, outputs
+from study.networks.partial_layers import ChannelLinks, PartialLayer, inputs, outputs
 from study.networks.table import NUM_CHANNELS, PATCH_SIZE, Architecture, vit_layer_names
 
 
@@ -141,10 +141,10 @@ class _FrozenPart(nn.Module):
 class _TrainedPart(nn.Module):
     """What `_FrozenPart` gives to the block's output, (n, tokens, width)."""
 
-    def __init__(self, block: Any, trained: slice, ties: Ties) -> None:
+    def __init__(self, block: Any, trained: slice, links: ChannelLinks) -> None:
         super().__init__()
-        self.first = outputs(block.mlp.fc1, trained, ties)
-        self.second = inputs(block.mlp.fc2, trained, ties, bias=False)
+        self.first = outputs(block.mlp.fc1, trained, links)
+        self.second = inputs(block.mlp.fc2, trained, links, bias=False)
         self.activation = block.mlp.act
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
@@ -152,17 +152,17 @@ class _TrainedPart(nn.Module):
         return kept + self.second(self.activation(self.first(seen)))
 
 
-def part(block: Any, num_trained: int) -> Parted:
+def part(block: Any, num_trained: int) -> PartialLayer:
     """An encoder block of which the last `num_trained` hidden units of the MLP are trained: what leads to
     them and from them; the bias of the MLP's output stays frozen."""
     _check_plain(block)
     assert isinstance(block.mlp.norm, nn.Identity), block
     num_frozen = block.mlp.fc1.out_features - num_trained
-    ties = Ties()
-    return Parted(
+    links = ChannelLinks()
+    return PartialLayer(
         _FrozenPart(block, slice(0, num_frozen)),
-        _TrainedPart(block, slice(num_frozen, None), ties),
-        ties,
+        _TrainedPart(block, slice(num_frozen, None), links),
+        links,
     )
 
 

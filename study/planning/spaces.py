@@ -247,7 +247,7 @@ def _execute(path: Path) -> ModuleType:
         exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)
     except (Exception, SystemExit) as error:
         raise UserError(
-            f"{path}{_line(path, error)}: {_told(error)}{_shadowed(path, error) or near_name(error)}"
+            f"{path}{_line(path, error)}: {_error_text(error)}{_shadowed(path, error) or near_name(error)}"
         ) from error
     finally:
         if is_new:
@@ -278,7 +278,7 @@ def _shadowed(path: Path, error: BaseException) -> str:
     return f"; {own} beside it is not imported, since an installed package has that name: rename it"
 
 
-def _told(error: BaseException) -> str:
+def _error_text(error: BaseException) -> str:
     if isinstance(error, ModuleNotFoundError) and error.name and is_required(error.name):
         return missing_text(error.name)
     text = error.msg if isinstance(error, SyntaxError) else str(error)
@@ -357,7 +357,7 @@ def chosen_ids(given: str, runs: Sequence[Run]) -> frozenset[str]:
             raise UserError(f"--only={given}: {name}: choose one of {', '.join(of)}{near}")
         there = list(dict.fromkeys(map(of[name], runs)))
         for value in values:
-            if not any(_is(each, value) for each in there):
+            if not any(_equals_text(each, value) for each in there):
                 shown = list(map(_shown, sorted(there, key=_order)))
                 near = did_you_mean(value, shown)
                 raise UserError(
@@ -366,7 +366,9 @@ def chosen_ids(given: str, runs: Sequence[Run]) -> frozenset[str]:
     chosen = [
         run
         for run in runs
-        if all(any(_is(of[name](run), v) for v in values) for name, values in wanted.items())
+        if all(
+            any(_equals_text(of[name](run), v) for v in values) for name, values in wanted.items()
+        )
     ]
     if not chosen:
         raise UserError(f"--only={given}: no Run has all of these together")
@@ -391,7 +393,7 @@ def _parsed(given: str) -> dict[str, list[str]]:
     return wanted
 
 
-def _is(value: Plain, text: str) -> bool:
+def _equals_text(value: Plain, text: str) -> bool:
     if isinstance(value, int | float):
         try:
             return value == float(text)

@@ -49,7 +49,6 @@ _MOVED = {
     "layout": ["unfinished_path"],
     "predictions": [
         "check_predictions",
-        "check_predictions_at",
         "predictions_table",
         "predictions_there",
         "publish_predictions",
@@ -59,7 +58,6 @@ _MOVED = {
     "studies": ["add_registration", "write_study"],
     "unfinished": [
         "Unfinished",
-        "check_unfinished_at",
         "clear_failure",
         "drop_outdated",
         "drop_unfinished",
@@ -74,7 +72,7 @@ _MOVED = {
         "write_checkpoint",
         "write_failure",
     ],
-    "weights": ["check_weights_at", "empty_weights", "ids_with_weights", "publish_weights"],
+    "weights": ["empty_weights", "ids_with_weights", "publish_weights"],
 }
 DEPRECATED = {
     name: f"study.store.{module}.{name}" for module, names in _MOVED.items() for name in names

@@ -149,7 +149,7 @@ class Store:
         """Remove all that lies in a folder; nothing happens where there is none."""
         self._files.remove_folder(self._at(folder), self.waits)
 
-    def set_aside(self, path: str) -> str | None:
+    def quarantine(self, path: str) -> str | None:
         """Move a damaged object to damaged/…, and return its new path. Raises FileNotFoundError.
 
         None where a directory does not let it be moved: it stays until another is put in its place.
@@ -166,7 +166,7 @@ class Store:
             return None
         return new_path
 
-    def aside(self) -> list[str]:
+    def quarantined(self) -> list[str]:
         """Where everything lies that was set aside: one recursive listing."""
         return [self.relative(e.path) for e in self.listed(layout.DAMAGED, recursive=True)]
 

@@ -335,7 +335,7 @@ def _ask(images: HubImages) -> Any:
             images.name, revision=images.revision, timeout=SECONDS_TO_ANSWER
         )
     except Exception as error:  # of its library, or of the one by which that speaks with the hub
-        raise ValueError(_not_to_be_had(images, error)) from error
+        raise ValueError(_unavailable_text(images, error)) from error
 
 
 def _download(images: HubImages, folder: Path) -> None:
@@ -354,7 +354,7 @@ def _download(images: HubImages, folder: Path) -> None:
             endpoint=_endpoint(),
         )
     except (OSError, hub.errors.HfHubHTTPError) as error:
-        raise ValueError(_not_to_be_had(images, error)) from error
+        raise ValueError(_unavailable_text(images, error)) from error
     (folder / _DONE).write_text(json.dumps(wanted), encoding="utf-8")
 
 
@@ -371,7 +371,7 @@ def _endpoint() -> str | None:
     return os.environ.get("HF_ENDPOINT")
 
 
-def _not_to_be_had(images: HubImages, error: Exception) -> str:
+def _unavailable_text(images: HubImages, error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     cause = lines[0] if lines else type(error).__name__
     return f"name={images.name!r}: cannot be had from the hub ({cause})"

@@ -168,7 +168,7 @@ def _prepare(task: Task, store: Store, data: Path | None, progress: bool) -> Pre
         try:
             there = load(task.name, store)
         except Damaged:
-            store.set_aside(task_path(task.name))
+            store.quarantine(task_path(task.name))
     if there and there.definition == definition and is_origin(task.images, data, there.origin):
         return there
 

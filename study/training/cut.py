@@ -17,7 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from study.networks.build import build
 from study.networks.families import between_pieces, part_head, part_last
 from study.networks.initial_values import initialise
-from study.networks.partial_layers import Ties
+from study.networks.partial_layers import ChannelLinks
 from study.run import HEAD, Run
 
 
@@ -25,12 +25,12 @@ from study.run import HEAD, Run
 class Cut:
     """A network cut in two: `prefix` is never changed by training, `suffix` is trained.
 
-    `ties`: what of the suffix stands for channels of a layer that is otherwise frozen.
+    `links`: what of the suffix stands for channels of a layer that is otherwise frozen.
     """
 
     prefix: nn.Sequential
     suffix: nn.Sequential
-    ties: Ties
+    links: ChannelLinks
 
 
 def starting_network(
@@ -61,9 +61,9 @@ def starting_network(
         only=None if is_new else [HEAD],
     )
     if start_weights is not None:
-        drawn = Ties()
+        drawn = ChannelLinks()
         if is_new and run.trained_channels:
-            drawn = part_last(layers, run.model, run.trained_channels).ties
+            drawn = part_last(layers, run.model, run.trained_channels).links
         whole = names[: run.frozen if is_new else len(names) - 1]
         keys = {key for key in layers.state_dict() if _layer(key) in whole}
         _load(layers, start_weights, keys | _keys_of_frozen_pieces(layers, run))
@@ -102,7 +102,7 @@ def cut(layers: nn.Sequential, run: Run) -> Cut:
     """Cuts the network as `run` says, and freezes what lies before the cut.
 
     The frozen parameters take no gradient; modes are set by `set_training` and `set_evaluation`.
-    With `trained_channels` what was trained is brought to `layers` by `ties.copy_back`. Where the head
+    With `trained_channels` what was trained is brought to `layers` by `links.copy_back`. Where the head
     alone is trained, what of it no parameter touches is in the prefix: it is a constant, too.
     """
     layers[: run.frozen].requires_grad_(False)
@@ -112,7 +112,7 @@ def cut(layers: nn.Sequential, run: Run) -> Cut:
         parts = Cut(
             prefix=nn.Sequential(*parts.prefix, constant),
             suffix=nn.Sequential(OrderedDict({HEAD: trained})),
-            ties=parts.ties,
+            links=parts.links,
         )
     parts.prefix.requires_grad_(False)
     set_evaluation(parts)
@@ -135,16 +135,16 @@ def divide(
     prefix, suffix = layers[:frozen], layers[frozen:]
     if trained_channels:
         assert frozen == len(layers) - 1 and not frozen_pieces, (frozen, frozen_pieces)
-        parted = part_last(layers, model, trained_channels)
+        partial_layer = part_last(layers, model, trained_channels)
         return Cut(
-            prefix=nn.Sequential(*prefix[:-1], parted.frozen),
-            suffix=nn.Sequential(parted.trained, *suffix),
-            ties=parted.ties,
+            prefix=nn.Sequential(*prefix[:-1], partial_layer.frozen),
+            suffix=nn.Sequential(partial_layer.trained, *suffix),
+            links=partial_layer.links,
         )
     if frozen_pieces:
         below, above = between_pieces(layers, model, frozen, frozen_pieces)
         prefix, suffix = nn.Sequential(*prefix, below), nn.Sequential(above, *suffix[1:])
-    return Cut(prefix=prefix, suffix=suffix, ties=Ties())
+    return Cut(prefix=prefix, suffix=suffix, links=ChannelLinks())
 
 
 def set_training(parts: Cut, frozen_batchnorm: str) -> None:

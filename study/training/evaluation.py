@@ -49,7 +49,7 @@ class Measured:
         return self.train_loss, self.test_loss
 
 
-class Judge:
+class Evaluator:
     """Measures a network on the images of `drawn`, by the labels that are trained on, and on the test
     images; without asking the device for a value.
 

@@ -26,7 +26,7 @@ from study.store.schema import Row, Sizes
 from study.tasks.draws import TrainingSet
 from study.training.cuda_graphs import Steps, capture_on
 from study.training.cut import cut, set_evaluation, set_training
-from study.training.evaluation import Judge
+from study.training.evaluation import Evaluator
 from study.training.inputs import Inputs
 from study.training.preprocessing import (
     CropsAndFlips,
@@ -103,7 +103,7 @@ class Training:
         cut_at = (run.frozen, run.frozen_pieces, run.trained_channels)
         images_are = (test_images.shape[1:], recipe.precision, str(device))
         form = (run.model, run.width, *cut_at, *images_are)
-        self._judge = Judge(drawn, test_labels, device, form)
+        self._evaluator = Evaluator(drawn, test_labels, device, form)
         self._optimizer = _optimizer(recipe, self.parts.suffix)
         self._inputs = Inputs(
             run,
@@ -135,7 +135,7 @@ class Training:
             num_channels=num_channels(self.run.model, self.run.width),
             num_pieces=num_pieces(self.run.model, self.run.frozen),
             last_piece_channels=last_piece_channels(self.run.model, self.run.width),
-            num_test=self._judge.num_test,
+            num_test=self._evaluator.num_test,
         )
 
     def __iter__(self) -> Iterator[Row | None]:
@@ -197,12 +197,12 @@ class Training:
         set_evaluation(self.parts)
         self._in_training = False
         with precision(self.run.recipe, self.device):
-            values, predicted = self._judge(self.parts.suffix, self._inputs)
+            values, predicted = self._evaluator(self.parts.suffix, self._inputs)
         if self.keep_predictions:
             self._keep(predicted)
         # The one moment at which the host waits for the device.
         *told, finite = torch.cat([values, self._finite[None].double()]).tolist()
-        measured = self._judge.measured(told)
+        measured = self._evaluator.measured(told)
         if not (finite and all(math.isfinite(loss) for loss in measured.losses)):
             raise Diverged(self._sound_step)
         self._sound_step = self.step
@@ -236,7 +236,7 @@ class Training:
 
     def weights(self) -> dict[str, Tensor]:
         """All parameters and buffers by "<layer>.<name>", on the CPU."""
-        self.parts.ties.copy_back()
+        self.parts.links.copy_back()
         return {key: value.cpu().contiguous() for key, value in self.layers.state_dict().items()}
 
     def state(self) -> dict[str, Tensor]:
@@ -275,7 +275,7 @@ class Training:
             if key.startswith("weights.")
         }
         self.layers.load_state_dict(weights, strict=True)
-        self.parts.ties.take_again()
+        self.parts.links.take_again()
         index = {name: i for i, (name, _) in enumerate(self.parts.suffix.named_parameters())}
         state: dict[int, dict[str, Tensor]] = {}
         for key, value in tensors.items():

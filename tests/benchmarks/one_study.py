@@ -19,7 +19,7 @@ import torch
 
 from study.launching.driver import run_study
 from study.launching.inline import run_inline  # noqa: F401 (imported before anything is timed)
-from study.launching.options import Means
+from study.launching.options import LaunchOptions
 from study.planning.spaces import space_of
 from study.run import Recipe, Run
 from study.store import finished_ids, open_store, read_head, read_weights
@@ -55,17 +55,24 @@ def runs(kind: str, num: int, first_seed: int) -> list[Run]:
 def main() -> None:
     root, how, kind, num, first_seed = sys.argv[1:]
     store = open_store(root)
-    means = Means(address="local" if how == "ray" else None, gpus_per_trial=0, max_concurrent=2)
+    options = LaunchOptions(
+        address="local" if how == "ray" else None, gpus_per_trial=0, max_concurrent=2
+    )
     wanted = runs(kind, int(num), int(first_seed))
     starts = [START] if kind == "source" else []
     if starts:
-        run_study(space_of(starts, "starts"), store, None, Means(gpus_per_trial=0))
+        run_study(space_of(starts, "starts"), store, None, LaunchOptions(gpus_per_trial=0))
     said = {}
     if how == "inline":
         weights = None
         if starts:
             # Trained once more where nobody has kept them.
-            run_study(space_of([*starts, wanted[0]], "first"), store, None, Means(gpus_per_trial=0))
+            run_study(
+                space_of([*starts, wanted[0]], "first"),
+                store,
+                None,
+                LaunchOptions(gpus_per_trial=0),
+            )
             digest = read_head(store, START.id).provenance.weights_digest
             assert digest is not None
             from safetensors.torch import load
@@ -86,7 +93,7 @@ def main() -> None:
     before = len(finished_ids(store))
     space = space_of([*starts, *wanted], f"{how}-{kind}")
     cpu, wall = time.process_time(), time.perf_counter()
-    run_study(space, store, None, means)
+    run_study(space, store, None, options)
     said |= {
         "cpu": time.process_time() - cpu,
         "wall": time.perf_counter() - wall,

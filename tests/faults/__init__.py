@@ -4,6 +4,6 @@
     pytest tests/test_faults.py                 the short form
 
 Nothing is mocked: processes are killed, disks fill up, a bucket's server answers 500, bytes on the disk
-are flipped. An independent journal (`witness`) notes every training step that any process makes, and
+are flipped. An independent journal (`tracer`) notes every training step that any process makes, and
 from it, not from what the study says of itself, the harness tells what was trained twice.
 """

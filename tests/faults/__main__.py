@@ -20,8 +20,8 @@ from pathlib import Path
 
 from tests.faults import drivers, table
 from tests.faults.catalogue import FAULTS
+from tests.faults.harness import Harness, Outcome, Skipped, open_harness
 from tests.faults.mutations import MUTATIONS
-from tests.faults.places import Outcome, Skipped, Workshop, workshop
 
 
 def main() -> int:
@@ -40,11 +40,11 @@ def main() -> int:
         return _mutate(given)
     outcomes: list[Outcome] = []
     try:
-        with workshop(given.folder) as shop:
+        with open_harness(given.folder) as harness:
             for number in range(given.rounds):
                 for name in names:
                     if FAULTS[name].is_in(number):
-                        outcomes.append(_met(name, number, given.seed, shop))
+                        outcomes.append(_met(name, number, given.seed, harness))
     except KeyboardInterrupt:
         print("\nended early: what follows is of the rounds so far", file=sys.stderr)
     finally:
@@ -58,15 +58,15 @@ def _mutate(given: argparse.Namespace) -> int:
     """Breaks the code in each way, and returns whether a fault failed to notice what it is there for."""
     noticed: list[table.Noticed] = []
     try:
-        with workshop(given.folder) as shop:
+        with open_harness(given.folder) as harness:
             for mutation in MUTATIONS.values():
                 if not re.search(given.mutations, mutation.name):
                     continue
                 faults = list(FAULTS) if given.all else list(mutation.noticed_by)
                 for name in (n for n in faults if re.search(given.only, n)):
-                    with shop.mutated(mutation.name):
+                    with harness.mutated(mutation.name):
                         print(f"{mutation.name}: {mutation.breaks}", file=sys.stderr, flush=True)
-                        outcome = _met(name, 0, given.seed, shop)
+                        outcome = _met(name, 0, given.seed, harness)
                     noticed.append(table.Noticed(mutation, name, outcome))
     except KeyboardInterrupt:
         print("\nended early: what follows is of the mutations so far", file=sys.stderr)
@@ -76,14 +76,14 @@ def _mutate(given: argparse.Namespace) -> int:
     return 1 if any(each.is_missed for each in noticed) else 0
 
 
-def _met(name: str, number: int, seed: int, shop: Workshop) -> Outcome:
+def _met(name: str, number: int, seed: int, harness: Harness) -> Outcome:
     began = time.monotonic()
     try:
-        outcome = FAULTS[name].cause(shop, random.Random(f"{seed} {number} {name}"))
+        outcome = FAULTS[name].cause(harness, random.Random(f"{seed} {number} {name}"))
     except Skipped as skipped:
         outcome = Outcome(fault=name, times=0, skipped=str(skipped))
     except Exception:  # of the fault's own code, or Hung: told as a problem, and the rounds go on
-        drivers.end_processes_of(shop.folder)  # before the next fault begins
+        drivers.end_processes_of(harness.folder)  # before the next fault begins
         told = (traceback.format_exc(),)
         outcome = Outcome(fault=name, times=1, bit_equal=False, problems=told)
     verdict = "NOT AS PROMISED" if outcome.problems else "ok"

@@ -12,14 +12,14 @@ from pathlib import Path
 
 from study.store import finished_ids, read_failures, read_head
 from tests import s3_server
-from tests.faults.places import Outcome, Place, Skipped, Workshop
+from tests.faults.harness import Harness, Outcome, Scenario, Skipped
 
 STATUSES = (500, 503, None)  # None: the connection is closed without an answer
 
 
 @contextmanager
-def bucket(shop: Workshop, rng: random.Random) -> Iterator[tuple[Place, FlakyProxy]]:
-    """A place on a server of its own, behind a proxy. Raises Skipped where there is no server."""
+def bucket(harness: Harness, rng: random.Random) -> Iterator[tuple[Scenario, FlakyProxy]]:
+    """A scenario on a server of its own, behind a proxy. Raises Skipped where there is no server."""
     if not s3_server.IS_INSTALLED:
         raise Skipped("needs moto's S3 server: pip install 'moto[server]'")
     variables = {
@@ -32,7 +32,7 @@ def bucket(shop: Workshop, rng: random.Random) -> Iterator[tuple[Place, FlakyPro
         proxy = FlakyProxy(port, rng.randrange(1000))
         try:
             root = s3_server.root(proxy.port, "faults")
-            yield shop.place(root=root, variables=variables), proxy
+            yield harness.scenario(root=root, variables=variables), proxy
         finally:
             proxy.close()
 
@@ -54,106 +54,108 @@ class FlakyProxy(s3_server.Proxy):
         return verdict
 
 
-def now_and_then(shop: Workshop, rng: random.Random) -> Outcome:
-    with bucket(shop, rng) as (place, proxy):
+def now_and_then(harness: Harness, rng: random.Random) -> Outcome:
+    with bucket(harness, rng) as (scenario, proxy):
         proxy.one_in = rng.choice([3, 6, 12])
-        place.finish()
+        scenario.finish()
         proxy.one_in = 0
         fault = "bucket answers 500, 503 or nothing"
         # What fails now and then is, now and then, the writing of a checkpoint.
-        return place.judge(fault, proxy.num_failed, is_bucket=True, may_be_late=True)
+        return scenario.judge(fault, proxy.num_failed, is_bucket=True, may_be_late=True)
 
 
-def silent(shop: Workshop, rng: random.Random) -> Outcome:
+def silent(harness: Harness, rng: random.Random) -> Outcome:
     """The server accepts connections and answers nothing for some seconds."""
-    with bucket(shop, rng) as (place, proxy):
-        driver = place.run()
-        place.wait_until(lambda: place.count("saved") > 0, driver, "a checkpoint")
+    with bucket(harness, rng) as (scenario, proxy):
+        driver = scenario.run()
+        scenario.wait_until(lambda: scenario.count("saved") > 0, driver, "a checkpoint")
         server = _listening_at(proxy.server_port)
         os.kill(server, signal.SIGSTOP)
         time.sleep(rng.uniform(5, 15))
         os.kill(server, signal.SIGCONT)
         status = driver.wait()
-        place.expect(status == 0, f"status {status}: {driver.said()}")
-        place.finish()
+        scenario.expect(status == 0, f"status {status}: {driver.said()}")
+        scenario.finish()
         # The writing of a checkpoint may be what it strikes.
-        return place.judge("bucket falls silent for a while", 1, is_bucket=True, may_be_late=True)
+        return scenario.judge(
+            "bucket falls silent for a while", 1, is_bucket=True, may_be_late=True
+        )
 
 
-def driver_killed(shop: Workshop, rng: random.Random, *, times: int = 2) -> Outcome:
+def driver_killed(harness: Harness, rng: random.Random, *, times: int = 2) -> Outcome:
     """The lease of a killed driver expires only after a while: here it is removed, as a user may."""
-    with bucket(shop, rng) as (place, proxy):
+    with bucket(harness, rng) as (scenario, proxy):
         caused = 0
         for _ in range(times):
-            saved = place.count("saved") + place.count("published")
-            driver = place.run()
-            place.wait_until(
-                lambda saved=saved: place.count("saved") + place.count("published") > saved,
+            saved = scenario.count("saved") + scenario.count("published")
+            driver = scenario.run()
+            scenario.wait_until(
+                lambda saved=saved: scenario.count("saved") + scenario.count("published") > saved,
                 driver,
                 "a checkpoint",
             )
             time.sleep(rng.uniform(0, 1))
             caused += driver.kill()
-            _drop_leases(place)
+            _drop_leases(scenario)
         proxy.one_in = 20
-        place.finish()
+        scenario.finish()
         proxy.one_in = 0
-        return place.judge("driver killed, store on a bucket", caused, is_bucket=True)
+        return scenario.judge("driver killed, store on a bucket", caused, is_bucket=True)
 
 
-def refused_for_good(shop: Workshop, rng: random.Random) -> Outcome:
+def refused_for_good(harness: Harness, rng: random.Random) -> Outcome:
     """The rows of one cell cannot be published, however often it is tried."""
-    with bucket(shop, rng) as (place, proxy):
-        (source,) = place.sources
-        cursed = rng.choice(sorted(place.runs.keys() - {source}))
+    with bucket(harness, rng) as (scenario, proxy):
+        (source,) = scenario.sources
+        cursed = rng.choice(sorted(scenario.runs.keys() - {source}))
         proxy.fail(rf"(PUT|POST) .*/rows/{cursed}", 1_000_000, 500)
-        driver = place.run()
+        driver = scenario.run()
         status = driver.wait(900)
-        place.expect(status == 1, f"status {status}: {driver.said()}")
-        place.expect(cursed in driver.said(), f"{cursed} is not named: {driver.said()}")
-        place.expect_no_traceback(driver)
-        failure = read_failures(place.store).get(cursed)
-        place.expect(failure is not None and failure.final, f"noted: {failure}")
-        place.expect(
-            finished_ids(place.store) == place.runs.keys() - {cursed}, "the others stopped"
+        scenario.expect(status == 1, f"status {status}: {driver.said()}")
+        scenario.expect(cursed in driver.said(), f"{cursed} is not named: {driver.said()}")
+        scenario.expect_no_traceback(driver)
+        failure = read_failures(scenario.store).get(cursed)
+        scenario.expect(failure is not None and failure.final, f"noted: {failure}")
+        scenario.expect(
+            finished_ids(scenario.store) == scenario.runs.keys() - {cursed}, "the others stopped"
         )
-        place.expect(
-            f"rows/{cursed}" in place.say("status"), "`study status` does not tell the cause"
+        scenario.expect(
+            f"rows/{cursed}" in scenario.say("status"), "`study status` does not tell the cause"
         )
         proxy.heal()
-        place.say("retry")
-        place.finish()
-        return place.judge("bucket refuses one Run for good", 1, is_bucket=True)
+        scenario.say("retry")
+        scenario.finish()
+        return scenario.judge("bucket refuses one Run for good", 1, is_bucket=True)
 
 
-def two_drivers(shop: Workshop, rng: random.Random) -> Outcome:
+def two_drivers(harness: Harness, rng: random.Random) -> Outcome:
     """Started at once: one trains, the other is told who does, or finds nothing to do; dependants name
     the digest of the start that was published. Where no condition is heeded, both may train a Run."""
-    with bucket(shop, rng) as (place, _):
-        is_exact = place.store.conditions_unheeded() is None
-        both = [place.run(), place.run()]
+    with bucket(harness, rng) as (scenario, _):
+        is_exact = scenario.store.conditions_unheeded() is None
+        both = [scenario.run(), scenario.run()]
         statuses = [driver.wait() for driver in both]
         expected = {0, 2} if is_exact else {0, 2, 3}
-        place.expect(set(statuses) <= expected, f"{statuses}: {[d.said() for d in both]}")
+        scenario.expect(set(statuses) <= expected, f"{statuses}: {[d.said() for d in both]}")
         for driver in both:
-            place.expect_no_traceback(driver)
-        place.finish()
-        made = {i: read_head(place.store, i).provenance for i in finished_ids(place.store)}
-        for run_id, run in place.runs.items():
+            scenario.expect_no_traceback(driver)
+        scenario.finish()
+        made = {i: read_head(scenario.store, i).provenance for i in finished_ids(scenario.store)}
+        for run_id, run in scenario.runs.items():
             if run.source is not None and run_id in made:
-                place.expect(
+                scenario.expect(
                     made[run_id].start_digest == made[run.source.id].weights_digest,
                     f"{run_id} names another start",
                 )
-        redone = () if is_exact else place.runs
-        return place.judge(
+        redone = () if is_exact else scenario.runs
+        return scenario.judge(
             "two drivers, one bucket", 1, may_be_redone=redone, is_bucket=not is_exact
         )
 
 
-def _drop_leases(place: Place) -> None:
-    for entry in place.store.listed("lease"):
-        place.store.remove(f"lease/{entry.base_name}")
+def _drop_leases(scenario: Scenario) -> None:
+    for entry in scenario.store.listed("lease"):
+        scenario.store.remove(f"lease/{entry.base_name}")
 
 
 def _listening_at(port: int) -> int:

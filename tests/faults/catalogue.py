@@ -20,16 +20,16 @@ from tests.faults import (
     signals,
     versions,
 )
-from tests.faults.places import Outcome, Workshop
+from tests.faults.harness import Harness, Outcome
 
 
 @dataclass(frozen=True)
 class Fault:
-    """`cause` brings it about on a place of its own; `one_in`: it is met in every so-many-th round,
+    """`cause` brings it about on a scenario of its own; `one_in`: it is met in every so-many-th round,
     as starting Ray or waiting for a bucket takes long; `is_asked_for`: only with `--only`, it takes an
     hour."""
 
-    cause: Callable[[Workshop, random.Random], Outcome]
+    cause: Callable[[Harness, random.Random], Outcome]
     one_in: int = 1
     is_asked_for: bool = False
 
@@ -67,7 +67,7 @@ FAULTS: Final[Mapping[str, Fault]] = {
     "bug-out-of-memory": Fault(bugs.out_of_memory, one_in=10),
     "bug-worker-lost": Fault(bugs.worker_always_lost, one_in=10),
     "two-drivers": Fault(rivals.in_a_directory),
-    "driver-passed-over": Fault(rivals.passed_over),
+    "driver-passed-over": Fault(rivals.lease_lost),
     "power-loss": Fault(power_loss.at_every_call),
     "io-call-fails": Fault(io_calls.some),
     "io-call-fails-each": Fault(io_calls.every, is_asked_for=True),

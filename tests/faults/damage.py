@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.ipc
 
 from study.store import finished_ids
-from tests.faults.places import Outcome, Place, Workshop
+from tests.faults.harness import Harness, Outcome, Scenario
 
 Damage = Callable[[bytes, random.Random], bytes]
 
@@ -91,34 +91,43 @@ DAMAGES: Final[dict[str, Damage]] = {
 }
 
 
-def rows(shop: Workshop, rng: random.Random) -> Outcome:
-    return _damaged(shop, rng, "rows", lambda place: _one("rows/*.arrow", place, rng))
+def rows(harness: Harness, rng: random.Random) -> Outcome:
+    return _damaged(harness, rng, "rows", lambda scenario: _one("rows/*.arrow", scenario, rng))
 
 
-def weights(shop: Workshop, rng: random.Random) -> Outcome:
-    return _damaged(shop, rng, "weights", lambda place: _one("weights/*", place, rng))
+def weights(harness: Harness, rng: random.Random) -> Outcome:
+    return _damaged(harness, rng, "weights", lambda scenario: _one("weights/*", scenario, rng))
 
 
-def predictions(shop: Workshop, rng: random.Random) -> Outcome:
-    return _damaged(shop, rng, "predictions", lambda place: _one("predictions/*", place, rng))
-
-
-def checkpoint(shop: Workshop, rng: random.Random) -> Outcome:
+def predictions(harness: Harness, rng: random.Random) -> Outcome:
     return _damaged(
-        shop, rng, "checkpoint", lambda place: _one("unfinished/*/*/checkpoint", place, rng)
+        harness, rng, "predictions", lambda scenario: _one("predictions/*", scenario, rng)
     )
 
 
-def study_file(shop: Workshop, rng: random.Random) -> Outcome:
-    return _damaged(shop, rng, "study file", lambda place: _one("studies/*.json", place, rng))
+def checkpoint(harness: Harness, rng: random.Random) -> Outcome:
+    return _damaged(
+        harness,
+        rng,
+        "checkpoint",
+        lambda scenario: _one("unfinished/*/*/checkpoint", scenario, rng),
+    )
 
 
-def task(shop: Workshop, rng: random.Random) -> Outcome:
-    return _damaged(shop, rng, "prepared task", lambda place: _one("tasks/*.arrow", place, rng))
+def study_file(harness: Harness, rng: random.Random) -> Outcome:
+    return _damaged(
+        harness, rng, "study file", lambda scenario: _one("studies/*.json", scenario, rng)
+    )
+
+
+def task(harness: Harness, rng: random.Random) -> Outcome:
+    return _damaged(
+        harness, rng, "prepared task", lambda scenario: _one("tasks/*.arrow", scenario, rng)
+    )
 
 
 def _damaged(
-    shop: Workshop, rng: random.Random, what: str, choose: Callable[[Place], Path]
+    harness: Harness, rng: random.Random, what: str, choose: Callable[[Scenario], Path]
 ) -> Outcome:
     """Of a study whose source and a cell are done and one of whose cells is under way.
 
@@ -126,53 +135,53 @@ def _damaged(
     one that its checksum alone can tell.
     """
     kinds = [rng.choice(["torn", "emptied", "bit-flipped"]), "misleading"]
-    first, last = (_damaged_so(shop, rng, what, choose, kind) for kind in kinds)
+    first, last = (_damaged_so(harness, rng, what, choose, kind) for kind in kinds)
     return replace(last, times=2, problems=first.problems + last.problems)
 
 
 def _damaged_so(
-    shop: Workshop,
+    harness: Harness,
     rng: random.Random,
     what: str,
-    choose: Callable[[Place], Path],
+    choose: Callable[[Scenario], Path],
     kind: str,
 ) -> Outcome:
-    place = shop.place(like=_interrupted)
-    root = Path(place.root)
-    path = choose(place)
+    scenario = harness.scenario(like=_interrupted)
+    root = Path(scenario.root)
+    path = choose(scenario)
     shown = path.relative_to(root).as_posix()
     path.write_bytes(DAMAGES[kind](path.read_bytes(), rng))
-    redone = {run_id for run_id in place.runs if run_id in shown}
-    told = place.say("status")
-    driver = place.finish()
-    place.expect(shown in driver.said() + told, f"{kind} {shown}: not named: {driver.said()}")
+    redone = {run_id for run_id in scenario.runs if run_id in shown}
+    told = scenario.say("status")
+    driver = scenario.finish()
+    scenario.expect(shown in driver.said() + told, f"{kind} {shown}: not named: {driver.said()}")
     aside = list((root / "damaged" / shown).parent.glob(f"{path.name}.*"))
-    place.expect(bool(aside), f"{kind} {shown}: not set aside")
-    return place.judge(f"damaged {what}", 1, may_be_redone=redone)
+    scenario.expect(bool(aside), f"{kind} {shown}: not set aside")
+    return scenario.judge(f"damaged {what}", 1, may_be_redone=redone)
 
 
-def _interrupted(place: Place) -> None:
+def _interrupted(scenario: Scenario) -> None:
     """Brings a study to where a checkpoint of its second cell or a later one lies there, no more."""
     for _ in range(100):
-        driver = place.run()
-        place.wait_until(
-            lambda: len(finished_ids(place.store)) >= 2 and _checkpoints(place),
+        driver = scenario.run()
+        scenario.wait_until(
+            lambda: len(finished_ids(scenario.store)) >= 2 and _checkpoints(scenario),
             driver,
             "a second cell",
         )
         driver.kill()
-        if len(finished_ids(place.store)) < len(place.runs) and _checkpoints(place):
+        if len(finished_ids(scenario.store)) < len(scenario.runs) and _checkpoints(scenario):
             return
-        for run_id in finished_ids(place.store) - place.sources:
-            place.store.remove(f"rows/{run_id}.arrow")  # too late: once more
+        for run_id in finished_ids(scenario.store) - scenario.sources:
+            scenario.store.remove(f"rows/{run_id}.arrow")  # too late: once more
     raise AssertionError("a cell was never met under way")
 
 
-def _checkpoints(place: Place) -> list[Path]:
-    done = finished_ids(place.store)
-    found = Path(place.root).glob("unfinished/*/*/checkpoint")
+def _checkpoints(scenario: Scenario) -> list[Path]:
+    done = finished_ids(scenario.store)
+    found = Path(scenario.root).glob("unfinished/*/*/checkpoint")
     return [path for path in found if path.parents[1].name not in done]
 
 
-def _one(pattern: str, place: Place, rng: random.Random) -> Path:
-    return rng.choice(sorted(Path(place.root).glob(pattern)))
+def _one(pattern: str, scenario: Scenario, rng: random.Random) -> Path:
+    return rng.choice(sorted(Path(scenario.root).glob(pattern)))

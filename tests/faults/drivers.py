@@ -20,7 +20,7 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Final
 
-WITNESS: Final = Path(__file__).parent / "witness"
+TRACER: Final = Path(__file__).parent / "tracer"
 PROJECT: Final = Path(__file__).parents[2]
 PATIENCE_SECONDS: Final = 300.0
 
@@ -62,7 +62,7 @@ class Patience:
 
 @dataclass(frozen=True, kw_only=True)
 class Driver:
-    """A started driver. `started_at`: monotonic seconds; `journal`: where the witness notes its steps."""
+    """A started driver. `started_at`: monotonic seconds; `journal`: where the tracer notes its steps."""
 
     process: subprocess.Popen[bytes] | ForkServerProcess
     out: Path
@@ -125,7 +125,7 @@ def start(
     project: Path = PROJECT,
     limits: Mapping[int, int] | None = None,
 ) -> Driver:
-    """Starts `study ARGUMENTS` in a folder. `variables`: of the environment, the witness's among them.
+    """Starts `study ARGUMENTS` in a folder. `variables`: of the environment, the tracer's among them.
 
     `limits`: RLIMIT → value; RLIMIT_DATA is taken as bytes more than the process has. For forked ones.
     """
@@ -163,12 +163,12 @@ def start(
 
 
 def environment(project: Path = PROJECT) -> dict[str, str]:
-    """A process's environment in which the witness looks on, and nothing of Ray is inherited."""
+    """A process's environment in which the tracer looks on, and nothing of Ray is inherited."""
     kept = {
         key: value for key, value in os.environ.items() if not key.startswith(("RAY_", "FAULTS"))
     }
     # A copy of the code has no tests: mutations are in ours.
-    places = dict.fromkeys(map(str, (WITNESS, project, PROJECT)))
+    places = dict.fromkeys(map(str, (TRACER, project, PROJECT)))
     return kept | {"PYTHONPATH": os.pathsep.join(places), "FAULTS": "1"}
 
 
@@ -219,7 +219,7 @@ def _forked(
         value += _data_bytes() if which == resource.RLIMIT_DATA else 0
         resource.setrlimit(which, (value, value))
 
-    import sitecustomize  # the witness
+    import sitecustomize  # the tracer
 
     from study.cli import main, run
     from tests.faults import io_calls, mutations, power_loss
@@ -257,7 +257,7 @@ def processes_of(folder: Path) -> list[int]:
 
 
 def end_processes_of(folder: Path) -> None:
-    """Kills what is left of a place's processes."""
+    """Kills what is left of a scenario's processes."""
     for pid in processes_of(folder):
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)

@@ -23,7 +23,7 @@ from typing import Any, Final
 from unittest import mock
 
 from study.store import atomic
-from tests.faults.places import Outcome, Place, Workshop, removed
+from tests.faults.harness import Harness, Outcome, Scenario, removed
 
 TOLD_EVERY: Final = 100
 
@@ -164,48 +164,48 @@ class _Stream:
         return getattr(self._stream, name)
 
 
-def some(shop: Workshop, rng: random.Random, *, times: int = 4) -> Outcome:
+def some(harness: Harness, rng: random.Random, *, times: int = 4) -> Outcome:
     """At random calls, each of another study; the first of them writes what is published."""
-    calls = _calls(shop)
+    calls = _calls(harness)
     publishing = [n for n, call in enumerate(calls, 1) if _PUBLISHING.match(call)]
     others = rng.sample(range(1, len(calls) + 1), times - 1)
     numbers = [rng.choice(publishing), *others]
-    return _each(shop, [(number, rng.choice(ERRORS)) for number in numbers])
+    return _each(harness, [(number, rng.choice(ERRORS)) for number in numbers])
 
 
-def every(shop: Workshop, rng: random.Random) -> Outcome:
+def every(harness: Harness, rng: random.Random) -> Outcome:
     """At every call, with every error."""
-    return _each(shop, list(itertools.product(range(1, len(_calls(shop)) + 1), ERRORS)))
+    return _each(harness, list(itertools.product(range(1, len(_calls(harness)) + 1), ERRORS)))
 
 
-def _calls(shop: Workshop) -> list[str]:
+def _calls(harness: Harness) -> list[str]:
     """Those of a study of which none fails."""
-    place = shop.place("one")
-    _fail(place, 0, errno.EIO)
-    calls, failed = _told(place)
+    scenario = harness.scenario("one")
+    _fail(scenario, 0, errno.EIO)
+    calls, failed = _told(scenario)
     assert not failed, failed
     return calls
 
 
-def _each(shop: Workshop, wanted: list[tuple[int, int]]) -> Outcome:
+def _each(harness: Harness, wanted: list[tuple[int, int]]) -> Outcome:
     caused, num_runs, problems = 0, 0, []
     for index, (number, error) in enumerate(wanted, 1):
         if index % TOLD_EVERY == 0:
             print(f"{index:,} of {len(wanted):,} calls", file=sys.stderr, flush=True)
-        place = shop.place("one")
-        _fail(place, number, error)
-        failed = _told(place)[1]
+        scenario = harness.scenario("one")
+        _fail(scenario, number, error)
+        failed = _told(scenario)[1]
         if not failed:
-            removed(place)
+            removed(scenario)
             continue  # of another thread this time, or one fewer
-        driver = place.started[-1]
+        driver = scenario.started[-1]
         if driver.status() != 0:
-            place.expect(
+            scenario.expect(
                 os.strerror(error) in driver.said(), f"the cause is not told: {driver.said()}"
             )
-        place.expect_no_traceback(driver)
-        place.finish()
-        outcome = place.judge("a call fails", 1, may_be_late=True)
+        scenario.expect_no_traceback(driver)
+        scenario.finish()
+        outcome = scenario.judge("a call fails", 1, may_be_late=True)
         caused, num_runs = caused + 1, num_runs + outcome.num_runs
         found = [
             f"call {number}, {errno.errorcode[error]}, {failed}: {problem}"
@@ -213,7 +213,7 @@ def _each(shop: Workshop, wanted: list[tuple[int, int]]) -> Outcome:
         ]
         print("".join(f"{line}\n" for line in found), end="", file=sys.stderr, flush=True)
         problems += found
-        removed(place)
+        removed(scenario)
     return Outcome(
         fault="one call of a study fails",
         times=caused,
@@ -223,17 +223,17 @@ def _each(shop: Workshop, wanted: list[tuple[int, int]]) -> Outcome:
     )
 
 
-def _fail(place: Place, number: int, error: int) -> None:
+def _fail(scenario: Scenario, number: int, error: int) -> None:
     """Runs the study with this call failing."""
-    told = place.folder / "calls"
-    before = dict(place.variables)
-    place.variables |= {"FAULTS_ROOT": place.root, "FAULTS_FAIL": f"{number} {error} {told}"}
-    place.run().wait()
-    place.variables = before
+    told = scenario.folder / "calls"
+    before = dict(scenario.variables)
+    scenario.variables |= {"FAULTS_ROOT": scenario.root, "FAULTS_FAIL": f"{number} {error} {told}"}
+    scenario.run().wait()
+    scenario.variables = before
 
 
-def _told(place: Place) -> tuple[list[str], str]:
+def _told(scenario: Scenario) -> tuple[list[str], str]:
     """All calls in their order, and the one that failed, if one did."""
-    calls = (place.folder / "calls").read_text().splitlines()
+    calls = (scenario.folder / "calls").read_text().splitlines()
     failed = [call.removeprefix("!") for call in calls if call.startswith("!")]
     return calls, failed[0] if failed else ""

@@ -1,4 +1,4 @@
-"""What really happened: the witness's notes, as the tries that processes made at Runs.
+"""What really happened: the tracer's notes, as the tries that processes made at Runs.
 
 Owns the two measures that no result can show: what was trained again although a checkpoint (or the
 finished Run) was there, and how many seconds of training were redone.
@@ -45,7 +45,7 @@ class Try:
 
 
 class Journal:
-    """The file that the witness writes, read as it grows."""
+    """The file that the tracer writes, read as it grows."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

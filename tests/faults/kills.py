@@ -7,7 +7,7 @@ import time
 from typing import Final
 
 from study.training.steps import total_steps
-from tests.faults.places import CHECKPOINT_SECONDS, Outcome, Workshop
+from tests.faults.harness import CHECKPOINT_SECONDS, Harness, Outcome
 
 # What Python is about to do to a path when the process dies. A published object is written to a temporary
 # file, flushed, renamed, and its folder is flushed.
@@ -29,73 +29,75 @@ OBJECTS: Final = {
 EVERY_INSTANT: Final = [(instant, kind) for kind in OBJECTS for instant in INSTANTS]
 
 
-def random_moments(shop: Workshop, rng: random.Random, *, times: int = 3) -> Outcome:
+def random_moments(harness: Harness, rng: random.Random, *, times: int = 3) -> Outcome:
     """Moments by steps trained, which are the same on a machine of any pace."""
-    place = shop.place()
-    total = sum(total_steps(run.recipe, run.size) for run in place.runs.values())
+    scenario = harness.scenario()
+    total = sum(total_steps(run.recipe, run.size) for run in scenario.runs.values())
     caused = 0
     for _ in range(times):
-        done = place.count("step")
+        done = scenario.count("step")
         wanted = done + rng.randint(0, max(0, round(0.6 * (total - done))))
-        driver = place.run()
-        place.wait_until(lambda wanted=wanted: place.count("step") >= wanted, driver, "a step")
+        driver = scenario.run()
+        scenario.wait_until(
+            lambda wanted=wanted: scenario.count("step") >= wanted, driver, "a step"
+        )
         time.sleep(rng.uniform(0, 0.1))
         caused += driver.kill()
-    place.finish()
-    return place.judge("driver killed at a random moment", caused)
+    scenario.finish()
+    return scenario.judge("driver killed at a random moment", caused)
 
 
-def first_seconds(shop: Workshop, rng: random.Random, *, times: int = 2) -> Outcome:
+def first_seconds(harness: Harness, rng: random.Random, *, times: int = 2) -> Outcome:
     """Of a command as a user starts it: imports, lease, listing, the first checkpoint."""
-    place = shop.place()
+    scenario = harness.scenario()
     caused = 0
     for _ in range(times):
-        driver = place.run(fresh=True)
+        driver = scenario.run(fresh=True)
         time.sleep(rng.uniform(0, 6.0))
         caused += driver.kill()
     for _ in range(times):
-        driver = place.run()
+        driver = scenario.run()
         time.sleep(rng.uniform(0, 0.5))
         caused += driver.kill()
-    place.finish()
-    return place.judge("driver killed in its first seconds", caused)
+    scenario.finish()
+    return scenario.judge("driver killed in its first seconds", caused)
 
 
-def between_checkpoints(shop: Workshop, rng: random.Random, *, times: int = 3) -> Outcome:
-    place = shop.place()
+def between_checkpoints(harness: Harness, rng: random.Random, *, times: int = 3) -> Outcome:
+    scenario = harness.scenario()
     caused = 0
     for _ in range(times):
-        driver = place.run()
+        driver = scenario.run()
 
         def has_gained(pid: int = driver.pid) -> bool:
-            mine = (each for each in place.journal.tries() if each.pid == pid)
+            mine = (each for each in scenario.journal.tries() if each.pid == pid)
             return any(step > each.first_step for each in mine for _, step in each.saved)
 
         # Of a step that a driver without it would train once more: on a slow machine the first is of none.
-        place.wait_until(has_gained, driver, "a checkpoint of a new step")
+        scenario.wait_until(has_gained, driver, "a checkpoint of a new step")
         time.sleep(rng.uniform(0, CHECKPOINT_SECONDS))
         caused += driver.kill()
-    place.finish()
-    return place.judge("driver killed between two checkpoints", caused)
+    scenario.finish()
+    return scenario.judge("driver killed between two checkpoints", caused)
 
 
 def while_publishing(
-    shop: Workshop, rng: random.Random, *, instants: list[tuple[str, str]] | None = None
+    harness: Harness, rng: random.Random, *, instants: list[tuple[str, str]] | None = None
 ) -> Outcome:
     """At every instant of publishing every kind of object, one after another on one store."""
-    place = shop.place()
+    scenario = harness.scenario()
     caused = 0
     for instant, kind in instants or EVERY_INSTANT:
-        driver = place.run(die_at=die_at(instant, OBJECTS[kind], rng))
+        driver = scenario.run(die_at=die_at(instant, OBJECTS[kind], rng))
         status = driver.wait()
-        place.expect(status == -9, f"{kind}, {instant}: status {status}: {driver.said()}")
+        scenario.expect(status == -9, f"{kind}, {instant}: status {status}: {driver.said()}")
         caused += status == -9
-    place.finish()
-    return place.judge("driver killed while publishing", caused)
+    scenario.finish()
+    return scenario.judge("driver killed while publishing", caused)
 
 
 def die_at(instant: str, path: str, rng: random.Random) -> str:
-    """What the witness is to be told, for the first object whose path fits."""
+    """What the tracer is to be told, for the first object whose path fits."""
     folder, _, name = path.rpartition("/")
     temporary = rf"{folder}/\.[^/]*~{name}\.tmp$"
     if instant == "folder":
@@ -107,11 +109,11 @@ def die_at(instant: str, path: str, rng: random.Random) -> str:
     return f"open {temporary}"
 
 
-def after_a_source(shop: Workshop, rng: random.Random) -> Outcome:
+def after_a_source(harness: Harness, rng: random.Random) -> Outcome:
     """Neither published; its weights and not its rows; both and nothing tidied; a cell's rows next."""
-    place = shop.place()
-    (source,) = place.sources
-    cell = rng.choice(sorted(place.runs.keys() - place.sources))
+    scenario = harness.scenario()
+    (source,) = scenario.sources
+    cell = rng.choice(sorted(scenario.runs.keys() - scenario.sources))
     caused = 0
     for wish in (
         rf"os.rename /weights/{source}-[0-9a-f]+\.safetensors$",
@@ -119,9 +121,9 @@ def after_a_source(shop: Workshop, rng: random.Random) -> Outcome:
         rf"os.rename /unfinished/(?!{source})[0-9a-f]+/\d+/began\.json$",
         rf"os.rename /rows/{cell}\.arrow$",
     ):
-        driver = place.run(die_at=wish)
+        driver = scenario.run(die_at=wish)
         status = driver.wait()
-        place.expect(status == -9, f"{wish}: status {status}: {driver.said()}")
+        scenario.expect(status == -9, f"{wish}: status {status}: {driver.said()}")
         caused += status == -9
-    place.finish()
-    return place.judge("driver killed when a source has finished", caused)
+    scenario.finish()
+    return scenario.judge("driver killed when a source has finished", caused)

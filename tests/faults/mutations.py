@@ -1,8 +1,8 @@
 """The code broken on purpose, in a driver and its trials only: what a harness that can fail must notice.
 
 Each mutation names the faults that are there for it. It is done to the modules of a forked driver, after
-they were imported and before the command begins, and in any other process of a place, Ray's workers among
-them, when they are imported (the witness does it); nothing in `study` knows of it, and what the harness
+they were imported and before the command begins, and in all other processes, Ray's workers among
+them, when they are imported (the tracer does it); nothing in `study` knows of it, and what the harness
 itself reads the store with stays whole.
 """
 
@@ -167,7 +167,7 @@ def _fence_ignored() -> None:
         return lambda run_id, name, lease_number=0: inner(run_id, name)
 
     _replace("study.store.layout", "unfinished_path", unnumbered)
-    _replace("study.launching.lease", "passed_over", lambda _: lambda store: False)
+    _replace("study.launching.lease", "lease_lost", lambda _: lambda store: False)
 
 
 def _never_swept() -> None:
@@ -191,8 +191,8 @@ def _bucket_asked_once() -> None:
     _replace("study.store.store", "open_store", impatient)
 
 
-def _nothing_set_aside() -> None:
-    _replace("study.store.store", "Store.set_aside", lambda _: lambda self, path: None)
+def _nothing_quarantined() -> None:
+    _replace("study.store.store", "Store.quarantine", lambda _: lambda self, path: None)
 
 
 def _signals_write_nothing() -> None:
@@ -281,7 +281,7 @@ _ALL: Final = (
         "nothing-set-aside",
         "what is damaged stays where it is",
         ("damaged-weights",),
-        _nothing_set_aside,
+        _nothing_quarantined,
     ),
     Mutation(
         "checkpoints-rarer",

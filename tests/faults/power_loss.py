@@ -27,7 +27,7 @@ from typing import Any, Final
 from unittest import mock
 
 from study.store import atomic
-from tests.faults.places import Outcome, Place, Workshop
+from tests.faults.harness import Harness, Outcome, Scenario
 
 Files = Mapping[str, bytes]
 DISKS: Final = ("strict", "eager")
@@ -275,24 +275,24 @@ def problems(calls: Sequence[Call], before: Files, folders: Sequence[str] = ()) 
     return list(found.values())
 
 
-def at_every_call(shop: Workshop, rng: random.Random, *, times: int = 2) -> Outcome:
+def at_every_call(harness: Harness, rng: random.Random, *, times: int = 2) -> Outcome:
     """Every prefix of a study's calls is held against what was promised; from some of them it goes on."""
-    place = shop.place()
-    root, file = Path(place.root), place.folder / "calls"
+    scenario = harness.scenario()
+    root, file = Path(scenario.root), scenario.folder / "calls"
     before = files_of(root)
-    place.variables |= {"FAULTS_RECORD": str(file), "FAULTS_ROOT": str(root)}
-    place.finish()
+    scenario.variables |= {"FAULTS_RECORD": str(file), "FAULTS_ROOT": str(root)}
+    scenario.finish()
     calls = recorded(file)
     for problem in problems(calls, before):
-        place.expect(False, problem)
+        scenario.expect(False, problem)
     caused = sum(call.kind in ("sync", "rename") for call in calls)
     for _ in range(times):
-        _go_on(place, shop.place(), Disk.holding(before), calls, rng)
-    return place.judge("power lost after any call", caused)
+        _go_on(scenario, harness.scenario(), Disk.holding(before), calls, rng)
+    return scenario.judge("power lost after any call", caused)
 
 
 def _go_on(
-    place: Place, other: Place, disk: Disk, calls: Sequence[Call], rng: random.Random
+    scenario: Scenario, other: Scenario, disk: Disk, calls: Sequence[Call], rng: random.Random
 ) -> None:
     """A study whose machine lost its power at a random call goes on, and is as if it had not."""
     for call in calls[: rng.randrange(len(calls))]:
@@ -300,4 +300,4 @@ def _go_on(
     write_files(Path(other.root), disk.after_power_loss(rng.choice(DISKS)))
     other.finish()
     outcome = other.judge("power lost at a call", 1)
-    place.problems += outcome.problems
+    scenario.problems += outcome.problems

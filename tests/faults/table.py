@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from tests.faults.harness import Outcome
 from tests.faults.mutations import Mutation
-from tests.faults.places import Outcome
 
 _HEADER = (
     "fault",

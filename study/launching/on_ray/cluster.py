@@ -30,7 +30,7 @@ class RayNotStarted(OSError):
 
 @contextmanager
 def connected(address: str) -> Iterator[None]:
-    """Within it, this process is connected to Ray: `address` as of `Means`, but never None.
+    """Within it, this process is connected to Ray: `address` as in `LaunchOptions`, but never None.
 
     Raises UserError, naming the address that was tried, where there is no cluster or it refuses this
     process; RayNotStarted where one of this machine's own does not come up.
@@ -52,7 +52,7 @@ def connected(address: str) -> Iterator[None]:
 
 
 @contextmanager
-def _away() -> Iterator[None]:
+def _in_package_folder() -> Iterator[None]:
     # Ray puts the current folder first on every worker's import path, where a user's torch.py or timm.py
     # would replace the package.
     with chdir(Path(__file__).parents[2]):
@@ -61,7 +61,7 @@ def _away() -> Iterator[None]:
 
 def _start() -> None:
     try:
-        with _away():
+        with _in_package_folder():
             _init_own()
     # Ray raises whatever its processes and files give, a bare one in a timeout.
     except Exception as error:
@@ -123,7 +123,7 @@ def _join(address: str) -> None:
     except ray.exceptions.RpcError as error:
         raise UserError(f"--address={where}: no Ray cluster answers there ({error})") from error
     try:
-        with _away():
+        with _in_package_folder():
             ray.init(address=found, log_to_driver=False, logging_level=logging.ERROR)
     except ConnectionError as error:
         raise UserError(f"--address={where}: no Ray cluster answers there ({error})") from error

@@ -68,7 +68,7 @@ class MlflowRuns(MLflowLoggerCallback):
 
     def log_trial_start(self, trial: Any) -> None:
         if trial not in self._trial_runs:
-            self._told(lambda: self._begin(trial))
+            self._unless_failed(lambda: self._begin(trial))
 
     def _begin(self, trial: Any) -> None:
         run = from_json(trial.config["run"])
@@ -96,7 +96,9 @@ class MlflowRuns(MLflowLoggerCallback):
             now = int(time.time() * 1000)
             # One transaction: Ray's own way is one a metric, 0.14 s a row in a database.
             points = [Metric(k, float(v), now, step) for k, v in result.items() if k in TOLD]
-            self._told(lambda: self._client.log_batch(self._trial_runs[trial], metrics=points))
+            self._unless_failed(
+                lambda: self._client.log_batch(self._trial_runs[trial], metrics=points)
+            )
 
     def log_trial_end(self, trial: Any, failed: bool = False) -> None:
         if trial in self._trial_runs:
@@ -104,9 +106,9 @@ class MlflowRuns(MLflowLoggerCallback):
             failed = failed or ended.startswith("failed")
             if not failed and ended in ("interrupted", ""):
                 run_id = self._trial_runs[trial]
-                self._told(lambda: self._client.set_terminated(run_id, status="KILLED"))
+                self._unless_failed(lambda: self._client.set_terminated(run_id, status="KILLED"))
             else:
-                self._told(lambda: super(MlflowRuns, self).log_trial_end(trial, failed))
+                self._unless_failed(lambda: super(MlflowRuns, self).log_trial_end(trial, failed))
             del self._trial_runs[trial]
 
     def close(self) -> None:
@@ -114,7 +116,7 @@ class MlflowRuns(MLflowLoggerCallback):
         for trial in list(self._trial_runs):
             self.log_trial_end(trial)
 
-    def _told(self, tell: Callable[[], object]) -> None:
+    def _unless_failed(self, tell: Callable[[], object]) -> None:
         if self._is_silent:
             return
         try:

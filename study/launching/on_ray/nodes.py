@@ -22,12 +22,12 @@ class Nodes:
         self._lost: dict[str, tuple[str, int]] = {}  # node: its name, and how many Runs it had
         self.is_here_lost = False
 
-    def hears_of(self, trial_id: str, node: str | None) -> None:
+    def record_node(self, trial_id: str, node: str | None) -> None:
         """This trial has reported from this node."""
         if node is not None:
             self._where[trial_id] = node
 
-    def loses(self, trial_id: str) -> None:
+    def on_worker_lost(self, trial_id: str) -> None:
         """This trial's worker is lost, with its node or without."""
         node = self._where.pop(trial_id, None)
         if node is not None:
@@ -43,7 +43,7 @@ class Nodes:
         for node in sorted(self._names.keys() - alive.keys()):
             name = self._names[node]
             for trial in [trial for trial, where in self._where.items() if where == node]:
-                self.loses(trial)
+                self.on_worker_lost(trial)
             waiting = list(self._gone.values()).count(node)
             number = waiting + list(self._again.values()).count(node)
             if waiting:
@@ -60,7 +60,7 @@ class Nodes:
         self.is_here_lost = self._here not in alive
         return lines
 
-    def begins(self, trial_id: str) -> str:
+    def on_worker_started(self, trial_id: str) -> str:
         """This trial has a worker; a line where it was the last of a lost node, else ""."""
         node = self._gone.pop(trial_id, None)
         if node is None:
@@ -71,10 +71,10 @@ class Nodes:
         name, number = self._lost.pop(node)
         return f"{_runs(number)} of node {name} went on elsewhere"
 
-    def ends(self, trial_id: str) -> str:
-        """This trial is over; a line as of `begins`."""
+    def on_trial_ended(self, trial_id: str) -> str:
+        """This trial is over; a line as of `on_worker_started`."""
         self._where.pop(trial_id, None)
-        line = self.begins(trial_id)
+        line = self.on_worker_started(trial_id)
         if trial_id in self._again:
             self._over.add(trial_id)  # its node is named at the next look
         return line

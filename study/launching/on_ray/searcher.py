@@ -22,7 +22,7 @@ from study.store import Damaged, Store, read_failure
 SECONDS_BETWEEN_LOOKS: Final = 5.0  # at the driver's own node
 
 
-class Leave(BaseException):
+class LeaveTuneLoop(BaseException):
     """Leaves Tune's loop from inside. Not an Exception: Tune would first tidy up, for minutes."""
 
 
@@ -55,15 +55,15 @@ class Watch(tune.Callback):
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self.begun.add(trial.trial_id)
         self.progress.began(_run_of(trial))
-        self._remark(self._nodes.begins(trial.trial_id))
+        self._remark(self._nodes.on_worker_started(trial.trial_id))
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        self._nodes.hears_of(trial.trial_id, result.get(NODE))
+        self._nodes.record_node(trial.trial_id, result.get(NODE))
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._remark(self._nodes.ends(trial.trial_id))
+        self._remark(self._nodes.on_trial_ended(trial.trial_id))
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self.begun.discard(trial.trial_id)  # its worker is lost, and it waits for another
@@ -73,7 +73,7 @@ class Watch(tune.Callback):
             error = "its worker was lost" if noted is None else last_line(noted.error)
             self.progress.failed(run, f"{error}; it is tried again")
         self.progress.lost(run)
-        self._nodes.loses(trial.trial_id)
+        self._nodes.on_worker_lost(trial.trial_id)
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         if self._must_stop():
@@ -84,7 +84,7 @@ class Watch(tune.Callback):
             if self._nodes.is_here_lost:
                 # Tune would wait for ever. Trials see that the flag, on this node, is gone.
                 self._remark("Ray on this node has ended")
-                raise Leave
+                raise LeaveTuneLoop
             self._remark(*lost)
         if self.request.is_set:
             if not self._has_said_so:
@@ -93,10 +93,10 @@ class Watch(tune.Callback):
             self._flag.request_stop.remote()
             none_runs = not any(trial.status == "RUNNING" for trial in trials)
             if none_runs or self.request.seconds() > self._grace_seconds:
-                raise Leave
+                raise LeaveTuneLoop
         self.screen.tick()
         if self._leave_when():
-            raise Leave
+            raise LeaveTuneLoop
 
     def _remark(self, *texts: str) -> None:
         for text in filter(None, texts):
@@ -198,7 +198,7 @@ class RunSearcher(tune.search.Searcher):
         if "step" in result:
             run = self._trials[trial_id]
             self._step[run.id] = result["step"]
-            self._watch.progress.saw(run, result["step"])
+            self._watch.progress.on_row(run, result["step"])
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False

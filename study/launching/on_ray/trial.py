@@ -15,7 +15,7 @@ import ray
 from ray import tune
 
 from study.launching.on_ray.nodes import NODE
-from study.launching.options import Means
+from study.launching.options import LaunchOptions
 from study.launching.queue import Attempt
 from study.launching.train_run import attempt
 from study.run import from_json
@@ -31,22 +31,22 @@ SECONDS_FOR_FIRST_ANSWER: Final = 5.0
 
 
 def trainable(
-    store: Store, means: Means, claim: Mapping[str, float], flag: Any
+    store: Store, options: LaunchOptions, claim: Mapping[str, float], flag: Any
 ) -> Callable[[dict[str, Any]], dict[str, Any]]:
     root, lease_number = store.root, store.lease_number
 
     def trial(config: dict[str, Any]) -> dict[str, Any]:
         # Clusters of tests declare GPUs that are not there.
         device = os.environ.get("STUDY_DEVICE") or ("cuda" if claim.get("gpu") else "cpu")
-        reports = Reports(first_row=bool(means.logs))
+        reports = Reports(first_row=bool(options.logs))
         ended = attempt(
             from_json(config["run"]),
             replace(open_store(root), lease_number=lease_number),
-            means.of_trial(claim, device=device),
+            options.of_trial(claim, device=device),
             keep_weights=config["keep_weights"],
             keep_predictions=config["keep_predictions"],
             on_row=reports.row,
-            should_stop=stop_question(flag),
+            should_stop=stop_check(flag),
         )
         if ended.outcome == "try again":
             # Raised for Tune to try it in a new process, which this one may have good reason to need.
@@ -85,7 +85,7 @@ class Reports:
         return {} if row is None else {name: getattr(row, name) for name in TOLD}
 
 
-def stop_question(flag: Any) -> Callable[[], bool]:
+def stop_check(flag: Any) -> Callable[[], bool]:
     """Asks the flag now and then whether to stop; waits only for the first answer.
 
     So a trial that Tune starts when all are to stop need not begin.

@@ -25,9 +25,9 @@ from study.launching.on_ray.nodes import (
     sum_of,
     trial_resources,
 )
-from study.launching.on_ray.searcher import Leave, RunSearcher, Watch, WorkersMayStart
+from study.launching.on_ray.searcher import LeaveTuneLoop, RunSearcher, Watch, WorkersMayStart
 from study.launching.on_ray.trial import trainable
-from study.launching.options import LOCAL, Means
+from study.launching.options import LOCAL, LaunchOptions
 from study.launching.progress import Progress
 from study.launching.queue import MAX_TRIES, RunQueue
 from study.launching.signals import StopFlag, stop_on_signals
@@ -55,7 +55,7 @@ _TUNE: Final = {
 def launch(
     queue: RunQueue,
     store: Store,
-    means: Means,
+    options: LaunchOptions,
     *,
     progress: Progress,
     screen: Screen,
@@ -66,23 +66,23 @@ def launch(
     """Ends every Run of the queue on a cluster, unless it is asked to stop before.
 
     `keep`, `keep_predictions`: ids of Runs whose weights and predictions are kept. `must_stop` is asked
-    now and then, beside the process's signals; then running trials have `means.grace_seconds` to write a
+    now and then, beside the process's signals; then running trials have `options.grace_seconds` to write a
     checkpoint. Returns why Runs failed of which the store could not take note, by id. Raises UserError
     where there is no cluster, its nodes have other versions, or this machine cannot hold a single trial,
     and RayNotStarted.
     """
-    assert means.address is not None
+    assert options.address is not None
     for name, value in _TUNE.items():
         os.environ.setdefault(name, value)
     with (
-        connected(means.address),
+        connected(options.address),
         tempfile.TemporaryDirectory(prefix=f"{TUNE_PREFIX}{os.getpid()}-") as scratch,
     ):
         refuse_other_nodes(store.local_path(""))
-        claim = _claim_with_room(means, screen)
+        claim = _claim_with_room(options, screen)
         flag = _flag()
-        with stop_on_signals(means.resume_hint) as request:
-            told = loggers(means.logs, means.log_folder, screen.remark)
+        with stop_on_signals(options.resume_hint) as request:
+            told = loggers(options.logs, options.log_folder, screen.remark)
             watch = Watch(
                 progress,
                 screen,
@@ -90,7 +90,7 @@ def launch(
                 request,
                 must_stop,
                 flag,
-                means.grace_seconds,
+                options.grace_seconds,
                 # Tune's own end writes down every trial once more, for a resumption that is ours.
                 leave_when=lambda: queue.is_over,
             )
@@ -102,13 +102,13 @@ def launch(
                 keep,
                 keep_predictions,
                 claim,
-                means.max_concurrent,
-                accelerator=means.accelerator,
-                may_grow=means.address != LOCAL,
+                options.max_concurrent,
+                accelerator=options.accelerator,
+                may_grow=options.address != LOCAL,
             )
             tuner = tune.Tuner(
                 tune.with_resources(
-                    trainable(store, means, claim, flag), _bundles(claim, means.accelerator)
+                    trainable(store, options, claim, flag), _bundles(claim, options.accelerator)
                 ),
                 tune_config=tune.TuneConfig(
                     search_alg=searcher,
@@ -125,7 +125,7 @@ def launch(
                     failure_config=tune.FailureConfig(max_failures=MAX_TRIES - 1),
                 ),
             )
-            with suppress(Leave):
+            with suppress(LeaveTuneLoop):
                 tuner.fit()
             for each in told:  # Tune has not, where its loop was left
                 each.close()
@@ -135,41 +135,41 @@ def launch(
     return searcher.outcomes.unnoted
 
 
-def look_at_cluster(means: Means) -> str:
-    """What a study would find at `means.address`: "3 nodes with 24 CPU and 2 GPU: 2 Runs at a time".
+def look_at_cluster(options: LaunchOptions) -> str:
+    """What a study would find at `options.address`: "3 nodes with 24 CPU and 2 GPU: 2 Runs at a time".
 
     Starts nothing there. Raises UserError as `launch` does, and where no node holds a trial.
     """
-    assert means.address is not None
-    with connected(means.address):
+    assert options.address is not None
+    with connected(options.address):
         refuse_other_nodes(root=None)
         nodes = ray.nodes()
-        claim = _claim(nodes, means)
-        if why := no_room(nodes, claim, means.accelerator):
+        claim = _claim(nodes, options)
+        if why := no_room(nodes, claim, options.accelerator):
             raise UserError(f"{why}; only an autoscaler could bring one")
-        fitting = nodes_with(nodes, means.accelerator)
+        fitting = nodes_with(nodes, options.accelerator)
         slots = sum(num_slots(node["Resources"], claim) for node in fitting)
         has = {name: sum_of(fitting).get(name.upper(), 0.0) for name in ("cpu", "gpu")}
-        which = "" if means.accelerator is None else f" of {means.accelerator}"
+        which = "" if options.accelerator is None else f" of {options.accelerator}"
         return (
             f"{len(fitting)} node{'s' if len(fitting) > 1 else ''}{which} with {resources_text(has)}: "
             f"{slots} Runs at a time, of {resources_text(claim)} each"
         )
 
 
-def _claim(nodes: Sequence[Mapping[str, Any]], means: Means) -> dict[str, float]:
+def _claim(nodes: Sequence[Mapping[str, Any]], options: LaunchOptions) -> dict[str, float]:
     # Of an accelerator that is still to come, one whole one.
-    there = sum_of(nodes_with(nodes, means.accelerator)) or {"CPU": 1.0, "GPU": 1.0}
+    there = sum_of(nodes_with(nodes, options.accelerator)) or {"CPU": 1.0, "GPU": 1.0}
     return trial_resources(
-        there, gpus_per_trial=means.gpus_per_trial, cpus_per_trial=means.cpus_per_trial
+        there, gpus_per_trial=options.gpus_per_trial, cpus_per_trial=options.cpus_per_trial
     )
 
 
-def _claim_with_room(means: Means, screen: Screen) -> dict[str, float]:
+def _claim_with_room(options: LaunchOptions, screen: Screen) -> dict[str, float]:
     nodes = ray.nodes()
-    claim = _claim(nodes, means)
-    if why := no_room(nodes, claim, means.accelerator):
-        if means.address == LOCAL:
+    claim = _claim(nodes, options)
+    if why := no_room(nodes, claim, options.accelerator):
+        if options.address == LOCAL:
             raise UserError(why)
         # Ray would wait in silence.
         screen.remark(

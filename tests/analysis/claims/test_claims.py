@@ -77,7 +77,7 @@ def test_c1_a_peak_that_grows_with_the_target_set(tmp_path: Path) -> None:
     assert verdict.effect is not None and verdict.effect.low > 0.05 and verdict.unit == "error"
     assert [one.answer for one in verdict.conditions] == [HOLDS, HOLDS]
     assert len(verdict.run_ids) == 2 * 2 * 3  # sizes, frozen counts, seeds
-    assert {finding.what for finding in verdict.exploratory} == {
+    assert {result.what for result in verdict.exploratory} == {
         "the same at 0 frozen layers",
         "the same at 4 frozen layers",
         "the same at label noise 0",
@@ -345,7 +345,7 @@ def test_one_seed_can_never_tell(tmp_path: Path) -> None:
         answers = [verdict, *(control.answer for control in verdict.controls)]
         assert {one.answer for one in answers} <= {CANNOT_TELL, NOT_APPLICABLE}
         assert verdict.answer == CANNOT_TELL
-        assert all(np.isinf(finding.effect.low) for finding in verdict.exploratory)
+        assert all(np.isinf(result.effect.low) for result in verdict.exploratory)
         assert verdict.effect is None or np.isinf(verdict.effect.low)
 
 

@@ -27,8 +27,8 @@ from analysis.claims.registration import (
     CONSTANTS,
     EXPLORATORY,
     RULES,
-    standing,
-    standing_of,
+    compare_with_registration,
+    registration_status,
     terms_now,
 )
 from analysis.load.export import export, kept_path
@@ -45,14 +45,16 @@ NOTED = Registration(
 
 
 def test_what_was_registered_and_has_not_changed_is_confirmatory() -> None:
-    found = standing([NOTED], IDS, terms_now(more_related="near", less_related="far"))
+    found = compare_with_registration(
+        [NOTED], IDS, terms_now(more_related="near", less_related="far")
+    )
     assert found.word == CONFIRMATORY
     assert NOTED.registered_at in found.sentences[0] and NOTED.digest in found.sentences[0]
 
 
 def test_without_a_registration_or_with_a_late_one_all_is_exploratory() -> None:
-    assert standing([], IDS, TERMS).word == EXPLORATORY
-    late = standing([NOTED, replace(NOTED, is_late=True)], IDS, TERMS)
+    assert compare_with_registration([], IDS, TERMS).word == EXPLORATORY
+    late = compare_with_registration([NOTED, replace(NOTED, is_late=True)], IDS, TERMS)
     assert late.word == EXPLORATORY and "late" in late.sentences[0]
 
 
@@ -67,18 +69,18 @@ def test_without_a_registration_or_with_a_late_one_all_is_exploratory() -> None:
     ],
 )
 def test_what_changed_since_is_named(change: dict[str, Any], said: str) -> None:
-    found = standing([NOTED], IDS, {**TERMS, **change})
+    found = compare_with_registration([NOTED], IDS, {**TERMS, **change})
     assert found.word == EXPLORATORY
     assert any(said in sentence for sentence in found.sentences)
 
 
 def test_standing_reworded_contrast_is_confirmatory() -> None:
     reworded = {**TERMS, "PRIMARY": {**primary.PRIMARY, "C4": "the same in other words"}}
-    assert standing([NOTED], IDS, reworded).word == CONFIRMATORY
+    assert compare_with_registration([NOTED], IDS, reworded).word == CONFIRMATORY
 
 
 def test_added_and_dropped_runs_are_counted() -> None:
-    found = standing([NOTED], (*IDS[1:], "2" * 12, "3" * 12), TERMS)
+    found = compare_with_registration([NOTED], (*IDS[1:], "2" * 12, "3" * 12), TERMS)
     assert found.word == EXPLORATORY
     assert "the Runs: 2 added, 1 left out" in found.sentences
 
@@ -144,7 +146,7 @@ def test_standing_bundled_registration_of_0_1_0_is_confirmatory(name: str) -> No
     study = load.open_study(path)
     assert isinstance(study.rows, ExportRows) and study.rows.registrations
     assert study.rows.registrations[-1].terms["code"] == "9d0ac35d"
-    assert standing_of(study).word == CONFIRMATORY
+    assert registration_status(study).word == CONFIRMATORY
 
 
 def _of_0_1_0(code: str) -> Registration:
@@ -156,13 +158,16 @@ def _of_0_1_0(code: str) -> Registration:
 
 
 def test_standing_known_digest_means_rules_1() -> None:
-    assert standing([_of_0_1_0("9d0ac35d")], IDS, {**TERMS, "rules": 1}).word == CONFIRMATORY
-    found = standing([_of_0_1_0("9d0ac35d")], IDS, {**TERMS, "rules": 2})
+    assert (
+        compare_with_registration([_of_0_1_0("9d0ac35d")], IDS, {**TERMS, "rules": 1}).word
+        == CONFIRMATORY
+    )
+    found = compare_with_registration([_of_0_1_0("9d0ac35d")], IDS, {**TERMS, "rules": 2})
     assert found.sentences[1:] == ("the rules: unknown (code 9d0ac35d), now 2",)
 
 
 def test_standing_unknown_digest_means_other_rules() -> None:
-    found = standing([_of_0_1_0("01234567")], IDS, TERMS)
+    found = compare_with_registration([_of_0_1_0("01234567")], IDS, TERMS)
     assert found.word == EXPLORATORY
     assert found.sentences[1:] == (f"the rules: unknown (code 01234567), now {RULES}",)
 
@@ -172,8 +177,8 @@ def test_standing_last_bit_of_a_number_is_no_change() -> None:
         "SLOWER": math.nextafter(TERMS["SLOWER"], 1),
         "EPSILONS": [math.nextafter(each, 1) for each in TERMS["EPSILONS"]],
     }
-    assert standing([NOTED], IDS, {**TERMS, **other_cpu}).word == CONFIRMATORY
-    assert standing([NOTED], IDS, {**TERMS, "SLOWER": 0.0414}).word == EXPLORATORY
+    assert compare_with_registration([NOTED], IDS, {**TERMS, **other_cpu}).word == CONFIRMATORY
+    assert compare_with_registration([NOTED], IDS, {**TERMS, "SLOWER": 0.0414}).word == EXPLORATORY
 
 
 PRINT_TERMS = """
@@ -212,12 +217,13 @@ def test_an_export_takes_the_registrations_along(tmp_path: Path) -> None:
     synthetic.write(tmp_path / "store", wanted)
     store, file = open_store(tmp_path / "store"), tmp_path / "study.parquet"
     export(store, "synthetic", file)
-    assert "not registered" in standing_of(load.open_study(file)).sentences[0]
+    assert "not registered" in registration_status(load.open_study(file)).sentences[0]
     noted = replace(NOTED, run_ids=tuple(run.id for run in wanted), terms=terms_now())
     add_registration(store, "synthetic", noted)
     export(store, "synthetic", file)
     there, exported = (
-        standing_of(load.open_study(root, "synthetic")) for root in (tmp_path / "store", file)
+        registration_status(load.open_study(root, "synthetic"))
+        for root in (tmp_path / "store", file)
     )
     assert exported == there
     assert exported.word == CONFIRMATORY
@@ -227,5 +233,5 @@ def test_an_export_of_before_registrations_were_noted_does_not_know() -> None:
     old = load.open_study(
         Path(__file__).parents[2] / "fixtures" / "export-0.1.0.parquet", partial=True
     )
-    assert standing_of(old).word == EXPLORATORY
-    assert "not known here" in standing_of(old).sentences[0]
+    assert registration_status(old).word == EXPLORATORY
+    assert "not known here" in registration_status(old).sentences[0]

@@ -21,7 +21,7 @@ import pytest
 from study.grid import grid, union
 from study.launching.driver import run_study
 from study.launching.on_ray.nodes import num_slots, trial_resources
-from study.launching.options import Means
+from study.launching.options import LaunchOptions
 from study.planning.inventory import Inventory
 from study.planning.spaces import Space, chosen_ids
 from study.run import Recipe, Run
@@ -33,7 +33,7 @@ from study.store.unfinished import list_unfinished, trained_by, write_failure
 from study.tasks import BUILTIN
 from tests.processes import environment
 
-MEANS = Means(
+OPTIONS = LaunchOptions(
     address=None,
     gpus_per_trial=0,
     cpus_per_trial=None,
@@ -87,7 +87,7 @@ def small(**changed: object) -> list[Run]:
 def inline(store: Store, runs: list[Run], only: str | None = None) -> Inventory:
     space = Space(name="tiny", path=Path("tiny.py"), runs=tuple(runs), tasks=BUILTIN, doc="")
     ids = None if only is None else chosen_ids(only, runs)
-    return run_study(space, store, None, MEANS, only=ids)
+    return run_study(space, store, None, OPTIONS, only=ids)
 
 
 def result(store: Store) -> dict[str, tuple[object, ...]]:

@@ -201,10 +201,10 @@ def test_a_trial_hears_that_its_driver_was_passed_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lease, "SECONDS_BETWEEN_QUESTIONS", 0.0)
-    assert not lease.passed_over(open_store(tmp_path)), "nobody's lease is passed over"
+    assert not lease.lease_lost(open_store(tmp_path)), "nobody's lease is passed over"
     with lease.acquire(tmp_path) as ours:
         store = replace(open_store(tmp_path), lease_number=ours.number)
-        question = lease.passed_over_question(store)
+        question = lease.lease_lost_check(store)
         assert not question()
         assert store.create(layout.lease_path(ours.number + 1), lease.to_json(ours.owner))
         assert question()

@@ -60,7 +60,7 @@ class World:
 
 @dataclass(eq=False)
 class Driver:
-    """A driver: its thread, and the Place by which it sees the leases."""
+    """A driver: its thread, and the Place through which it sees the leases."""
 
     world: World
     name: str
@@ -210,11 +210,11 @@ class Drivers(RuleBasedStateMachine):
         self.holders.append(driver)
         for _ in range(num_beats):
             driver.pause(BEAT)
-            was_passed_over = any((other.taken or 0) > number for other in self.holders)
+            lost_lease = any((other.taken or 0) > number for other in self.holders)
             if not lease.beat(driver, number, driver.owner):
                 driver.number = None  # it has learnt of it, and ends
                 return
-            assert not was_passed_over, f"{driver.name} was passed over and does not learn of it"
+            assert not lost_lease, f"{driver.name} was passed over and does not learn of it"
         lease.release(driver, number, driver.owner)
         driver.number = None
 

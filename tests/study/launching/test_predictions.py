@@ -12,7 +12,7 @@ import pytest
 from study.cli.status import plan_text, status_plain, status_text
 from study.grid import grid
 from study.launching.driver import run_study
-from study.launching.options import Means
+from study.launching.options import LaunchOptions
 from study.launching.train_run import Interrupted, execute
 from study.planning.inventory import Inventory, summarise_heads, take_inventory
 from study.planning.plan import make_plan, predictions_bytes
@@ -217,7 +217,7 @@ def the_space(*, keep_predictions: bool) -> Space:
 
 
 def study_of(store: Store, *, keep_predictions: bool) -> Inventory:
-    return run_study(the_space(keep_predictions=keep_predictions), store, None, Means())
+    return run_study(the_space(keep_predictions=keep_predictions), store, None, LaunchOptions())
 
 
 def test_a_study_that_asks_for_them_later_makes_its_cells_anew(

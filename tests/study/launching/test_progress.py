@@ -52,10 +52,10 @@ def test_time_left_follows_the_work_done_here_and_not_what_was_there_before(
     progress = progress_of(queue)
     taken_up = queue.next()
     assert taken_up is not None
-    progress.saw(taken_up, 10)
+    progress.on_row(taken_up, 10)
     assert progress.seconds_left() is None
     clock.now = 130.0
-    progress.saw(taken_up, 20)
+    progress.on_row(taken_up, 20)
     queue.finish(taken_up.id)
     progress.ended(taken_up, finished=True)
     left = progress.seconds_left()
@@ -75,12 +75,12 @@ def test_a_run_that_has_come_far_tells_the_time_left_before_any_has_ended(
     progress = progress_of(queue)
     run = queue.next()
     assert run is not None
-    progress.saw(run, 0)
+    progress.on_row(run, 0)
     clock.now += 36.0
-    progress.saw(run, 1)
+    progress.on_row(run, 1)
     assert progress.seconds_left() is None, "a twentieth tells too little"
     clock.now += 324.0
-    progress.saw(run, 10)
+    progress.on_row(run, 10)
     assert progress.seconds_left() == pytest.approx(360, rel=0.15)
     clock.now += 100.0
     assert progress.seconds_left() == pytest.approx(260, rel=0.2), "though nothing was heard since"
@@ -112,7 +112,7 @@ def test_what_is_going_on_is_said_from_the_first_worker_on() -> None:
         "0 done, 2 workers starting, 2 waiting, 0 failed, estimating the time left"
     )
     progress.began(cheap)
-    progress.saw(dear, 7)
+    progress.on_row(dear, 7)
     seen = progress.look()
     assert "2 running, 2 waiting" in seen.text()
     assert (

@@ -156,7 +156,7 @@ class Machine:
                         done_at[run_id] = self.done_at(work)
                     done = done_at[run_id]
                     step = int(np.interp(share * done[-1], done, work.evaluated))
-                    progress.saw(run, step)
+                    progress.on_row(run, step)
             if not asked_at and worked >= ask_after:
                 asked_at, left = self.clock, progress.seconds_left()
         return worked, asked_at, left, self.clock

@@ -116,7 +116,7 @@ def test_damaged_objects_are_named_and_set_aside(bucket: Store) -> None:
         read_weights(bucket, run.id, digest)
     with pytest.raises(Damaged, match="checkpoint"):
         read_checkpoint(bucket, run.id)
-    aside = bucket.set_aside(rows_path(run.id))
+    aside = bucket.quarantine(rows_path(run.id))
     assert bucket.get(aside) == b"torn"
     assert finished_ids(bucket) == frozenset()
 

@@ -85,7 +85,7 @@ def test_object_torn_emptied_or_foreign_is_damaged(full: Store, kind: Kind) -> N
             with pytest.raises(Damaged, match=re.escape(path)) as raised:
                 read()
             assert (raised.value.path, bool(raised.value.why)) == (path, True)
-        assert full.get(full.set_aside(path)) == FOREIGN[-1]
+        assert full.get(full.quarantine(path)) == FOREIGN[-1]
         assert not full.exists(path)
         paths.append(path)
     assert paths

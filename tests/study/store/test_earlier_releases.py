@@ -16,7 +16,7 @@ from study.cli.main import main
 from study.cli.status import status_text
 from study.launching import driver
 from study.launching.driver import run_study
-from study.launching.options import Means
+from study.launching.options import LaunchOptions
 from study.planning.integrity import check
 from study.planning.inventory import summarise_heads
 from study.planning.spaces import load_space
@@ -101,7 +101,7 @@ def test_a_study_that_is_done_there_starts_nothing(
 
     before = files_of(old)
     monkeypatch.setattr(driver, "_train", must_not)
-    found = run_study(SPACE, old, None, Means())
+    found = run_study(SPACE, old, None, LaunchOptions())
     assert set(found.states.values()) == {DONE}
     # What the study asks for is noted anew, in this release's form; nothing else is touched.
     changed = {path for path, content in files_of(old).items() if before.get(path) != content}
@@ -111,7 +111,7 @@ def test_a_study_that_is_done_there_starts_nothing(
 
 def test_where_predictions_are_asked_for_its_cells_are_made_anew(old: Store) -> None:
     before = files_of(old)
-    found = run_study(replace(SPACE, keep_predictions=True), old, None, Means())
+    found = run_study(replace(SPACE, keep_predictions=True), old, None, LaunchOptions())
     assert set(found.states.values()) == {DONE}
     for run_id in (UNFROZEN, HEAD_ONLY):
         made_by = read_rows(old, run_id).provenance
@@ -129,7 +129,7 @@ def test_a_larger_grid_goes_on_from_its_weights(old: Store) -> None:
     more = replace(SPACE.runs[1], frozen=5)
     larger = replace(SPACE, runs=(*SPACE.runs, more))
     before = files_of(old)
-    found = run_study(larger, old, None, Means())
+    found = run_study(larger, old, None, LaunchOptions())
     assert found.states[more.id] == DONE
     # Rows of 0.1.0 are of TRAINER 1, so old and new rows are of one version of the code.
     heads = summarise_heads(found, old)

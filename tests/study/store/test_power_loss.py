@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from study.launching.lease import acquire
-from study.launching.options import Means
+from study.launching.options import LaunchOptions
 from study.launching.train_run import execute
 from study.run import Recipe, Run
 from study.store import Store, open_store
@@ -42,7 +42,7 @@ def publish(root: Path) -> list[Call]:
         store.put("unfinished/r/00000001/checkpoint", b"0" * 1000)
         store.put("weights/w", b"weights")
         store.remove_folder("unfinished/r")
-        store.set_aside("weights/w")
+        store.quarantine("weights/w")
     return calls
 
 
@@ -99,7 +99,7 @@ def test_a_whole_run(store: Store) -> None:
     before = power_loss.files_of(root)
     with power_loss.recording(root) as calls, acquire(root) as lease:
         held = replace(store, lease_number=lease.number)
-        execute(RUN, held, Means(checkpoint_seconds=0.0), keep_weights=True)
+        execute(RUN, held, LaunchOptions(checkpoint_seconds=0.0), keep_weights=True)
     published = {call.path for call in calls if call.kind == "published"}
     assert {path.split("/")[0] for path in published} >= {"lease", "unfinished", "weights", "rows"}
     assert power_loss.problems(calls, before) == []

@@ -57,7 +57,7 @@ def test_rows_are_damaged_set_aside_and_made_anew(empty: Store) -> None:
         read_head(empty, RUN.id)
     assert isinstance(read_heads(empty, [RUN.id])[RUN.id], Damaged)
     assert list(check_rows(empty, [RUN.id])) == [RUN.id]
-    assert empty.set_aside(rows_path(RUN.id)) == empty.aside()[0]
+    assert empty.quarantine(rows_path(RUN.id)) == empty.quarantined()[0]
     publish_rows(empty, RUN, a_table(), a_provenance())
     assert read_rows(empty, RUN.id).run == RUN
 
@@ -95,7 +95,7 @@ def test_a_prepared_task_is_damaged_not_the_end_of_the_process(
             read("digits-low", store)
     tasks.prepare(tasks.BUILTIN["digits-low"], store, None, progress=False)
     assert tasks.load("digits-low", store).info.num_classes == 5
-    assert len(store.aside()) == 1
+    assert len(store.quarantined()) == 1
 
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.ESTALE, errno.ETIMEDOUT, errno.EPERM])
@@ -121,7 +121,7 @@ def test_what_cannot_be_moved_stays_and_can_be_written_over(empty: Store) -> Non
     publish_rows(empty, RUN, a_table(), a_provenance())
     lose(empty, rows_path(RUN.id))
     Path(empty.base, "damaged").write_text("no folder")
-    assert empty.set_aside(rows_path(RUN.id)) is None
+    assert empty.quarantine(rows_path(RUN.id)) is None
     assert list(check_rows(empty, [RUN.id])) == [RUN.id]
     publish_rows(empty, RUN, a_table(), a_provenance())
     assert check_rows(empty, [RUN.id]) == {}

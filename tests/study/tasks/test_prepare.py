@@ -297,4 +297,4 @@ def test_a_task_of_a_later_release_is_named_with_it_and_left(
     ):
         with pytest.raises(Newer, match=words):
             read()
-    assert not store.aside()
+    assert not store.quarantined()

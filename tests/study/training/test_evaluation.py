@@ -13,7 +13,7 @@ from torch import nn
 from study.networks.build import build
 from study.networks.initial_values import initialise
 from study.tasks.draws import TrainingSet
-from study.training.evaluation import Judge, _parts, images_at_once
+from study.training.evaluation import Evaluator, _parts, images_at_once
 
 
 @pytest.mark.parametrize(("num_classes", "kind"), [(256, torch.uint8), (257, torch.int16)])
@@ -30,9 +30,9 @@ def test_labels_are_predicted_by_the_logits_of_the_error(
     labels[::3] = (labels[::3] + 1) % num_classes
     given = labels[:100].numpy()
     drawn = TrainingSet(np.arange(100), given, given, np.zeros(100, bool))
-    judge = Judge(drawn, labels.numpy(), torch.device("cpu"), form="two layers")
-    values, predicted = judge(nn.Sequential(), inputs)
-    measured = judge.measured(values.tolist())
+    evaluator = Evaluator(drawn, labels.numpy(), torch.device("cpu"), form="two layers")
+    values, predicted = evaluator(nn.Sequential(), inputs)
+    measured = evaluator.measured(values.tolist())
     assert measured.train_error_flipped is None
     assert predicted.dtype == kind
     assert predicted.tolist() == answers.tolist()

@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from study.launching.driver import run_study
-from study.launching.options import Means
+from study.launching.options import LaunchOptions
 from study.planning.spaces import space_of
 from study.run import Recipe, Run
 from study.store import Store, finished_ids
@@ -150,7 +150,7 @@ def test_the_runs_of_a_study_share_what_they_can(
         dataclasses.replace(CELL, size=size, seed=seed, label_noise=label_noise)
         for size, seed, label_noise in [(300, 2, 0.0), (300, 2, 0.2), (40, 2, 0.0), (300, 3, 0.0)]
     ]
-    run_study(space_of([SOURCE, *cells], "cells"), store, None, Means(gpus_per_trial=0))
+    run_study(space_of([SOURCE, *cells], "cells"), store, None, LaunchOptions(gpus_per_trial=0))
     assert {run.id for run in cells} <= finished_ids(store)
     drawn = 300 + 40 + 300  # the noisy Run has the images of the first
     assert counted.images == drawn + 179

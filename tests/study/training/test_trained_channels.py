@@ -61,8 +61,8 @@ def test_the_parts_together_are_the_layer(model: str, width: int) -> None:
         before = layers[:-2](images)
         expected = layers[-2](before)
         for num_trained in some(model, width):
-            parted = part_last(layers, model, num_trained)
-            found = parted.trained(parted.frozen.eval()(before))
+            partial_layer = part_last(layers, model, num_trained)
+            found = partial_layer.trained(partial_layer.frozen.eval()(before))
             torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -89,7 +89,7 @@ def test_what_is_frozen_stays_and_what_is_trained_comes_back(
     run = cell(model, width, num_trained)
     start = network(model, width).state_dict()
     training = training_of(run, store, start)
-    places = part_last(training.layers, model, num_trained).ties.pairs
+    places = part_last(training.layers, model, num_trained).links.pairs
     for _ in training:
         pass
     after = training.weights()
@@ -97,7 +97,7 @@ def test_what_is_frozen_stays_and_what_is_trained_comes_back(
     # With the trained channels as they were, all but the head is the start's, bit for bit.
     fresh = training_of(run, store, start)
     for (_, theirs), (_, first) in zip(
-        places, part_last(fresh.layers, model, num_trained).ties.pairs, strict=True
+        places, part_last(fresh.layers, model, num_trained).links.pairs, strict=True
     ):
         theirs.copy_(first)
     restored = dict(training.layers.state_dict())

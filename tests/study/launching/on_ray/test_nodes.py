@@ -14,15 +14,15 @@ def test_a_lost_node_is_told_once_and_again_when_its_runs_go_on() -> None:
     nodes = Nodes("11111111")
     assert nodes.look([node(1), node(2), node(3)]) == []
     for trial, where in {"a": "22222222", "b": "22222222", "c": "11111111"}.items():
-        nodes.hears_of(trial, where)
+        nodes.record_node(trial, where)
     there = [node(1), node(2, alive=False), node(3)]
-    nodes.loses("a")
+    nodes.on_worker_lost("a")
     assert nodes.look(there) == ["node n2, 222222 is lost; 2 Runs of it will go on elsewhere"]
     assert nodes.look(there) == []
-    assert nodes.begins("d") == ""
-    assert nodes.begins("a") == "", "one of two"
-    assert nodes.begins("b") == "2 Runs of node n2, 222222 went on elsewhere"
-    assert nodes.ends("b") == ""
+    assert nodes.on_worker_started("d") == ""
+    assert nodes.on_worker_started("a") == "", "one of two"
+    assert nodes.on_worker_started("b") == "2 Runs of node n2, 222222 went on elsewhere"
+    assert nodes.on_trial_ended("b") == ""
     assert nodes.look([node(1)]) == ["node n3, 333333 is lost; no Run was on it"]
     assert not nodes.is_here_lost
     nodes.look([node(1, alive=False)])
@@ -33,12 +33,12 @@ def test_runs_that_go_on_before_their_node_is_missed_are_told_with_it() -> None:
     nodes = Nodes("11111111")
     nodes.look([node(1), node(2)])
     for trial in "ab":
-        nodes.hears_of(trial, "22222222")
-        nodes.loses(trial)
-        assert nodes.begins(trial) == ""
-        nodes.hears_of(trial, "11111111")
-    assert nodes.ends("b") == "", "it may even end before"
+        nodes.record_node(trial, "22222222")
+        nodes.on_worker_lost(trial)
+        assert nodes.on_worker_started(trial) == ""
+        nodes.record_node(trial, "11111111")
+    assert nodes.on_trial_ended("b") == "", "it may even end before"
     assert nodes.look([node(1)]) == ["node n2, 222222 is lost; 2 Runs of it went on elsewhere"]
-    assert nodes.ends("a") == ""
+    assert nodes.on_trial_ended("a") == ""
     nodes.look([node(1), node(3)])
     assert nodes.look([node(1)]) == ["node n3, 333333 is lost; no Run was on it"]

@@ -11,7 +11,7 @@ import pytest
 
 from study.launching import lease
 from study.launching import train_run as execute_module
-from study.launching.train_run import DEFAULT_MEANS, Interrupted, attempt, execute
+from study.launching.train_run import DEFAULT_OPTIONS, Interrupted, attempt, execute
 from study.run import Recipe, Run
 from study.store import (
     Damaged,
@@ -169,7 +169,7 @@ def test_a_trial_whose_driver_was_passed_over_ends_and_leaves_nothing(
     monkeypatch.setattr(lease, "SECONDS_BETWEEN_QUESTIONS", 1e9)  # not asked before the end
     with pytest.raises(Interrupted, match="taken over"):
         execute(SOURCE, ours)
-    ended = attempt(SOURCE, ours, DEFAULT_MEANS, keep_weights=True, keep_predictions=False)
+    ended = attempt(SOURCE, ours, DEFAULT_OPTIONS, keep_weights=True, keep_predictions=False)
     assert ended.outcome == "interrupted"
     assert finished_ids(store) == frozenset()
     assert read_checkpoint(store, SOURCE.id) is None
@@ -281,7 +281,7 @@ def test_training_after_any_outcome_is_freed_without_garbage_collection(
         ended = attempt(
             run,
             store,
-            DEFAULT_MEANS,
+            DEFAULT_OPTIONS,
             keep_weights=True,
             keep_predictions=True,
             on_row=on_row,

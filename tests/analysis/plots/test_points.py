@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from analysis import surfaces
 from analysis.plots import points
-from tests.analysis.pictures.test_pictures import texts_of
+from tests.analysis.plots.test_plots import texts_of
 
 FROZEN = [0, 3, 8.75, 9]
 

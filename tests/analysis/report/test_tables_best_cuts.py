@@ -29,7 +29,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_table_holds_the_surface(root: Path) -> None:
     study = load.open_study(root)
-    table = tables.best_cuts(slices.seen(study, slices.slices(study), 0.1))
+    table = tables.best_cuts(slices.summarise_slices(study, slices.slices(study), 0.1))
     final = surfaces.at_epoch(study, arm="transfer", squeeze=True)
     found = surfaces.best_cut(final, resolution=1 / synthetic.NUM_TEST)
     lines = table.set_index(["source", "source_size", "size"])
@@ -55,4 +55,4 @@ def test_a_study_with_one_frozen_count_has_no_best_cut(tmp_path: Path) -> None:
     wanted = synthetic.runs(num_epochs=20, sizes=(250,), frozen=(4,), seeds=(0, 1))
     synthetic.write(tmp_path, wanted)
     study = load.open_study(tmp_path)
-    assert tables.best_cuts(slices.seen(study, slices.slices(study), 0.1)).empty
+    assert tables.best_cuts(slices.summarise_slices(study, slices.slices(study), 0.1)).empty

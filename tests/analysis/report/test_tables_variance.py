@@ -11,7 +11,7 @@ import pytest
 from analysis import load, surfaces
 from analysis.report import slices, tables, write_report
 from study.store import open_store
-from tests.analysis.surfaces.test_predictions import write
+from tests.analysis.surfaces.test_bias_variance_surfaces import write
 
 
 @pytest.mark.slow

@@ -1,7 +1,7 @@
 """Where a fault happens: a fresh store with its driver and journal, and the verdict on what came out.
 
-A Workshop makes places and knows what an undisturbed study comes to. A Place is one store; `judge` holds
-it against the undisturbed one and names everything that is not as promised.
+A Harness makes scenarios and trains an undisturbed study once. A Scenario is one store; `judge`
+compares it with the undisturbed one and names every difference.
 """
 
 from __future__ import annotations
@@ -60,16 +60,16 @@ class Undisturbed:
     seconds: float
 
 
-class Workshop:
-    """A folder in which places are made. Everything in it is removed on closing, and every process."""
+class Harness:
+    """A folder in which scenarios are made. Everything in it is removed on closing, and every process."""
 
     def __init__(self, folder: Path | None = None) -> None:
         self._temporary = tempfile.TemporaryDirectory(prefix="freezewise-faults-", dir=folder)
         self.folder = Path(self._temporary.name)
-        self._num_places = 0
+        self._num_scenarios = 0
         self._undisturbed: dict[str, Undisturbed] = {}
         self._mutation: str | None = None
-        self._copied: dict[Callable[[Place], None], Place] = {}
+        self._copied: dict[Callable[[Scenario], None], Scenario] = {}
         self._template = self.folder / "template"
         for name in TASKS:
             store = open_store(self._template)
@@ -79,29 +79,29 @@ class Workshop:
         drivers.end_processes_of(self.folder)
         self._temporary.cleanup()
 
-    def place(
+    def scenario(
         self,
         space: str = "tiny",
         *,
         root: str | None = None,
         variables: Mapping[str, str] | None = None,
-        like: Callable[[Place], None] | None = None,
+        like: Callable[[Scenario], None] | None = None,
         checkpoint_seconds: float = CHECKPOINT_SECONDS,
-    ) -> Place:
-        """A fresh place. `root`: a store elsewhere, in which the tasks are put too; `variables`: of its
+    ) -> Scenario:
+        """A fresh scenario. `root`: a store elsewhere, in which the tasks are put too; `variables`: of its
         processes; `like`: what has happened there before, done once and copied.
         """
         if like is not None and like not in self._copied:
-            self._copied[like] = first = self.place(space)
+            self._copied[like] = first = self.scenario(space)
             like(first)
-        self._num_places += 1
-        folder = self.folder / f"{self._num_places:03d}"
+        self._num_scenarios += 1
+        folder = self.folder / f"{self._num_scenarios:03d}"
         folder.mkdir()
         if like is not None:
             first = self._copied[like]
             shutil.copytree(first.root, folder / "store")
             shutil.copy(first.journal.path, folder)
-        place = Place(
+        scenario = Scenario(
             self,
             folder,
             space,
@@ -110,8 +110,8 @@ class Workshop:
             checkpoint_seconds=checkpoint_seconds,
         )
         if like is None:
-            place.fill()
-        return place
+            scenario.fill()
+        return scenario
 
     @contextmanager
     def mutated(self, name: str) -> Iterator[None]:
@@ -132,16 +132,18 @@ class Workshop:
         """Trained once, when it is first asked for: inline, from the start to the end, never mutated."""
         if space not in self._undisturbed:
             mutation, self._mutation = self._mutation, None
-            place = self.place(space)
+            scenario = self.scenario(space)
             began = time.monotonic()
-            driver = place.run()
+            driver = scenario.run()
             status = driver.wait()
             assert status == 0, driver.said()
             seconds = time.monotonic() - began
-            found = studies.results(place.store)
-            assert found.keys() == place.runs.keys(), (found.keys(), driver.said())
-            assert not journal.trained_twice(place.journal.tries())
-            self._undisturbed[space] = Undisturbed(found, studies.rows_there(place.store), seconds)
+            found = studies.results(scenario.store)
+            assert found.keys() == scenario.runs.keys(), (found.keys(), driver.said())
+            assert not journal.trained_twice(scenario.journal.tries())
+            self._undisturbed[space] = Undisturbed(
+                found, studies.rows_there(scenario.store), seconds
+            )
             self._mutation = mutation
         return self._undisturbed[space]
 
@@ -152,10 +154,10 @@ class Workshop:
 
 
 @dataclass(eq=False)
-class Place:
+class Scenario:
     """One store, its search space, and what has been done there."""
 
-    workshop: Workshop
+    harness: Harness
     folder: Path
     space: str
     root: str
@@ -179,19 +181,19 @@ class Place:
 
     @property
     def undisturbed(self) -> Undisturbed:
-        return self.workshop.undisturbed(self.space)
+        return self.harness.undisturbed(self.space)
 
     @property
     def watched(self) -> dict[str, str]:
-        """What the witness is told in every process of this place."""
+        """What the tracer is told in every process of this scenario."""
         variables = {"FAULTS_JOURNAL": str(self.journal.path)}
-        if self.workshop.mutation is not None:
-            variables["FAULTS_MUTATION"] = self.workshop.mutation
+        if self.harness.mutation is not None:
+            variables["FAULTS_MUTATION"] = self.harness.mutation
         return variables
 
     def fill(self) -> None:
         """Puts the prepared tasks into the store."""
-        for path in sorted((self.workshop.template / "tasks").iterdir()):
+        for path in sorted((self.harness.template / "tasks").iterdir()):
             self.store.put(f"tasks/{path.name}", path.read_bytes())
 
     def run(
@@ -363,15 +365,15 @@ def _difference(found: studies.Result | str, expected: studies.Result | str) -> 
 
 
 @contextmanager
-def workshop(folder: Path | None = None) -> Iterator[Workshop]:
-    """A Workshop that is closed in the end, whatever happens."""
-    made = Workshop(folder)
+def open_harness(folder: Path | None = None) -> Iterator[Harness]:
+    """A Harness that is closed in the end, whatever happens."""
+    made = Harness(folder)
     try:
         yield made
     finally:
         made.close()
 
 
-def removed(place: Place) -> None:
-    """Frees the disk of a place that was judged."""
-    shutil.rmtree(place.folder, ignore_errors=True)
+def removed(scenario: Scenario) -> None:
+    """Frees the disk of a scenario that was judged."""
+    shutil.rmtree(scenario.folder, ignore_errors=True)
