@@ -264,21 +264,19 @@ class Buckets:
 def parse(uri: str) -> tuple[Buckets, str]:
     """The service and the path that a URI names, without asking anybody.
 
-    Raises ValueError, whose message may hold the URI's secrets, for another scheme or option.
+    Raises ValueError, whose message does not hold the URI, for another scheme or option.
     """
     parts = urlsplit(uri)
     if parts.scheme not in SCHEMES:
         choices = ", ".join(f"{scheme}://bucket/folder" for scheme in SCHEMES)
-        raise ValueError(f"{uri!r}: unknown scheme. Choose a directory, {choices}")
+        raise ValueError(f"unknown scheme. Choose a directory, {choices}")
     options = dict(parse_qsl(parts.query))
     unknown = sorted(options.keys() - set(_OPTIONS))
     if unknown:
-        raise ValueError(
-            f"{uri!r}: unknown option {unknown[0]!r}. Choose from {', '.join(_OPTIONS)}"
-        )
+        raise ValueError(f"unknown option {unknown[0]!r}. Choose from {', '.join(_OPTIONS)}")
     keys, _, bucket = parts.netloc.rpartition("@")
     if not bucket:
-        raise ValueError(f"{uri!r}: it names no bucket or folder")
+        raise ValueError("it names no bucket or folder")
     key, _, secret = keys.partition(":")
     endpoint = options.get("endpoint_override", "")
     if endpoint and "://" not in endpoint:

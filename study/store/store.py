@@ -205,7 +205,7 @@ def open_store(root: str | Path) -> Store:
     try:
         return Store(str(root), *parse(str(root)))
     except ValueError as error:
-        raise ValueError(f"root={without_secrets(str(error))}") from error
+        raise ValueError(f"root={without_secrets(str(root))!r}: {error}") from error
 
 
 def open_uri(uri: str) -> pa.NativeFile:
@@ -216,7 +216,7 @@ def open_uri(uri: str) -> pa.NativeFile:
     try:
         buckets, path = parse(uri)
     except ValueError as error:
-        raise ValueError(without_secrets(str(error))) from error
+        raise ValueError(f"{without_secrets(uri)}: {error}") from error
     return buckets.opened(path, WAITS, whole=False)
 
 

@@ -364,9 +364,17 @@ def test_user_mistakes_are_named(empty: Store) -> None:
         read_rows(empty, "../x")
     with pytest.raises(ValueError, match="study='a/b'"):
         write_study(empty, "a/b", [])
-    for root in ("foo://x", "s3://", "s3:///x"):
-        with pytest.raises(ValueError, match=f"root='{root}'"):
+    for root, why in (
+        ("foo://x", "unknown scheme. Choose a directory, s3://bucket/folder, gs://bucket/folder"),
+        ("s3://", "it names no bucket"),
+        ("s3:///x", "it names no bucket"),
+        ("s3://b/x?zone=1", "unknown option 'zone'. Choose from scheme, endpoint_override, region"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(f"root='{root}': {why}")):
             open_store(root)
+    with pytest.raises(ValueError) as refused:
+        open_store("s3://key:SECRET@b/r?token=SECRET")
+    assert "SECRET" not in str(refused.value)
     assert open_store("s3://key:secret@b/r?region=us-east-1").shown.startswith("s3://b/r")
 
 
