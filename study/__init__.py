@@ -1,7 +1,6 @@
 """Train the Runs of a study of transfer learning through double descent.
 
-`from study import run_study, plan_study, study_status` is the way in from a notebook or a script; the
-command `study` is the one from a shell. Importing this package loads neither torch nor Ray.
+Importing this package loads neither torch nor Ray.
 """
 
 from typing import TYPE_CHECKING, Any

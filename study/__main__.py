@@ -1,4 +1,4 @@
-"""`python -m study` is the command `study`."""
+"""Run the command `study` as `python -m study`."""
 
 import sys
 from pathlib import Path

@@ -21,10 +21,10 @@ from study.tasks import Task
 
 @dataclass(frozen=True, kw_only=True)
 class StoredStudy:
-    """A study and the store that it is in: `analysis.load.open_study(it.root, it.study)` opens it.
+    """A study and its store: `analysis.load.open_study(it.root, it.study)` opens it.
 
-    `counts`: how many of its Runs are in each state ("done", "running", "partial", "failed", "absent",
-    "start failed"). Printed, it says what the verb of the same name says.
+    `counts`: number of Runs in each state ("done", "running", "partial", "failed", "absent",
+    "start failed"). Printed, it is the output of the verb of the same name.
     """
 
     root: str
@@ -36,7 +36,6 @@ class StoredStudy:
         return self.text
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
-        """What a notebook shows of it."""
         printer.text(self.text)
 
 
@@ -50,14 +49,13 @@ def plan_study(
     related: tuple[str, str] | None = None,
     keep_predictions: bool = False,
 ) -> StoredStudy:
-    """Says what a study wants, what of it is there and what the rest will cost; starts nothing.
+    """Return the plan of a study: what it needs, what exists, and what the rest will cost. Starts nothing.
 
-    - `space`: the path of a search-space file, the name of one that comes along, or Runs, which then
-      need the `name` that the study is to have.
-    - `root`: the store, a directory or a URI (default: STUDY_ROOT, or ./store); `data`: where image
-      sets lie (default: STUDY_DATA, or ./data).
-    - `tasks`, `related`, `keep_predictions`: with Runs, what TASKS, RELATED and KEEP_PREDICTIONS are in
-      a search-space file.
+    - `space`: the path of a search-space file, the name of a bundled one, or Runs, which need a `name`.
+    - `root`: the store, a directory or a URI (default: STUDY_ROOT, or ./store); `data`: the folder of
+      image sets (default: STUDY_DATA, or ./data).
+    - `tasks`, `related`, `keep_predictions`: for Runs, as TASKS, RELATED and KEEP_PREDICTIONS in a
+      search-space file.
 
     Raises UserError, a ValueError, with everything that is wrong, one line each.
 
@@ -94,18 +92,18 @@ def run_study(
     cpus_per_trial: float | None = None,
     max_concurrent: int | None = None,
 ) -> StoredStudy:
-    """Trains what the store lacks of a study, as `study run` does, but for the report.
+    """Train the Runs that the store lacks, as `study run` does, but without the report.
 
-    Arguments as of `plan_study`, and those of `study run`, with its defaults:
+    Arguments as for `plan_study`, and the options of `study run` with the same defaults:
 
-    - `inline`: one Run after another in this process, without Ray; small studies are over sooner so.
-    - `address`: of a Ray cluster (default: RAY_ADDRESS, or a Ray of this machine alone).
-    - `gpus_per_trial`, `cpus_per_trial`: what a Run claims (default: a GPU where there is one, and a
+    - `inline`: one Run after another in this process, without Ray; faster for small studies.
+    - `address`: of a Ray cluster (default: RAY_ADDRESS, or a local Ray).
+    - `gpus_per_trial`, `cpus_per_trial`: resources of a Run (default: a GPU if there is one, and a
       core); `max_concurrent`: Runs at the same time (default: as many as fit).
 
-    Runs that failed are counted and named, and the others are trained all the same. Raises UserError, a
-    ValueError, for wrong input, before anything is trained; KeyboardInterrupt where it was interrupted,
-    once what was training has written a checkpoint: the same call goes on from there.
+    Failed Runs are counted and named; the others are trained. Raises UserError, a ValueError, for wrong
+    input, before training; KeyboardInterrupt if interrupted, after running trainings have written a
+    checkpoint: the same call continues from there.
 
     >>> from analysis import load
     >>> from study import run_study
@@ -147,9 +145,9 @@ def study_status(
     name: str | None = None,
     root: str | Path | None = None,
 ) -> StoredStudy:
-    """How far a study is; starts nothing.
+    """Return how far a study is. Starts nothing.
 
-    `space` as of `plan_study`, or the name of a study that the store at `root` has.
+    `space`: as for `plan_study`, or the name of a study in the store at `root`.
 
     >>> from study import study_status
     >>> study_status("quickstart", root="store").counts["done"]

@@ -1,8 +1,4 @@
-"""Fields of a frozen dataclass as plain values: checked, written in one way, and read back.
-
-Owns the canonical JSON that ids and digests are made of, and the words in which a wrong field is
-refused. Knows no field by name.
-"""
+"""Check the fields of frozen dataclasses, write them as canonical JSON, and read them back."""
 
 from __future__ import annotations
 
@@ -16,7 +12,7 @@ Plain = str | int | float | bool | None
 
 
 def canonical_json(plain: Any) -> str:
-    """JSON with sorted keys and no spaces, so that equal values have equal texts.
+    """Return JSON with sorted keys and no spaces: equal values have equal texts.
 
     Raises ValueError for a number that is not finite.
     """
@@ -24,12 +20,12 @@ def canonical_json(plain: Any) -> str:
 
 
 def digest_of(text: str | bytes) -> str:
-    """SHA-256 in hex."""
+    """Return the SHA-256 in hex."""
     return hashlib.sha256(text.encode() if isinstance(text, str) else text).hexdigest()
 
 
 def canonical(value: Any) -> Plain:
-    """The value itself, every number written in one way: 0.0 as 0. ValueError if it is not plain."""
+    """Return the value with every number in one form (0.0 as 0). Raises ValueError if it is not plain."""
     if value is None or (isinstance(value, str | bool | int) and type(value) in (str, bool, int)):
         return value
     if type(value) is float and math.isfinite(value):
@@ -40,9 +36,9 @@ def canonical(value: Any) -> Plain:
 def known_fields(
     owner: str, plain: Any, names: Iterable[str], later: Mapping[str, Plain]
 ) -> dict[str, Any]:
-    """The JSON object `plain`, with what later releases added where it lacks that.
+    """Return the JSON object `plain`, completed by fields that later releases added.
 
-    Raises ValueError where it is no object, or has a field too many or too few.
+    Raises ValueError if it is no object, or has missing or unknown fields.
     """
     if not isinstance(plain, dict):
         raise ValueError(f"{owner}: {plain!r} is not a JSON object")
@@ -55,13 +51,13 @@ def known_fields(
 
 
 def check_choice(owner: str, name: str, given: Any, choices: Iterable[str]) -> None:
-    """Raises ValueError with field, value and choices."""
+    """Raise ValueError with field, value and choices."""
     if type(given) is not str or given not in choices:
         raise ValueError(f"{owner}.{name}={given!r}: choose one of {', '.join(choices)}")
 
 
 def check_int(owner: str, name: str, given: Any, *, low: int, high: int | None = None) -> None:
-    """Raises ValueError unless it is a whole number (an int, no bool) within these bounds."""
+    """Raise ValueError unless the value is an int (not a bool) within these bounds."""
     if type(given) is not int or given < low or (high is not None and given > high):
         bounds = f"{low} or more" if high is None else f"{low} to {high}"
         raise ValueError(f"{owner}.{name}={given!r}: must be a whole number, {bounds}")
@@ -77,7 +73,7 @@ def check_number(
     low_open: bool = False,
     high_open: bool = False,
 ) -> None:
-    """Raises ValueError unless it is a finite int or float within these bounds."""
+    """Raise ValueError unless the value is a finite int or float within these bounds."""
     inside = (
         type(given) in (int, float)
         and math.isfinite(given)

@@ -1,8 +1,6 @@
-"""Axes to Runs: a grid is an ordered list of unique Runs, each start before the Runs that need it.
+"""Build lists of unique Runs from axes; each start precedes the Runs that need it.
 
-Owns how axes multiply and how lists of Runs are joined. Adding a value to an axis, or asking for the
-same cell from another file, never changes a Run, since a Run is nothing but its fields. Refuses to
-look at a store or a task: task names and sizes are checked by `plan`.
+Must not read a store or a task: `plan` checks task names and sizes.
 """
 
 from __future__ import annotations
@@ -60,29 +58,27 @@ def grid(
     source_seed: int | None = None,
     **axes: Any,
 ) -> list[Run]:
-    """All combinations of the axes, as Runs: each source, followed by the cells that start from it.
+    """Return all combinations of the axes as Runs: each source, followed by the cells that start from it.
 
-    An axis is one value or a sequence of them.
+    An axis is one value or a sequence of values.
 
     - `frozen`: numbers of leading layers, or EVERY_CUT: 0 to L − 1 of each model.
     - `trained_channels`: of the last layer before the head, at the cut that freezes all but the head
-      (0 stands for that cut itself); other cuts have none. LOG_SPACED: 1, 2, 4, … up to all of them.
-    - `frozen_pieces`: leading pieces of the layer above the cut, frozen too (0 stands for the cut itself).
-      EVERY_PIECE: 0 and all that the layer can have, often none. With frozen=EVERY_CUT a number is for
-      the layers that have so many pieces, and left out at the others; at a cut that `frozen` names, the
-      layer must have them. Channels and pieces are never both of one Run: they are asked for side by side.
+      (0: that cut itself); other cuts have none. LOG_SPACED: 1, 2, 4, … up to all of them.
+    - `frozen_pieces`: leading pieces of the layer above the cut, frozen too (0: the cut itself).
+      EVERY_PIECE: 0 and all that the layer can have, often none. With frozen=EVERY_CUT, layers with
+      fewer pieces are left out; at a cut that `frozen` names, the layer must have them. A Run has
+      channels or pieces, never both.
     - `width`: None is the model's standard width.
     - `source_task`: None (random initial values), "pretrained" (timm's weights), or a task, on which
       one source of each `source_size` is trained.
-    - `source_recipe`: how sources are trained; by default as the cells, but for what speaks of a cut.
+    - `source_recipe`: how sources are trained; by default like the cells, except fields about a cut.
     - `source_seed`: one seed for all sources; by default each cell's own, so that replicates are
-      independent. With one seed the spread over seeds leaves the source's share out.
-    - `axes`: any other field of a Run, or a field of the Recipe (then of `source_recipe`'s default
-      too), by its name.
+      independent. With one seed the spread over seeds does not include the source's share.
+    - `axes`: any other field of a Run, or a field of the Recipe (then of `source_recipe`'s default too).
 
-    Raises ValueError for an empty axis, a value given twice, an unknown field, an unknown model, a
-    width that it cannot have, more frozen layers than it has below its head, channels or pieces that a
-    layer does not have, or whatever a Run refuses.
+    Raises ValueError for an empty axis, a repeated value, an unknown field, an unknown model, an
+    invalid width, too many frozen layers, channels or pieces, or any error of a Run.
     """
     cells = []
     for (
@@ -151,12 +147,12 @@ def grid(
 
 
 def union(*lists: Iterable[Run]) -> list[Run]:
-    """The Runs of all lists, each once, in the order in which they first come."""
+    """Return the Runs of all lists, each once, in order of first appearance."""
     return list(dict.fromkeys(run for runs in lists for run in runs))
 
 
 def with_starts(runs: Iterable[Run]) -> list[Run]:
-    """The Runs and, before each, the chain of Runs that it starts from; each once."""
+    """Return the Runs, each after the chain of Runs that it starts from, each once."""
     return list(dict.fromkeys(each for run in runs for each in _chain(run)))
 
 
@@ -179,7 +175,6 @@ def _axis(name: str, given: Any) -> list[Any]:
 
 
 def _further(axes: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """All combinations of the values of further axes, by field."""
     for name in axes:
         if name not in RECIPE_FIELDS | OTHER_FIELDS:
             further = sorted(RECIPE_FIELDS | OTHER_FIELDS)
@@ -214,7 +209,7 @@ def _without_cut(recipe: Recipe) -> Recipe:
 
 
 def _calibrated(recipe: Recipe, origin: str | None, cut: int) -> Recipe:
-    """Layers that are frozen at random get their statistics by the rule that weighs images alike."""
+    """Return the recipe; layers frozen at random get statistics that weight all images equally."""
     is_random = origin is None and cut > 0
     return replace(recipe, calibration="images" if is_random else "batches")
 
@@ -259,6 +254,6 @@ def _pieces(model: str, width: int | None, cut: int, given: Any, *, is_named: bo
 
 
 def _inside(channels: list[int], pieces: list[int]) -> list[tuple[int, int]]:
-    """The places of the cut, within a layer or before it: of the two numbers one is always 0."""
+    """Return the cuts within or before a layer; one of the two numbers is always 0."""
     of_channels = [(number, 0) for number in channels if number or 0 in pieces]
     return of_channels + [(0, number) for number in pieces if number]

@@ -1,4 +1,4 @@
-"""What is said to a user, wherever it comes from: an error of theirs, a remark."""
+"""Word errors and remarks for users."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ MARK: Final = "study: "  # before each line for the user on stderr
 
 
 class UserError(ValueError):
-    """Something that the user wrote, gave or asked for is wrong; the text says what to change."""
+    """The user's input is wrong; the text says what to change."""
 
 
 def duration(seconds: float) -> str:
-    """A length of time for people, in its two largest units: "2 h 5 min"."""
+    """Return a duration for people, in its two largest units: "2 h 5 min"."""
     whole = round(seconds)
     units = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
     for (name, length), (finer, finer_length) in pairwise(units):
@@ -27,17 +27,17 @@ def duration(seconds: float) -> str:
 
 
 def did_you_mean(given: str, choices: Iterable[str]) -> str:
-    """For the end of a message: "; did you mean 'x'?", or "" where none of the choices is near."""
+    """Return the end of a message: "; did you mean 'x'?", or "" if no choice is similar."""
     near = difflib.get_close_matches(given, list(choices), n=1)
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def last_line(error: str) -> str:
-    """Of a failure's text: the exception itself."""
+    """Return the exception itself from the text of a failure."""
     return (error.strip().splitlines() or ["no message"])[-1]
 
 
 def show_message(*lines: str) -> None:
-    """Remarks for the user, on stderr."""
+    """Print remarks for the user on stderr."""
     for line in lines:
         print(f"{MARK}{line}", file=sys.stderr)

@@ -1,8 +1,4 @@
-"""How a Run is trained, as plain values; the second half of what decides its result.
-
-Owns the fields of a Recipe, its canonical form and the id made from it, and every check that needs
-nothing but the values.
-"""
+"""Define a Recipe: how a Run is trained, as plain values with checks and an id."""
 
 from __future__ import annotations
 
@@ -42,26 +38,22 @@ ADDED_LATER: Final[dict[str, Plain]] = {"calibration": "batches"}
 class Recipe:
     """How a Run is trained.
 
-    Exactly one of `num_epochs` and `num_steps` is given: the length in passes over the drawn images,
-    or in optimiser steps (so that a larger set does not get more updates). Defaults follow Nakkiran
-    et al. 2019 (Adam, 1e-4, batches of 128) where that paper has one; the recipe of arXiv 2211.11074
-    is not known to us.
+    Give exactly one of `num_epochs` (passes over the drawn images) and `num_steps` (optimiser steps, so
+    that a larger set does not get more updates). Defaults follow Nakkiran et al. 2019 (Adam, 1e-4, batches
+    of 128) where that paper gives a value; the recipe of arXiv 2211.11074 is not known to us.
 
     - `momentum`: for "sgd" only.
     - `inverse_sqrt_steps`: for "inverse_sqrt" only; the rate is
       `learning_rate / sqrt(1 + floor(step / inverse_sqrt_steps))` (Nakkiran et al. 2019, appendix B).
-    - `above_cut`: what the layers between the cut and the new head start from: the start's weights,
-      or fresh initial values ("reinitialised"), not those that the start began with.
+    - `above_cut`: the layers between the cut and the new head start from the start's weights, or from
+      fresh initial values ("reinitialised"), not those that the start began with.
     - `frozen_batchnorm`: frozen BatchNorm layers use their stored statistics ("evaluation"), or those
-      of the batch, whereby they also go on updating the stored ones ("training").
-    - `precision`: "tf32" and "bfloat16" (autocast) change the arithmetic of the training steps and of
-      the evaluations alike.
-    - `evaluation`: after every epoch, or at `num_evaluations` log-spaced steps from 1 to the last,
-      of which those that round to the same step are one. Step 0 and the last step are evaluated in
-      either case.
-    - `calibration`: for layers that are frozen at random alone: the BatchNorm statistics that they get
-      once are the mean over batches, of which a short last one counts as much as a full one ("batches",
-      the rule of the first release), or each batch counts by its images ("images", which `grid` takes).
+      of the batch, and keep updating the stored ones ("training").
+    - `precision`: "tf32" and "bfloat16" (autocast) apply to training steps and evaluations.
+    - `evaluation`: after every epoch, or at `num_evaluations` log-spaced steps from 1 to the last;
+      equal steps count once. Step 0 and the last step are always evaluated.
+    - `calibration`: how layers frozen at random average their BatchNorm statistics over batches: each
+      batch alike ("batches", the rule of the first release), or by its images ("images", as `grid` does).
     """
 
     optimizer: str = "adam"
@@ -116,18 +108,17 @@ class Recipe:
 
     @cached_property
     def id(self) -> str:
-        """First 8 hex digits of SHA-256 over the canonical JSON: the recipe as a coordinate."""
+        """Return the first 8 hex digits of SHA-256 over the canonical JSON."""
         return digest_of(canonical_json(self.to_dict()))[:8]
 
     @cached_property
     def cell_id(self) -> str:
-        """The id as a coordinate: the calibration of random layers, which their arm alone has, makes no
-        other cell."""
+        """Return the id as a coordinate: without `calibration`, which makes no other cell."""
         return replace(self, calibration="batches").id
 
     @cached_property
     def base(self) -> Recipe:
-        """This Recipe as the transfer itself has it, without what tells arms apart."""
+        """Return this Recipe for the transfer itself, without the fields that separate arms."""
         return replace(self, above_cut="start", calibration="batches")
 
     def to_dict(self) -> dict[str, Plain]:
@@ -146,6 +137,6 @@ class Recipe:
 
 
 def from_plain(plain: Any) -> Recipe:
-    """The Recipe with these fields. Raises ValueError on an unknown or missing one."""
+    """Return the Recipe with these fields. Raises ValueError for an unknown or missing field."""
     names = [field.name for field in fields(Recipe)]
     return Recipe(**known_fields("Recipe", plain, names, ADDED_LATER))

@@ -1,9 +1,6 @@
-"""The one noun: a Run is one training, named by what decides its result.
+"""Define a Run, its id and its coordinates in a grid.
 
-Owns the fields of a Run, its canonical JSON, the id made from it, every check that needs nothing but
-the values, and the one list of coordinates that say where in a grid a Run stands. Knows nothing of
-files, devices, or which tasks and networks exist; what cannot change a result (paths, workers,
-checkpoint intervals) is refused a place here.
+A Run has only fields that can change its result: no paths, devices or intervals.
 """
 
 from __future__ import annotations
@@ -56,7 +53,7 @@ ADDED_LATER: Final[dict[str, Plain]] = {"trained_channels": 0, "frozen_pieces": 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One training: a task, how many of its images, which network, from where, how much of it frozen.
+    """One training: a task, the number of its images, a network, a start, and how much of it is frozen.
 
     - `task`: a task's name; `size`: number of training images drawn from its `part` ("all", or one
       of two disjoint halves "a" and "b").
@@ -66,12 +63,12 @@ class Run:
     - `start`: None (random initial values), "pretrained" (timm's weights) or the Run whose weights
       it starts from. The head is always new.
     - `frozen`: number of leading layers kept frozen, counted from the input.
-    - `trained_channels`: of the last layer before the head, where all layers but the head are frozen, so
-      many output channels are trained all the same, the last ones (of its last convolution; of a ViT's
-      last MLP, hidden units). Between two cuts capacity jumps; this fills the last gap.
-    - `frozen_pieces`: of the first layer that is trained, so many leading pieces are frozen too, with
-      the start's values: a cut inside a layer (`study.networks.catalogue.num_pieces` tells which have
-      some). It does not go with `trained_channels`.
+    - `trained_channels`: if all layers but the head are frozen, the number of output channels of the
+      last layer before the head that are trained (the last ones of its last convolution; in a ViT, hidden
+      units of its last MLP). They fill the jump in capacity between the last two cuts.
+    - `frozen_pieces`: number of leading pieces of the first trained layer that are frozen too, with the
+      start's values: a cut inside a layer (see `study.networks.catalogue.num_pieces`). Not together with
+      `trained_channels`.
     - `seed`: a whole replicate: images drawn, labels flipped, initial values, order.
     """
 
@@ -134,7 +131,7 @@ class Run:
 
     @cached_property
     def id(self) -> str:
-        """First 12 hex digits of SHA-256 over the canonical JSON."""
+        """Return the first 12 hex digits of SHA-256 over the canonical JSON."""
         return digest_of(to_json(self))[:12]
 
     def to_dict(self) -> dict[str, Any]:
@@ -157,12 +154,12 @@ class Run:
 
     @property
     def source(self) -> Run | None:
-        """The Run that this one starts from, if it starts from one."""
+        """Return the Run that this one starts from, or None."""
         return self.start if isinstance(self.start, Run) else None
 
     @property
     def generation(self) -> int:
-        """How many trainings its start has behind it: 0 for random initial values, 1 for "pretrained"."""
+        """Return the number of trainings behind its start: 0 for random values, 1 for "pretrained"."""
         if self.source is not None:
             return self.source.generation + 1
         return 0 if self.start is None else 1
@@ -170,14 +167,14 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True)
 class Coordinate:
-    """One thing that tells in which cell of a grid a Run is: a column of the rows, an axis of surfaces.
+    """A column of the rows that locates a Run in a grid, and an axis of surfaces.
 
     - `kind`: "name", "count" (a whole number, 32 bits), "seed" (64 bits) or "fraction".
-    - `of`: its value for a Run, None where the Run has none; `absent` stands for None in analysis.
-    - `group`: of what it speaks. Axes of a surface come in the order of GROUPS.
+    - `of`: its value for a Run, or None; `absent` replaces None in the analysis.
+    - `group`: surfaces order their axes by GROUPS.
     - `is_axis`: a dimension of surfaces. `makes_cell`: Runs that differ in it are in different cells;
-      those that differ in nothing else but seeds are replicates of one.
-    - `since`: the format of rows files that first had it.
+      Runs that differ only in seeds are replicates of one cell.
+    - `since`: the first format of rows files that has it.
     """
 
     name: str
@@ -282,25 +279,25 @@ COORDINATES: Final = (
 
 
 def coordinates(run: Run) -> dict[str, Plain]:
-    """Where a Run stands in a grid: the value of each of COORDINATES by name, None where it has none."""
+    """Return the value of each of COORDINATES by name; None if the Run has none."""
     return {coordinate.name: coordinate.of(run) for coordinate in COORDINATES}
 
 
 def to_json(run: Run) -> str:
-    """Canonical JSON: keys sorted, no spaces, every number written in one way (0.0 as 0).
+    """Return canonical JSON: keys sorted, no spaces, every number in one form (0.0 as 0).
 
-    Raises ValueError for a value that is not a plain one, or not finite.
+    Raises ValueError for a value that is not plain or not finite.
     """
     return canonical_json(run.to_dict())
 
 
 def from_json(text: str) -> Run:
-    """The Run whose canonical JSON this is. Raises ValueError on an unknown or missing field."""
+    """Return the Run with this canonical JSON. Raises ValueError for an unknown or missing field."""
     return _run_from(text)
 
 
 def describe(run: Run) -> str:
-    """One line for people: what is trained, from where, how much of it frozen."""
+    """Return one line for people: what is trained, from which start, and how much is frozen."""
     model = run.model if run.width is None else f"{run.model} width {run.width}"
     part = "" if run.part == "all" else f" half {run.part}"
     noise = f" noise {run.label_noise:g}" if run.label_noise else ""

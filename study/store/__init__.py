@@ -1,7 +1,4 @@
-"""The store: where objects are, how to read them, and what a damaged one raises.
-
-This package exports what scripts use to read a store. Functions that write are in the modules.
-"""
+"""Read a store from scripts. The functions that write are in the modules."""
 
 from typing import TYPE_CHECKING
 

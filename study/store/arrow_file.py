@@ -1,8 +1,8 @@
 """Serialise Arrow tables with checksums, and verify them.
 
-The file's checksum is stored in its own metadata and computed with zeros in its place. A reader that does
-not know the checksum can therefore read the file as usual. The table's checksum covers the values of the
-columns only: it does not depend on pyarrow's version, the compression or the batches."""
+The file's checksum is in its own metadata and computed with zeros in its place, so any Arrow reader can
+read the file. The table's checksum covers only the values, not pyarrow's version, compression or batches.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _NUM_MARKS: Final = (
 
 
 def to_bytes(table: pa.Table, head: Mapping[bytes, bytes]) -> bytes:
-    """The table as one record batch, with this head and its digest, taken in its order, and the file's."""
+    """Return the file of one record batch, with this head, the table's digest and the file's digest."""
     metadata = {**head, _DIGEST: _digest(head), _SEAL: _MARK + _ZEROS}
     whole = table.combine_chunks().replace_schema_metadata(metadata)
     sink = pa.BufferOutputStream()
@@ -45,9 +45,9 @@ def to_bytes(table: pa.Table, head: Mapping[bytes, bytes]) -> bytes:
 
 
 def is_sealed(payload: bytes, path: str) -> bool:
-    """Whether the file carries a digest of all its bytes, as those of earlier releases do not.
+    """Return True if the file has a digest of all its bytes; files of earlier releases have none.
 
-    Raises Damaged where it does not fit.
+    Raises Damaged if the digest does not match.
     """
     first, *others = payload.split(_MARK)
     if not others:
@@ -63,9 +63,9 @@ def is_sealed(payload: bytes, path: str) -> bool:
 def checked(
     metadata: Mapping[bytes, bytes] | None, keys: tuple[bytes, ...], path: str, what: str
 ) -> Mapping[bytes, bytes]:
-    """The head with these keys, in the order in which it was written. `what`: of the file, in messages.
+    """Return the head with these keys, in written order. `what`: the kind of file, for messages.
 
-    Raises Damaged where a key is absent or the digest does not fit.
+    Raises Damaged if a key is missing or the digest does not match.
     """
     found = metadata or {}
     absent = [key.decode() for key in (*keys, _DIGEST) if key not in found]
@@ -81,8 +81,7 @@ def checked(
 def opened(source: pa.NativeFile, path: str) -> Iterator[pa.ipc.RecordBatchFileReader]:
     """Open an Arrow file for the block.
 
-    Raises Damaged if the block cannot decode what it reads. Errors of the disk other than a lost sector
-    are raised as they are.
+    Raises Damaged if the block cannot decode what it reads. Disk errors other than a lost sector pass.
     """
     if not source.size():
         raise Damaged(path, "it is empty")
@@ -99,7 +98,7 @@ def opened(source: pa.NativeFile, path: str) -> Iterator[pa.ipc.RecordBatchFileR
 
 
 def read_table(reader: pa.ipc.RecordBatchFileReader) -> pa.Table:
-    """Read all columns. Values that lie outside their buffers raise, and are not followed."""
+    """Read all columns. Raises for values outside their buffers."""
     table = reader.read_all()
     table.validate(full=True)
     return table
@@ -113,10 +112,10 @@ def _digest(head: Mapping[bytes, bytes]) -> bytes:
 
 
 def table_digest(table: pa.Table) -> str:
-    """SHA-256 hex over names, kinds, nulls and values of the columns, in their order.
+    """Return SHA-256 hex over names, kinds, nulls and values of the columns, in their order.
 
-    Dictionary-encoded columns count as their strings. Values are taken as little-endian bytes, so
-    that two tables are equal by it if and only if they are so bit for bit.
+    Dictionary-encoded columns count as their strings, and values as little-endian bytes: tables have the
+    same digest if and only if they are equal bit for bit.
     """
     parts: list[Any] = [b"%d rows" % table.num_rows]
     for name, column in zip(table.column_names, table.columns, strict=True):
@@ -128,7 +127,7 @@ def table_digest(table: pa.Table) -> str:
 
 
 def _canonical(column: pa.ChunkedArray) -> tuple[str, list[Any]]:
-    """The column's kind, and buffers of bytes that hold its nulls and values."""
+    """Return the column's kind, and the bytes of its nulls and values."""
     array = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
     if pa.types.is_dictionary(array.type):
         if len(array.dictionary) == 1 and not array.null_count:

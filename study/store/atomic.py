@@ -1,4 +1,4 @@
-"""Read, write and list whole files of a directory: a file appears whole under its name, or not at all."""
+"""Read, write and list files of a directory; every file appears whole or not at all."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _TEMPORARY_LIVES_SECONDS: Final = 24 * 3600.0
 
 
 class Newer(ValueError):
-    """A whole object that a later release wrote, in a form that this one does not know."""
+    """An undamaged object of a later release, in a format that this release does not support."""
 
     def __init__(self, path: str, written_by: str, what: str) -> None:
         super().__init__(
@@ -38,7 +38,7 @@ class Newer(ValueError):
 
 
 class Damaged(Exception):
-    """An object of the store that is not what was written there. `path` (inside the root), `why`."""
+    """A corrupted object. `path`: below the root; `why`: the reason."""
 
     def __init__(self, path: str, why: str) -> None:
         super().__init__(path, why)
@@ -50,7 +50,7 @@ class Damaged(Exception):
 
 @dataclass(frozen=True)
 class Entry:
-    """A file of a directory, or an object of a bucket, as a listing shows it; `mtime` in UTC."""
+    """A file of a directory, or an object of a bucket, in a listing; `mtime` in UTC."""
 
     path: str
     size: int
@@ -58,17 +58,16 @@ class Entry:
 
     @property
     def base_name(self) -> str:
-        """The last part of its path."""
         return self.path.rpartition("/")[2]
 
 
 def read(path: str, waits: Waits) -> bytes:
-    """The whole file. Raises FileNotFoundError, or OSError that names path and cause."""
+    """Return the whole file. Raises FileNotFoundError, or OSError that names path and cause."""
     return tried("read", path, waits, Path(path).read_bytes)
 
 
 def opened(path: str, waits: Waits, *, whole: bool = True) -> pa.NativeFile:
-    """The file, open for reading parts of it."""
+    """Open the file to read parts of it."""
     return tried("read", path, waits, lambda: pa.OSFile(path))
 
 
@@ -92,11 +91,11 @@ def put(path: str, parts: tuple[bytes, ...], waits: Waits) -> None:
 def create(
     path: str, parts: tuple[bytes, ...], waits: Waits, *, always_whole: bool = False
 ) -> bool:
-    """Publish `parts`, joined, unless something else is there; whether they are there now.
+    """Publish `parts`, joined, unless another file exists; return True if the file holds them now.
 
-    Of several that try one succeeds, and what it makes is whole from the beginning. A directory without
-    hard links can promise only one of the two: the first, or if `always_whole`, the second. Raises
-    OSError as `put` does.
+    If several callers try, one succeeds, and its file is whole from the beginning. A directory without
+    hard links allows only one of the two promises: the first, or with `always_whole` the second.
+    Raises OSError like `put`.
     """
 
     def once() -> bool:
@@ -112,7 +111,7 @@ def create(
 
 
 def put_file(path: str, local: Path, waits: Waits) -> None:
-    """Move a finished file, which may be on another disk, to its place; it is flushed first."""
+    """Move a finished file, possibly from another disk, to its place; flush it first."""
 
     def once() -> None:
         with local.open("rb") as stream:
@@ -129,12 +128,12 @@ def put_file(path: str, local: Path, waits: Waits) -> None:
 
 
 def exists(path: str, waits: Waits) -> bool:
-    """Return True if there is a file of this name."""
+    """Return True if the file exists."""
     return tried("look at", path, waits, Path(path).is_file)
 
 
 def listed(folder: str, waits: Waits, *, recursive: bool = False) -> list[Entry]:
-    """The files in a folder whose names do not begin with a dot; [] if there is no such folder."""
+    """List the files in a folder, without dot files; [] if the folder does not exist."""
     found = tried("list", folder, waits, lambda: list(_entries(folder, recursive)))
     return sorted(found, key=lambda entry: entry.path)
 
@@ -155,12 +154,12 @@ def _entries(folder: str, recursive: bool) -> Iterator[Entry]:
 
 
 def remove(path: str, waits: Waits) -> None:
-    """Remove a file; nothing happens if there is none."""
+    """Remove a file if it exists."""
     tried("remove", path, waits, lambda: Path(path).unlink(missing_ok=True))
 
 
 def remove_folder(path: str, waits: Waits) -> None:
-    """Remove a folder and all in it; nothing happens if there is none."""
+    """Remove a folder and its content if it exists."""
 
     def once() -> None:
         while Path(path).exists():
@@ -172,7 +171,7 @@ def remove_folder(path: str, waits: Waits) -> None:
 
 
 def move(path: str, new_path: str, waits: Waits) -> None:
-    """Move a file that nobody is to read again under its old name. Raises FileNotFoundError."""
+    """Move a file that is not to be read under its old name again. Raises FileNotFoundError."""
 
     def once() -> None:
         make_folder(Path(new_path).parent)
@@ -182,7 +181,7 @@ def move(path: str, new_path: str, waits: Waits) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Makes it, and those above it, for good: a folder that power loss takes takes all that is in it."""
+    """Make a folder and its parents durably: power loss must not take a folder with its files."""
     if path.is_dir():
         return
     make_folder(path.parent)
@@ -191,20 +190,19 @@ def make_folder(path: Path) -> None:
 
 
 def temporary_beside(path: Path) -> Path:
-    """A new name in the folder of `path` (made if absent) that listings and datasets pass over.
+    """Return a new name in the folder of `path` (made if missing) that listings and datasets skip.
 
-    It tells host and process, so that `sweep` knows what a killed process has left behind.
+    It contains host and process, so that `sweep` finds the files of killed processes.
     """
     make_folder(path.parent)
     return path.with_name(f".{_host()}~{os.getpid()}~{secrets.token_hex(4)}~{path.name}.tmp")
 
 
 def sweep(folder: Path, pattern: str = "**/.*.tmp") -> list[Path]:
-    """Remove, under a folder, what `temporary_beside` named and dead processes of this host have left.
+    """Remove the temporary files below a folder that dead processes of this host left; return them.
 
-    Also what is a day old, whoever left it. Returns what was removed. A host that shares its name with
-    another must not sweep while that one writes; in a store the driver that holds the lease is the one
-    to call it.
+    Files older than a day are removed whoever left them. Hosts with the same name must not sweep while
+    the other one writes: in a store, only the driver that holds the lease calls this.
     """
     removed = []
     for path in folder.glob(pattern):
@@ -228,7 +226,7 @@ def _host() -> str:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process of this number runs on this host."""
+    """Return True if a process with this number runs on this host."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -247,7 +245,7 @@ def _write_whole(path: Path, parts: tuple[bytes, ...]) -> None:
 
 
 def _linked(temporary: Path, path: Path, always_whole: bool) -> bool:
-    """Gives the file this name unless another has it."""
+    """Give the file this name unless the name is taken."""
     try:
         path.hardlink_to(temporary)
     except FileExistsError:
@@ -270,7 +268,7 @@ def _linked(temporary: Path, path: Path, always_whole: bool) -> bool:
 
 
 def _filled(path: Path, content: bytes) -> bool:
-    """Where there are no hard links: created empty, then filled."""
+    """Create the file empty, then fill it: for directories without hard links."""
     try:
         stream = path.open("xb")
     except FileExistsError:

@@ -54,21 +54,19 @@ _refusals: dict[tuple[Buckets, str], str | None] = {}
 
 
 class Unavailable(OSError):
-    """The bucket does not support what it was asked for, such as conditions."""
+    """The bucket does not support the request, such as conditions."""
 
 
 class _Refused(Exception):
-    """The condition did not hold."""
+    """A request's condition was not met."""
 
 
 @dataclass(frozen=True)
 class Buckets:
     """The buckets of one service, as the URI of a root describes it.
 
-    The path of an object begins with the bucket's name. Each method has `waits`: seconds before the first
-    retries; empty for none.
-
-    `endpoint`: the URL of another server than Amazon's, Google's or AWS_ENDPOINT_URL.
+    The path of an object begins with the bucket's name. `waits`: seconds before the first retries; empty
+    for none. `endpoint`: the URL of a server other than Amazon's, Google's or AWS_ENDPOINT_URL.
     """
 
     scheme: str
@@ -78,18 +76,18 @@ class Buckets:
     secret: str = field(default="", repr=False)
 
     def read(self, path: str, waits: Waits) -> bytes:
-        """The whole object. Raises FileNotFoundError."""
+        """Return the whole object. Raises FileNotFoundError."""
         return self._read(path, waits)[0]
 
     def opened(self, path: str, waits: Waits, *, whole: bool = True) -> pa.NativeFile:
-        """The object, open for reading parts of it: as a `whole` in one request, or in ranges."""
+        """Open the object to read parts of it: `whole` in one request, or in ranges."""
         if whole:
             return pa.BufferReader(self.read(path, waits))
         with self._asked("read", path, waits) as (client, key):
             return pa.PythonFile(_File(client, key), mode="r")
 
     def fetch(self, path: str, local: Path, waits: Waits) -> None:
-        """Copy the object to a file of this machine, in ranges, each of which is retried."""
+        """Copy the object to a local file, in ranges; each is retried."""
         with (
             self._asked("read", path, waits) as (client, key),
             local.open("xb") as stream,
@@ -97,21 +95,21 @@ class Buckets:
             shutil.copyfileobj(_File(client, key), stream, _BYTES_AT_ONCE)
 
     def put(self, path: str, parts: tuple[bytes, ...], waits: Waits) -> None:
-        """Publish `parts`, joined, as one object: all of it under its name, or nothing."""
+        """Publish `parts`, joined, as one object, atomically."""
         with self._asked("write", path, waits) as (client, key):
             client.put(key, b"".join(parts), max_concurrency=1)
 
     def put_file(self, path: str, local: Path, waits: Waits) -> None:
-        """Publish a finished file of this machine."""
+        """Publish a finished local file."""
         with self._asked("write", path, waits) as (client, key):
             client.put(key, local, max_concurrency=1)
 
     def create(
         self, path: str, parts: tuple[bytes, ...], waits: Waits, *, always_whole: bool = False
     ) -> bool:
-        """Publish `parts`, joined, unless another object is there; whether they are there now.
+        """Publish `parts`, joined, unless another object exists; return True if the object holds them now.
 
-        On a bucket without conditions, two callers that try in the same moment may both get True.
+        On a bucket without conditions, two simultaneous callers may both get True.
         """
         # Some servers ignore a condition that they do not know.
         if self.exists(path, waits):
@@ -126,7 +124,7 @@ class Buckets:
         return True
 
     def swap(self, path: str, expected: bytes, content: bytes, waits: Waits) -> bool:
-        """Put over an object that holds `expected`; whether it holds `content` now.
+        """Replace an object that holds `expected`; return True if it holds `content` now.
 
         Raises FileNotFoundError.
         """
@@ -136,7 +134,7 @@ class Buckets:
         return self._put_if(path, content, version, waits)
 
     def exists(self, path: str, waits: Waits) -> bool:
-        """Return True if there is an object of this name."""
+        """Return True if the object exists."""
         try:
             with self._asked("look at", path, waits) as (client, key):
                 client.head(key)
@@ -145,7 +143,7 @@ class Buckets:
         return True
 
     def listed(self, folder: str, waits: Waits, *, recursive: bool = False) -> list[Entry]:
-        """The objects in a folder whose names do not begin with a dot, in one paged listing."""
+        """List the objects in a folder, without dot files, in one paged listing."""
         with self._asked("list", folder, waits) as (client, key):
             found = (
                 client.list(key).collect()
@@ -165,7 +163,7 @@ class Buckets:
         ]
 
     def remove(self, path: str, waits: Waits) -> None:
-        """Remove an object; nothing happens if there is none."""
+        """Remove an object if it exists."""
         with self._asked("remove", path, waits) as (client, key), suppress(FileNotFoundError):
             client.delete(key)
 
@@ -175,14 +173,14 @@ class Buckets:
             client.delete([entry["path"] for entry in client.list(key).collect()])
 
     def move(self, path: str, new_path: str, waits: Waits) -> None:
-        """Copy an object to another name, and remove it under the old one. Raises FileNotFoundError."""
+        """Rename an object by copy and remove. Raises FileNotFoundError."""
         with self._asked("move", path, waits) as (client, key):
             client.rename(key, new_path.partition("/")[2])
 
     def refusal(self, folder: str, waits: Waits) -> str | None:
-        """Why conditions cannot be relied on; None if the bucket was seen to enforce them.
+        """Return why conditions cannot be relied on; None if the bucket enforces them.
 
-        Tested once a process with an object in this folder, which is removed.
+        Tested once per process with an object in this folder, which is removed.
         """
         place = (self, folder.partition("/")[0])
         if place not in _refusals:
@@ -197,7 +195,7 @@ class Buckets:
         return _refusals[place]
 
     def _probe(self, path: str, waits: Waits) -> None:
-        """Raises Unavailable unless a put that must fail fails, and one that must succeed succeeds."""
+        """Raise Unavailable unless a put that must fail fails, and one that must succeed succeeds."""
         try:
             if not self._put_if(path, b"first", "create", waits):
                 raise Unavailable("it refuses a new object as one that is there")
@@ -214,7 +212,7 @@ class Buckets:
                 self.remove(path, waits)
 
     def _put_if(self, path: str, content: bytes, mode: str | Version, waits: Waits) -> bool:
-        """Put an object on a condition; whether it holds `content` now. Raises Unavailable."""
+        """Put an object on a condition; return True if it holds `content` now. Raises Unavailable."""
         try:
             with self._asked("write", path, waits) as (client, key):
                 client.put(key, content, mode=mode, use_multipart=False)
@@ -235,9 +233,9 @@ class Buckets:
 
     @contextmanager
     def _asked(self, verb: str, path: str, waits: Waits) -> Iterator[tuple[Any, str]]:
-        """The client for this path's bucket, and the path in it; the client's errors are raised as ours.
+        """Yield the client for this path's bucket and the path in it; translate the client's errors.
 
-        These are FileNotFoundError if there is no such object, _Refused, and OSError, such as Unavailable.
+        Raises FileNotFoundError for a missing object, _Refused, and OSError, such as Unavailable.
         """
         require("obstore")
         from obstore import exceptions
@@ -262,7 +260,7 @@ class Buckets:
 
 
 def parse(uri: str) -> tuple[Buckets, str]:
-    """The service and the path that a URI names, without asking anybody.
+    """Return the service and the path that a URI names, without a request.
 
     Raises ValueError, whose message does not hold the URI, for another scheme or option.
     """
@@ -289,7 +287,7 @@ def parse(uri: str) -> tuple[Buckets, str]:
 
 @cache
 def client_of(buckets: Buckets, bucket: str, waits: Waits) -> Any:
-    """The process's client for one bucket."""
+    """Return the process's client for one bucket."""
     from obstore.store import GCSStore, S3Store
 
     common: dict[str, Any] = {
@@ -322,9 +320,9 @@ def client_of(buckets: Buckets, bucket: str, waits: Waits) -> Any:
 
 
 def _keys(buckets: Buckets) -> Any:
-    """The keys in the URI, else those that `aws` would use, for which boto3 is needed.
+    """Return the keys in the URI, else those that `aws` would use (needs boto3).
 
-    None for those that the client finds itself: of the environment, a container or a cloud machine.
+    Empty if the client finds them itself: in the environment, a container or a cloud machine.
     """
     if buckets.key:
         given = {
@@ -345,7 +343,7 @@ def _keys(buckets: Buckets) -> Any:
 
 
 def _region(bucket: str) -> str | None:
-    """The region of a bucket of Amazon's; None if the environment names it or another server."""
+    """Return the region of an Amazon bucket; None if the environment names it or another server."""
     if not _NAMING_SERVER.isdisjoint(os.environ):
         return None
     # Not reached: the client's default is left, and a wrong one is an error that names the region.
@@ -360,7 +358,7 @@ def _region(bucket: str) -> str | None:
 
 
 class _File:
-    """An object, read in ranges: obstore's reader with the attribute that pyarrow needs besides."""
+    """An object, read in ranges: obstore's reader with the attribute that pyarrow needs."""
 
     closed = False
 
@@ -374,7 +372,7 @@ class _File:
 
 
 def _cause(said: str) -> str:
-    """The reason in an error's text, which also holds the URL and a listing of the client's state."""
+    """Return the reason from an error's text, without the URL and the client's state."""
     said, _, state = said.partition("\n\n")
     status = re.search(r"status code: (\d+)", said)
     if status:

@@ -50,7 +50,7 @@ _OF_BUCKET: Final = (
 
 
 def os_error_text(error: OSError, *, advise: bool = True) -> str:
-    """The error for people, in one line: path, what could not be done and why; `advise`: what to do."""
+    """Word an error for people in one line: path, failed action, cause; with `advise`, a fix."""
     said = " ".join(str(error.strerror or error).split())
     path = os.fspath(error.filename) if isinstance(error.filename, str | os.PathLike) else ""
     if OF_CLIENT in said:
@@ -75,9 +75,9 @@ def os_error_text(error: OSError, *, advise: bool = True) -> str:
 
 @contextmanager
 def naming(place: str | Path, instead_of: str | Path | None = None) -> Iterator[None]:
-    """A disk's error from the block that names no path, or one below `instead_of`, names `place`.
+    """Let a disk error from the block name `place` if it names no path, or one below `instead_of`.
 
-    For what is written beside its place first, and for libraries that do not say where they wrote.
+    For files that are first written beside their place, and for libraries that do not name the path.
     """
     try:
         yield
@@ -123,10 +123,10 @@ Answer = TypeVar("Answer")
 
 
 def tried(verb: str, path: str | Path, waits: Waits, once: Callable[[], Answer]) -> Answer:
-    """What `once` returns, tried again after each of the `waits` (seconds) while errors may pass.
+    """Return the result of `once`, retried after each of the `waits` (seconds) while errors are temporary.
 
-    Raises FileNotFoundError as it comes, and otherwise an OSError that says what could not be done
-    (`verb`), with which path, why, and after how many tries.
+    Raises FileNotFoundError unchanged, else an OSError that names the failed action (`verb`), path,
+    cause and number of tries.
     """
     num_tries = 0
     while True:
@@ -155,9 +155,9 @@ def waits_for(error: OSError, waits: Waits) -> Waits:
 
 
 def is_content(error: OSError) -> bool:
-    """Whether an error in reading a file of this machine is of its bytes: lost (EIO), or wrong ones.
+    """Return True if an error in reading a local file is about its bytes: lost (EIO) or wrong.
 
-    Others (permission, time-out, a stale mount) have another number; what pyarrow cannot decode has none.
+    Other errors (permission, time-out, stale mount) have other numbers; pyarrow's have none.
     """
     return error.errno in (errno.EIO, None)
 

@@ -1,21 +1,20 @@
-"""The name of every object of a store, under its root:
+"""The path of every object of a store, under its root:
 
     tasks/<task>.arrow                      decoded images (`study.tasks.prepared_file`)
-    rows/<id>.arrow                         a finished Run; published last, it is the mark of completion
-    weights/<id>-<digest>.safetensors       where another Run starts from it
-    predictions/<id>-<digest>.arrow         where a study asks for them: labels predicted for the test
+    rows/<id>.arrow                         a finished Run; published last, it marks completion
+    weights/<id>-<digest>.safetensors       if another Run starts from it
+    predictions/<id>-<digest>.arrow         if a study keeps them: labels predicted for the test
                                             images at each evaluation
-    similarity/<id>.arrow                   how a Run's start saw its target before training
+    similarity/<id>.arrow                   similarity of a Run's start and target before training
     unfinished/<id>/<number>/checkpoint|began.json|failure.json
-                                            of a Run in flight, by the driver whose lease has the number:
-                                            what one writes that was passed over lies beside, not over
+                                            of a Run in flight, by the number of the driver's lease
     studies/<name>.json                     which Runs a study asked for
-    registrations/<name>.json               by what it is to be judged, noted before its first row
-    reports/<name>/…                        of a study that was run as a Ray job: its report
-    damaged/…                               what was set aside
-    lease/…                                 which driver is at work here (`study.launching.lease`)
+    registrations/<name>.json               how it will be judged, stored before its first row
+    reports/<name>/…                        report of a study that was run as a Ray job
+    damaged/…                               quarantined objects
+    lease/…                                 the driver at work (`study.launching.lease`)
 
-Owns these names and nothing else; reads and writes nothing.
+Reads and writes nothing.
 """
 
 from __future__ import annotations
@@ -49,61 +48,61 @@ TASK_NAME: Final = re.compile(r"([^/]+)\.arrow")
 
 
 def task_path(name: str) -> str:
-    """Where a prepared task lies."""
+    """Return the path of a prepared task."""
     return f"{TASKS}/{name}.arrow"
 
 
 def rows_path(run_id: str) -> str:
-    """Where a finished Run's rows lie."""
+    """Return the path of a finished Run's rows."""
     return f"{ROWS}/{checked_id(run_id)}.arrow"
 
 
 def weights_path(run_id: str, digest: str) -> str:
-    """Where a Run's weights with this digest lie."""
+    """Return the path of a Run's weights with this digest."""
     return f"{WEIGHTS}/{checked_id(run_id)}-{_short(digest)}.safetensors"
 
 
 def predictions_path(run_id: str, digest: str) -> str:
-    """Where a Run's predictions with this digest lie."""
+    """Return the path of a Run's predictions with this digest."""
     return f"{PREDICTIONS}/{checked_id(run_id)}-{_short(digest)}.arrow"
 
 
 def similarity_path(run_id: str) -> str:
-    """Where a Run's similarity lies."""
+    """Return the path of a Run's similarity."""
     return f"{SIMILARITY}/{checked_id(run_id)}.arrow"
 
 
 def unfinished_folder(run_id: str) -> str:
-    """Where all lies that there is of a Run in flight."""
+    """Return the folder of a Run in flight."""
     return f"{UNFINISHED}/{checked_id(run_id)}"
 
 
 def unfinished_path(run_id: str, name: str, lease_number: int = 0) -> str:
-    """Where a file of a Run in flight lies: checkpoint, began.json, failure.json.
+    """Return the path of a file of a Run in flight: checkpoint, began.json, failure.json.
 
-    `lease_number`: of the driver that has it trained, 0 where none holds the store.
+    `lease_number`: of the driver that trains it; 0 without a lease.
     """
     number = f"{lease_number:08d}/" if lease_number else ""
     return f"{unfinished_folder(run_id)}/{number}{name}"
 
 
 def lease_path(number: int) -> str:
-    """Where the lease with this number lies."""
+    """Return the path of the lease with this number."""
     return f"{LEASE}/{number:08d}.json"
 
 
 def study_path(name: str) -> str:
-    """Where it is noted what a study asked for. ValueError if the name is no file's name."""
+    """Return the path of a study's list of Runs. Raises ValueError for an invalid name."""
     return f"{STUDIES}/{_study_file(name)}"
 
 
 def registration_path(name: str) -> str:
-    """Where it is noted by what a study is to be judged. ValueError if the name is no file's name."""
+    """Return the path of a study's registrations. Raises ValueError for an invalid name."""
     return f"{REGISTRATIONS}/{_study_file(name)}"
 
 
 def report_folder(name: str) -> str:
-    """Where a study's report lies that has no better place. ValueError if the name is no file's name."""
+    """Return the folder of a study's report in the store. Raises ValueError for an invalid name."""
     return f"{REPORTS}/{_study_file(name).removesuffix('.json')}"
 
 
@@ -119,12 +118,12 @@ def _study_file(name: str) -> str:
 
 
 def damaged_path(path: str, stamp: str) -> str:
-    """Where an object goes that is set aside."""
+    """Return the path of a quarantined object."""
     return f"{DAMAGED}/{path}.{stamp}"
 
 
 def checked_id(run_id: str) -> str:
-    """The id itself; ValueError if it is none."""
+    """Return the id. Raises ValueError if it is none."""
     if not re.fullmatch(_ID, run_id):
         raise ValueError(f"run id {run_id!r}: an id is 12 hex digits")
     return run_id

@@ -1,15 +1,15 @@
-"""Predictions: the label that a Run predicts for every test image, at each of its evaluations.
+"""Store predictions: the label that a Run predicts for every test image, at each of its evaluations.
 
-One Arrow IPC file a Run, named by the digest of its values, as weights are: those of a Run that was
-trained twice lie beside each other, and the rows, published after them, say which are its own
-(`Provenance.predictions_digest`). One row an evaluation, in the order of the rows:
+One Arrow IPC file per Run, named by the digest of its values. If a Run was trained twice, both files
+exist, and the rows, published later, name theirs (`Provenance.predictions_digest`). One row per
+evaluation, in the order of the rows:
 
     epoch       float64                             as in the rows
     step        int64                               as in the rows
     predicted   fixed_size_list<uint16>[num_test]   labels, in the order of the task's test images
 
-The metadata hold format, Run id, the task's fingerprint, the release that wrote it, the digest, and a
-digest of these five, by which a later release's file is told from a damaged one.
+The metadata hold format, Run id, the task's fingerprint, the release, the table's digest, and a digest
+of these five, which separates a later release's file from a damaged one.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _HEAD: Final = (_FORMAT, _RUN_ID, _TASK, _WRITTEN_BY, _DIGEST)
 
 
 def schema_of(num_test: int) -> pa.Schema:
-    """The columns of predictions for so many test images, without metadata."""
+    """Return the columns of predictions for this many test images, without metadata."""
     label = pa.field("item", pa.uint16(), nullable=False)
     return pa.schema(
         [
@@ -50,7 +50,7 @@ def schema_of(num_test: int) -> pa.Schema:
 def predictions_table(
     epochs: Iterable[float], steps: Iterable[int], predicted: np.ndarray
 ) -> pa.Table:
-    """The table of one Run. `predicted`: whole numbers, shape (evaluations, test images)."""
+    """Return the table of one Run. `predicted`: whole numbers, shape (evaluations, test images)."""
     schema = schema_of(predicted.shape[1])
     labels = pa.array(np.ascontiguousarray(predicted, np.uint16).reshape(-1))
     return pa.table(
@@ -64,7 +64,7 @@ def predictions_table(
 
 
 def labels_of(table: pa.Table) -> np.ndarray:
-    """The predicted labels of such a table: uint16, shape (evaluations, test images), not a copy."""
+    """Return the predicted labels without a copy: uint16, shape (evaluations, test images)."""
     column = table["predicted"].combine_chunks()
     flat = column.flatten().to_numpy(zero_copy_only=True)
     labels: np.ndarray = flat.reshape(len(column), column.type.list_size)
@@ -72,7 +72,7 @@ def labels_of(table: pa.Table) -> np.ndarray:
 
 
 def predictions_digest(table: pa.Table) -> str:
-    """SHA-256 hex over the values, as little-endian bytes, and their number."""
+    """Return SHA-256 hex over the values, as little-endian bytes, and their number."""
     labels = labels_of(table)
     total = hashlib.sha256(b"%d evaluations of %d images:" % labels.shape)
     total.update(table["epoch"].to_numpy().astype("<f8", copy=False).tobytes())
@@ -113,19 +113,18 @@ def read_predictions(store: Store, run_id: str, digest: str | None = None) -> pa
 
 
 def read_at(store: Store, path: str) -> pa.Table:
-    """The predictions at this path, checked against the Run and digest in their name. Raises as above."""
+    """Return the predictions at this path, checked against Run and digest in its name. Raises as above."""
     run_id, _, short = path.removeprefix(f"{layout.PREDICTIONS}/")[: -len(".arrow")].partition("-")
     return from_bytes(store.get(path), run_id, short, path)
 
 
 def check_predictions(store: Store, digests: Mapping[str, str]) -> dict[str, Damaged]:
-    """Of these (Run id → digest), those that `read_predictions` finds damaged, and why."""
-
+    """Return why `read_predictions` finds predictions damaged, by Run id. `digests`: by Run id."""
     return damaged_among(lambda run_id: read_predictions(store, run_id, digests[run_id]), digests)
 
 
 def predictions_there(store: Store) -> dict[str, list[str]]:
-    """The paths of all predictions, as `layout.predictions_path` names them, by Run id: one listing."""
+    """Return the paths of all predictions by Run id, in one listing."""
     paths: dict[str, list[str]] = {}
     for name in sorted(store.matching(layout.PREDICTIONS, layout.PREDICTIONS_NAME)):
         paths.setdefault(name[:12], []).append(f"{layout.PREDICTIONS}/{name}")
@@ -133,7 +132,7 @@ def predictions_there(store: Store) -> dict[str, list[str]]:
 
 
 def to_bytes(run_id: str, table: pa.Table, task_fingerprint: str) -> bytes:
-    """The file, as one record batch."""
+    """Return the file, as one record batch."""
     head = {
         _FORMAT: FORMAT.encode(),
         _RUN_ID: run_id.encode(),
@@ -145,11 +144,11 @@ def to_bytes(run_id: str, table: pa.Table, task_fingerprint: str) -> bytes:
 
 
 def from_bytes(payload: bytes, run_id: str, digest: str, path: str) -> pa.Table:
-    """The predictions in the bytes of a file.
+    """Return the predictions in the bytes of a file.
 
-    `run_id`, `digest`: those that they must have; of the digest, its first digits are enough.
+    `run_id`, `digest`: the expected values; of the digest, its first digits are enough.
 
-    Raises Damaged if anything is not as written, and Newer for a whole file of a later release.
+    Raises Damaged if anything differs from what was written, and Newer for a file of a later release.
     """
     arrow_file.is_sealed(payload, path)
     with arrow_file.opened(pa.BufferReader(payload), path) as reader:
@@ -166,7 +165,7 @@ def from_bytes(payload: bytes, run_id: str, digest: str, path: str) -> pa.Table:
 
 
 def _has_columns(table: pa.Table) -> bool:
-    """Whether there are rows, and their columns are those of `schema_of`, without a null."""
+    """Return True if there are rows, with the columns of `schema_of` and no null."""
     if table.num_rows == 0 or "predicted" not in table.column_names:
         return False
     kind = table.schema.field("predicted").type

@@ -25,13 +25,13 @@ _ABOUT, _DIGEST = b"freezewise", b"sha256"
 
 
 def metadata_of(plain: dict[str, Any]) -> dict[bytes, bytes]:
-    """These plain values with their form, release and digest, as a schema's metadata."""
+    """Return these plain values with form, release and digest, as a schema's metadata."""
     about = canonical_json({"format": FORMAT, "written_by": release(), **plain})
     return {_ABOUT: about.encode(), _DIGEST: digest_of(about).encode()}
 
 
 def read_task_head(file: Any, path: str) -> dict[str, Any]:
-    """What `metadata_of` was given, from an open Arrow file. Raises Damaged, Newer."""
+    """Return the argument of `metadata_of`, read from an open Arrow file. Raises Damaged, Newer."""
     with arrow_file.opened(file, path) as reader:
         metadata = reader.schema.metadata or {}
     about = metadata.get(_ABOUT, b"")
@@ -44,14 +44,14 @@ def read_task_head(file: Any, path: str) -> dict[str, Any]:
 
 
 def newer(path: str, plain: Mapping[str, Any], what: str) -> Newer:
-    """That the file, whose head this is, was written by a later release."""
+    """Return the error for a file with this head, written by a later release."""
     return Newer(path, str(plain.get("written_by", "")), what)
 
 
 def num_repeated(store: Store, task: str) -> int | None:
-    """How many of the task's test images have a digest that one of its training images has.
+    """Return the number of test images whose digest equals that of a training image.
 
-    None where the task is not prepared on this machine. Raises Damaged, Newer.
+    None if the task is not prepared on this machine. Raises Damaged, Newer.
     """
     path = task_path(task)
     local = store.local_path(path)
@@ -70,7 +70,7 @@ def num_repeated(store: Store, task: str) -> int | None:
 
 
 def repeated_text(store: Store, task: str) -> str | None:
-    """That there are such images, as a sentence; None where there are none, or nothing is known."""
+    """Return a sentence about repeated images; None if there are none, or if that is unknown."""
     try:
         number = num_repeated(store, task)
     except (Damaged, Newer, pa.ArrowException, KeyError, ValueError):

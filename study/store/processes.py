@@ -1,7 +1,4 @@
-"""Which process is which, and whether it still runs: across machines, boots, containers, reused numbers.
-
-Owns nothing but the question. Sends no signal.
-"""
+"""Identify a process across machines, boots, containers and reused numbers, and tell whether it runs."""
 
 from __future__ import annotations
 
@@ -14,11 +11,10 @@ from pathlib import Path
 
 @dataclass(frozen=True, kw_only=True)
 class Process:
-    """A process, told from all others.
+    """A process, identified uniquely.
 
-    `machine` tells machines, boots and containers apart, so that `pid` means something where it is
-    the same; `pid_start` tells a process from a later one with its number. Both are None on systems
-    that do not say.
+    `machine` identifies machine, boot and container, in which `pid` is meaningful; `pid_start` separates
+    a process from a later one with its number. Both are None on systems without this information.
     """
 
     host: str
@@ -27,14 +23,14 @@ class Process:
     pid_start: int | None
 
     def is_alive(self) -> bool | None:
-        """Whether it still runs; None where that cannot be seen from here."""
+        """Return whether it still runs; None if that cannot be seen from here."""
         if self.machine is None or self.machine != _machine():
             return None
         return _start_of(self.pid) == self.pid_start
 
 
 def this_process() -> Process:
-    """The one that asks."""
+    """Return the calling process."""
     return Process(
         host=socket.gethostname(),
         pid=os.getpid(),
@@ -51,7 +47,7 @@ def _machine() -> str | None:
 
 
 def _start_of(pid: int) -> int | None:
-    """When the process began, in clock ticks since boot; None if there is none, or it has ended."""
+    """Return the process's start in clock ticks since boot; None if it does not exist or has ended."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:

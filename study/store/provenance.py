@@ -1,4 +1,4 @@
-"""Record what made a Run's rows: trainer, code, packages, device, host, times, and digests of the inputs.
+"""Record what produced a Run's rows: trainer, code, packages, device, host, times and input digests.
 
 Must stay importable without torch and ray.
 """
@@ -33,10 +33,9 @@ DECIDE_A_ROW: Final = ("run.py", "recipe.py", "seeds.py", "networks", "tasks", "
 class Provenance:
     """What produced the rows of one Run.
 
-    - `began_at`, `ended_at`: ISO 8601, UTC; `num_resumes`: how often it went on from a checkpoint.
-    - `weights_digest`: of the weights that it published, None if none were kept, and
-      `predictions_digest` of its predictions; `start_digest`: of the weights it started from;
-      `task_fingerprint`: of the images and labels it was trained on.
+    - `began_at`, `ended_at`: ISO 8601, UTC; `num_resumes`: number of continuations from a checkpoint.
+    - `weights_digest`, `predictions_digest`: of the published weights and predictions, None if not kept;
+      `start_digest`: of the start's weights; `task_fingerprint`: of the task's images and labels.
     - `diverged_step`: the step at which a loss was not finite, None for a finished Run.
     - `code_version`: release and source hash, for tracing. `trainer`: TRAINER, which decides whether two
       Runs were made by the same version of the code.
@@ -58,12 +57,11 @@ class Provenance:
 
 
 def to_json(provenance: Provenance) -> str:
-    """JSON with sorted keys."""
     return canonical_json(asdict(provenance))
 
 
 def from_json(text: str) -> Provenance:
-    """What `to_json` wrote; a field of a later release is passed over. ValueError if one is missing."""
+    """Read the output of `to_json`, skipping unknown fields. Raises ValueError if a field is missing."""
     plain = json.loads(text)
     if not isinstance(plain, dict):
         raise ValueError(f"Provenance: {plain!r} is not a JSON object")
@@ -86,7 +84,7 @@ def code_version() -> str:
 
 
 def _deciding(folder: Path) -> list[Path]:
-    """The files of DECIDE_A_ROW, in the order of their paths."""
+    """Return the files of DECIDE_A_ROW, in the order of their paths."""
     found: list[Path] = []
     for name in DECIDE_A_ROW:
         path = folder / name
@@ -96,17 +94,17 @@ def _deciding(folder: Path) -> list[Path]:
 
 
 def release() -> str:
-    """The version of this package, "0" where it is not installed."""
+    """Return the version of this package, "0" if it is not installed."""
     return _version("freezewise") or "0"
 
 
 def packages() -> dict[str, str]:
-    """Version by name of those of PACKAGES that are installed."""
+    """Return the versions of the installed packages of PACKAGES by name."""
     return {name: version for name in PACKAGES if (version := _version(name)) is not None}
 
 
 def now() -> str:
-    """This moment as ISO 8601 in UTC, to the second."""
+    """Return the current time as ISO 8601 in UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 

@@ -1,8 +1,7 @@
-"""Finished Runs: the rows that each leaves, published once and last, as one Arrow IPC file.
+"""Store the rows of finished Runs, each published once and last, as one Arrow IPC file.
 
-Owns the file: its metadata, its digests, and its refusal where it is damaged or of a later release. The
-head (format, Run, provenance, digest of the rows, and a digest of these four) has the same form in every
-format, so that a later release's file is told from a damaged one.
+The head (format, Run, provenance, digest of the rows, and a digest of these four) has the same form in
+every format, so that a later release's file is not mistaken for a damaged one.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ _HEAD: Final = (_FORMAT, _RUN, _PROVENANCE, _DIGEST)
 
 @dataclass(frozen=True, kw_only=True)
 class Head:
-    """What a rows file says of itself, read without its rows; `format`: the number of its format."""
+    """The head of a rows file, read without its rows; `format`: the number of its format."""
 
     run: Run
     provenance: Provenance
@@ -42,9 +41,9 @@ class Head:
 
 @dataclass(frozen=True, kw_only=True)
 class Finished:
-    """A finished (or diverged) Run; `table` has schema.ROWS, one row an evaluation.
+    """A finished (or diverged) Run; `table` has schema.ROWS, one row per evaluation.
 
-    `is_sealed`: whether every byte of its file was checked; of an earlier release's, all that is read.
+    `is_sealed`: True if every byte was checked; in files of earlier releases, only what is read is.
     """
 
     run: Run
@@ -54,17 +53,16 @@ class Finished:
 
 
 def finished_ids(store: Store) -> frozenset[str]:
-    """Ids of all finished and diverged Runs: one listing, no file is opened."""
+    """Return the ids of all finished and diverged Runs, in one listing, without opening files."""
     return store.matching(layout.ROWS, layout.ROWS_NAME)
 
 
 def publish_rows(
     store: Store, run: Run, table: pa.Table, provenance: Provenance, *, replace: bool = False
 ) -> bool:
-    """Publish a Run's rows (schema.ROWS): from here on it is finished.
+    """Publish a Run's rows (schema.ROWS), which makes it finished.
 
-    Whole rows that another driver has published since stay, and False is returned, unless they are to
-    be replaced.
+    Whole rows of another driver stay, and False is returned, unless `replace`.
     """
     path, payload = rows_path(run.id), to_bytes(run, table, provenance)
     if not replace and store.publish(path, payload):
@@ -80,13 +78,13 @@ def publish_rows(
 
 
 def read_rows(store: Store, run_id: str) -> Finished:
-    """A finished Run, its digests checked. Raises FileNotFoundError, Damaged, Newer."""
+    """Return a finished Run with verified digests. Raises FileNotFoundError, Damaged, Newer."""
     path = rows_path(run_id)
     return from_bytes(store.get(path), run_id, path)
 
 
 def read_head(store: Store, run_id: str) -> Head:
-    """Run and provenance of a finished Run; its rows are not checked (and in a directory not read)."""
+    """Return Run and provenance of a finished Run without checking its rows."""
     path = rows_path(run_id)
     try:
         with store.opened(path) as source:
@@ -98,18 +96,17 @@ def read_head(store: Store, run_id: str) -> Head:
 
 
 def read_heads(store: Store, run_ids: Iterable[str]) -> dict[str, Head | Damaged]:
-    """`read_head` of many at once, by id; a damaged one gives its Damaged, an absent one nothing."""
+    """Return `read_head` of many Runs by id, with Damaged for a damaged one; missing ones are left out."""
     return concurrently(lambda run_id: read_head(store, run_id), run_ids)
 
 
 def check_rows(store: Store, run_ids: Iterable[str]) -> dict[str, Damaged]:
-    """Those whose rows file fails a check of `read_rows`, and why."""
-
+    """Return the Runs whose rows file fails a check of `read_rows`, with the reason."""
     return damaged_among(lambda run_id: read_rows(store, run_id), run_ids)
 
 
 def to_bytes(run: Run, table: pa.Table, provenance: Provenance) -> bytes:
-    """The rows file, as one record batch, so that dictionaries are whole."""
+    """Return the rows file, as one record batch, so that dictionaries are whole."""
     assert table.schema.equals(schema.ROWS), f"{run.id}: {table.schema.names} is not schema.ROWS"
     assert table.num_rows > 0, f"{run.id}: a Run has at least the row of epoch 0"
     for field in schema.ROWS:
@@ -125,11 +122,11 @@ def to_bytes(run: Run, table: pa.Table, provenance: Provenance) -> bytes:
 
 
 def from_bytes(payload: bytes, run_id: str, path: str) -> Finished:
-    """The Run in the bytes of a rows file. `run_id`: the one that the file's name says.
+    """Return the Run in the bytes of a rows file. `run_id`: the one in the file's name.
 
-    A file of an older format is held against its own digest, and gets the columns that came later
-    with the values that its Run has there. Raises Damaged if anything in it is not as written, and
-    Newer for a whole file of a later release.
+    A file of an older format is checked against its own digest, and completed by later columns with the
+    values of its Run. Raises Damaged if anything differs from what was written, and Newer for a file of a
+    later release.
     """
     is_sealed = arrow_file.is_sealed(payload, path)
     with arrow_file.opened(pa.BufferReader(payload), path) as reader:
@@ -145,7 +142,7 @@ def from_bytes(payload: bytes, run_id: str, path: str) -> Finished:
 
 
 def head_from(source: pa.NativeFile, run_id: str, path: str) -> Head:
-    """What `from_bytes` gives but for the rows, which are not looked at. Raises the same."""
+    """Return `from_bytes` without the rows, which are not read. Raises the same."""
     with arrow_file.opened(source, path) as reader:
         return _checked_head(reader.schema, run_id, path)
 
@@ -172,7 +169,6 @@ def _checked_head(file_schema: pa.Schema, run_id: str, path: str) -> Head:
 
 
 def _written_by(metadata: Mapping[bytes, bytes]) -> str:
-    """The release that wrote the file, as far as its provenance says so."""
     try:
         return str(json.loads(metadata[_PROVENANCE])["code_version"])
     except (ValueError, KeyError, TypeError):

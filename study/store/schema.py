@@ -35,9 +35,9 @@ NAME: Final = pa.dictionary(pa.int32(), pa.string())
 
 @dataclass(frozen=True)
 class Column:
-    """One column of the table; `unit` is "" where there is none.
+    """One column of the table; `unit` is "" for a number without unit.
 
-    `since`: the first format with it; `original`: what older files have there, where no Run says it.
+    `since`: the first format with it; `original`: its value in older files, if no Run determines it.
     """
 
     name: str
@@ -126,7 +126,7 @@ FORMAT: Final = max(column.since for column in COLUMNS)
 
 
 def arrow_schema(columns: Iterable[Column]) -> pa.Schema:
-    """The Arrow schema of these columns, with unit and meaning as metadata."""
+    """Return the Arrow schema of these columns, with unit and meaning as metadata."""
     return pa.schema(
         [
             pa.field(
@@ -141,7 +141,7 @@ def arrow_schema(columns: Iterable[Column]) -> pa.Schema:
 
 
 def schema_of(number: int) -> pa.Schema:
-    """The columns of rows files of this format, 1 to FORMAT."""
+    """Return the columns of rows files of this format, 1 to FORMAT."""
     assert 1 <= number <= FORMAT, number
     return arrow_schema(column for column in COLUMNS if column.since <= number)
 
@@ -150,13 +150,13 @@ ROWS: Final = schema_of(FORMAT)
 
 
 def known_schemas() -> list[pa.Schema]:
-    """Of all formats so far, the newest first."""
+    """Return the schemas of all formats, the newest first."""
     return [schema_of(number) for number in range(FORMAT, 0, -1)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """What is measured at one evaluation; the fields are MEASUREMENTS, in their order and units."""
+    """The measurements of one evaluation; the fields are MEASUREMENTS, in their order and units."""
 
     epoch: float
     step: int
@@ -174,7 +174,7 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """What a Run's fields do not say by themselves: the sizes that its network and task give."""
+    """Sizes that network and task determine, not the Run's fields alone."""
 
     num_layers: int
     num_classes: int
@@ -187,7 +187,7 @@ class Sizes:
 
 
 def rows_table(run: Run, sizes: Sizes, rows: Sequence[Row], outcome: str) -> pa.Table:
-    """The table of one ended Run, without metadata beyond the schema's own: shape (rows, columns)."""
+    """Return the table of one ended Run, with only the schema's metadata: shape (rows, columns)."""
     assert outcome in (FINISHED, DIVERGED), outcome
     assert rows, f"{run.id}: a Run has at least the row of epoch 0"
     constants = {
@@ -203,7 +203,7 @@ def rows_table(run: Run, sizes: Sizes, rows: Sequence[Row], outcome: str) -> pa.
 
 
 def completed(table: pa.Table, run: Run, number: int) -> pa.Table:
-    """A whole table of an older format with the columns that came later, as the Run has them (ROWS)."""
+    """Return a table of an older format with later columns added, as in the Run (ROWS)."""
     if number == FORMAT:
         return pa.Table.from_arrays(table.columns, schema=ROWS)
     known = {column.name: column.original for column in COLUMNS} | coordinates(run)
@@ -217,5 +217,5 @@ def completed(table: pa.Table, run: Run, number: int) -> pa.Table:
 
 
 def rows_of(table: pa.Table) -> list[Row]:
-    """The measured rows of one Run's table, in order."""
+    """Return the measured rows of one Run's table, in order."""
     return [Row(**row) for row in table.select([field.name for field in fields(Row)]).to_pylist()]

@@ -1,7 +1,6 @@
-"""Similarity of a start and a target: the table's columns, and its small Arrow file in the store.
+"""Store the similarity of a start and a target as a small Arrow file with a checksum.
 
-Owns names, units and the file's digest; `study.training.similarity` measures. Imports no torch, so that
-analysis can read what was measured. Refuses to hand out a file that fails its digest.
+`study.training.similarity` measures it. Must stay importable without torch.
 """
 
 from __future__ import annotations
@@ -86,9 +85,10 @@ _FORMAT, _DIGEST = b"format", b"digest"
 
 @dataclass(frozen=True, kw_only=True)
 class Similarity:
-    """What is measured at one place; the fields are columns. A measure is None where it has no value:
-    fewer than two classes (but for the rank), features that are not finite or (CKA, rank) all alike;
-    debiased also for fewer than four images, or no two of the same class."""
+    """Measures at one place; the fields are columns. A measure is None if it has no value: fewer than
+    two classes (except the rank), features that are not finite or (CKA, rank) all alike; debiased
+    also for fewer than four images, or no two of the same class.
+    """
 
     place: str
     num_images: int
@@ -103,7 +103,7 @@ class Similarity:
 def table_of(
     run: Run, start_digest: str, measured: Sequence[Similarity], code_version: str
 ) -> pa.Table:
-    """The table (TABLE) of one Run: a row for each place."""
+    """Return the table (TABLE) of one Run, one row per place."""
     assert [each.place for each in measured] == list(PLACES), measured
     rows = [
         {"run_id": run.id, "start_digest": start_digest, "code_version": code_version}
@@ -119,19 +119,19 @@ def table_of(
 
 
 def publish(store: Store, run: Run, table: pa.Table) -> None:
-    """Publish a Run's similarity (TABLE) as one object, in place of an earlier one."""
+    """Publish a Run's similarity (TABLE), replacing an earlier one."""
     assert set(table["run_id"].to_pylist()) == {run.id}, run.id
     store.put(similarity_path(run.id), to_bytes(table))
 
 
 def read(store: Store, run_id: str) -> pa.Table:
-    """A Run's similarity (TABLE), checked. Raises FileNotFoundError, Damaged."""
+    """Return a Run's similarity (TABLE), checked. Raises FileNotFoundError, Damaged."""
     path = similarity_path(run_id)
     return from_bytes(store.get(path), run_id, path)
 
 
 def to_bytes(table: pa.Table) -> bytes:
-    """The bytes of the Arrow IPC file, with a digest over the columns' values."""
+    """Return the bytes of the Arrow IPC file, with a digest over the columns' values."""
     assert table.schema.equals(TABLE), table.schema.names
     whole = table.combine_chunks().replace_schema_metadata(
         {_FORMAT: FORMAT.encode(), _DIGEST: table_digest(table).encode()}
@@ -143,10 +143,10 @@ def to_bytes(table: pa.Table) -> bytes:
 
 
 def from_bytes(payload: bytes, run_id: str, path: str) -> pa.Table:
-    """The table in the bytes of a file. `run_id`: the one that the file's name says.
+    """Return the table in the bytes of a file. `run_id`: the one in the file's name.
 
-    Raises Damaged if anything in it is not as written, or its format not one that this version knows:
-    it is cheap to measure again.
+    Raises Damaged if anything differs from what was written, or for an unknown format: it is cheap to
+    measure again.
     """
     with arrow_file.opened(pa.BufferReader(payload), path) as reader:
         table = arrow_file.read_table(reader)

@@ -1,6 +1,4 @@
-"""A root, which is a directory or a bucket, and the whole objects under it.
-
-Knows no kind of object: each kind has a module beside this one."""
+"""Read and write whole objects below a root, which is a directory or a bucket."""
 
 from __future__ import annotations
 
@@ -30,7 +28,7 @@ Answer = TypeVar("Answer")
 
 
 class _Files(Protocol):
-    """What the module `atomic` does for directories and `Buckets` for buckets."""
+    """The interface of the module `atomic` (directories) and of `Buckets`."""
 
     def read(self, path: str, waits: Waits) -> bytes: ...
     def opened(self, path: str, waits: Waits, *, whole: bool = True) -> pa.NativeFile: ...
@@ -50,11 +48,11 @@ class _Files(Protocol):
 class Store:
     """One store. Paths are relative to the root, with "/"; ids are Runs' ids.
 
-    `lease_number`: of the lease under which it is written to, 0 where none is held: part of every path
-    of a Run in flight (`unfinished`).
+    `lease_number`: of the lease of this driver, 0 without one; part of every path of a Run in flight
+    (`unfinished`).
 
-    Every method raises OSError, naming path and cause, where the root cannot be read or written: on
-    a bucket after bounded retries, in a directory at once unless the error is one that may pass.
+    Every method raises OSError, naming path and cause, if the root cannot be read or written: on a
+    bucket after bounded retries, in a directory at once unless the error is temporary.
     """
 
     root: str = field(repr=False)  # it may hold credentials
@@ -65,47 +63,47 @@ class Store:
 
     @property
     def shown(self) -> str:
-        """The root for messages: without the credentials that a URI may carry."""
+        """Return the root for messages, without credentials."""
         return without_secrets(self.root)
 
     def put(self, path: str, *parts: bytes) -> None:
-        """Publish one object, these parts joined: all of it under its name, or nothing."""
+        """Publish one object, `parts` joined, atomically."""
         self._files.put(self._at(path), parts, self.waits)
 
     def create(self, path: str, *parts: bytes) -> bool:
-        """Publish one object unless another is there; whether it is this one that is there now."""
+        """Publish one object unless another exists; return True if this one exists now."""
         return self._files.create(self._at(path), parts, self.waits)
 
     def publish(self, path: str, *parts: bytes) -> bool:
-        """`create` for what must never be torn, also where a directory has no hard links."""
+        """Call `create`, but never leave a torn file, even in a directory without hard links."""
         return self._files.create(self._at(path), parts, self.waits, always_whole=True)
 
     def swap(self, path: str, expected: bytes, content: bytes) -> bool:
-        """Put over an object of a bucket that holds `expected`; whether it holds `content` now.
+        """Replace an object of a bucket that holds `expected`; return True if it holds `content` now.
 
-        Raises FileNotFoundError. Only if `conditions_unheeded` returns None.
+        Raises FileNotFoundError. Requires that `conditions_unheeded` returns None.
         """
         assert self.buckets is not None, self.shown
         return self.buckets.swap(self._at(path), expected, content, self.waits)
 
     def conditions_unheeded(self) -> str | None:
-        """Why this bucket cannot be relied on to refuse a put whose condition does not hold.
+        """Return why this bucket does not reliably reject a put whose condition fails.
 
-        None where it can be, which is tried once a process, and in a directory.
+        None if it does, which is tested once per process, and for a directory.
         """
         if self.buckets is None:
             return None
         return self.buckets.refusal(self._at(layout.LEASE), self.waits)
 
     def put_file(self, path: str, local: Path) -> None:
-        """Publish a finished file of this machine; the caller gives it up (it may be moved)."""
+        """Publish a finished local file, which may be moved."""
         self._files.put_file(self._at(path), local, self.waits)
 
     def get(self, path: str) -> bytes:
-        """The whole object, unchecked. Raises FileNotFoundError, and Damaged where a disk has lost it.
+        """Return the whole object, unchecked.
 
-        Lost is what it cannot read (EIO) after bounded retries. No other error of a directory says that
-        a file would be better made anew, nor does any of a bucket.
+        Raises FileNotFoundError, and Damaged if a disk has lost it (EIO). Other errors, and
+        all errors of a bucket, do not mean that the object is damaged.
         """
         try:
             return self._files.read(self._at(path), self.waits)
@@ -115,7 +113,7 @@ class Store:
             raise Damaged(path, str(error.strerror)) from error
 
     def opened(self, path: str, *, whole: bool = True) -> AbstractContextManager[pa.NativeFile]:
-        """The object, open for reading parts of it. Raises FileNotFoundError.
+        """Open the object to read parts of it. Raises FileNotFoundError.
 
         `whole`: read a bucket's object in one request, which is faster if it is small.
         """
@@ -125,34 +123,34 @@ class Store:
         return source
 
     def fetch(self, path: str, local: Path) -> None:
-        """Copy an object of a bucket to a new file of this machine. Raises FileNotFoundError."""
+        """Copy an object of a bucket to a new local file. Raises FileNotFoundError."""
         assert self.buckets is not None, self.shown
         self.buckets.fetch(self._at(path), local, self.waits)
 
     def exists(self, path: str) -> bool:
-        """Return True if there is such an object."""
+        """Return True if the object exists."""
         return self._files.exists(self._at(path), self.waits)
 
     def local_path(self, path: str) -> Path | None:
-        """The path on this machine; None on a bucket. Says nothing of whether it exists."""
+        """Return the local path, whether it exists or not; None on a bucket."""
         return Path(self._at(path)) if self.buckets is None else None
 
     def listed(self, folder: str, *, recursive: bool = False) -> list[Entry]:
-        """The files in a folder, temporary ones left out, in one paged listing."""
+        """List the files in a folder, without temporary ones, in one paged listing."""
         return self._files.listed(self._at(folder), self.waits, recursive=recursive)
 
     def remove(self, path: str) -> None:
-        """Remove an object; nothing happens where there is none."""
+        """Remove an object if it exists."""
         self._files.remove(self._at(path), self.waits)
 
     def remove_folder(self, folder: str) -> None:
-        """Remove all that lies in a folder; nothing happens where there is none."""
+        """Remove a folder's content, if any."""
         self._files.remove_folder(self._at(folder), self.waits)
 
     def quarantine(self, path: str) -> str | None:
         """Move a damaged object to damaged/…, and return its new path. Raises FileNotFoundError.
 
-        None where a directory does not let it be moved: it stays until another is put in its place.
+        None if the directory does not permit it: the object stays until it is replaced.
         """
         stamp = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
         new_path = layout.damaged_path(path, stamp)
@@ -167,11 +165,11 @@ class Store:
         return new_path
 
     def quarantined(self) -> list[str]:
-        """Where everything lies that was set aside: one recursive listing."""
+        """List everything in quarantine, in one recursive listing."""
         return [self.relative(e.path) for e in self.listed(layout.DAMAGED, recursive=True)]
 
     def relative(self, path: str) -> str:
-        """The path as this store's methods take it, of an entry of `listed`."""
+        """Return the path of an entry of `listed` as an argument for this store's methods."""
         return path.removeprefix(self._at(""))
 
     def _at(self, path: str) -> str:
@@ -182,14 +180,14 @@ class Store:
         return atomic if self.buckets is None else self.buckets
 
     def matching(self, folder: str, pattern: re.Pattern[str]) -> frozenset[str]:
-        """The first group of the pattern, for each file of the folder whose name it fits: one listing."""
+        """Return the first group of the pattern for each matching file of the folder, in one listing."""
         entries = self.listed(folder)
         matches = (pattern.fullmatch(entry.base_name) for entry in entries)
         return frozenset(match[1] for match in matches if match)
 
 
 def open_store(root: str | Path) -> Store:
-    """The store at a directory or at s3:// or gs://bucket/folder; nothing is made or asked yet.
+    """Return the store at a directory or at s3:// or gs://bucket/folder, without any access.
 
     The query of a URI may name another server and a region:
     s3://bucket/folder?endpoint_override=127.0.0.1:9000&scheme=http&region=eu-central-1. Without them the
@@ -209,7 +207,7 @@ def open_store(root: str | Path) -> Store:
 
 
 def open_uri(uri: str) -> pa.NativeFile:
-    """One object of a bucket, open for reading parts of it.
+    """Open one object of a bucket to read parts of it.
 
     Raises FileNotFoundError, ValueError, and OSError that names path and cause.
     """
@@ -221,14 +219,14 @@ def open_uri(uri: str) -> pa.NativeFile:
 
 
 def default_root() -> str:
-    """Where the store is if nobody says so: STUDY_ROOT, or ./store."""
+    """Return the default store: STUDY_ROOT, or ./store."""
     return os.environ.get("STUDY_ROOT") or "./store"
 
 
 def without_secrets(text: str, mark: str = "") -> str:
-    """A text without what URIs in it may hold of secrets, for messages; `mark` stands in their place.
+    """Return a text for messages, with secrets in URIs replaced by `mark`.
 
-    That is all before the "@" of a URI, and the values of such parameters as client_secret.
+    Secrets are everything before the "@" of a URI, and the values of parameters such as client_secret.
     """
     # A key that was not encoded as it should be may hold a "/".
     text = re.sub(r"//(?:[^/@\s]*|[^/:@\s]*:[^@?\s]*)@", f"//{mark}@" if mark else "//", text)
@@ -240,9 +238,9 @@ def without_secrets(text: str, mark: str = "") -> str:
 def concurrently(
     read: Callable[[str], Answer], run_ids: Iterable[str]
 ) -> dict[str, Answer | Damaged]:
-    """What `read` gives for each id, several at a time; its Damaged where it raises one.
+    """Return the result of `read` for each id, several at a time, or the Damaged that it raises.
 
-    An id whose object is not there (any more) has no entry.
+    Ids whose object does not exist are left out.
     """
     answers: dict[str, Answer | Damaged] = {}
 
@@ -261,7 +259,7 @@ def concurrently(
 
 
 def damaged_among(read: Callable[[str], object], run_ids: Iterable[str]) -> dict[str, Damaged]:
-    """Those of these ids for which `read` raises Damaged, and what; what it gives is let go at once."""
+    """Return the Damaged that `read` raises, by id; its results are not kept."""
 
     def check(run_id: str) -> None:
         read(run_id)

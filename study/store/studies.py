@@ -22,7 +22,7 @@ _DIGEST_BYTES: Final = 64
 
 
 def seal(content: dict[str, Any]) -> bytes:
-    """Plain values as JSON, with their digest and the release that wrote them."""
+    """Return plain values as JSON, with their digest and the release."""
     envelope = {
         "digest": digest_of(canonical_json(content)),
         "written_by": release(),
@@ -32,7 +32,7 @@ def seal(content: dict[str, Any]) -> bytes:
 
 
 def unseal(payload: bytes, path: str) -> tuple[Any, str]:
-    """What `seal` was given, and the release that wrote it ("" before this was noted).
+    """Return the argument of `seal`, and the release that wrote it ("" in old files).
 
     Raises Damaged.
     """
@@ -48,12 +48,12 @@ def unseal(payload: bytes, path: str) -> tuple[Any, str]:
 
 
 def frame(payload: bytes) -> bytes:
-    """What stands before a checkpoint's payload in its object."""
+    """Return the header of a checkpoint's payload."""
     return _MAGIC + digest_of(payload).encode() + b"\n"
 
 
 def unframe(framed: bytes, path: str) -> bytes:
-    """A checkpoint's payload. Raises Damaged, Newer."""
+    """Return a checkpoint's payload. Raises Damaged, Newer."""
     size = len(_MAGIC) + _DIGEST_BYTES + 1
     payload = framed[size:]
     later = _ANY_MAGIC.match(framed)
@@ -67,12 +67,12 @@ def unframe(framed: bytes, path: str) -> bytes:
 
 
 def write_study(store: Store, name: str, runs: Sequence[Run]) -> None:
-    """Note which Runs a study asks for, in their order, in place of an earlier note."""
+    """Store the Runs of a study, in their order, replacing an earlier list."""
     store.put(study_path(name), seal({"runs": [run.to_dict() for run in runs]}))
 
 
 def read_study(store: Store, name: str) -> list[Run]:
-    """The Runs that a study asked for. Raises FileNotFoundError, Damaged, Newer."""
+    """Return the Runs of a study. Raises FileNotFoundError, Damaged, Newer."""
     path = study_path(name)
     content, written_by = unseal(store.get(path), path)
     try:
@@ -85,18 +85,18 @@ def read_study(store: Store, name: str) -> list[Run]:
 
 
 def study_names(store: Store) -> list[str]:
-    """Names of all studies, sorted."""
+    """Return the names of all studies, sorted."""
     return sorted(store.matching(layout.STUDIES, layout.STUDY_NAME))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Registration:
-    """What was said of a study at one moment.
+    """A registration of a study.
 
     - `registered_at`: ISO 8601, UTC.
-    - `is_late`: a target had rows by then, so that a look at them may have led the hand.
-    - `run_ids`: the Runs that the study asked for, in their order.
-    - `terms`: what decides its verdicts: contrasts, thresholds, the code's version.
+    - `is_late`: a target already had rows, so its results may have influenced the registration.
+    - `run_ids`: the Runs of the study, in their order.
+    - `terms`: what decides its verdicts: contrasts, thresholds, RULES.
     """
 
     registered_at: str
@@ -106,18 +106,18 @@ class Registration:
 
     @property
     def digest(self) -> str:
-        """First 12 hex digits of SHA-256 over Runs and terms."""
+        """Return the first 12 hex digits of SHA-256 over Runs and terms."""
         return digest_of(canonical_json([list(self.run_ids), dict(self.terms)]))[:12]
 
 
 def add_registration(store: Store, study: str, registration: Registration) -> None:
-    """Adds a registration behind the earlier ones. Raises Damaged, Newer."""
+    """Append a registration to the earlier ones. Raises Damaged, Newer."""
     every = [*read_registrations(store, study), registration]
     store.put(registration_path(study), seal({"registrations": [asdict(one) for one in every]}))
 
 
 def read_registrations(store: Store, study: str) -> list[Registration]:
-    """All registrations of a study, oldest first; [] where there is none. Raises Damaged, Newer."""
+    """Return all registrations of a study, oldest first; [] if there are none. Raises Damaged, Newer."""
     path = registration_path(study)
     try:
         content, written_by = unseal(store.get(path), path)

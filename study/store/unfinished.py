@@ -1,7 +1,7 @@
-"""Runs in flight: their checkpoints, who trains them, how they failed, and what killed ones leave.
+"""Store the checkpoints, processes and failures of Runs in flight.
 
-Every driver writes below the number of its lease (`Store.lease_number`), so that what one writes that
-was passed over lies beside what its successor wrote. Readers take the highest number.
+Every driver writes below its lease number (`Store.lease_number`), a fencing token: a driver that lost
+its lease cannot overwrite its successor's files. Readers use the highest number.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _CHECKPOINT, _BEGAN, _FAILURE = "checkpoint", "began.json", "failure.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """How a Run failed. `final`: it is not tried again until `study retry`; `at`: ISO 8601, UTC."""
+    """How a Run failed. `final`: no retry until `study retry`; `at`: ISO 8601, UTC."""
 
     tries: int
     error: str
@@ -34,11 +34,11 @@ class Failure:
 
 @dataclass(frozen=True, kw_only=True)
 class Unfinished:
-    """What lies there of a Run in flight.
+    """The files of a Run in flight.
 
-    - `paths`: of each file by its name (checkpoint, began.json, failure.json), that of the highest number.
+    - `paths`: by file name (checkpoint, began.json, failure.json), each of the highest number.
     - `outdated`: the paths of lower numbers.
-    - `newest`: when any of it was last written (UTC).
+    - `newest`: the time of the last write (UTC).
     """
 
     paths: Mapping[str, str]
@@ -47,17 +47,16 @@ class Unfinished:
 
     @property
     def files(self) -> frozenset[str]:
-        """The names of the files that there are."""
         return frozenset(self.paths)
 
 
 def list_unfinished(store: Store) -> dict[str, Unfinished]:
-    """What lies there of Runs in flight or failed, by id: one recursive listing."""
+    """Return the files of Runs in flight or failed, by id, in one recursive listing."""
     return _listed(store, layout.UNFINISHED)
 
 
 def _files(store: Store, folder: str) -> Iterator[tuple[str, int, str, str, datetime]]:
-    """Run id, lease number, name, path and time of each file in a folder: one recursive listing."""
+    """Yield Run id, lease number, name, path and time of each file in a folder: one recursive listing."""
     for entry in store.listed(folder, recursive=True):
         path = store.relative(entry.path)
         match = layout.UNFINISHED_NAME.fullmatch(path.removeprefix(f"{layout.UNFINISHED}/"))
@@ -82,12 +81,12 @@ def _listed(store: Store, folder: str) -> dict[str, Unfinished]:
 
 
 def highest_number(store: Store) -> int:
-    """Of the leases under which Runs in flight were written; 0 where there is none."""
+    """Return the highest lease number of Runs in flight; 0 if there is none."""
     return max((number for _, number, *_ in _files(store, layout.UNFINISHED)), default=0)
 
 
 def find_unfinished(store: Store, run_id: str) -> Unfinished | None:
-    """What lies there of this Run in flight; None where it is not in flight."""
+    """Return the files of this Run in flight; None if it is not in flight."""
     return _listed(store, unfinished_folder(run_id)).get(run_id)
 
 
@@ -97,7 +96,7 @@ def _found(store: Store, run_id: str, name: str) -> str | None:
 
 
 def drop_unfinished(store: Store, run_id: str) -> None:
-    """Remove all that lies there of a Run in flight."""
+    """Remove all files of a Run in flight."""
     store.remove_folder(unfinished_folder(run_id))
 
 
@@ -108,7 +107,7 @@ def write_checkpoint(store: Store, run_id: str, payload: bytes) -> None:
 
 
 def drop_outdated(store: Store, run_id: str) -> None:
-    """Remove the Run's checkpoints of lower numbers than this lease's, which has one of its own."""
+    """Remove the Run's checkpoints of lower lease numbers, once this lease has one."""
     there = find_unfinished(store, run_id)
     own = unfinished_path(run_id, _CHECKPOINT, store.lease_number)
     if there is not None and there.paths.get(_CHECKPOINT) == own:
@@ -118,7 +117,7 @@ def drop_outdated(store: Store, run_id: str) -> None:
 
 
 def read_checkpoint(store: Store, run_id: str) -> bytes | None:
-    """The Run's checkpoint, None if it has none. Raises Damaged."""
+    """Return the Run's checkpoint, or None. Raises Damaged."""
     path = _found(store, run_id, _CHECKPOINT)
     try:
         return None if path is None else studies.unframe(store.get(path), path)
@@ -127,7 +126,7 @@ def read_checkpoint(store: Store, run_id: str) -> bytes | None:
 
 
 def read_at(store: Store, path: str) -> Any:
-    """The payload of a checkpoint, or the content of a note, at this path. Raises Damaged, Newer."""
+    """Return the payload of a checkpoint, or the content of a note. Raises Damaged, Newer."""
     content = store.get(path)
     if path.endswith(f"/{_CHECKPOINT}"):
         return studies.unframe(content, path)
@@ -135,12 +134,12 @@ def read_at(store: Store, path: str) -> Any:
 
 
 def note_began(store: Store, run_id: str, by: Process) -> None:
-    """Note which process trains the Run from now on."""
+    """Store which process trains the Run from now on."""
     store.put(unfinished_path(run_id, _BEGAN, store.lease_number), studies.seal(asdict(by)))
 
 
 def read_began(store: Store, run_id: str) -> Process | None:
-    """The process that last took the Run up, None if none did. Raises Damaged."""
+    """Return the process that last started the Run, or None. Raises Damaged."""
     path = _found(store, run_id, _BEGAN)
     return None if path is None else _began_at(store, path)
 
@@ -156,20 +155,20 @@ def _began_at(store: Store, path: str) -> Process | None:
 
 
 def trained_by(store: Store) -> dict[str, Process]:
-    """Which process last took up each Run in flight, by id; unreadable notes count as absent."""
+    """Return the process that last started each Run in flight, by id, without unreadable notes."""
     paths = _paths(store, _BEGAN)
     read = concurrently(lambda run_id: _began_at(store, paths[run_id]), paths)
     return {i: process for i, process in read.items() if isinstance(process, Process)}
 
 
 def write_failure(store: Store, run_id: str, failure: Failure) -> None:
-    """Note how the Run failed, in place of an earlier failure."""
+    """Store how the Run failed, replacing an earlier failure."""
     path = unfinished_path(run_id, _FAILURE, store.lease_number)
     store.put(path, studies.seal(asdict(failure)))
 
 
 def read_failure(store: Store, run_id: str) -> Failure | None:
-    """How the Run failed; None if it did not, or if the note is unreadable (it can fail again).
+    """Return how the Run failed; None if it did not, or if the note is unreadable (a retry is possible).
 
     Raises Newer for the note of a later release.
     """
@@ -189,20 +188,19 @@ def _failure_at(store: Store, path: str) -> Failure | None:
 
 
 def read_failures(store: Store) -> dict[str, Failure]:
-    """How Runs failed, by id: `read_failure` of all that there are."""
+    """Return `read_failure` of all failed Runs by id."""
     paths = _paths(store, _FAILURE)
     read: dict[str, Any] = concurrently(lambda run_id: _failure_at(store, paths[run_id]), paths)
     return {run_id: failure for run_id, failure in read.items() if failure is not None}
 
 
 def _paths(store: Store, name: str) -> dict[str, str]:
-    """Where the file of this name lies, of each Run in flight that has one."""
     found = list_unfinished(store)
     return {run_id: there.paths[name] for run_id, there in found.items() if name in there.paths}
 
 
 def clear_failure(store: Store, run_id: str) -> None:
-    """Forget the Run's failure, if it has one."""
+    """Remove the note of the Run's failure, if any."""
     there = find_unfinished(store, run_id)
     for path in (*there.paths.values(), *there.outdated) if there is not None else ():
         if path.endswith(f"/{_FAILURE}"):
@@ -210,11 +208,10 @@ def clear_failure(store: Store, run_id: str) -> None:
 
 
 def sweep(store: Store, keep: Collection[str] = ()) -> list[str]:
-    """Remove what killed processes have left: temporary files, checkpoints of finished Runs.
+    """Remove temporary files, and the checkpoints of finished Runs; return the removed paths.
 
-    For the driver that holds the lease, before it starts. Returns the paths removed. `keep`: ids of
-    finished Runs that are in training again, because what they should have left beside their rows is
-    not there.
+    Only for the driver that holds the lease, before it starts. `keep`: ids of finished Runs that are
+    trained again because an artifact is missing.
     """
     removed = []
     root = store.local_path("")

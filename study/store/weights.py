@@ -1,4 +1,4 @@
-"""Weights that other Runs start from, each under its own digest."""
+"""Store the weights that other Runs start from, each under its own digest."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from study.store.store import Store
 def publish_weights(store: Store, run_id: str, payload: bytes) -> str:
     """Publish weights under their own digest, and return it (SHA-256, hex).
 
-    Weights of a Run that was trained twice thus lie beside each other, and the rows, published
-    after them, say which are its own.
+    If a Run was trained twice, both weights exist, and the rows, published later, name theirs.
     """
     digest = digest_of(payload)
     store.put(weights_path(run_id, digest), payload)
@@ -23,17 +22,17 @@ def publish_weights(store: Store, run_id: str, payload: bytes) -> str:
 
 
 def read_weights(store: Store, run_id: str, digest: str) -> bytes:
-    """The weights with this digest. Raises FileNotFoundError, Damaged."""
+    """Return the weights with this digest. Raises FileNotFoundError, Damaged."""
     return _checked(store, weights_path(run_id, digest), digest)
 
 
 def read_at(store: Store, path: str) -> bytes:
-    """The weights at this path, checked against the digest in their name. Raises Damaged."""
+    """Return the weights at this path, checked against the digest in their name. Raises Damaged."""
     return _checked(store, path, path.rpartition("-")[2].removesuffix(".safetensors"))
 
 
 def _checked(store: Store, path: str, digest: str) -> bytes:
-    """The weights at this path, whose digest must begin with `digest`."""
+    """Return the weights at this path; their digest must begin with `digest`."""
     payload = store.get(path)
     found = digest_of(payload)
     if not found.startswith(digest):
@@ -42,7 +41,7 @@ def _checked(store: Store, path: str, digest: str) -> bytes:
 
 
 def empty_weights(store: Store, among: Collection[str]) -> list[Damaged]:
-    """Weights of these Runs that hold nothing, as a disk that lost power leaves them: one listing."""
+    """Return empty weights of these Runs (left by a disk that lost power), in one listing."""
     found = []
     for entry in store.listed(layout.WEIGHTS):
         match = layout.WEIGHTS_NAME.fullmatch(entry.base_name)
@@ -52,7 +51,7 @@ def empty_weights(store: Store, among: Collection[str]) -> list[Damaged]:
 
 
 def ids_with_weights(store: Store) -> frozenset[str]:
-    """Ids of all Runs with weights that are not empty: one listing."""
+    """Return the ids of all Runs with weights that are not empty, in one listing."""
     names = (entry.base_name for entry in store.listed(layout.WEIGHTS) if entry.size)
     matches = (layout.WEIGHTS_NAME.fullmatch(name) for name in names)
     return frozenset(match[1] for match in matches if match)
