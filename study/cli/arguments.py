@@ -22,7 +22,7 @@ from study.tasks import BUILTIN
 
 @dataclass(frozen=True, kw_only=True)
 class Named:
-    """A study by its name; `space`: its file, None for a study of the store whose file is not here."""
+    """A study by its name; `space`: its file, or None for a study of the store without a local file."""
 
     name: str
     runs: Sequence[Run]
@@ -30,7 +30,7 @@ class Named:
 
 
 def store_named(root: str | Path) -> Store:
-    """The store at this root. Raises UserError."""
+    """Return the store at this root. Raises UserError."""
     try:
         return open_store(root)
     except ValueError as error:
@@ -38,9 +38,9 @@ def store_named(root: str | Path) -> Store:
 
 
 def study_of(given: str, store: Store) -> Named:
-    """The study of a search space, or one that the store has where there is no such file.
+    """Return the study of a search space, or else of the store.
 
-    The file is run once: it is the user's, and may take its time.
+    Runs the file once: it is the user's, and may be slow.
     """
     spaces = packaged()
     if not is_file_name(given) and given not in spaces:
@@ -64,29 +64,28 @@ def space_among(given: str) -> tuple[str, Space | None]:
 
 
 def related_of(space: Space | None) -> dict[str, str]:
-    """The two sources that the space compares, as the analysis' verbs take them; {} where it says none."""
+    """Return the two sources that the space compares, as arguments of the analysis; {} if it has none."""
     if space is None or space.related is None:
         return {}
     return dict(zip(("more_related", "less_related"), space.related, strict=True))
 
 
 def default_data() -> Path:
-    """STUDY_DATA, or ./data."""
     return Path(os.environ.get("STUDY_DATA") or "./data")
 
 
 def is_ray_job() -> bool:
-    """Whether `ray job submit` has started this process: it runs in a folder that is the job's own."""
+    """Return True if `ray job submit` started this process: its folder is temporary then."""
     return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
 
 
 def default_address() -> str:
-    """RAY_ADDRESS, or a Ray of this machine alone."""
+    """Return RAY_ADDRESS, or the address of a local Ray."""
     return os.environ.get("RAY_ADDRESS") or "local"
 
 
 def _complete_space(ctx: typer.Context) -> list[str]:
-    """Bundled spaces, files of Python here, studies of a store that is a directory."""
+    """Complete bundled spaces, local Python files, and studies of a store that is a directory."""
     root = ctx.params["root"]
     has_studies = "://" not in root and Path(root).is_dir()
     return [*packaged(), *_files(), *(study_names(open_store(root)) if has_studies else ())]
@@ -144,7 +143,7 @@ def count(text: str) -> int:
 
 
 def _number(text: str) -> float:
-    """NaN where it is none: no comparison holds of it."""
+    """Return the text as a number; NaN, which fails every comparison, if it is none."""
     try:
         return float(text)
     except ValueError:

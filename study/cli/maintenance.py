@@ -90,7 +90,7 @@ def tidy(root: Root, data: Data) -> int:
 
 @contextmanager
 def _holding_lease(store: Store) -> Iterator[None]:
-    """Nothing is moved or removed beside a driver at work."""
+    """Hold the lease for the block: nothing is moved or removed while a driver is at work."""
     try:
         with acquire(store.root):
             yield
@@ -104,7 +104,7 @@ def _refuse_absent(store: Store) -> None:
 
 
 def _repair(store: Store, found: Checked) -> int:
-    """Sets aside what is damaged; returns how much of it could not be moved."""
+    """Quarantine damaged objects; return how many could not be moved."""
     num_left = 0
     for path, damaged in found.damaged.items():
         place = store.quarantine(path)
@@ -125,7 +125,7 @@ def _summary(store: Store, found: Checked) -> str:
 
 
 def _print_surplus(store: Store) -> None:
-    """What `tidy` would remove, and what was set aside."""
+    """Print what `tidy` would remove, and what is in quarantine."""
     surplus = not_needed(store)
     local = leftovers()
     if surplus:

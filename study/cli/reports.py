@@ -64,10 +64,10 @@ REPORTS: Final = Path("reports")  # where the command is given
 
 
 def report_place(out: str | None, name: str, store: Store) -> Path | None:
-    """The folder of this machine that a report is written to; None where it goes onto the store's bucket.
+    """Return the local folder of a report; None if it goes to the store's bucket.
 
-    `out`: as the user says; by default `reports/<name>` here, or, as a Ray job has no "here" that lasts,
-    below the root.
+    `out`: the user's choice; by default `reports/<name>` here, or for a Ray job, whose folder is
+    temporary, below the root.
     """
     if out is not None:
         return Path(out)
@@ -77,14 +77,13 @@ def report_place(out: str | None, name: str, store: Store) -> Path | None:
 
 
 def log_folder(name: str, store: Store) -> Path:
-    """The folder of this machine for files by which a study's Runs are watched: `logs/<name>` here, or,
-    of a Ray job, below the root, where that is a directory."""
+    """Return the local folder of logs: `logs/<name>`; for a Ray job below the root, if that is local."""
     below = store.local_path(f"logs/{name}") if is_ray_job() else None
     return below or Path("logs") / name
 
 
 def refuse_passing_places(root: str, out: str | None) -> None:
-    """Raises UserError where a Ray job would leave rows or report in its own folder, which vanishes."""
+    """Raise UserError if a Ray job would leave rows or report in its own folder, which is temporary."""
     if not is_ray_job():
         return
     for flag, value in (("--root", root), ("--out", out)):
@@ -98,9 +97,9 @@ def refuse_passing_places(root: str, out: str | None) -> None:
 def write_report(
     study: str, store: Store, *, partial: bool, out: str | None = None, **says: str | None
 ) -> int:
-    """Prints the verdicts and, as the last line, where the page lies; returns the exit status.
+    """Print the verdicts and, as the last line, the path of the page; return the exit status.
 
-    `study`: its name, or a file that `study export` made; `says`: what it asks, which sources it compares.
+    `study`: its name, or a file of `study export`; `says`: its question and the sources it compares.
     """
     options = {"partial": partial, **says}
     if out is not None or not is_ray_job():  # by default reports/<study>, here

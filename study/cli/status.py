@@ -51,7 +51,7 @@ SECONDS_WORTH_TELLING: Final = 600.0
 
 
 def plan_text(plan: Plan, price: Price | None) -> str:
-    """The plan for people; `price` is that of what is left to be done, None where that is unknown."""
+    """Format the plan for people; `price`: of the remaining Runs, None if unknown."""
     runs, counts = plan.space.runs, plan.inventory.counts()
     num_starts = len({run.source for run in runs if run.source is not None})
     states = ", ".join(
@@ -135,14 +135,13 @@ def _hours(seconds: float) -> str:
 
 
 def bytes_text(num_bytes: int) -> str:
-    """A number of bytes for people."""
     units = ("KiB", "MiB", "GiB", "TiB")
     power = min(max(int(math.log(max(num_bytes, 1), 1024)), 1), len(units))
     return f"{num_bytes / 1024**power:.3g} {units[power - 1]}"
 
 
 def status_plain(name: str, found: Inventory, heads: HeadSummary) -> dict[str, Any]:
-    """All of it as plain values, for JSON; times in seconds."""
+    """Return the status as plain values, for JSON; times in seconds."""
     return {
         "study": name,
         "runs": len(found.states),
@@ -163,7 +162,7 @@ def status_plain(name: str, found: Inventory, heads: HeadSummary) -> dict[str, A
 
 
 def status_text(name: str, found: Inventory, heads: HeadSummary) -> str:
-    """All of it for people; of what went wrong at most MAX_LISTED Runs by name."""
+    """Format the status for people; name at most MAX_LISTED Runs per problem."""
     counts = found.counts()
     parts = [f"{counts[state]} {state}" for state in STATES]
     if counts[START_FAILED]:
@@ -200,7 +199,7 @@ def status_text(name: str, found: Inventory, heads: HeadSummary) -> str:
 
 
 def failure_lines(found: Inventory) -> list[str]:
-    """A line for each failed Run, with what it is and why; the last line counts the rest."""
+    """Return a line for each failed Run and its reason; the last line counts the rest."""
     failed = found.ids(FAILED, START_FAILED)
     lines = [
         f"  {found.states[i]}: {i} ({describe(found.runs[i])}): {found.causes[i]}"
@@ -245,7 +244,7 @@ def status(
 
 
 def _watch(named: Named, store: Store, found: Inventory, heads: HeadSummary) -> Inventory:
-    """Until nothing is left, or Ctrl-C; returns how the study stood then."""
+    """Show the status until nothing is left, or Ctrl-C; return the last one."""
     shown = ""
     try:
         while True:

@@ -1,1 +1,1 @@
-"""From a plan to every Run's rows: the driver, its lease, its queue, one try at one Run, and Ray."""
+"""Train the Runs of a plan: driver, lease, queue, attempts at Runs, and Ray."""

@@ -1,4 +1,4 @@
-"""When a Run's checkpoint is written, and how: beside the training, in a thread of its own."""
+"""Decide when a Run's checkpoint is written, and write it in a separate thread."""
 
 from __future__ import annotations
 
@@ -20,10 +20,9 @@ ABOUT: Final = "execute"  # name of the checkpoint's entry that is not the train
 
 
 class Checkpoints:
-    """Writes checkpoints of one Run, beside the training: serialising and writing take a thread.
+    """Writes checkpoints of one Run in a thread, while training continues.
 
-    What is written is copied first, so that training can go on. A failed write is raised at the next
-    one, or on leaving.
+    The state is copied first. A failed write raises at the next write, or on leaving.
     """
 
     def __init__(self, run: Run, store: Store, seconds: float, about: dict[str, Any]) -> None:
@@ -42,12 +41,12 @@ class Checkpoints:
             self.wait()
 
     def is_due(self) -> bool:
-        """Whether the interval is over and the last checkpoint is written."""
+        """Return True if the interval is over and the last checkpoint is written."""
         idle = self._pending is None or self._pending.done()
         return idle and time.monotonic() - self._last >= self._seconds
 
     def write(self, training: Training) -> None:
-        """Copies the state and begins to write it."""
+        """Copy the state and start to write it."""
         self.wait()
         tensors = {key: value.clone() for key, value in training.state().items()}
         tensors[ABOUT] = torch.tensor(list(json.dumps(self._about).encode()), dtype=torch.uint8)
@@ -55,7 +54,7 @@ class Checkpoints:
         self._last = time.monotonic()
 
     def wait(self) -> None:
-        """Until what has begun is written. Raises OSError where it could not be."""
+        """Wait until the last checkpoint is written. Raises OSError if that failed."""
         if self._pending is not None:
             self._pending.result()
             self._pending = None

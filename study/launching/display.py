@@ -21,9 +21,9 @@ BAR_CHARACTERS: Final = 40
 
 
 class Screen:
-    """Shows phases, then progress; as a context it leaves the terminal as it was.
+    """Shows phases, then progress; as a context, it restores the terminal on leaving.
 
-    `stream`: where to (stderr by default). `quiet`: phases and progress are not shown, remarks are.
+    `stream`: default stderr. `quiet`: show remarks only.
     """
 
     def __init__(self, stream: TextIO | None = None, *, quiet: bool = False) -> None:
@@ -50,7 +50,7 @@ class Screen:
         self.rest()
 
     def phase(self, text: str) -> None:
-        """From now on this is what is going on: "starting Ray"."""
+        """Show this phase from now on, such as "starting Ray"."""
         self._phase, self._phase_began, self._look, self._snapshot = (
             text,
             time.monotonic(),
@@ -63,22 +63,22 @@ class Screen:
             self._line(f"study: {text}")
 
     def follow(self, look: Callable[[], Snapshot]) -> None:
-        """From now on Runs are trained, and `look` says how far they are."""
+        """Show progress from now on, as `look` returns it."""
         self._look, self._looked_at = look, -float("inf")
         self.tick()
 
     def tick(self) -> None:
-        """Looks how far the Runs are where the last look is old enough."""
+        """Refresh the progress if it is old enough."""
         pause = SECONDS_BETWEEN_LOOKS if self._in_place else SECONDS_BETWEEN_LINES
         if not self._quiet and time.monotonic() - self._looked_at >= pause:
             self._refresh()
 
     def remark(self, text: str) -> None:
-        """One line that stays: what was lost, what failed."""
+        """Print one line that stays: a loss or a failure."""
         show_message(text)
 
     def end(self) -> None:
-        """No Run is trained any more: how far they are stays as a line."""
+        """Stop following Runs; the last progress stays as a line."""
         if self._look is None:
             return
         if not self._quiet:
@@ -90,7 +90,7 @@ class Screen:
             self._stream.flush()
 
     def rest(self) -> None:
-        """Leaves the terminal to others until there is something to show again."""
+        """Clear the terminal for others until the next refresh."""
         if self._live is not None:
             self._live.stop()
             self._live = None

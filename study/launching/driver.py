@@ -1,7 +1,7 @@
-"""What `study run` does: from a plan without faults to every Run's rows in the store.
+"""Implement `study run`: lease, tidying, tasks, then all Runs that the store lacks.
 
-Owns the order: lease, tidying, tasks, then whatever the store lacks. Decides by the store alone what
-is there, before and after; a launch is believed only where it says what it could not note there.
+The store alone decides which Runs are done, before and after; a launch only adds failures that the
+store could not record.
 """
 
 from __future__ import annotations
@@ -48,13 +48,12 @@ def run_study(
     *,
     only: Collection[str] | None = None,
 ) -> Inventory:
-    """Trains what the store lacks of the study, and returns how it stands afterwards.
+    """Train the Runs that the store lacks, and return the study's new inventory.
 
-    `only`: ids of the Runs to train and to return, their starts among them; None: all. The study that
-    the store notes is the whole one.
-    `screen`: where what is going on is shown; None: on stderr. Raises UserError where the plan finds
-    faults or there is no cluster, lease.LeaseHeld where another driver is at work, and OSError where Ray
-    does not start.
+    `only`: ids of the Runs to train and return, their starts included; None: all. The list that the
+    store keeps is the whole study. `screen`: None: on stderr.
+    Raises UserError if the plan finds faults or there is no cluster, lease.LeaseHeld if another driver is
+    at work, and OSError if Ray does not start.
     """
     with screen or Screen() as shown:
         return _run_study(space, store, data, options, shown, only)
@@ -97,7 +96,7 @@ def _run_study(
 def _inventory(
     space: Space, store: Store, left: Collection[str], unnoted: Mapping[str, str] | None = None
 ) -> Inventory:
-    """`left`: ids of Runs that left something damaged which could not be set aside."""
+    """Take the inventory. `left`: ids of Runs with a damaged object that could not be quarantined."""
     return take_inventory(
         space.runs,
         store,
@@ -108,7 +107,7 @@ def _inventory(
 
 
 def refuse_faults(space: Space, store: Store, data: Path | None) -> None:
-    """Raises UserError with everything that the plan finds wrong; tells of its warnings."""
+    """Raise UserError with all faults of the plan; show its warnings."""
     plan = make_plan(space, store, data)
     if plan.wrong:
         raise UserError("\n".join(plan.wrong))
@@ -119,7 +118,7 @@ def refuse_faults(space: Space, store: Store, data: Path | None) -> None:
 def prepare(
     space: Space, store: Store, data: Path | None, names: Sequence[str]
 ) -> dict[str, TaskInfo]:
-    """Prepares these tasks of the study if they are not, and checks them if they are; infos by name."""
+    """Prepare these tasks, or check them if they are prepared; return infos by name."""
     infos = {}
     for name in names:
         try:
@@ -175,10 +174,9 @@ def _note_study(space: Space, store: Store) -> None:
 
 
 def _quarantine_damaged(space: Space, store: Store) -> set[str]:
-    """A Run whose rows cannot be read, or whose wanted predictions cannot, is trained again; weights that
-    hold nothing are gone.
+    """Quarantine unreadable rows and wanted predictions, and empty weights; their Runs are trained again.
 
-    Returns the ids of those of which something damaged could not be moved.
+    Returns the ids of Runs with an object that could not be moved.
     """
     left = set()
     for run_id, why in _damaged(space, store, {run.id for run in space.runs}).items():
@@ -232,7 +230,7 @@ def _train(
     screen: Screen,
     must_stop: Callable[[], bool],
 ) -> Mapping[str, str]:
-    """Returns why Runs failed of which the store could not take note, by id."""
+    """Return why Runs failed, by id, if the store could not record it."""
     screen.phase("loading torch")
     from study.planning.cost import (  # torch, where there is something to train
         cost_of,

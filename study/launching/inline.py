@@ -1,7 +1,6 @@
-"""Runs one after another in this process: for a debugger, a notebook, a machine without Ray.
+"""Train Runs one after another in this process, with the same rows as on a cluster.
 
-Owns nothing but the loop: order, tries and rows are those of a launch on a cluster, bit for bit.
-Refuses to import Ray.
+Must stay importable without Ray.
 """
 
 from __future__ import annotations
@@ -33,11 +32,11 @@ def run_inline(
     keep_predictions: Collection[str],
     must_stop: Callable[[], bool],
 ) -> Mapping[str, str]:
-    """Ends every Run of the queue, in this process, unless it is asked to stop before.
+    """Train every Run of the queue in this process, unless it is asked to stop.
 
-    Returns why Runs failed of which the store could not take note, by id. A GPU is used where there is
-    one, unless the options claim none. `keep`, `keep_predictions`: ids of Runs whose weights
-    and predictions are kept. `must_stop` is asked after every step, beside the process's signals.
+    Uses a GPU if there is one, unless the options claim none. `keep`, `keep_predictions`: ids of Runs
+    whose weights and predictions are kept. `must_stop` is called after every step, in addition to the
+    process's signals. Returns why Runs failed, by id, if the store could not record it.
     """
     use_gpu = options.gpus_per_trial != 0 and torch.cuda.is_available()
     options = options.of_trial(

@@ -1,15 +1,16 @@
 """Allow one driver per store: a numbered lease with a heartbeat.
 
 The highest number counts and is never removed, so numbers never decrease. Only one process can create a
-number, so only one of two drivers can replace a dead one. Some buckets have no conditional write; two
-drivers that start at the same moment can then both continue for one heartbeat.
+number, so only one of two drivers can replace a dead one. On buckets without conditional writes, two
+drivers that start at the same moment can both continue for one heartbeat.
 
 The number is also a fencing token: everything written about a Run in flight is stored under it
 (`Store.lease_number`), and a trial checks regularly for a higher one (`lease_lost_check`).
 
 A holder on this machine is checked by its process. A holder elsewhere is alive while its heartbeat is
-recent by the file system's clock. If the heartbeat looks old, or that clock is ahead, the holder counts as
-dead only if its heartbeat stops changing."""
+recent by the file system's clock. If it looks old, or that clock is ahead, the holder counts as dead
+only if its heartbeat stops changing.
+"""
 
 from __future__ import annotations
 
@@ -38,10 +39,10 @@ _LOST: Final = b"the disk has lost it"  # what no owner wrote: whether it lives 
 
 
 class Place(Protocol):
-    """The leases of one store. `read`, `beat` raise FileNotFoundError; all of them, OSError.
+    """The leases of one store. `read` and `beat` raise FileNotFoundError; all methods raise OSError.
 
-    `is_exact`: of several that create one number, one succeeds, and nothing is put over it.
-    `pause_seconds`: between two looks at a lease that is watched.
+    `is_exact`: only one of several creators succeeds, and nothing overwrites its lease.
+    `pause_seconds`: between two looks at a watched lease.
     """
 
     @property
@@ -51,40 +52,38 @@ class Place(Protocol):
     def pause_seconds(self) -> float: ...
 
     def stamps(self) -> Mapping[int, Hashable]:
-        """Every number that there is, and a value that another beat changes."""
+        """Return every existing number, with a value that every heartbeat changes."""
         ...
 
     def age(self, number: int) -> float:
-        """Seconds since its last beat, by the store's own clock; negative where that is in the future."""
+        """Return seconds since the last heartbeat by the store's clock; negative for a future one."""
         ...
 
     def read(self, number: int) -> bytes:
-        """What it holds."""
+        """Return the content."""
         ...
 
     def create(self, number: int, content: bytes) -> bool:
-        """Whether it was not there, and now is."""
+        """Create the lease; return False if it exists."""
         ...
 
     def beat(self, number: int, content: bytes) -> None:
-        """Marks it with the present time."""
+        """Mark it with the current time."""
         ...
 
     def release(self, number: int) -> None:
-        """From now on it says that it was released."""
+        """Mark it as released."""
         ...
 
     def remove(self, number: int) -> None:
-        """Removes it, if it is there."""
+        """Remove it if it exists."""
         ...
 
-    def pause(self, seconds: float) -> None:
-        """Waits."""
-        ...
+    def pause(self, seconds: float) -> None: ...
 
 
 def place_of(store: Store) -> Place:
-    """The leases of this store; the folder of a directory is made."""
+    """Return the leases of this store; the folder of a directory is made."""
     folder = store.local_path(LEASE)
     if folder is None:
         return Bucket(store, is_exact=store.conditions_unheeded() is None)
@@ -94,7 +93,7 @@ def place_of(store: Store) -> Place:
 
 @dataclass(frozen=True)
 class Directory:
-    """Files, whose beats are their times of change."""
+    """Leases as files; a heartbeat sets the modification time."""
 
     store: Store
     folder: Path
@@ -152,7 +151,7 @@ class Directory:
 
 @dataclass(frozen=True)
 class Bucket:
-    """Objects, whose beats put them anew: where conditions are heeded, only over what they hold."""
+    """Leases as objects; a heartbeat replaces the object, conditionally if the bucket supports that."""
 
     store: Store
     is_exact: bool
@@ -215,9 +214,9 @@ SECONDS_BETWEEN_QUESTIONS: Final = 10.0  # of a trial, whether its driver was pa
 
 @dataclass(frozen=True, kw_only=True)
 class Owner:
-    """A driver, since when (ISO 8601, UTC), and what tells it from all others.
+    """A driver, its start (ISO 8601, UTC), and a unique token.
 
-    Where its process cannot be seen from here, the heartbeat alone counts.
+    If its process cannot be seen from here, only the heartbeat counts.
     """
 
     process: Process
@@ -226,7 +225,7 @@ class Owner:
 
 
 class LeaseHeld(Exception):
-    """Another driver holds the store. `owner` is None while it has not yet said who it is."""
+    """Another driver holds the store; `owner` is None until it has written its name."""
 
     def __init__(self, root: str, owner: Owner | None, age_seconds: float, expiry: float) -> None:
         super().__init__(root, owner, age_seconds, expiry)
@@ -247,7 +246,7 @@ class LeaseHeld(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Lease:
-    """A lease that is held, by `owner`, under this number."""
+    """A lease held by `owner` under this number."""
 
     owner: Owner
     number: int
@@ -255,15 +254,15 @@ class Lease:
 
     @property
     def is_lost(self) -> bool:
-        """Whether another driver took over, believing this one dead (a machine that slept): stop."""
+        """Return True if another driver took over, for example while this machine slept."""
         return self.lost.is_set()
 
 
 @contextmanager
 def acquire(root: str | Path, *, expiry_seconds: float = EXPIRY_SECONDS) -> Iterator[Lease]:
-    """Hold the store at `root` for the length of the block; released on leaving it.
+    """Hold the store at `root` for the block, and release it on leaving.
 
-    All drivers of one store must give the same `expiry_seconds`. Raises LeaseHeld if another driver
+    All drivers of one store must use the same `expiry_seconds`. Raises LeaseHeld if another driver
     holds it, OSError if the root cannot be written.
     """
     store = open_store(root)
@@ -296,7 +295,7 @@ def acquire(root: str | Path, *, expiry_seconds: float = EXPIRY_SECONDS) -> Iter
 
 
 def lease_lost(store: Store) -> bool:
-    """Whether a later driver holds the store than the one under whose lease it is written to here."""
+    """Return True if a later driver than that of `lease_number` holds the store."""
     if not store.lease_number:
         return False
     numbers = store.matching(layout.LEASE, layout.LEASE_NAME)
@@ -304,7 +303,7 @@ def lease_lost(store: Store) -> bool:
 
 
 def lease_lost_check(store: Store) -> Callable[[], bool]:
-    """Asks `lease_lost` now and then; a store that does not answer says nothing."""
+    """Return a check that calls `lease_lost` now and then; without an answer it returns False."""
     asked_at = time.monotonic()
 
     def is_lease_lost() -> bool:
@@ -322,9 +321,9 @@ def lease_lost_check(store: Store) -> Callable[[], bool]:
 def take(
     place: Place, owner: Owner, shown: str, expiry: float, lowest: Callable[[], int] = lambda: 0
 ) -> int:
-    """Creates the next number, and returns it. Raises LeaseHeld.
+    """Create the next number, and return it. Raises LeaseHeld.
 
-    `lowest`: a number to be above where there is no lease at all, because somebody has removed them.
+    `lowest`: return a higher number than this, even if somebody has removed all leases.
     """
     mine = to_json(owner)
     while True:
@@ -352,7 +351,7 @@ def take(
 
 
 def beat(place: Place, number: int, owner: Owner) -> bool:
-    """Gives a sign of life; False where the lease is another's by now."""
+    """Give a heartbeat; return False if the lease is lost."""
     try:
         if not _is_ours(place, number, owner):
             return False
@@ -363,14 +362,14 @@ def beat(place: Place, number: int, owner: Owner) -> bool:
 
 
 def release(place: Place, number: int, owner: Owner) -> None:
-    """Lets go of the lease, unless it is another's by now."""
+    """Release the lease unless it is lost."""
     with suppress(FileNotFoundError):
         if _is_ours(place, number, owner):
             place.release(number)
 
 
 def to_json(owner: Owner) -> bytes:
-    """What a lease's file holds."""
+    """Return the content of a lease's file."""
     return json.dumps(asdict(owner)).encode()
 
 
@@ -403,9 +402,9 @@ def _check_free(place: Place, number: int, shown: str, expiry: float) -> None:
 
 
 def _makes_progress(place: Place, number: int, content: bytes, patience: float) -> bool:
-    """Whether the lease changes within so many seconds, unless by being released.
+    """Return True if the lease changes within this many seconds, except by its release.
 
-    Raises FileNotFoundError where it is the highest no more.
+    Raises FileNotFoundError if it is no longer the highest.
     """
     stamp = place.stamps().get(number)
     num_looks = math.ceil(patience / place.pause_seconds)

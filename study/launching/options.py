@@ -22,18 +22,18 @@ LOGS: Final[Mapping[str, tuple[str, ...]]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class LaunchOptions:
-    """With what to train; nothing of it changes a row, on one kind of device and thread count.
+    """Execution options. They do not affect results (on one device type and thread count).
 
-    - `address`: of a Ray cluster, "local" for one of its own, None to train inline, without Ray.
-    - `gpus_per_trial`, `cpus_per_trial`: what a trial claims; None: by what there is.
-    - `accelerator`: the kind that a trial's node must have, as Ray labels nodes ("H100"); None: any.
+    - `address`: of a Ray cluster, "local" for a local one, None to train inline, without Ray.
+    - `gpus_per_trial`, `cpus_per_trial`: the claim of a trial; None: chosen by the cluster's resources.
+    - `accelerator`: the required label of a trial's node in Ray ("H100"); None: any.
     - `max_concurrent`: Runs at the same time; None: as many as fit.
-    - `device`: "cpu" or "cuda"; `num_threads`: of torch on the CPU. Both are settled where a trial runs.
-    - `checkpoint_seconds`: between two checkpoints of a Run: what a crash can cost.
-    - `grace_seconds`: that running trials have for a checkpoint when all are to stop.
-    - `node_cache`: a folder of each node's own disk for copies of prepared tasks; None: none are made.
-    - `logs`: of LOGS, those that are told of Runs in training; `log_folder`: where their files go.
-    - `resume_hint`: the line that tells an interrupted user how to go on.
+    - `device`: "cpu" or "cuda"; `num_threads`: of torch on the CPU. Both are set where a trial runs.
+    - `checkpoint_seconds`: between two checkpoints of a Run: the most that a crash can cost.
+    - `grace_seconds`: time for a last checkpoint when all trials are to stop.
+    - `node_cache`: a folder on each node's own disk for copies of prepared tasks; None: no copies.
+    - `logs`: names of LOGS that receive the curves; `log_folder`: the folder of their files.
+    - `resume_hint`: the line that tells an interrupted user how to continue.
     """
 
     address: str | None = None
@@ -51,7 +51,7 @@ class LaunchOptions:
     resume_hint: str = "interrupted; to go on, give the same command again"
 
     def of_trial(self, claim: Mapping[str, float], *, device: str) -> LaunchOptions:
-        """These options where a trial with this claim ({"cpu": …, "gpu": …}) runs."""
+        """Return these options for a trial with this claim ({"cpu": …, "gpu": …})."""
         return replace(self, device=device, num_threads=max(1, int(claim["cpu"])))
 
 
@@ -59,9 +59,9 @@ SECONDS_TO_REACH: Final = 10.0
 
 
 def refuse_unreachable(address: str, shown: str | None = None) -> None:
-    """Raises UserError where nothing listens at host:port; any other address is left to Ray.
+    """Raise UserError if nothing listens at host:port; other addresses are left to Ray.
 
-    `shown`: the address in the user's words.
+    `shown`: the address as the user wrote it.
     """
     host, _, port = address.rpartition(":")
     if not port.isdigit():

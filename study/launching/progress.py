@@ -1,7 +1,4 @@
-"""How far a launch has come and how long it will still take.
-
-Owns what is known of the Runs that are handed out, and the snapshot that a screen shows. Draws nothing.
-"""
+"""Follow the Runs of a launch and estimate the time left. Draws nothing."""
 
 from __future__ import annotations
 
@@ -35,10 +32,10 @@ MAX_SECONDS_TO_HAND_OUT: Final = 1.0
 class Snapshot:
     """How far a launch is.
 
-    - `num_starting`: Runs that are handed out and have no worker yet; `num_waiting`: neither.
-    - `share`: of the study's work that is done, 0 to 1; `seconds_left`: None where nothing is known yet.
-    - `runs_per_minute`: that ended in this launch; None before the first.
-    - `dearest`: of the running Runs the dearest, with its epoch; `last_error`: of a try that failed.
+    - `num_starting`: Runs without a worker yet, but handed out; `num_waiting`: not handed out.
+    - `share`: of the study's work that is done, 0 to 1; `seconds_left`: None if unknown.
+    - `runs_per_minute`: ended in this launch; None before the first.
+    - `dearest`: the most expensive running Run, with its epoch; `last_error`: of a failed attempt.
     """
 
     num_runs: int
@@ -54,7 +51,7 @@ class Snapshot:
     last_error: str
 
     def counts_text(self) -> str:
-        """ "2 running, 44 waiting, 0 failed"; while no Run has a worker: "2 workers starting"."""
+        """Return "2 running, 44 waiting, 0 failed", or "2 workers starting" before any Run has one."""
         parts = [f"{self.num_running} running"] if self.num_running or not self.num_starting else []
         if self.num_starting:
             workers = "1 worker" if self.num_starting == 1 else f"{self.num_starting} workers"
@@ -62,7 +59,7 @@ class Snapshot:
         return ", ".join([*parts, f"{self.num_waiting} waiting", f"{self.num_failed} failed"])
 
     def left_text(self) -> str:
-        """ "11.2 a minute, about 2 min 5 s left", or that it is still being estimated."""
+        """Return "11.2 a minute, about 2 min 5 s left", or that the time is still being estimated."""
         if not self.num_running + self.num_starting + self.num_waiting:
             return "none left"
         rate = "" if self.runs_per_minute is None else f"{self.runs_per_minute:.2g} a minute, "
@@ -71,7 +68,7 @@ class Snapshot:
         return f"{rate}about {duration(self.seconds_left)} left"
 
     def text(self) -> str:
-        """All of it in one line, but for the error."""
+        """Return everything except the error in one line."""
         text = f"{self.num_done} done, {self.counts_text()}"
         if self.num_running + self.num_starting + self.num_waiting:
             text += f", {self.left_text()}"
@@ -80,9 +77,9 @@ class Snapshot:
 
 @dataclass(kw_only=True)
 class _Running:
-    """A Run that has a worker since `began`, at `first_step`; `step`: how far it was when last heard of.
+    """A Run with a worker since `began`, at `first_step`; `step`: the last one reported.
 
-    `paid`: features that were there when it began; `waited`: seconds for which it was handed out before.
+    `paid`: features that existed at its beginning; `waited`: seconds between hand-out and beginning.
     """
 
     began: float
@@ -95,11 +92,10 @@ class _Running:
 
 
 class Progress:
-    """Follows the Runs of a queue from now on.
+    """Follows the Runs of a queue.
 
-    The time left is how long the workers will take for the rest of the open Runs, in the queue's order, by
-    the pace of those that ended and of those that have come far enough. `works`: of each Run; `pace`:
-    one that has measured nothing yet.
+    The time left is the workers' time for the rest of the open Runs, in the queue's order, by the pace of
+    ended Runs and of those that have come far enough. `works`: by Run; `pace`: without measurements yet.
     """
 
     def __init__(self, queue: RunQueue, works: Mapping[str, Work], pace: Pace) -> None:
@@ -116,15 +112,15 @@ class Progress:
         self._estimated_at = self._estimate_at = -float("inf")
 
     def has_workers(self, number: int) -> None:
-        """So many Runs can be trained at the same time."""
+        """Set the number of Runs that can be trained at the same time."""
         self._num_workers = max(number, 1)
 
     def starts(self, run: Run) -> None:
-        """This Run is handed out, and waits for a worker."""
+        """Record that this Run is handed out, and waits for a worker."""
         self._starting[run.id] = time.monotonic()
 
     def began(self, run: Run) -> None:
-        """This Run has a worker."""
+        """Record that this Run has a worker."""
         if run.id in self._running:
             return
         now = time.monotonic()
@@ -138,7 +134,7 @@ class Progress:
         return frozenset(key for key, _ in self._works[run_id].features if key in self._paid)
 
     def on_row(self, run: Run, step: int) -> None:
-        """This running Run has come to this step."""
+        """Record the step that this running Run has reached."""
         self.began(run)
         running, now = self._running[run.id], time.monotonic()
         if running.first_step is None:
@@ -146,7 +142,7 @@ class Progress:
         running.step, running.seen = step, now
 
     def ended(self, run: Run, *, finished: bool) -> None:
-        """This Run is no longer running."""
+        """Record that this Run is no longer running."""
         self._starting.pop(run.id, None)
         running = self._running.pop(run.id, None)
         if running is None:
@@ -161,16 +157,16 @@ class Progress:
             self._steps_before[run.id] = running.step
 
     def lost(self, run: Run) -> None:
-        """This Run has lost its worker, and waits for another."""
+        """Record that this Run has lost its worker, and waits for another."""
         self.ended(run, finished=False)
         self.starts(run)
 
     def failed(self, run: Run, error: str) -> None:
-        """A try at this Run ended so."""
+        """Record the error of an attempt at this Run."""
         self._last_error = f"{error} ({describe(run)})"
 
     def seconds_left(self) -> float | None:
-        """Until the queue is over; None while nothing is known."""
+        """Return the time until the queue is over; None if unknown."""
         pace = self._pace_now()
         if not pace.num_measured:
             return None
@@ -200,7 +196,7 @@ class Progress:
         return self._pace.with_more(told)
 
     def _measured(self, run_id: str, running: _Running) -> list[Measured]:
-        """What this Run tells so far: of its beginning, up to its first row, and of its steps since."""
+        """Return this Run's measurements so far: up to its first row, and of its steps since."""
         work, first = self._works[run_id], running.first_step
         if first is None:  # over before a row was heard of
             parts = work.whole(running.paid)
@@ -242,7 +238,7 @@ class Progress:
         return min(max(1 - open_cost / whole, 0.0), 1.0) if whole else 1.0
 
     def look(self) -> Snapshot:
-        """How far the launch is now."""
+        """Return how far the launch is now."""
         counts = self._queue.counts()
         num_open = counts[RUNNING] + counts[WAITING]
         num_running, num_starting = len(self._running), len(self._starting)

@@ -26,9 +26,9 @@ Outcome = Literal[
 
 @dataclass(frozen=True)
 class Attempt:
-    """How a try ended; `error`: the text of the exception, where there was one.
+    """The outcome of an attempt; `error`: the exception's text, if any.
 
-    Of "failed unnoted" it is one line, as the store could not take note of more.
+    For "failed unnoted" it is one line, because the store could not record more.
     """
 
     outcome: Outcome
@@ -36,19 +36,18 @@ class Attempt:
 
     @property
     def has_failed(self) -> bool:
-        """Whether the Run itself failed."""
         return self.outcome in ("try again", "failed", "failed unnoted")
 
 
 class RunQueue:
     """Which Run to train next, and the state of each.
 
-    `runs`: everything wanted, each start before its dependants. `done`: ids of Runs that need nothing.
-    `unusable`: those of them that diverged, from which nothing can start. `failed`: ids of Runs that are
-    not to be tried. `cost`: relative cost by id.
+    `runs`: all wanted Runs, each start before its dependants. `done`: ids of Runs that need nothing.
+    `unusable`: those of `done` that diverged, from which nothing can start. `failed`: ids of Runs that
+    must not be tried. `cost`: relative cost by id.
 
-    `next` hands out each Run once, unless `again` or `reopen` gives it back. While a Run is waiting,
-    either `next` gives one or another is running: nobody waits for ever.
+    `next` hands out each Run once, unless `again` or `reopen` gives it back. While a Run waits, either
+    `next` returns one or another is running: no Run waits for ever.
     """
 
     def __init__(
@@ -82,7 +81,7 @@ class RunQueue:
             self._take_down_below(run_id)
 
     def next(self) -> Run | None:
-        """The ready Run with the longest critical path, now running; None where none is ready."""
+        """Hand out the ready Run with the longest critical path; None if none is ready."""
         while self._ready:
             _, _, run_id = heapq.heappop(self._ready)
             if self._is_ready(run_id):
@@ -91,7 +90,7 @@ class RunQueue:
         return None
 
     def finish(self, run_id: str, *, usable: bool = True) -> None:
-        """This running Run is done; what waited for it may start, unless it diverged (not `usable`)."""
+        """Mark this running Run as done; its dependants become ready unless it diverged (not `usable`)."""
         assert self.state[run_id] == RUNNING, (run_id, self.state[run_id])
         self._set(run_id, DONE)
         if not usable:
@@ -101,18 +100,18 @@ class RunQueue:
             self._offer(each)
 
     def fail(self, run_id: str) -> None:
-        """This Run is given up, and with it, transitively, what waits for it."""
+        """Give up this Run and, transitively, the Runs that wait for it."""
         assert self.state[run_id] in (RUNNING, WAITING), (run_id, self.state[run_id])
         self._set(run_id, FAILED)
         self._take_down_below(run_id)
 
     def again(self, run_id: str) -> None:
-        """This running Run stopped before its end and waits to be handed out once more."""
+        """Put this running Run, which stopped early, back among the waiting ones."""
         assert self.state[run_id] == RUNNING, (run_id, self.state[run_id])
         self._wait(run_id)
 
     def reopen(self, run_id: str) -> None:
-        """This Run counted as done, but what it left cannot be used: it waits to be trained anew."""
+        """Put this done Run, whose artifacts cannot be used, back among the waiting ones."""
         assert self.state[run_id] == DONE, (run_id, self.state[run_id])
         self._set(run_id, WAITING)
         self._path = self._critical_paths()
@@ -120,19 +119,19 @@ class RunQueue:
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing is running or waiting."""
+        """Return True if no Run is running or waiting."""
         return self._counts[RUNNING] + self._counts[WAITING] == 0
 
     def counts(self) -> Counter[str]:
-        """How many Runs are in each state."""
+        """Return the number of Runs in each state."""
         return +self._counts
 
     def remaining_cost(self) -> float:
-        """Cost of all Runs that are running or waiting."""
+        """Return the cost of all running and waiting Runs."""
         return sum(cost for run_id, cost in self.cost.items() if self.is_open(run_id))
 
     def is_open(self, run_id: str) -> bool:
-        """Whether this Run is still to be ended by this launch."""
+        """Return True if this launch has still to end this Run."""
         return self.state[run_id] in (RUNNING, WAITING)
 
     def _set(self, run_id: str, state: str) -> None:
@@ -177,9 +176,9 @@ class RunQueue:
 
 
 class Outcomes:
-    """Carries what became of tries over to the queue, and to the store where a Run is given up.
+    """Passes outcomes of attempts to the queue, and to the store if a Run is given up.
 
-    `unnoted`: why Runs failed of which the store could not take note, by id.
+    `unnoted`: why Runs failed, by id, if the store could not record it.
     """
 
     def __init__(self, queue: RunQueue, store: Store) -> None:
@@ -188,7 +187,7 @@ class Outcomes:
         self.unnoted: dict[str, str] = {}
 
     def settle(self, run: Run, ended: Attempt) -> None:
-        """This running Run ended so."""
+        """Process the outcome of this running Run."""
         queue = self._queue
         match ended.outcome:
             case "finished":
@@ -206,9 +205,9 @@ class Outcomes:
                 self._lose_start(run, ended.error)
 
     def give_up(self, run: Run, error: str) -> str:
-        """This running or waiting Run is not tried again, nor what would start from it.
+        """Give up this running or waiting Run, and the Runs that would start from it.
 
-        Returns the text of its failure: the one that the store has, or else `error`.
+        Returns the text of its failure: the one in the store, or else `error`.
         """
         with suppress(OSError):  # then `_note` finds out
             noted = read_failure(self._store, run.id)
@@ -218,7 +217,7 @@ class Outcomes:
         return error
 
     def note_start_failed(self) -> None:
-        """Writes to the store, for its readers, which Runs cannot be had because their start failed."""
+        """Store, for readers, which Runs cannot be trained because their start failed."""
         for run_id, state in self._queue.state.items():
             run = self._queue.runs[run_id]
             if state == START_FAILED and run.source is not None:

@@ -31,18 +31,18 @@ class StopRequest:
         return self._since is not None
 
     def seconds(self) -> float:
-        """Since the first wish to stop; 0 where there was none."""
+        """Return the seconds since the first request; 0 without one."""
         return 0.0 if self._since is None else time.monotonic() - self._since
 
     def ask(self) -> None:
-        """Wishes to stop; further wishes change nothing."""
+        """Request a stop; further requests change nothing."""
         if self._since is None:
             self._since = time.monotonic()
 
     def handle(self, number: int, frame: FrameType | None) -> None:
-        """The first signal asks; a further Ctrl-C ends the process at once, without any tidying.
+        """Request a stop; a second Ctrl-C ends the process at once, without cleaning up.
 
-        In a notebook's kernel it only ends the call: the kernel holds more than this study.
+        In a notebook it only ends the call: the kernel holds more than this study.
         """
         if self.is_set and number == signal.SIGINT:
             if "ipykernel" in sys.modules:
@@ -55,10 +55,10 @@ class StopRequest:
 
 @contextmanager
 def stop_on_signals(resume_hint: str) -> Iterator[StopRequest]:
-    """Within it, SIGINT and SIGTERM set the request that it gives; afterwards all is as before.
+    """Let SIGINT and SIGTERM set the yielded request; restore the handlers afterwards.
 
-    To be entered after `ray.init`, which installs handlers of its own. Only a main thread gets signals:
-    in another one nothing sets the request.
+    Enter it after `ray.init`, which installs handlers of its own. Only a main thread gets signals: in
+    another thread, nothing sets the request.
     """
     request = StopRequest(resume_hint)
     if threading.current_thread() is not threading.main_thread():
@@ -74,7 +74,7 @@ def stop_on_signals(resume_hint: str) -> Iterator[StopRequest]:
 
 
 class StopFlag:
-    """A wish to stop that can be asked for from elsewhere; an actor is made of it."""
+    """A stop request that other processes can read, as an actor."""
 
     def __init__(self) -> None:
         self._is_requested = False

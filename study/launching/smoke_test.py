@@ -36,12 +36,12 @@ START_STEPS: Final = 2  # of what a Run starts from
 
 @dataclass(frozen=True, kw_only=True)
 class FirstEpochs:
-    """What was seen of a Run's first epochs.
+    """Observations of a Run's first epochs.
 
-    - `num_steps` in `seconds`: evaluations on the way included; `num_epochs`: so many epochs are these.
-    - `seconds_whole`: what all of its steps would take at that rate.
-    - `first`, `last`: the row before training, and the last one that was measured.
-    - `peak_bytes`: on a GPU what torch held at most; on the CPU what this process did, up to now.
+    - `num_steps` in `seconds`: including evaluations; `num_epochs`: the same in epochs.
+    - `seconds_whole`: of all its steps at that rate.
+    - `first`, `last`: the row before training, and the last measured row.
+    - `peak_bytes`: the peak of torch's memory on a GPU; on the CPU that of this process up to now.
     """
 
     device: str
@@ -62,10 +62,10 @@ class FirstEpochs:
 def scratch_store(
     store: Store, wanted: Mapping[str, Task | None], data: Path | None
 ) -> Iterator[Store]:
-    """A store with these tasks, and nothing else, that is gone afterwards.
+    """Yield a temporary store with only these tasks.
 
-    Those that `store` has prepared are linked (or copied, from a bucket); others are prepared in it
-    (`wanted` has how; None: it is prepared). Features of frozen layers are kept in it too.
+    Prepared tasks of `store` are linked (or copied, from a bucket); others are prepared (by their
+    definition in `wanted`; None: prepared already). It also caches features of frozen layers.
     """
     with tempfile.TemporaryDirectory(prefix=f"{CHECK_PREFIX}{os.getpid()}-") as folder:
         before = os.environ.get(FOLDER_VARIABLE)
@@ -100,10 +100,9 @@ def _copy_task(
 
 
 def first_epochs(run: Run, scratch: Store, options: LaunchOptions) -> FirstEpochs:
-    """Trains the first epochs of `run`, with its own recipe and all of its images, from a start that was
-    trained for a few steps.
+    """Train the first epochs of `run` with its recipe and images, from a start trained for a few steps.
 
-    Raises whatever the training does.
+    Raises the errors of training.
     """
     source = _shortened(run.source)
     tried = run if source is None else replace(run, start=source)

@@ -24,8 +24,7 @@ _LIVES_SECONDS: Final = 24 * 3600.0
 
 
 def leftovers() -> list[Path]:
-    """Files and folders of this user that no process uses any more: in the temporary folder, and features
-    where they are kept."""
+    """Return temporary files, folders and cached features of this user that no process uses."""
     found = []
     for path in sorted(Path(tempfile.gettempdir()).iterdir()):
         match = _OURS.fullmatch(path.name)

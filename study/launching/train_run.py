@@ -68,15 +68,15 @@ _log = logging.getLogger(__name__)
 
 
 class Interrupted(Exception):
-    """The Run was asked to stop; its checkpoint is written, and it goes on from there.
+    """The Run was asked to stop; it continues from its checkpoint, which is written.
 
-    Of a Run whose driver was passed over none is written: another trains it.
+    If the driver has lost its lease, no checkpoint is written; another driver is training the Run.
     """
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Start:
-    """The weights that a Run starts from, and their SHA-256 in hex; None where it starts from nothing."""
+    """A Run's start weights and their SHA-256 in hex; both None for a Run without a start."""
 
     weights: dict[str, Tensor] | None
     digest: str | None
@@ -92,16 +92,16 @@ def execute(
     on_row: Callable[[Row], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> str:
-    """Trains `run` to its end, from its checkpoint where it has one, and publishes it.
+    """Train `run` to its end, from its checkpoint if it has one, and publish it.
 
-    Its task must be prepared and its start finished in `store`. Where its rows are there already (and
-    its weights, if `keep_weights`, and its predictions, if `keep_predictions`), nothing is done; where
-    one of these alone is lacking, it is trained again, and leaves anew all that it had left. `on_row`
-    hears of each row that is measured in this process; `should_stop` is asked after every step.
+    Its task must be prepared and its start finished in `store`. If its rows exist (and its weights, if
+    `keep_weights`, and its predictions, if `keep_predictions`), nothing is done; if one is missing, all
+    are made again. `on_row` receives each row measured in this process; `should_stop` is called after
+    every step.
 
-    Returns "finished" or "diverged". Raises Interrupted once a checkpoint is written because
-    `should_stop` said so; ValueError where the task or the start is not there; Damaged where either
-    fails its checksum. A damaged checkpoint is set aside and the Run begins anew.
+    Returns "finished" or "diverged". Raises Interrupted after the checkpoint that `should_stop`
+    requested; ValueError if the task or the start is missing; Damaged if either fails its checksum. A
+    damaged checkpoint is quarantined and the Run starts over.
     """
     before = _made_before(run, store)
     if before is not None:
@@ -181,7 +181,7 @@ def execute(
 
 
 def _keep_first_rows(run: Run, store: Store, made_by: Provenance) -> str:
-    """The outcome of the rows that another driver has published first; what was beside ours goes."""
+    """Return the outcome of the rows that another driver published first; remove our artifacts."""
     first = read_head(store, run.id).provenance
     _log.warning("%s: another driver has published its rows first; those stay", describe(run))
     for mine, its, path in (
@@ -198,7 +198,7 @@ def _outcome(made_by: Provenance) -> str:
 
 
 def _made_before(run: Run, store: Store) -> Provenance | None:
-    """What made the rows that lie there; None where there are none, or damaged ones, set aside here."""
+    """Return the provenance of existing rows; None without rows. Quarantines damaged rows."""
     if not store.exists(rows_path(run.id)):
         return None
     try:
@@ -211,7 +211,7 @@ def _made_before(run: Run, store: Store) -> Provenance | None:
 def _is_whole(
     run: Run, store: Store, made_by: Provenance, keep_weights: bool, keep_predictions: bool
 ) -> bool:
-    """Whether all that the finished Run should leave beside its rows is there, and as it was written."""
+    """Return True if all requested artifacts exist and pass their checksums."""
     wanted: list[tuple[str | None, Callable[[Store, str, str], object]]] = []
     if keep_predictions:
         wanted.append((made_by.predictions_digest, read_predictions))
@@ -271,7 +271,7 @@ def _predictions_table(training: Training) -> pa.Table:
 
 
 def _resumed(training: Training, store: Store, start: _Start) -> dict[str, Any] | None:
-    """Brings `training` to where its checkpoint was taken; None where it has none that is usable."""
+    """Restore `training` from its checkpoint; return None without a usable one."""
     run_id = training.run.id
     try:
         payload = read_checkpoint(store, run_id)
@@ -314,13 +314,12 @@ def attempt(
     on_row: Callable[[Row], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> Attempt:
-    """Trains the Run, from its checkpoint where it has one.
+    """Train the Run, from its checkpoint if it has one, and return the outcome.
 
-    An exception is noted in the store with the number of tries so far, those of earlier launches
-    included, and gives "try again", or "failed" after MAX_TRIES; where it cannot even be noted (a full
-    disk), it gives "failed unnoted".
-    Where the Run's start has vanished or is damaged, that is no failure of the Run: it gives "start
-    lost", and what is damaged is set aside.
+    An exception is stored with the number of attempts, including earlier launches, and gives "try
+    again", or "failed" after MAX_TRIES; "failed unnoted" if it cannot be stored (a full disk). A
+    missing or damaged start is no failure of the Run: it gives "start lost", and damaged objects are
+    quarantined.
     """
     try:
         if lease_lost(store) or (should_stop is not None and should_stop()):
@@ -363,7 +362,7 @@ def attempt(
 
 
 def _return_freed_memory() -> None:
-    """Hand memory that the process has freed back to the system (glibc; elsewhere nothing is done).
+    """Return the process's freed memory to the system (glibc only).
 
     glibc keeps freed blocks of up to 32 MiB. At width 64 a process grew from 1.3 to 1.9 GB over 20
     Runs; with this it stays at 1.05 GB. It takes 20 ms of a Run of 2 to 5 s, 1 ms at width 4.
@@ -374,7 +373,7 @@ def _return_freed_memory() -> None:
 
 
 def _is_lost(start: Run, store: Store, error: Exception) -> bool:
-    """Whether the error is that this start's rows or weights are not what they should be."""
+    """Return True if the error is about missing or damaged rows or weights of this start."""
     if isinstance(error, Damaged):
         ours = start.id in error.path
         if ours:

@@ -1,6 +1,7 @@
 """Per-process caches for Runs trained one after another, and tasks copied to the node's disk.
 
-Cached values are shared: read them, never change them."""
+Cached values are shared: never change them.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +42,7 @@ _NUM_SIMILARITIES: Final = 64
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:
-    """Of a network, by "<layer>.<name>", not to be changed; `digest`: their SHA-256 in hex."""
+    """A network's weights by "<layer>.<name>", not to be changed; `digest`: their SHA-256 in hex."""
 
     tensors: dict[str, Tensor]
     digest: str
@@ -49,7 +50,7 @@ class Weights:
 
 
 def cached_draw(run: Run, task: PreparedTask) -> TrainingSet:
-    """What `study.tasks.draws.draw` gives for the Run."""
+    """Return `study.tasks.draws.draw` for the Run."""
     kept = _draw(task, run.part, run.size, run.seed, float(run.label_noise))
     return replace(kept, **{name: values.copy() for name, values in vars(kept).items()})
 
@@ -61,7 +62,7 @@ def _draw(task: PreparedTask, part: str, size: int, seed: int, label_noise: floa
 
 
 class _WeightsKept:
-    """The weights last asked for, up to MAX_WEIGHTS_BYTES of them, and the last whatever its size."""
+    """The most recent weights, up to MAX_WEIGHTS_BYTES, and always the last ones."""
 
     def __init__(self) -> None:
         self._kept: OrderedDict[tuple[object, ...], Weights] = OrderedDict()
@@ -84,7 +85,7 @@ _weights = _WeightsKept()
 
 
 def cached_start_weights(store: Store, run_id: str, digest: str) -> Weights:
-    """What `study.store.read_weights` gives; read and checked again where the file is another one.
+    """Return `study.store.weights.read_weights`, read and checked again if the file has changed.
 
     Raises FileNotFoundError, Damaged.
     """
@@ -118,9 +119,9 @@ def cached_similarity(
     device: torch.device,
     measure: Callable[[], pa.Table],
 ) -> pa.Table:
-    """What `measure` gives (`study.store.similarity.TABLE`) for this start, cut and drawn images.
+    """Return `measure` (`study.store.similarity.TABLE`) for this start, cut and drawn images.
 
-    It looks at clean labels and whole layers: label noise, recipe and trained channels do not change it.
+    It uses clean labels and whole layers: label noise, recipe and trained channels do not change it.
     """
     seen = (run.part, run.size, run.seed)
     cut = (run.model, run.width, run.frozen, run.frozen_pieces)
@@ -147,9 +148,9 @@ def start_network(
     digest: str,
     device: torch.device,
 ) -> nn.Sequential:
-    """What `study.training.similarity.start_network` gives, on `device`; `digest`: of the weights.
+    """Return `study.training.similarity.start_network` on `device`; `digest`: of the weights.
 
-    The one last asked for, as the cells of a start come one after another. It is only ever read.
+    Only the last one is kept, because the cells of a start are trained one after another.
     """
     key = (digest, run.model, run.width, image_shape, str(device))
     if key not in _networks:
@@ -161,7 +162,7 @@ def start_network(
 
 @lru_cache(maxsize=1)
 def pretrained_weights(model: str, image_shape: ImageShape) -> Weights:
-    """What `study.networks.build.pretrained` gives."""
+    """Return `study.networks.build.pretrained`."""
     tensors = pretrained(model, image_shape)
     payload = tensors_to_bytes(tensors)
     return Weights(tensors=tensors, digest=digest_of(payload), num_bytes=len(payload))
@@ -171,9 +172,9 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def load_task(name: str, store: Store, node_cache: Path | None) -> PreparedTask:
-    """What `study.tasks.prepared_file.load` gives, by way of a copy in `node_cache` unless that is None.
+    """Return `study.tasks.prepared_file.load`, from a copy in `node_cache` unless that is None.
 
-    Raises as it does; what is said to be damaged is the store's own file, never a copy.
+    Raises the same errors; a damaged file in messages is the store's own, never a copy.
     """
     shared = store.local_path(task_path(name))
     if node_cache is None or shared is None or not shared.exists():
@@ -225,11 +226,10 @@ def record_similarity(
     device: torch.device,
     at_cut: Tensor | None = None,
 ) -> None:
-    """Publishes how the start of `run` sees its target, unless the store has it for this start.
+    """Publish the similarity of the start of `run` and its target, unless the store has it for this start.
 
-    Nothing is done for a Run whose start is no Run. `start_weights` are all that the start published,
-    its head too; `at_cut`: see `study.training.similarity.measure`. What is damaged in the store is set
-    aside and measured anew.
+    Does nothing for a Run whose start is no Run. `start_weights`: all of the start's, including its head;
+    `at_cut`: see `study.training.similarity.measure`. Damaged ones are quarantined and measured again.
     """
     if run.source is None:
         return

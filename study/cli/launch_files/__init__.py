@@ -1,8 +1,4 @@
-"""`study launch-files`: how a study is started on clusters, as files to change and keep.
-
-Owns the files beside this one and the versions that are written into them. Starts nothing, and asks no
-cluster: what could be checked without one is checked by the tests.
-"""
+"""Write files that start a study on clusters, to change and keep; the tests check them."""
 
 from __future__ import annotations
 
@@ -24,7 +20,7 @@ FILES: Final = {
 
 
 def text_of(name: str) -> str:
-    """The file, with the versions of here where nodes must have the same."""
+    """Return the file, with this machine's versions if nodes need the same."""
     text = (Path(__file__).parent / name).read_text(encoding="utf-8")
     major, minor, *_ = platform.python_version_tuple()
     return text.replace("@RAY_VERSION@", version("ray")).replace(
@@ -33,8 +29,10 @@ def text_of(name: str) -> str:
 
 
 def write_launch_files(folder: Path) -> list[Path]:
-    """Writes all of FILES into the folder, which is made. UserError where one of them is there already:
-    it may hold what somebody has changed."""
+    """Write all of FILES into the folder, which is made if missing.
+
+    Raises UserError if one of them exists: it may hold the user's changes.
+    """
     there = [name for name in FILES if (folder / name).exists()]
     if there:
         raise UserError(

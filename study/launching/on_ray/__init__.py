@@ -1,5 +1,4 @@
-"""Ray: its cluster, its Tune, what its loop calls, and what watches trainings through it.
+"""Train Runs with Ray; the driver loads this folder unless a study is `--inline`.
 
-The only folder that imports Ray; the driver loads it where a study is not `--inline`. `tuner` begins,
-`trial` is what runs in a worker, `searcher` is what Tune's loop in the driver calls.
+No other folder imports Ray. `tuner` starts, `trial` runs in workers, Tune's loop calls `searcher`.
 """

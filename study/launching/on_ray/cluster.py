@@ -1,8 +1,4 @@
-"""A Ray to train on: started on this machine, or joined, and what its nodes must have in common with here.
-
-Owns `ray.init`, and what is said where Ray cannot be started or joined, or where a node could not train
-what this process would. Refuses a cluster before anything runs on it.
-"""
+"""Start or join a Ray cluster, and check that its nodes have the same versions and see the store."""
 
 from __future__ import annotations
 
@@ -25,15 +21,15 @@ SECONDS_FOR_NODES: Final = 120.0  # to say what they have: on each, a process mu
 
 
 class RayNotStarted(OSError):
-    """Ray did not start on this machine, though nothing that the user gave is wrong."""
+    """Ray did not start on this machine, although the user's input is valid."""
 
 
 @contextmanager
 def connected(address: str) -> Iterator[None]:
-    """Within it, this process is connected to Ray: `address` as in `LaunchOptions`, but never None.
+    """Connect this process to Ray for the block: `address` as in `LaunchOptions`, but not None.
 
-    Raises UserError, naming the address that was tried, where there is no cluster or it refuses this
-    process; RayNotStarted where one of this machine's own does not come up.
+    Raises UserError, naming the address, if there is no cluster or it rejects this process;
+    RayNotStarted if a local Ray does not start.
     """
     with _on_loopback() if address == LOCAL else nullcontext():
         try:
@@ -132,10 +128,9 @@ def _join(address: str) -> None:
 
 
 def refuse_other_nodes(root: Path | None) -> None:
-    """Raises UserError where a node of the cluster has other versions than this process, cannot run
-    this package, or does not see the store.
+    """Raise UserError if a node has other versions, cannot import this package, or does not see the store.
 
-    `root`: the store's directory, None on a bucket. A node that says nothing for long is named and left.
+    `root`: the store's directory, None on a bucket. A node that does not answer is named and skipped.
     """
     here = ray.get_runtime_context().get_node_id()
     others = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] != here]
@@ -175,7 +170,7 @@ def _about_this_node(root: str | None) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """What must be the same wherever a study's Runs are trained, by name."""
+    """Return the versions by name that all nodes must share."""
     installed = provenance.packages()
     return {
         "python": platform.python_version(),
@@ -185,7 +180,7 @@ def versions() -> dict[str, str]:
 
 
 def differences(node: str, there: Mapping[str, str], here: Mapping[str, str]) -> list[str]:
-    """A line where a node's versions are not those of here; "+cpu" and "+cu128" are one version."""
+    """Return a line for each other version of a node; "+cpu" and "+cu128" count as equal."""
     other = [
         f"{name} {there.get(name, 'none')} (here {version})"
         for name, version in here.items()

@@ -1,6 +1,6 @@
-"""`--log mlflow`: Ray's own callback, with one MLflow run for each Run and version of the code.
+"""Implement `--log mlflow`: Ray's callback, with one MLflow run for each Run and version of the code.
 
-Owns where MLflow's server is looked for, and that a server that fails ends no study.
+A failing server never ends a study.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ CODE_TAG: Final = "freezewise.code"
 
 
 def default_uri(folder: Path) -> str:
-    """MLFLOW_TRACKING_URI, or a database in this folder: MLflow no longer keeps runs as plain files."""
+    """Return MLFLOW_TRACKING_URI, or a database in this folder (MLflow has dropped plain files)."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder.resolve() / 'mlflow.db'}"
 
 
 class MlflowRuns(MLflowLoggerCallback):
-    """Ray's own, but that a Run which goes on, or is made anew by the same code, is told of where it
-    stands: no second run, no step twice.
+    """Ray's callback, but a Run that continues, or is trained again by the same code, continues its
+    MLflow run: no second run, no repeated step.
 
-    Raises UserError where the server cannot be asked.
+    Raises UserError if the server does not answer.
     """
 
     def __init__(self, folder: Path, remark: Callable[[str], None]) -> None:
@@ -63,7 +63,6 @@ class MlflowRuns(MLflowLoggerCallback):
         self._client = mlflow.MlflowClient(tracking_uri=self.uri)
 
     def where(self) -> str:
-        """Where to look."""
         return f"MLflow: experiment {self.experiment_name} of {without_secrets(self.uri)}"
 
     def log_trial_start(self, trial: Any) -> None:
@@ -112,7 +111,7 @@ class MlflowRuns(MLflowLoggerCallback):
             del self._trial_runs[trial]
 
     def close(self) -> None:
-        """Nothing more is told: Runs that have not ended are marked as interrupted."""
+        """Mark Runs that have not ended as interrupted."""
         for trial in list(self._trial_runs):
             self.log_trial_end(trial)
 

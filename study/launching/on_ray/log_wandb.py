@@ -1,8 +1,7 @@
-"""`--log wandb`: Ray's own callback, with one W&B run for each Run and version of the code.
+"""Implement `--log wandb`: Ray's callback, with one W&B run for each Run and version of the code.
 
-Owns what is taken over from the environment (WANDB_PROJECT, WANDB_ENTITY, WANDB_MODE, WANDB_BASE_URL), as
-the processes that Ray starts for it, two a Run in training, have that of the cluster. A W&B that fails
-ends no study.
+The driver's WANDB_PROJECT, WANDB_ENTITY, WANDB_MODE and WANDB_BASE_URL are passed on, because Ray's
+processes have the cluster's environment. A failing W&B never ends a study.
 """
 
 from __future__ import annotations
@@ -27,9 +26,9 @@ DEFAULT_PROJECT: Final = "freezewise"
 
 
 class WandbRuns(WandbLoggerCallback):
-    """Ray's own, but that a Run which goes on, or is made anew by the same code, has the id that it had.
+    """Ray's callback, but a continued Run, or one trained again by the same code, keeps its id.
 
-    Raises UserError where W&B knows no user.
+    Raises UserError if W&B has no user.
     """
 
     def __init__(self, folder: Path, remark: Callable[[str], None]) -> None:
@@ -66,7 +65,6 @@ class WandbRuns(WandbLoggerCallback):
             self._settings["api_key"] = key
 
     def where(self) -> str:
-        """Where to look."""
         if self._mode == "offline":
             return f"W&B: offline; to upload: wandb sync {self._folder}/wandb/offline-run-*"
         return f"W&B: group {self.group} of project {self.project}"
@@ -106,7 +104,7 @@ class WandbRuns(WandbLoggerCallback):
             self._remark(f"W&B has not all of the curves, the study goes on: {why}")
 
     def close(self) -> None:
-        """Nothing more is told; waits a while until everything is uploaded, or written."""
+        """Wait a while until everything is uploaded or written."""
         for trial in list(self._trial_queues):
             self._signal_logging_actor_stop(trial)
         self.on_experiment_end([])

@@ -1,6 +1,7 @@
 """Report training curves through Ray's logging callbacks.
 
-Curves are sampled every few seconds. The store holds all rows and is never filled from here."""
+Curves are sampled every few seconds. The store has all rows, and never reads them from here.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ from study.run import from_json
 
 
 class TensorBoardFiles(TBXLoggerCallback):
-    """Ray's own, but that each Run has one folder below `folder`, whichever trial trains it."""
+    """Ray's callback, but each Run has one folder below `folder`, whichever trial trains it."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
@@ -38,21 +39,19 @@ class TensorBoardFiles(TBXLoggerCallback):
         return {}  # Tune pickles its Tuner into its folder, from which nothing is ever read
 
     def where(self) -> str:
-        """Where to look."""
         return f"TensorBoard: tensorboard --logdir {self._folder.resolve()}"
 
     def close(self) -> None:
-        """Nothing more is told: what waits is written."""
+        """Write everything that is buffered."""
         for writer in self._trial_writer.values():
             writer.close()
 
 
 def loggers(names: Collection[str], folder: Path, remark: Callable[[str], None]) -> list[Any]:
-    """Tune's callbacks of these names, of `study.launching.options.LOGS`, each with `where()` to look, and
-    `close()` for when Tune's loop was left.
+    """Return Tune's callbacks of these names (`study.launching.options.LOGS`).
 
-    `folder`: `logs/<study>`; `remark` is told what a user should know. Raises UserError where a tool
-    cannot be used.
+    Each has `where()`, the place to look, and `close()`, to call after Tune's loop. `folder`:
+    `logs/<study>`; `remark` receives messages for users. Raises UserError if a tool cannot be used.
     """
     assert set(names) <= set(LOGS), names
     made: list[Any] = []

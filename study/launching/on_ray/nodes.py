@@ -10,7 +10,7 @@ NODE: Final = "node"  # of a trial's report: the id of its node
 
 
 class Nodes:
-    """What is known of the cluster's nodes; `here`: the id of the driver's own."""
+    """The cluster's nodes and the trials on them; `here`: the id of the driver's node."""
 
     def __init__(self, here: str) -> None:
         self._here = here
@@ -23,20 +23,20 @@ class Nodes:
         self.is_here_lost = False
 
     def record_node(self, trial_id: str, node: str | None) -> None:
-        """This trial has reported from this node."""
+        """Record the node from which this trial has reported."""
         if node is not None:
             self._where[trial_id] = node
 
     def on_worker_lost(self, trial_id: str) -> None:
-        """This trial's worker is lost, with its node or without."""
+        """Record that this trial's worker is lost, with its node or without."""
         node = self._where.pop(trial_id, None)
         if node is not None:
             self._gone[trial_id] = node
 
     def look(self, nodes: Iterable[Mapping[str, Any]]) -> list[str]:
-        """A line for each node that was lost since the last look.
+        """Return a line for each node that was lost since the last call.
 
-        `nodes`: as Ray lists them, with "NodeID", "NodeName", "NodeManagerAddress" and "Alive".
+        `nodes`: from Ray, with "NodeID", "NodeName", "NodeManagerAddress" and "Alive".
         """
         alive = {node["NodeID"]: node_name(node) for node in nodes if node["Alive"]}
         lines = []
@@ -61,7 +61,7 @@ class Nodes:
         return lines
 
     def on_worker_started(self, trial_id: str) -> str:
-        """This trial has a worker; a line where it was the last of a lost node, else ""."""
+        """Record this trial's worker; return a line if it was the last one of a lost node, else ""."""
         node = self._gone.pop(trial_id, None)
         if node is None:
             return ""
@@ -72,7 +72,7 @@ class Nodes:
         return f"{_runs(number)} of node {name} went on elsewhere"
 
     def on_trial_ended(self, trial_id: str) -> str:
-        """This trial is over; a line as of `on_worker_started`."""
+        """Record the end of this trial; return a line as `on_worker_started` does."""
         self._where.pop(trial_id, None)
         line = self.on_worker_started(trial_id)
         if trial_id in self._again:
@@ -85,7 +85,7 @@ def _runs(count: int) -> str:
 
 
 def node_name(node: Mapping[str, Any]) -> str:
-    """A node for people, of what Ray lists."""
+    """Return a node's name for people."""
     # Several nodes of one machine share its address.
     address, name = node["NodeManagerAddress"], node.get("NodeName") or ""
     named = address if name in ("", address) else f"{name} ({address})"
@@ -98,9 +98,9 @@ ACCELERATOR_LABEL: Final = "ray.io/accelerator-type"  # of a node: "H100"
 def trial_resources(
     cluster: Mapping[str, float], *, gpus_per_trial: float | None, cpus_per_trial: float | None
 ) -> dict[str, float]:
-    """What a trial claims, as {"cpu": …, "gpu": …}: by default a GPU where there is any, and a core.
+    """Return the claim of a trial as {"cpu": …, "gpu": …}: by default a GPU if there is any, and a core.
 
-    Less than a core where the cluster has fewer of them than trials fit on its GPUs.
+    Less than a core if the cluster has fewer cores than trials that fit on its GPUs.
     """
     gpus, cpus = cluster.get("GPU", 0.0), cluster.get("CPU", 0.0)
     gpu = (1.0 if gpus else 0.0) if gpus_per_trial is None else gpus_per_trial
@@ -114,19 +114,19 @@ def trial_resources(
 
 
 def num_slots(cluster: Mapping[str, float], claim: Mapping[str, float]) -> int:
-    """How many trials of this claim the cluster holds at once, as if it were a single machine."""
+    """Return the number of such trials that the cluster holds at once, as if it were a single machine."""
     return min(int(cluster.get(name.upper(), 0.0) / share + 1e-6) for name, share in claim.items())
 
 
 def resources_text(resources: Mapping[str, float]) -> str:
-    """ "2 GPU and 1 CPU"."""
+    """Return resources for people: "2 GPU and 1 CPU"."""
     return " and ".join(f"{value:g} {name.upper()}" for name, value in resources.items())
 
 
 def nodes_with(
     nodes: Iterable[Mapping[str, Any]], accelerator: str | None
 ) -> list[Mapping[str, Any]]:
-    """Of nodes as Ray lists them those that live and, unless it is None, have this accelerator."""
+    """Return the living nodes that have this accelerator (None: any)."""
     return [
         node
         for node in nodes
@@ -135,7 +135,7 @@ def nodes_with(
 
 
 def sum_of(nodes: Iterable[Mapping[str, Any]]) -> dict[str, float]:
-    """The resources of these nodes together, as {"CPU": …, "GPU": …, …}."""
+    """Return the total resources of these nodes as {"CPU": …, "GPU": …, …}."""
     total: Counter[str] = Counter()
     for node in nodes:
         total.update(node["Resources"])
@@ -145,9 +145,9 @@ def sum_of(nodes: Iterable[Mapping[str, Any]]) -> dict[str, float]:
 def no_room(
     nodes: Iterable[Mapping[str, Any]], claim: Mapping[str, float], accelerator: str | None
 ) -> str:
-    """Why none of the living nodes can hold a trial; "" where one can.
+    """Return why no living node can hold a trial; "" if one can.
 
-    `nodes`: as Ray lists them, with "Alive", "Resources" and "Labels".
+    `nodes`: from Ray, with "Alive", "Resources" and "Labels".
     """
     alive = nodes_with(nodes, None)
     fitting = nodes_with(alive, accelerator)

@@ -23,11 +23,11 @@ SECONDS_BETWEEN_LOOKS: Final = 5.0  # at the driver's own node
 
 
 class LeaveTuneLoop(BaseException):
-    """Leaves Tune's loop from inside. Not an Exception: Tune would first tidy up, for minutes."""
+    """Leaves Tune's loop from inside. Not an Exception, for which Tune would clean up for minutes."""
 
 
 class Watch(tune.Callback):
-    """Looks up once in every step of Tune's loop: the screen, the nodes, and the wish to stop."""
+    """Tune callback, run on every step: refreshes the display, checks nodes, handles stop requests."""
 
     def __init__(
         self,
@@ -116,22 +116,22 @@ SECONDS_TO_BEGIN: Final = 120.0
 
 
 class WorkersMayStart(tune.schedulers.FIFOScheduler):
-    """Gives a worker that is free the Run that was handed out last, not the first that has none yet.
+    """Gives a free worker the Run that was handed out last, instead of the first one without a worker.
 
-    A worker takes seconds to start. Tune's own choice gives the trial for which one is started to any
-    worker that is free before, ends the one that starts, and starts another for the next trial: while
-    Runs are shorter than that, no second worker ever comes to its first Run.
+    A worker takes seconds to start. Tune by default gives its trial to any worker that becomes free
+    before, ends the starting one, and starts another for the next trial. While Runs are shorter than
+    that, no second worker would ever get its first Run.
     """
 
     def choose_trial_to_run(self, tune_controller: Any) -> None:
-        """None: Tune then looks for workers for those trials that have not asked for one yet."""
+        """Return None: Tune then starts workers for trials that have not requested one."""
 
 
 class RunSearcher(tune.search.Searcher):
-    """Hands Tune the next Run of the queue, as many at a time as the cluster holds.
+    """Gives Tune the next Run of the queue, as many at a time as the cluster holds.
 
-    `may_grow`: where all trials have a worker, one more is handed out and waits, by which an autoscaler
-    sees that more is wanted; it gets the next worker that is free.
+    `may_grow`: if all trials have a worker, one more Run waits for one, so that an autoscaler sees the
+    demand.
     """
 
     def __init__(
@@ -232,7 +232,7 @@ class RunSearcher(tune.search.Searcher):
         return {}  # Tune pickles its Tuner into its folder, from which nothing is ever read
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: a launch is never restored from Tune's files."""
+        """Do nothing: a launch is never restored from Tune's files."""
 
     def restore(self, checkpoint_path: str) -> None:
         raise AssertionError("a launch is never restored from Tune's files")

@@ -1,7 +1,4 @@
-"""A trial: one Run in a worker, its words with home, and its question whether to stop.
-
-Owns at which rate Tune hears of a trial. Its rows it writes itself (`attempt`).
-"""
+"""Train one Run in a Ray worker, report samples of its rows to Tune, and check for stop requests."""
 
 from __future__ import annotations
 
@@ -57,10 +54,10 @@ def trainable(
 
 
 class Reports:
-    """What Tune hears of a trial: on which node it is, a row where the last one that it heard of is old
-    enough, and the last one, with how the Run ended.
+    """Reports to Tune: the node, a row if the last report is old enough, and the last row with the
+    outcome.
 
-    `first_row`: also of the first, of which nobody learns how far the training is.
+    `first_row`: report the first row too, though it shows no progress.
     """
 
     def __init__(self, *, first_row: bool) -> None:
@@ -70,14 +67,14 @@ class Reports:
         self._untold: Row | None = None
 
     def row(self, row: Row) -> None:
-        """Reports it, or keeps it for the end."""
+        """Report the row, or keep it for the end."""
         self._untold = row
         if time.monotonic() - self._reported_at >= SECONDS_BETWEEN_REPORTS:
             tune.report(self._values())
             self._reported_at = time.monotonic()
 
     def end(self, ended: Attempt) -> dict[str, Any]:
-        """The trial's result: how it ended, and the last row, unless it was told."""
+        """Report the outcome, with the last row unless it was reported."""
         return {**self._values(), "outcome": ended.outcome, "error": ended.error}
 
     def _values(self) -> dict[str, Any]:
@@ -86,9 +83,9 @@ class Reports:
 
 
 def stop_check(flag: Any) -> Callable[[], bool]:
-    """Asks the flag now and then whether to stop; waits only for the first answer.
+    """Return a check that reads the flag now and then; only its first call waits for an answer.
 
-    So a trial that Tune starts when all are to stop need not begin.
+    So a trial that starts after a stop request does not begin.
     """
     asked_at, answer, patience = -float("inf"), None, SECONDS_FOR_FIRST_ANSWER
 

@@ -63,13 +63,13 @@ def launch(
     keep_predictions: Collection[str],
     must_stop: Callable[[], bool],
 ) -> Mapping[str, str]:
-    """Ends every Run of the queue on a cluster, unless it is asked to stop before.
+    """Train every Run of the queue on a cluster, unless it is asked to stop.
 
-    `keep`, `keep_predictions`: ids of Runs whose weights and predictions are kept. `must_stop` is asked
-    now and then, beside the process's signals; then running trials have `options.grace_seconds` to write a
-    checkpoint. Returns why Runs failed of which the store could not take note, by id. Raises UserError
-    where there is no cluster, its nodes have other versions, or this machine cannot hold a single trial,
-    and RayNotStarted.
+    `keep`, `keep_predictions`: ids of Runs whose weights and predictions are kept. `must_stop` is called
+    now and then, in addition to the process's signals; running trials then have `options.grace_seconds`
+    to write a checkpoint. Returns why Runs failed, by id, if the store could not record it. Raises
+    UserError if there is no cluster, nodes have other versions, or this machine cannot hold a trial, and
+    RayNotStarted.
     """
     assert options.address is not None
     for name, value in _TUNE.items():
@@ -136,9 +136,9 @@ def launch(
 
 
 def look_at_cluster(options: LaunchOptions) -> str:
-    """What a study would find at `options.address`: "3 nodes with 24 CPU and 2 GPU: 2 Runs at a time".
+    """Describe the cluster at `options.address`: "3 nodes with 24 CPU and 2 GPU: 2 Runs at a time".
 
-    Starts nothing there. Raises UserError as `launch` does, and where no node holds a trial.
+    Starts nothing there. Raises UserError as `launch` does, and if no node can hold a trial.
     """
     assert options.address is not None
     with connected(options.address):
