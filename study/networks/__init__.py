@@ -1,1 +1,1 @@
-"""The families of networks, each built from timm's own class and taken apart into layers."""
+"""Build networks of three families from timm's classes, and split them into layers."""

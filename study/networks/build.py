@@ -27,9 +27,9 @@ _CONTAINERS: Final = (dict, OrderedDict, list, set)
 
 
 def replica(module: Module, device: str | torch.device | None = None) -> Module:
-    """The module anew: same form, modes and buffers, sharing no tensor and no container with it.
+    """Return a copy of the module with the same form, modes and buffers, sharing nothing with it.
 
-    Its parameters are not filled; they lie on `device`, by default torch's default device.
+    Its parameters are not filled; they are on `device`, by default torch's default device.
     """
     made: Module = _module(module, device, {})
     return made
@@ -85,10 +85,10 @@ def _buffer(buffer: Tensor | None, memo: dict[int, Any]) -> Any:
 
 
 def network(model: str, width: int | None, num_classes: int, image_shape: ImageShape) -> nn.Module:
-    """timm's own whole network: (n, *image_shape) to logits (n, num_classes).
+    """Return timm's own whole network: (n, *image_shape) to logits (n, num_classes).
 
-    Its values are arbitrary; see `initialise`. Raises ValueError for an unknown model, a width that it
-    cannot have, or images that it cannot take.
+    Its values are arbitrary; see `initialise`. Raises ValueError for an unknown model, an invalid width,
+    or images that it cannot take.
     """
     check_model(model, width)
     check_images(model, image_shape)
@@ -101,10 +101,10 @@ def network(model: str, width: int | None, num_classes: int, image_shape: ImageS
 def build(
     model: str, width: int | None, num_classes: int, image_shape: ImageShape
 ) -> nn.Sequential:
-    """The network as a sequence of its named layers: (n, *image_shape) to (n, num_classes).
+    """Return the network as a sequence of its named layers: (n, *image_shape) to (n, num_classes).
 
-    The composition equals timm's own forward pass bit for bit. State-dict keys are
-    "<layer name>.<…>". Call `initialise` before use. Raises ValueError as `network` does.
+    The output equals timm's forward pass bit for bit. State-dict keys are "<layer name>.<…>". Call
+    `initialise` before use. Raises ValueError as `network` does.
     """
     outline = _outline(
         model,
@@ -126,13 +126,13 @@ def _outline(
     device: torch.device,
     dtype: torch.dtype,
 ) -> nn.Sequential:
-    """The layers of this form as torch's defaults (`device`, `dtype`) make them; without values."""
+    """Return the layers without values, as torch's defaults (`device`, `dtype`) make them."""
     assert (device, dtype) == (torch.get_default_device(), torch.get_default_dtype())
     return replica(layers_of(network(model, width, num_classes, image_shape)), "meta")
 
 
 def normalisation(model: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel, applied as (x / 255 − mean) / std before the layers.
+    """Return mean and standard deviation per channel, applied as (x / 255 − mean) / std before the layers.
 
     ImageNet's for all networks of the table, the network's own for a timm network by name.
     """
@@ -146,9 +146,9 @@ def normalisation(model: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
 def pretrained(
     model: str, image_shape: ImageShape, path: Path | None = None
 ) -> dict[str, torch.Tensor]:
-    """timm's weights under the keys of `build`'s state dict, without the head's.
+    """Return timm's weights, without the head's, under the keys of `build`'s state dict.
 
-    Fetched by timm, or read from the file `path`. Raises ValueError if there are none for this model,
+    timm downloads them, or reads the file `path`. Raises ValueError if there are none for this model,
     or if they do not fit, naming the keys.
     """
     if path is None:

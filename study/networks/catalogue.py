@@ -1,7 +1,6 @@
-"""Which networks can be named, and what is refused of a name, a width or an image's shape.
+"""Check names and widths of networks, cuts and shapes of images.
 
-Asks `table`, so that a grid can be checked without torch; a network that is not there is named
-"timm/<name>" and asked of timm itself, which imports torch then.
+Must stay importable without torch; only "timm/<name>" imports it.
 """
 
 from __future__ import annotations
@@ -21,11 +20,10 @@ from study.networks.table import (
 
 
 def check_model(model: str, width: int | None) -> None:
-    """Raises ValueError, with the choices, if there is no such network of that width.
+    """Raise ValueError, with the choices, if there is no such network of that width.
 
-    A network of the table needs a width; "timm/<name>" comes in its original form, without one. For
-    the latter timm is asked: the class must be exactly one of the three families', and the sequence
-    of layers must equal timm's own forward pass.
+    A network of the table needs a width; "timm/<name>" has none. Its class must be exactly one of the
+    three families', and its sequence of layers must equal timm's own forward pass.
     """
     if model.startswith(TIMM):
         if width is not None:
@@ -53,7 +51,7 @@ def check_model(model: str, width: int | None) -> None:
 
 
 def check_images(model: str, image_shape: tuple[int, int, int]) -> None:
-    """Raises ValueError if the network cannot take images of this shape (channels, height, width)."""
+    """Raise ValueError if the network cannot take images of this shape (channels, height, width)."""
     channels, height, width = image_shape
     if channels != NUM_CHANNELS:
         raise ValueError(f"image_shape={image_shape}: {model} takes {NUM_CHANNELS} channels")
@@ -77,7 +75,7 @@ def check_images(model: str, image_shape: tuple[int, int, int]) -> None:
 
 
 def check_pretrained(model: str) -> None:
-    """Raises ValueError if there are no pretrained weights for this network. Does not fetch them."""
+    """Raise ValueError if there are no pretrained weights for this network. Does not download them."""
     if not model.startswith(TIMM):
         raise ValueError(
             f"start='pretrained': there are no pretrained weights for {model}, whose stem fits small "
@@ -89,7 +87,7 @@ def check_pretrained(model: str) -> None:
 
 
 def check_trained_channels(model: str, width: int | None, frozen: int, num_trained: int) -> None:
-    """Raises ValueError unless so many channels of the last layer before the head can be trained."""
+    """Raise ValueError unless this many channels of the last layer before the head can be trained."""
     if num_trained == 0:
         return
     if model.startswith(TIMM):
@@ -112,7 +110,7 @@ def check_trained_channels(model: str, width: int | None, frozen: int, num_train
 
 
 def num_channels(model: str, width: int | None) -> int:
-    """How many channels of the last layer before the head can be trained alone; 0 for "timm/<name>"."""
+    """Return how many channels of the last layer before the head can be trained; 0 for "timm/<name>"."""
     if model.startswith(TIMM):
         return 0
     architecture = _architecture(model)
@@ -127,7 +125,7 @@ def num_channels(model: str, width: int | None) -> int:
 
 
 def num_pieces(model: str, index: int) -> int:
-    """How many pieces the layer of this index has; it can be cut between them. 1: it is cut nowhere.
+    """Return the number of pieces between which this layer can be cut; 1: it cannot be cut.
 
     A basic residual block: its first convolution with its norm, its second. A part of a DenseNet's last
     dense block: its dense layers, and in the last part the final norm. A ViT's encoder block: attention,
@@ -149,15 +147,13 @@ def num_pieces(model: str, index: int) -> int:
 
 
 def last_piece_channels(model: str, width: int | None) -> int:
-    """How many of `num_channels` the last piece of their layer has; the others lie in the pieces before
-    it, in each as many."""
+    """Return how many of `num_channels` are in the last piece; the other pieces share the rest equally."""
     is_norm = not model.startswith(TIMM) and _architecture(model).family == "densenet"
     return 0 if is_norm else num_channels(model, width)
 
 
 def pieces_to_freeze(model: str, index: int) -> range:
-    """The numbers of leading pieces of this layer that can be frozen where it is the first that is
-    trained. 0 is the cut before it."""
+    """Return the numbers of leading pieces that can be frozen in the first trained layer; 0: none."""
     num = num_pieces(model, index)
     if not model.startswith(TIMM):
         architecture = _architecture(model)
@@ -167,8 +163,7 @@ def pieces_to_freeze(model: str, index: int) -> range:
 
 
 def check_cut_inside(model: str, given: object, *, most: int) -> None:
-    """Raises ValueError, speaking of `frozen_pieces=given`, unless some layer of the network can be cut
-    behind `most` of its pieces, and behind one at least."""
+    """Raise ValueError about `frozen_pieces=given` unless a layer can be cut behind `most` pieces."""
     if model.startswith(TIMM):
         raise ValueError(
             f"frozen_pieces={given!r}: {model} is cut between layers only; choose 0, or a network of the "
@@ -185,7 +180,7 @@ def check_cut_inside(model: str, given: object, *, most: int) -> None:
 
 
 def check_frozen_pieces(model: str, width: int | None, frozen: int, num_frozen: int) -> None:
-    """Raises ValueError unless so many leading pieces of the layer above `frozen` others can be frozen."""
+    """Raise ValueError unless this many leading pieces can be frozen above `frozen` whole layers."""
     if num_frozen == 0:
         return
     check_cut_inside(model, num_frozen, most=num_frozen)
@@ -205,7 +200,7 @@ def check_frozen_pieces(model: str, width: int | None, frozen: int, num_frozen: 
 
 
 def layer_names(model: str) -> tuple[str, ...]:
-    """The names of the network's layers, from the input to the head."""
+    """Return the names of the network's layers, from the input to the head."""
     if model.startswith(TIMM):
         from study.networks.families import timm_layer_names
 
@@ -214,12 +209,12 @@ def layer_names(model: str) -> tuple[str, ...]:
 
 
 def num_layers(model: str) -> int:
-    """Number of layers L, the head counted; `frozen` may be 0 … L − 1."""
+    """Return the number of layers L, including the head; `frozen` may be 0 … L − 1."""
     return len(layer_names(model))
 
 
 def standard_width(model: str) -> int | None:
-    """The width of the published network; None for "timm/<name>"."""
+    """Return the width of the published network; None for "timm/<name>"."""
     return None if model.startswith(TIMM) else _architecture(model).standard_width
 
 

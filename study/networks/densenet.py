@@ -1,7 +1,7 @@
 """DenseNet for small images: timm's own class with a stem that fits 32×32, and its layers.
 
 Huang et al. 2017: section 4.2 for the stem (3×3, stride 1, no max-pooling), table 1 for the depths of
-DenseNet-121. A cut inside a dense block carries the concatenation so far. Refuses subclasses.
+DenseNet-121. A cut inside a dense block carries the concatenation so far.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from study.networks.table import NUM_CHANNELS, Architecture, densenet_layer_name
 
 
 def network(architecture: Architecture, width: int, num_classes: int) -> DenseNet:
-    """timm's DenseNet of growth rate `width`. Takes (n, 3, h, w), gives (n, num_classes)."""
+    """Return timm's DenseNet of growth rate `width`: (n, 3, h, w) to (n, num_classes)."""
     made = DenseNet(
         growth_rate=width,
         block_config=architecture.depths,
@@ -33,10 +33,10 @@ def network(architecture: Architecture, width: int, num_classes: int) -> DenseNe
 
 
 def layers(whole: DenseNet) -> OrderedDict[str, nn.Module]:
-    """The layers of a DenseNet, sharing its modules: stem, parts of each dense block, head.
+    """Return the layers of a DenseNet, sharing its modules: stem, parts of each dense block, head.
 
-    The last part of a block holds the transition that follows it, or the final norm, so that the head
-    is pooling and one linear map, as in a ResNet.
+    The last part of a block includes the following transition, or the final norm, so that the head is
+    pooling and one linear map, as in a ResNet.
     """
     stem: OrderedDict[str, nn.Module] = OrderedDict()
     parts: list[Any] = []
@@ -58,7 +58,6 @@ def layers(whole: DenseNet) -> OrderedDict[str, nn.Module]:
 
 
 def _parts(block: DenseBlock) -> list[DenseBlock]:
-    """The block cut into timm's own smaller blocks, each of which passes on all that it was given."""
     dense_layers = list(block.items())
     ends = densenet_parts(len(dense_layers))
     made = []
@@ -75,9 +74,10 @@ def _dense_block(dense_layers: Iterable[tuple[str, nn.Module]]) -> DenseBlock:
 
 
 class _FrozenPart(nn.Module):
-    """The last part of a DenseNet but for its last channels: (n, c, h, w) to, joined, the frozen
-    channels as the trained dense layers see them (where there are such), the same behind the final
-    norm, and the input of the convolution of which only some channels are trained (where there is)."""
+    """The last part of a DenseNet without its last channels. Returns (n, c, h, w), joined: the frozen
+    channels as the trained dense layers get them (if any), the same after the final norm, and the input
+    of the partly trained convolution (if any).
+    """
 
     def __init__(self, last: Any, num_whole: int, num_channels: int) -> None:
         super().__init__()
@@ -106,7 +106,7 @@ class _FrozenPart(nn.Module):
 
 
 class _TrainedPart(nn.Module):
-    """What `_FrozenPart` gives to the part's output, (n, channels, h, w)."""
+    """From the output of `_FrozenPart` to the part's output, (n, channels, h, w)."""
 
     def __init__(self, last: Any, num_whole: int, num_channels: int, links: ChannelLinks) -> None:
         super().__init__()
@@ -137,8 +137,9 @@ class _TrainedPart(nn.Module):
 
 
 def part(last: Any, num_trained: int) -> PartialLayer:
-    """The last part of a DenseNet (dense layers and final norm) of which the last `num_trained` output
-    channels are trained: whole dense layers from the end, then channels of the one before them."""
+    """Split the last part of a DenseNet (dense layers and final norm); its last `num_trained` output
+    channels are trained: whole dense layers from the end, then channels of the one before them.
+    """
     growth_rate = list(last.block.values())[-1].conv2.out_channels
     num_whole, num_channels = divmod(num_trained, growth_rate)
     links = ChannelLinks()
@@ -150,8 +151,9 @@ def part(last: Any, num_trained: int) -> PartialLayer:
 
 
 def pieces(layer: Any, num_frozen: int) -> tuple[nn.Module, nn.Module]:
-    """A part of the last dense block in two, sharing its modules: its first `num_frozen` dense layers, and
-    the others with the final norm, where the part ends with it."""
+    """Split a part of the last dense block, sharing its modules: its first `num_frozen` dense layers, and
+    the others, with the final norm if the part ends with it.
+    """
     is_last = not isinstance(layer, DenseBlock)
     dense_layers = list((layer.block if is_last else layer).items())
     assert 0 < num_frozen < len(dense_layers) + is_last, (num_frozen, len(dense_layers))
@@ -165,7 +167,7 @@ def pieces(layer: Any, num_frozen: int) -> tuple[nn.Module, nn.Module]:
 
 
 def fill(module: Any) -> None:
-    """Draws one module's own initial values from torch's default generator, as timm's DenseNet does."""
+    """Draw one module's initial values from torch's default generator, as timm's DenseNet does."""
     module.reset_parameters()
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight)

@@ -1,6 +1,7 @@
 """Build, cut and check the three families of networks: ResNet, DenseNet, VisionTransformer.
 
-Only timm's own classes are accepted. A cut network must give the same output as the whole, bit for bit."""
+Only timm's own classes are accepted. A cut network must give the same output as the whole, bit for bit.
+"""
 
 from __future__ import annotations
 
@@ -25,13 +26,12 @@ from study.networks.table import ARCHITECTURES, TIMM
 def check(
     model: str, whole: nn.Module, layers: nn.Sequential, image_shape: tuple[int, int, int]
 ) -> None:
-    """Raises ValueError, with the reason, unless `layers`, in sequence, are the network `whole`.
+    """Raise ValueError, with the reason, unless `layers`, in sequence, are the network `whole`.
 
-    Compared are the logits of two random images in evaluation mode, and the gradient of every
-    parameter, with BatchNorm as after training: fresh statistics would hide a norm left out. Every
-    parameter must belong to exactly one layer, and every layer must have some, so that each further
-    frozen layer lowers the number trained. `layers` share the parameters of `whole`, whose values are
-    changed; images and values come from torch's default generator.
+    Compares the logits of two random images in evaluation mode, and the gradient of every parameter, with
+    BatchNorm as after training: fresh statistics would hide a missing norm. Every parameter must belong
+    to exactly one layer, and every layer must have some. Changes the values of `whole`, which `layers`
+    share; images and values come from torch's default generator.
     """
     parameters = dict(whole.named_parameters())
     ours = [p for _, layer in layers.named_children() for p in layer.parameters()]
@@ -64,7 +64,7 @@ def check(
 
 
 def as_after_training(whole: nn.Module) -> None:
-    """Gives the norms scales, shifts and statistics that no fresh network has."""
+    """Give the norms scales, shifts and statistics that no fresh network has."""
     with torch.no_grad():
         for name, parameter in whole.named_parameters():
             if parameter.ndim == 1:
@@ -84,9 +84,9 @@ CHECKED_IMAGE_SIZE: Final = 64
 
 @dataclass(frozen=True)
 class Family:
-    """How one class of timm's is cut into layers, how its modules' initial values are drawn, how its last
-    layer before the head is parted by channels, how a layer is cut between its pieces, and its head into
-    what is constant and the rest."""
+    """How to handle one of timm's classes: split it into layers, draw initial values, split its last layer
+    by channels and a layer by pieces, and split its head into a constant part and the rest.
+    """
 
     layers: Callable[[Any], OrderedDict[str, nn.Module]]
     fill: Callable[[Any], None]
@@ -122,13 +122,14 @@ def construct(
 
 
 def layers_of(whole: nn.Module) -> nn.Sequential:
-    """The layers of timm's network, in order, named; they share its modules and parameters."""
+    """Return the named layers of timm's network, in order; they share its modules and parameters."""
     return nn.Sequential(FAMILIES[type(whole)].layers(whole))
 
 
 def part_last(layers: nn.Sequential, model: str, num_trained: int) -> PartialLayer:
-    """The last layer before the head, of which the last `num_trained` output channels (ViT: hidden units
-    of the MLP) are trained. Together its parts compute what the layer computes, but for rounding."""
+    """Split the last layer before the head: its last `num_trained` output channels (ViT: hidden units of
+    the MLP) are trained. Both parts together compute the layer, except for rounding.
+    """
     assert not model.startswith(TIMM), model
     return family_of(model).part(layers[-2], num_trained)
 
@@ -136,16 +137,18 @@ def part_last(layers: nn.Sequential, model: str, num_trained: int) -> PartialLay
 def between_pieces(
     layers: nn.Sequential, model: str, index: int, num_frozen: int
 ) -> tuple[nn.Module, nn.Module]:
-    """The layer of this index in two: its first `num_frozen` pieces, and what makes the layer's output of
-    theirs. Both share its modules; together they compute what the layer computes, bit for bit."""
+    """Split the layer of this index: its first `num_frozen` pieces, and the rest.
+
+    Both share its modules; together they compute the layer, bit for bit.
+    """
     assert not model.startswith(TIMM), model
     return family_of(model).pieces(layers[index], num_frozen)
 
 
 def part_head(layers: nn.Sequential, model: str) -> tuple[nn.Module, nn.Module]:
-    """The head in two: what no parameter of it touches, and the rest, whose parameters keep their names.
+    """Split the head into a part without parameters and the rest, whose parameters keep their names.
 
-    One after the other they are the head, bit for bit, in values and in the rest's gradients.
+    Together they compute the head, bit for bit, in values and in the rest's gradients.
     """
     return family_of(model).part_head(layers[-1])
 
@@ -158,7 +161,7 @@ def family_of(model: str) -> Family:
 
 
 def layer_keys(whole: nn.Module) -> dict[str, str]:
-    """timm's state-dict keys to ours: found by the tensors themselves, one to one."""
+    """Return our state-dict keys by timm's, matched one to one by the tensors themselves."""
     ours = {id(t): key for key, t in layers_of(whole).state_dict(keep_vars=True).items()}
     theirs = {key: id(t) for key, t in whole.state_dict(keep_vars=True).items()}
     assert len(set(theirs.values())) == len(theirs) and set(theirs.values()) == set(ours)
@@ -166,7 +169,7 @@ def layer_keys(whole: nn.Module) -> dict[str, str]:
 
 
 def check_composition(model: str, width: int | None, image_shape: ImageShape) -> None:
-    """Raises ValueError, with the reason, unless the layers' composition is timm's forward pass."""
+    """Raise ValueError, with the reason, unless the layers' composition is timm's forward pass."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
         whole = construct(model, width, 10, image_shape)
@@ -175,7 +178,7 @@ def check_composition(model: str, width: int | None, image_shape: ImageShape) ->
 
 @lru_cache(maxsize=32)
 def check_timm(model: str) -> None:
-    """Raises ValueError, with the reason, if "timm/<name>" is refused; checks its composition."""
+    """Raise ValueError, with the reason, if "timm/<name>" is not supported; check its composition."""
     whole = timm_models.outline(model)
     shape = timm_models.image_shape(whole)
     if type(whole) is not VisionTransformer:
@@ -184,5 +187,5 @@ def check_timm(model: str) -> None:
 
 
 def timm_layer_names(model: str) -> tuple[str, ...]:
-    """The names of a timm network's layers, from the input to the head."""
+    """Return the names of a timm network's layers, from the input to the head."""
     return tuple(name for name, _ in layers_of(timm_models.outline(model)).named_children())

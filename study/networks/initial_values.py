@@ -1,7 +1,4 @@
-"""A network's initial values, drawn by name: a stream for each module, whatever the cut or the classes.
-
-Owns the names of the streams. torch's generators are left as they were.
-"""
+"""Draw a network's initial values from named streams, independent of the cut and the classes."""
 
 from __future__ import annotations
 
@@ -30,20 +27,20 @@ def initialise(
     frozen: int = 0,
     only: Iterable[str] | None = None,
 ) -> None:
-    """Draws initial values in place, on the CPU, by timm's scheme; BatchNorm statistics start anew.
+    """Draw initial values in place, on the CPU, by timm's scheme; reset BatchNorm statistics.
 
-    In a network of the table each module's values come from a stream named by (model, seed, generation,
-    layer, module), so that they depend neither on the cut nor on the number of classes. In a timm
-    network by name all but the classifier is what timm's constructor draws from one stream named by
-    (model, seed, generation). torch's generators are left as they were.
+    In a network of the table each module has a stream named by (model, seed, generation, layer, module),
+    so its values do not depend on the cut or the number of classes. A timm network by name has one
+    stream named by (model, seed, generation) for timm's constructor, except for the classifier. torch's
+    generators do not change.
 
-    - `generation`: `Run.generation`. A start's layers have learnt to work with the values that the
-      others began with: a new head that began with those of the start's head would know of its classes.
-    - `frozen`: in that many leading layers the last BatchNorm of a residual block starts at one, not
-      at timm's zero, or a block frozen at random would be the identity (with ResNets only).
+    - `generation`: `Run.generation`. A start's layers have adapted to the initial values of its other
+      layers: with the same values, a new head would contain information about the start's classes.
+    - `frozen`: in this many leading layers the last BatchNorm of a residual block starts at one instead
+      of timm's zero; otherwise a block frozen at random would be the identity (ResNets only).
     - `only`: names of the layers to draw; all of them by default.
 
-    Raises ValueError for names in `only` that are none of the layers'.
+    Raises ValueError for unknown names in `only`.
     """
     children = OrderedDict(layers.named_children())
     wanted = list(children) if only is None else list(only)

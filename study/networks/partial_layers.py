@@ -16,32 +16,32 @@ _BUFFERS = ("running_mean", "running_var")
 
 @dataclass(eq=False)
 class ChannelLinks:
-    """Pairs of a tensor that is trained and the place in a whole layer that it stands for."""
+    """Pairs of a trained tensor and its place in a whole layer."""
 
     pairs: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
     def own(self, place: Tensor) -> Tensor:
-        """A copy of its own of this place, tied to it."""
+        """Return a copy of this place, linked to it."""
         mine = place.detach().clone().contiguous()
         self.pairs.append((mine, place.detach()))
         return mine
 
     def copy_back(self) -> None:
-        """Writes what was trained to where it was taken from."""
+        """Write trained values to their places in the whole layer."""
         for mine, place in self.pairs:
             place.copy_(mine)
 
     def take_again(self) -> None:
-        """Reads it from there, as after other values were loaded into the whole layer."""
+        """Read the values again, after others were loaded into the whole layer."""
         for mine, place in self.pairs:
             mine.copy_(place)
 
 
 @dataclass(frozen=True, eq=False)
 class PartialLayer:
-    """A layer in two: `frozen` gives what is constant, `trained` makes the layer's output of it.
+    """A layer in two parts: `frozen` computes the constants, `trained` turns them into the output.
 
-    The frozen part shares its values with the layer; those of the trained part are its own, by `links`.
+    The frozen part shares its values with the layer; the trained part has its own, by `links`.
     """
 
     frozen: nn.Module
@@ -50,9 +50,9 @@ class PartialLayer:
 
 
 def outputs(module: Module, which: slice, links: ChannelLinks | None) -> Module:
-    """A convolution, linear map or BatchNorm with these of its output channels alone.
+    """Return a convolution, linear map or BatchNorm with only these output channels.
 
-    With `links` its values are copies, tied to the module's; without, they are the module's own, frozen.
+    With `links` its values are copies, linked to the module's; without, they are the module's own, frozen.
     """
     part = copy.deepcopy(module)
     for name in ("weight", "bias"):
@@ -75,7 +75,7 @@ def outputs(module: Module, which: slice, links: ChannelLinks | None) -> Module:
 
 
 def inputs(linear: nn.Linear, which: slice, links: ChannelLinks | None, *, bias: bool) -> nn.Linear:
-    """A linear map from these of its inputs alone; `bias`: whether it adds the whole map's."""
+    """Return a linear map from only these inputs; `bias`: add the whole map's."""
     part = copy.deepcopy(linear)
     part.weight = _parameter(linear.weight[:, which], links)
     part.register_parameter("bias", linear.bias if bias else None)
@@ -84,7 +84,7 @@ def inputs(linear: nn.Linear, which: slice, links: ChannelLinks | None, *, bias:
 
 
 def owned(module: Module, links: ChannelLinks) -> Module:
-    """The whole module with values of its own, tied to the module's."""
+    """Return the whole module with its own values, linked to the module's."""
     part = copy.deepcopy(module)
     mine, theirs = (
         dict([*each.named_parameters(), *each.named_buffers()]) for each in (part, module)
@@ -103,5 +103,5 @@ def _parameter(place: Tensor, links: ChannelLinks | None) -> nn.Parameter:
 
 
 def split(features: Tensor, *sizes: int) -> tuple[Tensor, ...]:
-    """Features that were joined along their channels, (n, c, …), apart again."""
+    """Split features that were joined along their channels, (n, c, …)."""
     return torch.split(features, list(sizes), dim=1)

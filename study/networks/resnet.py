@@ -1,8 +1,7 @@
 """ResNet for small images: timm's own class with a stem that fits 32×32, and its layers.
 
 He et al. 2016, section 4.2, for the stem (3×3, stride 1, no max-pooling) at 32×32; the blocks and the
-widths (w, 2w, 4w, 8w) are those of the ImageNet networks. Refuses subclasses of timm's ResNet: what
-they changed in the forward pass is unknown here.
+widths (w, 2w, 4w, 8w) are those of the ImageNet networks.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from study.networks.table import NUM_CHANNELS, Architecture, resnet_layer_names
 
 
 def network(architecture: Architecture, width: int, num_classes: int) -> ResNet:
-    """timm's ResNet with `width` channels in the stem. Takes (n, 3, h, w), gives (n, num_classes)."""
+    """Return timm's ResNet with `width` channels in the stem: (n, 3, h, w) to (n, num_classes)."""
     block = Bottleneck if architecture.bottleneck else BasicBlock
     channels = tuple(width * 2**stage for stage in range(len(architecture.depths)))
     made = ResNet(
@@ -41,7 +40,7 @@ def network(architecture: Architecture, width: int, num_classes: int) -> ResNet:
 
 
 def layers(whole: ResNet) -> OrderedDict[str, nn.Module]:
-    """The layers of a ResNet, sharing its modules: stem, each residual block, head."""
+    """Return the layers of a ResNet, sharing its modules: stem, each residual block, head."""
     stages = [whole.layer1, whole.layer2, whole.layer3, whole.layer4]
     stem = nn.Sequential(
         OrderedDict(conv1=whole.conv1, bn1=whole.bn1, act1=whole.act1, maxpool=whole.maxpool)
@@ -56,8 +55,9 @@ def layers(whole: ResNet) -> OrderedDict[str, nn.Module]:
 
 
 class _FrozenPart(nn.Module):
-    """A residual block but for the last output channels: (n, c, h, w) to the input of its last
-    convolution, its frozen output, and the shortcut of the other channels, joined."""
+    """A residual block without the last output channels. Returns, joined: the input of its last
+    convolution, its frozen output, and the shortcut of the other channels.
+    """
 
     def __init__(self, block: Any, frozen: slice, trained: slice) -> None:
         super().__init__()
@@ -90,7 +90,7 @@ class _FrozenPart(nn.Module):
 
 
 class _TrainedPart(nn.Module):
-    """What `_FrozenPart` gives to the block's output, (n, channels, h, w)."""
+    """From the output of `_FrozenPart` to the block's output, (n, channels, h, w)."""
 
     def __init__(self, block: Any, num_frozen: int, trained: slice, links: ChannelLinks) -> None:
         super().__init__()
@@ -107,8 +107,9 @@ class _TrainedPart(nn.Module):
 
 
 def part(block: Any, num_trained: int) -> PartialLayer:
-    """A residual block of which the last `num_trained` output channels are trained: those of its last
-    convolution, with their statistics and scales in the norm that follows it."""
+    """Split a residual block whose last `num_trained` output channels are trained: those of its last
+    convolution, and their statistics and scales in the following norm.
+    """
     assert block.se is None and block.drop_path is None, block
     num_frozen = _last(block)[0].out_channels - num_trained
     frozen, trained = slice(0, num_frozen), slice(num_frozen, None)
@@ -119,8 +120,9 @@ def part(block: Any, num_trained: int) -> PartialLayer:
 
 
 class _FirstPiece(nn.Module):
-    """A basic block up to its second convolution: (n, c, h, w) to that one's input and the shortcut, which
-    are of one shape, joined along the channels."""
+    """A basic block up to its second convolution. Returns that one's input and the shortcut, of the same
+    shape, joined along the channels.
+    """
 
     def __init__(self, block: Any) -> None:
         super().__init__()
@@ -134,7 +136,7 @@ class _FirstPiece(nn.Module):
 
 
 class _SecondPiece(nn.Module):
-    """What `_FirstPiece` gives to the block's output."""
+    """From the output of `_FirstPiece` to the block's output."""
 
     def __init__(self, block: Any) -> None:
         super().__init__()
@@ -148,15 +150,14 @@ class _SecondPiece(nn.Module):
 
 
 def pieces(block: Any, num_frozen: int) -> tuple[nn.Module, nn.Module]:
-    """A basic block in two, sharing its modules: its first convolution, with the shortcut's where there is
-    one, and its second."""
+    """Split a basic block, sharing its modules: its first convolution with any shortcut's; the rest."""
     assert _is_basic(block) and num_frozen == 1, (block, num_frozen)
     assert block.se is None and block.drop_path is None, block
     return _FirstPiece(block), _SecondPiece(block)
 
 
 def part_head(head: nn.Sequential) -> tuple[nn.Module, nn.Module]:
-    """The pooling of (n, c, h, w) to (n, c), and what is made of that (DenseNet's head is the same)."""
+    """Split the head into pooling, (n, c, h, w) to (n, c), and the rest (also DenseNet's head)."""
     assert not [*head[0].parameters()], head
     return head[:1], head[1:]
 
@@ -166,14 +167,14 @@ def _is_basic(block: Any) -> bool:
 
 
 def _last(block: Any) -> tuple[nn.Conv2d, nn.BatchNorm2d, nn.Module]:
-    """The block's last convolution, its norm, and the activation behind the shortcut."""
+    """Return the block's last convolution, its norm, and the activation after the shortcut."""
     if _is_basic(block):
         return block.conv2, block.bn2, block.act2
     return block.conv3, block.bn3, block.act3
 
 
 def fill(module: Any) -> None:
-    """Draws one module's own initial values from torch's default generator, as timm's ResNet does."""
+    """Draw one module's initial values from torch's default generator, as timm's ResNet does."""
     module.reset_parameters()
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -1,7 +1,6 @@
-"""The table of networks: their layers' names, and what their width counts.
+"""The table of networks: the names of their layers, and the unit of their width.
 
-Plain values, so that a grid can be checked without importing torch. Refuses to say how many parameters a
-network has: that is known once it is built.
+Must stay importable without torch. It has no numbers of parameters: they need the built network.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ class Architecture:
     - `depths`: blocks per stage (ResNet), dense layers per dense block (DenseNet), or the number of
       encoder blocks (ViT, one value).
     - `standard_width`: the width of the published network, in the unit of WIDTH_UNITS.
-    - `layer_names`: from the stem to the head, in order; a cut lies between two of them.
+    - `layer_names`: from the stem to the head, in order; a cut is between two of them.
     - `bottleneck`: whether the residual blocks are bottlenecks; `num_heads`: attention heads (ViT).
     """
 
@@ -51,7 +50,6 @@ class Architecture:
 
 
 def resnet_layer_names(depths: tuple[int, ...]) -> tuple[str, ...]:
-    """Stem, each residual block, head."""
     blocks = [
         f"stage{stage}_block{block}"
         for stage, depth in enumerate(depths, 1)
@@ -61,16 +59,16 @@ def resnet_layer_names(depths: tuple[int, ...]) -> tuple[str, ...]:
 
 
 def densenet_parts(depth: int) -> tuple[int, ...]:
-    """Where a dense block of `depth` dense layers is cut: the last dense layer of each part.
+    """Return where a dense block of `depth` dense layers is cut: the last dense layer of each part.
 
-    The parts hold about six dense layers each, as evenly as whole numbers allow.
+    The parts have about six dense layers each, as equal as possible.
     """
     num_parts = max(1, round(depth / DENSE_LAYERS_PER_CUT))
     return tuple(round(depth * part / num_parts) for part in range(1, num_parts + 1))
 
 
 def densenet_layer_names(depths: tuple[int, ...]) -> tuple[str, ...]:
-    """Stem, the parts of each dense block, head; a layer is named by what it ends with.
+    """Return stem, the parts of each dense block, head; a layer is named by its end.
 
     "block3_layer12" ends with the 12th dense layer of the third dense block, "transition3" with the
     transition that follows that block.
@@ -84,7 +82,7 @@ def densenet_layer_names(depths: tuple[int, ...]) -> tuple[str, ...]:
 
 
 def vit_layer_names(depth: int) -> tuple[str, ...]:
-    """Patch and position embedding, each encoder block, final norm and head."""
+    """Return patch and position embedding, each encoder block, final norm and head."""
     return ("embedding", *(f"block{block}" for block in range(1, depth + 1)), HEAD)
 
 

@@ -1,9 +1,7 @@
-"""timm's networks by name, "timm/<name>" or "timm/<name>.<tag>", in their original form.
+"""Use timm's networks by name, "timm/<name>" or "timm/<name>.<tag>", in their original form.
 
-Owns which names are taken, the images and the normalisation that such a network was made for, and its
-pretrained weights, which timm fetches. Refuses names that timm does not know, and every class but
-exactly ResNet, DenseNet and VisionTransformer (not ByobNet, ResNetV2, Eva and the like, whose names
-may begin alike). Cutting them into layers is `models`'.
+Only timm's own ResNet, DenseNet and VisionTransformer: names of other classes (ByobNet, ResNetV2, Eva)
+may begin alike.
 """
 
 from __future__ import annotations
@@ -27,9 +25,9 @@ TOTAL_STRIDE: Final = 32  # of timm's ResNets and DenseNets: their last map is a
 
 
 def create(model: str, num_classes: int | None = None) -> Any:
-    """The network as timm makes it, without pretrained weights; drawn from torch's default generator.
+    """Return the network without pretrained weights; values come from torch's default generator.
 
-    `num_classes=None` keeps the original head. Raises ValueError for a name or class that is refused.
+    `num_classes=None` keeps the original head. Raises ValueError for an unsupported name or class.
     """
     outline(model)
     classes = {} if num_classes is None else {"num_classes": num_classes}
@@ -38,9 +36,9 @@ def create(model: str, num_classes: int | None = None) -> Any:
 
 @lru_cache(maxsize=32)
 def outline(model: str) -> Any:
-    """The network with its original head and without values (on torch's "meta" device): cheap.
+    """Return the network with its original head and without values (on torch's "meta" device): cheap.
 
-    Raises ValueError for a name or class that is refused.
+    Raises ValueError for an unsupported name or class.
     """
     name = model.removeprefix(TIMM)
     architecture, _, tag = name.partition(".")
@@ -69,13 +67,13 @@ def outline(model: str) -> Any:
 
 
 def image_shape(whole: Any) -> tuple[int, int, int]:
-    """(channels, height, width) of the images that the network was made for."""
+    """Return (channels, height, width) of the network's standard images."""
     channels, height, width = whole.pretrained_cfg["input_size"]
     return channels, height, width
 
 
 def check_images(model: str, shape: tuple[int, int, int]) -> None:
-    """Raises ValueError if the network cannot take images of this shape (channels, height, width)."""
+    """Raise ValueError if the network cannot take images of this shape (channels, height, width)."""
     whole = outline(model)
     if type(whole) is VisionTransformer:
         if shape != image_shape(whole):
@@ -91,14 +89,14 @@ def check_images(model: str, shape: tuple[int, int, int]) -> None:
 
 
 def check_pretrained(model: str) -> None:
-    """Raises ValueError if timm knows no weights for this network. Does not fetch them."""
+    """Raise ValueError if timm knows no weights for this network. Does not download them."""
     source = outline(model).pretrained_cfg
     if not any(source.get(key) for key in ("url", "hf_hub_id", "file")):
         raise ValueError(f"start='pretrained': timm {timm.__version__} has no weights for {model}")
 
 
 def with_weights(model: str, path: Path | None) -> nn.Module:
-    """The network with its original head and timm's weights, which timm fetches or reads from `path`.
+    """Return the network with its original head and timm's weights, downloaded or read from `path`.
 
     Raises ValueError if the weights do not fit, naming the keys.
     """

@@ -1,8 +1,7 @@
 """Vision transformer for small images: timm's own class with patches of 4×4, and its layers.
 
 Dosovitskiy et al. 2021; depth, heads and embedding size of ViT-Tiny and ViT-Small as in Touvron et al.
-2021, table 1. The class token and the position embedding, which timm keeps in the network itself,
-belong to the first layer here. Refuses subclasses.
+2021, table 1. The first layer includes the class token and the position embedding.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from study.networks.table import NUM_CHANNELS, PATCH_SIZE, Architecture, vit_lay
 def network(
     architecture: Architecture, width: int, num_classes: int, image_shape: tuple[int, int, int]
 ) -> VisionTransformer:
-    """timm's ViT of embedding size `width`. Takes (n, *image_shape), gives (n, num_classes)."""
+    """Return timm's ViT of embedding size `width`: (n, *image_shape) to (n, num_classes)."""
     return VisionTransformer(
         img_size=image_shape[1:],
         patch_size=PATCH_SIZE,
@@ -39,7 +38,7 @@ MAX_THREADS: Final = 2
 
 
 class Embedding(nn.Module):
-    """What comes before timm's encoder blocks: images to tokens, (n, c, h, w) to (n, tokens, width)."""
+    """The network before timm's encoder blocks: images to tokens, (n, c, h, w) to (n, tokens, width)."""
 
     def __init__(self, whole: VisionTransformer) -> None:
         super().__init__()
@@ -67,7 +66,7 @@ class Embedding(nn.Module):
 
 
 class Head(nn.Module):
-    """What comes after timm's encoder blocks: tokens to logits, (n, tokens, width) to (n, classes)."""
+    """The network after timm's encoder blocks: tokens to logits, (n, tokens, width) to (n, classes)."""
 
     def __init__(self, whole: VisionTransformer) -> None:
         super().__init__()
@@ -96,24 +95,24 @@ class Head(nn.Module):
 
 
 def layers(whole: VisionTransformer) -> OrderedDict[str, nn.Module]:
-    """The layers of a ViT, sharing its modules: embedding, each encoder block, norm and head."""
+    """Return the layers of a ViT, sharing its modules: embedding, each encoder block, norm and head."""
     names = vit_layer_names(len(whole.blocks))
     return OrderedDict(zip(names, (Embedding(whole), *whole.blocks, Head(whole)), strict=True))
 
 
 class ClassToken(nn.Module):
-    """Of tokens, (n, tokens, width), the class token alone, (n, 1, width)."""
+    """From tokens, (n, tokens, width), to the class token, (n, 1, width)."""
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         return tokens[:, :1]
 
 
 def part_head(head: Head) -> tuple[nn.Module, nn.Module]:
-    """The choice of the class token, where that is the token that is read, and the head.
+    """Split the head into the choice of the class token, if only that token is read, and the rest.
 
-    The norm before it works on each token by itself, so that the others need not be normed. Where
-    tokens are averaged or attended to, all of them are read: nothing is constant. Nor is it on a CPU's
-    three threads or more, which would sum the norm's gradients in another order: other bits.
+    The norm works on each token separately, so the others need no norm. If tokens are averaged or
+    attended to, all are read and nothing is constant. Nor on a CPU with three or more threads, which
+    would sum the norm's gradients in another order: other bits.
     """
     reads_one = head.attn_pool is None and head.pool_type == "token"
     on_cpu = head.classifier.weight.device.type == "cpu"
@@ -122,8 +121,9 @@ def part_head(head: Head) -> tuple[nn.Module, nn.Module]:
 
 
 class _FrozenPart(nn.Module):
-    """An encoder block but for the last hidden units of its MLP: tokens (n, tokens, width) to, joined
-    along the last dimension, the block's output without these units, and the MLP's input."""
+    """An encoder block without the last hidden units of its MLP: tokens (n, tokens, width). Returns,
+    joined along the last dimension, the block's output without these units, and the MLP's input.
+    """
 
     def __init__(self, block: Any, frozen: slice) -> None:
         super().__init__()
@@ -139,7 +139,7 @@ class _FrozenPart(nn.Module):
 
 
 class _TrainedPart(nn.Module):
-    """What `_FrozenPart` gives to the block's output, (n, tokens, width)."""
+    """From the output of `_FrozenPart` to the block's output, (n, tokens, width)."""
 
     def __init__(self, block: Any, trained: slice, links: ChannelLinks) -> None:
         super().__init__()
@@ -153,8 +153,9 @@ class _TrainedPart(nn.Module):
 
 
 def part(block: Any, num_trained: int) -> PartialLayer:
-    """An encoder block of which the last `num_trained` hidden units of the MLP are trained: what leads to
-    them and from them; the bias of the MLP's output stays frozen."""
+    """Split an encoder block whose last `num_trained` hidden units of the MLP are trained: their inputs
+    and outputs; the bias of the MLP's output stays frozen.
+    """
     _check_plain(block)
     assert isinstance(block.mlp.norm, nn.Identity), block
     num_frozen = block.mlp.fc1.out_features - num_trained
@@ -210,8 +211,7 @@ class _NormAndPool(nn.Module):
 
 
 def pieces(layer: Any, num_frozen: int) -> tuple[nn.Module, nn.Module]:
-    """An encoder block in two, attention and MLP, or the head: norm with pooling, and classifier; sharing
-    their modules."""
+    """Split an encoder block (attention, MLP) or the head (norm and pooling, classifier)."""
     assert num_frozen == 1, num_frozen
     if isinstance(layer, Head):
         assert isinstance(layer.fc_norm, nn.Identity), layer
@@ -227,7 +227,7 @@ def _check_plain(block: Any) -> None:
 
 
 def fill(module: Any) -> None:
-    """Draws one module's own initial values from torch's default generator, as timm's ViT does."""
+    """Draw one module's initial values from torch's default generator, as timm's ViT does."""
     if isinstance(module, Embedding):
         for token in (module.cls_token, module.reg_token):
             if token is not None:

@@ -1,1 +1,1 @@
-"""What a study wants, what is there, what is wrong, and what it will cost."""
+"""Find what a study needs, what exists, what is wrong, and what it will cost."""

@@ -32,9 +32,10 @@ BYTES: Final = 4  # of a float32
 
 @dataclass(frozen=True, kw_only=True)
 class LayerCost:
-    """One layer of a network. Per image: `flops` of a forward pass, `inputs` (values that it is given
-    where all before it is constant), `outputs` (values that it gives) and `saved_bytes` (what a backward
-    pass needs kept). `parameters` of the layer, and `modules`: how many it calls."""
+    """One layer of a network. Per image: `flops` of a forward pass, `inputs` (values that it gets if
+    everything before it is constant), `outputs` (values that it returns), `saved_bytes` (kept for a
+    backward pass). `parameters` of the layer, and `modules`: the number of modules that it calls.
+    """
 
     name: str
     flops: int
@@ -47,7 +48,7 @@ class LayerCost:
 
 @dataclass(frozen=True, kw_only=True)
 class Memory:
-    """Bytes that a Run holds at once on its device, by what they are for."""
+    """Bytes that a Run holds at once on its device, by purpose."""
 
     weights: int
     optimiser: int
@@ -61,10 +62,10 @@ class Memory:
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """Of one whole Run: multiply-adds count as two `flops`.
+    """The cost of one whole Run: multiply-adds count as two `flops`.
 
-    `pass_flops`: those of them by which the features of its frozen layers are made, once; `pass_bytes`:
-    what the features take. Both are 0 where nothing is frozen, or the frozen layers are no constant.
+    `pass_flops`: the part for the features of its frozen layers, once; `pass_bytes`: the size of the
+    features. Both are 0 if nothing is frozen, or the frozen layers are not constant.
     """
 
     flops: int
@@ -74,9 +75,9 @@ class Cost:
 
 
 def cost_of(run: Run, info: TaskInfo) -> Cost:
-    """The cost of this Run on the task that `info` tells: training, evaluations, features, memory.
+    """Return the cost of this Run on the task of `info`: training, evaluations, features, memory.
 
-    Raises ValueError where the network cannot be built.
+    Raises ValueError if the network cannot be built.
     """
     recipe, counts = run.recipe, (run.size, info.num_test)
     frozen, trained = layers_of(run, info)
@@ -123,13 +124,13 @@ def layer_costs(
     image_shape: tuple[int, int, int],
     inside: tuple[int, int, int] | None = None,
 ) -> tuple[LayerCost, ...]:
-    """The cost of each layer of this network, first to last, counted without any data.
+    """Return the cost of each layer of this network, first to last, counted without data.
 
     `inside`: a cut inside a layer, by a Run's `frozen`, `trained_channels` and `frozen_pieces`; the layer
-    counts as two then, its frozen part and its trained part.
+    then counts as two, its frozen part and its trained part.
 
-    Attention is counted by its plain form, on any device: torch counts nothing for the CPU's fused
-    one. So for a ViT `saved_bytes` is up to twice too large.
+    Attention is counted in its plain form: torch counts nothing for the CPU's fused one. For a ViT
+    `saved_bytes` is therefore up to twice too large.
     """
     images = 2  # BatchNorm refuses one
     costs = []
@@ -180,7 +181,6 @@ def _saved_bytes(saved: dict[int, int]) -> Iterator[None]:
 
 
 def has_gpu() -> bool:
-    """Whether this machine has one that torch can use."""
     return torch.cuda.is_available()
 
 
@@ -191,7 +191,7 @@ def network_name(run: Run) -> str:
 
 
 def features_key(run: Run) -> tuple[object, ...]:
-    """Runs of the same key have frozen layers of the same values, and images of which one's are all."""
+    """Return a key that is equal for Runs with equal frozen layers and images of the same order."""
     if run.start is None:
         return (run.id,)  # its statistics are those of its own images
     start = run.start if run.source is None else run.source.id
@@ -200,9 +200,9 @@ def features_key(run: Run) -> tuple[object, ...]:
 
 
 def work_of(run: Run, info: TaskInfo, *, shares_features: bool) -> Work:
-    """The work of this Run on the task that `info` tells.
+    """Return the work of this Run on the task of `info`.
 
-    `shares_features`: whether the Runs of a machine compute those of frozen layers together, as on CPUs.
+    `shares_features`: the Runs of a machine compute features of frozen layers together, as on CPUs.
     """
     frozen, trained = layers_of(run, info)
     counts = (run.size, info.num_test)
@@ -232,7 +232,7 @@ def work_of(run: Run, info: TaskInfo, *, shares_features: bool) -> Work:
 
 
 def layers_of(run: Run, info: TaskInfo) -> tuple[Sequence[LayerCost], Sequence[LayerCost]]:
-    """Those of the Run's network that are frozen, and those that are trained."""
+    """Return the costs of the frozen layers and of the trained layers of the Run's network."""
     cut = (run.frozen, run.trained_channels, run.frozen_pieces)
     inside = cut if run.trained_channels or run.frozen_pieces else None
     layers = layer_costs(run.model, run.width, info.num_classes, info.image_shape, inside)
@@ -241,7 +241,7 @@ def layers_of(run: Run, info: TaskInfo) -> tuple[Sequence[LayerCost], Sequence[L
 
 
 def training_parts(layers: Sequence[LayerCost], num_images: float) -> Parts:
-    """Of one step with this many images."""
+    """Return the parts of one step with this many images."""
     return Parts(
         step_calls=_calls(layers),
         step_flops=TRAINING_FACTOR * num_images * sum(layer.flops for layer in layers),
@@ -250,7 +250,7 @@ def training_parts(layers: Sequence[LayerCost], num_images: float) -> Parts:
 
 
 def evaluation_parts(layers: Sequence[LayerCost], num_images: float, num_batches: int) -> Parts:
-    """Of one evaluation of this many images."""
+    """Return the parts of one evaluation of this many images."""
     return Parts(
         evaluation_calls=num_batches * _calls(layers),
         evaluation_flops=num_images * sum(layer.flops for layer in layers),
@@ -259,7 +259,7 @@ def evaluation_parts(layers: Sequence[LayerCost], num_images: float, num_batches
 
 
 def feature_parts(layers: Sequence[LayerCost], num_images: float) -> Parts:
-    """Of one pass of this many images."""
+    """Return the parts of one pass of this many images."""
     return Parts(
         feature_flops=num_images * sum(layer.flops for layer in layers),
         feature_bytes=num_images * _bytes(layers),

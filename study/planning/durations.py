@@ -20,7 +20,7 @@ Vector = NDArray[np.float64]
 
 
 class Parts(NamedTuple):
-    """How much of each there is in a piece of work, or what one of each costs, in seconds.
+    """The amount of each part of some work, or the cost of one unit of each, in seconds.
 
     - `runs`: beginnings and ends of a Run: reading, building the network, publishing.
     - `step_calls`, `evaluation_calls`: modules called, forward and back or forward alone, with few images.
@@ -77,12 +77,12 @@ NOISE: Final = 0.15
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """What a Run does.
+    """The work of a Run.
 
-    - `network`: whose prices are fitted together; `cut`: what is left of the differences within it.
-    - `once`, `per_step`, `per_evaluation`: the parts of each; `evaluated`: ascending, the steps after
-      which there is an evaluation, 0 and the last step among them.
-    - `features`: what is computed once for all Runs that share it, by key.
+    - `network`: prices are fitted per network; `cut`: remaining differences are fitted per cut.
+    - `once`, `per_step`, `per_evaluation`: the parts of each; `evaluated`: ascending steps with an
+      evaluation, including 0 and the last step.
+    - `features`: parts computed once for all Runs that share them, by key.
     """
 
     network: str
@@ -95,11 +95,11 @@ class Work:
 
     @property
     def num_steps(self) -> int:
-        """Optimiser steps of the whole Run."""
+        """Return the optimiser steps of the whole Run."""
         return self.evaluated[-1]
 
     def until(self, step: int, features_paid: Collection[Hashable] = ()) -> Vector:
-        """All parts from the Run's beginning to this step; of features those that are not paid yet."""
+        """Return all parts up to this step, with the features that are not paid yet."""
         num_evaluations = int(np.searchsorted(self.evaluated, step, side="right"))
         parts = self._once + step * self._per_step + num_evaluations * self._per_evaluation
         for key, of_pass in self._features:
@@ -108,7 +108,7 @@ class Work:
         return parts
 
     def whole(self, features_paid: Collection[Hashable] = ()) -> Vector:
-        """All parts of the whole Run."""
+        """Return all parts of the whole Run."""
         return self.until(self.num_steps, features_paid)
 
     @cached_property
@@ -130,9 +130,9 @@ class Work:
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """That so much work took so long; `blur`: by how many seconds that may be wrong whatever its length.
+    """A measured time of some work; `blur`: its error in seconds, whatever its length.
 
-    `cut`: "" where what it tells is not of a cut.
+    `cut`: "" if the measurement is not about a cut.
     """
 
     network: str
@@ -143,16 +143,16 @@ class Measured:
 
     @property
     def noise(self) -> float:
-        """By what share the time may differ from what its parts explain."""
+        """Return the relative error of the time, compared with its parts."""
         return NOISE + self.blur / self.seconds
 
 
 class Pace:
-    """What the parts cost, by what has been measured so far.
+    """The prices of the parts, from the measurements so far.
 
-    The prices of a network are not negative, explain its measured times with the least relative error,
-    and stay near the `typical` ones (on its own scale) where the times do not tell. What a cut's times
-    have in common beyond that counts the more, the more of them there are.
+    The prices of a network are not negative, have the least relative error for its measured times, and
+    stay near the `typical` ones (on its own scale) if the times do not determine them. The remaining
+    error of a cut counts the more, the more times it has.
     """
 
     def __init__(self, typical: Parts = TYPICAL, measured: Sequence[Measured] = ()) -> None:
@@ -163,21 +163,21 @@ class Pace:
 
     @property
     def num_measured(self) -> int:
-        """How many times have been measured."""
+        """Return the number of measured times."""
         return len(self._measured)
 
     def measured(self, measured: Measured) -> None:
-        """Learns from it."""
+        """Add a measurement."""
         assert measured.seconds > 0, measured
         self._measured.append(measured)
         self._prices.clear()
 
     def with_more(self, measured: Sequence[Measured]) -> Pace:
-        """One that has learned from these too."""
+        """Return a Pace with these measurements too."""
         return Pace(self._typical, [*self._measured, *measured]) if measured else self
 
     def seconds(self, network: str, cut: str, parts: Vector) -> float:
-        """What this much work will take."""
+        """Return the time of this much work."""
         if not self._prices:
             self._fit()
         prices = self._prices.get(network, self._prices[""])
@@ -202,7 +202,7 @@ class Pace:
 
 
 def _stiffness() -> Vector:
-    """What holds the parts' factors near 1, and those of one unit near each other: (parts, parts)."""
+    """Return weights that keep the parts' factors near 1, and alike per unit: (parts, parts)."""
     units = np.array([name.rpartition("_")[2] for name in Parts._fields])
     alike = units[:, None] == units[None]
     spread = SPREAD**2 * np.where(np.eye(len(units)), 1.0, IN_COMMON * alike)
@@ -233,9 +233,9 @@ def _fitted(measured: Sequence[Measured], typical: Vector) -> Vector:
 def makespan(
     runs: Mapping[str, Run], left: Mapping[str, float], running: Collection[str], num_workers: int
 ) -> float:
-    """Seconds until workers that take the longest path of Runs first have ended all that are `left`.
+    """Return the seconds until workers, which take the longest path of Runs first, finish all of `left`.
 
-    `runs`: each start before what needs it; `left`: seconds by id; `running`: those that have a worker.
+    `runs`: each start before its dependants; `left`: seconds by id; `running`: Runs that have a worker.
     """
     path = dict(left)
     waiting: dict[str, list[str]] = {}
@@ -274,5 +274,5 @@ ASSUMED_SHARE: Final = 0.25
 
 
 def assumed_rates(precision: str) -> dict[str, float]:
-    """Operations a second that training is taken to come to, by kind of GPU."""
+    """Return the assumed operations per second of training, by kind of GPU."""
     return {name: ASSUMED_SHARE * peaks[precision] for name, peaks in PEAK_RATES.items()}

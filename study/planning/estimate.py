@@ -54,10 +54,10 @@ MAX_FLOPS: Final = 2e10
 def measured_pace(
     runs: Sequence[Run], works: Mapping[str, Work], infos: Mapping[str, TaskInfo], device: str
 ) -> Pace:
-    """What the parts of these Runs cost here, on "cuda" or on one thread of the "cpu".
+    """Measure the prices of these Runs' parts here, on "cuda" or on one thread of the "cpu".
 
-    Measured on the networks, and of those the cuts, on which most of the time will be spent. On the CPU
-    the time is the thread's own: what else is at work here now need not be when the study is trained.
+    Measures the networks and cuts that will take the most time. On the CPU it uses the thread's own time:
+    other processes may not run when the study is trained.
     """
     typical = TYPICAL if device == "cpu" else TYPICAL_GPU
     before, threads = Pace(typical), torch.get_num_threads()
@@ -74,7 +74,7 @@ def measured_pace(
 
 
 def _examples(runs: Sequence[Run], works: Mapping[str, Work], pace: Pace) -> list[Run]:
-    """A Run for each of the networks and cuts that cost most together, if they cost what is typical."""
+    """Return a Run for each of the networks and cuts that cost most in total at typical prices."""
     cost: dict[str, dict[str, float]] = {}
     example: dict[tuple[str, str], Run] = {}
     for run in runs:
@@ -156,14 +156,14 @@ SECONDS_TO_START: Final = 20.0
 
 @dataclass(frozen=True, kw_only=True)
 class Price:
-    """What Runs cost together.
+    """The total cost of Runs.
 
-    - `flops`: where each Run makes the features of its frozen layers, as on a GPU; `shared_flops`: where
-      those are made once for all Runs of a start and cut, as on the CPUs of one machine, whose disk then
-      has `features_bytes` of them, at most.
-    - `machine`: this one, as "2 cores" or "1 GPU"; `wall_seconds`: what `study run` takes on it, by what
-      was measured here just now; `one_seconds`: what one core or GPU of it would take.
-    - `elsewhere`: seconds on one GPU, by its kind, where there is none here; assumed, not measured.
+    - `flops`: if each Run computes the features of its frozen layers, as on a GPU; `shared_flops`: if
+      features are computed once for all Runs of a start and cut, as on the CPUs of one machine, whose
+      disk then has at most `features_bytes` of them.
+    - `machine`: this one, as "2 cores" or "1 GPU"; `wall_seconds`: the time of `study run` on it, by the
+      measurement just made; `one_seconds`: the time on one core or GPU.
+    - `elsewhere`: seconds on one GPU, by kind, if this machine has none; assumed, not measured.
     - `largest`: memory of the Run that needs most.
     """
 
@@ -178,7 +178,7 @@ class Price:
 
 
 def price(runs: Sequence[Run], infos: Mapping[str, TaskInfo]) -> Price:
-    """The price of these Runs, each start before what needs it; measured for a few seconds here."""
+    """Return the price of these Runs, each start before its dependants; measures for a few seconds."""
     costs = {run.id: cost_of(run, infos[run.task]) for run in runs}
     passes = _passes(runs, costs)
     flops = sum(cost.flops for cost in costs.values())
@@ -215,7 +215,7 @@ def price(runs: Sequence[Run], infos: Mapping[str, TaskInfo]) -> Price:
 
 
 def num_cores() -> int:
-    """That this process may use."""
+    """Return the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

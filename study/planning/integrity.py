@@ -36,10 +36,10 @@ from study.store.store import damaged_among
 class Kind:
     """One kind of object.
 
-    - `folder`, `name`: where it is stored, and the pattern of its path inside this folder. The first group
+    - `folder`, `name`: its folder, and the pattern of its path inside this folder. The first group
       begins with a Run's id, or is the name of a study or of a task.
     - `read`: reads and checks the object, given the store, its path and the first group.
-    - `can_be_unneeded`: whether `study tidy` removes it if nothing in the store needs it.
+    - `can_be_unneeded`: `study tidy` removes it if nothing in the store needs it.
     """
 
     folder: str
@@ -77,11 +77,10 @@ KINDS: Final = (
 
 @dataclass(frozen=True, kw_only=True)
 class Checked:
-    """What reading objects has shown, by path.
+    """The results of reading objects, by path.
 
-    `newer`: what a later release wrote, in whose form this one cannot check it; `foreign`: files that no
-    release has put there; `unsealed`: rows without a digest of their bytes, of which all that is read was
-    checked, and nothing else.
+    `newer`: in a later release's format, which cannot be checked; `foreign`: files that no release
+    wrote; `unsealed`: rows without a digest of their bytes, whose content was checked.
     """
 
     num_objects: int
@@ -93,7 +92,7 @@ class Checked:
 
 
 def check(store: Store, study: str | None = None, runs: Collection[Run] = ()) -> Checked:
-    """Reads every object of the store, or of one study (`study`, its name, and all of its `runs`)."""
+    """Read every object of the store, or of one study (`study`: its name; `runs`: all of its Runs)."""
     wanted = {study, *(run.id for run in runs), *(run.task for run in runs)}
     sizes: dict[str, int] = {}
     read: dict[str, Callable[[], object]] = {}
@@ -133,11 +132,11 @@ def check(store: Store, study: str | None = None, runs: Collection[Run] = ()) ->
 
 
 def not_needed(store: Store) -> dict[str, int]:
-    """Weights, predictions and similarity that nothing in the store needs, with their bytes, by path.
+    """Return weights, predictions and similarity that nothing in the store needs: bytes by path.
 
     Needed are weights that their Run's rows name and that a Run of some study starts from, predictions
     that rows name, and the similarity of a Run of some study. Rows are always needed. Raises Damaged,
-    Newer where it cannot be told what a study asks for, or which are a Run's own.
+    Newer if the needs of a study or the artifacts of a Run are unknown.
     """
     runs = {run.id: run for name in study_names(store) for run in read_study(store, name)}
     starts = {run.source.id for run in runs.values() if run.source is not None}

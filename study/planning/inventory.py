@@ -1,7 +1,6 @@
-"""In which state each Run of a study is, as the store has it.
+"""Determine the state of each Run of a study from the store.
 
-Owns the states and how they are counted. Starts nothing, and imports neither torch nor ray, so that a
-store of thousands of Runs is looked through in seconds.
+Must stay importable without torch and ray, so that it takes seconds for thousands of Runs.
 """
 
 from __future__ import annotations
@@ -42,13 +41,13 @@ MAX_READ_OF_BUCKET: Final = 200
 
 @dataclass(frozen=True, kw_only=True)
 class Inventory:
-    """What a store has of a study.
+    """The Runs of a study in a store.
 
     - `states`: of each Run, by id, in the study's order.
-    - `causes`: why, for those that are failed or whose start is.
-    - `diverged`: finished starts that have no weights to start from, because they diverged.
-    - `lost`: finished starts whose weights are wanted and gone: they count as absent.
-    - `without_predictions`: finished Runs whose predictions are wanted and are not there: so do they.
+    - `causes`: the reason for failed Runs, and Runs with a failed start.
+    - `diverged`: finished starts that diverged, so that they have no weights.
+    - `lost`: finished starts without their weights: they count as absent.
+    - `without_predictions`: finished Runs without their wanted predictions: they count as absent.
     """
 
     runs: Mapping[str, Run]
@@ -59,11 +58,11 @@ class Inventory:
     without_predictions: tuple[str, ...]
 
     def counts(self) -> Counter[str]:
-        """How many Runs are in each state."""
+        """Return the number of Runs in each state."""
         return Counter(self.states.values())
 
     def only(self, ids: Collection[str]) -> Inventory:
-        """The same of these Runs alone."""
+        """Return the inventory of these Runs alone."""
         return Inventory(
             runs={i: run for i, run in self.runs.items() if i in ids},
             states={i: state for i, state in self.states.items() if i in ids},
@@ -74,7 +73,7 @@ class Inventory:
         )
 
     def ids(self, *states: str) -> list[str]:
-        """Of the Runs in one of these states, in order."""
+        """Return the ids of the Runs in one of these states, in order."""
         return [run_id for run_id, state in self.states.items() if state in states]
 
 
@@ -86,15 +85,14 @@ def take_inventory(
     not_whole: Collection[str] = (),
     unnoted: Mapping[str, str] | None = None,
 ) -> Inventory:
-    """How the store stands to these Runs, each start before its dependants: four listings.
+    """Return the inventory of these Runs, each start before its dependants, in four listings.
 
-    `unnoted`: why Runs failed of which the store could take no note (a full disk), by id.
-    `keep_predictions`: ids of Runs whose predictions are wanted; it takes one listing more, and the
-    heads of those that have some, for the rows say which are their own. `not_whole`: ids of Runs that
-    are to be trained whatever lies there.
+    `unnoted`: why Runs failed, by id, if the store could not record it (a full disk).
+    `keep_predictions`: ids of Runs whose predictions are wanted; this takes one more listing, and the
+    heads of those with some, because the rows name theirs. `not_whole`: ids of Runs to train in any case.
 
-    A start counts as done only where those that still need it find its weights. One that diverged
-    has none for ever: its dependants are "start failed".
+    A start counts as done only if the Runs that still need it find its weights. One that diverged never
+    has any: its dependants are "start failed".
     """
     by_id = {run.id: run for run in runs}
     failures = read_failures(store)
@@ -150,7 +148,7 @@ def _is_alive(run_id: str, found: Unfinished, store: Store) -> bool:
 def _usable(
     runs: Sequence[Run], store: Store, done: set[str]
 ) -> tuple[set[str], set[str], list[str]]:
-    """`done` without the starts whose weights are needed and gone; those that diverged; those gone."""
+    """Return `done` without starts whose needed weights are gone; starts that diverged; those now gone."""
     lost: list[str] = []
     diverged: set[str] = set()
     weights = ids_with_weights(store)
@@ -195,13 +193,13 @@ def _brief(failure: Failure) -> str:
 class HeadSummary:
     """Summary of the heads of a study's finished Runs.
 
-    - `num_read`: how many were asked; all of them in a directory, a part of them on a bucket.
+    - `num_read`: number of heads read: all in a directory, a sample on a bucket.
     - `trainers`: Runs per TRAINER that made them; `code_versions`: per release and source hash.
     - `diverged`: ids of Runs that ended because a loss was not finite.
     - `damaged`: why a rows file cannot be read, by id.
     - `other_starts`: ids of Runs that started from other weights than their start has now.
-    - `images_per_second`: training images that all Runs together go through in a second, over the
-      last hour of the study's work; None where too little is known.
+    - `images_per_second`: training images per second of all Runs together, over the last hour of work;
+      None if unknown.
     """
 
     num_read: int
@@ -238,7 +236,7 @@ def _has_other_start(run: Run, heads: Mapping[str, Head]) -> bool:
 
 
 def _rate(heads: Sequence[Head]) -> float | None:
-    """Training images a second over the last hour before the newest end, pauses left in."""
+    """Return training images per second over the last hour before the newest end, pauses included."""
     spans = [
         (
             datetime.fromisoformat(h.provenance.began_at),
@@ -256,7 +254,7 @@ def _rate(heads: Sequence[Head]) -> float | None:
 
 
 def num_images(run: Run) -> int:
-    """Training images that the whole Run goes through: its cost, as far as no network is known."""
+    """Return the training images that the whole Run uses: its cost before its network is known."""
     if run.recipe.num_epochs is not None:
         return run.recipe.num_epochs * run.size
     assert run.recipe.num_steps is not None
@@ -264,7 +262,7 @@ def num_images(run: Run) -> int:
 
 
 def seconds_left(found: Inventory, rate: float | None) -> float | None:
-    """Until nothing is absent, at this many training images a second; None where it is not known."""
+    """Return the time until nothing is absent, at this many training images per second, if known."""
     open_runs = [found.runs[i] for i in found.ids(RUNNING, PARTIAL, ABSENT)]
     if not rate or not open_runs:
         return None

@@ -33,10 +33,10 @@ from study.training.steps import evaluated_steps
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """How a study stands, and whether it can be run.
+    """The state of a study, and whether it can be run.
 
-    - `infos`: what its tasks are, by name; `unprepared`: those that `study prepare` has yet to read.
-    - `wrong`: what must be changed before it can be run; `warnings`: what the user may not mean.
+    - `infos`: its tasks, by name; `unprepared`: tasks that `study prepare` has yet to read.
+    - `wrong`: what must be changed before a run; `warnings`: what may be unintended.
     """
 
     space: Space
@@ -48,9 +48,9 @@ class Plan:
 
 
 def make_plan(space: Space, store: Store, data: Path | None) -> Plan:
-    """Looks at everything that the study needs. Reads of tasks only what `tasks.describe` does.
+    """Check everything that the study needs; tasks are read only by `tasks.describe`.
 
-    Raises OSError where the store's root cannot be listed.
+    Raises OSError if the store's root cannot be listed.
     """
     infos, unprepared, wrong = _tasks(space, store, data)
     wrong += _store_faults(space, store)
@@ -114,9 +114,9 @@ def _store_doubts(store: Store) -> Iterator[str]:
 
 
 def place_faults(what: str, place: Path) -> Iterator[str]:
-    """Why nothing can be written to this folder, which need not be there; `what`: what it is to be.
+    """Return why nothing can be written to this folder, which need not exist; `what`: its purpose.
 
-    Asked by making a folder, which is gone at once: of some places only that says so (/proc, a quota).
+    Makes a folder and removes it: in some places only that shows it (/proc, a quota).
     """
     nearest = next(each for each in (place, *place.absolute().parents) if each.exists())
     if not nearest.is_dir():
@@ -129,7 +129,7 @@ def place_faults(what: str, place: Path) -> Iterator[str]:
 
 
 def _run_faults(run: Run, infos: Mapping[str, TaskInfo]) -> Iterator[str]:
-    """What is wrong with this Run; what cannot be told because its task is unknown is passed over."""
+    """Return the faults of this Run; checks that need an unknown task are skipped."""
     fault = _model_fault(run.model, run.width)
     if fault is not None:
         yield fault
@@ -203,10 +203,10 @@ BYTES_OF_A_LABEL = 2
 
 
 def predictions_bytes(space: Space, found: Inventory, infos: Mapping[str, TaskInfo]) -> int:
-    """Bytes, before compression, of the predictions that are kept and not there yet.
+    """Return bytes, before compression, of the wanted predictions that do not exist yet.
 
-    20 kB an evaluation on 10,000 test images; the file has a small part of that, as most answers stay
-    what they were at the evaluation before. Runs on a task that is not known count as nothing.
+    20 kB an evaluation on 10,000 test images; the file is much smaller, because most predictions repeat
+    those of the evaluation before. Runs on an unknown task count as nothing.
     """
     return sum(
         _num_evaluations(run.recipe, run.size) * infos[run.task].num_test * BYTES_OF_A_LABEL

@@ -29,10 +29,10 @@ _NO_SUCH_ARGUMENT: Final = re.compile(
 
 
 def near_name(error: BaseException) -> str:
-    """For the end of a message: "; did you mean 'x'?", or "" where nothing known is near.
+    """Return the end of a message: "; did you mean 'x'?", or "" if no known name is similar.
 
-    Of a name that is imported, looked up or given as an argument. The arguments of what this project
-    hands out are all named, if none is near.
+    For names that are imported, looked up or passed as an argument. Arguments of our own functions are all
+    listed if none is similar.
     """
     if isinstance(error, ImportError) and (said := _NO_SUCH_NAME.match(str(error))):
         name, module = said.groups()
@@ -61,7 +61,7 @@ def _near_argument(name: str, called: Any) -> str:
 
 
 def _names_at(error: BaseException) -> Mapping[str, Any]:
-    """What the line that raised it could name."""
+    """Return the names that were available to the line that raised the error."""
     frame: FrameType | None = None
     trace = error.__traceback__
     while trace is not None:
@@ -75,15 +75,15 @@ def _public(names: Iterable[str]) -> list[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class Space:
-    """What a search-space file defines, or a list of Runs.
+    """A search-space file, or a list of Runs.
 
     - `name`: the study's name, the file's stem; `path`: None for a list.
     - `runs`: unique Runs, each start before the Runs that need it.
-    - `tasks`: every task that can be named: the built-in ones and the file's own.
-    - `doc`: the file's docstring, "" where it has none.
+    - `tasks`: every valid task: the built-in ones and the file's own.
+    - `doc`: the file's docstring, "" without one.
     - `related`: the more and the less related of two source tasks, for the claims that compare them.
-    - `keep_predictions`: whether the labels predicted for the test images are kept, at each evaluation
-      of the Runs `with_predictions`. Rows and ids do not depend on it.
+    - `keep_predictions`: keep the labels predicted for the test images, at each evaluation of the Runs
+      `with_predictions`. Rows and ids do not depend on it.
     """
 
     name: str
@@ -96,15 +96,15 @@ class Space:
 
     @property
     def task_names(self) -> tuple[str, ...]:
-        """The tasks that its Runs train on, each once, in order."""
+        """Return the tasks that its Runs train on, each once, in order."""
         return tuple(dict.fromkeys(run.task for run in self.runs))
 
     @cached_property
     def target_ids(self) -> frozenset[str]:
-        """Ids of the Runs that claims are about: all but those that are merely starts.
+        """Return the ids of the Runs that claims are about: all except mere starts.
 
-        A start counts as a cell too if cells are trained on its task and part: Runs that start from
-        something or have frozen layers. It is then their scratch baseline.
+        A start is also a cell if cells are trained on its task and part: Runs that start from something or
+        have frozen layers. It is then their scratch baseline.
         """
         starts = {run.source for run in self.runs}
         cells = {(run.task, run.part) for run in self.runs if run.start is not None or run.frozen}
@@ -114,12 +114,12 @@ class Space:
 
     @property
     def with_predictions(self) -> frozenset[str]:
-        """Ids of the Runs whose predictions are kept: none, or `target_ids`."""
+        """Return the ids of the Runs whose predictions are kept: none, or `target_ids`."""
         return self.target_ids if self.keep_predictions else frozenset()
 
 
 def packaged() -> dict[str, Path]:
-    """The search spaces that come with the project: name → file."""
+    """Return the bundled search spaces: name → file."""
     # Found, not imported: search spaces import study, and not the other way round.
     found = importlib.util.find_spec("search_spaces")
     assert found is not None, "search_spaces is installed beside study"
@@ -129,11 +129,11 @@ def packaged() -> dict[str, Path]:
 
 
 def load_space(name_or_path: str | Path) -> Space:
-    """The search space of this name in `search_spaces`, or in this file.
+    """Return the search space of this name in `search_spaces`, or in this file.
 
-    Raises UserError where there is no such file, where it fails (with file, line and exception), or
-    where it does not define RUNS, a list of different Runs, and at most TASKS, a list of Tasks,
-    RELATED, two source tasks, and KEEP_PREDICTIONS, True or False.
+    Raises UserError if the file does not exist, fails (with file, line and exception), or does not define
+    RUNS, a list of different Runs, and at most TASKS, a list of Tasks, RELATED, two source tasks, and
+    KEEP_PREDICTIONS, True or False.
     """
     path = _find(str(name_or_path))
     module = _execute(path)
@@ -159,9 +159,9 @@ def space_of(
     related: tuple[str, str] | None = None,
     keep_predictions: bool = False,
 ) -> Space:
-    """The search space of these Runs under this name, as if a file `<name>.py` defined them.
+    """Return the search space of these Runs, as if a file `<name>.py` defined them.
 
-    `tasks`, `related`, `keep_predictions`: what TASKS, RELATED and KEEP_PREDICTIONS are in a file. Raises
+    `tasks`, `related`, `keep_predictions`: as TASKS, RELATED and KEEP_PREDICTIONS in a file. Raises
     UserError as `load_space` does.
     """
     return _space(
@@ -187,7 +187,7 @@ def _space(
     related: object,
     keep_predictions: object,
 ) -> Space:
-    """`where` names in messages what is wrong: a file, or a study."""
+    """Make the Space; `where`: the file or study in messages."""
     checked = _runs(where, runs)
     return Space(
         name=name,
@@ -213,12 +213,12 @@ def _find(given: str) -> Path:
 
 
 def is_file_name(given: str) -> bool:
-    """Whether this names a file, there or not, and no search space that comes along."""
+    """Return True if this is a file's name, existing or not, and no bundled search space."""
     return given.endswith(".py") or "/" in given
 
 
 def unknown_text(given: str, choices: Iterable[str]) -> str:
-    """What to say where neither a search space nor what else can be chosen has this name."""
+    """Return the message for a name that is neither a search space nor another choice."""
     names = list(choices)
     near = Path(f"{given}.py")
     if near.is_file():
@@ -263,7 +263,7 @@ def _line(path: Path, error: BaseException) -> str:
 
 
 def _shadowed(path: Path, error: BaseException) -> str:
-    """For the end of a message: that a file beside this one has the name of an installed package."""
+    """Return the end of a message, "" unless a file beside this one has an installed package's name."""
     if isinstance(error, AttributeError) and isinstance(error.obj, ModuleType):
         name = error.obj.__name__
     elif isinstance(error, ImportError) and error.name:
@@ -344,10 +344,10 @@ def _keep_predictions(where: str, given: object) -> bool:
 
 
 def chosen_ids(given: str, runs: Sequence[Run]) -> frozenset[str]:
-    """Ids of the Runs whose coordinates have these values, and of the starts that they need.
+    """Return the ids of the Runs whose coordinates have these values, and of their starts.
 
     `given`: a coordinate, "=", a value, further values after commas; then the next coordinate. Raises
-    UserError, with the choices, for a coordinate or a value that no Run has, and where none has all.
+    UserError, with the choices, for an unknown coordinate or value, and if no Run matches all.
     """
     wanted = _parsed(given)
     of = {coordinate.name: coordinate.of for coordinate in COORDINATES}
