@@ -1,7 +1,4 @@
-"""Images, decoded once into the store, and which of them a Run draws.
-
-This page hands on what a search-space file names: a Task, and where its images come from.
-"""
+"""Define the tasks of search-space files: images, decoded once into the store."""
 
 from study.tasks.images import Digits, ImageFolderImages
 from study.tasks.parquet import HubImages, ParquetImages

@@ -1,8 +1,7 @@
-"""Which training images a Run sees, in which halves, and which of their labels are wrong.
+"""Draw a Run's training images and wrong labels, and divide a task into halves.
 
-Owns the three draws that a task and a seed decide: the order in which images are taken, the two
-halves of a task, and label noise. Refuses to let them depend on anything else, so that what is
-compared is paired: a smaller set is a prefix of a larger one, a noisier set flips a superset.
+The draws depend only on task and seed, so comparisons are paired: a smaller set is a prefix of a larger
+one, and a noisier set flips a superset.
 """
 
 from __future__ import annotations
@@ -22,8 +21,8 @@ class TrainingSet:
     """The images of one Run, all of shape (size,).
 
     - `indices`: int64, into the task's training images, in the order drawn.
-    - `clean_labels`: int64, as the task has them; `labels`: int64, those trained on.
-    - `flipped`: bool, where the two differ.
+    - `clean_labels`: int64, as in the task; `labels`: int64, used for training.
+    - `flipped`: bool, True where the two differ.
     """
 
     indices: np.ndarray
@@ -33,7 +32,7 @@ class TrainingSet:
 
 
 def available(task: TaskInfo | PreparedTask, part: str) -> int:
-    """How many training images `part` of a task has: the largest `size` of a Run.
+    """Return how many training images `part` of a task has: the largest `size` of a Run.
 
     Raises ValueError for an unknown part.
     """
@@ -44,7 +43,7 @@ def available(task: TaskInfo | PreparedTask, part: str) -> int:
 
 
 def check_size(task: TaskInfo | PreparedTask, *, part: str, size: int) -> None:
-    """Raises ValueError where `size` is not from 1 to what `part` of the task has."""
+    """Raise ValueError unless `size` is between 1 and the number of images in `part` of the task."""
     info, most = task.info if isinstance(task, PreparedTask) else task, available(task, part)
     if not 1 <= size <= most:
         what = "training images" if part == "all" else f"training images in its half {part}"
@@ -54,13 +53,13 @@ def check_size(task: TaskInfo | PreparedTask, *, part: str, size: int) -> None:
 def draw(
     prepared: PreparedTask, *, part: str, size: int, seed: int, label_noise: float
 ) -> TrainingSet:
-    """`size` images of the task's `part`, stratified, and their labels with `label_noise` of them wrong.
+    """Draw `size` images of the task's `part`, stratified, with a fraction `label_noise` of wrong labels.
 
-    The images are the first of an order that (task, part, seed) decides, in which every prefix has
-    each class within less than one image of its share. Exactly `round(label_noise * size)` labels are
-    replaced by a different class, uniform over the others: those of the images that come first in a
-    ranking of the task's images that (task, seed) decides. What a label is replaced by does not depend
-    on `size`, `part` or `label_noise`. (Nakkiran et al. 2019, section 4: an incorrect label, drawn once.)
+    (task, part, seed) determine an order, of which the first images are drawn; in every prefix each class
+    is within one image of its share. `round(label_noise * size)` labels are replaced by a different
+    class, uniform over the others: those of the first images in a ranking by (task, seed). The replaced
+    label does not depend on `size`, `part` or `label_noise` (Nakkiran et al. 2019, section 4: an incorrect
+    label, drawn once).
 
     Raises ValueError for an unknown part, or a size that it does not have.
     """
@@ -82,12 +81,12 @@ def draw(
 
 
 def stratified_order(labels: np.ndarray, num: int, *names: str | int) -> np.ndarray:
-    """The first `num` of an order of the images with these labels: int64, shape (num,).
+    """Return the first `num` of an order of the images with these labels: int64, shape (num,).
 
-    In every prefix each class deviates by less than one image from its share. The images of a class
-    come in the order of the stream `names`; the classes take turns as the jobs of a just-in-time
-    schedule: the (j+1)-th of n_c images among n may come once m·n_c/n > j, must have come when
-    m·n_c/n ≥ j + 1, and the most urgent comes first, which always succeeds (Steiner and Yeomans 1993).
+    In every prefix each class is within one image of its share. The stream `names` orders the images of
+    a class; classes take turns like the jobs of a just-in-time schedule: the (j+1)-th of n_c images among
+    n may come once m·n_c/n > j, must have come when m·n_c/n ≥ j + 1, and the most urgent comes first,
+    which always succeeds (Steiner and Yeomans 1993).
     """
     n = len(labels)
     shuffled = permutation(n, *names)
@@ -115,9 +114,9 @@ def stratified_order(labels: np.ndarray, num: int, *names: str | int) -> np.ndar
 
 
 def _pool(name: str, labels: np.ndarray, part: str) -> np.ndarray:
-    """The images of `part`, ascending: every other one of each class, in an order the task decides.
+    """Return the images of `part`, ascending: every other one of each class, in an order by the task.
 
-    Counting on from class to class makes the halves' sizes depend on the number of images alone.
+    Counting continues from class to class, so the halves' sizes depend only on the number of images.
     """
     if part == "all":
         return np.arange(len(labels))

@@ -23,9 +23,9 @@ MAX_PIXELS: Final = 2**26
 def to_pixels(encoded: Encoded, where: str, image_size: int | None) -> np.ndarray:
     """Decode one image: uint8, shape (3, h, w), where h = w = `image_size` unless that is None.
 
-    Resizing is Pillow's bilinear with antialiasing, after the longer side is cut evenly to a square.
-    Grey becomes three equal channels, 16-bit grey keeps its upper 8 bits, transparent parts become
-    white, and a camera's orientation tag is obeyed. Raises ValueError, naming `where`.
+    Resizes with Pillow's antialiased bilinear filter after cropping to a centred square. Grey becomes
+    three equal channels, 16-bit grey keeps its upper 8 bits, transparent parts become white, and the
+    camera's orientation tag is applied. Raises ValueError, naming `where`.
     """
     try:
         if isinstance(encoded, np.ndarray):
@@ -72,7 +72,7 @@ class Split:
     """Images that are not decoded yet.
 
     - `labels`: int64, shape (n,).
-    - `read`: given ascending positions, yields each image with the words that name it in an error.
+    - `read`: given ascending positions, yields each image with its name for errors.
     """
 
     labels: np.ndarray
@@ -81,9 +81,9 @@ class Split:
 
 @dataclass(frozen=True, kw_only=True)
 class Listing:
-    """What a source has. `test` is None where the source has no test split.
+    """The content of a source. `test` is None without a test split.
 
-    `image_shape` (c, h, w): of all its images, where that is known without decoding one.
+    `image_shape` (c, h, w): of all images, if known without decoding one.
     """
 
     class_names: tuple[str, ...]
@@ -93,7 +93,7 @@ class Listing:
 
 
 def array_split(pixels: np.ndarray, labels: Any, name: str) -> Split:
-    """Images that are in memory: `pixels` uint8, shape (n, h, w) or (n, h, w, 3)."""
+    """Return a split of images in memory: `pixels` uint8, shape (n, h, w) or (n, h, w, 3)."""
 
     def read(positions: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
         for position in positions:
@@ -103,7 +103,7 @@ def array_split(pixels: np.ndarray, labels: Any, name: str) -> Split:
 
 
 def file_split(paths: list[Path], labels: list[int], root: Path) -> Split:
-    """Images that are files of their own; errors name them relative to `root`."""
+    """Return a split of image files; errors name them relative to `root`."""
 
     def read(positions: np.ndarray) -> Iterator[tuple[str, Path]]:
         for position in positions:
@@ -113,30 +113,30 @@ def file_split(paths: list[Path], labels: list[int], root: Path) -> Split:
 
 
 def image_files(folder: Path) -> list[Path]:
-    """The image files below `folder`, in the order of their names; hidden ones are left out."""
+    """Return the image files below `folder`, sorted by name, without hidden ones."""
     found = (p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
     plain = (p for p in found if not any(n.startswith(".") for n in p.relative_to(folder).parts))
     return sorted(plain, key=lambda path: path.relative_to(folder).as_posix())
 
 
 def choices(names: Sequence[object], most: int = 20) -> str:
-    """The names, for a message; only the first `most` of a long list."""
+    """Return the names for a message; only the first `most` of a long list."""
     first = ", ".join(repr(name) for name in names[:most])
     return first if len(names) <= most else f"{first}, … ({len(names)} in all)"
 
 
 def shown(path: Path, root: Path) -> str:
-    """The path for a message: relative to `root` where it lies below."""
+    """Return the path for a message: relative to `root` if it is below."""
     return str(path.relative_to(root) if path.is_relative_to(root) else path)
 
 
 @dataclass(frozen=True)
 class Digits:
-    """The 1,797 handwritten digits inside scikit-learn: 8×8, grey, 17 levels. No test split."""
+    """The 1,797 handwritten digits of scikit-learn: 8×8, grey, 17 levels. No test split."""
 
 
 def list_digits() -> Listing:
-    """The digits of scikit-learn; the values 0 … 16 become 0 … 255."""
+    """List the digits of scikit-learn; the values 0 … 16 become 0 … 255."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()
@@ -150,9 +150,9 @@ def list_digits() -> Listing:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageFolderImages:
-    """A tree with one folder for each class, named as the class: `<train>/<class>/**/<image file>`.
+    """A folder tree with one folder per class, named like the class: `<train>/<class>/**/<image file>`.
 
-    `train`, `test`: folders relative to the data directory. Classes are in the order of their names.
+    `train`, `test`: folders relative to the data directory. Classes are sorted by name.
     """
 
     train: str
@@ -160,7 +160,7 @@ class ImageFolderImages:
 
 
 def folder_files(source: ImageFolderImages, data: Path) -> list[Path]:
-    """All image files of a folder tree, train first. Raises ValueError for a missing folder."""
+    """Return all image files of a folder tree, train first. Raises ValueError for a missing folder."""
     folders = {"train": source.train} | ({} if source.test is None else {"test": source.test})
     return [
         file
@@ -171,7 +171,7 @@ def folder_files(source: ImageFolderImages, data: Path) -> list[Path]:
 
 
 def list_folder(source: ImageFolderImages, data: Path) -> Listing:
-    """The images of a folder tree. Raises ValueError for a folder that is missing or without classes."""
+    """List the images of a folder tree. Raises ValueError for a missing folder, or one without classes."""
     class_names = tuple(sorted(_class_folders("train", source.train, data)))
     if len(class_names) < 2:
         raise ValueError(

@@ -36,8 +36,7 @@ class ParquetImages:
 
     `train`, `test`: relative to the data directory; each is a file, a folder of files, a pattern like
     "data/train-*.parquet", or several of these. `image_column` is a struct with `bytes`, or binary;
-    `label_column` whole numbers, or names. Class names are taken from the `huggingface` metadata
-    where they are there.
+    `label_column` has whole numbers, or names. Class names come from the `huggingface` metadata, if any.
     """
 
     train: str | tuple[str, ...]
@@ -47,13 +46,13 @@ class ParquetImages:
 
 
 def parquet_files(source: ParquetImages, data: Path) -> list[Path]:
-    """All files of a source, train first. Raises ValueError where a field names none."""
+    """Return all files of a source, train first. Raises ValueError if a field names none."""
     test = () if source.test is None else _found("test", source.test, data)
     return [*_found("train", source.train, data), *test]
 
 
 def list_parquet(source: ParquetImages, data: Path) -> Listing:
-    """What the files hold. Raises ValueError for a missing file or column, or a label of no class."""
+    """List the files' images. Raises ValueError for a missing file or column, or a label without class."""
     train_files = _found("train", source.train, data)
     train_labels = _labels(train_files, source, data)
     class_names = _names_in_metadata(train_files[0], source.label_column, data)
@@ -125,7 +124,7 @@ def _names_in_metadata(file: Path, label_column: str, data: Path) -> tuple[str, 
 
 
 def _labels(files: list[Path], source: ParquetImages, data: Path) -> np.ndarray:
-    """The labels of all files: int64 or str, shape (n,)."""
+    """Return the labels of all files: int64 or str, shape (n,)."""
     field = source.label_column
     columns = []
     for file in files:
@@ -153,7 +152,7 @@ def _labels(files: list[Path], source: ParquetImages, data: Path) -> np.ndarray:
 def _images(
     files: list[Path], field: str, positions: np.ndarray, data: Path
 ) -> Iterator[tuple[str, bytes]]:
-    """The encoded images at these positions, ascending and counted over all files' rows."""
+    """Yield the encoded images at these ascending positions over all files' rows."""
     before = 0
     for file in files:
         name = shown(file, data)
@@ -195,9 +194,9 @@ def _images(
 
 
 def _rows_at_once(opened: pq.ParquetFile, field: str, name: str) -> int:
-    """How many rows of images may be in memory at a time.
+    """Return how many rows of images may be in memory at a time.
 
-    Raises ValueError where Parquet's own unit, a page, would need too much: a small file may hold much.
+    Raises ValueError if a page, Parquet's unit, would need too much: a small file may contain much data.
     """
     most = MAX_ROWS_AT_ONCE
     for index in range(opened.num_row_groups):
@@ -257,11 +256,11 @@ SECONDS_TO_ANSWER: Final = 10.0
 class HubImages:
     """A data set of the Hugging Face hub by its name, "uoft-cs/cifar10", at one commit.
 
-    - `revision`: the commit, 40 hexadecimal digits; where it is left out, or is a branch or a tag, the
-      data set is refused, and `study prepare` says which commit that is now.
-    - `train`, `test`: patterns of the data set's Parquet files, in which * stands for any letters, "/"
-      among them; `test` None: it has no test split.
-    - `image_column`, `label_column`: as of ParquetImages.
+    - `revision`: the commit, 40 hexadecimal digits. Without it, or with a branch or a tag, an error
+      names the current commit in `study prepare`.
+    - `train`, `test`: patterns of the data set's Parquet files, in which * matches any characters,
+      including "/"; `test` None: it has no test split.
+    - `image_column`, `label_column`: as in ParquetImages.
     """
 
     name: str
@@ -279,11 +278,9 @@ class HubImages:
 
 
 def list_hub(images: HubImages, data: Path, *, download: bool) -> Listing:
-    """What the data set has, from its files below `data`, or else downloaded to there if `download`
-    says so.
+    """List the data set's files below `data`; download them first if `download` is set.
 
-    Raises ValueError for what is no commit, for files that are not there and not to be had, and what
-    `list_parquet` does.
+    Raises ValueError for a revision that is no commit, unavailable files, and as `list_parquet` does.
     """
     if images.revision is None or not _COMMIT.fullmatch(images.revision):
         raise ValueError(_moves(images, download))
@@ -321,7 +318,7 @@ def _matching(images: HubImages, field: str, names: list[str]) -> tuple[str, ...
 
 
 def _moves(images: HubImages, download: bool) -> str:
-    """What to say of a revision that is no commit; where a download is asked for, which one it is."""
+    """Return the message for a revision that is no commit; for a download, it names the current commit."""
     text = f"revision={images.revision!r}: give a commit, 40 hexadecimal digits; a branch or a tag moves"
     if not download:
         return f"{text}: `study prepare` says which one it is now"

@@ -52,7 +52,7 @@ class Selection:
 def select(
     listing: Listing, classes: tuple[int | str, ...] | None, test_fraction: float
 ) -> Selection:
-    """The images of these classes (None: all), and of each class `test_fraction` for testing where
+    """Select the images of these classes (None: all); draw `test_fraction` of each class for testing if
     the source has no test split.
 
     Raises ValueError for an unknown class, and one without images.
@@ -115,9 +115,9 @@ def _chosen(classes: tuple[int | str, ...] | None, class_names: tuple[str, ...])
 
 
 def _drawn_test(labels: np.ndarray, counts: np.ndarray, fraction: float) -> np.ndarray:
-    """Which images are for testing, bool of shape (n,): of each class `fraction`, rounded, at least 1.
+    """Draw the test images, bool of shape (n,): of each class `fraction`, rounded, at least 1.
 
-    The stream is named by the number of images alone, so that files may be moved or renamed.
+    The stream's name contains only the number of images, so that files may be moved or renamed.
     """
     shuffled = permutation(len(labels), "test", len(labels))
     by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
@@ -133,7 +133,7 @@ BYTES_AT_ONCE: Final = 256 * 2**20
 
 
 def describe(task: Task, data: Path | None) -> TaskInfo:
-    """What the task will be once it is prepared; one image is decoded, and nothing is downloaded.
+    """Return what the task will be once prepared; decodes one image, downloads nothing.
 
     Raises ValueError naming task, field, and the missing file with the data directory.
     """
@@ -145,13 +145,12 @@ def describe(task: Task, data: Path | None) -> TaskInfo:
 
 
 def prepare(task: Task, store: Store, data: Path | None, *, progress: bool) -> PreparedTask:
-    """Decode the task into the store, once; what is there already is checked and handed back.
+    """Decode the task into the store, once; if it is prepared already, check and return it.
 
-    It is decoded again only where its definition, or a name, size or time of its files, is not what
-    it was prepared from; whether the pixels are the same then decides. (JPEG decoders differ in the
-    last bit: a task is prepared once and shared, not once on each machine.) `progress` shows a bar on
-    stderr. Raises ValueError for a source that cannot be read, and for another version under
-    the name of a task that the store holds; a damaged one is set aside and made anew.
+    It is decoded again only if its definition, or a name, size or time of its files, has changed; then the
+    pixels are compared. (JPEG decoders differ in the last bit: prepare a task once and share it between
+    machines.) `progress`: show a bar on stderr. Raises ValueError for an unreadable source, and if the
+    store has another version under this name; a damaged task is quarantined and made again.
     """
     try:
         return _prepare(task, store, data, progress)
@@ -232,7 +231,7 @@ def _info(task: Task, listing: Listing, selection: Selection) -> TaskInfo:
 def _some(
     images: Iterator[tuple[str, Encoded]], info: TaskInfo
 ) -> Iterator[list[tuple[str, Encoded]]]:
-    """The images, as many at a time as take little memory, encoded and decoded."""
+    """Yield the images in parts that take little memory, encoded and decoded."""
     most = max(1, min(IMAGES_AT_ONCE, BYTES_AT_ONCE // math.prod(info.image_shape)))
     gathered: list[tuple[str, Encoded]] = []
     num_bytes = 0
@@ -249,7 +248,7 @@ def _some(
 def _decoded(
     task: Task, selection: Selection, info: TaskInfo, progress: bool
 ) -> Iterator[np.ndarray]:
-    """All images in order, train first: uint8, shape (c, h, w)."""
+    """Yield all images in order, train first: uint8, shape (c, h, w)."""
 
     def decode(where: str, encoded: Encoded) -> np.ndarray:
         pixels = to_pixels(encoded, where, task.image_size)

@@ -1,11 +1,8 @@
 """A prepared task: one Arrow file of decoded images and labels, memory-mapped and checked.
 
-Owns the file's layout and the fingerprint of its content; where it lies is the store's. Refuses to
-hand out what does not match its fingerprint.
-
-The file has the columns `image` (c·h·w values), `label` and `split` ("train" first, then "test"), in
-one record batch, so that a memory map of it gives numpy arrays without a copy. The schema's metadata
-say the rest, with a digest of their own.
+The columns are `image` (c·h·w values), `label` and `split` ("train" first, then "test"), in one record
+batch, so that a memory map gives numpy arrays without a copy. The schema's metadata have the rest, with
+a digest of their own.
 """
 
 from __future__ import annotations
@@ -45,7 +42,6 @@ class TaskInfo:
 
     @property
     def num_classes(self) -> int:
-        """How many classes the task has."""
         return len(self.classes)
 
 
@@ -55,7 +51,7 @@ class PreparedTask:
 
     - `fingerprint`: SHA-256 over images, labels, split and class names, in hex.
     - `definition`: canonical JSON of the Task that it was prepared from.
-    - `origin`: digest of the names, sizes and times of the files that it was decoded from.
+    - `origin`: digest of the names, sizes and times of the source's files.
     """
 
     info: TaskInfo
@@ -69,7 +65,7 @@ class PreparedTask:
 
 
 def fingerprint_of(info: TaskInfo, images: np.ndarray, labels: np.ndarray) -> str:
-    """SHA-256 in hex over everything but the name. `images`, `labels`: train first, then test."""
+    """Return SHA-256 in hex over all except the name. `images`, `labels`: train first, then test."""
     plain = asdict(info)
     del plain["name"]
     digest = hashlib.sha256(canonical_json(plain).encode())
@@ -126,10 +122,10 @@ def publish(
 
 
 def load(name: str, store: Store) -> PreparedTask:
-    """The prepared task, memory-mapped, its fingerprint checked once per process.
+    """Return the prepared task, memory-mapped; its fingerprint is checked once per process.
 
-    From a bucket it is fetched once into this machine's temporary directory. Raises ValueError where
-    it is not prepared, Damaged where its file is torn or changed, Newer where a later release wrote it.
+    From a bucket it is copied once to this machine's temporary directory. Raises ValueError if it is not
+    prepared, Damaged if its file is corrupted, Newer if a later release wrote it.
     """
     path = task_path(name)
     if not store.exists(path):
@@ -154,7 +150,7 @@ def load(name: str, store: Store) -> PreparedTask:
 
 
 def load_info(name: str, store: Store) -> TaskInfo | None:
-    """What the store's prepared task of this name is, its images unread; None where there is none."""
+    """Return the prepared task's numbers without reading its images; None if it is not prepared."""
     path = task_path(name)
     if not store.exists(path):
         return None
@@ -162,7 +158,7 @@ def load_info(name: str, store: Store) -> TaskInfo | None:
 
 
 def scratch_folder(store: Store) -> Path:
-    """A folder for files on their way: beside the store's tasks, or this machine's temporary one."""
+    """Yield a temporary folder: beside the store's tasks, or in this machine's temporary directory."""
     local = store.local_path("tasks")
     if local is not None:
         make_folder(local)

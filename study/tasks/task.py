@@ -34,7 +34,7 @@ Images = (
 
 
 def list_images(images: Images, data: Path | None, *, download: bool) -> Listing:
-    """What a source has. Only those of torchvision and the hub are downloaded, if `download` says so.
+    """List the source's images; download torchvision's and the hub's if `download` is set.
 
     Raises ValueError naming the field, the missing file and the data directory.
     """
@@ -68,14 +68,14 @@ def _files(images: Images, data: Path | None) -> list[Path]:
 
 
 def origin_of(images: Images, data: Path | None) -> str:
-    """Digest over names, sizes and times of change of the source's files, below the data directory."""
+    """Return a digest over names, sizes and modification times of the source's files."""
     files = [(shown(file, _needed(data)), file.stat()) for file in _files(images, data)]
     plain = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in files]
     return digest_of(canonical_json(plain))
 
 
 def is_origin(images: Images, data: Path | None, origin: str) -> bool:
-    """Whether the source's files are those of `origin`, or are not at hand to be compared."""
+    """Return True if the source's files are those of `origin`, or not available."""
     if data is None:
         return True
     try:
@@ -92,17 +92,15 @@ def _needed(data: Path | None) -> Path:
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """A classification task by its definition.
+    """The definition of a classification task.
 
-    - `name`: letters, digits, ".", "_", "-"; Runs and the store know the task by it.
-    - `images`: where the images come from.
-    - `classes`: the task is narrowed to these, by index or name, and they are numbered in this order;
-      None: all.
-    - `image_size`: images are resized to a square of so many pixels; None: they are taken as they are,
-      and must all have one size.
-    - `test_fraction`: of each class, so many images are drawn for testing where the source has no
-      test split. The draw depends on the source alone, so that tasks narrowed from one source agree
-      on which of its images are for testing.
+    - `name`: letters, digits, ".", "_", "-"; identifies the task in Runs and the store.
+    - `images`: the source of the images.
+    - `classes`: keep only these, by index or name, numbered in this order; None: all.
+    - `image_size`: images are resized to a square of this many pixels; None: keep their size, which must
+      be the same for all.
+    - `test_fraction`: share of each class drawn for testing if the source has no test split. The draw
+      depends only on the source: tasks with the same source agree on which images are for testing.
     """
 
     name: str

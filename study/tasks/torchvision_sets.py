@@ -27,7 +27,7 @@ from study.tasks.images import (
 
 @dataclass(frozen=True, kw_only=True)
 class Known:
-    """A data set's class names, its images of each class, and their side in pixels if all agree."""
+    """A data set's class names, its images per class, and their side in pixels if all agree."""
 
     class_names: tuple[str, ...]
     train_counts: tuple[int, ...]
@@ -129,11 +129,10 @@ class TorchvisionImages:
 
 @dataclass(frozen=True, kw_only=True)
 class TinyImageNetImages:
-    """Tiny ImageNet as it is published: 200 classes, 64×64; its validation images are the test split.
+    """Tiny ImageNet as published: 200 classes, 64×64; its validation images are the test split.
 
     `folder`: relative to the data directory, with train/<wnid>/images/, val/images/,
-    val/val_annotations.txt and words.txt. Classes are in the order of their wnids, and are named by
-    the first of their words.
+    val/val_annotations.txt and words.txt. Classes are sorted by wnid and named by their first word.
     """
 
     folder: str = "tiny-imagenet-200"
@@ -144,9 +143,9 @@ _TINY_MD5: Final = "90528d7ca1a48142e341f4ef8d21d0de"
 
 
 def known_listing(source: TorchvisionImages | TinyImageNetImages) -> Listing:
-    """What is known before a download: the labels without their order, and no images.
+    """Return what is known before a download: labels in no particular order, and no images.
 
-    The classes of Tiny ImageNet are named by their numbers until its files are there.
+    The classes of Tiny ImageNet are named by their numbers until its files exist.
     """
     known = KNOWN[source.dataset] if isinstance(source, TorchvisionImages) else TINY_IMAGENET
 
@@ -165,9 +164,9 @@ def known_listing(source: TorchvisionImages | TinyImageNetImages) -> Listing:
 
 
 def list_torchvision(source: TorchvisionImages, data: Path) -> Listing:
-    """The data set where torchvision finds it below `data`, or else downloaded to there.
+    """List the data set where torchvision finds it below `data`; download it otherwise.
 
-    Raises ValueError where it can be neither read nor downloaded, or is not the official one.
+    Raises ValueError if it can be neither read nor downloaded, or is not the official one.
     """
     from torchvision import datasets
 
@@ -201,9 +200,9 @@ def list_torchvision(source: TorchvisionImages, data: Path) -> Listing:
 
 
 def list_tiny_imagenet(source: TinyImageNetImages, data: Path, *, download: bool) -> Listing:
-    """Tiny ImageNet where it lies below `data`, or else downloaded to there if `download` says so.
+    """List Tiny ImageNet below `data`; download it first if `download` is set.
 
-    Raises ValueError where it is neither there nor to be had, or an annotation names no class.
+    Raises ValueError if it is not available, or an annotation names no class.
     """
     root = data / source.folder
     if not root.is_dir():
@@ -233,7 +232,7 @@ def list_tiny_imagenet(source: TinyImageNetImages, data: Path, *, download: bool
 
 
 def tiny_imagenet_files(source: TinyImageNetImages, data: Path) -> list[Path]:
-    """Its files but for the unlabelled test set. Raises ValueError where the layout is another."""
+    """Return its files without the unlabelled test set. Raises ValueError for another layout."""
     root = data / source.folder
     texts = _checked_layout(source, data)
     return [*image_files(root / "train"), *image_files(root / "val"), *texts]
@@ -264,7 +263,7 @@ def _split_of(dataset: str, name: str, opened: Any, data: Path) -> Split:
 
 
 def _first_words(wnids: list[str], words: Path) -> tuple[str, ...]:
-    """The first word of each class; all its words where another class has the same first one."""
+    """Return the first word of each class, or all its words if another class has the same first one."""
     lines = (line.split("\t", 1) for line in words.read_text().splitlines() if "\t" in line)
     all_words = dict(lines)
     full = [all_words.get(wnid, wnid) for wnid in wnids]

@@ -1,1 +1,1 @@
-"""One Run in plain PyTorch: knows neither Ray nor files."""
+"""Train one Run in plain PyTorch, without Ray and the store."""

@@ -61,7 +61,7 @@ class Steps:
             self._replay()
 
     def forget(self) -> None:
-        """What was captured holds no longer: tensors that it reads have been replaced."""
+        """Drop captured steps, because tensors that they read have been replaced."""
         self._replay, self._num_warm = None, 0
 
     def _is_captured(self, compute: Compute, positions: Tensor) -> bool:
@@ -77,14 +77,14 @@ class Steps:
 
 
 def capture_on(device: torch.device, *, is_possible: bool = True) -> Capture | None:
-    """How steps are captured there; None where they are not, or where it `is_possible` not."""
+    """Return the function that captures steps on this device, or None, also if not `is_possible`."""
     if device.type != "cuda" or not is_possible or os.environ.get(SWITCH) == "0":
         return None
     return cuda_graph
 
 
 def cuda_graph(step: Replay) -> Replay:
-    """Records the step without taking it. Raises RuntimeError where it cannot be recorded."""
+    """Record the step without taking it. Raises RuntimeError if that is impossible."""
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         step()

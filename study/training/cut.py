@@ -1,8 +1,4 @@
-"""Where a Run starts, and the cut: a frozen prefix and a trained suffix.
-
-Owns how start weights enter a network, and what frozen means. Refuses partial loading: weights that do
-not fit are an error with their keys.
-"""
+"""Set a Run's start values, and cut its network into a frozen prefix and a trained suffix."""
 
 from __future__ import annotations
 
@@ -25,7 +21,7 @@ from study.run import HEAD, Run
 class Cut:
     """A network cut in two: `prefix` is never changed by training, `suffix` is trained.
 
-    `links`: what of the suffix stands for channels of a layer that is otherwise frozen.
+    `links`: the trained channels of a layer that is otherwise frozen.
     """
 
     prefix: nn.Sequential
@@ -39,13 +35,13 @@ def starting_network(
     image_shape: tuple[int, int, int],
     start_weights: Mapping[str, Tensor] | None,
 ) -> nn.Sequential:
-    """The network as `run` starts: initial values by its seed, then what comes from its start.
+    """Return the network as `run` starts: initial values by its seed, then the values of its start.
 
-    `start_weights`: by "<layer>.<parameter or buffer>", the start's whole network or all of it but the
-    head; None for a Run that starts from nothing. The head is always new, but for pieces of it that are
-    frozen; the other layers above the cut are new too where the recipe says "reinitialised".
+    `start_weights`: by "<layer>.<parameter or buffer>", the start's whole network with or without the
+    head; None for a Run without a start. The head is always new, except frozen pieces of it; other layers
+    above the cut are new too if the recipe says "reinitialised".
 
-    Raises ValueError with the keys where the weights do not fit the network.
+    Raises ValueError with the keys if the weights do not fit the network.
     """
     assert (run.start is None) == (start_weights is None), run.id
     layers = build(run.model, run.width, num_classes, image_shape)
@@ -99,11 +95,11 @@ def _layer(key: str) -> str:
 
 
 def cut(layers: nn.Sequential, run: Run) -> Cut:
-    """Cuts the network as `run` says, and freezes what lies before the cut.
+    """Cut the network as `run` says, and freeze the part before the cut.
 
-    The frozen parameters take no gradient; modes are set by `set_training` and `set_evaluation`.
-    With `trained_channels` what was trained is brought to `layers` by `links.copy_back`. Where the head
-    alone is trained, what of it no parameter touches is in the prefix: it is a constant, too.
+    Frozen parameters get no gradient; `set_training` and `set_evaluation` set modes. With
+    `trained_channels`, `links.copy_back` copies trained values to `layers`. If only the head is trained,
+    its part without parameters moves to the prefix, because it is constant too.
     """
     layers[: run.frozen].requires_grad_(False)
     parts = divide(layers, run.model, run.frozen, run.trained_channels, run.frozen_pieces)
@@ -126,10 +122,10 @@ def divide(
     trained_channels: int = 0,
     frozen_pieces: int = 0,
 ) -> Cut:
-    """The network in two where a Run of these fields cuts it; together they compute what it computes.
+    """Split the network where a Run with these fields cuts it; both parts together compute the same.
 
-    The parts share its modules. But with `trained_channels` the last frozen layer stands in both, its
-    trained channels with values of their own, and the same only but for rounding.
+    The parts share its modules. With `trained_channels` the last frozen layer is in both, with separate
+    values for its trained channels, and the result is the same except for rounding.
     """
     assert 0 <= frozen < len(layers), (frozen, len(layers))
     prefix, suffix = layers[:frozen], layers[frozen:]
@@ -148,7 +144,7 @@ def divide(
 
 
 def set_training(parts: Cut, frozen_batchnorm: str) -> None:
-    """The suffix in training mode; of the prefix nothing, or its BatchNorm layers alone."""
+    """Set the suffix to training mode, and in the prefix at most the BatchNorm layers."""
     parts.suffix.train()
     if frozen_batchnorm == "training":
         for module in parts.prefix.modules():
@@ -157,6 +153,5 @@ def set_training(parts: Cut, frozen_batchnorm: str) -> None:
 
 
 def set_evaluation(parts: Cut) -> None:
-    """Both parts in evaluation mode."""
     parts.prefix.eval()
     parts.suffix.eval()

@@ -1,6 +1,6 @@
-"""One evaluation: losses, errors and answers for the whole training and test sets, as they stand.
+"""Measure losses, errors and predicted labels on the whole training and test sets.
 
-Owns what is measured of them. Mode and precision are the caller's.
+The caller sets mode and precision.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _at_once: dict[Hashable, int] = {}
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """Mean losses in nats, errors as fractions; of flipped images None where there are none."""
+    """Mean losses in nats, errors as fractions; values of flipped images are None if there are none."""
 
     train_loss: float
     train_error: float
@@ -45,15 +45,15 @@ class Measured:
 
     @property
     def losses(self) -> tuple[float, float]:
-        """Of the training and of the test images."""
+        """Return the losses of the training and of the test images."""
         return self.train_loss, self.test_loss
 
 
 class Evaluator:
-    """Measures a network on the images of `drawn`, by the labels that are trained on, and on the test
-    images; without asking the device for a value.
+    """Measures a network on the images of `drawn`, with the labels used for training, and on the test
+    images, without waiting for the device.
 
-    `form`: all that decides the sizes of what lies between the measured layers, and where they lie.
+    `form`: everything that determines sizes and device of the values between the measured layers.
     """
 
     def __init__(
@@ -74,9 +74,8 @@ class Evaluator:
         )
 
     def __call__(self, suffix: nn.Sequential, inputs: Inputs) -> tuple[Tensor, Tensor]:
-        """The values of a Measured, float64, in its order; and the labels predicted for the test images,
-        which `test_error` counts: shape (test images,), uint8 where there are at most 256 classes, else
-        int16. Both on the device.
+        """Return the values of a Measured, float64, in its order, and the labels predicted for the test
+        images, shape (test images,), uint8 for at most 256 classes, else int16. Both on the device.
         """
         if self._form not in _at_once:
             _at_once[self._form] = images_at_once(suffix, inputs.of_test(slice(0, LEAST)))
@@ -102,7 +101,7 @@ class Evaluator:
         return torch.stack([value.mean() for value in values.values()]), predicted.to(kind)
 
     def measured(self, values: list[float]) -> Measured:
-        """What these values say, once they are the host's."""
+        """Return these values, copied to the host, as a Measured."""
         names = [field.name for field in fields(Measured)]
         told: dict[str, Any] = dict(zip(names, values, strict=True))
         if not self._has_flipped:
@@ -111,7 +110,7 @@ class Evaluator:
 
 
 def images_at_once(suffix: nn.Sequential, some: Tensor) -> int:
-    """How many images are evaluated at once, by what the layers make of `some`."""
+    """Return how many images to evaluate at once, by the sizes of the layers' values for `some`."""
     if some.device.type != "cpu" or len(suffix) <= 1:
         return EVALUATION_BATCH_SIZE  # of a head alone the work is less than a call's
     widest, values = 0, some
@@ -125,7 +124,7 @@ def images_at_once(suffix: nn.Sequential, some: Tensor) -> int:
 def _logits(
     suffix: nn.Sequential, num_images: int, inputs: Callable[[slice], Tensor], at_once: int
 ) -> Tensor:
-    """Float32, shape (images, classes)."""
+    """Return float32, shape (images, classes)."""
     with torch.no_grad():
         return torch.cat(
             [
@@ -137,7 +136,7 @@ def _logits(
 
 
 def _parts(images: Tensor, at_once: int) -> list[Tensor]:
-    """The images in parts of so many, none of fewer than LEAST but where all are."""
+    """Split the images into parts of `at_once`; no part has fewer than LEAST unless it is the only one."""
     starts = list(range(0, len(images), at_once))
     if len(starts) > 1 and len(images) - starts[-1] < LEAST:
         starts.pop()
@@ -145,7 +144,7 @@ def _parts(images: Tensor, at_once: int) -> list[Tensor]:
 
 
 def _judged(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Cross-entropy in nats, whether the answer is wrong (float64 both), the answer (int64): (n,) each."""
+    """Return cross-entropy in nats, errors (float64 both), and answers (int64): (n,) each."""
     losses = nn.functional.cross_entropy(logits, labels, reduction="none")
     answers = logits.argmax(1)
     return losses.double(), (answers != labels).double(), answers

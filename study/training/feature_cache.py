@@ -33,10 +33,9 @@ _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
 def node_folder() -> Path:
-    """Where features lie on this machine: STUDY_FEATURES, or a folder of the user's own among the
-    temporary ones. Made where it is absent, readable by the user alone.
+    """Return this machine's folder of features: STUDY_FEATURES, or a private folder in the temporary one.
 
-    Raises PermissionError where it is somebody else's, OSError where it cannot be made.
+    Made if missing. Raises PermissionError if it belongs to another user, OSError if it cannot be made.
     """
     folder = _where()
     for each in [folder] if os.environ.get(FOLDER_VARIABLE) else [folder.parent, folder]:
@@ -50,7 +49,7 @@ def node_folder() -> Path:
 
 
 def unused() -> list[Path]:
-    """This machine's features that nobody has used for a week; nothing is made or removed."""
+    """Return this machine's features that nobody has used for a week; changes nothing."""
     try:
         return _unused(_where())
     except (FileNotFoundError, NotADirectoryError):
@@ -64,8 +63,7 @@ def _where() -> Path:
 
 
 def read(folder: Path, key: str) -> Tensor | None:
-    """The features under this key, mapped into memory; None where there are none, or damaged ones,
-    which are removed."""
+    """Return the features under this key, memory-mapped; None if missing or damaged (then removed)."""
     import torch
 
     path = _path(folder, key)
@@ -88,9 +86,9 @@ def read(folder: Path, key: str) -> Tensor | None:
 
 
 def write(folder: Path, key: str, features: Tensor) -> Tensor:
-    """Publishes features, on the CPU and contiguous, and returns them as they are read from there.
+    """Publish features, on the CPU and contiguous, and return them as read from the file.
 
-    Where the disk is full they are returned as they came: then they lie in memory alone.
+    If the disk is full, return the argument itself.
     """
     import torch
 
@@ -113,7 +111,7 @@ def write(folder: Path, key: str, features: Tensor) -> Tensor:
 
 
 def make_room(folder: Path, num_bytes: int) -> bool:
-    """Whether this many bytes may be written; of what is there the longest unused go for them.
+    """Return True if this many bytes may be written, after removing the longest unused files.
 
     All files together take at most as much of the disk as they leave free.
     """
@@ -132,7 +130,7 @@ def make_room(folder: Path, num_bytes: int) -> bool:
 
 
 def tidy(folder: Path) -> list[Path]:
-    """Removes what killed processes have left, and what nobody has used for a week; says what."""
+    """Remove files of killed processes, and files unused for a week; return their names."""
     removed = atomic.sweep(folder)
     for path in _unused(folder):
         path.unlink(missing_ok=True)

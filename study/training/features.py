@@ -1,8 +1,6 @@
-"""The features of a frozen prefix that is a constant: computed once, and once a machine where that pays.
+"""Compute the features of a constant frozen prefix, once per Run, or once per machine if that pays.
 
-Owns where they are held, what else than the images decides them (`prefix_key`), and the division of the
-images into chunks, which several processes may compute at the same time: each takes up, in an order of
-its own, what it does not find, and none waits for another.
+Processes divide the images into chunks and compute missing ones in different orders without waiting.
 """
 
 from __future__ import annotations
@@ -49,12 +47,12 @@ _NOT_OF_A_PREFIX: Final = ("task", "part", "size", "label_noise", "start", "seed
 
 @dataclass(frozen=True)
 class Features:
-    """Features of n images, in tensors of CHUNK images each, the last of which may hold one more."""
+    """Features of n images, in tensors of CHUNK images each; the last tensor may have one more."""
 
     chunks: list[Tensor]
 
     def __getitem__(self, span: slice) -> Tensor:
-        """Those of a span of the images, (images, *feature_shape): a view where it lies in one chunk."""
+        """Return those of a span of the images, (images, *feature_shape): a view if it is in one chunk."""
         start, stop, _ = span.indices(sum(map(len, self.chunks)))
         parts = []
         while start < stop:
@@ -65,7 +63,7 @@ class Features:
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def joined(self) -> Tensor:
-        """All of them in one tensor, (n, *feature_shape), held as `prefix_features` holds it."""
+        """Return all in one tensor, (n, *feature_shape), placed as by `prefix_features`."""
         held = room(sum(map(len, self.chunks)), self.chunks[0])
         torch.cat(self.chunks, out=held)
         return held
@@ -74,11 +72,11 @@ class Features:
 def prefix_features(
     prefix: nn.Sequential, num_images: int, batch: Callable[[slice], Tensor]
 ) -> Tensor:
-    """The prefix's features of all images: shape (n, *feature_shape), in the dtype that it gives.
+    """Return the prefix's features of all images: shape (n, *feature_shape), in the prefix's dtype.
 
-    Held on the device where they fit in half of what is free there, else in host memory by the same
-    rule, else in a memory-mapped temporary file that is gone with the tensor. `batch(span)` gives the
-    prefix's input for a span of the images.
+    They are on the device if they fit in half of its free memory, else in host memory by the same rule,
+    else in a memory-mapped temporary file that lives as long as the tensor. `batch(span)`: the prefix's
+    input for a span of the images.
     """
     held: Tensor | None = None
     with torch.no_grad():
@@ -100,11 +98,11 @@ def shared_features(
     *,
     worth_seconds: float,
 ) -> Features:
-    """The same bits by chunks, on the CPU: those that lie in `folder` mapped from there, the others
-    computed, and left there for others where that pays and there is room.
+    """Return the same bits in chunks, on the CPU: from files in `folder` if they exist, else computed, and
+    written if that pays and there is room.
 
-    `images`: uint8, shape (n, c, h, w), contiguous; `batch` as in `prefix_features`. It does not pay where
-    a chunk is made within `worth_seconds`: writing a file takes some milliseconds however small it is.
+    `images`: uint8, shape (n, c, h, w), contiguous; `batch` as in `prefix_features`. Writing does not pay
+    if a chunk is made within `worth_seconds`: a file takes some milliseconds however small it is.
     """
     spans = batch_spans(len(images), CHUNK)
     keys = [_chunk_key(prefix_key, images[span]) for span in spans]
@@ -140,10 +138,10 @@ def shared_features(
 
 
 def prefix_key(run: Run, prefix: nn.Sequential) -> str:
-    """A digest of all that decides the features of an image, but for the image and those beside it.
+    """Return a digest of everything that determines an image's features, except the images of its chunk.
 
     That is the prefix's values, structure and layout, the normalisation, the precision, the number of
-    threads, the trainer's version, torch and timm, and this machine since it was started.
+    threads, the trainer's version, torch and timm, and this machine since its last boot.
     """
     here = this_process()
     weights = hashlib.sha256()
@@ -180,7 +178,7 @@ def _chunk_key(prefix_key: str, images: Tensor) -> str:
 
 
 def room(num_images: int, like: Tensor) -> Tensor:
-    """A tensor for this many images' features, each like the first of `like`; see `prefix_features`."""
+    """Return a tensor for features like the first of `like`, placed as by `prefix_features`."""
     shape = (num_images, *like.shape[1:])
     num_bytes = num_images * like[0].numel() * like.element_size()
     if like.device.type == "cuda" and num_bytes <= torch.cuda.mem_get_info(like.device)[0] // 2:

@@ -1,7 +1,4 @@
-"""What the trained layers see of the images: the frozen prefix's features, computed once where possible.
-
-Owns when the prefix is a constant, and the statistics of a random one.
-"""
+"""Provide the inputs of the trained layers: features of the frozen prefix, computed once if possible."""
 
 from __future__ import annotations
 
@@ -32,16 +29,16 @@ TEST_WORTH_SECONDS: Final = 0.001
 
 
 def is_constant(recipe: Recipe) -> bool:
-    """Whether the frozen prefix gives the same features of an image in every epoch."""
+    """Return True if the frozen prefix gives an image the same features in every epoch."""
     return recipe.augmentation == "none" and recipe.frozen_batchnorm == "evaluation"
 
 
 class Inputs:
     """The inputs of the trained layers, for a Run's training images and its task's test images.
 
-    `train_images`, `test_images`: uint8, shape (n, c, h, w). `cached` False computes the frozen prefix
-    anew for every batch, where it would be computed once per image; `shared`, the folder of this
-    machine's features, computes them once for all Runs of the machine. The results are the same bits.
+    `train_images`, `test_images`: uint8, shape (n, c, h, w). `cached`: False computes the frozen prefix
+    again for every batch instead of once per image; `shared`, the machine's folder of features, shares
+    them between all its Runs. The results are the same bits.
     """
 
     def __init__(
@@ -86,21 +83,21 @@ class Inputs:
 
     @property
     def place(self) -> torch.device:
-        """Where the training images are gathered: the device, or the host where features do not fit."""
+        """Return where training images are gathered: the device, or the host if features do not fit."""
         return self._device if self._train_features is None else self._train_features.device
 
     def at_cut(self) -> Tensor | None:
-        """What all that lies before the cut makes of each training image, in float32: (n, …), at `place`.
+        """Return the values at the cut for each training image, in float32: (n, …), at `place`.
 
-        None where that is not held: it is made anew for every batch, or held in another form.
+        None if they are not held, or held in another form.
         """
         is_whole = self._is_cut_between_layers and self._recipe.precision == "float32"
         return self._train_features if is_whole else None
 
     def of_training(self, span: Span, augment: CropsAndFlips | None = None) -> Tensor:
-        """For the training images of this span; with `augment`, of this epoch's crops and flips.
+        """Return the inputs of this span of training images, with `augment` cropped and flipped by epoch.
 
-        Positions lie at `place`.
+        Positions are at `place`.
         """
         if self._train_features is not None:
             return on_device(self._train_features[span], self._device)
@@ -112,7 +109,7 @@ class Inputs:
             return self._prefix(self._normalise(images))
 
     def of_test(self, span: slice) -> Tensor:
-        """For the test images of this span."""
+        """Return the inputs of this span of test images."""
         if self._test_features is not None:
             return on_device(self._test_features[span], self._device)
         with torch.no_grad():
@@ -140,11 +137,11 @@ def calibrate(
     *,
     by_images: bool,
 ) -> None:
-    """Sets the BatchNorm statistics of a random prefix to the means over the images' batches.
+    """Set the BatchNorm statistics of a random prefix to the means over the images' batches.
 
-    Random layers have never seen an image, and with statistics of 0 and 1 their features would shrink
-    or grow from layer to layer. `batch(span)` gives the prefix's input for a span of the images.
-    `by_images`: each batch counts by how many it has; else all count alike.
+    With statistics of 0 and 1, features of random layers would shrink or grow from layer to layer.
+    `batch(span)`: the prefix's input for a span of the images. `by_images`: weight each batch by its
+    number of images; else all count alike.
     """
     norms = [module for module in prefix.modules() if isinstance(module, _BatchNorm)]
     momenta = [module.momentum for module in norms]

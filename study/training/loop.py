@@ -1,7 +1,6 @@
-"""The training loop: one Run, step by step, in plain PyTorch.
+"""The training loop: one Run, step by step, in plain PyTorch, restorable bit for bit from its state.
 
-Owns the steps, when is evaluated, and the state from which training goes on bit for bit. Knows nothing
-of Ray, files or clocks but for measuring its own time; who calls it decides when to save what it gives.
+Must not import Ray or access files; the caller decides when to save the state.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ PREDICTED: Final = "predicted"  # name of its entry of predictions, where they a
 
 
 class Diverged(Exception):
-    """A loss was not finite; `step` is the last step known to be sound."""
+    """A loss was not finite; `step` is the last step that was sound."""
 
     def __init__(self, step: int) -> None:
         super().__init__(f"the loss was not finite after step {step}")
@@ -51,15 +50,13 @@ class Diverged(Exception):
 
 
 class Training:
-    """One Run in training: made at step 0, or at any step by `restore`.
+    """One Run in training, at step 0, or at any step after `restore`.
 
     `layers`: the network as the Run starts, on the CPU. `train_images`, `test_images`: uint8, shape
-    (n, c, h, w), the first being those that `drawn` tells. `cached` False computes the frozen prefix
-    anew for every batch, where it would be computed once per image, and `shared_features`, a folder of
-    this machine, once for all Runs of the machine; the results are the same bits.
-    `keep_predictions`: what is predicted for the test images at each evaluation is held, in memory and
-    in `state`: a byte an image and evaluation (two where there are more than 256 classes), 40 MB of
-    4,000 evaluations on 10,000 images.
+    (n, c, h, w); the training images are those of `drawn`. `cached`, `shared_features`: see `Inputs`.
+    `keep_predictions`: hold the labels predicted for the test images at each evaluation, in memory and in
+    `state`: a byte per image and evaluation (two for more than 256 classes), 40 MB for 4,000
+    evaluations on 10,000 images.
     """
 
     def __init__(
@@ -118,11 +115,10 @@ class Training:
         self._steps = Steps(self._spans[0].stop, capture_on(device, is_possible=is_possible))
 
     def at_cut(self) -> Tensor | None:
-        """`Inputs.at_cut`: of the training images, where it is held."""
+        """Return `Inputs.at_cut` of the training images."""
         return self._inputs.at_cut()
 
     def sizes(self, num_classes: int) -> Sizes:
-        """The sizes of this Run's network."""
         total, trained = (
             sum(p.numel() for p in module.parameters())
             for module in (self.layers, self.parts.suffix)
@@ -139,10 +135,9 @@ class Training:
         )
 
     def __iter__(self) -> Iterator[Row | None]:
-        """Trains to the end: after each step, its Row where one is measured, else None.
+        """Train to the end; yield after each step its Row if one is measured, else None.
 
-        May be left at any yield and gone on with later. Raises Diverged; the rows measured before
-        stand in `rows`.
+        The loop may be left at any yield and continued later. Raises Diverged; earlier rows are in `rows`.
         """
         if self.step == 0 and not self.rows:
             yield self._measure()
@@ -226,23 +221,23 @@ class Training:
         return torch.empty(shape, dtype=predicted.dtype, pin_memory=self.device.type == "cuda")
 
     def predictions(self) -> Tensor:
-        """Labels predicted at each row's evaluation: shape (rows, test images), uint8 or int16, CPU."""
+        """Return predicted labels by row: shape (rows, test images), uint8 or int16, on the CPU."""
         assert self._predicted is not None, "no evaluation has been kept"
         return self._predicted[: len(self.rows)]
 
     def seconds(self) -> float:
-        """Seconds spent on this Run so far, those before an interruption included."""
+        """Return seconds spent on this Run so far, including those before an interruption."""
         return self._seconds_before + time.perf_counter() - self._began
 
     def weights(self) -> dict[str, Tensor]:
-        """All parameters and buffers by "<layer>.<name>", on the CPU."""
+        """Return all parameters and buffers by "<layer>.<name>", on the CPU."""
         self.parts.links.copy_back()
         return {key: value.cpu().contiguous() for key, value in self.layers.state_dict().items()}
 
     def state(self) -> dict[str, Tensor]:
-        """Everything from which `restore` goes on, as tensors by name, sharing memory with the training.
+        """Return everything that `restore` needs, as tensors by name that share the training's memory.
 
-        The order of images and the augmentation are not in it: they are named streams, made again.
+        Named streams make the order of images and the augmentation again, so these are not included.
         """
         names = [name for name, _ in self.parts.suffix.named_parameters()]
         tensors = {f"weights.{key}": value for key, value in self.weights().items()}
@@ -266,7 +261,7 @@ class Training:
         return tensors
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
-        """Goes back to where `state` was taken, by this Run in any process on the same kind of CPU."""
+        """Return to the point of `state`, in any process on the same kind of CPU."""
         values = json.loads(bytes(tensors[_PLAIN].tolist()))
         assert values["run"] == self.run.id, (values["run"], self.run.id)
         weights = {

@@ -13,7 +13,7 @@ from study.seeds import uniform
 
 
 def on_device(values: Tensor, device: torch.device) -> Tensor:
-    """The values there; the host does not wait until they have come to a GPU."""
+    """Return the values on the device; the host does not wait for the copy to a GPU."""
     if device.type != "cuda" or values.device.type == "cuda":
         return values.to(device)
     return values.pin_memory().to(device, non_blocking=True)
@@ -30,14 +30,14 @@ class Normalisation:
     std: Tensor
 
     def __call__(self, images: Tensor) -> Tensor:
-        """`images`: uint8, shape (n, c, h, w). Returns float32 of the same shape."""
+        """Normalise `images`, uint8, shape (n, c, h, w). Returns float32 of the same shape."""
         return (images.to(torch.float32) / 255 - self.mean) / self.std
 
 
 def normalisation(
     mean: tuple[float, ...], std: tuple[float, ...], device: torch.device
 ) -> Normalisation:
-    """The normalisation by these values for each channel, held on `device`."""
+    """Return the normalisation by these values for each channel, on `device`."""
     return Normalisation(
         *(
             torch.tensor(v, dtype=torch.float32, device=device).view(1, -1, 1, 1)
@@ -59,7 +59,7 @@ class CropsAndFlips:
     mirror: Tensor
 
     def take(self, other: CropsAndFlips) -> None:
-        """The shifts and mirrorings of `other`, in the memory of these, which a captured step reads."""
+        """Copy the values of `other` into this memory, which a captured step reads."""
         for mine, theirs in (
             (self.top, other.top),
             (self.left, other.left),
@@ -68,7 +68,7 @@ class CropsAndFlips:
             mine.copy_(theirs)
 
     def __call__(self, images: Tensor, positions: Tensor) -> Tensor:
-        """`images`: uint8, shape (b, c, h, w), at these `positions`: int64, shape (b,)."""
+        """Augment `images`, uint8, shape (b, c, h, w), at these `positions`: int64, shape (b,)."""
         height, width = images.shape[-2:]
         padded = torch.nn.functional.pad(images, (self.padding,) * 4)
         rows = self.top[positions, None] + torch.arange(height, device=images.device)
@@ -85,9 +85,9 @@ class CropsAndFlips:
 def crops_and_flips(
     num_images: int, image_size: int, device: torch.device, *names: str | int
 ) -> CropsAndFlips:
-    """Crops after padding by an eighth of the side with black (4 pixels at 32), and mirrorings.
+    """Draw crops after padding by an eighth of the side with black (4 pixels at 32), and mirrorings.
 
-    He et al. 2016, section 4.2. `names` name the stream, the epoch among them.
+    He et al. 2016, section 4.2. `names`: of the stream, including the epoch.
     """
     padding = image_size // 8
     shifts = 2 * padding + 1
@@ -104,7 +104,7 @@ def crops_and_flips(
 
 
 def set_precision(recipe: Recipe) -> None:
-    """Sets torch's switches as the recipe has them; a worker trains one Run after another."""
+    """Set torch's global switches for this recipe; a worker trains one Run after another."""
     fast = recipe.precision != "float32"
     torch.set_float32_matmul_precision("high" if fast else "highest")
     torch.backends.cudnn.allow_tf32 = fast
@@ -114,7 +114,7 @@ def set_precision(recipe: Recipe) -> None:
 
 
 def precision(recipe: Recipe, device: torch.device) -> AbstractContextManager[None]:
-    """Within it, steps and evaluations compute in the recipe's precision."""
+    """Compute steps and evaluations of the block in the recipe's precision."""
     if recipe.precision == "bfloat16":
         return torch.autocast(device.type, dtype=torch.bfloat16)
     return nullcontext()

@@ -1,8 +1,7 @@
-"""How the start's network sees its target before training: LogME, linear CKA, effective rank.
+"""Measure how similar a start and a target are before training: LogME, linear CKA, effective rank.
 
-Owns the measures, and where in the network they are taken: at the cut of the Run and at the head.
-Features come from the start's whole network in evaluation mode, from the Run's own drawn images with
-their clean labels. The target's test images are not looked at. `similarity_files` owns the file.
+Measured at the Run's cut and at the head, in the start's whole network in evaluation mode, on the Run's
+own drawn images with clean labels. Never uses the target's test images.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ NUM_ZOOMS: Final = 6  # the first on the whole grid; each further one narrows it
 def start_network(
     run: Run, image_shape: tuple[int, int, int], start_weights: Mapping[str, Tensor]
 ) -> nn.Sequential:
-    """The whole network of the start of `run`, its own head included, for images of the target."""
+    """Return the whole network of the start of `run`, with its own head, for images of the target."""
     assert run.source is not None, run.id
     num_classes = len(start_weights[f"{HEAD}.{CLASSIFIER}.weight"])
     layers = build(run.model, run.width, num_classes, image_shape)
@@ -56,11 +55,11 @@ def measure(
     device: torch.device,
     at_cut: Tensor | None = None,
 ) -> pa.Table:
-    """The similarity (similarity_files.TABLE) of the start's network `layers` and the target's images.
+    """Return the similarity (`study.store.similarity.TABLE`) of the start's `layers` and target images.
 
     `images`: uint8, shape (n, c, h, w); `labels`: int64, shape (n,), clean. `layers` are put into
-    evaluation mode on `device`; the measures are computed in float64 on the CPU. `at_cut`: what the
-    layers before the cut make of these images, (n, …), where somebody has it already; the same bits.
+    evaluation mode on `device`; the measures are computed in float64 on the CPU. `at_cut`: the values at
+    the cut for these images, (n, …), if the caller has them; the same bits.
     """
     normalise = normalisation(*normalisation_of(run.model), device)
     pixels = torch.from_numpy(np.ascontiguousarray(images))
@@ -101,10 +100,10 @@ def _similarity(place: str, features: Tensor, labels: Tensor) -> Similarity:
 
 
 def pooled(features: Tensor) -> Tensor:
-    """Features of any layer as vectors: maps (n, c, h, w) and tokens (n, t, c) are averaged to (n, c).
+    """Return features of any layer as vectors: average maps (n, c, h, w) and tokens (n, t, c) to (n, c).
 
-    Of a ViT all tokens count, the class token among them: at the first cuts it knows nothing of the
-    image yet. The pixels are a map as well.
+    In a ViT all tokens count: in early layers the class token has no information about the image yet.
+    The pixels are a map as well.
     """
     if features.ndim == 4:
         return features.mean((2, 3))
@@ -116,7 +115,7 @@ def pooled(features: Tensor) -> Tensor:
 
 @contextmanager
 def _classifier_input(layers: nn.Sequential) -> Iterator[list[Tensor]]:
-    """What the head's classifier is given in each forward pass: (n, features), appended to a list."""
+    """Yield a list that receives the input of the head's classifier in each forward pass."""
     seen: list[Tensor] = []
     classifier = getattr(layers[-1], CLASSIFIER)
     hook = classifier.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
@@ -147,11 +146,10 @@ def logme(features: Tensor, labels: Tensor) -> float | None:
     it. Neither y nor F is centred, as in the paper. None for features that are not finite, or fewer
     than two classes.
 
-    β is maximised in closed form, and the ratio α/β by search, which finds the highest maximum where
-    the paper's fixed point finds one. Where a fit is perfect by fewer directions than there are images,
-    the evidence has no bound but rounding, and comes to about 13. This is the evidence itself also
-    where n < d or F lacks rank, as in the paper; the authors' later code (You et al. 2022) adds
-    log(α)/2 for every direction that F lacks.
+    β is maximised in closed form, and the ratio α/β by search, which finds the highest maximum; the
+    paper's fixed point finds any. If fewer directions than images give a perfect fit, only rounding
+    bounds the evidence, at about 13. This is the evidence itself also if n < d or F lacks rank, as in
+    the paper; the authors' later code (You et al. 2022) adds log(α)/2 for every missing direction.
     """
     if not torch.isfinite(features).all() or len(labels.unique()) < 2:
         return None
@@ -161,7 +159,7 @@ def logme(features: Tensor, labels: Tensor) -> float | None:
 
 
 def _evidence(n: int, sigma: Tensor, projected: Tensor, residual: Tensor) -> Tensor:
-    """The maximum log evidence of each target of n values, by what `_spectrum` says: shape (classes,)."""
+    """Return the maximum log evidence of each target of n values, from `_spectrum`: shape (classes,)."""
 
     def squares(
         ratio: Tensor,
@@ -194,8 +192,9 @@ def _evidence(n: int, sigma: Tensor, projected: Tensor, residual: Tensor) -> Ten
 
 
 def _spectrum(f: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The eigenvalues of FFᵀ that are not 0, shape (k,); of each target the squares along their
-    eigenvectors, shape (classes, k), and the sum of squares outside, shape (classes,)."""
+    """Return the eigenvalues of FFᵀ that are not 0, shape (k,); for each target the squares along their
+    eigenvectors, shape (classes, k), and the sum of squares outside, shape (classes,).
+    """
     wide = f.shape[0] <= f.shape[1]
     sigma, vectors = torch.linalg.eigh(f @ f.T if wide else f.T @ f)
     kept = sigma > max(float(sigma[-1]), 0.0) * ROUNDING**2
@@ -209,16 +208,16 @@ def _spectrum(f: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def linear_cka(features: Tensor, labels: Tensor) -> tuple[float | None, float | None]:
-    """Linear CKA of features and one-hot labels, plain and debiased.
+    """Return linear CKA of features and one-hot labels, plain and debiased.
 
     `features`: shape (n, d); `labels`: int64, shape (n,). Kornblith et al. 2019, section 3: invariant
-    to rotation and isotropic scaling of the features. The plain value lies in [0, 1] and is biased
-    upwards for few images: features of noise come to about √((classes − 1) / (n + n²/d)), 0.4 for
-    50 images of 10 classes and 512 features. The debiased value, in [−1, 1], has the unbiased estimate
-    of HSIC (Song et al. 2012) for each of its three parts (Nguyen et al. 2021).
+    to rotation and isotropic scaling of the features. The plain value is in [0, 1] and biased upwards
+    for few images: noise has about √((classes − 1) / (n + n²/d)), 0.4 for 50 images of 10 classes and
+    512 features. The debiased value, in [−1, 1], uses the unbiased estimate of HSIC (Song et al. 2012)
+    for each of its three parts (Nguyen et al. 2021).
 
     None for features that are not finite or the same for all images, or fewer than two classes; the
-    debiased value also for fewer than four images, or where no two share a class.
+    debiased value also for fewer than four images, or if no two share a class.
     """
     if not torch.isfinite(features).all() or len(labels.unique()) < 2:
         return None, None
@@ -246,10 +245,10 @@ def linear_cka(features: Tensor, labels: Tensor) -> tuple[float | None, float | 
 
 
 def effective_rank(features: Tensor) -> float | None:
-    """Effective rank of the centred features (Roy & Vetterli 2007): exp(−Σ p log p), p = σ / Σσ.
+    """Return effective rank of the centred features (Roy & Vetterli 2007): exp(−Σ p log p), p = σ / Σσ.
 
-    `features`: shape (n, d); σ: singular values of what is left of them without their mean. From 1 (all
-    on one line) to min(n − 1, d). None for features that are not finite or the same for all images.
+    `features`: shape (n, d); σ: singular values of the features without their mean. From 1 (all on one
+    line) to min(n − 1, d). None for features that are not finite or the same for all images.
     """
     if not torch.isfinite(features).all():
         return None
@@ -263,7 +262,7 @@ def effective_rank(features: Tensor) -> float | None:
 
 
 def _squared_products(a: Tensor, b: Tensor) -> Tensor:
-    """tr(AAᵀBBᵀ), by the smaller of the two products that give it."""
+    """Return tr(AAᵀBBᵀ), by the smaller of the two products."""
     n = len(a)
     if n * n < a.shape[1] * b.shape[1]:
         return ((a @ a.T) * (b @ b.T)).sum()
@@ -271,5 +270,5 @@ def _squared_products(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _one_hot(labels: Tensor) -> Tensor:
-    """One column for each class that is present: float64, shape (n, classes)."""
+    """Return one column for each class present: float64, shape (n, classes)."""
     return (labels[:, None] == labels.unique()).double()

@@ -1,8 +1,4 @@
-"""How a recipe's length, batches, evaluations and learning rates fall on optimiser steps.
-
-Pure arithmetic on a Recipe and a number of images; the loop in `train` and the estimates of `cost`
-both follow it. Knows no tensor and no file.
-"""
+"""Place a recipe's batches, evaluations and learning rates on optimiser steps, by arithmetic alone."""
 
 from __future__ import annotations
 
@@ -14,10 +10,10 @@ from study.run import Recipe
 
 
 def batch_spans(num_images: int, batch_size: int) -> list[slice]:
-    """The spans of positions of the batches, in order; no batch holds a single image.
+    """Return the spans of positions of the batches, in order; no batch has a single image.
 
-    A tail of one joins its neighbour: BatchNorm cannot be trained on one image, and its bits would
-    differ from those of the same image in a larger batch.
+    A last single image joins the batch before: BatchNorm cannot train on one image, and its bits would
+    differ from those in a larger batch.
     """
     assert num_images >= 2, num_images
     assert batch_size >= 2, batch_size
@@ -28,12 +24,12 @@ def batch_spans(num_images: int, batch_size: int) -> list[slice]:
 
 
 def steps_per_epoch(recipe: Recipe, size: int) -> int:
-    """Optimiser steps in one pass over `size` images."""
+    """Return the optimiser steps in one pass over `size` images."""
     return len(batch_spans(size, recipe.batch_size))
 
 
 def total_steps(recipe: Recipe, size: int) -> int:
-    """Optimiser steps of the whole training."""
+    """Return the optimiser steps of the whole training."""
     if recipe.num_steps is not None:
         return recipe.num_steps
     assert recipe.num_epochs is not None
@@ -41,7 +37,7 @@ def total_steps(recipe: Recipe, size: int) -> int:
 
 
 def evaluated_steps(recipe: Recipe, size: int) -> list[int]:
-    """The steps after which a row is measured: ascending, with 0 and the last."""
+    """Return the steps after which a row is measured: ascending, including 0 and the last."""
     last = total_steps(recipe, size)
     if recipe.evaluation == "every_epoch":
         return sorted({*range(0, last, steps_per_epoch(recipe, size)), last})
@@ -50,7 +46,7 @@ def evaluated_steps(recipe: Recipe, size: int) -> list[int]:
 
 
 def learning_rate(recipe: Recipe, step: int, last_step: int) -> float:
-    """The rate of the step that leads from `step` to `step + 1`."""
+    """Return the rate of the step from `step` to `step + 1`."""
     if recipe.schedule == "cosine":
         return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * step / last_step))
     if recipe.schedule == "inverse_sqrt":
