@@ -1,4 +1,4 @@
-"""A study, opened for reading: which Runs it wants, which have rows, and what these hold."""
+"""Open a study for reading: its wanted Runs, and the rows of those that have any."""
 
 from typing import TYPE_CHECKING
 

@@ -1,7 +1,6 @@
-"""Which arm of a study a Run belongs to: the transfer itself, a control, or a mere source.
+"""Determine the arm of a study to which a Run belongs: the transfer, a control, or a source.
 
-Owns the names of the arms and the one rule that tells them apart. Nothing is stored: an arm follows
-from a Run's fields, and from whether other Runs of the study start from it.
+Nothing is stored: an arm follows from a Run's fields, and from whether other Runs start from it.
 """
 
 from __future__ import annotations
@@ -33,11 +32,11 @@ ARMS: Final = (
 
 
 def arm(run: Run) -> str:
-    """The arm of a Run looked at alone, by the first rule that fits (analysis/README.md):
+    """Return the arm of a Run looked at alone, by the first rule that applies (analysis/README.md):
 
-    - "random frozen": no start, yet layers are frozen;
+    - "random frozen": no start, but frozen layers;
     - "scratch": no start, nothing frozen (`arms` may call it a "source");
-    - "reinitialised": what lies above the cut is made new, whatever the start;
+    - "reinitialised": layers above the cut have new values, whatever the start;
     - "pretrained": timm's weights;
     - "same task": it starts from a Run on the same task;
     - "transfer": it starts from a Run on another task.
@@ -53,15 +52,13 @@ def arm(run: Run) -> str:
 
 
 def arms(runs: Iterable[Run]) -> dict[str, str]:
-    """The arm of each Run of a study, by id.
+    """Return the arm of each Run of a study, by id.
 
-    A Run trained from random initial values is a "source", not "scratch", if others start from it and
-    its task and part are the target of no Run that starts from something or has frozen layers. A
-    source that is the scratch baseline of another cell as well counts as "scratch".
+    A Run trained from random initial values is a "source", not "scratch", if others start from it, unless
+    its task and part are also the target of Runs that start from something or have frozen layers.
 
-    Where the study transfers both from sources that were trained for a number of epochs, so that a
-    larger one had more steps, and from sources trained for a number of steps, the latter are the arm
-    "matched steps".
+    If the study transfers both from sources trained for a number of epochs, so that larger ones had more
+    steps, and from sources trained for a number of steps, the latter are the arm "matched steps".
     """
     runs = list(runs)
     starts = {run.source for run in runs if run.source is not None}

@@ -1,7 +1,4 @@
-"""One line for each wanted Run: its coordinates, its arm, and what became of it.
-
-Owns the table that surfaces are cut from, and how its lines are selected. Knows no file.
-"""
+"""Make the table of wanted Runs: coordinates, arm and state of each; select its lines."""
 
 from __future__ import annotations
 
@@ -52,7 +49,7 @@ COLUMNS: Final = ("run_id", *NAMES, "state", "why", *FOUND, *PROVENANCE)
 
 
 def cells_of(wanted: Sequence[Run], found: Survey, failures: Mapping[str, str]) -> pd.DataFrame:
-    """The table of all wanted Runs, in their order, indexed by run id (`load.Study.cells`)."""
+    """Return the table of all wanted Runs, in their order, indexed by run id (`load.Study.cells`)."""
     arm_of = arms(wanted)
     lines = []
     for run in wanted:
@@ -86,10 +83,9 @@ def cells_of(wanted: Sequence[Run], found: Survey, failures: Mapping[str, str]) 
 
 
 def _frozen(cells: pd.DataFrame) -> pd.Series[float]:
-    """How many layers are frozen, one of them in part: `cut_place` of every line.
+    """Return how many layers are frozen, including a part of one: `cut_place` of every line.
 
-    What a network has is known of any of its Runs that has rows; where none has, as much as is asked for
-    stands in.
+    The sizes of a network come from any of its Runs with rows; without one, from its largest wanted cuts.
     """
     networks = [cells["model"], cells["width"]]
 
@@ -122,13 +118,12 @@ def cut_place(
     last_piece_channels: pd.Series[Any],
     num_pieces: pd.Series[Any],
 ) -> pd.Series[float]:
-    """Where networks are cut, in layers from the input; no two cuts of a network have one place.
+    """Return where networks are cut, in layers from the input; different cuts have different places.
 
-    - Of m channels of n that are trained: m / (n + 1) before the head, about 8.75 for a quarter of the
-      ninth layer's. With all of them trained the layer is not yet free: what leads to them is frozen.
-    - Of p pieces of q that are frozen: p / q of a layer behind the cut.
-    - In the one layer that has both, pieces stand behind the channels that they train as well, and
-      before one more.
+    - m of n channels trained: m / (n + 1) before the head, about 8.75 for a quarter of the ninth layer's.
+      Even if all are trained, the layer is not yet free: what leads to them is frozen.
+    - p of q pieces frozen: p / q of a layer after the cut.
+    - In the one layer that has both, pieces come after the channels that they train, and before one more.
 
     `last`: the index of the head. Arguments and result: (Runs,), the sizes as in `schema.Sizes`.
     """
@@ -158,9 +153,9 @@ def _state(facts: Facts, source: Facts | None) -> str:
 
 
 def selected(cells: pd.DataFrame, select: Mapping[str, Any]) -> pd.DataFrame:
-    """The lines of `cells` in which each named coordinate has the given value, or one of those given.
+    """Return the lines of `cells` in which each named coordinate has the value, or one of the values.
 
-    Raises ValueError for a coordinate or a value that is not there, with the choices.
+    Raises ValueError for an unknown coordinate or value, with the choices.
     """
     for name, wanted in select.items():
         if name not in cells.columns:
@@ -180,8 +175,9 @@ def selected(cells: pd.DataFrame, select: Mapping[str, Any]) -> pd.DataFrame:
 def grouped(
     cells: pd.DataFrame, names: Sequence[str], *, sort: bool = True
 ) -> Iterator[tuple[tuple[Any, ...], pd.DataFrame]]:
-    """The lines that are alike in these columns, after their values there: those that are absent (NaN)
-    in one are in no group. `sort`: by the values, else in the order of the lines."""
+    """Yield groups of lines with equal values in these columns, with their values; lines with NaN in one
+    are in no group. `sort`: by the values, else in the order of the lines.
+    """
     for key, lines in cells.groupby(list(names), sort=sort):
         yield key if isinstance(key, tuple) else (key,), lines
 

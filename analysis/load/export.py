@@ -80,7 +80,7 @@ ROWS_A_GROUP: Final = 1_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class Exported:
-    """An export, opened: what `load` needs of it."""
+    """An open export."""
 
     study: str
     wanted: tuple[Run, ...]
@@ -91,7 +91,7 @@ class Exported:
 
 @dataclass(frozen=True, kw_only=True)
 class Written:
-    """What `export` wrote; `absent`: ids of wanted Runs without rows, `damaged`: why, by id."""
+    """The result of `export`; `absent`: ids of wanted Runs without rows, `damaged`: reasons, by id."""
 
     num_runs: int
     num_rows: int
@@ -100,7 +100,7 @@ class Written:
 
     @property
     def remarks(self) -> list[str]:
-        """What the file lacks, in sentences."""
+        """Return sentences on what the file lacks."""
         remarks = [f"{run_id} is not in the file: {why}" for run_id, why in self.damaged.items()]
         if self.absent:
             num_absent = len(self.absent)
@@ -109,13 +109,12 @@ class Written:
 
 
 def export(store: Store, study: str, path: str | Path) -> Written:
-    """Writes all rows of a study to one file on this machine: Parquet, zstd-compressed, or CSV where
-    its name ends in ".csv".
+    """Write all rows of a study to a local file: Parquet (zstd), or CSV if its name ends in ".csv".
 
-    Memory is bounded by one row group (`ROWS_A_GROUP`), however large the study. Every row file is
-    held against its checksum; a damaged one is left out and named. The file appears whole or not at
-    all. Raises FileNotFoundError for a study that is not there, ValueError for another ending of the
-    file's name, Damaged, Newer for its registrations, OSError, with its path, where it cannot be written.
+    Memory is bounded by one row group (`ROWS_A_GROUP`). Every row file's checksum is checked; damaged
+    ones are left out and named. The file appears whole or not at all. Raises FileNotFoundError for a
+    missing study, ValueError for another ending of the file's name, Damaged and Newer for its
+    registrations, and OSError, with its path, if it cannot be written.
     """
     path = Path(path).expanduser().absolute()
     if path.suffix not in (*PARQUET, CSV):
@@ -182,8 +181,7 @@ def export(store: Store, study: str, path: str | Path) -> Written:
 
 
 def is_export(root: str | Path) -> bool:
-    """Return True if `root` is a file, not a store: an existing file, or a name in ".parquet" that is no
-    directory."""
+    """Return True if `root` is an existing file, or a name in ".parquet" that is no directory."""
     named_so = str(root).endswith(".parquet")
     if "://" in str(root):
         return str(root).partition("?")[0].endswith(".parquet")
@@ -191,10 +189,10 @@ def is_export(root: str | Path) -> bool:
 
 
 def open_export(path: str | Path) -> Exported:
-    """Opens an exported file. Every page read is held against its checksum.
+    """Open an exported file. Every page that is read is checked against its checksum.
 
-    Raises FileNotFoundError; ValueError where the file is not an export of a study; Newer for one of a
-    later release. Columns that came after the file was written follow from its Runs.
+    Raises FileNotFoundError; ValueError if the file is no export of a study; Newer for one of a later
+    release. Columns that were added later follow from its Runs.
     """
     file = _opened(path)
     path = without_secrets(str(path))
@@ -254,7 +252,7 @@ def _registrations(header: Mapping[str, Any]) -> tuple[Registration, ...] | None
 
 
 def failures_of(store: Store) -> dict[str, str]:
-    """Why Runs failed, by id; one that will be tried again has not failed."""
+    """Return why Runs failed, by id; a Run that will be tried again has not failed."""
     return {
         run_id: f"{failure.kind}: {failure.error}"
         for run_id, failure in read_failures(store).items()
@@ -320,25 +318,25 @@ FOLDER: Final = Path(__file__).parents[1] / "results"
 
 
 def kept_path(study: str) -> Path | None:
-    """The kept export of this study; None where there is none."""
+    """Return the bundled export of this study, or None."""
     return _file(f"{study}.parquet") if study in kept_names() else None
 
 
 def kept_names() -> tuple[str, ...]:
-    """The studies whose results come along."""
+    """Return the studies with bundled results."""
     return tuple(
         sorted(p.name.removesuffix(".verdicts.csv") for p in FOLDER.glob("*.verdicts.csv"))
     )
 
 
 def kept_verdicts(study: str) -> pd.DataFrame | None:
-    """The verdicts on this study by the code that it was registered with, as a report's table has them."""
+    """Return this study's verdicts by the code of its registration, as a report's table has them."""
     path = _file(f"{study}.verdicts.csv")
     return None if path is None else pd.read_csv(path)
 
 
 def kept_bias_variance(study: str) -> pd.DataFrame | None:
-    """Bias, variance and disagreement over this study's seeds, one line for each cell."""
+    """Return bias, variance and disagreement over this study's seeds, one line for each cell."""
     path = _file(f"{study}.bias_variance.parquet")
     return None if path is None else pd.read_parquet(path)
 

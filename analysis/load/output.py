@@ -16,22 +16,22 @@ _DRAFT: Final = "draft"
 
 
 def draft_of(path: Path) -> Path:
-    """A new hidden name beside `path`, whose folder is made; drafts of it that were left are removed."""
+    """Return a new hidden name beside `path`; make its folder and remove old drafts."""
     if path.parent.is_dir():
         atomic.sweep(path.parent, f".*~{glob.escape(path.name)}.tmp")
     return atomic.temporary_beside(path)
 
 
 def publish(draft: Path, path: Path) -> None:
-    """Moves a finished file to its place, flushed first. Raises OSError naming path and cause."""
+    """Move a finished, flushed file to its place. Raises OSError naming path and cause."""
     atomic.put_file(str(path), draft, ())
 
 
 @contextmanager
 def folder(place: Path, *, last: str) -> Iterator[Path]:
-    """An empty folder to write to; all that it holds is then published under `place`, `last` as the last.
+    """Yield an empty folder, then publish its content under `place`, with the file `last` as the last one.
 
-    Nothing is published where the block raises. Files that were there before and are not made anew stay.
+    Publishes nothing if the block raises. Existing files that are not replaced stay.
     """
     with naming(place):
         draft = draft_of(place / _DRAFT)

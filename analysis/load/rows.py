@@ -1,8 +1,6 @@
-"""Where a study's rows lie, in a store's files or in one exported Parquet file, and how to read them.
+"""Read a study's rows from a store, from one exported Parquet file, or from other people's tables.
 
-Owns the two forms of storage, and beside them a table that others made (`load.from_dataframe`). Both forms
-answer the same two questions: which Runs have rows, every checksum checked (`survey`,
-`export.open_export`), and what their columns hold (`read`). Refuses to take a damaged file for data.
+`survey` and `export.open_export` find the Runs with rows and check every checksum; `read` reads columns.
 """
 
 from __future__ import annotations
@@ -53,7 +51,7 @@ class Evaluations:
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What the rows of one ended Run say besides its fields, and what produced them."""
+    """What the rows of one ended Run contain in addition to its fields, and what produced them."""
 
     outcome: str
     num_rows: int
@@ -71,8 +69,9 @@ class Facts:
 
 @dataclass(frozen=True, kw_only=True)
 class Survey:
-    """Which Runs have rows: `facts` by id, `evaluations` by the name that facts give, and what was
-    damaged: why, by id."""
+    """The Runs with rows: `facts` by id, `evaluations` by the name in facts, and the reasons for damaged
+    ones by id.
+    """
 
     facts: Mapping[str, Facts]
     evaluations: Mapping[str, Evaluations]
@@ -80,10 +79,9 @@ class Survey:
 
 
 class Kept:
-    """Columns kept in memory after their first reading, up to `limit` bytes; the rest is read again.
+    """A cache of columns, up to `limit` bytes; the rest is read again.
 
-    Opening a file costs more than reading a column from it, and test and train error are asked for
-    again and again.
+    Opening a file costs more than reading a column, and test and train error are read again and again.
     """
 
     def __init__(self, limit: int = KEPT_BYTES) -> None:
@@ -92,13 +90,13 @@ class Kept:
         self._lock = threading.Lock()
 
     def get(self, run_id: str, names: Iterable[str]) -> dict[str, np.ndarray] | None:
-        """All these columns of a Run, or None where one is not kept."""
+        """Return all these columns of a Run, or None if one is not cached."""
         found = {name: self._columns.get((run_id, name)) for name in names}
         kept = {name: values for name, values in found.items() if values is not None}
         return kept if len(kept) == len(found) else None
 
     def add(self, run_id: str, columns: Mapping[str, np.ndarray]) -> None:
-        """Keeps read-only copies of these columns where there is room."""
+        """Cache read-only copies of these columns if there is room."""
         for name, values in columns.items():
             with self._lock:
                 if (run_id, name) in self._columns or values.nbytes > self._room:
@@ -111,7 +109,7 @@ class Kept:
 
 @dataclass(frozen=True)
 class StoreRows:
-    """The rows of a store: one file a Run."""
+    """The rows of a store: one file per Run."""
 
     store: Store
     kept: Kept = field(default_factory=Kept, compare=False, repr=False)
@@ -121,8 +119,8 @@ class StoreRows:
 class ExportRows:
     """The rows of an exported Parquet file.
 
-    `groups`: the ids that each row group holds, in order; `registrations`: those of the study when it
-    was exported, oldest first; None in a file that does not say.
+    `groups`: the ids in each row group, in order; `registrations`: those of the study at its export,
+    oldest first; None in a file without them.
     """
 
     path: str
@@ -136,7 +134,7 @@ class ExportRows:
 class TableRows:
     """Curves that others measured, in memory: by id the columns `measured`, each (rows,), in row order.
 
-    `known`: what the table says, in our names; any other coordinate has one value for all rows.
+    `known`: the table's coordinates, in our names; any other coordinate has one value for all rows.
     """
 
     values: Mapping[str, Mapping[str, np.ndarray]]
@@ -148,7 +146,7 @@ Rows = StoreRows | ExportRows | TableRows
 
 
 def survey(rows: StoreRows, wanted: Iterable[str]) -> Survey:
-    """Which of the wanted Runs have rows in a store. Reads every value of every file once."""
+    """Find the wanted Runs that have rows in a store. Reads every value of every file once."""
     store = rows.store
     facts: dict[str, Facts] = {}
     evaluations: dict[str, Evaluations] = {}
@@ -169,7 +167,7 @@ def survey(rows: StoreRows, wanted: Iterable[str]) -> Survey:
 
 
 def facts_of(finished: Finished, evaluations: dict[str, Evaluations]) -> Facts:
-    """The facts of an ended Run; its evaluations are added to `evaluations`."""
+    """Return the facts of an ended Run; add its evaluations to `evaluations`."""
     table = finished.table
     epochs, steps = (table.column(name).to_numpy() for name in ("epoch", "step"))
     return Facts(
@@ -182,9 +180,9 @@ def facts_of(finished: Finished, evaluations: dict[str, Evaluations]) -> Facts:
 
 
 def read(rows: Rows, run_ids: Iterable[str], columns: Sequence[str], use: Use) -> None:
-    """Gives each Run's columns to `use`: float64 (null is NaN) or int64, shape (rows,), in row order.
+    """Pass each Run's columns to `use`: float64 (null is NaN) or int64, shape (rows,), in row order.
 
-    `use` is called from several threads at a time, once a Run, in no order.
+    `use` is called from several threads at a time, once per Run, in no order.
     """
     if isinstance(rows, StoreRows):
         _in_threads(lambda run_id: use(run_id, _read_file(rows, run_id, columns)), run_ids)
@@ -207,7 +205,7 @@ def read(rows: Rows, run_ids: Iterable[str], columns: Sequence[str], use: Use) -
 
 
 def read_group(path: str, file: pq.ParquetFile, index: int, columns: Sequence[str]) -> pa.Table:
-    """Columns of one row group of an export. Raises ValueError where a page fails its checksum."""
+    """Return columns of one row group of an export. Raises ValueError if a page fails its checksum."""
     try:
         return file.read_row_group(index, columns=list(columns))
     except (pa.ArrowException, OSError) as error:
@@ -215,7 +213,7 @@ def read_group(path: str, file: pq.ParquetFile, index: int, columns: Sequence[st
 
 
 def to_numpy(table: pa.Table, name: str) -> np.ndarray:
-    """One column as numbers: null is NaN. Raises ValueError for a column of names."""
+    """Return one column as numbers: null is NaN. Raises ValueError for a column of names."""
     kind = table.schema.field(name).type
     if not (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
         raise ValueError(f"{name!r} is no column of numbers, but of {kind}")
@@ -241,7 +239,7 @@ def _read_file(rows: StoreRows, run_id: str, columns: Sequence[str]) -> dict[str
 
 
 def name_evaluations(epochs: np.ndarray, steps: np.ndarray, known: dict[str, Evaluations]) -> str:
-    """The name of these evaluations, made from their values; `known` gets them under it."""
+    """Return the name of these evaluations, made from their values; add them to `known` under it."""
     name = hashlib.sha256(epochs.tobytes() + steps.tobytes()).hexdigest()[:8]
     if name not in known:
         # Views would hold all that was read with them.

@@ -31,7 +31,7 @@ _NONE: Final = ("none", 0, "")
 
 
 def lines_of(name: str, cells: pd.DataFrame, coverage: Mapping[str, int]) -> list[tuple[str, str]]:
-    """Five pairs of a word and what is said under it; `cells`, `coverage`: those of the `Study`."""
+    """Return five pairs of a word and its text; `cells`, `coverage`: those of the `Study`."""
     targets = cells[cells["arm"] != SOURCE]
     targets = targets if len(targets) else cells
     counts = ", ".join(f"{n:,} {state}" for state, n in coverage.items() if n)
@@ -53,13 +53,11 @@ def lines_of(name: str, cells: pd.DataFrame, coverage: Mapping[str, int]) -> lis
 
 
 def text_of(pairs: list[tuple[str, str]]) -> str:
-    """The five lines."""
     longest = max(len(word) for word, _ in pairs)
     return "\n".join(f"{word:{longest}}  {text}" for word, text in pairs)
 
 
 def html_of(pairs: list[tuple[str, str]]) -> str:
-    """The five lines as a table."""
     left = "style='text-align:left'"
     rows = "".join(
         f"<tr><th {left}>{word}</th><td {left}>{html.escape(text)}</td></tr>"
@@ -77,7 +75,7 @@ def _sources(targets: pd.DataFrame) -> str:
 
 
 def _listed(values: pd.Series, empty: str = "none") -> str:
-    """The different values in order, numbers short; of many the first and the last."""
+    """Return the different values in order, numbers short; of many only the first and the last."""
     found = sorted(values.unique(), key=lambda value: (isinstance(value, str), value))
     texts = [
         value if isinstance(value, str) else f"{value:,.4g}" if value % 1 else f"{value:,.0f}"
@@ -89,9 +87,9 @@ def _listed(values: pd.Series, empty: str = "none") -> str:
 
 
 class Incomplete(ValueError):
-    """Wanted Runs have no rows to read, and partial=True was not said; `runs` are these Runs.
+    """Wanted Runs have no readable rows, and partial=True was not given; `runs` are these Runs.
 
-    `what`: the message without the advice, which is for whoever calls a function.
+    `what`: the message without the advice for callers of a function.
     """
 
     def __init__(
@@ -103,8 +101,9 @@ class Incomplete(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class AddedColumn:
-    """A column computed from measured ones: `compute` gets one array of shape (rows,) for each name
-    in `needs`, of one Run, in row order, and returns one of the same shape."""
+    """A column computed from measured ones: `compute` gets one array of shape (rows,) for each name in
+    `needs`, of one Run, in row order, and returns one of the same shape.
+    """
 
     name: str
     needs: tuple[str, ...]
@@ -117,15 +116,14 @@ class AddedColumn:
 class Study:
     """A study's wanted Runs and their rows.
 
-    - `wanted`: every Run that the study asked for, sources included, in the study's order; none where
-      it is a table of curves that others measured (`load.from_dataframe`).
+    - `wanted`: every Run of the study, sources included, in the study's order; empty for a table of
+      curves that others measured (`load.from_dataframe`).
     - `cells`: pandas DataFrame, one line for each wanted Run, in that order, indexed by run id: the
-      Run's coordinates (`schema.COORDINATES`; "none" and 0 where it has no source), `arm`
-      (`arms.arms`), `state` (one of `STATES`), `why` (of a failed or damaged one), and for those with
-      rows the sizes of network and task, `num_rows`, `last_epoch`, `last_step`, `evaluations` and the
-      provenance.
+      Run's coordinates (`schema.COORDINATES`; "none" and 0 without a source), `arm` (`arms.arms`),
+      `state` (one of `STATES`), `why` (for failed or damaged ones), and for Runs with rows the sizes of
+      network and task, `num_rows`, `last_epoch`, `last_step`, `evaluations` and the provenance.
     - `evaluations`: when Runs were evaluated, by the name in `cells.evaluations`.
-    - `partial`: opened with partial=True, so that surfaces may have absent cells.
+    - `partial`: opened with partial=True, so that surfaces may have missing cells.
     """
 
     name: str
@@ -144,12 +142,12 @@ class Study:
 
     @cached_property
     def runs(self) -> pd.DataFrame:
-        """The lines of `cells` that have rows: finished or diverged."""
+        """Return the lines of `cells` that have rows: finished or diverged."""
         return self.cells[self.cells["state"].isin(ENDED)]
 
     @property
     def measured(self) -> tuple[str, ...]:
-        """The measured columns that there are: all of `schema.MEASUREMENTS`, or those of a table."""
+        """Return the available measured columns: `schema.MEASUREMENTS`, or those of a table."""
         if isinstance(self.rows, TableRows):
             return self.rows.measured
         return tuple(column.name for column in schema.MEASUREMENTS)
@@ -165,28 +163,29 @@ class Study:
 
     @property
     def missing(self) -> tuple[Run, ...]:
-        """Neither ended nor failed: not begun, unfinished, damaged, or trained from other bits of a
-        start than the start now has (`cells.state` says which)."""
+        """Return Runs that have neither ended nor failed: not begun, unfinished, damaged, or trained from
+        other weights than their start has now (`cells.state` has the reason).
+        """
         return self._in_state(MISSING, DAMAGED, OTHER_START)
 
     @property
     def failed(self) -> tuple[Run, ...]:
-        """Given up after an error, or their start was."""
+        """Return Runs that were given up after an error, or whose start was."""
         return self._in_state(FAILED)
 
     @property
     def diverged(self) -> tuple[Run, ...]:
-        """Ended by a loss that was not finite; their rows end before."""
+        """Return Runs that ended because a loss was not finite."""
         return self._in_state(DIVERGED)
 
     @property
     def coverage(self) -> dict[str, int]:
-        """How many wanted Runs are in each of `STATES`."""
+        """Return the number of wanted Runs in each of `STATES`."""
         counts = Counter(self.cells["state"])
         return {state: counts[state] for state in STATES}
 
     def read(self, columns: Sequence[str] | None = None, **select: Any) -> pa.Table:
-        """The rows of the selected Runs that have any: `run_id`, then `columns` (default: all measured).
+        """Return the rows of the selected Runs: `run_id`, then `columns` (default: all measured).
 
         `select` names coordinates as in `selected`. Rows are in the order of `cells`, then of epochs.
         """
@@ -210,10 +209,10 @@ class Study:
         columns: Sequence[str],
         use: Callable[[str, Mapping[str, np.ndarray]], None],
     ) -> None:
-        """Gives each Run's columns, measured or added, to `use`: float64 or int64, null as NaN.
+        """Pass each Run's columns, measured or added, to `use`: float64 or int64, null as NaN.
 
-        `use` is called from several threads at a time, once a Run, in no order. Raises ValueError for
-        a column that does not exist.
+        `use` is called from several threads at a time, once per Run, in no order. Raises ValueError for
+        an unknown column.
         """
         self.require_columns(columns)
         needed = dict.fromkeys(
@@ -244,7 +243,7 @@ class Study:
                 compute(run_id, {})
 
     def require_columns(self, columns: Iterable[str]) -> None:
-        """Raises ValueError, with the choices, for a column that is neither measured nor added."""
+        """Raise ValueError, with the choices, for a column that is neither measured nor added."""
         choices = [*self.measured, *self.added]
         for name in columns:
             if name in choices:
@@ -261,11 +260,11 @@ class Study:
 
 
 def open_study(root: str | Path, study: str | None = None, *, partial: bool = False) -> Study:
-    """Opens a study in a store (a directory or URI) or in the Parquet file that `study export` made.
+    """Open a study in a store (a directory or URI) or in a Parquet file of `study export`.
 
-    `study` may be left out where there is only one. Every value of every row file is read once, and
-    held against its checksum. Raises `Incomplete` where wanted Runs have no rows, unless `partial`;
-    ValueError for a study that is not there, with the choices; FileNotFoundError for no store.
+    `study` may be omitted if there is only one. Every value of every row file is read once and checked.
+    Raises `Incomplete` if wanted Runs have no rows, unless `partial`; ValueError for an unknown study,
+    with the choices; FileNotFoundError for a missing store.
     """
     if export.is_export(root):
         exported = export.open_export(root)
@@ -296,7 +295,7 @@ def open_study(root: str | Path, study: str | None = None, *, partial: bool = Fa
 
 
 def require_rows(study: Study, cells: pd.DataFrame) -> None:
-    """Raises `Incomplete` where a Run of these lines of `study.cells` has no rows."""
+    """Raise `Incomplete` if a Run of these lines of `study.cells` has no rows."""
     absent = cells[~cells["state"].isin(ENDED)]
     if absent.empty:
         return
@@ -319,10 +318,10 @@ def add_column(
     unit: str = "",
     meaning: str = "",
 ) -> Study:
-    """The study with one more column for surfaces and `read`; nothing is written.
+    """Return the study with one more column for surfaces and `read`; nothing is written.
 
     `compute` gets the columns of `needs`, each of shape (rows,), of one Run, in row order, and returns
-    an array of the same shape. Raises ValueError for a name that is taken or a need that is not there.
+    an array of the same shape. Raises ValueError for a name that exists or an unknown need.
     """
     stored = [column.name for column in schema.MEASUREMENTS]
     if name in stored or name in schema.ROWS.names:
@@ -338,9 +337,9 @@ def add_column(
 
 
 def named_study(study: str | None, store: Store) -> str:
-    """The name of the study that is meant, the only one where None is given.
+    """Return the study's name; for None, the name of the only one.
 
-    Raises ValueError for one that is not there, and for None where there are several.
+    Raises ValueError for an unknown name, and for None if there are several studies.
     """
     names = study_names(store)
     if not names:

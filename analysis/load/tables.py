@@ -104,7 +104,7 @@ def _as_pandas(frame: Any) -> pd.DataFrame:
 def _own(
     frame: pd.DataFrame, columns: Mapping[str, str], constants: Mapping[str, Any]
 ) -> pd.DataFrame:
-    """The table in our names and types, lines numbered from 0."""
+    """Return the table with our names and types, lines numbered from 0."""
     if "test_error" not in columns:
         raise ValueError(
             "columns: 'test_error' is missing. Name its column: columns={'test_error': 'error'}."
@@ -139,7 +139,7 @@ def _check_name(argument: str, ours: str, choices: Sequence[str]) -> None:
 
 
 def _typed(ours: str, what: str, values: pd.Series) -> pd.Series:
-    """The values in the type of our column. Raises ValueError for the first that does not fit."""
+    """Return the values in the type of our column. Raises ValueError for the first that does not fit."""
     empty = values.isna()
     if empty.any():
         line = int(np.flatnonzero(empty)[0])
@@ -183,7 +183,7 @@ def _check(wrong: pd.Series[bool] | np.ndarray, values: pd.Series, what: str, ru
 
 
 def _passes(epochs: pd.Series, first_epoch: int | None) -> pd.Series:
-    """Passes over the training images, 0 before training."""
+    """Return passes over the training images, 0 before training."""
     if first_epoch not in (None, 0, 1):
         raise ValueError(f"first_epoch={first_epoch!r}: choose 0 or 1")
     if first_epoch is None and (epochs == 0).any():
@@ -205,7 +205,7 @@ def _check_source(own: pd.DataFrame) -> None:
 
 
 def _arms(own: pd.DataFrame) -> pd.Series:
-    """The arm by the rules of `arms.arm`, as far as a table tells."""
+    """Return the arm by the rules of `arms.arm`, as far as the table has the fields."""
     if ARM in own:
         return own[ARM]
     frozen = own["frozen"] if "frozen" in own else pd.Series(0, own.index)
@@ -296,6 +296,6 @@ def _check_epochs(
 
 
 def _text(line: pd.Series[Any], known: Sequence[str]) -> str:
-    """A curve in words: the coordinates that the table tells, the seed last."""
+    """Describe a curve by the coordinates in the table, the seed last."""
     names = [name for name in (*_KINDS, ARM) if name in known and name != "seed"]
     return ", ".join(f"{name} {line[name]}" for name in [*names, "seed"])
