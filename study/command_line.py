@@ -12,8 +12,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from study.messages import UserError, did_you_mean, show_message
-from study.requirements import is_required, missing_text
+from study.messages import UserError, did_you_mean, is_required, missing_text, show_message
 from study.store import Damaged, Newer
 from study.store.errors import os_error_text
 from study.store.store import default_root, without_secrets

@@ -61,10 +61,19 @@ from study.grid import with_starts
 from study.launching.display import Screen
 from study.launching.options import LOGS, LaunchOptions
 from study.launching.signals import INTERRUPTED_STATUS
-from study.messages import UserError, did_you_mean, duration, last_line, show_message
+from study.messages import (
+    UserError,
+    did_you_mean,
+    duration,
+    is_required,
+    last_line,
+    missing_text,
+    require,
+    require_extra,
+    show_message,
+)
 from study.planning.plan import make_plan
 from study.planning.spaces import chosen_ids, load_space, packaged
-from study.requirements import is_required, missing_text, require, require_extra
 from study.run import describe
 from study.store import Registration, finished_ids, read_failures, read_registrations, study_names
 from study.store.errors import naming

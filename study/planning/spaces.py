@@ -17,8 +17,7 @@ from typing import Any, Final
 
 from study.fields import Plain
 from study.grid import with_starts
-from study.messages import UserError, did_you_mean
-from study.requirements import is_required, missing_text
+from study.messages import UserError, did_you_mean, is_required, missing_text
 from study.run import COORDINATES, Run, describe
 from study.tasks import BUILTIN, Task
 

@@ -24,7 +24,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 import pyarrow as pa
 
-from study.requirements import require
+from study.messages import require
 from study.store.atomic import Entry
 from study.store.errors import OF_CLIENT, Waits, os_error_text
 

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from study.requirements import missing_text
+from study.messages import missing_text
 from study.tasks.images import Listing, Split, choices, shown
 
 # A file of kilobytes may hold images of gigabytes. An encoded image, all rows that are in memory at a

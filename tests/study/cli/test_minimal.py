@@ -15,7 +15,7 @@ from typer.main import get_command
 import study
 from analysis import __main__ as analysis_command
 from study.cli import main
-from study.requirements import missing_text
+from study.messages import missing_text
 
 HERE = Path(study.__file__).parents[1]
 STORE = HERE / "tests" / "fixtures" / "store-every-kind"
