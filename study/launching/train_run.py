@@ -9,8 +9,10 @@ import json
 import logging
 import platform
 import socket
+import time
 import traceback
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
@@ -22,7 +24,6 @@ from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor
 
 from study.launching import worker_cache
-from study.launching.checkpoints import ABOUT, Checkpoints
 from study.launching.lease import lease_lost, lease_lost_check
 from study.launching.options import LaunchOptions
 from study.launching.queue import MAX_TRIES, Attempt
@@ -49,10 +50,12 @@ from study.store.provenance import Provenance
 from study.store.rows import publish_rows
 from study.store.schema import DIVERGED, FINISHED, Row, rows_table
 from study.store.unfinished import (
+    drop_outdated,
     drop_unfinished,
     find_unfinished,
     note_began,
     read_checkpoint,
+    write_checkpoint,
     write_failure,
 )
 from study.store.weights import publish_weights
@@ -62,6 +65,7 @@ from study.training.feature_cache import node_folder
 from study.training.loop import PREDICTED, Diverged, Training
 
 DEFAULT_OPTIONS: Final = LaunchOptions()
+_ABOUT: Final = "execute"  # name of the checkpoint's entry that is not the training's own
 PASSED_OVER: Final = "another driver has taken over the store, believing this one's dead"
 
 _log = logging.getLogger(__name__)
@@ -80,6 +84,53 @@ class _Start:
 
     weights: dict[str, Tensor] | None
     digest: str | None
+
+
+class Checkpoints:
+    """Writes checkpoints of one Run in a thread, while training continues.
+
+    The state is copied first. A failed write raises at the next write, or on leaving.
+    """
+
+    def __init__(self, run: Run, store: Store, seconds: float, about: dict[str, Any]) -> None:
+        self._run, self._store, self._about = run, store, about
+        self._seconds, self._last = seconds, time.monotonic()
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._pending: Future[None] | None = None
+        self._has_dropped = False
+
+    def __enter__(self) -> Checkpoints:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._writer.shutdown(wait=True)
+        if kind is None:
+            self.wait()
+
+    def is_due(self) -> bool:
+        """Return True if the interval is over and the last checkpoint is written."""
+        idle = self._pending is None or self._pending.done()
+        return idle and time.monotonic() - self._last >= self._seconds
+
+    def write(self, training: Training) -> None:
+        """Copy the state and start to write it."""
+        self.wait()
+        tensors = {key: value.clone() for key, value in training.state().items()}
+        tensors[_ABOUT] = torch.tensor(list(json.dumps(self._about).encode()), dtype=torch.uint8)
+        self._pending = self._writer.submit(self._publish, tensors)
+        self._last = time.monotonic()
+
+    def wait(self) -> None:
+        """Wait until the last checkpoint is written. Raises OSError if that failed."""
+        if self._pending is not None:
+            self._pending.result()
+            self._pending = None
+
+    def _publish(self, tensors: dict[str, Tensor]) -> None:
+        write_checkpoint(self._store, self._run.id, tensors_to_bytes(tensors))
+        if not self._has_dropped:
+            drop_outdated(self._store, self._run.id)
+            self._has_dropped = True
 
 
 def execute(
@@ -281,7 +332,7 @@ def _resumed(training: Training, store: Store, start: _Start) -> dict[str, Any] 
     if payload is None:
         return None
     tensors = tensors_from_bytes(payload)
-    about: dict[str, Any] = json.loads(bytes(tensors.pop(ABOUT).tolist()))
+    about: dict[str, Any] = json.loads(bytes(tensors.pop(_ABOUT).tolist()))
     if about["start_digest"] != start.digest:
         # Its start was made anew with other bits: going on would mix the two.
         there = find_unfinished(store, run_id)

@@ -117,7 +117,7 @@ def _rarer_checkpoints() -> None:
 
         return init
 
-    _replace("study.launching.checkpoints", "Checkpoints.__init__", rarer)
+    _replace("study.launching.train_run", "Checkpoints.__init__", rarer)
 
 
 def _no_optimizer_state() -> None:
@@ -199,7 +199,7 @@ def _signals_write_nothing() -> None:
     def only_when_due(inner: Any) -> Any:
         return lambda self, training: inner(self, training) if self.is_due() else None
 
-    _replace("study.launching.checkpoints", "Checkpoints.write", only_when_due)
+    _replace("study.launching.train_run", "Checkpoints.write", only_when_due)
 
 
 def _tried_once() -> None:

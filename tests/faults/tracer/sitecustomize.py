@@ -66,11 +66,12 @@ def _watch_train(module: ModuleType) -> None:
     _around(module.Training, "_train_step", None, stepped)
 
 
-def _watch_checkpoints(module: ModuleType) -> None:
+def _watch_run(module: ModuleType) -> None:
     def copying(_: Any, training: Any) -> None:
         note("save", training.run.id, training.step)
 
     _around(module.Checkpoints, "write", copying, None)
+    _break()
 
 
 def _watch_checkpoint(module: ModuleType) -> None:
@@ -81,7 +82,7 @@ def _watch_rows(module: ModuleType) -> None:
     _around(module, "publish_rows", None, lambda _, run, *__: note("published", run.id))
 
 
-def _break(module: ModuleType) -> None:
+def _break() -> None:
     """By the mutation that is asked for, once all that it may be done to can be imported."""
     wish = os.environ.get("FAULTS_MUTATION")
     if wish is not None:
@@ -91,9 +92,8 @@ def _break(module: ModuleType) -> None:
 
 
 _WATCHED = {
-    "study.launching.train_run": _break,
+    "study.launching.train_run": _watch_run,
     "study.training.loop": _watch_train,
-    "study.launching.checkpoints": _watch_checkpoints,
     "study.store.unfinished": _watch_checkpoint,
     "study.store.rows": _watch_rows,
 }
