@@ -12,7 +12,7 @@ from obstore.store import LocalStore
 
 from study.run import Recipe, Run
 from study.store import Failure, Provenance, schema, similarity
-from study.store.predictions import predictions_table
+from study.store.artifacts import predictions_table
 from study.store.schema import FINISHED
 
 SOURCE = Run(

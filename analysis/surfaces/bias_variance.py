@@ -34,8 +34,8 @@ from analysis.surfaces.grid import (
     rows_at,
 )
 from study.store import Damaged, Store
+from study.store.artifacts import labels_of, read_predictions
 from study.store.layout import task_path
-from study.store.predictions import labels_of, read_predictions
 from study.store.prepared_tasks import read_task_head
 from study.store.schema import DONE
 from study.store.store import concurrently

@@ -25,15 +25,14 @@ from study.planning.inventory import Inventory, take_inventory
 from study.planning.plan import make_plan
 from study.planning.spaces import Space
 from study.store import Damaged, Head, Store, finished_ids, read_heads, read_study
+from study.store.artifacts import check_predictions, empty_weights
 from study.store.errors import naming
-from study.store.predictions import check_predictions
 from study.store.prepared_tasks import repeated_text
 from study.store.processes import this_process
 from study.store.rows import check_rows
 from study.store.schema import ABSENT, DONE, FAILED, PARTIAL, RUNNING
 from study.store.studies import write_study
 from study.store.unfinished import sweep, trained_by
-from study.store.weights import empty_weights
 from study.tasks import TaskInfo
 
 SECONDS_FOR_ORPHANS: Final = 30.0

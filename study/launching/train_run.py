@@ -44,7 +44,7 @@ from study.store import (
     rows_path,
     weights_path,
 )
-from study.store.predictions import predictions_table, publish_predictions
+from study.store.artifacts import predictions_table, publish_predictions, publish_weights
 from study.store.processes import this_process
 from study.store.provenance import Provenance
 from study.store.rows import publish_rows
@@ -58,7 +58,6 @@ from study.store.unfinished import (
     write_checkpoint,
     write_failure,
 )
-from study.store.weights import publish_weights
 from study.tasks.prepared_file import PreparedTask
 from study.training.cut import starting_network
 from study.training.feature_cache import node_folder

@@ -85,7 +85,7 @@ _weights = _WeightsKept()
 
 
 def cached_start_weights(store: Store, run_id: str, digest: str) -> Weights:
-    """Return `study.store.weights.read_weights`, read and checked again if the file has changed.
+    """Return `study.store.read_weights`, read and checked again if the file has changed.
 
     Raises FileNotFoundError, Damaged.
     """

@@ -17,9 +17,9 @@ from study.store import (
     Head,
     Newer,
     Store,
+    artifacts,
     finished_ids,
     layout,
-    predictions,
     read_heads,
     read_registrations,
     read_rows,
@@ -27,7 +27,6 @@ from study.store import (
     similarity,
     study_names,
     unfinished,
-    weights,
 )
 from study.store.store import damaged_among
 
@@ -50,11 +49,16 @@ class Kind:
 
 KINDS: Final = (
     Kind(layout.ROWS, layout.ROWS_NAME, lambda store, _, run_id: read_rows(store, run_id)),
-    Kind(layout.WEIGHTS, layout.WEIGHTS_NAME, lambda s, path, _: weights.read_at(s, path), True),
+    Kind(
+        layout.WEIGHTS,
+        layout.WEIGHTS_NAME,
+        lambda store, path, _: artifacts.read_weights_at(store, path),
+        True,
+    ),
     Kind(
         layout.PREDICTIONS,
         layout.PREDICTIONS_NAME,
-        lambda store, path, _: predictions.read_at(store, path),
+        lambda store, path, _: artifacts.read_predictions_at(store, path),
         True,
     ),
     Kind(

@@ -24,10 +24,9 @@ from study.store import (
     read_head,
     read_heads,
 )
-from study.store.predictions import predictions_there
+from study.store.artifacts import ids_with_weights, predictions_there
 from study.store.schema import ABSENT, DONE, FAILED, PARTIAL, RUNNING, START_FAILED
 from study.store.unfinished import Unfinished, list_unfinished, read_began
-from study.store.weights import ids_with_weights
 
 STATES: Final = (DONE, RUNNING, PARTIAL, FAILED, ABSENT)
 

@@ -3,15 +3,14 @@
 from typing import TYPE_CHECKING
 
 from study.deprecation import renamed
+from study.store.artifacts import labels_of, read_predictions, read_weights
 from study.store.atomic import Damaged, Newer
 from study.store.layout import predictions_path, rows_path, study_path, weights_path
-from study.store.predictions import labels_of, read_predictions
 from study.store.provenance import Provenance
 from study.store.rows import Finished, Head, finished_ids, read_head, read_heads, read_rows
 from study.store.store import Store, open_store
 from study.store.studies import Registration, read_registrations, read_study, study_names
 from study.store.unfinished import Failure, read_failure, read_failures
-from study.store.weights import read_weights
 
 __all__ = [
     "Damaged",
@@ -43,13 +42,16 @@ __all__ = [
 
 # Exported by 0.1.0: module → names.
 _MOVED = {
-    "layout": ["unfinished_path"],
-    "predictions": [
+    "artifacts": [
         "check_predictions",
+        "empty_weights",
+        "ids_with_weights",
         "predictions_table",
         "predictions_there",
         "publish_predictions",
+        "publish_weights",
     ],
+    "layout": ["unfinished_path"],
     "prepared_tasks": ["repeated_text"],
     "rows": ["check_rows", "publish_rows"],
     "studies": ["add_registration", "write_study"],
@@ -69,7 +71,6 @@ _MOVED = {
         "write_checkpoint",
         "write_failure",
     ],
-    "weights": ["empty_weights", "ids_with_weights", "publish_weights"],
 }
 DEPRECATED = {
     name: f"study.store.{module}.{name}" for module, names in _MOVED.items() for name in names

@@ -251,13 +251,13 @@ _ALL: Final = (
         "weights-unchecked",
         "the digest of weights is not compared",
         ("damaged-weights",),
-        _digest_unchecked("study.store.weights", "digest_of"),
+        _digest_unchecked("study.store.artifacts", "digest_of"),
     ),
     Mutation(
         "predictions-unchecked",
         "the digests of predictions, and of their file, are not compared",
         ("damaged-predictions",),
-        _unsealed(_digest_unchecked("study.store.predictions", "predictions_digest")),
+        _unsealed(_digest_unchecked("study.store.artifacts", "predictions_digest")),
     ),
     Mutation(
         "checkpoint-unchecked",

@@ -14,8 +14,8 @@ from analysis.surfaces import bias_variance
 from study.run import Run
 from study.seeds import stream
 from study.store import Damaged, Store, open_store
+from study.store.artifacts import predictions_table, publish_predictions
 from study.store.layout import predictions_path
-from study.store.predictions import predictions_table, publish_predictions
 from study.store.rows import publish_rows
 from study.store.studies import write_study
 from study.tasks import prepared_file

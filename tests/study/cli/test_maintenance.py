@@ -12,11 +12,10 @@ import pytest
 from study.cli.main import main
 from study.launching import lease
 from study.store import Store, layout, similarity, studies
-from study.store.predictions import publish_predictions
+from study.store.artifacts import publish_predictions, publish_weights
 from study.store.rows import publish_rows
 from study.store.studies import write_study
 from study.store.unfinished import write_checkpoint, write_failure
-from study.store.weights import publish_weights
 from tests.stored import (
     SOURCE,
     a_failure,

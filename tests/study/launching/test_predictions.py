@@ -30,7 +30,7 @@ from study.store import (
     rows_path,
     weights_path,
 )
-from study.store.predictions import predictions_there
+from study.store.artifacts import predictions_there
 from study.store.rows import publish_rows
 from study.store.schema import DONE
 from study.store.unfinished import list_unfinished

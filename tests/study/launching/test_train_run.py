@@ -25,11 +25,11 @@ from study.store import (
     rows_path,
     weights_path,
 )
+from study.store.artifacts import publish_weights
 from study.store.layout import unfinished_path
 from study.store.rows import publish_rows
 from study.store.schema import Row, rows_of
 from study.store.unfinished import list_unfinished, read_checkpoint
-from study.store.weights import publish_weights
 from study.training import loop
 
 SOURCE = Run(

@@ -30,6 +30,7 @@ from study.store import (
     study_names,
     weights_path,
 )
+from study.store.artifacts import ids_with_weights, publish_weights
 from study.store.layout import lease_path, unfinished_path
 from study.store.processes import this_process
 from study.store.rows import publish_rows
@@ -44,7 +45,6 @@ from study.store.unfinished import (
     write_checkpoint,
     write_failure,
 )
-from study.store.weights import ids_with_weights, publish_weights
 from tests import s3_server
 from tests.stored import a_failure, a_provenance, a_run, a_table
 

@@ -14,12 +14,11 @@ import pytest
 
 from study.planning.integrity import KINDS, Kind
 from study.store import Damaged, Newer, Registration, Store, layout, similarity
-from study.store.predictions import publish_predictions
+from study.store.artifacts import publish_predictions, publish_weights
 from study.store.processes import this_process
 from study.store.rows import publish_rows
 from study.store.studies import add_registration, write_study
 from study.store.unfinished import note_began, write_checkpoint
-from study.store.weights import publish_weights
 from study.tasks import PreparedTask, prepared_file
 from tests.stored import SOURCE, a_predictions, a_provenance, a_run, a_similarity, a_table
 

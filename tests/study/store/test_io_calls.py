@@ -24,7 +24,7 @@ from study.store import (
     read_study,
     read_weights,
 )
-from study.store.predictions import publish_predictions
+from study.store.artifacts import publish_predictions, publish_weights
 from study.store.processes import Process, this_process
 from study.store.rows import publish_rows
 from study.store.studies import write_study
@@ -36,7 +36,6 @@ from study.store.unfinished import (
     sweep,
     write_checkpoint,
 )
-from study.store.weights import publish_weights
 from tests.faults import io_calls
 from tests.faults.power_loss import files_of
 from tests.stored import a_predictions, a_provenance, a_run, a_table

@@ -25,11 +25,11 @@ from study.store import (
     Damaged,
     Newer,
     Store,
+    artifacts,
     atomic,
     finished_ids,
     labels_of,
     open_store,
-    predictions,
     predictions_path,
     provenance,
     read_failure,
@@ -48,8 +48,13 @@ from study.store import (
     study_path,
 )
 from study.store.arrow_file import table_digest
+from study.store.artifacts import (
+    ids_with_weights,
+    predictions_there,
+    publish_predictions,
+    publish_weights,
+)
 from study.store.layout import unfinished_path
-from study.store.predictions import predictions_there, publish_predictions
 from study.store.rows import check_rows, publish_rows
 from study.store.studies import write_study
 from study.store.unfinished import (
@@ -61,7 +66,6 @@ from study.store.unfinished import (
     write_checkpoint,
     write_failure,
 )
-from study.store.weights import ids_with_weights, publish_weights
 from tests.stored import SOURCE, a_failure, a_predictions, a_provenance, a_run, a_table
 
 
@@ -313,21 +317,21 @@ def test_predictions_come_back(empty: Store) -> None:
 
 def test_the_predictions_digest_depends_on_the_values_alone() -> None:
     table = a_predictions()
-    made = predictions.predictions_digest(table)
+    made = artifacts.predictions_digest(table)
     in_chunks = pa.concat_tables([table.slice(0, 1), table.slice(1)])
-    assert predictions.predictions_digest(in_chunks) == made
+    assert artifacts.predictions_digest(in_chunks) == made
     # Files written by earlier versions carry it: a change would make them look damaged.
     assert made == "6c4d95f5f9245a992cb9686f653d54901197e526457ce0910057f9dc636dba6e"
     labels = labels_of(table).copy()
     labels[2, 7] += 1
     epochs, steps = (table[name].to_pylist() for name in ("epoch", "step"))
     others = [
-        predictions.predictions_table(epochs, steps, labels),
-        predictions.predictions_table([0, 1, 3], steps, labels_of(table)),
-        predictions.predictions_table(epochs, [0, 10, 30], labels_of(table)),
-        predictions.predictions_table(epochs, steps, labels_of(table)[:, ::-1]),
+        artifacts.predictions_table(epochs, steps, labels),
+        artifacts.predictions_table([0, 1, 3], steps, labels_of(table)),
+        artifacts.predictions_table(epochs, [0, 10, 30], labels_of(table)),
+        artifacts.predictions_table(epochs, steps, labels_of(table)[:, ::-1]),
     ]
-    assert len({made, *map(predictions.predictions_digest, others)}) == 5
+    assert len({made, *map(artifacts.predictions_digest, others)}) == 5
 
 
 def test_predictions_of_a_later_format_or_another_run_are_told(
@@ -335,18 +339,18 @@ def test_predictions_of_a_later_format_or_another_run_are_told(
 ) -> None:
     table = a_predictions()
     with monkeypatch.context() as later:
-        later.setattr(predictions, "FORMAT", "freezewise predictions 2")
-        later.setattr(predictions, "release", lambda: "7.0.0")
+        later.setattr(artifacts, "FORMAT", "freezewise predictions 2")
+        later.setattr(artifacts, "release", lambda: "7.0.0")
         made = publish_predictions(empty, SOURCE.id, table, "f" * 64)
     with pytest.raises(Newer, match=r"by freezewise 7.0.0 \(freezewise predictions 2\)"):
         read_predictions(empty, SOURCE.id, made)
-    of_another = predictions.to_bytes(a_run().id, table, "f" * 64)
+    of_another = artifacts.predictions_to_bytes(a_run().id, table, "f" * 64)
     empty.put(predictions_path(SOURCE.id, made), of_another)
     with pytest.raises(Damaged, match=f"it holds Run {a_run().id}"):
         read_predictions(empty, SOURCE.id, made)
     empty.put(
         predictions_path(SOURCE.id, made),
-        predictions.to_bytes(SOURCE.id, table.slice(1), "f" * 64),
+        artifacts.predictions_to_bytes(SOURCE.id, table.slice(1), "f" * 64),
     )
     with pytest.raises(Damaged, match="it holds other predictions"):
         read_predictions(empty, SOURCE.id, made)

@@ -25,11 +25,11 @@ from study.store import (
     study_path,
     weights_path,
 )
+from study.store.artifacts import publish_weights
 from study.store.layout import unfinished_path
 from study.store.rows import check_rows, publish_rows
 from study.store.studies import write_study
 from study.store.unfinished import read_checkpoint, write_checkpoint, write_failure
-from study.store.weights import publish_weights
 from tests.stored import a_failure, a_provenance, a_run, a_table
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="/proc/self/mem gives EIO")

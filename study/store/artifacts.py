@@ -1,8 +1,7 @@
-"""Store predictions: the label that a Run predicts for every test image, at each of its evaluations.
+"""Store weights and predictions of Runs, each under its own digest.
 
-One Arrow IPC file per Run, named by the digest of its values. If a Run was trained twice, both files
-exist, and the rows, published later, name theirs (`Provenance.predictions_digest`). One row per
-evaluation, in the order of the rows:
+If a Run was trained twice, both files exist, and the rows, published later, name theirs (`Provenance`).
+Predictions are labels of every test image at each evaluation, in an Arrow IPC file like the rows:
 
     epoch       float64                             as in the rows
     step        int64                               as in the rows
@@ -15,15 +14,16 @@ of these five, which separates a later release's file from a damaged one.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
 import numpy as np
 import pyarrow as pa
 
+from study.fields import digest_of
 from study.store import arrow_file, layout
 from study.store.atomic import Damaged, Newer
-from study.store.layout import predictions_path
+from study.store.layout import predictions_path, weights_path
 from study.store.provenance import release
 from study.store.rows import read_head
 from study.store.store import Store, damaged_among
@@ -35,7 +35,50 @@ _WRITTEN_BY, _DIGEST = b"written_by", b"predictions_digest"
 _HEAD: Final = (_FORMAT, _RUN_ID, _TASK, _WRITTEN_BY, _DIGEST)
 
 
-def schema_of(num_test: int) -> pa.Schema:
+def publish_weights(store: Store, run_id: str, payload: bytes) -> str:
+    """Publish a Run's weights, and return their digest (SHA-256, hex)."""
+    digest = digest_of(payload)
+    store.put(weights_path(run_id, digest), payload)
+    return digest
+
+
+def read_weights(store: Store, run_id: str, digest: str) -> bytes:
+    """Return the weights with this digest. Raises FileNotFoundError, Damaged."""
+    return _checked_weights(store, weights_path(run_id, digest), digest)
+
+
+def read_weights_at(store: Store, path: str) -> bytes:
+    """Return the weights at this path, checked against the digest in their name. Raises Damaged."""
+    return _checked_weights(store, path, path.rpartition("-")[2].removesuffix(".safetensors"))
+
+
+def _checked_weights(store: Store, path: str, digest: str) -> bytes:
+    """Return the weights at this path; their digest must begin with `digest`."""
+    payload = store.get(path)
+    found = digest_of(payload)
+    if not found.startswith(digest):
+        raise Damaged(path, f"digest {found[:12]} of {len(payload)} bytes")
+    return payload
+
+
+def empty_weights(store: Store, among: Collection[str]) -> list[Damaged]:
+    """Return empty weights of these Runs (left by a disk that lost power), in one listing."""
+    found = []
+    for entry in store.listed(layout.WEIGHTS):
+        match = layout.WEIGHTS_NAME.fullmatch(entry.base_name)
+        if match and match[1] in among and not entry.size:
+            found.append(Damaged(f"{layout.WEIGHTS}/{entry.base_name}", "empty"))
+    return found
+
+
+def ids_with_weights(store: Store) -> frozenset[str]:
+    """Return the ids of all Runs with weights that are not empty, in one listing."""
+    names = (entry.base_name for entry in store.listed(layout.WEIGHTS) if entry.size)
+    matches = (layout.WEIGHTS_NAME.fullmatch(name) for name in names)
+    return frozenset(match[1] for match in matches if match)
+
+
+def predictions_schema(num_test: int) -> pa.Schema:
     """Return the columns of predictions for this many test images, without metadata."""
     label = pa.field("item", pa.uint16(), nullable=False)
     return pa.schema(
@@ -51,7 +94,7 @@ def predictions_table(
     epochs: Iterable[float], steps: Iterable[int], predicted: np.ndarray
 ) -> pa.Table:
     """Return the table of one Run. `predicted`: whole numbers, shape (evaluations, test images)."""
-    schema = schema_of(predicted.shape[1])
+    schema = predictions_schema(predicted.shape[1])
     labels = pa.array(np.ascontiguousarray(predicted, np.uint16).reshape(-1))
     return pa.table(
         [
@@ -84,7 +127,9 @@ def predictions_digest(table: pa.Table) -> str:
 def publish_predictions(store: Store, run_id: str, table: pa.Table, task_fingerprint: str) -> str:
     """Publish a Run's predictions (`predictions_table`) under their digest, and return it."""
     digest = predictions_digest(table)
-    store.put(predictions_path(run_id, digest), to_bytes(run_id, table, task_fingerprint))
+    store.put(
+        predictions_path(run_id, digest), predictions_to_bytes(run_id, table, task_fingerprint)
+    )
     return digest
 
 
@@ -109,13 +154,13 @@ def read_predictions(store: Store, run_id: str, digest: str | None = None) -> pa
                 "KEEP_PREDICTIONS = True."
             )
     path = predictions_path(run_id, digest)
-    return from_bytes(store.get(path), run_id, digest, path)
+    return _predictions_from(store.get(path), run_id, digest, path)
 
 
-def read_at(store: Store, path: str) -> pa.Table:
+def read_predictions_at(store: Store, path: str) -> pa.Table:
     """Return the predictions at this path, checked against Run and digest in its name. Raises as above."""
     run_id, _, short = path.removeprefix(f"{layout.PREDICTIONS}/")[: -len(".arrow")].partition("-")
-    return from_bytes(store.get(path), run_id, short, path)
+    return _predictions_from(store.get(path), run_id, short, path)
 
 
 def check_predictions(store: Store, digests: Mapping[str, str]) -> dict[str, Damaged]:
@@ -131,8 +176,8 @@ def predictions_there(store: Store) -> dict[str, list[str]]:
     return paths
 
 
-def to_bytes(run_id: str, table: pa.Table, task_fingerprint: str) -> bytes:
-    """Return the file, as one record batch."""
+def predictions_to_bytes(run_id: str, table: pa.Table, task_fingerprint: str) -> bytes:
+    """Return a file of predictions, as one record batch."""
     head = {
         _FORMAT: FORMAT.encode(),
         _RUN_ID: run_id.encode(),
@@ -143,7 +188,7 @@ def to_bytes(run_id: str, table: pa.Table, task_fingerprint: str) -> bytes:
     return arrow_file.to_bytes(table, head)
 
 
-def from_bytes(payload: bytes, run_id: str, digest: str, path: str) -> pa.Table:
+def _predictions_from(payload: bytes, run_id: str, digest: str, path: str) -> pa.Table:
     """Return the predictions in the bytes of a file.
 
     `run_id`, `digest`: the expected values; of the digest, its first digits are enough.
@@ -165,13 +210,13 @@ def from_bytes(payload: bytes, run_id: str, digest: str, path: str) -> pa.Table:
 
 
 def _has_columns(table: pa.Table) -> bool:
-    """Return True if there are rows, with the columns of `schema_of` and no null."""
+    """Return True if there are rows, with the columns of `predictions_schema` and no null."""
     if table.num_rows == 0 or "predicted" not in table.column_names:
         return False
     kind = table.schema.field("predicted").type
     if not isinstance(kind, pa.FixedSizeListType):
         return False
-    if not table.schema.equals(schema_of(kind.list_size), check_metadata=False):
+    if not table.schema.equals(predictions_schema(kind.list_size), check_metadata=False):
         return False
     labels = table["predicted"].combine_chunks()
     return not any(column.null_count for column in (*table.columns, labels.flatten()))
