@@ -103,9 +103,7 @@ def write_report(
     """
     options = {"partial": partial, **says}
     if out is not None or not is_ray_job():  # by default reports/<study>, here
-        return ask_analysis(
-            "report", store.root, study, out=out, **options
-        )  # by default reports/<study>, here
+        return ask_analysis("report", store.root, study, out=out, **options)
     name = Path(study).stem if study.endswith(".parquet") else study
     place = report_place(out, name, store)
     if place is not None:

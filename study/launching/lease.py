@@ -112,12 +112,9 @@ class Directory:
         return found
 
     def age(self, number: int) -> float:
-        probe = atomic.temporary_beside(self._path(number))
-        probe.touch()
-        try:
+        with atomic.draft_beside(self._path(number)) as probe:
+            probe.touch()
             return probe.stat().st_mtime - self._path(number).stat().st_mtime
-        finally:
-            probe.unlink()
 
     def read(self, number: int) -> bytes:
         try:

@@ -26,7 +26,7 @@ from study.networks.build import pretrained
 from study.networks.families import ImageShape
 from study.run import Run
 from study.store import Damaged, Store, open_store, read_weights, similarity, weights_path
-from study.store.atomic import temporary_beside
+from study.store.atomic import draft_beside
 from study.store.layout import similarity_path, task_path
 from study.store.prepared_tasks import read_task_head
 from study.tasks import prepared_file
@@ -191,7 +191,9 @@ def load_task(name: str, store: Store, node_cache: Path | None) -> PreparedTask:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if copy.exists() and (found := _checked(name, copies, fingerprint)) is not None:
                 return found
-            _copy(shared, copy)
+            with draft_beside(copy) as draft:
+                shutil.copyfile(shared, draft)
+                draft.replace(copy)
     except OSError as error:
         if error.errno not in _FULL:
             raise
@@ -205,15 +207,6 @@ def _checked(name: str, copies: Store, fingerprint: str) -> PreparedTask | None:
     except Damaged:
         return None
     return found if found.fingerprint == fingerprint else None
-
-
-def _copy(shared: Path, copy: Path) -> None:
-    temporary = temporary_beside(copy)
-    try:
-        shutil.copyfile(shared, temporary)
-        temporary.replace(copy)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def record_similarity(

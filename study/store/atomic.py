@@ -78,12 +78,9 @@ def put(path: str, parts: tuple[bytes, ...], waits: Waits) -> None:
     """
 
     def once() -> None:
-        temporary = temporary_beside(Path(path))
-        try:
-            _write_whole(temporary, parts)
-            _rename(temporary, Path(path))
-        finally:
-            temporary.unlink(missing_ok=True)
+        with draft_beside(Path(path)) as draft:
+            _write_whole(draft, parts)
+            _rename(draft, Path(path))
 
     tried("write", path, waits, once)
 
@@ -198,6 +195,16 @@ def temporary_beside(path: Path) -> Path:
     return path.with_name(f".{_host()}~{os.getpid()}~{secrets.token_hex(4)}~{path.name}.tmp")
 
 
+@contextlib.contextmanager
+def draft_beside(path: Path) -> Iterator[Path]:
+    """Yield `temporary_beside(path)`, and remove the file that is left under that name."""
+    draft = temporary_beside(path)
+    try:
+        yield draft
+    finally:
+        draft.unlink(missing_ok=True)
+
+
 def sweep(folder: Path, pattern: str = "**/.*.tmp") -> list[Path]:
     """Remove the temporary files below a folder that dead processes of this host left; return them.
 
@@ -303,13 +310,10 @@ def _flush_folder(path: Path) -> None:
 
 
 def _copy(local: Path, path: Path) -> None:
-    temporary = temporary_beside(path)
-    try:
-        with local.open("rb") as source, temporary.open("xb") as stream:
+    with draft_beside(path) as draft:
+        with local.open("rb") as source, draft.open("xb") as stream:
             shutil.copyfileobj(source, stream, 1 << 24)
             stream.flush()
             os.fsync(stream.fileno())
-        _rename(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        _rename(draft, path)
     local.unlink()

@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from study.fields import canonical_json
 from study.store import Damaged, Store, arrow_file
-from study.store.atomic import make_folder, temporary_beside
+from study.store.atomic import draft_beside, make_folder
 from study.store.errors import WAITS, tried
 from study.store.layout import task_path
 from study.store.prepared_tasks import metadata_of, newer, read_task_head
@@ -107,8 +107,7 @@ def publish(
         }
     )
     batch = pa.record_batch(columns).replace_schema_metadata(head)
-    local = temporary_beside(scratch_folder(store) / f"{info.name}.arrow")
-    try:
+    with draft_beside(scratch_folder(store) / f"{info.name}.arrow") as local:
         # All pixels are one array: beyond 2 GiB its length does not fit 32 bits.
         options = pa.ipc.IpcWriteOptions(allow_64bit=True)
         with (
@@ -117,8 +116,6 @@ def publish(
         ):
             writer.write_batch(batch)
         store.put_file(task_path(info.name), local)
-    finally:
-        local.unlink(missing_ok=True)
 
 
 def load(name: str, store: Store) -> PreparedTask:
@@ -140,12 +137,9 @@ def load(name: str, store: Store) -> PreparedTask:
             return _opened(local, path, name, _version(local))
         except Damaged:
             local.unlink(missing_ok=True)  # only the copy: it is fetched anew
-    temporary = temporary_beside(local)
-    try:
-        store.fetch(path, temporary)
-        temporary.replace(local)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with draft_beside(local) as draft:
+        store.fetch(path, draft)
+        draft.replace(local)
     return _opened(local, path, name, _version(local))
 
 
@@ -158,7 +152,7 @@ def load_info(name: str, store: Store) -> TaskInfo | None:
 
 
 def scratch_folder(store: Store) -> Path:
-    """Yield a temporary folder: beside the store's tasks, or in this machine's temporary directory."""
+    """Return a folder for drafts: the store's tasks, or this machine's temporary directory."""
     local = store.local_path("tasks")
     if local is not None:
         make_folder(local)
