@@ -31,7 +31,8 @@ PRIMARY: Final = {
     "capacity taken per seed and averaged over seeds.",
     "C4": "At the largest label noise, all curves over trained parameters (test error, mean of the last "
     "window of epochs) whose mean train error crosses ε, each moved to its own edge of interpolation, as "
-    "one curve: height of its peak near that edge (the smaller of its rise and its fall).",
+    "one curve: height of its peak near that edge (the smaller of its rise and its fall). A bump farther "
+    "away that is shown to be higher by 0.01 counts against it.",
     "C5a": "Test error of the more related source − the less related, most frozen layers: not below "
     "−0.01; and it is either above zero there, or below zero over the lower half of the frozen counts; "
     "and, unless it is above zero there, both sources are better than random frozen layers, or, without "

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from analysis.claims import primary
@@ -19,6 +19,7 @@ from analysis.descent.edges import NEAR_DECADES, NEAR_FACTOR, NEAR_TRAIN_ERROR
 from analysis.descent.intervals import LEVEL
 from analysis.descent.judge import BORROWED
 from analysis.load import Study, arms
+from analysis.load.export import kept_path, kept_verdicts
 from analysis.load.rows import ExportRows, StoreRows
 from study.store.studies import Registration, read_registrations
 
@@ -27,7 +28,7 @@ EXPLORATORY: Final = "exploratory"
 
 # The version of the rules. Raise it by hand when a verdict could change: an answer or one of its numbers.
 # tests/analysis/test_results.py fails if a bundled verdict changes under the same RULES.
-RULES: Final = 1
+RULES: Final = 2
 
 # Registrations of 0.1.0 store 8 hex digits over the sources of claims, descent and load.
 RULES_OF_CODE: Final[Mapping[str, int]] = {"9d0ac35d": 1}
@@ -117,7 +118,16 @@ def registration_status(
             sentences=("Whether it was registered is not known here: that stands in its store.",),
         )
     terms = terms_now(epsilon=epsilon, more_related=more_related, less_related=less_related)
-    return compare_with_registration(noted, [run.id for run in study.wanted], terms)
+    found = compare_with_registration(noted, [run.id for run in study.wanted], terms)
+    rules = _rules(noted[-1].terms) if noted else None
+    is_kept = isinstance(rows, ExportRows) and rows.path == str(kept_path(study.name))
+    if rules not in (None, RULES) and is_kept:
+        before = kept_verdicts(study.name, rules)
+        if before is not None:
+            primary_only = before[before["kind"] == "primary"]
+            answers = ", ".join(primary_only["claim"] + " " + primary_only["answer"])
+            found = replace(found, sentences=(*found.sentences, f"By RULES {rules}: {answers}."))
+    return found
 
 
 def compare_with_registration(
@@ -140,9 +150,12 @@ def compare_with_registration(
         )
     changed = _changed(last, run_ids, terms)
     if changed:
-        return RegistrationStatus(
-            word=EXPLORATORY, sentences=(f"It was {said}; since then changed:", *changed)
-        )
+        sentences = [f"It was {said}; since then changed:", *changed]
+        rules = _rules(last.terms)
+        if rules is not None and not _changed(last, run_ids, {**terms, "rules": rules}):
+            now = terms["rules"]
+            sentences.append(f"Confirmatory by RULES {rules}, exploratory by RULES {now}.")
+        return RegistrationStatus(word=EXPLORATORY, sentences=tuple(sentences))
     return RegistrationStatus(
         word=CONFIRMATORY, sentences=(f"It was {said}, before its first row.",)
     )
@@ -182,9 +195,10 @@ def _rules(terms: Mapping[str, Any]) -> int | None:
 
 
 def _rules_text(terms: Mapping[str, Any]) -> str:
-    if "rules" in terms:
-        return f"the rules: {terms['rules']}"
-    return f"the rules: unknown (code {terms.get('code')})"
+    rules = _rules(terms)
+    if rules is None:
+        return f"the rules: unknown (code {terms.get('code')})"
+    return f"the rules: {rules}"
 
 
 def _same(before: Any, now: Any) -> bool:

@@ -62,46 +62,41 @@ def locate(
     first_descent: float,
     start: np.ndarray | None = None,
     near: np.ndarray | None = None,
+    ends: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Lowest point before, peak, lowest point after, of the most prominent peak: (…, 3) indices.
+    """Return lowest point before, peak, lowest point after, of the highest peak: (…, 3) indices.
 
-    `curves`: (…, points), three or more. The prominence of a point is the smaller of its heights over
-    the lowest points on its two sides, no farther away than the next higher point: the shoulder of a
-    higher peak has none. Where a neighbour is higher it stands for the lowest, and the prominence is
-    negative; where no point before may be the first minimum it is 0. `near`: (points,) bool, where the
-    peak may lie; `first_descent`, `start`: see `after_descent`. Of equal peaks the first.
+    The height of a peak is the smaller of its heights over the lowest points on its two sides. Moving
+    every point by at most δ changes the height found by at most 2δ (if `ends` is None). On a side where
+    no point may be a minimum, the peak itself is the minimum, and its height is 0 at most.
+
+    Args:
+        curves: (…, points), three points or more.
+        first_descent, start: see `after_descent`.
+        near: (points,) bool, where the peak may be. Of equal peaks the first counts.
+        ends: (points, points) bool; `ends[j, m]`: the minima of a peak at j are sought on this side of m.
     """
     num = curves.shape[-1]
     tie = TIE * np.ptp(curves, axis=-1)
     may_begin = after_descent(curves, first_descent, start)
+    ends = np.zeros((num, num), bool) if ends is None else ends
     candidates = [j for j in range(1, num - 1) if near is None or near[j]] or [1]
     best = np.full(curves.shape[:-1], -np.inf)
     found = np.zeros((*curves.shape[:-1], 3), dtype=int)
     for j in candidates:
-        higher = curves > (curves[..., j] + tie)[..., None]
-        left = slice(j - 1, None, -1)
-        before = _lowest(curves[..., left], higher[..., left], may_begin[..., left])
-        later = _lowest(curves[..., j + 1 :], higher[..., j + 1 :], None)
-        places = np.stack([j - before, np.full_like(before, j), j + later], axis=-1)
+        # The neighbours stay in reach, so that a point with higher neighbours has a negative height.
+        first = min(max(np.flatnonzero(ends[j, :j]), default=-1) + 1, j - 1)
+        last = max(min(np.flatnonzero(ends[j, j + 1 :]) + j + 1, default=num), j + 2)
+        allowed = np.where(may_begin[..., first:j], curves[..., first:j], np.inf)
+        before = np.where(np.isfinite(allowed).any(axis=-1), first + allowed.argmin(axis=-1), j)
+        later = j + 1 + curves[..., j + 1 : last].argmin(axis=-1)
+        places = np.stack([before, np.full_like(before, j), later], axis=-1)
         low, top, end = np.moveaxis(np.take_along_axis(curves, places, -1), -1, 0)
-        prominence = np.minimum(top - low, top - end)
-        better = prominence > best + np.where(np.isfinite(best), tie, 0.0)
-        best = np.where(better, prominence, best)
+        height = np.minimum(top - low, top - end)
+        better = height > best + np.where(np.isfinite(best), tie, 0.0)
+        best = np.where(better, height, best)
         found = np.where(better[..., None], places, found)
     return found
-
-
-def _lowest(side: np.ndarray, higher: np.ndarray, allowed: np.ndarray | None) -> np.ndarray:
-    """Steps to the lowest point on one side, nearer than the next higher one: 1 or more. To the neighbour
-    where that is higher itself; 0, the point itself, where none on that side may be a minimum."""
-    shut = np.logical_or.accumulate(higher, axis=-1)
-    steps = np.where(shut, np.inf, side).argmin(axis=-1) + 1
-    if allowed is None:
-        return np.asarray(steps)
-    open_and_allowed = ~shut & allowed
-    steps_allowed = np.where(open_and_allowed, side, np.inf).argmin(axis=-1) + 1
-    none_allowed = np.where(shut[..., 0], 1, 0)
-    return np.asarray(np.where(open_and_allowed.any(axis=-1), steps_allowed, none_allowed))
 
 
 def rise_is_smaller(others: np.ndarray, triples: np.ndarray) -> np.ndarray:

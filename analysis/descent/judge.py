@@ -14,6 +14,12 @@ what matters, or just where the edge of interpolation lies, is "none so far": it
 (`edges` holds the windows and their reasons). A peak that is shown elsewhere is named, with its train
 error, as a bump far from interpolation: it is no double descent.
 
+*Higher points elsewhere.* A point that is higher than the peak by what matters, and shown to be higher,
+ends the search for its minima. If such a point may lie far from the edge, between the minima, the status
+is inconclusive. If a bump far from the edge is shown to be higher by what matters, the status is none: the
+peak does not lie near the edge. Smaller differences decide nothing. A level stretch that reaches far
+beyond the edge is reported as a plateau.
+
 *Direction.* Along the epochs x is the epoch or step, judged in log scale. Along the freezing x is the
 number of trained parameters, ascending, from head only to nothing frozen; `judge_freezing` sorts by
 it, so that a curve handed over in order of the frozen count is not read the wrong way round.
@@ -65,6 +71,7 @@ from analysis.descent.curves import (
 from analysis.descent.edges import (
     EPOCHS,
     EVERYTHING,
+    NEAR_DECADES,
     NOTHING,
     PARAMETERS,
     edge_of,
@@ -81,8 +88,25 @@ from analysis.descent.intervals import LEVEL, Interval, mean_interval, standard_
 BORROWED: Final = 2
 
 
+def ends_search(y: np.ndarray, matters: float, level: float, resolution: float) -> np.ndarray:
+    """Return which points end the search for the minima of a peak: (peak, point) bool.
+
+    A point ends it if it is higher than the peak by `matters` on the mean over seeds, and shown to be
+    higher. A point that is higher by less than `matters` must not decide between two heights.
+    """
+    apart = y[:, None, :] - y[:, :, None]  # (seeds, peak, point)
+    mean = apart.mean(axis=0)
+    margin = t_quantile(0.5 + level / 2, len(y) - 1) * standard_errors(apart, resolution)
+    return np.asarray((mean >= matters) & (mean > margin))
+
+
 def upper_bounds(
-    y: np.ndarray, may_begin: np.ndarray, near: np.ndarray, level: float, resolution: float
+    y: np.ndarray,
+    may_begin: np.ndarray,
+    near: np.ndarray,
+    matters: float,
+    level: float,
+    resolution: float,
 ) -> tuple[float, float]:
     """Upper bounds on the height of a peak where one counts, and on how far the end has risen."""
     num, points = y.shape
@@ -94,8 +118,8 @@ def upper_bounds(
     df = num - 1 + borrowed
     variance = ((num - 1) * own + borrowed * own[is_before].mean()) / df
     upper = apart.mean(axis=0) + t_quantile(0.5 + level / 2, df) * np.sqrt(variance / num)
-    # A peak is the highest between its two minima: none lies beyond a point that is shown to be higher.
-    is_higher = upper < 0  # (from, to): the first is shown to be the higher one
+    # No minimum of a peak lies beyond a point that is shown to be higher by what matters.
+    is_higher = upper <= -matters  # (from, to): the first is shown to be the higher one
     last_higher = np.where(is_before & is_higher, index[:, None], -1).max(axis=0)
     next_higher = np.where(is_before.T & is_higher, index[:, None], points).min(axis=0)
     may_rise = is_before & may_begin[:, None] & (index[:, None] > last_higher)
@@ -177,7 +201,9 @@ class Judgement:
     - `first_minimum`, `peak`, `later_minimum`: places on the mean over seeds, for drawing.
     - `min_height`: the height that matters. `interpolates`: "nothing", "some", "everything" (of the
       curve), "unknown" without train errors. `near`: (points,) bool, where a peak counts.
-    - `bump`: a peak that is shown where none counts, in words, or "".
+    - `bump`: a peak that is shown where none counts, in words, or "". If it is shown to be higher than
+      any peak that counts, by what matters, the status is none.
+    - `plateau`: where the curve stays level until half a decade beyond the edge, in words, or "".
     - `reasons`: sentences. `used`: (all seeds,) bool, False for a seed with a gap in its curve.
     """
 
@@ -199,6 +225,7 @@ class Judgement:
     interpolates: str
     near: np.ndarray
     bump: str
+    plateau: str
     reasons: tuple[str, ...]
     used: np.ndarray
     x: np.ndarray
@@ -206,9 +233,9 @@ class Judgement:
 
     @property
     def wording(self) -> str:
-        """The status in words: "none so far" for a curve that is not finished, and any bump."""
+        """The status in words: "none so far" for a curve that is not finished; plateau and bump."""
         words = "none so far" if self.so_far else self.status
-        return f"{words}; {self.bump}" if self.bump else words
+        return "; ".join(text for text in (words, self.plateau, self.bump) if text)
 
 
 def judge_epochs(
@@ -296,14 +323,15 @@ def judge(
     matters = min_height if min_height is not None else (math.inf if flat else MIN_SHARE * span)
     rise = fall = gain = end_rise = height = None
     heights, at_most = np.full(num, np.nan), math.inf
-    status, so_far, face, bump = INCONCLUSIVE, False, INCONCLUSIVE, ""
+    status, so_far, face, bump, plateau = INCONCLUSIVE, False, INCONCLUSIVE, "", ""
     places = np.zeros(3, dtype=int)
     if x.size < 3:
         reasons.append(f"{x.size} points: a peak between two minima needs three")
     else:
         top = np.asarray(np.mean(begin))
         where = near if near[1:-1].any() else None
-        places = np.array(nearest(x, at)) if at else locate(mean, first_descent, top, where)
+        ends = ends_search(y, matters, level, resolution) if num > 1 else None
+        places = np.array(nearest(x, at)) if at else locate(mean, first_descent, top, where, ends)
         face = _face_value(mean, places, matters) if near[1:-1].any() else NONE
         if not near.all():
             anywhere = locate(mean, first_descent, top)
@@ -328,7 +356,9 @@ def judge(
 
         def held_out(where: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             triples = (
-                np.tile(places, (num, 1)) if at else locate(others, first_descent, starts, where)
+                np.tile(places, (num, 1))
+                if at
+                else locate(others, first_descent, starts, where, ends)
             )
             low, top, later = (np.take_along_axis(y, triples[:, [c]], 1)[:, 0] for c in range(3))
             smaller = np.where(rise_is_smaller(others, triples), top - low, top - later)
@@ -342,7 +372,7 @@ def judge(
         last_rises = y[:, -1] - y[np.arange(num), others[:, :-1].argmin(axis=1)]
         end_rise = mean_interval(last_rises, level=level, resolution=resolution)
         may_begin = after_descent(mean, first_descent, top)
-        at_most, end_at_most = upper_bounds(y, may_begin, near, level, resolution)
+        at_most, end_at_most = upper_bounds(y, may_begin, near, matters, level, resolution)
         plain = mean_interval(heights, level=level, resolution=resolution)
         height = replace(
             plain,
@@ -367,7 +397,30 @@ def judge(
         if bump:
             far = mean_interval(held_out(None)[2], level=level, resolution=resolution)
             bump = bump if _shown(far, matters, guard) else ""
-            reasons += [bump] if bump else []
+        # Early in training every error is high: there, only a later bump can be the higher peak.
+        if bump and (axis != EPOCHS or anywhere[1] > places[1]):
+            apart = mean_interval(
+                y[:, anywhere[1]] - y[:, places[1]], level=level, resolution=resolution
+            )
+            if apart.estimate - guard * apart.standard_error >= matters:
+                status, so_far = NONE, False
+                bump += f", higher than any peak near the edge by {apart.estimate:.3g}"
+        # A higher point beyond the places that count, between the two minima: the peak may lie there.
+        before, peak, later = locate(mean, first_descent, top, where)
+        between = ~near & (np.arange(x.size) > before) & (np.arange(x.size) < later)
+        higher = float(np.where(between, mean, -np.inf).max() - mean[peak])
+        if status in (WEAK, STRONG) and higher >= matters:
+            status = INCONCLUSIVE
+            reasons.append(
+                f"the curve is higher by {higher:.3g} far from the edge: the seeds cannot tell whether "
+                "its peak lies near the edge"
+            )
+        if status in (WEAK, STRONG):
+            first, last = _level_stretch(mean, int(places[1]), matters)
+            if edge is not None and x[last] > x[max(first, edge)] * 10**NEAR_DECADES:
+                plateau = f"level from {x[first]:,.0f} to {x[last]:,.0f} {axis}, then it falls"
+                bump = "" if bump and first <= anywhere[1] <= last else bump
+        reasons += [text for text in (plateau, bump) if text]
     if interpolates in (NOTHING, EVERYTHING):
         whole = "no point" if interpolates == NOTHING else "every point"
         seen = f"{whole} of the curve interpolates (train error ≤ {epsilon:g})"
@@ -399,6 +452,7 @@ def judge(
         interpolates=interpolates,
         near=near,
         bump=bump,
+        plateau=plateau,
         reasons=tuple(reasons),
         used=used,
         x=x,
@@ -410,6 +464,14 @@ def search_guard(num_seeds: int, level: float = LEVEL, search: float = SEARCH) -
     """Standard errors that a height over this many seeds must clear, where its place was searched."""
     df = num_seeds - 1
     return max(t_quantile(0.5 + level / 2, df), t_quantile(SEARCH_LEVEL, df), search)
+
+
+def _level_stretch(mean: np.ndarray, peak: int, matters: float) -> tuple[int, int]:
+    """Return the first and the last point around the peak that lie at most `matters` below it."""
+    below = np.flatnonzero(mean < mean[peak] - matters)
+    first = max(below[below < peak], default=-1) + 1
+    last = min(below[below > peak], default=mean.size) - 1
+    return int(first), int(last)
 
 
 def _face_value(mean: np.ndarray, places: np.ndarray, matters: float) -> str:

@@ -329,10 +329,15 @@ def kept_names() -> tuple[str, ...]:
     )
 
 
-def kept_verdicts(study: str) -> pd.DataFrame | None:
-    """Return this study's verdicts by the code of its registration, as a report's table has them."""
-    path = _file(f"{study}.verdicts.csv")
+def kept_verdicts(study: str, rules: int) -> pd.DataFrame | None:
+    """Return the verdicts on this study by these RULES, as a report's table has them; None if not kept."""
+    path = _file(verdicts_name(study, rules))
     return None if path is None else pd.read_csv(path)
+
+
+def verdicts_name(study: str, rules: int) -> str:
+    """Return the name of the file of verdicts by these RULES."""
+    return f"{study}.verdicts.csv" if rules == 1 else f"{study}.verdicts.{rules}.csv"
 
 
 def kept_bias_variance(study: str) -> pd.DataFrame | None:

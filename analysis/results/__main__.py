@@ -1,4 +1,7 @@
-"""Write README.md and reduced.svg of this folder from the bundled studies, or compare them."""
+"""Write verdicts, README.md and reduced.svg of this folder from the bundled studies, or compare them.
+
+Only the verdicts by the present RULES are written. `--check` compares README.md and reduced.svg.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from analysis.results import numbers
 
 
 def main(argv: Sequence[str] | None = None, folder: Path = FOLDER) -> int:
-    """Write both files to `folder`, or compare them.
+    """Write the files to `folder`, or compare README.md and reduced.svg.
 
     Returns:
         The exit status: 1 if `--check` is given and a file differs.
@@ -24,6 +27,8 @@ def main(argv: Sequence[str] | None = None, folder: Path = FOLDER) -> int:
     parser.add_argument("--check", action="store_true", help="write nothing; 1 if a file differs")
     check = parser.parse_args(argv).check
     readme, figure = folder / "README.md", folder / "reduced.svg"
+    if not check:
+        numbers.write_verdicts(folder)
     text, curves = readme_text(), numbers.reduced_curves()
     if not check:
         readme.write_text(text, encoding="utf-8")

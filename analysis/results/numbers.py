@@ -16,9 +16,17 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
 from analysis import load
+from analysis.claims import claims
+from analysis.claims.registration import RULES
 from analysis.descent import EPSILON
 from analysis.load import Study
-from analysis.load.export import kept_bias_variance, kept_names, kept_path, kept_verdicts
+from analysis.load.export import (
+    kept_bias_variance,
+    kept_names,
+    kept_path,
+    kept_verdicts,
+    verdicts_name,
+)
 from analysis.load.rows import ExportRows
 from analysis.plots import style
 from analysis.report import tables
@@ -26,6 +34,10 @@ from analysis.report import tables
 SOURCES: Final = {"cifar100-16px": "CIFAR-100", "tiny-near-16px": "near", "tiny-far-16px": "far"}
 BROAD: Final = "cifar100-16px"
 SIZE: Final = 1_000
+# The sources that C5a and C5b compare, as registered.
+RELATED: Final[dict[str, dict[str, Any]]] = {
+    "reduced": {"more_related": "tiny-near-16px", "less_related": "tiny-far-16px"},
+}
 OTHERS: Final = {
     "reduced_vit": "A ViT-Tiny of width 48",
     "reduced_densenet": "A DenseNet-121 of growth rate 4",
@@ -76,6 +88,18 @@ class Curve:
         return self.test.index(max(self.test))
 
 
+@cache
+def verdicts(study: str) -> pd.DataFrame:
+    """Return the verdicts on a bundled study by the present RULES."""
+    return claims(_opened(study), **RELATED.get(study, {})).to_dataframe()
+
+
+def write_verdicts(folder: Path) -> None:
+    """Write the verdicts on all bundled studies by the present RULES."""
+    for study in kept_names():
+        verdicts(study).to_csv(folder / verdicts_name(study, RULES), index=False)
+
+
 def reduced_curves() -> tuple[Curve, ...]:
     """The curves of `reduced` at SIZE target images, one for each source."""
     errors = _errors("reduced")
@@ -90,17 +114,13 @@ def values() -> dict[str, Any]:
     ended = ended[~ended.index.duplicated()]
     took = pd.to_datetime(ended["ended_at"]) - pd.to_datetime(ended["began_at"])
     return {
+        "rules": RULES,
         "studies": [_study(name) for name in kept_names()],
         "num_runs": len(ended),
         "hours": took.dt.total_seconds().sum() / 3600,
-        "c1": _verdict("reduced", "C1"),
-        "c2": _verdict("reduced_sources", "C2"),
-        "c2_steps": _verdict("reduced_sources", "C2", arm="matched steps"),
-        "c3": _verdict("reduced", "C3"),
-        "c4": _verdict("reduced", "C4"),
-        "c4_strict": _verdict("reduced", "C4", epsilon=0.01),
-        "c5a": _verdict("reduced", "C5a"),
-        "c5b": _verdict("reduced", "C5b"),
+        **_claims(RULES),
+        "before": _claims(1),
+        "level": _level("reduced"),
         "curves": curves,
         "others": [_other(study, name) for study, name in OTHERS.items()],
         "rates": _rates(),
@@ -130,8 +150,24 @@ def _study(name: str) -> dict[str, Any]:
     }
 
 
-def _verdict(study: str, claim: str, *, arm: str = "transfer", epsilon: float | None = None) -> Any:
-    table = kept_verdicts(study)
+def _claims(rules: int) -> dict[str, Any]:
+    """The verdicts that the table of claims shows."""
+    return {
+        "c1": _verdict("reduced", "C1", rules),
+        "c2": _verdict("reduced_sources", "C2", rules),
+        "c2_steps": _verdict("reduced_sources", "C2", rules, arm="matched steps"),
+        "c3": _verdict("reduced", "C3", rules),
+        "c4": _verdict("reduced", "C4", rules),
+        "c4_strict": _verdict("reduced", "C4", rules, epsilon=0.01),
+        "c5a": _verdict("reduced", "C5a", rules),
+        "c5b": _verdict("reduced", "C5b", rules),
+    }
+
+
+def _verdict(
+    study: str, claim: str, rules: int, *, arm: str = "transfer", epsilon: float | None = None
+) -> Any:
+    table = kept_verdicts(study, rules)
     assert table is not None, study
     kind = "epsilon" if epsilon else "primary" if arm == "transfer" else "control"
     some = table[(table["claim"] == claim) & (table["kind"] == kind) & (table["arm"] == arm)]
@@ -139,6 +175,13 @@ def _verdict(study: str, claim: str, *, arm: str = "transfer", epsilon: float | 
         some = some[some["compared"].str.startswith(f"ε = {epsilon:g}:")]
     (row,) = some.itertuples()
     return row
+
+
+def _level(study: str) -> str:
+    """Where C4's verdict says that the test error is level, in its words; "" if it is not."""
+    row = _verdict(study, "C4", RULES, epsilon=EPSILON)
+    found = re.search(r"level .* trained parameters", row.compared)
+    return "" if found is None else found[0]
 
 
 def _rates() -> dict[str, Any]:
@@ -167,7 +210,7 @@ def _rates() -> dict[str, Any]:
 def _other(study: str, name: str) -> dict[str, Any]:
     """The verdict on C4 of a study of another architecture, and its curve."""
     errors = _errors(study)
-    c4 = _verdict(study, "C4")
+    c4 = _verdict(study, "C4", RULES)
     wanted = re.search(r"about ([\d,]+) seeds would tell", c4.because)
     return {
         "name": name,

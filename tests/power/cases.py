@@ -191,7 +191,41 @@ def freezing_cases() -> list[Case]:
     def just(edge: int) -> np.ndarray:
         return 0.30 + bump(CUTS.size, edge, ERROR, 1.0)
 
+    def second(extra: float) -> Callable[[int], np.ndarray]:
+        """A peak of 5 points at the edge, and a bump three cuts past it that is higher by `extra`."""
+
+        def test(edge: int) -> np.ndarray:
+            places = [0, edge, edge + 1, edge + 2, edge + 3, CUTS.size - 1]
+            values = [0.30, 0.35, 0.345, 0.34, 0.35 + extra, 0.30]
+            return np.interp(np.arange(CUTS.size), places, values)
+
+        return test
+
+    def flank(edge: int) -> np.ndarray:
+        return 0.30 + bump(CUTS.size, edge + 3, 0.10, 4)
+
+    def level(edge: int) -> np.ndarray:
+        values = [0.30, 0.35, 0.35, 0.30]
+        return np.interp(np.arange(CUTS.size), [0, edge, edge + 3, CUTS.size - 1], values)
+
+    early: dict[str, Any] = {"edges": (3, 4, 5)}
     return [
+        _c4(
+            "a peak of 5 points at the edge, a bump past it 0.2 points lower",
+            second(-0.002),
+            [DOES_NOT_HOLD],
+            **early,
+        ),
+        _c4("the same, the bump as high", second(0.0), [DOES_NOT_HOLD], **early),
+        _c4("the same, the bump 0.2 points higher", second(0.002), [DOES_NOT_HOLD], **early),
+        _c4("the same, the bump 3 points higher", second(0.03), [HOLDS], **early),
+        _c4("the flank of a bump of 10 points past the edge", flank, [HOLDS], **early),
+        _c4(
+            "level from the edge to three cuts past it, then a fall",
+            level,
+            [DOES_NOT_HOLD],
+            **early,
+        ),
         _c4("flat noise", lambda edge: np.full(CUTS.size, 0.3), [HOLDS]),
         _c4("a fall", lambda edge: FALLING, [HOLDS]),
         _c4("a fall, one curve", lambda edge: FALLING, [HOLDS], edges=(5,)),

@@ -108,7 +108,7 @@ OF_NO_VERDICT = {"MAX_SEEDS", "POWER", "SURE", "MOST", "NAMED", "RULES", "RULES_
 
 
 def test_terms_constants_are_unchanged_under_the_same_rules() -> None:
-    assert RULES == 1, "RULES was raised: set the numbers above and here to those of the new rules"
+    assert RULES == 2, "RULES was raised: set the numbers above and here to those of the new rules"
     assert {name: value for name, value in CONSTANTS.items() if _is_number(value)} == NUMBERS
     assert TERMS["epsilon"] == 0.1
     assert TERMS["rules"] == RULES
@@ -140,13 +140,19 @@ def test_terms_hold_every_named_number_of_descent_and_claims() -> None:
 
 
 @pytest.mark.parametrize("name", ["reduced_densenet", "reduced_vit"])
-def test_standing_bundled_registration_of_0_1_0_is_confirmatory(name: str) -> None:
+def test_standing_bundled_registration_of_rules_1_gives_both_verdicts(name: str) -> None:
     path = kept_path(name)
     assert path is not None
     study = load.open_study(path)
     assert isinstance(study.rows, ExportRows) and study.rows.registrations
     assert study.rows.registrations[-1].terms["code"] == "9d0ac35d"
-    assert registration_status(study).word == CONFIRMATORY
+    found = registration_status(study)
+    assert found.word == EXPLORATORY
+    assert found.sentences[1:3] == (
+        f"the rules: 1, now {RULES}",
+        f"Confirmatory by RULES 1, exploratory by RULES {RULES}.",
+    )
+    assert "By RULES 1: C1 cannot tell, C2 cannot tell, C3" in found.sentences[3]
 
 
 def _of_0_1_0(code: str) -> Registration:
@@ -163,7 +169,10 @@ def test_standing_known_digest_means_rules_1() -> None:
         == CONFIRMATORY
     )
     found = compare_with_registration([_of_0_1_0("9d0ac35d")], IDS, {**TERMS, "rules": 2})
-    assert found.sentences[1:] == ("the rules: unknown (code 9d0ac35d), now 2",)
+    assert found.sentences[1:] == (
+        "the rules: 1, now 2",
+        "Confirmatory by RULES 1, exploratory by RULES 2.",
+    )
 
 
 def test_standing_unknown_digest_means_other_rules() -> None:

@@ -408,6 +408,26 @@ def test_places_do_not_hang_on_the_last_digits() -> None:
     assert locate(np.stack([tied, tied[::-1]]), 0.0).tolist()[0] == [1, 2, 5]
 
 
+def height(curve: np.ndarray, near: np.ndarray | None) -> float:
+    low, peak, later = curve[locate(curve, 0.0, near=near)]
+    return float(min(peak - low, peak - later))
+
+
+@given(
+    curves,
+    st.lists(st.floats(-1.0, 1.0), min_size=16, max_size=16),
+    st.lists(st.booleans(), min_size=16, max_size=16),
+)
+def test_locate_points_moved_by_delta_change_the_height_by_two_delta(
+    curve: list[float], moves: list[float], places: list[bool]
+) -> None:
+    before, near = np.array(curve), np.array(places[: len(curve)])
+    delta = 0.01
+    after = before + delta * np.array(moves[: len(curve)])
+    for where in (None, near):
+        assert abs(height(after, where) - height(before, where)) <= 2 * delta + 1e-8
+
+
 def test_what_a_search_must_clear_is_an_argument() -> None:
     values = noisy(STRONG, 3, sd=0.02, num_seeds=5)
     assert judge_epochs(EPOCHS, values).status == STRONG

@@ -1,0 +1,107 @@
+"""Planted cases for the corrections of RULES 2."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from analysis import load
+from analysis.claims.contrasts import measure, of_arm, one_image
+from analysis.claims.one_source import decide_c4
+from analysis.claims.pooled_curves import OneCurve, freezing_curves
+from analysis.claims.verdict import CANNOT_TELL, DOES_NOT_HOLD, HOLDS, Answer
+from analysis.descent import EPSILON
+from analysis.descent.edges import Curve
+from analysis.load.export import kept_path
+from tests.power.studies import CUTS, Cell, over_cuts
+
+STEP = 1e-4
+
+
+def answers_c4(test: np.ndarray, edge: int, *, num: int, num_seeds: int, sd: float) -> list[Answer]:
+    random = np.random.default_rng(0)
+    train = np.where(np.arange(CUTS.size) < edge, 0.4, 0.0)
+    cells = [Cell(where={}, test=test, train=train, sd=sd)]
+    return [decide_c4(over_cuts(random, cells, num_seeds), EPSILON, STEP, "") for _ in range(num)]
+
+
+def with_second_bump(extra: float) -> np.ndarray:
+    """A peak of 5 points at the fifth cut, and a bump three cuts past it that is higher by `extra`."""
+    curve = np.array([0.30, 0.30, 0.32, 0.34, 0.35, 0.345, 0.34, 0.35, 0.32, 0.30])
+    curve[7] += extra
+    return curve
+
+
+@pytest.mark.parametrize("extra", [-0.002, 0.0, 0.002])
+def test_c4_second_bump_of_equal_height_does_not_change_the_answer(extra: float) -> None:
+    found = answers_c4(with_second_bump(extra), 4, num=100, num_seeds=5, sd=0.005)
+    assert Counter(one.answer for one in found)[HOLDS] >= 97
+
+
+def test_c4_distant_bump_that_is_higher_counts_against_the_claim() -> None:
+    found = answers_c4(with_second_bump(0.03), 4, num=40, num_seeds=5, sd=0.005)
+    words = Counter(one.answer for one in found)
+    assert words[HOLDS] == 0 and words[DOES_NOT_HOLD] > 30
+    against = next(one for one in found if one.answer == DOES_NOT_HOLD)
+    assert "higher than any peak near the edge by 0.0" in against.conditions[0].what
+
+
+def test_c4_distant_bump_that_is_higher_by_chance_leaves_it_undecided() -> None:
+    found = answers_c4(with_second_bump(0.02), 4, num=40, num_seeds=3, sd=0.01)
+    words = Counter(one.answer for one in found)
+    assert words[CANNOT_TELL] > 25
+    assert any("the seeds cannot tell whether its peak" in " ".join(one.reasons) for one in found)
+
+
+def test_c4_level_stretch_is_reported_as_a_plateau() -> None:
+    curve = np.array([0.30, 0.30, 0.32, 0.33, 0.35, 0.35, 0.35, 0.35, 0.32, 0.30])
+    (found,) = answers_c4(curve, 4, num=1, num_seeds=5, sd=0.002)
+    assert found.answer == HOLDS
+    assert "level from 16,000 to 128,000 trained parameters, then it falls" in (
+        found.conditions[0].what
+    )
+
+
+def of_seeds(one: OneCurve, seeds: list[int]) -> OneCurve:
+    rows = [list(one.run_ids).index(seed) for seed in seeds]
+    curve = Curve(
+        x=one.curve.x,
+        test=one.curve.test[rows],
+        train=one.curve.train[rows],
+        start=one.curve.start[rows],
+    )
+    return OneCurve(name=one.name, curve=curve, run_ids={seed: one.run_ids[seed] for seed in seeds})
+
+
+@pytest.fixture(scope="module")
+def reduced() -> tuple[list[OneCurve], float]:
+    path = kept_path("reduced")
+    assert path is not None
+    lines = of_arm(measure(load.open_study(path)).lines, "transfer")
+    lines = lines[lines["label_noise"] == lines["label_noise"].max()]
+    return freezing_curves(lines), one_image(lines)
+
+
+def test_c4_random_halves_of_the_seeds_of_reduced_agree(
+    reduced: tuple[list[OneCurve], float],
+) -> None:
+    curves, step = reduced
+    random = np.random.default_rng(0)
+    halves = [
+        sorted(random.choice(list(curves[0].run_ids), 5, replace=False).tolist()) for _ in range(60)
+    ]
+    words = Counter(
+        decide_c4([of_seeds(one, half) for one in curves], EPSILON, step, "").answer
+        for half in halves
+    )
+    assert max(words.values()) >= 57
+
+
+@pytest.mark.parametrize("epsilon", [0.1, 0.05, 0.03, 0.02, 0.01, 0.005, 0.001])
+def test_c4_of_reduced_does_not_depend_on_epsilon(
+    reduced: tuple[list[OneCurve], float], epsilon: float
+) -> None:
+    curves, step = reduced
+    assert decide_c4(curves, epsilon, step, "").answer == HOLDS
