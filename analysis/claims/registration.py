@@ -15,7 +15,7 @@ from typing import Any, Final
 from analysis.claims import primary
 from analysis.descent import EPSILON, FIRST_DESCENT, MIN_SHARE, SEARCH, SEARCH_LEVEL
 from analysis.descent.curves import TIE, WINDOWS_PER_DECADE
-from analysis.descent.edges import NEAR_DECADES, NEAR_FACTOR, NEAR_TRAIN_ERROR
+from analysis.descent.edges import NEAR_DECADES, NEAR_FACTOR, NEAR_FITTED, NEAR_TRAIN_ERROR
 from analysis.descent.intervals import LEVEL
 from analysis.descent.judge import BORROWED
 from analysis.load import Study, arms
@@ -58,6 +58,7 @@ CONSTANTS: Final[Mapping[str, Any]] = {
     "NEAR_TRAIN_ERROR": NEAR_TRAIN_ERROR,
     "NEAR_DECADES": NEAR_DECADES,
     "NEAR_FACTOR": NEAR_FACTOR,
+    "NEAR_FITTED": NEAR_FITTED,
     "WINDOWS_PER_DECADE": WINDOWS_PER_DECADE,
 }
 

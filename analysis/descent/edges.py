@@ -1,8 +1,8 @@
-"""The edge of interpolation: where it lies on an axis, what is near it, and curves laid over each other.
+"""Locate the edge of interpolation, decide what is near it, and align curves at it.
 
-Owns the windows in which a peak counts as one of double descent. They look at the *train* error alone,
-never at the error that is judged. The edge is the first point whose train error, mean over seeds, is at
-most ε; it is known to lie between that point and the one before.
+The edge is the first point whose train error, mean over seeds, is at most ε; it is known to lie between
+that point and the one before. Only the *train* error decides where a peak counts, never the error that is
+judged.
 """
 
 from __future__ import annotations
@@ -16,17 +16,20 @@ import numpy as np
 EPOCHS: Final = "epochs"
 PARAMETERS: Final = "trained parameters"
 
-# Along the epochs the test error peaks while the last images are being learnt by heart, the flipped ones
-# among them: from a train error of 0.3 (three times the usual ε; with 40 % of the labels flipped the
-# peak lies at about half of that noise) until half a decade after the edge, two windows of a quarter:
-# what peaks later does so on a network that has long interpolated.
+# Along the epochs the test error peaks while the last images are memorized, the flipped images among
+# them. The train error is then below 0.3: three times the usual ε, and half of a noise of 40 %.
 NEAR_TRAIN_ERROR: Final = 0.3
+
+# 0.002 is two images of 1,000. The test error peaks where the training set is just fitted, whatever ε is:
+# with random features the train error is 0.04 at half of the parameters of the peak.
+NEAR_FITTED: Final = 0.002
+
+# Half a decade of epochs is two windows. A later peak belongs to a network that has long interpolated.
 NEAR_DECADES: Final = 0.5
 
-# Along the freezing the cuts are few, so the grid itself says what can be told apart: a peak is near the
-# edge when it is no farther from the two cuts between which the edge lies than the next cut on that side;
-# or, on a fine grid, than a factor of 1.5, by which ε alone moves an edge (ten networks on MNIST: widths
-# 8 at ε = 0.1, 12 at 0.01).
+# Along the freezing the cuts limit what can be told apart, so one cut beside the edge is near; on a fine
+# grid a factor of 1.5 is: ε alone moves an edge by it (ten networks on MNIST: widths 8 at ε = 0.1, 12 at
+# 0.01).
 NEAR_FACTOR: Final = 1.5
 
 NOTHING: Final = "nothing"
@@ -71,33 +74,38 @@ def edge_of(train: np.ndarray | None, epsilon: float) -> int | None:
 
 
 def near_edge(x: np.ndarray, train: np.ndarray, edge: int, axis: str) -> np.ndarray:
-    """Where on the axis a peak counts: (points,) bool; along the epochs by train error and epoch,
-    along any other axis by the distance in log x (the reasons stand above)."""
+    """Return where on the axis a peak counts: (points,) bool.
+
+    It ends after the first point at which the training set is fitted: half a decade of epochs after it,
+    or, along any other axis, one cut or a factor of NEAR_FACTOR after it.
+    """
     log = np.log10(x)
     tiny = 1e-9
+    fitted = max(edge, int((train <= train.min() + NEAR_FITTED).argmax()))
     if axis == EPOCHS:
         early = train <= NEAR_TRAIN_ERROR
         early[edge - 1 :] = True
-        return np.asarray(early & (log <= log[edge] + NEAR_DECADES + tiny))
+        return np.asarray(early & (log <= log[fitted] + NEAR_DECADES + tiny))
     factor = np.log10(NEAR_FACTOR)
     below = log[edge - 1] - log[edge - 2] if edge > 1 else 0.0
-    above = log[edge + 1] - log[edge] if edge + 1 < x.size else 0.0
+    above = log[fitted + 1] - log[fitted] if fitted + 1 < x.size else 0.0
     return np.asarray(
         (log >= log[edge - 1] - max(below, factor) - tiny)
-        & (log <= log[edge] + max(above, factor) + tiny)
+        & (log <= log[fitted] + max(above, factor) + tiny)
     )
 
 
 def near_in_words(axis: str, epsilon: float) -> str:
-    """The window of `near_edge`, for a reader."""
+    """Describe the window of `near_edge`."""
+    fitted = f"the train error is within {NEAR_FITTED:g} of its lowest"
     if axis == EPOCHS:
         return (
-            f"from a train error of {NEAR_TRAIN_ERROR:g} until half a decade of epochs after it came "
-            f"under ε = {epsilon:g}"
+            f"from a train error of {NEAR_TRAIN_ERROR:g}, or of ε = {epsilon:g}, until half a decade of "
+            f"epochs after {fitted}"
         )
     return (
-        f"at most one cut, or a factor of {NEAR_FACTOR:g} in trained parameters, beside the two cuts "
-        f"between which the train error comes under ε = {epsilon:g}"
+        f"from one cut, or a factor of {NEAR_FACTOR:g} in trained parameters, before the train error "
+        f"comes under ε = {epsilon:g} until as far after {fitted}"
     )
 
 

@@ -11,8 +11,8 @@ when the train error never got under ε). A curve without such a peak that may e
 what matters, or just where the edge of interpolation lies, is "none so far": it is not finished.
 
 *Where a peak counts.* Given the train errors, a peak counts near the edge of interpolation only
-(`edges` holds the windows and their reasons). A peak that is shown elsewhere is named, with its train
-error, as a bump far from interpolation: it is no double descent.
+(`edges` has the windows and their reasons). A peak that is shown elsewhere is reported as a bump before or
+beyond the edge, with its train error: it is no double descent.
 
 *Higher points elsewhere.* A point that is higher than the peak by what matters, and shown to be higher,
 ends the search for its minima. If such a point may lie far from the edge, between the minima, the status
@@ -338,9 +338,10 @@ def judge(
             is_far = not near[anywhere[1]] and _face_value(mean, anywhere, matters) != NONE
             if is_far:
                 assert train is not None
+                is_before = train[anywhere[1]] > epsilon
                 bump = (
-                    f"a bump far from interpolation: train error {train[anywhere[1]]:.2g} at "
-                    f"{x[anywhere[1]]:.3g} {axis}"
+                    f"a bump {'before' if is_before else 'beyond'} the edge of interpolation: train error "
+                    f"{train[anywhere[1]]:.2g} at {x[anywhere[1]]:.3g} {axis}"
                 )
     if num == 1:
         reasons.append("one seed: noise between replicates is unknown")

@@ -38,6 +38,10 @@ from tests.power.studies import (
     paces,
 )
 
+# As TRAIN, but ε = 0.1 is reached 0.75 decades of epochs before the labels are fitted.
+SLOWLY_FITTED: Final = np.interp(
+    np.arange(EPOCHS.size), [0, 2, 4, 6, 9], [0.9, 0.75, 0.4, 0.08, 0.0]
+)
 # One test image of 10,000.
 STEP: Final = 1e-4
 FALL: Final = np.interp(np.arange(EPOCHS.size), [0, 4, 13], [0.8, 0.3, 0.3])
@@ -63,7 +67,7 @@ def _c1(what: str, larger: np.ndarray, false: Sequence[str], **how: Any) -> Case
     sd = how.get("sd", SD)
     sds = (how.get("sd_smaller", sd), sd)
     cells = [
-        Cell(where={}, test=test, train=TRAIN, sd=spread)
+        Cell(where={}, test=test, train=how.get("train", TRAIN), sd=spread)
         for _ in range(2)
         for test, spread in zip((smaller, larger), sds, strict=True)
     ]
@@ -150,6 +154,12 @@ def epoch_cases() -> list[Case]:
         _c1("a peak of 5 points at the larger", FALL + peak(0.05), [DOES_NOT_HOLD]),
         _c1("the same, jitter of 2 points", FALL + peak(0.05), [DOES_NOT_HOLD], sd=0.02),
         _c1("no peak, jitter of 0.3 points", FALL, [HOLDS], sd=0.003),
+        _c1(
+            "a peak of 8 points at the larger, where the labels are just fitted: 0.75 decades past ε",
+            FALL + bump(EPOCHS.size, EDGE + 3, 0.08),
+            [DOES_NOT_HOLD],
+            train=SLOWLY_FITTED,
+        ),
     ]
 
 
@@ -171,7 +181,7 @@ def _c4(what: str, test: Callable[[int], np.ndarray], false: Sequence[str], **ho
 
 
 def _textbook(what: str, train: Sequence[float], false: Sequence[str]) -> Case:
-    """A model-wise curve, its widths twice as close as the cuts: the peak lies two widths past ε = 0.1."""
+    """A model-wise curve whose peak lies at the seventh width."""
     test = np.array([0.40, 0.34, 0.29, 0.27, 0.30, 0.34, 0.35, 0.30, 0.25, 0.22])
     cells = [Cell(where={}, test=test, train=np.array(train))]
     return Case(claim="C4", what=what, say=partial(_say_c4, cells=cells), false=tuple(false))
@@ -240,6 +250,11 @@ def freezing_cases() -> list[Case]:
         _textbook(
             "model-wise, the peak one width past ε = 0.1",
             [0.7, 0.6, 0.4, 0.25, 0.15, 0.08, 0.02, 0.0, 0.0, 0.0],
+            [DOES_NOT_HOLD],
+        ),
+        _textbook(
+            "model-wise, the peak where the set is fitted, three widths past ε = 0.1",
+            [0.7, 0.6, 0.4, 0.09, 0.05, 0.02, 0.0, 0.0, 0.0, 0.0],
             [DOES_NOT_HOLD],
         ),
         _c4("a peak of 3 points at the edge", at(0, 0.052), [DOES_NOT_HOLD]),

@@ -123,7 +123,9 @@ def test_c1_a_curve_that_still_rises_cannot_tell(tmp_path: Path) -> None:
 def test_c1_does_not_inherit_a_bump_far_from_interpolation(tmp_path: Path) -> None:
     verdict = c1(measured(tmp_path, NOTHING, **C1_GRID | {"write": {"measured": planted("far")}}))
     assert verdict.answer in (DOES_NOT_HOLD, CANNOT_TELL)
-    assert any("a bump far from interpolation: train error 0.5" in one for one in verdict.reasons)
+    assert any(
+        "a bump before the edge of interpolation: train error 0.5" in one for one in verdict.reasons
+    )
     assert verdict.effect is not None and verdict.effect.estimate < 0.01
 
 
@@ -229,7 +231,7 @@ def test_c4_a_peak_elsewhere_is_not_the_claim(tmp_path: Path, capacity: float, a
     verdict = c4(measured(tmp_path, NOTHING, write={"measured": away}))
     assert verdict.answer == answer
     if answer == DOES_NOT_HOLD:
-        assert "a bump far from interpolation" in verdict.conditions[0].what
+        assert "a bump before the edge of interpolation" in verdict.conditions[0].what
         assert "because: double descent, its peak near" in str(Verdicts([verdict]))
 
 

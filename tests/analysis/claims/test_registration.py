@@ -101,6 +101,7 @@ NUMBERS = {
     "NEAR_TRAIN_ERROR": 0.3,
     "NEAR_DECADES": 0.5,
     "NEAR_FACTOR": 1.5,
+    "NEAR_FITTED": 0.002,
     "WINDOWS_PER_DECADE": 4,
 }
 # They plan a study or word a hint; no answer and no interval depends on them.

@@ -20,6 +20,7 @@ from analysis.descent import (
     search_guard,
 )
 from analysis.descent.curves import epoch_windows, locate, window_means
+from analysis.descent.edges import near_edge
 from analysis.descent.intervals import mean_interval
 from tests.power.simulation import NO_PEAK, epochs_of, height_coverage, jitter, peaked, verdicts
 
@@ -231,7 +232,8 @@ def test_no_peak_says_nothing_where_none_could_be_seen(train: float, word: str) 
     assert (fall.status, fall.interpolates) == (INCONCLUSIVE, word)
     peak = judge_epochs(EPOCHS, noisy(STRONG, 0), train_errors=trained, min_height=0.02)
     assert (peak.status, peak.interpolates) == (INCONCLUSIVE, word)
-    assert f"a bump far from interpolation: train error {train:.2g}" in peak.wording
+    where = "before" if word == "nothing" else "beyond"
+    assert f"a bump {where} the edge of interpolation: train error {train:.2g}" in peak.wording
     crossing = np.tile(np.linspace(0.8, 0.0, U.size), (3, 1))
     fall = judge_epochs(EPOCHS, noisy("fall", 0), train_errors=crossing, min_height=0.02)
     assert (fall.status, fall.interpolates) == (NONE, "some")
@@ -348,8 +350,10 @@ def test_a_bump_far_from_interpolation_is_named_and_is_no_peak(
     test, trained = bumped(at, learnt=learnt)
     verdict = judge_epochs(EPOCHS, test, train_errors=trained, min_height=0.01)
     assert (verdict.status, verdict.face_value) == (NONE, NONE)
-    assert f"a bump far from interpolation: train error {train}" in verdict.wording
-    assert any("far from interpolation" in reason for reason in verdict.reasons)
+    where = "before" if at < learnt else "beyond"
+    bump = f"a bump {where} the edge of interpolation: train error {train}"
+    assert bump in verdict.wording
+    assert any(bump in reason for reason in verdict.reasons)
     alone = judge_epochs(EPOCHS, test, min_height=0.01)
     assert alone.status in (WEAK, STRONG)  # nothing is known of the train error
 
@@ -391,6 +395,40 @@ def test_a_fine_grid_does_not_make_near_narrower_than_epsilon_is() -> None:
     for epsilon in (0.1, 0.01):
         verdict = judge_freezing(widths, test, train_errors=train, epsilon=epsilon, min_height=0.01)
         assert verdict.status == STRONG and verdict.peak == 12
+
+
+@pytest.mark.parametrize("per_octave", [1, 2, 4, 8])
+def test_near_edge_finer_cuts_do_not_shrink_the_window(per_octave: int) -> None:
+    """The train error is 0.1 at 500 parameters and fitted at 1,000."""
+    x = 125 * 2.0 ** (np.arange(6 * per_octave + 1) / per_octave)
+    train = np.interp(np.log(x), np.log([125, 500, 1_000]), [0.9, 0.1, 0.0])
+    near = near_edge(x, train, int((train <= 0.1).argmax()), "width")
+    assert near[(x >= 500) & (x <= 1_500)].all()
+    assert x[near].max() <= 2_000
+
+
+# Random features: five seeds, mean over them; numbers from a public repository.
+FEATURES = [50, 100, 200, 300, 500, 700, 800, 900, 950, 1_000, 1_050, 1_100, 1_500, 2_000, 8_000]
+TEST = [44, 34.5, 29.7, 29.9, 36.5, 49.6, 57.6, 69.6, 77.3, 88.9, 77.8, 71.6, 49.6, 37.4, 18.0]
+FITTED = [45.3, 33.3, 22.2, 14.7, 4.1, 1.0, 0.4, 0.1, 0, 0, 0, 0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("epsilon", [0.1, 0.03, 0.01, 0.001])
+def test_judge_freezing_peak_where_the_training_set_is_just_fitted_counts(epsilon: float) -> None:
+    test, train = np.array(TEST) / 100, np.tile(np.array(FITTED) / 100, (5, 1))
+    found = judge_freezing(FEATURES, over_seeds(test, 5), train_errors=train, epsilon=epsilon)
+    assert (found.status, found.peak) == (STRONG, 1_000)
+
+
+def test_judge_epochs_peak_where_the_noisy_labels_are_just_fitted_counts() -> None:
+    """40 % label noise: the train error is 0.1 at epoch 34 and 0 at 131, where the error peaks."""
+    log = np.log10(EPOCHS)
+    train = np.interp(log, np.log10([1, 34, 131]), [0.9, 0.1, 0.0])
+    curve = np.interp(log, np.log10([1, 20, 131, 1_000, 4_000]), [0.9, 0.4, 0.48, 0.40, 0.40])
+    values = curve + jitter(np.random.default_rng(0), "white", 0.01, (5, U.size), U)
+    found = judge_epochs(EPOCHS, values, train_errors=np.tile(train, (5, 1)), min_height=0.01)
+    assert found.status in (WEAK, STRONG)
+    assert 100 < found.peak < 200 and not found.bump
 
 
 def test_a_curve_that_ends_at_its_edge_is_not_finished() -> None:
