@@ -47,7 +47,7 @@ from analysis.claims.verdict import (
     peak_condition,
     verdict,
 )
-from analysis.descent import STRONG, WEAK, WINDOWED, search_guard
+from analysis.descent import STRONG, WEAK, WINDOWED
 from analysis.descent.edges import EPOCHS, PARAMETERS, near_in_words
 from analysis.descent.intervals import mean_interval
 from analysis.load.arms import TRANSFER
@@ -148,11 +148,9 @@ def _difference_at_most(smaller: Pooled, larger: Pooled) -> float:
 
 
 def _still_rises(one: Pooled) -> bool:
-    """Whether the seeds show that the curve ends above its lowest by what matters, without a peak."""
+    """Return True if the curve has no peak yet and the seeds show that it rises at its end."""
     end = one.judgement.end_rise
-    if end is None or one.judgement.status in (WEAK, STRONG):
-        return False
-    return end.estimate >= ERROR and end.estimate > search_guard(end.num) * end.standard_error
+    return end is not None and end.low > 0 and one.judgement.status not in (WEAK, STRONG)
 
 
 def _difference(what: str, pair: tuple[Pooled, Pooled] | None) -> list[ExploratoryResult]:

@@ -7,8 +7,9 @@ minimum to a later peak and falls again after it, both by a height that matters.
 below the peak. **strong**: below the first minimum. **none**: shown that no such peak of a height
 that matters is there. **inconclusive**: the seeds cannot tell; or no second descent could be seen,
 since no point of the curve interpolates, or every one does (Liu & Flanigan 2023: no peak says nothing
-when the train error never got under ε). A curve without such a peak that may end above its minimum by
-what matters, or just where the edge of interpolation lies, is "none so far": it is not finished.
+when the train error never got under ε). A curve without such a peak that still rises at its end, or ends
+just at the edge of interpolation, is "none so far": it is not finished. It rises if its last point is
+shown to be above the lowest point of the last half decade; a level end does not rise.
 
 *Where a peak counts.* Given the train errors, a peak counts near the edge of interpolation only
 (`edges` has the windows and their reasons). A peak that is shown elsewhere is reported as a bump before or
@@ -105,10 +106,11 @@ def upper_bounds(
     may_begin: np.ndarray,
     near: np.ndarray,
     matters: float,
+    late: int,
     level: float,
     resolution: float,
 ) -> tuple[float, float]:
-    """Upper bounds on the height of a peak where one counts, and on how far the end has risen."""
+    """Return upper bounds on the height of a peak where one counts, and on the rise since `late`."""
     num, points = y.shape
     apart = y[:, None, :] - y[:, :, None]  # (seeds, from, to)
     index = np.arange(points)
@@ -127,9 +129,8 @@ def upper_bounds(
     falls = np.where(is_before.T & (index[:, None] < next_higher), upper, -np.inf).max(axis=0)
     inner = near & (index > 0) & (index < index[-1])
     peaks = np.minimum(rises, falls)[inner]
-    # Where every point has a higher neighbour, a peak is excluded at any height.
-    ends = upper[:-1, -1][may_begin[:-1]]
-    return float(peaks.max(initial=-np.inf)), float(ends.max(initial=-np.inf))
+    # If every point has a higher neighbor, a peak is excluded at any height.
+    return float(peaks.max(initial=-np.inf)), float(upper[late, -1])
 
 
 NONE: Final = "none"
@@ -192,8 +193,8 @@ class Judgement:
     """The verdict on one curve, and what it rests on. Heights in y's unit, places in x's.
 
     - `rise`: peak over first minimum; `fall`: peak over later minimum; `gain`: first minimum over
-      later minimum (above 0: strong); `end_rise`: last point over the lowest before. None with one
-      seed, or with fewer than three points.
+      later minimum (above 0: strong); `end_rise`: last point over the lowest of the half decade before it.
+      None with one seed, or with fewer than three points.
     - `heights`: of the peak, (seeds,), of the seeds used: the smaller of rise and fall, which of the two
       was decided on the others. `height`: their mean. A peak is shown where `low` is above 0 (the price
       of the search is in it) and the estimate reaches `min_height`; it is excluded where `high`, which is
@@ -370,10 +371,11 @@ def judge(
             mean_interval(one, level=level, resolution=resolution) for one in (rises, falls)
         )
         gain = mean_interval(falls - rises, level=level, resolution=resolution)
-        last_rises = y[:, -1] - y[np.arange(num), others[:, :-1].argmin(axis=1)]
+        late = _half_a_decade_earlier(x)
+        last_rises = y[:, -1] - y[np.arange(num), late + others[:, late:-1].argmin(axis=1)]
         end_rise = mean_interval(last_rises, level=level, resolution=resolution)
         may_begin = after_descent(mean, first_descent, top)
-        at_most, end_at_most = upper_bounds(y, may_begin, near, matters, level, resolution)
+        at_most, end_at_most = upper_bounds(y, may_begin, near, matters, late, level, resolution)
         plain = mean_interval(heights, level=level, resolution=resolution)
         height = replace(
             plain,
@@ -383,17 +385,19 @@ def judge(
         if where is not None and _shown(plain, matters, guard):
             status = STRONG if _shown(gain, matters, guard) else WEAK
         elif at_most < matters:
-            status, so_far = NONE, not end_at_most < matters
+            # Over half a decade, half of what matters: a rise that matters within a decade is excluded.
+            status, so_far = NONE, end_rise.low > 0 or end_at_most >= matters / 2
         else:
             reasons.append(
                 f"between {num} seeds the noise is too large to show or to exclude a peak of "
                 f"{matters:.3g}; one above {at_most:.2g} is excluded"
             )
-        if so_far or (status == INCONCLUSIVE and _shown(end_rise, matters, guard)):
-            so_far = status == NONE
+        if so_far or (status == INCONCLUSIVE and end_rise.low > 0):
+            may_rise = "still rises" if end_rise.low > 0 else "may still rise"
             reasons.append(
-                f"it ends {end_rise.estimate:+.3g} [{end_rise.low:+.3g}, {end_rise.high:+.3g}] over "
-                f"its lowest before, so a peak may still come: {_more(axis)} would tell"
+                f"it {may_rise} at its end: {end_rise.estimate:+.3g} [{end_rise.low:+.3g}, "
+                f"{end_rise.high:+.3g}] over the last half decade, so a peak may still come: "
+                f"{_more(axis)} would tell"
             )
         if bump:
             far = mean_interval(held_out(None)[2], level=level, resolution=resolution)
@@ -407,8 +411,8 @@ def judge(
                 status, so_far = NONE, False
                 bump += f", higher than any peak near the edge by {apart.estimate:.3g}"
         # A higher point beyond the places that count, between the two minima: the peak may lie there.
-        before, peak, later = locate(mean, first_descent, top, where)
-        between = ~near & (np.arange(x.size) > before) & (np.arange(x.size) < later)
+        low, peak, end = locate(mean, first_descent, top, where)
+        between = ~near & (np.arange(x.size) > low) & (np.arange(x.size) < end)
         higher = float(np.where(between, mean, -np.inf).max() - mean[peak])
         if status in (WEAK, STRONG) and higher >= matters:
             status = INCONCLUSIVE
@@ -465,6 +469,12 @@ def search_guard(num_seeds: int, level: float = LEVEL, search: float = SEARCH) -
     """Standard errors that a height over this many seeds must clear, where its place was searched."""
     df = num_seeds - 1
     return max(t_quantile(0.5 + level / 2, df), t_quantile(SEARCH_LEVEL, df), search)
+
+
+def _half_a_decade_earlier(x: np.ndarray) -> int:
+    """Return the last point that lies at least half a decade before the end; the first if none does."""
+    earlier = np.flatnonzero(x <= x[-1] * 10**-0.5 * (1 + 1e-9))
+    return int(earlier[-1]) if earlier.size else 0
 
 
 def _level_stretch(mean: np.ndarray, peak: int, matters: float) -> tuple[int, int]:

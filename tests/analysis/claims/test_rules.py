@@ -9,10 +9,12 @@ import pytest
 
 from analysis import load
 from analysis.claims.contrasts import measure, of_arm, one_image
-from analysis.claims.one_source import decide_c4
-from analysis.claims.pooled_curves import OneCurve, freezing_curves
+from analysis.claims.one_source import decide_c1, decide_c4
+from analysis.claims.pooled_curves import OneCurve, freezing_curves, pooled
+from analysis.claims.primary import ERROR
 from analysis.claims.verdict import CANNOT_TELL, DOES_NOT_HOLD, HOLDS, Answer
-from analysis.descent import EPSILON
+from analysis.descent import EPSILON, Rule
+from analysis.descent.edges import EPOCHS as ALONG_EPOCHS
 from analysis.descent.edges import Curve
 from analysis.load.export import kept_path
 from tests.power.studies import CUTS, Cell, over_cuts
@@ -62,6 +64,56 @@ def test_c4_level_stretch_is_reported_as_a_plateau() -> None:
     assert "level from 16,000 to 128,000 trained parameters, then it falls" in (
         found.conditions[0].what
     )
+
+
+EPOCHS = 10.0 ** np.arange(0, 4.51, 0.25)
+
+
+def answer_c1(smaller: np.ndarray, larger: np.ndarray, *, num_seeds: int, sd: float) -> Answer:
+    """C1 from one cell of two sizes whose train errors are 0.1 at epoch 100."""
+    random = np.random.default_rng(0)
+    train = np.interp(np.log10(EPOCHS), [0, 1, 2, 2.5], [0.9, 0.5, 0.1, 0.0])
+    pair = []
+    for test in (smaller, larger):
+        values = test + sd * random.standard_normal((num_seeds, EPOCHS.size))
+        curve = Curve(
+            x=EPOCHS,
+            test=values,
+            train=np.tile(train, (num_seeds, 1)),
+            start=np.full(num_seeds, 0.9),
+        )
+        pair.append(OneCurve(name="", curve=curve, run_ids=dict.fromkeys(range(num_seeds), ())))
+    found = pooled([pair], Rule(min_height=ERROR, resolution=STEP), axis=ALONG_EPOCHS)
+    assert found is not None
+    return decide_c1(*found, "", epsilon=EPSILON, step=STEP)
+
+
+def over(epochs: list[float], errors: list[float]) -> np.ndarray:
+    return np.interp(np.log10(EPOCHS), np.log10(epochs), errors)
+
+
+DESCENT = over([1, 20, 100, 3_000, 30_000], [0.9, 0.30, 0.40, 0.32, 0.32])
+LEVEL = over([1, 20, 100, 30_000], [0.9, 0.40, 0.45, 0.45])
+RISING = over([1, 20, 100, 30_000], [0.9, 0.40, 0.45, 0.55])
+
+
+def test_c1_smaller_size_that_ends_on_a_plateau_does_not_keep_it_from_holding() -> None:
+    found = answer_c1(LEVEL, DESCENT, num_seeds=5, sd=0.004)
+    assert found.answer == HOLDS, found.reasons
+
+
+def test_c1_smaller_size_that_still_rises_leaves_it_undecided() -> None:
+    found = answer_c1(RISING, DESCENT, num_seeds=5, sd=0.004)
+    assert found.answer == CANNOT_TELL
+    assert "its test error still rises at its end" in found.conditions[0].tell
+
+
+@pytest.mark.parametrize(("larger", "answer"), [(LEVEL, DOES_NOT_HOLD), (RISING, CANNOT_TELL)])
+def test_c1_larger_size_without_a_peak_is_decided_only_if_it_does_not_rise(
+    larger: np.ndarray, answer: str
+) -> None:
+    found = answer_c1(LEVEL, larger, num_seeds=5, sd=0.001)
+    assert found.answer == answer
 
 
 def of_seeds(one: OneCurve, seeds: list[int]) -> OneCurve:
