@@ -36,9 +36,10 @@ class Measures:
     """A study's Runs, measured for the claims.
 
     - `lines`: the Runs that ended well, one line each, as `Study.cells`, with `test` and `train`
-      (error, mean of the last window), `interpolated` (first evaluated epoch with train error ≤
-      `epsilon`, inf if none), `spacing` (log10 between that evaluation and the one before) and `step`
-      (the smallest difference between two test errors of the Run: one test image or a few; inf if none).
+      (error, mean of the last window), `interpolated` (epoch at which the train error crosses
+      `epsilon`, see `crossing`; inf if it never does), `spacing` (log10 between the evaluations beside
+      it) and `step` (the smallest difference between two test errors of the Run: one test image or a
+      few; inf if none).
     - `absent`: the lines of the Runs that did not. `curves`: by run id.
     """
 
@@ -102,7 +103,7 @@ def measure(study: Study, *, epsilon: float = EPSILON, **select: Any) -> Measure
         epochs = study.evaluations[name_of[run_id]].epochs
         start = float(columns["test_error"][0]) if epochs[0] <= 0 else np.nan
         curves[run_id] = Curves(epochs=own.centres, test=test, train=train, start=start)
-        at, spacing = _first(epochs, columns["train_error"] <= epsilon)
+        at, spacing = crossing(epochs, columns["train_error"], epsilon)
         numbers[run_id] = {
             "test": float(test[-1]),
             "train": float(train[-1]),
@@ -186,6 +187,15 @@ def contrast(terms: Iterable[Term]) -> Contrast | None:
     )
 
 
+def replicates(terms: Iterable[Term], found: Contrast) -> dict[tuple[Hashable, int], float]:
+    """Return the sum of each group and seed that a contrast uses."""
+    sums: dict[tuple[Hashable, int], float] = defaultdict(float)
+    for term in terms:
+        if term.group in found.groups and term.seed in found.seeds:
+            sums[term.group, term.seed] += term.weight * term.value
+    return sums
+
+
 def matrix(lines: pd.DataFrame, column: str, across: str) -> np.ndarray:
     """One column as (seeds, levels of `across`), both ascending, NaN where no Run is."""
     table = lines.pivot(index="seed", columns=across, values=column)
@@ -215,15 +225,22 @@ def _step(errors: np.ndarray) -> float:
     return float(steps.min()) if steps.size else np.inf
 
 
-def _first(epochs: np.ndarray, reached: np.ndarray) -> tuple[float, float]:
-    places = np.flatnonzero(reached & (epochs > 0))
+def crossing(epochs: np.ndarray, train: np.ndarray, epsilon: float) -> tuple[float, float]:
+    """Return the epoch at which the train error crosses ε, and the spacing of evaluations there (log10).
+
+    Log epoch is interpolated linearly in the train error between two evaluations: all seeds share their
+    grid, so rounding up to it would not average out. (inf, NaN) if the train error stays above ε.
+    """
+    places = np.flatnonzero((train <= epsilon) & (epochs > 0))
     if not places.size:
         return np.inf, np.nan
     first = int(places[0])
-    # The first epoch of all has no evaluation before it on a log axis: there the next one stands in.
+    # Without an evaluation before it on the log axis, nothing can be interpolated.
     low = first - 1 if first > 0 and epochs[first - 1] > 0 else first
     high = min(low + 1, epochs.size - 1)
-    return float(epochs[first]), float(np.log10(epochs[high] / epochs[low]))
+    spacing = float(np.log10(epochs[high] / epochs[low])) if high > low else 0.0
+    share = (train[low] - epsilon) / (train[low] - train[first]) if low < first else 0.0
+    return float(epochs[low] * 10 ** (spacing * share)), spacing
 
 
 Group = tuple[Any, ...]
@@ -241,7 +258,7 @@ class Bound:
 
 
 def pace_terms(lines: pd.DataFrame) -> tuple[list[Term], Mapping[str, frozenset[str]], float]:
-    """log10 of the first epoch with train error ≤ ε, largest source size − smallest.
+    """log10 of the epoch at which the train error crosses ε, largest source size − smallest.
 
     Also the Runs that never got there, "larger" and "smaller", which count with their last epoch, and
     the mean distance between evaluations (log10). A cell in which neither got there, in some seed,

@@ -6,7 +6,7 @@ the test error that is judged. A censored value is never evidence in the directi
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
@@ -20,6 +20,7 @@ from analysis.claims.contrasts import (
     of_arm,
     one_image,
     pace_terms,
+    replicates,
 )
 from analysis.claims.pooled_curves import (
     OneCurve,
@@ -165,8 +166,8 @@ def c2(measures: Measures, *, arm: str = TRANSFER) -> Verdict:
     epochs (0.3 is twice as late).
 
     A Run that never interpolates counts with its last epoch, a bound: it decides nothing in the
-    direction in which the true epoch lies. Epochs are known to the evaluation only, so that seeds that
-    agree still have an interval. Exploratory: the same per target size.
+    direction in which the true epoch lies. Between evaluations, log epoch is interpolated. Exploratory:
+    the same per target size.
     """
     lines = of_arm(measures.lines, arm)
     extra: list[ExploratoryResult] = []
@@ -178,7 +179,9 @@ def c2(measures: Measures, *, arm: str = TRANSFER) -> Verdict:
 
 
 def ask_c2(measures: Measures, lines: pd.DataFrame, arm: str) -> Answer:
-    compared = "log10 of the first epoch with train error ≤ ε, largest − smallest source size"
+    compared = (
+        "log10 of the epoch at which the train error crosses ε, largest − smallest source size"
+    )
     if (lines["source_size"] == 0).all():
         return not_applicable(compared, "it has no source set")
     terms, censored, spacing = pace_terms(lines)
@@ -201,6 +204,11 @@ def ask_c2(measures: Measures, lines: pd.DataFrame, arm: str) -> Answer:
         reasons.append(f"{late} Runs with the larger source never interpolate: at least as late")
     if early:
         reasons.append(f"{early} Runs with the smaller source never interpolate: at least as late")
+    if late and not early:
+        late_seeds = {
+            (term.group, term.seed) for term in terms if set(term.run_ids) & censored["larger"]
+        }
+        reasons += _at_least(replicates(terms, found), late_seeds, "log10 epochs")
     slower = bounded(slower, understated=late > 0, overstated=early > 0)
     return answer_of(compared, found, (slower,), reasons)
 
@@ -208,18 +216,18 @@ def ask_c2(measures: Measures, lines: pd.DataFrame, arm: str) -> Answer:
 def c3(measures: Measures, *, arm: str = TRANSFER) -> Verdict:
     """C3: does freezing lower the largest target size that is interpolated? Effect in doublings.
 
-    The rule over seeds: a capacity per seed, then the mean of its log2; the grid of sizes hides half
-    a step of it, so that seeds that agree still have an interval. Where the largest size is
-    interpolated (or the smallest is not) the capacity is only bounded, and the difference understated.
-    Exploratory: each step from one frozen count to the next.
+    The rule over seeds: a capacity per seed, then the mean of its log2. Each capacity is rounded down to a
+    size studied, which all seeds share, so the interval is widened by half a step for each of the two. If
+    the largest size is interpolated (or the smallest is not) the capacity is only bounded, and the
+    difference understated. Exploratory: each step from one frozen count to the next.
     """
     lines = of_arm(measures.lines, arm)
     counts = sorted(lines["frozen"].unique())
     extra: list[ExploratoryResult] = []
     for fewer, more in pairwise(counts):
         terms, _, step = capacity_terms(lines[lines["frozen"].isin([fewer, more])])
-        what, grid = f"capacity, {fewer:.3g} − {more:.3g} frozen layers", step * np.sqrt(2)
-        extra += explored(what, contrast(terms), "doublings", resolution=grid)
+        what = f"capacity, {fewer:.3g} − {more:.3g} frozen layers"
+        extra += explored(what, contrast(terms), "doublings", grid=step)
     return verdict("C3", measures, arm, ask_c3, extra)
 
 
@@ -236,7 +244,7 @@ def ask_c3(measures: Measures, lines: pd.DataFrame, arm: str) -> Answer:
         found.values,
         unit="doublings",
         matters=DOUBLING,
-        resolution=step * np.sqrt(2),
+        grid=step,
     )
     of_found = [bound for bound in bounds if bound.group in found.groups]
     above = [bound for bound in of_found if bound.above]
@@ -251,12 +259,22 @@ def ask_c3(measures: Measures, lines: pd.DataFrame, arm: str) -> Answer:
         reasons.append(
             f"not even the smallest size is interpolated in {len(below)} capacities: they are smaller"
         )
-    more = bounded(
-        more,
-        understated=any(bound.above == bound.fewest for bound in of_found),
-        overstated=any(bound.above != bound.fewest for bound in of_found),
-    )
+    understated = {(bound.group, bound.seed) for bound in of_found if bound.above == bound.fewest}
+    overstated = any(bound.above != bound.fewest for bound in of_found)
+    if understated and not overstated:
+        reasons += _at_least(replicates(terms, found), understated, "doublings")
+    more = bounded(more, understated=bool(understated), overstated=overstated)
     return answer_of(compared, found, (more,), reasons)
+
+
+def _at_least(
+    sums: Mapping[tuple[Hashable, int], float], censored: Collection[object], unit: str
+) -> list[str]:
+    """Report censored differences one-sided: "≥ 2 doublings in 30 of 30 replicates"."""
+    bounds = [value for place, value in sums.items() if place in censored]
+    if not bounds:
+        return []
+    return [f"≥ {min(bounds):.3g} {unit} in {len(bounds)} of {len(sums)} replicates"]
 
 
 def c4(measures: Measures, *, arm: str = TRANSFER) -> Verdict:

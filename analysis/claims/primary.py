@@ -25,8 +25,8 @@ PRIMARY: Final = {
     "interpolation: height of the peak near that edge (the smaller of its rise and its fall), largest "
     "target size − smallest, of those sizes whose mean train error crosses ε within the curve; and the "
     "height at the larger size is above zero.",
-    "C2": "log10 of the first epoch with train error ≤ ε, largest source size − smallest, in cells "
-    "where in every seed at least one of the two gets there.",
+    "C2": "log10 of the epoch at which the train error crosses ε, largest source size − smallest, in "
+    "cells where in every seed at least one of the two gets there.",
     "C3": "log2 of the largest target size that is interpolated, fewest frozen layers − most, each "
     "capacity taken per seed and averaged over seeds.",
     "C4": "At the largest label noise, all curves over trained parameters (test error, mean of the last "

@@ -66,13 +66,15 @@ def condition(
     matters: float,
     above: float = 0.0,
     resolution: float = 0.0,
+    grid: float = 0.0,
     at_most: float = -math.inf,
 ) -> Condition:
     """A condition on a mean over seeds: `values` (seeds,), one number per seed, at least one.
 
-    `at_most`: an upper bound that comes from elsewhere, where it is larger than the interval's own.
+    `grid`: the largest error by rounding that all seeds share: it widens the interval, and does not
+    average out. `at_most`: an upper bound that comes from elsewhere, if it is above the interval's own.
     """
-    interval = mean_interval(values, resolution=resolution)
+    interval = widened(mean_interval(values, resolution=resolution), grid)
     interval = replace(interval, high=max(interval.high, at_most))
     if interval.df >= 1 and interval.low > above and interval.estimate >= matters:
         answer = HOLDS
@@ -80,7 +82,7 @@ def condition(
         answer = DOES_NOT_HOLD
     else:
         answer = CANNOT_TELL
-    tell = "" if answer != CANNOT_TELL else more_seeds(interval, matters, above=above)
+    tell = "" if answer != CANNOT_TELL else more_seeds(interval, matters, above=above, grid=grid)
     return Condition(
         what=what, answer=answer, interval=interval, unit=unit, matters=matters, tell=tell
     )
@@ -108,12 +110,21 @@ def peak_condition(what: str, judged: Judgement) -> Condition:
     )
 
 
+def widened(interval: Interval, grid: float) -> Interval:
+    return replace(interval, low=interval.low - grid, high=interval.high + grid)
+
+
 def more_seeds(
-    interval: Interval, matters: float, *, above: float = 0.0, guard: bool = False
+    interval: Interval,
+    matters: float,
+    *,
+    above: float = 0.0,
+    guard: bool = False,
+    grid: float = 0.0,
 ) -> str:
     """How many seeds would decide, if the estimate and the spread stay as they are.
 
-    `guard`: the lower end carries the price of a search.
+    `guard`: the lower end carries the price of a search. `grid`: as in `condition`.
     """
     num = interval.num
     if num < 2:
@@ -127,8 +138,10 @@ def more_seeds(
     now = widths(num)
     for seeds in range(num + 1, MAX_SEEDS + 1):
         then = widths(seeds)
-        low = interval.estimate - (interval.estimate - interval.low) * then[0] / now[0]
-        high = interval.estimate + (interval.high - interval.estimate) * then[1] / now[1]
+        below = interval.estimate - interval.low - grid
+        beyond = interval.high - interval.estimate - grid
+        low = interval.estimate - grid - below * then[0] / now[0]
+        high = interval.estimate + grid + beyond * then[1] / now[1]
         if (low > above and interval.estimate >= matters) or high < matters:
             return f"about {seeds} seeds would tell, if estimate and spread stay as they are"
     return f"not even {MAX_SEEDS} seeds would tell, if estimate and spread stay as they are"
@@ -323,12 +336,17 @@ def not_applicable(compared: str, why: str) -> Answer:
 
 
 def explored(
-    what: str, found: Contrast | None, unit: str, *, resolution: float = 0.0
+    what: str,
+    found: Contrast | None,
+    unit: str,
+    *,
+    resolution: float = 0.0,
+    grid: float = 0.0,
 ) -> list[ExploratoryResult]:
     """One exploratory contrast, or none where the cells do not give it."""
     if found is None:
         return []
-    effect = mean_interval(found.values, resolution=resolution)
+    effect = widened(mean_interval(found.values, resolution=resolution), grid)
     return [ExploratoryResult(what=what, effect=effect, unit=unit)]
 
 

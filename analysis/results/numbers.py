@@ -121,6 +121,7 @@ def values() -> dict[str, Any]:
         **_claims(RULES),
         "before": _claims(1),
         "level": _level("reduced"),
+        "at_least": _at_least("reduced"),
         "curves": curves,
         "others": [_other(study, name) for study, name in OTHERS.items()],
         "rates": _rates(),
@@ -181,6 +182,12 @@ def _level(study: str) -> str:
     """Where C4's verdict says that the test error is level, in its words; "" if it is not."""
     row = _verdict(study, "C4", RULES, epsilon=EPSILON)
     found = re.search(r"level .* trained parameters", row.compared)
+    return "" if found is None else found[0]
+
+
+def _at_least(study: str) -> str:
+    """How many replicates have at least C3's difference, in the words of its verdict; "" if not said."""
+    found = re.search(r"≥ .*? replicates", str(_verdict(study, "C3", RULES).remarks))
     return "" if found is None else found[0]
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.claims.contrasts import Measures
-from analysis.claims.one_source import ask_c2, decide_c1, decide_c4
+from analysis.claims.one_source import ask_c2, ask_c3, decide_c1, decide_c4
 from analysis.claims.pooled_curves import pooled
 from analysis.claims.primary import ERROR, SLOWER
 from analysis.claims.two_sources import ask_c5a, ask_c5b
@@ -33,6 +33,7 @@ from tests.power.studies import (
     Cell,
     Say,
     along_epochs,
+    capacities,
     measured_cuts,
     over_cuts,
     paces,
@@ -86,9 +87,20 @@ def _say_c4(random: np.random.Generator, num_seeds: int, cells: Sequence[Cell]) 
     return decide_c4(over_cuts(random, cells, num_seeds), EPSILON, STEP, "").answer
 
 
-def _say_c2(random: np.random.Generator, num_seeds: int, slower: float) -> str:
-    measures = paces(random, slower, num_seeds, 0.05)
+def _say_c2(
+    random: np.random.Generator,
+    num_seeds: int,
+    slower: float,
+    sd: float = 0.05,
+    spacing: float = 0.0,
+) -> str:
+    measures = paces(random, slower, num_seeds, sd, spacing)
     return ask_c2(measures, measures.lines, TRANSFER).answer
+
+
+def _say_c3(random: np.random.Generator, num_seeds: int, fewest: float, most: float) -> str:
+    measures = capacities(random, fewest, most, num_seeds, 0.02)
+    return ask_c3(measures, measures.lines, TRANSFER).answer
 
 
 def _say_c5(
@@ -369,5 +381,35 @@ def pace_cases() -> list[Case]:
     ]
 
 
+def grid_cases() -> list[Case]:
+    """Epochs and sizes that are known to a grid only, which all seeds share."""
+    paces_on_grid = [
+        Case(
+            claim="C2",
+            what=f"{times:g} times the epochs, evaluations 12 % apart",
+            say=partial(_say_c2, slower=float(np.log10(times)), sd=0.005, spacing=0.05),
+            false=(false,),
+        )
+        for times, false in ((1.02, HOLDS), (1.12, DOES_NOT_HOLD), (1.3, DOES_NOT_HOLD))
+    ]
+    on_sizes = [
+        Case(
+            claim="C3",
+            what=f"capacities of {fewest:,} and {most:,}, sizes a factor of two apart",
+            say=partial(_say_c3, fewest=fewest, most=most),
+            false=tuple(false),
+        )
+        for fewest, most, false in (
+            (505, 495, [HOLDS]),
+            (750, 750, [HOLDS]),
+            (990, 510, [DOES_NOT_HOLD, HOLDS]),
+            (1_010, 495, [DOES_NOT_HOLD]),
+            (3_000, 750, [DOES_NOT_HOLD]),
+            (750, 3_000, [HOLDS]),
+        )
+    ]
+    return paces_on_grid + on_sizes
+
+
 def all_cases() -> list[Case]:
-    return [*epoch_cases(), *freezing_cases(), *pair_cases(), *pace_cases()]
+    return [*epoch_cases(), *freezing_cases(), *pair_cases(), *pace_cases(), *grid_cases()]

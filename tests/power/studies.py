@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from analysis.claims.contrasts import Measures
+from analysis.claims.contrasts import Measures, crossing
 from analysis.claims.pooled_curves import OneCurve
 from analysis.claims.verdict import CANNOT_TELL, DOES_NOT_HOLD, HOLDS
 from analysis.descent import EPSILON
@@ -126,8 +126,13 @@ def measured_cuts(random: np.random.Generator, cells: Sequence[Cell], num_seeds:
     return _measures(lines, num_seeds, numbers)
 
 
-def paces(random: np.random.Generator, slower: float, num_seeds: int, sd: float) -> Measures:
-    """A study of two source sizes: the larger one interpolates later by `slower`, in log10 epochs."""
+def paces(
+    random: np.random.Generator, slower: float, num_seeds: int, sd: float, spacing: float = 0.0
+) -> Measures:
+    """A study of two source sizes: the larger one interpolates later by `slower`, in log10 epochs.
+
+    `spacing`: of the evaluated epochs, in log10; 0: the epochs are known exactly.
+    """
     wheres: list[tuple[tuple[tuple[str, Any], ...], str]] = [
         ((("source_size", size), ("size", target)), TRANSFER)
         for size in (100, 1_000)
@@ -135,9 +140,33 @@ def paces(random: np.random.Generator, slower: float, num_seeds: int, sd: float)
     ]
     later = np.repeat([0.0, 0.0, slower, slower], num_seeds)
     log = 2 + later + sd * random.standard_normal(later.size)
+    if spacing:
+        epochs = 10.0 ** np.arange(1, 3.5, spacing)
+        trains = [1 / (1 + 9 * (epochs / 10**one) ** 2) for one in log]
+        log = np.log10([crossing(epochs, train, EPSILON)[0] for train in trains])
     zeros = np.zeros(later.size)
     numbers = {"test": zeros, "train": zeros, "interpolated": 10**log, "parameters_trained": zeros}
     return _measures(wheres, num_seeds, numbers)
+
+
+def capacities(
+    random: np.random.Generator, fewest: float, most: float, num_seeds: int, sd: float
+) -> Measures:
+    """A study of two frozen counts and seven target sizes, a factor of two apart.
+
+    `fewest`, `most`: the capacities at 0 and 9 frozen layers; `sd`: over seeds, in doublings.
+    """
+    sizes = 125 * 2 ** np.arange(7)
+    lines: list[tuple[tuple[tuple[str, Any], ...], str]] = []
+    interpolated = []
+    for frozen, capacity in ((0, fewest), (9, most)):
+        of_seeds = capacity * 2 ** (sd * random.standard_normal(num_seeds))
+        for size in sizes:
+            lines.append(((("frozen", frozen), ("size", int(size))), TRANSFER))
+            interpolated.append(np.where(size <= of_seeds, 100.0, np.inf))
+    zeros = np.zeros(len(lines) * num_seeds)
+    numbers = {"test": zeros, "train": zeros, "parameters_trained": zeros}
+    return _measures(lines, num_seeds, numbers | {"interpolated": np.concatenate(interpolated)})
 
 
 def shares(say: Say, *, num_seeds: int, num: int, seed: int = 0) -> dict[str, float]:

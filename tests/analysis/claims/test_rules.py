@@ -8,16 +8,17 @@ import numpy as np
 import pytest
 
 from analysis import load
-from analysis.claims.contrasts import measure, of_arm, one_image
-from analysis.claims.one_source import decide_c1, decide_c4
+from analysis.claims.contrasts import crossing, measure, of_arm, one_image
+from analysis.claims.one_source import ask_c2, ask_c3, decide_c1, decide_c4
 from analysis.claims.pooled_curves import OneCurve, freezing_curves, pooled
 from analysis.claims.primary import ERROR
 from analysis.claims.verdict import CANNOT_TELL, DOES_NOT_HOLD, HOLDS, Answer
 from analysis.descent import EPSILON, Rule
 from analysis.descent.edges import EPOCHS as ALONG_EPOCHS
 from analysis.descent.edges import Curve
+from analysis.load.arms import TRANSFER
 from analysis.load.export import kept_path
-from tests.power.studies import CUTS, Cell, over_cuts
+from tests.power.studies import CUTS, Cell, capacities, over_cuts, paces
 
 STEP = 1e-4
 
@@ -114,6 +115,41 @@ def test_c1_larger_size_without_a_peak_is_decided_only_if_it_does_not_rise(
 ) -> None:
     found = answer_c1(LEVEL, larger, num_seeds=5, sd=0.001)
     assert found.answer == answer
+
+
+def test_crossing_interpolates_log_epoch_between_evaluations() -> None:
+    epochs, train = np.array([0.0, 1, 10, 100]), np.array([0.9, 0.5, 0.3, 0.1])
+    assert crossing(epochs, train, 0.2) == (pytest.approx(10**1.5), pytest.approx(1.0))
+    assert crossing(epochs, train, 0.1)[0] == pytest.approx(100)
+    assert crossing(epochs, train, 0.6)[0] == 1.0  # no evaluation before it on the log axis
+    assert crossing(epochs, train, 0.05)[0] == np.inf
+
+
+def words_c2(times: float) -> Counter[str]:
+    """C2 in 25 studies of ten seeds whose evaluations are 12 % apart."""
+    random = np.random.default_rng(0)
+    found = [paces(random, float(np.log10(times)), 10, 0.005, 0.05) for _ in range(25)]
+    return Counter(ask_c2(one, one.lines, TRANSFER).answer for one in found)
+
+
+def test_c2_shared_grid_of_epochs_does_not_decide() -> None:
+    assert words_c2(1.02)[HOLDS] == 0
+    assert words_c2(1.12)[DOES_NOT_HOLD] == 0
+
+
+def test_c3_capacities_on_two_sides_of_a_size_are_not_a_doubling_apart() -> None:
+    measures = capacities(np.random.default_rng(0), 505.0, 495.0, 10, 0.002)
+    found = ask_c3(measures, measures.lines, TRANSFER)
+    assert found.answer == CANNOT_TELL
+    assert found.effect is not None
+    assert (found.effect.low, found.effect.estimate, found.effect.high) == (0.0, 1.0, 2.0)
+
+
+def test_c3_censored_capacities_are_reported_one_sided() -> None:
+    measures = capacities(np.random.default_rng(0), 90_000.0, 1_100.0, 10, 0.002)
+    found = ask_c3(measures, measures.lines, TRANSFER)
+    assert found.answer == HOLDS
+    assert "≥ 3 doublings in 10 of 10 replicates" in found.reasons
 
 
 def of_seeds(one: OneCurve, seeds: list[int]) -> OneCurve:
