@@ -110,6 +110,7 @@ def decide_c1(
         matters=ERROR,
         resolution=step,
         at_most=_difference_at_most(smaller, larger),
+        unfinished=larger.judgement.unfinished,
     )
     # A peak that is not over yet at the smaller size is higher than it seems: it keeps C1 from holding.
     unfinished = _still_rises(smaller)
@@ -138,12 +139,10 @@ def decide_c1(
 def _difference_at_most(smaller: Pooled, larger: Pooled) -> float:
     """The upper bound on the difference of two heights: where the larger size's peak is shown, its place
     is known, and the seeds' own differences bound it; where it is not, its height may be missed, and only
-    its bound counts, less what the smaller size's peak is shown to have. Without end where it still rises.
+    its bound counts, less what the smaller size's peak is shown to have.
     """
     if larger.judgement.status in (WEAK, STRONG):
         return -math.inf
-    if larger.judgement.so_far or _still_rises(larger):
-        return math.inf
     shown = smaller.judgement.height if smaller.judgement.status in (WEAK, STRONG) else None
     return larger.judgement.at_most - (shown.low if shown else 0.0)
 
@@ -336,6 +335,7 @@ def ask_c4(measures: Measures, lines: pd.DataFrame, arm: str) -> Answer:
                 answer=other.answer,
                 effect=other.effect,
                 what=other.conditions[0].what if other.conditions else "; ".join(other.reasons),
+                tell=other.conditions[0].tell if other.conditions else "",
             )
             for epsilon, other in others.items()
         ),

@@ -68,21 +68,27 @@ def condition(
     resolution: float = 0.0,
     grid: float = 0.0,
     at_most: float = -math.inf,
+    unfinished: str = "",
 ) -> Condition:
     """A condition on a mean over seeds: `values` (seeds,), one number per seed, at least one.
 
     `grid`: the largest error by rounding that all seeds share: it widens the interval, and does not
     average out. `at_most`: an upper bound that comes from elsewhere, if it is above the interval's own.
+    `unfinished`: why the values may still grow; then nothing is excluded for good.
     """
     interval = widened(mean_interval(values, resolution=resolution), grid)
     interval = replace(interval, high=max(interval.high, at_most))
     if interval.df >= 1 and interval.low > above and interval.estimate >= matters:
         answer = HOLDS
     elif interval.df >= 1 and interval.high < matters:
-        answer = DOES_NOT_HOLD
+        answer = CANNOT_TELL if unfinished else DOES_NOT_HOLD
     else:
         answer = CANNOT_TELL
-    tell = "" if answer != CANNOT_TELL else more_seeds(interval, matters, above=above, grid=grid)
+    tell = ""
+    if answer == CANNOT_TELL and interval.df >= 1 and interval.high < matters:
+        tell = f"excluded so far: {unfinished}"
+    elif answer == CANNOT_TELL:
+        tell = more_seeds(interval, matters, above=above, grid=grid)
     return Condition(
         what=what, answer=answer, interval=interval, unit=unit, matters=matters, tell=tell
     )
@@ -98,7 +104,9 @@ def peak_condition(what: str, judged: Judgement) -> Condition:
     else:
         answer = CANNOT_TELL
     tell = ""
-    if answer == CANNOT_TELL and interval is not None and judged.status != NONE:
+    if answer == CANNOT_TELL and judged.status == NONE:
+        tell = f"excluded so far: {judged.unfinished}"
+    elif answer == CANNOT_TELL and interval is not None:
         tell = more_seeds(interval, judged.min_height, guard=True)
     return Condition(
         what=f"{what}: {judged.wording}",
@@ -129,6 +137,8 @@ def more_seeds(
     num = interval.num
     if num < 2:
         return "more seeds would tell: three at the least"
+    if abs(interval.estimate - matters) <= interval.standard_error:
+        return "more seeds may not tell: the estimate is within one standard error of what matters"
 
     def widths(seeds: int) -> tuple[float, float]:
         plain = t_quantile(0.5 + interval.level / 2, seeds - 1)
@@ -144,7 +154,7 @@ def more_seeds(
         high = interval.estimate + grid + beyond * then[1] / now[1]
         if (low > above and interval.estimate >= matters) or high < matters:
             return f"about {seeds} seeds would tell, if estimate and spread stay as they are"
-    return f"not even {MAX_SEEDS} seeds would tell, if estimate and spread stay as they are"
+    return "a finer grid would tell" if grid else "more seeds alone would not tell"
 
 
 def bounded(one: Condition, *, understated: bool, overstated: bool) -> Condition:
@@ -172,6 +182,7 @@ class AtEpsilon:
     answer: Decision
     effect: Interval | None
     what: str
+    tell: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -92,6 +93,7 @@ class Verdicts(Mapping[str, Verdict]):
                         "kind": "epsilon",
                         "arm": one.arm,
                         "answer": at.answer.value,
+                        "because": at.tell,
                         "compared": f"ε = {at.epsilon:g}: {at.what}",
                         **_interval(at.effect, "error"),
                     }
@@ -126,6 +128,7 @@ def epsilons_text(one: Verdict) -> str:
     parts = [
         f"at ε = {at.epsilon:g} {at.answer}"
         + (f", {effect_text(at.effect, 'error')}" if at.effect else "")
+        + (f" ({at.tell})" if at.tell else "")
         for at in one.by_epsilon
     ]
     return "; ".join(parts)
@@ -149,8 +152,9 @@ def _interval(effect: Interval | None, unit: str) -> dict[str, Any]:
         return {}
     return {
         "effect": effect.estimate,
-        "low": effect.low,
-        "high": effect.high,
+        # With one seed nothing is known of the spread: the ends are empty, not infinite.
+        "low": effect.low if effect.df >= 1 else math.nan,
+        "high": effect.high if effect.df >= 1 else math.nan,
         "unit": unit,
         "num_seeds": effect.num,
     }

@@ -202,6 +202,7 @@ class Judgement:
     - `first_minimum`, `peak`, `later_minimum`: places on the mean over seeds, for drawing.
     - `min_height`: the height that matters. `interpolates`: "nothing", "some", "everything" (of the
       curve), "unknown" without train errors. `near`: (points,) bool, where a peak counts.
+    - `unfinished`: why a peak may still come, in words, or "".
     - `bump`: a peak that is shown where none counts, in words, or "". If it is shown to be higher than
       any peak that counts, by what matters, the status is none.
     - `plateau`: where the curve stays level until half a decade beyond the edge, in words, or "".
@@ -225,6 +226,7 @@ class Judgement:
     min_height: float
     interpolates: str
     near: np.ndarray
+    unfinished: str
     bump: str
     plateau: str
     reasons: tuple[str, ...]
@@ -324,7 +326,8 @@ def judge(
     matters = min_height if min_height is not None else (math.inf if flat else MIN_SHARE * span)
     rise = fall = gain = end_rise = height = None
     heights, at_most = np.full(num, np.nan), math.inf
-    status, so_far, face, bump, plateau = INCONCLUSIVE, False, INCONCLUSIVE, "", ""
+    status, so_far, face = INCONCLUSIVE, False, INCONCLUSIVE
+    bump = plateau = unfinished = ""
     places = np.zeros(3, dtype=int)
     if x.size < 3:
         reasons.append(f"{x.size} points: a peak between two minima needs three")
@@ -394,7 +397,7 @@ def judge(
             )
         if so_far or (status == INCONCLUSIVE and end_rise.low > 0):
             may_rise = "still rises" if end_rise.low > 0 else "may still rise"
-            reasons.append(
+            unfinished = (
                 f"it {may_rise} at its end: {end_rise.estimate:+.3g} [{end_rise.low:+.3g}, "
                 f"{end_rise.high:+.3g}] over the last half decade, so a peak may still come: "
                 f"{_more(axis)} would tell"
@@ -434,10 +437,11 @@ def judge(
         reasons.append(f"{seen}: a second descent could not be seen")
     elif edge is not None and edge == x.size - 1 and status == NONE and not so_far:
         so_far = True
-        reasons.append(
+        unfinished = (
             f"it ends where the train error comes under {epsilon:g}, so a peak may still come: "
             f"{_more(axis)} would tell"
         )
+    reasons += [unfinished] if unfinished else []
     return Judgement(
         status=status,
         so_far=so_far,
@@ -456,6 +460,7 @@ def judge(
         min_height=matters,
         interpolates=interpolates,
         near=near,
+        unfinished=unfinished,
         bump=bump,
         plateau=plateau,
         reasons=tuple(reasons),

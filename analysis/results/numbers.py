@@ -218,13 +218,13 @@ def _other(study: str, name: str) -> dict[str, Any]:
     """The verdict on C4 of a study of another architecture, and its curve."""
     errors = _errors(study)
     c4 = _verdict(study, "C4", RULES)
-    wanted = re.search(r"about ([\d,]+) seeds would tell", c4.because)
+    tell = re.search(r"(about [\d,]+ seeds would|more seeds may not) tell", c4.because)
     return {
         "name": name,
         "study": study,
         "c4": c4,
         "curve": _curve(name, errors[errors["arm"] == "transfer"]),
-        "seeds": None if wanted is None else wanted[1],
+        "tell": "" if tell is None else tell[0],
     }
 
 

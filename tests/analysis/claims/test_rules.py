@@ -6,13 +6,16 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from analysis import load
 from analysis.claims.contrasts import crossing, measure, of_arm, one_image
 from analysis.claims.one_source import ask_c2, ask_c3, decide_c1, decide_c4
 from analysis.claims.pooled_curves import OneCurve, freezing_curves, pooled
 from analysis.claims.primary import ERROR
-from analysis.claims.verdict import CANNOT_TELL, DOES_NOT_HOLD, HOLDS, Answer
+from analysis.claims.verdict import CANNOT_TELL, DOES_NOT_HOLD, HOLDS, Answer, condition
+from analysis.claims.verdicts import condition_text
 from analysis.descent import EPSILON, Rule
 from analysis.descent.edges import EPOCHS as ALONG_EPOCHS
 from analysis.descent.edges import Curve
@@ -150,6 +153,31 @@ def test_c3_censored_capacities_are_reported_one_sided() -> None:
     found = ask_c3(measures, measures.lines, TRANSFER)
     assert found.answer == HOLDS
     assert "≥ 3 doublings in 10 of 10 replicates" in found.reasons
+
+
+def test_condition_excluded_but_unfinished_gives_the_reason() -> None:
+    values = np.array([0.001, 0.002, 0.003])
+    found = condition("", values, unit="error", matters=0.02, unfinished="it still rises")
+    assert (found.answer, found.tell) == (CANNOT_TELL, "excluded so far: it still rises")
+    assert condition("", values, unit="error", matters=0.02).answer == DOES_NOT_HOLD
+
+
+def test_c1_unfinished_larger_size_is_excluded_so_far() -> None:
+    found = answer_c1(LEVEL, RISING, num_seeds=5, sd=0.001)
+    assert found.effect is not None and found.effect.high < ERROR
+    assert all("excluded so far: it still rises at its end" in one.tell for one in found.conditions)
+
+
+@given(st.lists(st.floats(-0.1, 0.1), min_size=1, max_size=8), st.sampled_from([0.0, 0.5]))
+def test_condition_never_prints_infinity_or_a_number_of_seeds_near_the_threshold(
+    values: list[float], grid: float
+) -> None:
+    found = condition("", np.array(values), unit="error", matters=0.01, grid=grid)
+    text = condition_text(found)
+    assert "inf" not in text and "not even" not in text
+    assert found.interval is not None
+    is_near = abs(found.interval.estimate - 0.01) <= found.interval.standard_error
+    assert not (is_near and "about" in found.tell)
 
 
 def of_seeds(one: OneCurve, seeds: list[int]) -> OneCurve:
