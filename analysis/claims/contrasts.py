@@ -17,6 +17,7 @@ from analysis.descent.curves import epoch_windows, window_means
 from analysis.load import Study
 from analysis.load.arms import RANDOM_FROZEN, SCRATCH, SOURCE
 from analysis.load.cells import CELL, grouped, selected
+from analysis.load.rows import TableRows
 from study.store.schema import DONE
 
 
@@ -88,6 +89,8 @@ def measure(study: Study, *, epsilon: float = EPSILON, **select: Any) -> Measure
             f"Run {cells.index[doubled][0]}: another Run has the same cell and seed (its source's "
             "seed differs, perhaps): select one, e.g. source_seed=0"
         )
+    if isinstance(study.rows, TableRows) and "source_seed" not in study.rows.known:
+        cells = cells.assign(source_seed=np.nan)  # an external table does not say it
     done = cells[cells["state"] == DONE]
     windows = {
         name: epoch_windows(study.evaluations[name].epochs) for name in done["evaluations"].unique()

@@ -237,7 +237,10 @@ def ask_c3(measures: Measures, lines: pd.DataFrame, arm: str) -> Answer:
     terms, bounds, step = capacity_terms(lines)
     found = contrast(terms)
     if found is None:
-        return nothing(compared, "no cell has two or more target sizes at two frozen counts")
+        return nothing(
+            compared,
+            "no cell has two or more target sizes, one of them interpolated, at two frozen counts",
+        )
     more = condition(
         "fewer frozen layers interpolate more",
         found.values,

@@ -38,6 +38,9 @@ DOES_NOT_HOLD: Final = Decision.DOES_NOT_HOLD
 CANNOT_TELL: Final = Decision.CANNOT_TELL
 NOT_APPLICABLE: Final = Decision.NOT_APPLICABLE
 
+# Of ten classes, chance is an error of 0.9.
+MAX_ERROR: Final = 0.9
+
 # More seeds than this no study trains: then another design is needed, not more seeds.
 MAX_SEEDS: Final = 500
 
@@ -276,7 +279,7 @@ def verdict(
         caveats.append("one seed")
     elif lines["source_seed"].nunique() == 1 and lines["source_size"].max() > 0:
         caveats.append("the source's seed is fixed: the spread leaves the sources out")
-    caveats += few_images(lines)
+    caveats += few_images(lines) + looks_like_accuracy(measures, lines)
     for name in ("task", "model", "width", "recipe"):
         if lines[name].nunique() > 1:
             caveats.append(f"averaged over {lines[name].nunique()} values of {name}")
@@ -359,6 +362,17 @@ def explored(
         return []
     effect = widened(mean_interval(found.values, resolution=resolution), grid)
     return [ExploratoryResult(what=what, effect=effect, unit=unit)]
+
+
+def looks_like_accuracy(measures: Measures, lines: pd.DataFrame) -> list[str]:
+    """Warn if the test errors end above 0.9 and rise along the epochs, as accuracies do."""
+    curves = [measures.curves[str(i)].test for i in lines.index if str(i) in measures.curves]
+    if not curves:
+        return []
+    first, last = (float(np.mean([curve[place] for curve in curves])) for place in (0, -1))
+    if last <= MAX_ERROR or last <= first:
+        return []
+    return [f"test error: it rises from {first:.2g} to {last:.2g}. Check that it is no accuracy."]
 
 
 def few_images(lines: pd.DataFrame) -> list[str]:

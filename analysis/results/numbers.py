@@ -125,7 +125,7 @@ def values() -> dict[str, Any]:
         "curves": curves,
         "others": [_other(study, name) for study, name in OTHERS.items()],
         "rates": _rates(),
-        "parts": _parts(curves[0]),
+        "disagreement": _disagreement(curves[0]),
         "random": _rise("random frozen"),
         "same": _rise("same task"),
     }
@@ -228,14 +228,13 @@ def _other(study: str, name: str) -> dict[str, Any]:
     }
 
 
-def _parts(broad: Curve) -> dict[str, list[float]]:
-    """Bias, net variance and disagreement at head only, at the peak and at the last cut."""
+def _disagreement(broad: Curve) -> list[float]:
+    """The disagreement of two seeds at head only, at the peak and at the last cut."""
     table = kept_bias_variance("reduced")
     assert table is not None
     some = table[(table["source_task"] == BROAD) & (table["size"] == SIZE)]
     at = [broad.counts[0], broad.counts[broad.peak], broad.counts[-1]]
-    parts = some.set_index("parameters_trained").loc[at]
-    return {name: parts[name].tolist() for name in ("bias", "net_variance", "disagreement")}
+    return list(map(float, some.set_index("parameters_trained").loc[at, "disagreement"]))
 
 
 def _rise(arm: str) -> dict[str, float]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import Counter
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from analysis import load
-from analysis.claims.contrasts import crossing, measure, of_arm, one_image
-from analysis.claims.one_source import ask_c2, ask_c3, decide_c1, decide_c4
+from analysis.claims.contrasts import Measures, crossing, measure, of_arm, one_image
+from analysis.claims.one_source import ask_c2, ask_c3, c2, decide_c1, decide_c4
 from analysis.claims.pooled_curves import OneCurve, freezing_curves, pooled
 from analysis.claims.primary import ERROR
 from analysis.claims.verdict import CANNOT_TELL, DOES_NOT_HOLD, HOLDS, Answer, condition
@@ -178,6 +179,40 @@ def test_condition_never_prints_infinity_or_a_number_of_seeds_near_the_threshold
     assert found.interval is not None
     is_near = abs(found.interval.estimate - 0.01) <= found.interval.standard_error
     assert not (is_near and "about" in found.tell)
+
+
+def external(error: np.ndarray) -> Measures:
+    """Five seeds from a source of a table that does not say the source's seed."""
+    frame = pd.DataFrame(
+        {
+            "epoch": np.tile(np.arange(1, 31), 5),
+            "seed": np.repeat(np.arange(5), 30),
+            "test": np.tile(error, 5) + np.repeat(np.arange(5), 30) / 1_000,
+            "train": np.tile(np.linspace(0.5, 0.0, 30), 5),
+            "source": "photos",
+            "images": 1_000,
+        }
+    )
+    columns = {
+        "epoch": "epoch",
+        "seed": "seed",
+        "test_error": "test",
+        "train_error": "train",
+        "source_task": "source",
+        "source_size": "images",
+    }
+    return measure(load.from_dataframe(frame, columns, constants={"task": "digits"}))
+
+
+def test_verdict_external_table_does_not_say_that_the_source_seed_is_fixed() -> None:
+    found = c2(external(np.linspace(0.5, 0.2, 30)))
+    assert not any("seed is fixed" in reason for reason in found.reasons)
+
+
+@pytest.mark.parametrize(("last", "warned"), [(0.97, True), (0.6, False)])
+def test_verdict_rising_error_above_090_warns_of_an_accuracy(last: float, warned: bool) -> None:
+    found = c2(external(np.interp(np.arange(30), [0, 8, 29], [0.4, last, last])))
+    assert any("Check that it is no accuracy" in one for one in found.reasons) == warned
 
 
 def of_seeds(one: OneCurve, seeds: list[int]) -> OneCurve:
