@@ -151,7 +151,7 @@ def compare_with_registration(
         )
     changed = _changed(last, run_ids, terms)
     if changed:
-        sentences = [f"It was {said}; since then changed:", *changed]
+        sentences = [f"It was {said}. Changed since: {'; '.join(changed)}."]
         rules = _rules(last.terms)
         if rules is not None and not _changed(last, run_ids, {**terms, "rules": rules}):
             now = terms["rules"]

@@ -124,11 +124,12 @@ def condition_text(part: Condition) -> str:
 
 
 def epsilons_text(one: Verdict) -> str:
-    """The answers side by side where ε decides: "at ε = 0.01 holds, +0.05 […] error; …"."""
+    """Return the answers at several ε: "at ε = 0.01 holds, +0.05 […] error; …"."""
     parts = [
         f"at ε = {at.epsilon:g} {at.answer}"
         + (f", {effect_text(at.effect, 'error')}" if at.effect else "")
-        + (f" ({at.tell})" if at.tell else "")
+        # Only "excluded so far": the reason is in the conditions, and is alike at all ε.
+        + (f" ({at.tell.partition(':')[0]})" if at.tell else "")
         for at in one.by_epsilon
     ]
     return "; ".join(parts)

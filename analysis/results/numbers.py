@@ -160,6 +160,7 @@ def _claims(rules: int) -> dict[str, Any]:
         "c3": _verdict("reduced", "C3", rules),
         "c4": _verdict("reduced", "C4", rules),
         "c4_strict": _verdict("reduced", "C4", rules, epsilon=0.01),
+        "c4_random": _verdict("reduced_controls", "C4", rules, arm="random frozen"),
         "c5a": _verdict("reduced", "C5a", rules),
         "c5b": _verdict("reduced", "C5b", rules),
     }

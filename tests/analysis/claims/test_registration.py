@@ -82,7 +82,7 @@ def test_standing_reworded_contrast_is_confirmatory() -> None:
 def test_added_and_dropped_runs_are_counted() -> None:
     found = compare_with_registration([NOTED], (*IDS[1:], "2" * 12, "3" * 12), TERMS)
     assert found.word == EXPLORATORY
-    assert "the Runs: 2 added, 1 left out" in found.sentences
+    assert found.sentences[0].endswith("Changed since: the Runs: 2 added, 1 left out.")
 
 
 # Raise RULES in analysis/claims/registration.py before any of these numbers changes.
@@ -158,11 +158,9 @@ def test_standing_bundled_registration_of_rules_1_gives_both_verdicts(name: str)
     assert study.rows.registrations[-1].terms["code"] == "9d0ac35d"
     found = registration_status(study)
     assert found.word == EXPLORATORY
-    assert found.sentences[1:3] == (
-        f"the rules: 1, now {RULES}",
-        f"Confirmatory by RULES 1, exploratory by RULES {RULES}.",
-    )
-    assert "By RULES 1: C1 cannot tell, C2 cannot tell, C3" in found.sentences[3]
+    assert found.sentences[0].endswith(f"Changed since: the rules: 1, now {RULES}.")
+    assert found.sentences[1] == f"Confirmatory by RULES 1, exploratory by RULES {RULES}."
+    assert "By RULES 1: C1 cannot tell, C2 cannot tell, C3" in found.sentences[2]
 
 
 def _of_0_1_0(code: str) -> Registration:
@@ -179,16 +177,15 @@ def test_standing_known_digest_means_rules_1() -> None:
         == CONFIRMATORY
     )
     found = compare_with_registration([_of_0_1_0("9d0ac35d")], IDS, {**TERMS, "rules": 2})
-    assert found.sentences[1:] == (
-        "the rules: 1, now 2",
-        "Confirmatory by RULES 1, exploratory by RULES 2.",
-    )
+    assert found.sentences[0].endswith("Changed since: the rules: 1, now 2.")
+    assert found.sentences[1:] == ("Confirmatory by RULES 1, exploratory by RULES 2.",)
 
 
 def test_standing_unknown_digest_means_other_rules() -> None:
     found = compare_with_registration([_of_0_1_0("01234567")], IDS, TERMS)
     assert found.word == EXPLORATORY
-    assert found.sentences[1:] == (f"the rules: unknown (code 01234567), now {RULES}",)
+    (sentence,) = found.sentences
+    assert sentence.endswith(f"Changed since: the rules: unknown (code 01234567), now {RULES}.")
 
 
 def test_standing_last_bit_of_a_number_is_no_change() -> None:
