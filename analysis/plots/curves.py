@@ -1,6 +1,6 @@
-"""Draw curves over epochs and over the freezing on given Axes.
+"""Draw curves over epochs and over the freezing on given Axes, without interpolating missing cells.
 
-Missing cells are marked, never interpolated. Does not use pyplot."""
+Must not use pyplot."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from analysis.descent import EPSILON
 from analysis.descent.intervals import mean_intervals
 from analysis.plots import style as plot_style
 
-# With 2 seeds a t-interval is 13 standard errors wide on either side and would fill the panel.
+# With 2 seeds, a t-interval of ±13 standard errors would fill the panel.
 MIN_BAND_SEEDS: Final = 3
 MARGIN: Final = 0.08  # of the values' range, above and below
 
@@ -46,7 +46,7 @@ def epoch_curves(
         if not np.isfinite(y).any():
             absent.append(f"{frozen:.4g}")
             continue
-        # The step from epoch 0 is not to scale, so it is not drawn like the rest of the curve.
+        # The step from epoch 0 is not to scale, so it is drawn differently.
         first = int(mean[x].values[0] == 0)
         axes.plot(at[: first + 1], y[: first + 1], color=colour, lw=0.6, ls=":")
         dashes = plot_style.DASHES[rank % len(plot_style.DASHES)]

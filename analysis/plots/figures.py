@@ -1,6 +1,4 @@
-"""Build whole figures, with the values drawn in each panel, and save them reproducibly.
-
-If a dimension named in `rows` or `columns` is missing, the grid has one row or column."""
+"""Build whole figures, with the values drawn in each panel, and save them reproducibly."""
 
 from __future__ import annotations
 
@@ -22,7 +20,7 @@ from analysis.plots import curves, layout, maps, points, style
 from analysis.plots.layout import at
 
 DPI: Final = 200  # of PNG files
-# The formats, with metadata that leaves out the time of writing: equal rows give equal bytes.
+# The metadata of each format omits the time of writing, so that equal rows give equal bytes.
 FORMATS: Final[dict[str, dict[str, Any]]] = {
     "png": {"Software": None},
     "svg": {"Date": None},
@@ -69,7 +67,7 @@ def panel_grid(
         upper.tick_params(labelbottom=False)
         upper.set_ylim(*test_span)
         lower.set_ylim(*train_span)
-        # A tooltip shows both errors, the drawn one first.
+        # A tooltip shows the drawn error first, then the other error.
         return _with(above, below), _with(below, above)
 
     with matplotlib.rc_context(style.STYLE):

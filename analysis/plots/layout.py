@@ -31,11 +31,11 @@ LEGEND_ROW: Final = 0.17
 LEGEND_COLUMN: Final = 2.7
 REMARK_ROW: Final = 0.115
 REMARK_LETTER: Final = 0.052
-TITLE_LETTER: Final = 0.084  # the most, on average
+TITLE_LETTER: Final = 0.084  # upper bound of the average width
 
-# The values drawn on one Axes.
-# Cells: "test" and "train" over (y, x), with the right edges of the columns as the coordinate "right".
-# Curves: means over (curve, x) by name, the drawn one first, with x positions as the coordinate "at".
+# The values drawn on one Axes, in one of three forms.
+# Cells: "test" and "train" over (y, x), with the coordinate "right": right edges of the columns.
+# Curves: means over (curve, x) by name, the drawn one first, with the coordinate "at": x positions.
 # Points: columns x, y, text.
 Values = xr.Dataset | pd.DataFrame
 
@@ -161,7 +161,7 @@ def grid(
 def _panel_size(
     num_columns: int, margins: float, height: float, sheet: float
 ) -> tuple[float, float]:
-    """Width and height of a panel; panels fill the sheet within PANEL_WIDTHS."""
+    """Return width and height of a panel; panels fill the sheet within PANEL_WIDTHS."""
     width = (sheet - margins + GAP_X) / num_columns - GAP_X
     width = float(np.clip(width, *PANEL_WIDTHS))
     return width, height * float(np.clip((width / 2.35) ** 0.5, 1.0, 1.35))
@@ -176,14 +176,14 @@ def _headings(
 
 
 def legend_names(figure: Figure) -> set[str]:
-    """The names of the marks drawn in a figure, as in its legend."""
+    """Return the names of the marks drawn in a figure, as in its legend."""
     return set(_named(figure.axes))
 
 
 def fill(grid: Grid, draw: Draw) -> tuple[list[Panel], str]:
-    """Draw every panel; axis labels and numbers stay at the outside only.
+    """Draw every panel; label the outer axes only.
 
-    Returns the panels, and the notes that all of them share.
+    Returns the panels, and the notes that all panels share.
     """
     under = grid.lower or grid.upper
     panels = []
@@ -290,7 +290,7 @@ def colour_bar(grid: Grid, norm: Normalize, label: str, *, beyond: bool) -> None
 
 
 def remark(grid: Grid, *texts: str) -> None:
-    """Add small print beneath everything; the figure grows by its further lines."""
+    """Add small print beneath everything; the figure grows by the lines after the first."""
     line = " · ".join(text for text in texts if text)
     room = int((grid.figure.get_size_inches()[0] - 0.16) / REMARK_LETTER)
     lines = textwrap.wrap(line, room)
@@ -303,7 +303,7 @@ def remark(grid: Grid, *texts: str) -> None:
 
 
 def at(array: xr.DataArray, select: dict[str, Any]) -> xr.DataArray:
-    """Select one panel's values; drop the epochs at which all of them are missing."""
+    """Select one panel's values; drop the epochs at which all values are missing."""
     chosen = array.sel(
         {dim: value for dim, value in select.items() if dim in array.dims}, drop=True
     )

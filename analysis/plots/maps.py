@@ -1,6 +1,4 @@
-"""Draw heat maps and the marks on them, cell by cell.
-
-Missing cells are hatched; nothing is interpolated."""
+"""Draw heat maps and the marks on them; missing cells are hatched, never interpolated."""
 
 from __future__ import annotations
 
@@ -52,7 +50,7 @@ def region(
 ) -> None:
     """Draw the edge of interpolation: a line around the cells of `inside`, with ticks that point inside.
 
-    Without a line to draw, a note says on which side of `epsilon` all cells are.
+    If there is no line, a note states on which side of `epsilon` all cells are.
 
     Args:
         inside, known: shape (rows, columns). No line is drawn next to a cell that is not known.
@@ -98,7 +96,7 @@ def region(
 def _borders(
     inside: np.ndarray, known: np.ndarray, x: np.ndarray, y: np.ndarray
 ) -> list[tuple[float, float, float, float]]:
-    """Return the vertical borders of a region as (x, begin, end, side); side is +1 if the region is right.
+    """Return the vertical borders of a region as (x, begin, end, side); +1: region at the right.
 
     Adjacent borders are joined, so that a map of thousands of cells has few lines.
     """
@@ -114,7 +112,7 @@ def _borders(
 
 
 def ridge_line(axes: Axes, x: np.ndarray, y: np.ndarray, shown: np.ndarray) -> None:
-    """Mark the peaks at (x, y); NaN is no peak.
+    """Mark the peaks at (x, y); NaN means no peak.
 
     Peaks shown over the seeds are circles, joined between neighbours. Peaks at face value are dots.
     """

@@ -1,4 +1,4 @@
-"""Draw single points: the best frozen count, and capacity beside similarity."""
+"""Draw single points: the best frozen count, and capacity against similarity."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLoc
 from analysis.plots import layout
 from analysis.plots import style as plot_style
 
-SPREAD: Final = 0.5  # of the distance between two sizes: the values of `by` are side by side on it
+SPREAD: Final = 0.5  # fraction of the distance between two sizes, over which `by` is spread
 
 
 def draw_cuts(axes: Axes, cuts: xr.Dataset, *, by: str = "source") -> pd.DataFrame:
     """Draw the best frozen count (y) for each number of images (x) and value of `by`.
 
-    Large markers are the best counts. Small markers, on a line, are counts that cannot be told apart from
-    the best. Returns the large markers (`layout.Values`).
+    Large markers are the best counts. Small markers, on a line, are counts that are not distinguishable
+    from the best. Returns the large markers (`layout.Values`).
 
     Args:
         cuts: from `surfaces.best_cut`, dims (by, size); `in_set` also over frozen.
@@ -107,7 +107,7 @@ def draw_capacity(axes: Axes, pairs: pd.DataFrame) -> pd.DataFrame:
     largest size is interpolated. For points on the dashed line not even the smallest size is.
 
     Args:
-        pairs: from `surfaces.similarity.capacity_and_similarity`, a line each point.
+        pairs: from `surfaces.similarity.capacity_and_similarity`, a line for each point.
     """
     value = pairs.attrs["value"]
     known = pairs.loc[pairs["capacity"] > 0, "capacity"]

@@ -1,6 +1,6 @@
-"""Share the plots' style: colours, names with units, marks, scales.
+"""Define the plots' style: colours, names with units, marks, scales.
 
-Uses no global state of matplotlib: apply `STYLE` with `matplotlib.rc_context`."""
+Must not change global state of matplotlib: apply `STYLE` with `matplotlib.rc_context`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FAINT: Final = "#7d838c"
 TIMES: Final = ("epoch", "step")
 SIZES: Final = ("size", "source_size")
 PAPER: Final = "#ffffff"
-LETTER: Final = 0.062  # inches that a digit at a tick takes
+LETTER: Final = 0.062  # inches, width of a digit at a tick
 ABSENT: Final = "#eef0f2"
 STYLE: Final[dict[Any, Any]] = {
     "font.family": "DejaVu Sans",
@@ -29,7 +29,7 @@ STYLE: Final[dict[Any, Any]] = {
     "axes.titlesize": 8.0,
     "axes.titlelocation": "left",
     "axes.titlepad": 5.0,
-    "axes.titley": 1.0,  # fixed: matplotlib's search for a free place takes a tenth of the drawing time
+    "axes.titley": 1.0,  # fixed, because automatic placement takes a tenth of the drawing time
     "axes.labelsize": 8.0,
     "axes.edgecolor": INK,
     "axes.labelcolor": INK,
@@ -54,11 +54,11 @@ STYLE: Final[dict[Any, Any]] = {
     "pdf.fonttype": 42,
 }
 
-# Okabe & Ito (2008), neighbours of different lightness; dashes and markers differ as well.
+# Okabe & Ito (2008), ordered so that neighbours differ in lightness; dashes and markers differ too.
 OKABE_ITO: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", INK)
 MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p")
 DASHES: Final[tuple[Any, ...]] = ("-", (0, (4.5, 1.4)), (0, (1.3, 1.0)), (0, (6, 1.3, 1.2, 1.3)))
-# Perceptually uniform, ordered in lightness, and not the scale of the frozen counts.
+# Perceptually uniform, ordered in lightness, and different from the scale of the frozen counts.
 ERROR_COLOURS: Final[Colormap] = matplotlib.colormaps["magma"]
 HALO: Final = [Stroke(linewidth=2.8, foreground=PAPER), Normal()]
 
@@ -225,7 +225,7 @@ def narrowed(array: xr.DataArray, needed: Sequence[str]) -> xr.DataArray:
 
 
 def other_dim(array: xr.DataArray, known: str, choices: Sequence[str]) -> str:
-    """Return the one of `choices` that the array has beside `known`; the first with several values.
+    """Return the one of `choices` that the array has besides `known`; prefer one with several values.
 
     Raises:
         ValueError: the array has none of them.

@@ -1,4 +1,4 @@
-"""Report a study: one page, with tables and figures beside it."""
+"""Report a study as one page with tables and figures."""
 
 from analysis.report.page import PAGE, make_report, write_report
 

@@ -1,4 +1,4 @@
-"""Write a study as a Hugging Face data set: Parquet files and a card. Uploads nothing."""
+"""Write a study as a Hugging Face data set (Parquet files and a card), without uploading it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CARD: Final = "README.md"
 ROWS: Final = "data/rows.parquet"
 SPACE: Final = "space.py"
 LICENCE: Final = "cc-by-4.0"
-# By which the hub finds and sorts data sets.
+# The hub searches and sorts data sets by these tags.
 TAGS: Final = ("transfer-learning", "double-descent", "learning-curves", "freezewise")
 SIZES: Final = {
     1_000: "n<1K", 10_000: "1K<n<10K", 100_000: "10K<n<100K", 1_000_000: "100K<n<1M",
@@ -46,11 +46,16 @@ def publish(
     space: str = "",
     licence: str = LICENCE,
 ) -> Written:
-    """Writes the folder, which must be empty or absent; it appears with its card last.
+    """Write a study into a folder, which must be empty or absent; the card is written last.
 
-    `question`: what the study asks; `space`: the text of its search-space file, which is copied;
-    `licence`: as the hub spells it. Raises ValueError for a study that is not there or a folder that
-    holds something, and what `export` does.
+    Args:
+        question: the study's question, for the card.
+        space: the text of the search-space file, which is copied.
+        licence: an identifier of the hub.
+
+    Raises:
+        ValueError: the study is missing, or the folder is not empty.
+        Also the errors of `export`.
     """
     name = named_study(study, store)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -87,7 +92,7 @@ def card(
     has_space: bool,
     licence: str,
 ) -> str:
-    """The card: YAML between dashes, then Markdown. `columns`: the table's, with unit and meaning."""
+    """Return the card: YAML between dashes, then Markdown. `columns` have unit and meaning."""
     asked = question.strip().splitlines()
     about = "\n".join(
         f"- {word}: {text}" for word, text in lines_of(study.name, study.cells, study.coverage)
@@ -116,7 +121,7 @@ def _front(name: str, num_rows: int, licence: str) -> str:
     size = next((size for most, size in SIZES.items() if num_rows < most), "n>1B")
     lines = [
         "---",
-        f"pretty_name: {json.dumps(name, ensure_ascii=False)}",  # a string of JSON is one of YAML
+        f"pretty_name: {json.dumps(name, ensure_ascii=False)}",  # a JSON string is valid YAML
         f"license: {licence}",
         "task_categories:",
         "- image-classification",

@@ -1,4 +1,4 @@
-"""Draw and save the figures of a study, slice by slice, with captions and alternative texts."""
+"""Draw and save the figures of a study with captions and alternative texts."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def pictures(
     variances: Variances,
     shown: Collection[str] = (),
 ) -> Iterator[Picture]:
-    """Draw and save every figure of the study, slice by slice, then networks beside each other.
+    """Draw and save every figure of the study, slice by slice, then comparisons of networks.
 
     Args:
-        shown: names of slices whose transfer surface is shown already.
+        shown: names of slices whose transfer surface is already shown.
     """
     for one in summaries:
         part = one.part
@@ -121,11 +121,11 @@ def _maps_at_the_end(
         labels = [line.label for line in lines]
         asked = one.end["wanted"].sel(source=labels)
         if asked.any([dim for dim in asked.dims if dim != "frozen"]).sum() < 2:
-            continue  # a single cut has no surface: it stands in the curves and in the table
+            continue  # a single cut has no surface; the curves and the table show it
         some, found = one.end.sel(source=labels), one.freezing.sel(source=labels)
         rows, columns, which = "source", "source_size", ""
         if is_control:
-            # Controls stand beside the largest source only, where there are several.
+            # If there are several source sizes, controls are shown for the largest only.
             some, found = (each.isel(source_size=-1, drop=True) for each in (some, found))
             rows, columns, which = "", "source", " (controls)"
         drawn = figures.freezing_maps(
@@ -151,7 +151,7 @@ def _maps_at_the_end(
 def _curves_at_the_end(one: SliceSummary, album: Album, epsilon: float) -> Iterator[Picture]:
     part, end = one.part, one.end
     each = "for each source" + (" and control" if one.controls else "")
-    # Parts of a layer lie close together along the count of layers, apart along the capacity.
+    # Parts of a layer are too close together on an axis of layers, but not on one of parameters.
     partly = bool((end["frozen"] % 1 != 0).any())
     against = "number of trained parameters" if partly else "number of frozen layers"
     test, train = end["test_error"], end["train_error"]
@@ -268,7 +268,7 @@ def _of_predictions(
         one = variances.found.get((part.name, line.label))
         if one is None or one["disagreement"].isnull().all():
             continue
-        # Beside the largest source only, where there are several.
+        # If there are several source sizes, only the largest is shown.
         one = one.isel(source_size=-1, drop=True)
         parts = tables.drawn_parts(one)
         if "bias" in parts["part"].values:

@@ -17,7 +17,7 @@ MAX_COLUMNS: Final = 160
 
 
 def tooltips(panels: Sequence[Panel]) -> str:
-    """Return the tooltips of a figure as JSON, a panel each; "" without panels.
+    """Return the tooltips of a figure as JSON, one object per panel; "" without panels.
 
     `box` is [left, top, width, height] in fractions of the figure, `name` the panel's selection. The rest
     depends on the kind of `layout.Values`; report.js reads it.
@@ -38,7 +38,7 @@ def _values(axes: Axes, values: xr.Dataset | pd.DataFrame) -> dict[str, Any]:
 def _cells(axes: Axes, values: xr.Dataset) -> dict[str, Any]:
     y, x = (str(dim) for dim in values["test"].dims)
     columns = thinned(values.sizes[x])
-    # A column that is left out belongs to the one before it.
+    # The column before an omitted one is widened to cover it.
     last = np.append(columns[1:], values.sizes[x]) - 1
     return {
         "xName": _called(x),
@@ -86,7 +86,7 @@ def _box(axes: Axes) -> list[float | None]:
 
 
 def _across(axes: Axes, places: np.ndarray, which: str = "x") -> list[float | None]:
-    """Positions as fractions of the panel's width or height."""
+    """Return positions as fractions of the panel's width or height."""
     scale = (axes.xaxis if which == "x" else axes.yaxis).get_transform()
     low, high = scale.transform(axes.get_xlim() if which == "x" else axes.get_ylim())
     known = np.where(np.isfinite(places), places, np.nan)
@@ -94,7 +94,7 @@ def _across(axes: Axes, places: np.ndarray, which: str = "x") -> list[float | No
 
 
 def thinned(num: int, most: int = MAX_COLUMNS) -> np.ndarray:
-    """Return at most `most` of `num` indices, log-spaced, with the first and the last."""
+    """Return at most `most` of `num` indices, log-spaced, including the first and the last."""
     if num <= most:
         return np.arange(num)
     return np.unique(np.rint(np.geomspace(1, num, most)).astype(int) - 1)

@@ -1,4 +1,4 @@
-"""Make the first picture: the surface of the whole study, and the epoch curves of each of its cells."""
+"""Make the first picture: the surface of the whole study, and the epoch curves of each cell."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from analysis.report.slices import Line, SliceSummary
 MAX_PANELS: Final = 12
 WRAP: Final = 2
 SHEET: Final = 7.1  # inches: two thirds of a page
-PANELS_INCHES: Final = 2.9  # all rows of panels together, as high as the curves beside them
+PANELS_INCHES: Final = 2.9  # height of all rows of panels: that of the curves beside them
 MAX_EPOCHS: Final = 60
 MAX_VALUES: Final = 600_000
-SCALE: Final = 10_000  # errors are stored as integers, to the fourth digit
+SCALE: Final = 10_000  # errors are stored as integers, rounded to four digits
 ABSENT: Final = 2**16 - 1
 
 
@@ -35,7 +35,7 @@ class Lead:
     """The first picture.
 
     Args:
-        curves: the curves of its cells as JSON; "" if epochs are not known.
+        curves: the epoch curves of its cells as JSON; "" if epochs are unknown.
         shown: names of the slices that it shows completely.
     """
 
@@ -56,8 +56,8 @@ def lead(
 ) -> Lead | None:
     """Draw the surfaces over size × frozen layers after the last epoch; None if no slice has one.
 
-    Only slices of one network share the picture, since frozen counts of others are other layers. Above
-    MAX_PANELS, slices with the most label noise come first.
+    Only slices of one network share the picture, because frozen counts of different networks cannot be
+    compared. If there are more than MAX_PANELS panels, slices with the most label noise come first.
     """
     with_surface = [one for one in summaries if one.has_freezing]
     if not with_surface:
@@ -132,10 +132,10 @@ def _of(array: xr.Dataset, panel: _Panel) -> xr.Dataset:
 
 
 def _names(panels: Sequence[_Panel]) -> tuple[list[str], str]:
-    """Return a name for each panel that tells it from the others, and what all of them share."""
+    """Return a distinct name for each panel, and the words that all panels share."""
     told = []
     for one in panels:
-        # The words of a network and of a title stand apart: "resnet18 width 4, label noise 20%".
+        # Splits "resnet18 width 4, label noise 20%" into network, width and label noise.
         network, title = one.summary.part.network, one.summary.part.title
         parts = [
             part.strip()
@@ -157,7 +157,7 @@ def _names(panels: Sequence[_Panel]) -> tuple[list[str], str]:
 
 
 def _curves(panels: Sequence[_Panel], end: xr.Dataset, marks: xr.Dataset, epsilon: float) -> str:
-    """Test and train error of every seed over the epochs of every cell, as JSON for report.js."""
+    """Return every seed's test and train error over the epochs of every cell, as JSON for report.js."""
     found = []
     shape = [end.sizes[name] for name in ("size", "frozen", "seed")]
     room = MAX_VALUES // max(1, 2 * len(panels) * int(np.prod(shape)))
@@ -197,7 +197,7 @@ def _packed(values: np.ndarray) -> str:
 
 
 def _start(end: xr.Dataset, marks: xr.Dataset) -> list[int]:
-    """The cell that is selected at first: the highest peak, else the highest error."""
+    """Return the initially selected cell: the highest peak, else the highest error."""
     mean = style.seed_mean(end["test_error"])[0].transpose("panel", "size", "frozen")
     at_peak = mean.where(mean["frozen"] == marks["at"]).transpose("panel", "size", "frozen")
     where = at_peak if bool(at_peak.notnull().any()) else mean

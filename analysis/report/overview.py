@@ -1,4 +1,4 @@
-"""Write a report's opening: the answer in words, warnings, extent and gaps."""
+"""Write the start of a report: the answer in words, warnings, extent and gaps."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from study.store.schema import DIVERGED, DONE
 
 
 def warnings(study: Study) -> list[str]:
-    """Return sentences that a reader must know before any number, the gravest first."""
+    """Return sentences that a reader must know before any number, the most serious first."""
     found = []
     coverage = study.coverage
     gone = {state: n for state, n in coverage.items() if state not in (DONE, DIVERGED) and n}
@@ -128,7 +128,7 @@ def not_done(study: Study) -> list[dict[str, str]]:
 
 
 FREEZING: Final = "C4"
-# What is said of a claim that holds, and of one that does not.
+# The words for a claim that holds, and for one that does not.
 WORDS: Final[Mapping[str, tuple[str, str]]] = {
     "C1": (
         "the epoch-wise peak is higher with more target images",
@@ -169,7 +169,7 @@ class Count:
 
 
 def answer(study: Study, summaries: Sequence[SliceSummary], verdicts: Sequence[Verdict]) -> str:
-    """Answer the study in one sentence; counts are of the transfer's curves, or of all if it has none."""
+    """Return the answer in one sentence; it counts the transfer's curves, or all without a transfer."""
     if not len(study.runs):
         return "No Run has rows yet: nothing can be said."
     decided = [one for one in verdicts if one.answer in (HOLDS, DOES_NOT_HOLD)]
@@ -236,7 +236,7 @@ def _sum(counts: Iterable[Count]) -> Count:
 
 
 def _face_value(summaries: Sequence[SliceSummary], *, is_freezing_decided: bool) -> str:
-    """Say in how many curves the mean over the seeds has a peak, along the frozen layers and the epochs.
+    """Write how many curves have a peak in the mean over seeds, along the frozen layers and the epochs.
 
     The frozen layers are left out if a verdict decides them.
     """

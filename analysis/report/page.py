@@ -1,6 +1,6 @@
-"""Write the report of a study: one HTML page, and tables and figures beside it.
+"""Write the report of a study: one self-contained HTML page, tables and figures.
 
-The page needs no network and no other file. It contains no date, so equal rows give equal bytes."""
+The page must not contain a date: equal rows give equal bytes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from study.store.errors import os_error_text
 
 PAGE: Final = "index.html"
 MAX_SVG_BYTES: Final = 1_000_000
-MAX_EMBEDDED: Final = 400_000  # bytes of a table that the page carries
+MAX_EMBEDDED: Final = 400_000  # bytes; larger tables are linked
 MAX_PICTURES: Final = 40
 MAX_LISTED: Final = 100
 
@@ -69,17 +69,17 @@ def write_report(
 ) -> Path:
     """Write the report of a study into `directory` (made if needed); return its index.html.
 
-    Beside the page: figures/ (PNG, SVG, PDF) and tables/ (CSV).
+    Also writes figures/ (PNG, SVG, PDF) and tables/ (CSV).
 
     Args:
-        question: what the study asks, as a docstring.
+        question: the study's question, formatted like a docstring.
         epsilon: a Run interpolates if its train error is at most epsilon.
         more_related, less_related: source tasks, for the claims that compare two of them.
-        arm: the claims are judged on this one of `arms.ARMS`.
+        arm: one of `arms.ARMS`; the claims are judged on it.
         partial: show wanted Runs without rows as absent cells; the page starts with a warning.
 
     Raises:
-        load.Incomplete: wanted Runs have no rows, and not `partial`.
+        load.Incomplete: wanted Runs have no rows, and `partial` is False.
         ValueError: the study has no such source task.
     """
     related = {"more_related": more_related, "less_related": less_related}
@@ -95,7 +95,7 @@ def _write(
     arm: str,
     partial: bool,
 ) -> tuple[Path, str]:
-    """`write_report`, which also returns the answer and the verdicts as text."""
+    """Do what `write_report` does; also return the answer and the verdicts as text."""
     _check_sources(study, *related.values())
     if not partial:
         load.require_rows(study, study.cells)
@@ -199,7 +199,7 @@ def make_report(
         root: a store, or a file from `study export`.
         study: its name; required if the store has several.
         out: the directory; default reports/<study>.
-        The rest: see `write_report`.
+        Others: see `write_report`.
 
     Returns:
         The exit status: 0 written, 1 the study is incomplete, 2 wrong input (explained on stderr).
@@ -267,7 +267,7 @@ def _judged(
 
 def _shown(picture: Picture) -> _Shown:
     svg = picture.files["svg"].read_bytes()
-    # SVG is sharp at every width; a grid of very many points is smaller as pixels.
+    # SVG is sharp at every width; for grids of very many points, PNG is smaller.
     small = len(svg) <= MAX_SVG_BYTES
     width, height = picture.inches
     return _Shown(
@@ -277,7 +277,7 @@ def _shown(picture: Picture) -> _Shown:
         else _data("image/png", picture.files["png"].read_bytes()),
         width=round(96 * width),
         height=round(96 * height),
-        # Autoescaping would write five letters for each of its many quotes.
+        # Autoescaping would replace each of its many quotes by five characters.
         hover=Markup(
             picture.hover.replace("&", "&amp;").replace("'", "&#39;").replace("<", "&lt;")
         ),
@@ -308,7 +308,7 @@ def _links(picture: Picture, place: Path) -> dict[str, Any]:
 
 
 def _html(table: pd.DataFrame) -> dict[str, Any]:
-    """Return a table for the template: heads of the index, heads of the columns, and lines of both."""
+    """Return a table for the template: names of the index, names of the columns, and lines."""
     names = [str(name or "") for name in table.index.names]
     lines = []
     for key, values in zip(table.index, table.itertuples(index=False, name=None), strict=True):

@@ -1,7 +1,4 @@
-"""Divide a study into slices, one per figure, and summarise their errors and peaks.
-
-A slice has one target task, network, label noise and recipe. A line in it has one origin of the weights: a
-source task or a control arm. Its arrays run over source size × size × frozen × seed."""
+"""Divide a study into slices, one per figure, and summarise their errors and peaks."""
 
 from __future__ import annotations
 
@@ -28,9 +25,9 @@ VALUES: Final = ("test_error", "train_error")
 
 _OF_THE_CUT: Final = ("parameters_trained", "share_trained")
 
-# What makes a slice; within it a line is an arm and a source task, and runs over GRID.
+# The fields that identify a slice. A line of it has one arm and source task, and dims GRID.
 _SLICE: Final = ("task", "model", "width", "label_noise", "recipe")
-# Whatever else makes a cell may tell apart lines of one arm and source task: those that differ are named.
+# If lines have the same arm and source task, those of these fields that differ are part of their names.
 _FURTHER: Final = (
     *(name for name in CELL if name not in (*_SLICE, *GRID, "source_task")),
     "fixed_source_seed",
@@ -39,9 +36,11 @@ _FURTHER: Final = (
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """One origin of the weights, called `label`; `cells` are its lines of `Study.cells`.
+    """One origin of the weights: a source task or a control arm.
 
-    `is_control`: an arm that answers a rival explanation (analysis/README.md), not the transfer.
+    Args:
+        is_control: the arm tests a rival explanation (analysis/README.md); False for the transfer.
+        cells: its lines of `Study.cells`.
     """
 
     label: str
@@ -51,7 +50,7 @@ class Line:
 
 @dataclass(frozen=True, kw_only=True)
 class Slice:
-    """Cells with one task, network, label noise and recipe; `name` is fit for a file's name."""
+    """Cells with one target task, network, label noise and recipe; `name` is valid in a file name."""
 
     name: str
     title: str
@@ -67,7 +66,7 @@ class Slice:
 
 
 def slices(study: Study) -> list[Slice]:
-    """All slices of a study, in the order of its list. Runs that are only sources are in none."""
+    """Return all slices in the order of the study's Runs, without Runs that are only sources."""
     cells = with_origins(study)
     cells = cells[cells["arm"] != arms.SOURCE]
     recipes = _recipe_names(study, list(dict.fromkeys(cells["base_recipe"])))
@@ -99,9 +98,9 @@ def slices(study: Study) -> list[Slice]:
 
 
 def over_epochs(study: Study, line: Line) -> xr.Dataset:
-    """Test and train error of a line: dims (source_size, size, frozen, seed, epoch).
+    """Return test and train error of a line: dims (source_size, size, frozen, seed, epoch).
 
-    Cells that were evaluated at other epochs than the rest are NaN between their own.
+    A cell is NaN at epochs at which only other cells were evaluated.
     """
     values = _measured(study)
     found = surfaces.over_epochs(study, values, evaluations="union", **_select(line))
@@ -109,11 +108,11 @@ def over_epochs(study: Study, line: Line) -> xr.Dataset:
 
 
 def at_the_end(study: Study, lines: Sequence[Line]) -> xr.Dataset:
-    """Test and train error at the last evaluation of several lines, and which cells were wanted.
+    """Return test and train error at the last evaluation of several lines, and which cells were wanted.
 
     Dims (source, source_size, size, frozen, seed); `wanted` and `diverged` are without seed, and
-    `share_frozen` (of the layers below the head) is a coordinate over frozen. A line without a source
-    has its values at every source size of the others, to be drawn beside them.
+    `share_frozen` (of the layers below the head) is a coordinate over frozen. The values of a line
+    without a source are repeated for every source size, so that they can be drawn beside the others.
     """
     parts = [_end_of(study, line) for line in lines]
     sizes = sorted({size for part in parts for size in part["source_size"].values.tolist() if size})
@@ -127,7 +126,7 @@ def at_the_end(study: Study, lines: Sequence[Line]) -> xr.Dataset:
     together = xr.concat(
         parts, pd.Index([line.label for line in lines], name="source"), join="outer"
     )
-    # Lines of one network: where one of them lacks a cut, another tells how much is trained there.
+    # All lines have one network: if a line lacks a cut, its parameter count is taken from another.
     together = together.assign_coords(
         {
             name: together[name].max("source")
@@ -145,9 +144,9 @@ def at_the_end(study: Study, lines: Sequence[Line]) -> xr.Dataset:
 def capacity_pairs(
     study: Study, line: Line, measures: Sequence[str], epsilon: float
 ) -> dict[str, pd.DataFrame]:
-    """Effective capacity beside measures of similarity at the cut, as `similarity` joins them.
+    """Return a table of effective capacity and similarity at the cut for each of `measures`.
 
-    Empty where no similarity was measured; `study` must have been opened from a store.
+    Empty if no similarity was measured. `study` must have been opened from a store.
     """
     if similarity.read(study, list(line.cells.index)).empty:
         return {}
@@ -165,9 +164,10 @@ def capacity_pairs(
 
 
 def predictions_of(study: Study, line: Line) -> xr.Dataset:
-    """`surfaces.bias_variance_surfaces` of a line at all epochs: dims (source_size, size, frozen, epoch).
+    """Return bias and variance of a line at all epochs: dims (source_size, size, frozen, epoch).
 
-    Raises ValueError or Damaged where its predictions cannot be read.
+    Raises:
+        ValueError, Damaged: its predictions cannot be read.
     """
     select = _select(line)
     return _narrow(
@@ -178,8 +178,8 @@ def predictions_of(study: Study, line: Line) -> xr.Dataset:
 
 
 def with_origins(study: Study) -> pd.DataFrame:
-    """`Study.cells` with what slices and lines are made by: base_recipe, network, origin, and the seed
-    of the source where it is another than the Run's own (else −1)."""
+    """Return `Study.cells` with columns that identify slices and lines: base_recipe, network, origin and
+    fixed_source_seed (−1 if the source has the Run's own seed)."""
     bases: dict[str, str] = {}
     for run in study.wanted:
         bases[run.recipe.cell_id] = run.recipe.base.id
@@ -267,7 +267,7 @@ def _measured(study: Study) -> list[str]:
 
 
 def _with_all(errors: xr.Dataset) -> xr.Dataset:
-    """Add values that a table lacks, as NaN."""
+    """Add missing values as NaN."""
     absent = [name for name in VALUES if name not in errors]
     return errors.assign({name: xr.full_like(errors["test_error"], np.nan) for name in absent})
 
@@ -280,25 +280,26 @@ def _narrow(errors: xr.Dataset) -> xr.Dataset:
     return errors.isel(others, drop=True).transpose(*order)
 
 
-# Test and train error, (seeds, points), to the verdict and the place of the peak; None if the points
-# make no curve.
+# Takes test and train error, shape (seeds, points); returns the verdict and the place of the peak, or None
+# if the points are not a curve.
 Judge = Callable[[np.ndarray, np.ndarray], tuple[descent.Judgement, float] | None]
 
 
 def epoch_peaks(errors: xr.Dataset, epsilon: float) -> xr.Dataset:
-    """Peaks along the epochs: `at` (an epoch, NaN where there is none), `shown` and `could`, over GRID.
+    """Return peaks along the epochs, over GRID.
 
-    A peak is shown where `descent` finds double descent over the seeds, and otherwise taken at face
-    value from their mean. It lies at the epoch whose mean is the highest of the window that `descent`
-    names: the window's centre may lie beside the peak that a picture shows. `could`: a peak could be
-    seen, since the curve crosses the edge of interpolation (or no train error tells that).
+    - `at`: the epoch with the highest mean in the window that `descent` returns (the window's centre may
+      be beside the drawn peak); NaN without a peak.
+    - `shown`: `descent` finds double descent over the seeds. If False, the peak is that of the mean.
+    - `could`: a peak is possible: the curve crosses the edge of interpolation, or the train error is
+      unknown.
     """
 
     def judge(test: np.ndarray, train: np.ndarray) -> tuple[descent.Judgement, float] | None:
         known = np.isfinite(test).any(axis=0)
         epochs, test = errors["epoch"].values[known], test[:, known]
         if epochs[-1] <= 0:
-            return None  # every seed diverged before its second row: there is no curve
+            return None  # every seed diverged before its second row, so there is no curve
         found = descent.judge_epochs(epochs, test, train_errors=train[:, known], epsilon=epsilon)
         windows = epoch_windows(epochs)
         which = int(np.abs(windows.centres - found.peak).argmin())
@@ -309,8 +310,8 @@ def epoch_peaks(errors: xr.Dataset, epsilon: float) -> xr.Dataset:
 
 
 def freezing_peaks(errors: xr.Dataset, epsilon: float) -> xr.Dataset:
-    """Peaks along the freezing: `at` (a frozen count), `shown` and `could`, over all dims but frozen and
-    seed."""
+    """Return peaks along the freezing, over all dims except frozen and seed: `at` (a frozen count),
+    `shown` and `could` as in `epoch_peaks`."""
     trained = errors["parameters_trained"].values
 
     def judge(test: np.ndarray, train: np.ndarray) -> tuple[descent.Judgement, float]:
@@ -320,7 +321,7 @@ def freezing_peaks(errors: xr.Dataset, epsilon: float) -> xr.Dataset:
         )
         return found, found.peak
 
-    # Where a table does not tell how many parameters are trained, nothing tells the order of capacity.
+    # Without the number of trained parameters, the order of capacity is unknown.
     found = _peaks(errors.where(np.isfinite(errors["parameters_trained"])), "frozen", judge)
     counts = np.append(errors["frozen"].values.astype(float), np.nan)
     places = np.append(np.where(np.isfinite(trained), trained, np.inf), np.inf)
@@ -336,7 +337,7 @@ def _peaks(errors: xr.Dataset, along: str, judge: Judge) -> xr.Dataset:
     shown, could = np.zeros(places.shape, bool), np.zeros(places.shape, bool)
     for index in np.ndindex(places.shape):
         curves = test.values[index]
-        # A seed that ended early has no curve to be judged; points that no seed has are no gap.
+        # Seeds that ended early are left out. Points that every seed lacks do not count as gaps.
         whole = np.isfinite(curves[:, np.isfinite(curves).any(axis=0)]).all(axis=1)
         whole &= np.isfinite(curves).any(axis=1)
         if not whole.any():
@@ -363,7 +364,7 @@ class SliceSummary:
     Args:
         end: all lines at their last evaluation, from `at_the_end`.
         freezing: peaks of `end`, from `freezing_peaks`.
-        errors: from `over_epochs`, by the line's label; empty if epochs are not known.
+        errors: from `over_epochs`, by the line's label; empty if epochs are unknown.
         epochs: peaks of `errors`, from `epoch_peaks`; lines without a value are left out.
     """
 
@@ -375,7 +376,7 @@ class SliceSummary:
 
     @property
     def main(self) -> list[Line]:
-        """The lines of the transfer, or all lines if there is none."""
+        """Return the lines of the transfer, or all lines if there is none."""
         return [line for line in self.part.lines if not line.is_control] or list(self.part.lines)
 
     @property

@@ -21,7 +21,7 @@ from study.run import COORDINATES
 from study.store import Damaged
 from study.store.schema import DIVERGED, DONE
 
-# From the source to the cut.
+# In order from the source to the cut.
 _KEYS: Final = (
     ARM,
     *(
@@ -34,11 +34,11 @@ _KEYS: Final = (
 
 
 def final_errors(study: Study, epsilon: float) -> pd.DataFrame:
-    """One line for each cell, sources among them: mean, standard error and number of seeds of the test
-    error at the last evaluation, the mean train error, and whether it is ≤ `epsilon`.
+    """Return the errors at the last evaluation, one line for each cell, sources included.
 
-    Errors are fractions. A Run that diverged or has no rows is in no mean; `num_wanted` counts it, and
-    `num_diverged` those that diverged.
+    Errors are fractions; means and standard errors are over `num_seeds` seeds. `interpolates`: the mean
+    train error is ≤ `epsilon`. Runs that diverged (`num_diverged`) or have no rows count in `num_wanted`,
+    but not in the means.
     """
     cells = slices.with_origins(study)
     cells = cells.assign(**_last_values(study))
@@ -60,10 +60,10 @@ def final_errors(study: Study, epsilon: float) -> pd.DataFrame:
 
 
 def by_frozen(errors: pd.DataFrame, part: slices.Slice) -> pd.DataFrame:
-    """The final errors of one slice for reading: "0.312 ± 0.004 (2 of 3) •".
+    """Format the final errors of one slice as text: "0.312 ± 0.004 (2 of 3) •".
 
-    A line for each source, source size and size, a column for each frozen count. After ± stands the
-    standard error, in brackets the seeds that are there where some are not, and • where it interpolates.
+    A line for each source, source size and size, a column for each frozen count. ± is the standard error;
+    brackets contain the number of seeds if some are missing; • marks cells that interpolate.
     """
     lines = []
     for line in part.lines:
@@ -95,7 +95,7 @@ def by_frozen(errors: pd.DataFrame, part: slices.Slice) -> pd.DataFrame:
 
 
 def coverage(study: Study) -> pd.DataFrame:
-    """How many Runs of each arm are in each state; the last line is their sum."""
+    """Count the Runs of each arm in each state; the last line is the sum."""
     counts = pd.crosstab(study.cells["arm"], study.cells["state"])
     counts = counts.reindex(columns=list(STATES), fill_value=0)
     counts = counts.loc[[arm for arm in arms.ARMS if arm in counts.index]]
@@ -105,7 +105,7 @@ def coverage(study: Study) -> pd.DataFrame:
 
 
 def provenance(study: Study) -> dict[str, dict[str, int]]:
-    """What produced the rows: for each kind of fact its values, and how many Runs have each."""
+    """Count the Runs that have each value of each kind of provenance (code version, device, …)."""
     kinds = {
         "trainer": "trainer",
         "code version": "code_version",
@@ -116,7 +116,7 @@ def provenance(study: Study) -> dict[str, dict[str, int]]:
     }
     found = {}
     for kind, column in kinds.items():
-        # Beside Runs without rows a whole number became a float.
+        # Undoes the conversion of integers to floats that missing values cause.
         values = study.runs[column].convert_dtypes()
         counts = values.value_counts(dropna=False)
         found[kind] = {
@@ -138,7 +138,7 @@ def _cell_text(cell: pd.Series) -> str:
         rest.append(f"({cell['num_seeds']} of {cell['num_wanted']})")
     if cell["interpolates"] is True:
         rest.append("•")
-    # Where a table is too wide for its page, a line may end after the mean and nowhere else.
+    # If a table is too wide for its page, lines break only after the mean.
     return " ".join(
         [f"{cell['test_error']:.3f}", " ".join(rest).replace(" ", "\N{NO-BREAK SPACE}")]
     )
@@ -166,7 +166,7 @@ KEYS: Final = ("source", "source_size", "size")
 
 
 def cuts_of(part: Slice, end: xr.Dataset) -> xr.Dataset:
-    """`surfaces.best_cut` of a slice, dims KEYS; `end` as `slices.at_the_end` gives it."""
+    """Return `surfaces.best_cut` of a slice, dims KEYS; `end` is from `slices.at_the_end`."""
     num_test = pd.concat([line.cells["num_test"] for line in part.lines]).astype(float).max()
     resolution = 1 / num_test if num_test > 0 else None
     return surfaces.best_cut(end["test_error"], resolution=resolution)
@@ -175,8 +175,8 @@ def cuts_of(part: Slice, end: xr.Dataset) -> xr.Dataset:
 def best_cuts(summaries: Sequence[SliceSummary]) -> pd.DataFrame:
     """Tabulate the best cut of each slice, source, source size and size with measured cuts.
 
-    `best`, `low` and `high` are frozen counts. `cuts` lists those that cannot be told apart from the best,
-    separated by spaces. Slices with a single frozen count are left out.
+    `best`, `low` and `high` are frozen counts. `cuts` lists those that are not distinguishable from the
+    best, separated by spaces. Slices with a single frozen count are left out.
     """
     frames = []
     for one in summaries:
@@ -189,7 +189,7 @@ def best_cuts(summaries: Sequence[SliceSummary]) -> pd.DataFrame:
         counts = end["frozen"].values
         frame["cuts"] = [" ".join(f"{count:g}" for count in counts[row]) for row in inside]
         frame.insert(0, "slice", part.title)
-        # What has no source stands beside every source size in a picture, and is one line here.
+        # Lines without a source are repeated for every source size in `end`, and appear once here.
         alone = {line.label for line in part.lines if (line.cells["source_size"] == 0).all()}
         frame.loc[frame["source"].isin(alone), "source_size"] = 0
         frames.append(frame[frame["num_cuts"] > 0].drop_duplicates(["slice", *KEYS]))
@@ -198,7 +198,7 @@ def best_cuts(summaries: Sequence[SliceSummary]) -> pd.DataFrame:
 
 
 def best_cuts_by_size(cuts: pd.DataFrame) -> pd.DataFrame:
-    """Lines of `best_cuts` for reading: "7 (6–9, 5 of 10 cuts)", a column for each size."""
+    """Format `best_cuts` as text: "7 (6–9, 5 of 10 cuts)", a column for each size."""
     frame = cuts.assign(text=cuts.apply(_text, axis=1)).rename(
         columns={"source_size": "source images"}
     )
@@ -221,7 +221,7 @@ def _text(line: pd.Series[Any]) -> str:
     return f"{best} ({line['low']:.4g}–{line['high']:.4g}, {inside} of {line['num_cuts']})"
 
 
-# What is drawn: from five seeds on, and below that.
+# The drawn parts: PARTS from five seeds on, FEW with fewer seeds.
 PARTS: Final = ("bias", "net_variance")
 FEW: Final = ("disagreement",)
 _NAMES: Final = {"net_variance": "net variance"}
@@ -229,15 +229,19 @@ _NAMES: Final = {"net_variance": "net variance"}
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Variances:
-    """`found`: over GRID and "epoch", by (name of the slice, label of the line); `unread`: why others were
-    not read, in sentences."""
+    """Bias and variance of a study's lines.
+
+    Args:
+        found: by (name of the slice, label of the line), dims GRID and "epoch".
+        unread: sentences on why other lines could not be read.
+    """
 
     found: Mapping[tuple[str, str], xr.Dataset]
     unread: tuple[str, ...]
 
 
 def variances(study: Study, parts: Sequence[Slice]) -> Variances:
-    """Of all lines that have predictions."""
+    """Compute bias and variance of all lines that have predictions."""
     found, unread = {}, []
     for part in parts:
         for line in part.lines:
@@ -251,7 +255,7 @@ def variances(study: Study, parts: Sequence[Slice]) -> Variances:
 
 
 def drawn_parts(one: xr.Dataset) -> xr.DataArray:
-    """What is drawn of a line: dims ("part", GRID, "epoch")."""
+    """Return the parts of a line that are drawn: dims ("part", GRID, "epoch")."""
     names = PARTS if one["bias"].notnull().any() else FEW
     labels = pd.Index([_NAMES.get(name, name) for name in names], name="part")
     array = xr.concat([one[name] for name in names], labels, combine_attrs="drop")
@@ -259,16 +263,16 @@ def drawn_parts(one: xr.Dataset) -> xr.DataArray:
 
 
 def parts_at_the_end(one: xr.Dataset) -> xr.Dataset:
-    """At the last evaluation of each cell: dims GRID."""
+    """Select the last evaluation of each cell: dims GRID."""
     there = one["num_seeds"] > 0
     last = there.sizes["epoch"] - 1 - there.isel(epoch=slice(None, None, -1)).argmax("epoch")
     return one.isel(epoch=last).drop_vars("epoch").where(there.any("epoch"))
 
 
 def variance_table(all_of: Variances, parts: Sequence[Slice]) -> pd.DataFrame:
-    """One line for each cell with predictions, at its last evaluation, with the numbers of
-    `surfaces.bias_variance_surfaces`. `spread` and `spread_of_finite_test_set` are standard deviations
-    over seeds."""
+    """Tabulate `surfaces.bias_variance_surfaces` at the last evaluation of each cell with predictions.
+
+    `spread` and `spread_of_finite_test_set` are standard deviations over seeds."""
     titles = {part.name: part.title for part in parts}
     frames = []
     for (name, label), one in all_of.found.items():
@@ -283,7 +287,7 @@ def variance_table(all_of: Variances, parts: Sequence[Slice]) -> pd.DataFrame:
 
 
 def finite_share(one: xr.Dataset) -> str:
-    """How much of the variance over seeds the finite test set alone gives, in a sentence; "" unknown."""
+    """Describe which share of the variance over seeds the finite test set causes; "" if unknown."""
     end = parts_at_the_end(one)
     measured, finite = (float(end[name].mean()) for name in ("measured", "finite_test_set"))
     if not measured > 0:
