@@ -26,7 +26,7 @@ from study.grid import LOG_SPACED, grid
 from study.run import Recipe
 from study.tasks import ParquetImages, Task
 
-# What resembles CIFAR-10's animals and vehicles, and what does not; before any result.
+# Classes that resemble CIFAR-10's animals and vehicles, and classes that do not; chosen before any result.
 NEAR: Final = (
     *("bullfrog", "goose", "albatross", "golden retriever", "tabby", "ox", "gazelle"),
     *("lifeboat", "moving van", "sports car"),

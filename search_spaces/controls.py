@@ -25,7 +25,7 @@ from functools import partial
 from search_spaces._full_scale import FEWER_SEEDS, SOURCE_RECIPE, TARGET_RECIPE, cells
 from study.grid import union
 
-# As many steps for every source as 25,000 images take in the epochs of SOURCE_RECIPE.
+# 19,600 steps: those of 25,000 images in the epochs of SOURCE_RECIPE.
 MATCHED_STEPS = replace(SOURCE_RECIPE, num_epochs=None, num_steps=19_600)
 
 arm = partial(cells, target_part="b", seed=FEWER_SEEDS)

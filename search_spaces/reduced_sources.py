@@ -28,7 +28,7 @@ __all__ = ["KEEP_PREDICTIONS", "RUNS", "TASKS"]
 
 KEEP_PREDICTIONS = True
 
-# 5,000 images in batches of 128, 40 times.
+# 1,600 steps: 40 epochs of 5,000 images in batches of 128.
 MATCHED_STEPS = replace(SOURCE_RECIPE, num_epochs=None, num_steps=1_600)
 
 from_cifar100 = partial(

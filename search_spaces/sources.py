@@ -19,7 +19,7 @@ Expect: not yet run.
 
 from search_spaces._full_scale import FEWER_SEEDS, cells
 
-# The two ends of the list; the others are compared as exploratory findings.
+# The pair that the claims compare; comparisons with other sources are exploratory.
 RELATED = ("cifar100", "svhn")
 
 RUNS = cells(

@@ -1,4 +1,4 @@
-"""Open a study for reading: its wanted Runs, and the rows of those that have any."""
+"""Open a study for reading: its wanted Runs and their rows."""
 
 from typing import TYPE_CHECKING
 
@@ -26,5 +26,5 @@ __all__ = [
 
 DEPRECATED = {"open": "analysis.load.open_study"}
 
-if not TYPE_CHECKING:  # to mypy, a module with __getattr__ has every name
+if not TYPE_CHECKING:  # mypy would accept any name of a module with __getattr__
     __getattr__ = renamed(__name__, DEPRECATED)

@@ -1,7 +1,4 @@
-"""Determine the arm of a study to which a Run belongs: the transfer, a control, or a source.
-
-Nothing is stored: an arm follows from a Run's fields, and from whether other Runs start from it.
-"""
+"""Determine a Run's arm (transfer, control or source) from its fields and the Runs that start from it."""
 
 from __future__ import annotations
 
@@ -32,11 +29,11 @@ ARMS: Final = (
 
 
 def arm(run: Run) -> str:
-    """Return the arm of a Run looked at alone, by the first rule that applies (analysis/README.md):
+    """Return the arm of a Run, ignoring other Runs, by the first rule that applies (analysis/README.md):
 
     - "random frozen": no start, but frozen layers;
     - "scratch": no start, nothing frozen (`arms` may call it a "source");
-    - "reinitialised": layers above the cut have new values, whatever the start;
+    - "reinitialised": layers above the cut have new values, with any start;
     - "pretrained": timm's weights;
     - "same task": it starts from a Run on the same task;
     - "transfer": it starts from a Run on another task.
@@ -57,8 +54,8 @@ def arms(runs: Iterable[Run]) -> dict[str, str]:
     A Run trained from random initial values is a "source", not "scratch", if others start from it, unless
     its task and part are also the target of Runs that start from something or have frozen layers.
 
-    If the study transfers both from sources trained for a number of epochs, so that larger ones had more
-    steps, and from sources trained for a number of steps, the latter are the arm "matched steps".
+    Some studies transfer both from sources trained for a number of epochs (so larger ones had more steps)
+    and from sources trained for a number of steps. Transfers from the latter are the arm "matched steps".
     """
     runs = list(runs)
     starts = {run.source for run in runs if run.source is not None}

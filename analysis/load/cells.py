@@ -1,4 +1,4 @@
-"""Make the table of wanted Runs: coordinates, arm and state of each; select its lines."""
+"""Make the table of wanted Runs with their coordinates, arms and states; select its lines."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from study.store.schema import DAMAGED, DIVERGED, DONE, FAILED, MISSING, OTHER_S
 STATES: Final = (DONE, DIVERGED, FAILED, MISSING, DAMAGED, OTHER_START)
 ENDED: Final = (DONE, DIVERGED)
 
-ARM: Final = "arm"  # the one coordinate that follows from the study's other Runs
+ARM: Final = "arm"  # the only coordinate that depends on the study's other Runs
 NAMES: Final = (*(coordinate.name for coordinate in COORDINATES), ARM)
 
-# The dimensions of surfaces, in their order; what makes a cell, whose seeds are replicates.
+# AXES: the dimensions of surfaces, in order. CELL: the fields that identify a cell, without its seeds.
 AXES: Final = tuple(
     c.name for group in GROUPS for c in COORDINATES if c.is_axis and c.group == group
 )
 CELL: Final = tuple(c.name for c in COORDINATES if c.makes_cell)
 
-# What stands where a Run has no such coordinate.
+# The values of coordinates that a Run lacks.
 _ABSENT: Final = {c.name: c.absent for c in COORDINATES if c.absent is not None}
 
 FOUND: Final = (*SIZES, "num_rows", "last_epoch", "last_step", "evaluations")
@@ -67,7 +67,7 @@ def cells_of(wanted: Sequence[Run], found: Survey, failures: Mapping[str, str]) 
                 "evaluations": facts.evaluations,
             }
             line |= {name: facts.provenance.get(name) for name in PROVENANCE}
-            # An export of 0.1.0 does not hold the number.
+            # Exports of release 0.1.0 do not contain the number.
             line["trainer"] = facts.provenance.get("trainer", FIRST_TRAINER)
             line["packages"] = ", ".join(f"{k} {v}" for k, v in sorted(line["packages"].items()))
         elif run.id in found.damaged:
@@ -85,7 +85,7 @@ def cells_of(wanted: Sequence[Run], found: Survey, failures: Mapping[str, str]) 
 def _frozen(cells: pd.DataFrame) -> pd.Series[float]:
     """Return how many layers are frozen, including a part of one: `cut_place` of every line.
 
-    The sizes of a network come from any of its Runs with rows; without one, from its largest wanted cuts.
+    The sizes of a network come from any of its Runs with rows; without any, from its largest wanted cuts.
     """
     networks = [cells["model"], cells["width"]]
 
@@ -121,9 +121,9 @@ def cut_place(
     """Return where networks are cut, in layers from the input; different cuts have different places.
 
     - m of n channels trained: m / (n + 1) before the head, about 8.75 for a quarter of the ninth layer's.
-      Even if all are trained, the layer is not yet free: what leads to them is frozen.
+      Even if all are trained, part of the layer is frozen: the weights that lead to them.
     - p of q pieces frozen: p / q of a layer after the cut.
-    - In the one layer that has both, pieces come after the channels that they train, and before one more.
+    - In the layer that has both, pieces come after the channels that they train, and before one more.
 
     `last`: the index of the head. Arguments and result: (Runs,), the sizes as in `schema.Sizes`.
     """
@@ -144,7 +144,7 @@ def _coordinates(run: Run) -> dict[str, Plain]:
 
 
 def _state(facts: Facts, source: Facts | None) -> str:
-    # On a GPU a start trained again has other bits: its cells are not of one piece with the others.
+    # Retraining a start on a GPU gives different bits: cells from both versions must not be mixed.
     if source is not None:
         used, there = facts.provenance.get("start_digest"), source.provenance.get("weights_digest")
         if used is not None and there is not None and used != there:
@@ -155,7 +155,8 @@ def _state(facts: Facts, source: Facts | None) -> str:
 def selected(cells: pd.DataFrame, select: Mapping[str, Any]) -> pd.DataFrame:
     """Return the lines of `cells` in which each named coordinate has the value, or one of the values.
 
-    Raises ValueError for an unknown coordinate or value, with the choices.
+    Raises:
+        ValueError: an unknown coordinate or value; the message lists the choices.
     """
     for name, wanted in select.items():
         if name not in cells.columns:
@@ -175,8 +176,9 @@ def selected(cells: pd.DataFrame, select: Mapping[str, Any]) -> pd.DataFrame:
 def grouped(
     cells: pd.DataFrame, names: Sequence[str], *, sort: bool = True
 ) -> Iterator[tuple[tuple[Any, ...], pd.DataFrame]]:
-    """Yield groups of lines with equal values in these columns, with their values; lines with NaN in one
-    are in no group. `sort`: by the values, else in the order of the lines.
+    """Yield the values of these columns and the lines that have them; lines with NaN are left out.
+
+    `sort`: order groups by the values, else by their first lines.
     """
     for key, lines in cells.groupby(list(names), sort=sort):
         yield key if isinstance(key, tuple) else (key,), lines
@@ -187,5 +189,5 @@ def _plain(values: Sequence[Any]) -> list[Any]:
 
 
 def _order(value: Any) -> tuple[str, Any]:
-    # Provenance may be absent: None and text have no order among themselves.
+    # Provenance may be missing, and None cannot be compared with strings.
     return type(value).__name__, "" if value is None else value

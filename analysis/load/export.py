@@ -1,8 +1,4 @@
-"""Write a study to one Parquet or CSV file, and find the bundled exports.
-
-A Parquet export holds the table of `schema.ROWS` with each Run's arm. Its metadata hold the list of wanted
-Runs, their states, the registrations and the provenance, so `load.open_study` restores the study. A CSV
-file holds the table only, without a checksum; missing values are empty."""
+"""Write a study to one Parquet or CSV file, and find the bundled exports."""
 
 from __future__ import annotations
 
@@ -54,7 +50,7 @@ from study.store.studies import Registration, read_registrations
 METADATA_KEY: Final = b"freezewise"
 DIGEST_KEY: Final = b"freezewise.digest"
 FORMAT: Final = "freezewise export 2"
-FORMATS: Final = ("freezewise export 1", FORMAT)  # 1: without the column of arms
+FORMATS: Final = ("freezewise export 1", FORMAT)  # 1: without the arm column
 
 ARM_FIELD: Final = pa.field(
     ARM,
@@ -66,7 +62,7 @@ COLUMNS: Final = schema.ROWS.append(ARM_FIELD)
 
 PARQUET: Final = (".parquet", ".pq", "")
 CSV: Final = ".csv"
-# The same columns without dictionaries, which CSV has not.
+# CSV has no dictionary columns.
 _PLAIN: Final = pa.schema(
     [
         pa.field(f.name, f.type.value_type if pa.types.is_dictionary(f.type) else f.type)
@@ -74,7 +70,7 @@ _PLAIN: Final = pa.schema(
     ]
 )
 
-# Whole Runs are gathered up to this many rows; 4,000 epochs of 250 Runs. About 250 MB in memory.
+# Rows in a group of whole Runs, such as 250 Runs of 4,000 epochs: about 250 MB in memory.
 ROWS_A_GROUP: Final = 1_000_000
 
 
@@ -111,10 +107,18 @@ class Written:
 def export(store: Store, study: str, path: str | Path) -> Written:
     """Write all rows of a study to a local file: Parquet (zstd), or CSV if its name ends in ".csv".
 
+    Both contain the table of `schema.ROWS` with each Run's arm. Parquet metadata also contain the wanted
+    Runs, their states, the registrations and the provenance, so `load.open_study` restores the study. CSV
+    has no checksum; missing values are empty.
+
     Memory is bounded by one row group (`ROWS_A_GROUP`). Every row file's checksum is checked; damaged
-    ones are left out and named. The file appears whole or not at all. Raises FileNotFoundError for a
-    missing study, ValueError for another ending of the file's name, Damaged and Newer for its
-    registrations, and OSError, with its path, if it cannot be written.
+    files are left out and reported. The export is written atomically.
+
+    Raises:
+        FileNotFoundError: the study is missing.
+        ValueError: the file's name has another ending.
+        Damaged, Newer: the registrations cannot be read.
+        OSError: the file cannot be written; the message has its path.
     """
     path = Path(path).expanduser().absolute()
     if path.suffix not in (*PARQUET, CSV):
@@ -181,7 +185,7 @@ def export(store: Store, study: str, path: str | Path) -> Written:
 
 
 def is_export(root: str | Path) -> bool:
-    """Return True if `root` is an existing file, or a name in ".parquet" that is no directory."""
+    """Return True if `root` is an existing file, or ends in ".parquet" and is not a directory."""
     named_so = str(root).endswith(".parquet")
     if "://" in str(root):
         return str(root).partition("?")[0].endswith(".parquet")
@@ -189,10 +193,14 @@ def is_export(root: str | Path) -> bool:
 
 
 def open_export(path: str | Path) -> Exported:
-    """Open an exported file. Every page that is read is checked against its checksum.
+    """Open an exported file; every page that is read is checked against its checksum.
 
-    Raises FileNotFoundError; ValueError if the file is no export of a study; Newer for one of a later
-    release. Columns that were added later follow from its Runs.
+    Columns added in later releases are computed from its Runs.
+
+    Raises:
+        FileNotFoundError: the file is missing.
+        ValueError: the file is not an export of a study.
+        Newer: the export was written by a later release.
     """
     file = _opened(path)
     path = without_secrets(str(path))
@@ -205,7 +213,7 @@ def open_export(path: str | Path) -> Exported:
     if header["format"] not in FORMATS:
         raise Newer(str(path), header.get("written_by", ""), header["format"])
     if not isinstance(header["study"], str) or not is_study_name(header["study"]):
-        # The report is written to reports/<study>: the name must not lead anywhere else.
+        # The report is written to reports/<study>, so the name must not contain another path.
         raise ValueError(
             f"{path}: study={header['study']!r} in its metadata: not a study name (letters, digits, "
             "'.', '_' and '-'). The file was not written by `study export`."
@@ -243,7 +251,7 @@ def open_export(path: str | Path) -> Exported:
 
 
 def _registrations(header: Mapping[str, Any]) -> tuple[Registration, ...] | None:
-    # A file of before they were noted has none of its own to say.
+    # Older files do not contain registrations: None means unknown.
     if "registrations" not in header:
         return None
     return tuple(
@@ -252,7 +260,7 @@ def _registrations(header: Mapping[str, Any]) -> tuple[Registration, ...] | None
 
 
 def failures_of(store: Store) -> dict[str, str]:
-    """Return why Runs failed, by id; a Run that will be tried again has not failed."""
+    """Return why Runs failed, by id, without Runs that will be retried."""
     return {
         run_id: f"{failure.kind}: {failure.error}"
         for run_id, failure in read_failures(store).items()
@@ -260,7 +268,7 @@ def failures_of(store: Store) -> dict[str, str]:
     }
 
 
-# The name of a field may change, the key in the files stays.
+# Keys in the files stay the same if a field is renamed.
 _KEY_OF: Final = {"evaluations": "schedule"}
 
 
@@ -270,7 +278,7 @@ def _to_plain(run_id: str, facts: Facts) -> dict[str, Any]:
 
 
 def _from_plain(plain: Mapping[str, Any]) -> tuple[str, Facts]:
-    # What came to be noted after the file was written has the value that stands for "not noted".
+    # Fields that are newer than the file get their defaults, which mean "not recorded".
     keys = {field.name: _KEY_OF.get(field.name, field.name) for field in fields(Facts)}
     named = {name: plain[key] for name, key in keys.items() if key in plain}
     return plain["id"], Facts(**named)
@@ -279,7 +287,7 @@ def _from_plain(plain: Mapping[str, Any]) -> tuple[str, Facts]:
 def _opened(path: str | Path) -> pq.ParquetFile:
     source: Any = open_uri(str(path)) if "://" in str(path) else path
     try:
-        # Pyarrow's limit of 100 MB for a text would end at some 60,000 Runs.
+        # PyArrow's default limit of 100 MB for a string is reached at about 60,000 Runs.
         return pq.ParquetFile(
             source, page_checksum_verification=True, thrift_string_size_limit=2**31 - 1
         )
@@ -330,7 +338,7 @@ def kept_names() -> tuple[str, ...]:
 
 
 def kept_verdicts(study: str, rules: int) -> pd.DataFrame | None:
-    """Return the verdicts on this study by these RULES, as a report's table has them; None if not kept."""
+    """Return the bundled verdicts on this study by these RULES, as in a report's table, or None."""
     path = _file(verdicts_name(study, rules))
     return None if path is None else pd.read_csv(path)
 
@@ -341,7 +349,7 @@ def verdicts_name(study: str, rules: int) -> str:
 
 
 def kept_bias_variance(study: str) -> pd.DataFrame | None:
-    """Return bias, variance and disagreement over this study's seeds, one line for each cell."""
+    """Return the bundled bias, variance and disagreement over seeds, one line for each cell, or None."""
     path = _file(f"{study}.bias_variance.parquet")
     return None if path is None else pd.read_parquet(path)
 

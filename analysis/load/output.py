@@ -16,22 +16,22 @@ _DRAFT: Final = "draft"
 
 
 def draft_of(path: Path) -> Path:
-    """Return a new hidden name beside `path`; make its folder and remove old drafts."""
+    """Return a new hidden path in the folder of `path`; create the folder and remove old drafts."""
     if path.parent.is_dir():
         atomic.sweep(path.parent, f".*~{glob.escape(path.name)}.tmp")
     return atomic.temporary_beside(path)
 
 
 def publish(draft: Path, path: Path) -> None:
-    """Move a finished, flushed file to its place. Raises OSError naming path and cause."""
+    """Move a finished, flushed file to `path`. Raises OSError with path and cause."""
     atomic.put_file(str(path), draft, ())
 
 
 @contextmanager
 def folder(place: Path, *, last: str) -> Iterator[Path]:
-    """Yield an empty folder, then publish its content under `place`, with the file `last` as the last one.
+    """Yield an empty folder, then publish its content under `place`, the file `last` at the end.
 
-    Publishes nothing if the block raises. Existing files that are not replaced stay.
+    Publishes nothing if the block raises. Other existing files stay.
     """
     with naming(place):
         draft = draft_of(place / _DRAFT)

@@ -1,7 +1,4 @@
-"""Read a study's rows from a store, from one exported Parquet file, or from other people's tables.
-
-`survey` and `export.open_export` find the Runs with rows and check every checksum; `read` reads columns.
-"""
+"""Read a study's rows from a store, an exported Parquet file or a user's table."""
 
 from __future__ import annotations
 
@@ -23,8 +20,8 @@ from study.store.studies import Registration
 
 FILES_A_TASK: Final = 32
 
-# Opening decodes every column for its checksum; these are kept in memory, as far as there is room: for
-# 10,000 Runs × 4,000 epochs all six. To read them again would take longer than all else.
+# Opening decodes every column for its checksum. These columns are cached up to KEPT_BYTES (all six for
+# 10,000 Runs × 4,000 epochs), because reading them again would take longer than everything else.
 KEPT_AT_ONCE: Final = (
     "test_error",
     "train_error",
@@ -37,7 +34,7 @@ KEPT_BYTES: Final = 15 * 2**27
 
 SIZES: Final = tuple(field.name for field in fields(schema.Sizes))
 
-# Called once for each Run, from several threads at a time: its id and its columns.
+# Receives a Run's id and columns; called once for each Run, from several threads at a time.
 Use = Callable[[str, Mapping[str, np.ndarray]], None]
 
 
@@ -51,7 +48,7 @@ class Evaluations:
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What the rows of one ended Run contain in addition to its fields, and what produced them."""
+    """Outcome, sizes, evaluations and provenance of one ended Run."""
 
     outcome: str
     num_rows: int
@@ -69,8 +66,9 @@ class Facts:
 
 @dataclass(frozen=True, kw_only=True)
 class Survey:
-    """The Runs with rows: `facts` by id, `evaluations` by the name in facts, and the reasons for damaged
-    ones by id.
+    """The Runs with rows.
+
+    `facts`: by id; `evaluations`: by the name in facts; `damaged`: reasons by id, for damaged files.
     """
 
     facts: Mapping[str, Facts]
@@ -79,9 +77,9 @@ class Survey:
 
 
 class Kept:
-    """A cache of columns, up to `limit` bytes; the rest is read again.
+    """A cache of columns, up to `limit` bytes; other columns are read again.
 
-    Opening a file costs more than reading a column, and test and train error are read again and again.
+    Opening a file costs more than reading a column, and test and train error are read repeatedly.
     """
 
     def __init__(self, limit: int = KEPT_BYTES) -> None:
@@ -102,7 +100,7 @@ class Kept:
                 if (run_id, name) in self._columns or values.nbytes > self._room:
                     continue
                 self._room -= values.nbytes
-            own = values.copy()  # a view could hold a whole file in memory
+            own = values.copy()  # a view could keep a whole file in memory
             own.flags.writeable = False
             self._columns[run_id, name] = own
 
@@ -119,8 +117,8 @@ class StoreRows:
 class ExportRows:
     """The rows of an exported Parquet file.
 
-    `groups`: the ids in each row group, in order; `registrations`: those of the study at its export,
-    oldest first; None in a file without them.
+    `groups`: the ids in each row group, in order; `registrations`: of the study at its export,
+    oldest first; None if the file has none.
     """
 
     path: str
@@ -132,9 +130,9 @@ class ExportRows:
 
 @dataclass(frozen=True, eq=False)
 class TableRows:
-    """Curves that others measured, in memory: by id the columns `measured`, each (rows,), in row order.
+    """Curves of a user's table, in memory: by id the columns `measured`, each (rows,), in row order.
 
-    `known`: the table's coordinates, in our names; any other coordinate has one value for all rows.
+    `known`: the table's coordinates, by our names; any other coordinate has one value for all rows.
     """
 
     values: Mapping[str, Mapping[str, np.ndarray]]
@@ -146,7 +144,7 @@ Rows = StoreRows | ExportRows | TableRows
 
 
 def survey(rows: StoreRows, wanted: Iterable[str]) -> Survey:
-    """Find the wanted Runs that have rows in a store. Reads every value of every file once."""
+    """Find the wanted Runs that have rows in a store. Every value of every file is read once."""
     store = rows.store
     facts: dict[str, Facts] = {}
     evaluations: dict[str, Evaluations] = {}
@@ -205,7 +203,7 @@ def read(rows: Rows, run_ids: Iterable[str], columns: Sequence[str], use: Use) -
 
 
 def read_group(path: str, file: pq.ParquetFile, index: int, columns: Sequence[str]) -> pa.Table:
-    """Return columns of one row group of an export. Raises ValueError if a page fails its checksum."""
+    """Return columns of one row group of an export. Raises ValueError on a checksum mismatch."""
     try:
         return file.read_row_group(index, columns=list(columns))
     except (pa.ArrowException, OSError) as error:
@@ -213,7 +211,7 @@ def read_group(path: str, file: pq.ParquetFile, index: int, columns: Sequence[st
 
 
 def to_numpy(table: pa.Table, name: str) -> np.ndarray:
-    """Return one column as numbers: null is NaN. Raises ValueError for a column of names."""
+    """Return one column as numbers; null becomes NaN. Raises ValueError for a text column."""
     kind = table.schema.field(name).type
     if not (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
         raise ValueError(f"{name!r} is no column of numbers, but of {kind}")
@@ -225,7 +223,7 @@ def _read_file(rows: StoreRows, run_id: str, columns: Sequence[str]) -> dict[str
     kept = rows.kept.get(run_id, columns)
     if kept is not None:
         return kept
-    # The survey has checked the file's values; here only the asked columns are decompressed.
+    # The survey has checked the file's values, so only the requested columns are decompressed.
     indices = [schema.ROWS.get_field_index(name) for name in columns]
     options = pa.ipc.IpcReadOptions(included_fields=indices, use_threads=False)
     path = rows_path(run_id)
@@ -239,10 +237,10 @@ def _read_file(rows: StoreRows, run_id: str, columns: Sequence[str]) -> dict[str
 
 
 def name_evaluations(epochs: np.ndarray, steps: np.ndarray, known: dict[str, Evaluations]) -> str:
-    """Return the name of these evaluations, made from their values; add them to `known` under it."""
+    """Return a name for these evaluations, a hash of their values; add them to `known`."""
     name = hashlib.sha256(epochs.tobytes() + steps.tobytes()).hexdigest()[:8]
     if name not in known:
-        # Views would hold all that was read with them.
+        # Views would keep the whole table in memory.
         own = Evaluations(epochs.copy(), steps.copy())
         own.epochs.flags.writeable = own.steps.flags.writeable = False
         known[name] = own

@@ -1,6 +1,4 @@
-"""Open a study for reading, and describe it in a few lines.
-
-An incomplete study must be accepted explicitly. Missing cells are never filled."""
+"""Open a study for reading, and describe it in a few lines."""
 
 from __future__ import annotations
 
@@ -31,7 +29,7 @@ _NONE: Final = ("none", 0, "")
 
 
 def lines_of(name: str, cells: pd.DataFrame, coverage: Mapping[str, int]) -> list[tuple[str, str]]:
-    """Return five pairs of a word and its text; `cells`, `coverage`: those of the `Study`."""
+    """Describe a `Study` with these `cells` and `coverage`: five pairs of a word and its text."""
     targets = cells[cells["arm"] != SOURCE]
     targets = targets if len(targets) else cells
     counts = ", ".join(f"{n:,} {state}" for state, n in coverage.items() if n)
@@ -75,7 +73,7 @@ def _sources(targets: pd.DataFrame) -> str:
 
 
 def _listed(values: pd.Series, empty: str = "none") -> str:
-    """Return the different values in order, numbers short; of many only the first and the last."""
+    """List the different values in order; if there are many, only the first ones and the last."""
     found = sorted(values.unique(), key=lambda value: (isinstance(value, str), value))
     texts = [
         value if isinstance(value, str) else f"{value:,.4g}" if value % 1 else f"{value:,.0f}"
@@ -87,9 +85,9 @@ def _listed(values: pd.Series, empty: str = "none") -> str:
 
 
 class Incomplete(ValueError):
-    """Wanted Runs have no readable rows, and partial=True was not given; `runs` are these Runs.
+    """Wanted Runs have no readable rows, and `partial` is False; `runs` are these Runs.
 
-    `what`: the message without the advice for callers of a function.
+    `what`: the message without the advice on `partial`.
     """
 
     def __init__(
@@ -101,8 +99,10 @@ class Incomplete(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class AddedColumn:
-    """A column computed from measured ones: `compute` gets one array of shape (rows,) for each name in
-    `needs`, of one Run, in row order, and returns one of the same shape.
+    """A column computed from measured columns, Run by Run.
+
+    `compute` receives one array of shape (rows,), in row order, for each name in `needs`; it returns an
+    array of the same shape.
     """
 
     name: str
@@ -116,14 +116,14 @@ class AddedColumn:
 class Study:
     """A study's wanted Runs and their rows.
 
-    - `wanted`: every Run of the study, sources included, in the study's order; empty for a table of
-      curves that others measured (`load.from_dataframe`).
+    - `wanted`: every Run of the study, sources included, in the study's order; empty for a
+      user's table of curves (`load.from_dataframe`).
     - `cells`: pandas DataFrame, one line for each wanted Run, in that order, indexed by run id: the
       Run's coordinates (`schema.COORDINATES`; "none" and 0 without a source), `arm` (`arms.arms`),
       `state` (one of `STATES`), `why` (for failed or damaged ones), and for Runs with rows the sizes of
       network and task, `num_rows`, `last_epoch`, `last_step`, `evaluations` and the provenance.
     - `evaluations`: when Runs were evaluated, by the name in `cells.evaluations`.
-    - `partial`: opened with partial=True, so that surfaces may have missing cells.
+    - `partial`: opened with partial=True, so surfaces may have missing cells; they are never filled.
     """
 
     name: str
@@ -163,14 +163,15 @@ class Study:
 
     @property
     def missing(self) -> tuple[Run, ...]:
-        """Return Runs that have neither ended nor failed: not begun, unfinished, damaged, or trained from
-        other weights than their start has now (`cells.state` has the reason).
+        """Return Runs that have neither ended nor failed; `cells.state` has the reason.
+
+        They are not begun, unfinished, damaged, or trained from weights that their start no longer has.
         """
         return self._in_state(MISSING, DAMAGED, OTHER_START)
 
     @property
     def failed(self) -> tuple[Run, ...]:
-        """Return Runs that were given up after an error, or whose start was."""
+        """Return Runs that failed and will not be retried, and Runs whose start did."""
         return self._in_state(FAILED)
 
     @property
@@ -211,8 +212,10 @@ class Study:
     ) -> None:
         """Pass each Run's columns, measured or added, to `use`: float64 or int64, null as NaN.
 
-        `use` is called from several threads at a time, once per Run, in no order. Raises ValueError for
-        an unknown column.
+        `use` is called from several threads at a time, once per Run, in no order.
+
+        Raises:
+            ValueError: an unknown column.
         """
         self.require_columns(columns)
         needed = dict.fromkeys(
@@ -220,7 +223,7 @@ class Study:
             for name in columns
             for need in (self.added[name].needs if name in self.added else (name,))
         )
-        # Epochs and steps are known from opening; they need no file.
+        # Epochs and steps are in memory since opening.
         to_read = [name for name in needed if name not in ("epoch", "step")]
         name_of = self.cells["evaluations"].to_dict()
 
@@ -263,8 +266,11 @@ def open_study(root: str | Path, study: str | None = None, *, partial: bool = Fa
     """Open a study in a store (a directory or URI) or in a Parquet file of `study export`.
 
     `study` may be omitted if there is only one. Every value of every row file is read once and checked.
-    Raises `Incomplete` if wanted Runs have no rows, unless `partial`; ValueError for an unknown study,
-    with the choices; FileNotFoundError for a missing store.
+
+    Raises:
+        Incomplete: wanted Runs have no rows, and `partial` is False.
+        ValueError: an unknown study; the message lists the choices.
+        FileNotFoundError: the store is missing.
     """
     if export.is_export(root):
         exported = export.open_export(root)
@@ -320,8 +326,11 @@ def add_column(
 ) -> Study:
     """Return the study with one more column for surfaces and `read`; nothing is written.
 
-    `compute` gets the columns of `needs`, each of shape (rows,), of one Run, in row order, and returns
-    an array of the same shape. Raises ValueError for a name that exists or an unknown need.
+    `compute` receives the columns `needs` of one Run, each of shape (rows,), in row order. It returns an
+    array of the same shape.
+
+    Raises:
+        ValueError: the name exists, or one of `needs` is unknown.
     """
     stored = [column.name for column in schema.MEASUREMENTS]
     if name in stored or name in schema.ROWS.names:
@@ -337,9 +346,10 @@ def add_column(
 
 
 def named_study(study: str | None, store: Store) -> str:
-    """Return the study's name; for None, the name of the only one.
+    """Return the study's name; for None, the name of the only study.
 
-    Raises ValueError for an unknown name, and for None if there are several studies.
+    Raises:
+        ValueError: an unknown name, or None and there are several studies.
     """
     names = study_names(store)
     if not names:

@@ -1,6 +1,4 @@
-"""Turn a pandas, Polars or Arrow table of learning curves into a `Study`.
-
-Nothing is guessed: a missing measured column stays absent, and a missing coordinate is constant."""
+"""Turn a pandas, Polars or Arrow table of learning curves into a `Study`."""
 
 from __future__ import annotations
 
@@ -22,7 +20,7 @@ from study.store import schema
 from study.store.schema import DONE
 
 NOT_KNOWN: Final = "not known"
-NONE: Final = "none"  # of source_task: no source
+NONE: Final = "none"  # value of source_task without a source
 
 _KINDS: Final = {c.name: c.kind for c in COORDINATES if c.name != "start"}
 _SOURCE: Final = tuple(name for name in _KINDS if name.startswith("source_"))
@@ -47,8 +45,9 @@ def from_dataframe(
 
     Errors are fractions. Without `epoch` and `step`, each seed has one row and its epoch is unknown.
     Without `seed`, all rows are of one seed. Without `train_error`, functions that need interpolation
-    raise an error. Frozen layers need a `source_task` ("none": frozen at random). If seeds or epochs are
-    columns of their own, reshape the table first (`frame.melt`).
+    raise an error. Other missing measurements stay absent, other missing coordinates are constant. Frozen
+    layers need a `source_task` ("none": frozen at random). If each seed or epoch has a separate column,
+    reshape the table first (`frame.melt`).
 
     Args:
         frame: A pandas, Polars or Arrow table, or another object with `__arrow_c_stream__`.
@@ -56,7 +55,7 @@ def from_dataframe(
             `schema.MEASUREMENTS`, `study.run.COORDINATES` except `start`, `arm` (`arms.ARMS`),
             `num_layers`, `num_classes`, `parameters_trained` and `parameters_total`. For any other axis,
             choose the coordinate that is most similar.
-        constants: Our name → one value for all rows, for what has no column; "epoch" is allowed too.
+        constants: Our name → one value for all rows, instead of a column; "epoch" is allowed too.
         first_epoch: The table's number for the end of the first epoch: 1 (0 is then before training), or
             0 (nothing was evaluated before training). Required if the table has an epoch 0.
         name: The name of the study.
@@ -104,7 +103,7 @@ def _as_pandas(frame: Any) -> pd.DataFrame:
 def _own(
     frame: pd.DataFrame, columns: Mapping[str, str], constants: Mapping[str, Any]
 ) -> pd.DataFrame:
-    """Return the table with our names and types, lines numbered from 0."""
+    """Return the table with our names and types, and lines numbered from 0."""
     if "test_error" not in columns:
         raise ValueError(
             "columns: 'test_error' is missing. Name its column: columns={'test_error': 'error'}."
@@ -139,7 +138,7 @@ def _check_name(argument: str, ours: str, choices: Sequence[str]) -> None:
 
 
 def _typed(ours: str, what: str, values: pd.Series) -> pd.Series:
-    """Return the values in the type of our column. Raises ValueError for the first that does not fit."""
+    """Return the values in our column's type. Raises ValueError for the first invalid value."""
     empty = values.isna()
     if empty.any():
         line = int(np.flatnonzero(empty)[0])
@@ -166,7 +165,7 @@ def _typed(ours: str, what: str, values: pd.Series) -> pd.Series:
         _check(
             (numbers < 0) | (numbers % 1 != 0), values, what, "a whole number is needed, 0 or more"
         )
-        # Seeds need all 64 bits: not by way of a float where they came as whole numbers.
+        # Integers are not converted to float first, because seeds need all 64 bits.
         whole: pd.Series = (values if values.dtype.kind in "iu" else numbers).astype(np.int64)
         return whole
     elif ours == "epoch":
@@ -183,7 +182,7 @@ def _check(wrong: pd.Series[bool] | np.ndarray, values: pd.Series, what: str, ru
 
 
 def _passes(epochs: pd.Series, first_epoch: int | None) -> pd.Series:
-    """Return passes over the training images, 0 before training."""
+    """Return the number of passes over the training images; 0 is before training."""
     if first_epoch not in (None, 0, 1):
         raise ValueError(f"first_epoch={first_epoch!r}: choose 0 or 1")
     if first_epoch is None and (epochs == 0).any():

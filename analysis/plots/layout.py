@@ -278,7 +278,7 @@ def colour_bar(grid: Grid, norm: Normalize, label: str, *, beyond: bool) -> None
     """Add the colour scale of all panels at the right of the first row.
 
     Args:
-        beyond: values lie above the scale.
+        beyond: some values exceed the scale.
     """
     width, height = grid.figure.get_size_inches()
     length = grid.upper[0].get_position().height

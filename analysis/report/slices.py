@@ -27,7 +27,7 @@ _OF_THE_CUT: Final = ("parameters_trained", "share_trained")
 
 # The fields that identify a slice. A line of it has one arm and source task, and dims GRID.
 _SLICE: Final = ("task", "model", "width", "label_noise", "recipe")
-# If lines have the same arm and source task, those of these fields that differ are part of their names.
+# If lines have the same arm and source task, the fields that differ are part of their names.
 _FURTHER: Final = (
     *(name for name in CELL if name not in (*_SLICE, *GRID, "source_task")),
     "fixed_source_seed",

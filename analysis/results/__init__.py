@@ -1,4 +1,4 @@
-"""Exports and verdicts of the bundled studies, and README.md and reduced.svg, which are made from them.
+"""Exports and verdicts of the bundled studies, with README.md and reduced.svg generated from them.
 
-`<study>.verdicts.csv` has the verdicts by RULES 1, `<study>.verdicts.2.csv` those by RULES 2.
+`<study>.verdicts.csv` contains verdicts by RULES 1, `<study>.verdicts.2.csv` verdicts by RULES 2.
 """

@@ -45,8 +45,8 @@ OTHERS: Final = {
 LEARNING_RATE: Final = 1e-3
 NUM_EPOCHS: Final = 400
 
-# Time and digest of the registrations that were lost with their store: the exports of that time did not
-# contain them. They were noted three hours after the registrations.
+# Time and digest of registrations that were lost with their store, because exports did not contain them
+# then. They were noted three hours after the registrations.
 LOST_REGISTRATIONS: Final = {
     "reduced": ("2026-11-25 04:23:33", "946660295e48"),
     "reduced_noise": ("2026-11-25 04:23:42", "512e8709fe01"),
@@ -57,9 +57,9 @@ LOST_REGISTRATIONS: Final = {
 
 
 def fixed(value: float, places: int = 3) -> str:
-    """Format with so many decimal places, equally on every CPU type."""
-    # Sums differ in their last bit between CPU types. Means over ten seeds often end in an exact 5, which
-    # such a bit would round up or down; rounding to 9 places first removes it.
+    """Format with `places` decimal places, equally on every CPU type."""
+    # Rounding to 9 places first removes the last bit, in which sums differ between CPU types. It would
+    # decide how means over ten seeds are rounded, which often end in an exact 5.
     return f"{round(value, 9):z.{places}f}".replace("-", "−")
 
 
@@ -79,36 +79,36 @@ class Curve:
 
     @property
     def edge(self) -> int:
-        """Index of the first cut that interpolates."""
+        """Return the index of the first cut that interpolates."""
         return next(i for i, error in enumerate(self.train) if error <= EPSILON)
 
     @property
     def peak(self) -> int:
-        """Index of the cut of the highest test error."""
+        """Return the index of the cut with the highest test error."""
         return self.test.index(max(self.test))
 
 
 @cache
 def verdicts(study: str) -> pd.DataFrame:
-    """Return the verdicts on a bundled study by the present RULES."""
+    """Return the verdicts on a bundled study by the current RULES."""
     return claims(_opened(study), **RELATED.get(study, {})).to_dataframe()
 
 
 def write_verdicts(folder: Path) -> None:
-    """Write the verdicts on all bundled studies by the present RULES."""
+    """Write the verdicts on all bundled studies by the current RULES."""
     for study in kept_names():
         verdicts(study).to_csv(folder / verdicts_name(study, RULES), index=False)
 
 
 def reduced_curves() -> tuple[Curve, ...]:
-    """The curves of `reduced` at SIZE target images, one for each source."""
+    """Return the curves of `reduced` at SIZE target images, one for each source."""
     errors = _errors("reduced")
     some = errors[(errors["size"] == SIZE) & (errors["arm"] == "transfer")]
     return tuple(_curve(SOURCES[source], some[some["source_task"] == source]) for source in SOURCES)
 
 
 def values() -> dict[str, Any]:
-    """All names that `readme.md.jinja` uses."""
+    """Return all variables of `readme.md.jinja`."""
     curves = reduced_curves()
     ended = pd.concat([_opened(name).runs for name in kept_names()])
     ended = ended[~ended.index.duplicated()]
@@ -132,7 +132,7 @@ def values() -> dict[str, Any]:
 
 
 def _study(name: str) -> dict[str, Any]:
-    """Name, Runs, time and digest of the registration, and whether the export contains it."""
+    """Return name, Runs, time and digest of the registration, and whether the export contains it."""
     study = _opened(name)
     is_lost = name in LOST_REGISTRATIONS
     if is_lost:
@@ -152,7 +152,7 @@ def _study(name: str) -> dict[str, Any]:
 
 
 def _claims(rules: int) -> dict[str, Any]:
-    """The verdicts that the table of claims shows."""
+    """Return the verdicts in the table of claims."""
     return {
         "c1": _verdict("reduced", "C1", rules),
         "c2": _verdict("reduced_sources", "C2", rules),
@@ -180,20 +180,20 @@ def _verdict(
 
 
 def _level(study: str) -> str:
-    """Where C4's verdict says that the test error is level, in its words; "" if it is not."""
+    """Return the part of C4's verdict on where the test error is level; "" if it is not level."""
     row = _verdict(study, "C4", RULES, epsilon=EPSILON)
     found = re.search(r"level .* trained parameters", row.compared)
     return "" if found is None else found[0]
 
 
 def _at_least(study: str) -> str:
-    """How many replicates have at least C3's difference, in the words of its verdict; "" if not said."""
+    """Return the part of C3's verdict on how many replicates have its difference; "" if there is none."""
     found = re.search(r"≥ .*? replicates", str(_verdict(study, "C3", RULES).remarks))
     return "" if found is None else found[0]
 
 
 def _rates() -> dict[str, Any]:
-    """Trained parameters of the first cut that interpolates, by recipe."""
+    """Return the trained parameters of the first cut that interpolates, by recipe."""
     study = _opened("reduced_rates")
     recipes = {run.id: run.recipe for run in study.wanted}
     cells = study.cells[study.cells["arm"] == "transfer"]
@@ -216,7 +216,7 @@ def _rates() -> dict[str, Any]:
 
 
 def _other(study: str, name: str) -> dict[str, Any]:
-    """The verdict on C4 of a study of another architecture, and its curve."""
+    """Return C4's verdict and the curve of a study with another architecture."""
     errors = _errors(study)
     c4 = _verdict(study, "C4", RULES)
     tell = re.search(r"(about [\d,]+ seeds would|more seeds may not) tell", c4.because)
@@ -230,7 +230,7 @@ def _other(study: str, name: str) -> dict[str, Any]:
 
 
 def _disagreement(broad: Curve) -> list[float]:
-    """The disagreement of two seeds at head only, at the peak and at the last cut."""
+    """Return the disagreement of two seeds at head only, at the peak and at the last cut."""
     table = kept_bias_variance("reduced")
     assert table is not None
     some = table[(table["source_task"] == BROAD) & (table["size"] == SIZE)]
@@ -239,7 +239,7 @@ def _disagreement(broad: Curve) -> list[float]:
 
 
 def _rise(arm: str) -> dict[str, float]:
-    """Test error at head only, and the highest up to the cut behind the edge, of a control arm."""
+    """Return a control arm's test error at head only, and its highest up to the cut after the edge."""
     errors = _errors("reduced_controls")
     noisy = errors[(errors["arm"] == arm) & (errors["label_noise"] > 0)]
     curve = _curve(arm, noisy)
@@ -319,7 +319,7 @@ def draw_figure(curves: Sequence[Curve], path: Path) -> None:
 
 
 def figure_description(curves: Sequence[Curve]) -> str:
-    """The drawn numbers as JSON, which the figure's file contains: a check compares them, not pixels."""
+    """Return the drawn numbers as JSON for the figure's metadata; `--check` compares them, not pixels."""
     drawn = {
         curve.source: [
             list(curve.counts),
