@@ -12,7 +12,7 @@ __all__ = ["StoredStudy", "plan_study", "run_study", "study_status"]
 
 
 def __getattr__(name: str) -> Any:
-    # Not before one of them is asked for: whoever imports `study.run` alone needs none of it.
+    # Imported on first use: code that imports only `study.run` does not need it.
     if name in __all__:
         from study import api
 

@@ -3,8 +3,7 @@
 import sys
 from pathlib import Path
 
-# `python -m` puts the folder where it is given before all others: a torch.py of the user's there would be
-# taken for torch.
+# `python -m` puts the working directory first on the import path: a torch.py there would shadow torch.
 if not sys.flags.safe_path and Path(sys.path[0]).absolute() == Path.cwd():
     sys.path.append(sys.path.pop(0))
 

@@ -71,7 +71,7 @@ def new_app(text: str, *, completion: bool) -> typer.Typer:
         add_completion=completion,
         context_settings={"help_option_names": ["-h", "--help"]},
         rich_markup_mode=None,  # plain help and errors; rich takes 0.1 s to load
-        pretty_exceptions_enable=False,  # a bug of ours keeps Python's own traceback
+        pretty_exceptions_enable=False,  # our own bugs keep Python's traceback
     )
 
 
@@ -96,7 +96,7 @@ def perform(app: typer.Typer, prog: str, argv: Sequence[str] | None) -> int:
         return _failed(str(error), WRONG_INPUT)
     except ModuleNotFoundError as error:
         if not is_required(str(error.name)):
-            raise  # a bug of ours
+            raise  # our own bug
         return _failed(missing_text(str(error.name)), WRONG_INPUT)
     except Damaged as error:
         return _failed(without_secrets(str(error)), SOME_FAILED)

@@ -30,7 +30,7 @@ EVERY_PIECE: Final = "every piece"
 LOG_SPACED: Final = "log-spaced"
 
 RECIPE_FIELDS: Final = frozenset(field.name for field in fields(Recipe))
-# Those of a Run that `grid` has no argument of its own for.
+# Fields of a Run without their own argument of `grid`.
 OTHER_FIELDS: Final = frozenset(field.name for field in fields(Run)) - {
     *("task", "part", "size", "label_noise", "model", "width", "start"),
     *("frozen", "trained_channels", "frozen_pieces", "recipe", "seed"),

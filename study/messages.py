@@ -18,7 +18,7 @@ _INSTALLED_BY: Final = {"sklearn": "scikit-learn", "PIL": "pillow"}  # module â†
 
 
 class UserError(ValueError):
-    """The user's input is wrong; the text says what to change."""
+    """The user's input is wrong; the text explains what to change."""
 
 
 def duration(seconds: float) -> str:

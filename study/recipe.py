@@ -29,8 +29,8 @@ CHOICES: Final[dict[str, tuple[str, ...]]] = {
     "calibration": ("batches", "images"),
 }
 
-# A field that a later release adds stands here with its literal original value, and is left out of
-# the canonical JSON while it holds that value, so that ids made before it existed live on.
+# Fields added by later releases, with their original values as literals. The canonical JSON omits a
+# field with its original value, so that earlier ids stay valid.
 ADDED_LATER: Final[dict[str, Plain]] = {"calibration": "batches"}
 
 
@@ -40,7 +40,7 @@ class Recipe:
 
     Give exactly one of `num_epochs` (passes over the drawn images) and `num_steps` (optimiser steps, so
     that a larger set does not get more updates). Defaults follow Nakkiran et al. 2019 (Adam, 1e-4, batches
-    of 128) where that paper gives a value; the recipe of arXiv 2211.11074 is not known to us.
+    of 128) if that paper gives a value; the recipe of arXiv 2211.11074 is unknown.
 
     - `momentum`: for "sgd" only.
     - `inverse_sqrt_steps`: for "inverse_sqrt" only; the rate is

@@ -44,10 +44,10 @@ PRETRAINED: Final = "pretrained"
 PARTS: Final = ("all", "a", "b")
 HEAD: Final = "head"  # the last layer of every network: always new, always trained
 
-MAX_SEED: Final = 2**63 - 1  # a column of the table holds it
+MAX_SEED: Final = 2**63 - 1  # fits a column of the table
 
-# A field that a later release adds stands here with its literal original value, and is left out of
-# the canonical JSON while it holds that value, so that ids made before it existed live on.
+# Fields added by later releases, with their original values as literals. The canonical JSON omits a
+# field with its original value, so that earlier ids stay valid.
 ADDED_LATER: Final[dict[str, Plain]] = {"trained_channels": 0, "frozen_pieces": 0}
 
 
@@ -196,8 +196,8 @@ def _of_source(value: Callable[[Run], Plain]) -> Callable[[Run], Plain]:
     return lambda run: None if run.source is None else value(run.source)
 
 
-# What makes a cell, in one place: a new field of a Run that is to be an axis gets its line here, with
-# the next number as `since`. The order is that of the columns.
+# The coordinates of a cell. A new field of a Run that becomes an axis gets its line here, with the next
+# number as `since`. The order is that of the columns.
 COORDINATES: Final = (
     Coordinate(
         name="task", kind="name", group="target", of=lambda run: run.task,
@@ -314,7 +314,7 @@ def describe(run: Run) -> str:
     return f"{origin}{target}, {model}, frozen {run.frozen}{later}, seed {run.seed}"
 
 
-# Thousands of Runs share a start and a recipe: read once, they are one object, with one id.
+# Thousands of Runs share a start and a recipe; the cache makes each one object, with one id.
 @lru_cache(maxsize=10_000)
 def _run_from(text: str) -> Run:
     names = [field.name for field in fields(Run)]

@@ -101,7 +101,7 @@ def _files() -> Iterable[str]:
 
 def _address(text: str) -> str:
     if text.startswith("ray://"):
-        # Ray Client would take the driver away from its signals, its lease and its terminal.
+        # With Ray Client, the driver would run without its signals, its lease and its terminal.
         raise typer.BadParameter(
             f"{text}: run this on a node of the cluster with --address auto, or as a Ray job"
         )

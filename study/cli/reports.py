@@ -60,7 +60,7 @@ def run_analysis(
     )
 
 
-REPORTS: Final = Path("reports")  # where the command is given
+REPORTS: Final = Path("reports")  # relative to the working directory
 
 
 def report_place(out: str | None, name: str, store: Store) -> Path | None:

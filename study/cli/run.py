@@ -91,7 +91,7 @@ if TYPE_CHECKING:
 def check(space_name: SpaceName, root: Root, data: Data) -> int:
     """Train the first epochs of two Runs, keep nothing."""
     require("torch", "timm", "safetensors", "psutil")
-    # A shell starts what it puts aside without the first.
+    # A shell starts background jobs with SIGINT ignored.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     try:
@@ -122,7 +122,7 @@ def _check(space_name: str, root: str, data: Path) -> int:
         for which, run in chosen.items():
             try:
                 text = _text(first_epochs(run, scratch, options))
-            except Exception as error:  # of a training: whatever it is, it is what was asked for
+            except Exception as error:  # any error of a training is a result of the check
                 failed, text = True, f"fails: {type(error).__name__}: {last_line(str(error))}"
             print(f"{which}: {describe(run)}: {text}", flush=True)
     return SOME_FAILED if failed else OK
@@ -204,7 +204,7 @@ def plan(
                 raise
             no_price = f"\n  cost      not known: {missing_text(str(error.name))}"
     text = plan_text(made, price) + no_price
-    # A claim is checked where it would be made; without one, nothing of Ray is asked.
+    # Resource options are checked against a cluster; without them or --address, Ray is not used.
     if (accelerator, gpus_per_trial, cpus_per_trial) != (None, None, None):
         address = address or default_address()
     if address is not None:
@@ -227,7 +227,7 @@ def plan(
         raise UserError("\n".join(wrong))
     done = {made.inventory.runs[i].seed for i in made.inventory.ids(DONE) if i in space.target_ids}
     if len(done) > 1 and space.name in study_names(store):
-        # What is there is a pilot to what is to come. What cannot be told of it is no fault of the plan.
+        # The finished Runs are a pilot study. If they allow no estimate, the plan is still valid.
         print(
             f"  seeds     that each claim needs, by the spread over the {len(done)} that are there"
         )
@@ -244,7 +244,7 @@ def register(space_name: SpaceName, root: Root, data: Data) -> int:
     if wrong:
         raise UserError("\n".join(wrong))
     earlier = read_registrations(store, space.name)
-    # An earlier release may have stored the same terms in another form: then its form stays.
+    # An earlier release may have stored the same terms in another form: then keep that form.
     registered = json.dumps(dict(earlier[-1].terms)) if earlier else None
     noted = Registration(
         registered_at=now(),

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 MAX_LISTED: Final = 20
 
-# A GPU's time that is less than this is no reason to look for one.
+# With less GPU time than this, there is no reason to look for a GPU.
 SECONDS_WORTH_TELLING: Final = 600.0
 
 

@@ -123,7 +123,7 @@ class Screen:
                 redirect_stdout=sys.stdout.isatty(),
             )
             self._live.start(refresh=True)
-            console.show_cursor()  # or a process that is killed leaves a terminal without one
+            console.show_cursor()  # a killed process would leave the terminal without a cursor
         else:
             self._live.refresh()
 

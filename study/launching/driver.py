@@ -76,7 +76,7 @@ def _run_study(
         left = _quarantine_damaged(space, store)
         _wait_for_orphans(store)
         found = _inventory(space, store, left)
-        # What is made anew although its rows are there goes on from its checkpoint, too.
+        # A Run that is trained again although it has rows resumes from its checkpoint, too.
         sweep(store, keep=found.ids(RUNNING, PARTIAL))
         _note_study(space, store)
         found = found.only(part)
@@ -143,7 +143,7 @@ def _prepared(
     were_there = all(_is_prepared(name, store) for name in names)
     if not were_there:
         screen.phase(f"preparing tasks: {', '.join(names)}")
-        screen.rest()  # they have a bar of their own
+        screen.rest()  # preparation shows its own progress bar
     infos = prepare(space, store, data, names)
     if not were_there:
         refuse_faults(space, store, data)  # now that all numbers are known
@@ -164,7 +164,7 @@ def _note_study(space: Space, store: Store) -> None:
     try:
         read_study(store, space.name)
     except FileNotFoundError:
-        pass  # never noted
+        pass  # not stored yet
     except Damaged as damaged:
         show_message(
             f"{damaged}; {_where_moved(store.quarantine(damaged.path))}, it is written again"
@@ -231,7 +231,7 @@ def _train(
 ) -> Mapping[str, str]:
     """Return why Runs failed, by id, if the store could not record it."""
     screen.phase("loading torch")
-    from study.planning.cost import (  # torch, where there is something to train
+    from study.planning.cost import (  # loads torch, so only if there is something to train
         cost_of,
         has_gpu,
         work_of,
@@ -247,7 +247,7 @@ def _train(
     )
     if queue.is_over:
         return {}
-    # On a cluster whose GPUs are elsewhere the first prices are a core's; what ends puts them right.
+    # If the GPUs are on other nodes, the first prices are a core's; finished Runs correct them.
     on_gpus = options.gpus_per_trial != 0 and (bool(options.gpus_per_trial) or has_gpu())
     works = {
         run.id: work_of(run, infos[run.task], shares_features=not on_gpus)

@@ -32,7 +32,7 @@ def run_inline(
     keep_predictions: Collection[str],
     must_stop: Callable[[], bool],
 ) -> Mapping[str, str]:
-    """Train every Run of the queue in this process, unless it is asked to stop.
+    """Train every Run of the queue in this process, until a stop is requested.
 
     Uses a GPU if there is one, unless the options claim none. `keep`, `keep_predictions`: ids of Runs
     whose weights and predictions are kept. `must_stop` is called after every step, in addition to the

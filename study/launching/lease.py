@@ -35,7 +35,7 @@ from study.store.processes import Process, this_process
 from study.store.unfinished import highest_number
 
 RELEASED: Final = b"{}\n"
-_LOST: Final = b"the disk has lost it"  # what no owner wrote: whether it lives is told by its beats
+_LOST: Final = b"the disk has lost it"  # matches no owner; only its heartbeats show if it is alive
 
 
 class Place(Protocol):
@@ -132,7 +132,7 @@ class Directory:
 
     def release(self, number: int) -> None:
         path = self._path(number)
-        # In place: on a full disk there is room for it.
+        # Overwritten in place, which works on a full disk.
         with path.open("r+b") as stream:
             stream.write(RELEASED.rjust(path.stat().st_size))
 
@@ -163,7 +163,7 @@ class Bucket:
         return found
 
     def age(self, number: int) -> float:
-        # The clock of the bucket is the time of what is put just now.
+        # The bucket's clock is the time of an object that was just written.
         probe = f"{layout.LEASE}/now-{os.getpid()}"
         self.store.put(probe, b"")
         try:
@@ -199,14 +199,14 @@ class Bucket:
         if not self.is_exact:
             self.store.put(path, content)
         elif not self.store.swap(path, expected, content):
-            raise FileNotFoundError(path)  # it is another's
+            raise FileNotFoundError(path)  # another driver has replaced it
 
 
 EXPIRY_SECONDS: Final = 60.0
 BEATS_AN_EXPIRY: Final = 6
-# One that has created its lease and not yet said who it is takes milliseconds for it.
+# A driver writes its identity milliseconds after it creates its lease.
 SECONDS_TO_SAY_WHO: Final = 2.0
-SECONDS_BETWEEN_QUESTIONS: Final = 10.0  # of a trial, whether its driver was passed over
+SECONDS_BETWEEN_QUESTIONS: Final = 10.0  # between a trial's checks of the lease
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -271,8 +271,8 @@ def acquire(root: str | Path, *, expiry_seconds: float = EXPIRY_SECONDS) -> Iter
 
     def keep() -> None:
         while not ended.wait(expiry_seconds / BEATS_AN_EXPIRY):
-            # A beat that fails (a full disk, a bucket that does not answer) is made good by the next
-            # one. If none comes through, another driver takes over, and the next one here sees it.
+            # A failed heartbeat (a full disk, a bucket that does not respond) is covered by the next
+            # one. If all fail, another driver takes over, and the next heartbeat here detects it.
             with suppress(OSError):
                 if not beat(place, number, owner):
                     lease.lost.set()
@@ -285,8 +285,8 @@ def acquire(root: str | Path, *, expiry_seconds: float = EXPIRY_SECONDS) -> Iter
     finally:
         ended.set()
         thread.join()
-        # A lease that cannot be released (the store has become read-only) expires instead, and must
-        # not take the place of the error that ended the block.
+        # A lease that cannot be released (the store has become read-only) expires instead. This failure
+        # must not replace the error that ended the block.
         with suppress(OSError):
             release(place, number, owner)
 
@@ -327,7 +327,7 @@ def take(
         highest = max(place.stamps(), default=0)
         try:
             if highest and place.read(highest) == mine:
-                # Of a try whose last step failed, so that it was taken for no success.
+                # Ours, from an earlier try whose last step failed.
                 number = highest
             else:
                 if highest:
@@ -337,7 +337,7 @@ def take(
                     continue
         except FileNotFoundError:
             continue  # removed since, because there is a higher one
-        # One that listed long ago may create a number that was removed as outdated since then.
+        # A driver with an old listing may create a number that has since been removed as outdated.
         if max(place.stamps(), default=0) == number:
             break
         place.remove(number)
@@ -354,7 +354,7 @@ def beat(place: Place, number: int, owner: Owner) -> bool:
             return False
         place.beat(number, to_json(owner))
     except FileNotFoundError:
-        return False  # passed over, or somebody has removed the whole folder
+        return False  # lease lost, or the whole folder was removed
     return True
 
 
@@ -386,7 +386,7 @@ def _check_free(place: Place, number: int, shown: str, expiry: float) -> None:
     beat_seconds = expiry / BEATS_AN_EXPIRY
     if alive or (owner is not None and -beat_seconds < age < expiry):
         raise LeaseHeld(shown, owner, age, expiry)
-    if not content.strip():  # being written at this moment, or by a process that died in doing so
+    if not content.strip():  # being written now, or its writer died
         patience = min(SECONDS_TO_SAY_WHO, expiry)
     else:
         patience = expiry if age < 0 else 2 * beat_seconds

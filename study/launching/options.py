@@ -10,9 +10,9 @@ from typing import Final
 
 from study.messages import UserError
 
-LOCAL: Final = "local"  # the address of a Ray of this machine alone
+LOCAL: Final = "local"  # the address of a local Ray
 
-# Those that can be told of Runs in training, and what of an extra of the same name each needs.
+# Loggers of Runs in training, and the packages that each needs, from the extra of the same name.
 LOGS: Final[Mapping[str, tuple[str, ...]]] = {
     "tensorboard": (),
     "wandb": ("wandb",),
@@ -28,12 +28,12 @@ class LaunchOptions:
     - `gpus_per_trial`, `cpus_per_trial`: the claim of a trial; None: chosen by the cluster's resources.
     - `accelerator`: the required label of a trial's node in Ray ("H100"); None: any.
     - `max_concurrent`: Runs at the same time; None: as many as fit.
-    - `device`: "cpu" or "cuda"; `num_threads`: of torch on the CPU. Both are set where a trial runs.
+    - `device`: "cpu" or "cuda"; `num_threads`: of torch on the CPU. Both are set in the trial's process.
     - `checkpoint_seconds`: between two checkpoints of a Run: the most that a crash can cost.
     - `grace_seconds`: time for a last checkpoint when all trials are to stop.
     - `node_cache`: a folder on each node's own disk for copies of prepared tasks; None: no copies.
     - `logs`: names of LOGS that receive the curves; `log_folder`: the folder of their files.
-    - `resume_hint`: the line that tells an interrupted user how to continue.
+    - `resume_hint`: the line that shows an interrupted user how to continue.
     """
 
     address: str | None = None

@@ -14,17 +14,17 @@ from study.run import Run, describe
 from study.store.schema import DONE, FAILED, RUNNING, START_FAILED, WAITING
 from study.training.steps import steps_per_epoch
 
-# A Run that is not finished tells how fast it is once it has come so far.
+# An unfinished Run counts as a measurement once it has completed this share.
 SHARE_THAT_TELLS: Final = 0.1
-# How much later than it was so a driver hears that a Run has begun, come to a row, or ended.
+# Delay until the driver is notified that a Run has begun, measured a row, or ended.
 SECONDS_TO_HEAR: Final = 0.05
 
 SECONDS_BETWEEN_ESTIMATES: Final = 1.0  # of the time left
 
-# With so many Runs that ended, those that are running say nothing new.
+# With this many finished Runs, running ones add no information.
 ENOUGH_MEASURED: Final = 200
 
-# A Run that waited longer for its worker waited for one to start, which is no part of its price.
+# A longer wait for a worker includes the start of the worker, which is not part of a Run's price.
 MAX_SECONDS_TO_HAND_OUT: Final = 1.0
 
 
@@ -105,7 +105,7 @@ class Progress:
         self._num_workers = 1
         self._starting: dict[str, float] = {}
         self._running: dict[str, _Running] = {}
-        self._steps_before: dict[str, int] = {}  # of Runs that were stopped half-way
+        self._steps_before: dict[str, int] = {}  # of interrupted Runs
         self._paid: set[Hashable] = set()
         self._last_error = ""
         self._estimate: float | None = None
@@ -198,12 +198,12 @@ class Progress:
     def _measured(self, run_id: str, running: _Running) -> list[Measured]:
         """Return this Run's measurements so far: up to its first row, and of its steps since."""
         work, first = self._works[run_id], running.first_step
-        if first is None:  # over before a row was heard of
+        if first is None:  # ended before a row was received
             parts = work.whole(running.paid)
             seconds = running.seen - running.began + running.waited
             return [_as_measured(work, work.cut, parts, seconds)]
         told = []
-        if first == 0:  # one that went on from a checkpoint begins in another way
+        if first == 0:  # a resumed Run begins differently
             seconds = running.first_seen - running.began + running.waited
             told.append(_as_measured(work, "", work.until(0, running.paid), seconds))
         if running.step > first:
@@ -224,7 +224,7 @@ class Progress:
                 parts = parts - work.until(step, theirs)
             seconds = pace.seconds(work.network, work.cut, parts)
             if running is not None:
-                # Nothing was heard since then: it has gone on at this pace, but is not over.
+                # Assume that it has continued at this pace since its last report, without ending.
                 seconds = max(seconds - (time.monotonic() - max(running.seen, running.began)), 0.0)
             left[run_id] = seconds
             paid.update(key for key, _ in work.features)

@@ -135,7 +135,7 @@ class RunQueue:
         return self.state[run_id] in (RUNNING, WAITING)
 
     def _set(self, run_id: str, state: str) -> None:
-        # Counted as they change: of thousands of Runs, whether all are over is asked for each of them.
+        # Counted on each change: `is_over` is checked for each of thousands of Runs.
         self._counts[self.state[run_id]] -= 1
         self._counts[state] += 1
         self.state[run_id] = state
@@ -209,7 +209,7 @@ class Outcomes:
 
         Returns the text of its failure: the one in the store, or else `error`.
         """
-        with suppress(OSError):  # then `_note` finds out
+        with suppress(OSError):  # `_note` handles it
             noted = read_failure(self._store, run.id)
             error = noted.error if noted is not None and noted.kind == "error" else error
         self._note(run, Failure(tries=MAX_TRIES, error=error, final=True, at=provenance.now()))
@@ -241,5 +241,5 @@ class Outcomes:
         try:
             write_failure(self._store, run.id, failure)
         except OSError as unwritable:
-            # The others go on; without the note, the next launch tries this one again.
+            # Other Runs continue; without the record, the next launch tries this one again.
             self.unnoted[run.id] = f"{last_line(failure.error)} (and no note of it: {unwritable})"

@@ -16,7 +16,7 @@ from typing import Final
 
 STOPPING: Final = "stopping: what is training writes a checkpoint (Ctrl-C again ends at once)"
 
-INTERRUPTED_STATUS: Final = 3  # of the process
+INTERRUPTED_STATUS: Final = 3  # exit status of the process
 
 
 class StopRequest:

@@ -28,10 +28,10 @@ from study.tasks import Task
 from study.training.feature_cache import FOLDER_VARIABLE
 from study.training.steps import steps_per_epoch, total_steps
 
-EPOCHS: Final = 2  # that are trained, and for longer where they are over before MIN_SECONDS
+EPOCHS: Final = 2  # more if they take less than MIN_SECONDS
 MIN_SECONDS: Final = 2.0
-MAX_SECONDS: Final = 60.0  # even where no epoch is over
-START_STEPS: Final = 2  # of what a Run starts from
+MAX_SECONDS: Final = 60.0  # even if no epoch is complete
+START_STEPS: Final = 2  # for the start of a Run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +119,7 @@ def first_epochs(run: Run, scratch: Store, options: LaunchOptions) -> FirstEpoch
         nonlocal began, num_steps, seconds
         if is_gpu:
             torch.cuda.synchronize()
-        num_steps += 1  # it is asked before the first step, and after each
+        num_steps += 1  # called before the first step and after each
         now = time.perf_counter()
         began = began or now
         seconds = now - began

@@ -13,13 +13,13 @@ from typing import Final
 from study.store.atomic import is_alive
 from study.training import feature_cache
 
-# Tune's own files of a launch; the driver's process stands in the name.
+# Tune's own files of a launch; the name contains the driver's process number.
 TUNE_PREFIX: Final = "freezewise-tune-"
-CHECK_PREFIX: Final = "freezewise-check-"  # a store of `study check`, likewise
+CHECK_PREFIX: Final = "freezewise-check-"  # a store of `study check`, named likewise
 _OURS: Final = re.compile(
     rf"(?:{TUNE_PREFIX}|{CHECK_PREFIX})(?:(?P<pid>\d+)-)?\w+|freezewise-features-\w+"
 )
-# Of what does not say whose it is.
+# For files without a process number in their name.
 _LIVES_SECONDS: Final = 24 * 3600.0
 
 

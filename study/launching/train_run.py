@@ -64,14 +64,14 @@ from study.training.feature_cache import node_folder
 from study.training.loop import PREDICTED, Diverged, Training
 
 DEFAULT_OPTIONS: Final = LaunchOptions()
-_ABOUT: Final = "execute"  # name of the checkpoint's entry that is not the training's own
+_ABOUT: Final = "execute"  # checkpoint entry that is not part of the training's state
 PASSED_OVER: Final = "another driver has taken over the store, believing this one's dead"
 
 _log = logging.getLogger(__name__)
 
 
 class Interrupted(Exception):
-    """The Run was asked to stop; it continues from its checkpoint, which is written.
+    """A stop was requested; the Run continues from its checkpoint, which is written.
 
     If the driver has lost its lease, no checkpoint is written; another driver is training the Run.
     """
@@ -157,10 +157,10 @@ def execute(
     if before is not None:
         if _is_whole(run, store, before, keep_weights, keep_predictions):
             return _outcome(before)
-        # The rows will be replaced: what they name and others rely on must not be lost with them.
+        # The rows will be replaced: artifacts that they name, and others rely on, are written again.
         keep_weights = keep_weights or before.weights_digest is not None
         keep_predictions = keep_predictions or before.predictions_digest is not None
-    # One thread count gives one sequence of bits, and a worker keeps what the last Run has set.
+    # Bits depend on the thread count, and a worker keeps the last Run's setting.
     torch.set_num_threads(options.num_threads)
     task = load_task(run.task, store, options.node_cache)
     start = _start(run, store, task)
@@ -307,7 +307,7 @@ def _training(
         task.test_images,
         task.test_labels,
         device=device,
-        # A GPU is taken to make them sooner than a disk gives them.
+        # A GPU is assumed to compute features faster than a disk reads them.
         shared_features=node_folder() if device.type == "cpu" else None,
         keep_predictions=keep_predictions,
     )
@@ -333,13 +333,13 @@ def _resumed(training: Training, store: Store, start: _Start) -> dict[str, Any] 
     tensors = tensors_from_bytes(payload)
     about: dict[str, Any] = json.loads(bytes(tensors.pop(_ABOUT).tolist()))
     if about["start_digest"] != start.digest:
-        # Its start was made anew with other bits: going on would mix the two.
+        # Its start was trained again with other bits; resuming would mix the two.
         there = find_unfinished(store, run_id)
         if there is not None and "checkpoint" in there.paths:
             store.quarantine(there.paths["checkpoint"])
         return None
     if training.keep_predictions and PREDICTED not in tensors:
-        return None  # written when nobody asked for them: those of its rows cannot be had from it
+        return None  # written without predictions, so those of its rows are lost
     training.restore(tensors)
     return about | {"num_resumes": about["num_resumes"] + 1}
 
@@ -350,7 +350,7 @@ def _device_name(device: torch.device, num_threads: int) -> str:
     return f"{platform.machine()} CPU, {num_threads} thread{'s' if num_threads > 1 else ''}"
 
 
-# Of a failure's text; the store keeps the end, where the exception stands.
+# Maximum of a failure's text. The store keeps its end, which contains the exception.
 ERROR_CHARACTERS: Final = 8_000
 
 
@@ -388,7 +388,7 @@ def attempt(
         return Attempt("interrupted")
     except Exception as error:
         text = "".join(traceback.format_exception(error))
-        # The frames of the exception refer to the whole training, and memory may be what is short.
+        # The exception's frames refer to the whole training, and the cause may be a lack of memory.
         traceback.clear_frames(error.__traceback__)
         try:
             if lease_lost(store):

@@ -57,7 +57,7 @@ def cached_draw(run: Run, task: PreparedTask) -> TrainingSet:
 
 @lru_cache(maxsize=_NUM_DRAWS)
 def _draw(task: PreparedTask, part: str, size: int, seed: int, label_noise: float) -> TrainingSet:
-    # A task is known by identity: `prepared_file.load` gives the same one while its file is the same.
+    # Keyed by the task's identity: `prepared_file.load` returns one object while the file is unchanged.
     return draw(task, part=part, size=size, seed=seed, label_noise=label_noise)
 
 
@@ -125,7 +125,7 @@ def cached_similarity(
     """
     seen = (run.part, run.size, run.seed)
     cut = (run.model, run.width, run.frozen, run.frozen_pieces)
-    # Of a task its fingerprint: by identity alone another one could come to lie in its place.
+    # The task's fingerprint, not its identity: another task could reuse the address.
     key = (start_digest, task.info.name, task.fingerprint, *seen, *cut, str(device))
     table = _similarities.get(key)
     if table is None:
@@ -138,7 +138,7 @@ def cached_similarity(
     return table.set_column(index, table.schema.field(index), ids)
 
 
-_networks: dict[tuple[object, ...], nn.Sequential] = {}  # one
+_networks: dict[tuple[object, ...], nn.Sequential] = {}  # at most one
 
 
 def start_network(
@@ -181,7 +181,7 @@ def load_task(name: str, store: Store, node_cache: Path | None) -> PreparedTask:
         return prepared_file.load(name, store)
     with store.opened(task_path(name)) as file:
         fingerprint = str(read_task_head(file, task_path(name))["fingerprint"])
-    # By its fingerprint: another version of the task, or another store's, has a folder of its own.
+    # By fingerprint: another version of the task, or another store's, has its own folder.
     folder = node_cache / fingerprint
     copies = open_store(folder)
     copy = folder / task_path(name)
@@ -221,7 +221,7 @@ def record_similarity(
 ) -> None:
     """Publish the similarity of the start of `run` and its target, unless the store has it for this start.
 
-    Does nothing for a Run whose start is no Run. `start_weights`: all of the start's, including its head;
+    Does nothing for a Run whose start is not a Run. `start_weights`: of the whole start, with its head;
     `at_cut`: see `study.training.similarity.measure`. Damaged ones are quarantined and measured again.
     """
     if run.source is None:

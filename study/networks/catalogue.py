@@ -30,7 +30,7 @@ def check_model(model: str, width: int | None) -> None:
             raise ValueError(
                 f"width={width!r}: {model} comes in its original form, its width must be None"
             )
-        from study.networks.families import check_timm  # torch only where timm must be asked
+        from study.networks.families import check_timm  # loads torch, so only for timm models
 
         check_timm(model)
         return
@@ -66,7 +66,7 @@ def check_images(model: str, image_shape: tuple[int, int, int]) -> None:
             f"image_shape={image_shape}: {model} cuts images into patches of {PATCH_SIZE}×"
             f"{PATCH_SIZE} pixels, height and width must be multiples of {PATCH_SIZE}"
         )
-    # A transition of DenseNet halves the map and drops what is left over, down to nothing.
+    # A DenseNet transition halves the map and rounds down, possibly to nothing.
     least = 2 ** (len(architecture.depths) - 1) if architecture.family == "densenet" else 1
     if min(height, width) < least:
         raise ValueError(
@@ -158,7 +158,7 @@ def pieces_to_freeze(model: str, index: int) -> range:
     if not model.startswith(TIMM):
         architecture = _architecture(model)
         if architecture.family == "resnet" and index == len(architecture.layer_names) - 2:
-            num = 1  # its last convolution trained is `trained_channels`, all of them
+            num = 1  # training its whole last convolution is `trained_channels`
     return range(num)
 
 

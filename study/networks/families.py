@@ -78,7 +78,7 @@ def as_after_training(whole: nn.Module) -> None:
 
 
 ImageShape = tuple[int, int, int]
-# The convolutional networks compute the same at any image size, so a small one settles it.
+# The convolutional networks compute the same at any image size, so one small size is enough.
 CHECKED_IMAGE_SIZE: Final = 64
 
 

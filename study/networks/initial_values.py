@@ -74,7 +74,7 @@ def _fill_as_timm_creates(
     model: str,
     names: tuple[str | int, ...],
 ) -> None:
-    # Two classes whatever the task has: the number of values that timm draws must not depend on it.
+    # Always two classes: the number of values that timm draws must not depend on the task.
     _seed(*names)
     drawn = OrderedDict(layers_of(timm_models.create(model, 2)).named_children())
     for name in wanted:
@@ -99,7 +99,7 @@ def _fill_last_norms(layer: nn.Module, model: str, *, is_frozen: bool) -> None:
             if not is_frozen:
                 block.zero_init_last()
         elif is_frozen:
-            # timm has set some norm's scale to zero already; what it is called differs by block.
+            # timm has already set the scale of a norm to zero; the norm's name differs by block.
             for module in block.modules():
                 scale = getattr(module, "weight", None)
                 if scale is not None and scale.ndim == 1 and not scale.any():

@@ -15,7 +15,7 @@ from study.run import HEAD
 TIMM: Final = "timm/"
 NUM_CHANNELS: Final = 3  # grey images are repeated to three channels by `tasks`
 
-# What a width counts, and how small an image may be, in each family.
+# The unit of a width in each family.
 WIDTH_UNITS: Final[Mapping[str, str]] = MappingProxyType(
     {
         "resnet": "channels of the stem",
@@ -59,7 +59,7 @@ def resnet_layer_names(depths: tuple[int, ...]) -> tuple[str, ...]:
 
 
 def densenet_parts(depth: int) -> tuple[int, ...]:
-    """Return where a dense block of `depth` dense layers is cut: the last dense layer of each part.
+    """Return the cuts of a dense block of `depth` dense layers: the last dense layer of each part.
 
     The parts have about six dense layers each, as equal as possible.
     """

@@ -89,7 +89,7 @@ def check_images(model: str, shape: tuple[int, int, int]) -> None:
 
 
 def check_pretrained(model: str) -> None:
-    """Raise ValueError if timm knows no weights for this network. Does not download them."""
+    """Raise ValueError if timm has no weights for this network. Does not download them."""
     source = outline(model).pretrained_cfg
     if not any(source.get(key) for key in ("url", "hf_hub_id", "file")):
         raise ValueError(f"start='pretrained': timm {timm.__version__} has no weights for {model}")
@@ -103,7 +103,7 @@ def with_weights(model: str, path: Path | None) -> nn.Module:
     overlay = {"file": str(path)} if path is not None else {}
     if path is not None and not path.is_file():
         raise ValueError(f"pretrained weights of {model}: there is no file {path}")
-    # The original head is kept: asked for another number of classes, timm loads without strictness.
+    # Keep the original head: for another number of classes, timm does not load strictly.
     try:
         with torch.random.fork_rng(devices=[]):
             whole: nn.Module = timm.create_model(

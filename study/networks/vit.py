@@ -33,7 +33,7 @@ def network(
     )
 
 
-# torch deals the rows of a LayerNorm's gradient out to threads: to one or two of them whole images.
+# torch splits the rows of a LayerNorm's gradient among threads; only one or two get whole images.
 MAX_THREADS: Final = 2
 
 
@@ -53,7 +53,7 @@ class Embedding(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         patches = self.patch_embed(images)
-        if patches.ndim == 4:  # (n, rows, columns, width), where timm would take any image size
+        if patches.ndim == 4:  # (n, rows, columns, width), if timm accepts any image size
             patches = patches.flatten(1, 2)
         if self.no_embed_class and self.pos_embed is not None:
             patches = patches + self.pos_embed

@@ -98,7 +98,7 @@ def cost_of(run: Run, info: TaskInfo) -> Cost:
     parameters, of_suffix = (sum(layer.parameters for layer in part) for part in (layers, trained))
     channels, height, width = info.image_shape
     feature = trained[0].inputs * BYTES if frozen and constant else 0
-    widest = 2 * max(layer.outputs for layer in layers)  # what goes in and what comes out
+    widest = 2 * max(layer.outputs for layer in layers)  # input and output
     batch = min(recipe.batch_size, run.size)
     return Cost(
         flops=flops,
@@ -132,7 +132,7 @@ def layer_costs(
     Attention is counted in its plain form: torch counts nothing for the CPU's fused one. For a ViT
     `saved_bytes` is therefore up to twice too large.
     """
-    images = 2  # BatchNorm refuses one
+    images = 2  # BatchNorm cannot train on one
     costs = []
     saved: dict[int, int] = {}
     with torch.device("meta"), sdpa_kernel(SDPBackend.MATH), _saved_bytes(saved):
@@ -167,7 +167,7 @@ def layer_costs(
 
 @contextmanager
 def _saved_bytes(saved: dict[int, int]) -> Iterator[None]:
-    alive: list[Tensor] = []  # or a freed storage's address would be met again
+    alive: list[Tensor] = []  # so that no freed storage's address is reused
 
     def keep(tensor: Tensor) -> Tensor:
         if not isinstance(tensor, nn.Parameter):
@@ -193,7 +193,7 @@ def network_name(run: Run) -> str:
 def features_key(run: Run) -> tuple[object, ...]:
     """Return a key that is equal for Runs with equal frozen layers and images of the same order."""
     if run.start is None:
-        return (run.id,)  # its statistics are those of its own images
+        return (run.id,)  # its BatchNorm statistics depend on its own images
     start = run.start if run.source is None else run.source.id
     cut = (run.frozen, run.trained_channels, run.frozen_pieces)
     return (start, network_name(run), run.task, run.part, run.seed, *cut)

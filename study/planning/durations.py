@@ -39,9 +39,9 @@ class Parts(NamedTuple):
     feature_bytes: float = 0.0
 
 
-# Seconds of each on one core, from steps of ResNets, DenseNets and ViTs of several widths and from the
-# Runs of the quickstart, in which calls weigh more than in a step that is repeated by itself. What
-# matters is how they stand to each other: their scale is taken from the first thing that is measured.
+# Seconds per unit on one core, from steps of ResNets, DenseNets and ViTs of several widths and from the
+# Runs of the quickstart, in which a call costs more than in a repeated step. Only the ratios matter:
+# the first measurement sets the scale.
 TYPICAL: Final = Parts(
     runs=0.15,
     step_calls=5e-4,
@@ -54,7 +54,7 @@ TYPICAL: Final = Parts(
     feature_bytes=4e-10,
 )
 
-# The same on a GPU, where a call is a few launches of kernels. Assumed, not measured.
+# The same on a GPU, where a call is a few kernel launches. Assumed, not measured.
 TYPICAL_GPU: Final = Parts(
     runs=1.0,
     step_calls=3e-5,
@@ -67,11 +67,11 @@ TYPICAL_GPU: Final = Parts(
     feature_bytes=1e-12,
 )
 
-# By what share a part's price may differ from the typical one on the network's scale, and how much of
-# that it has in common with the other parts that are counted in the same unit.
+# Relative deviation of a part's price from the typical one, on the network's scale, and its correlation
+# with that of other parts counted in the same unit.
 SPREAD: Final = 0.6
 IN_COMMON: Final = 0.85
-# By what share a measured time differs from what its parts explain.
+# Relative deviation of a measured time from what its parts explain.
 NOISE: Final = 0.15
 
 
@@ -158,7 +158,7 @@ class Pace:
     def __init__(self, typical: Parts = TYPICAL, measured: Sequence[Measured] = ()) -> None:
         self._typical = typical
         self._measured = list(measured)
-        self._prices: dict[str, Vector] = {}  # "": of all networks together
+        self._prices: dict[str, Vector] = {}  # "": all networks together
         self._ratio: dict[tuple[str, str], float] = {}
 
     @property
@@ -220,10 +220,10 @@ def _fitted(measured: Sequence[Measured], typical: Vector) -> Vector:
     parts = np.array([each.parts for each in measured])
     seconds = np.array([each.seconds for each in measured])
     noise = np.array([each.noise for each in measured])
-    # The scale first: the median, which one odd time does not move, of those that tell most.
+    # The scale first: the median of the more precise times, because one outlier does not move it.
     sure = noise <= np.median(noise)
     near = typical * float(np.median((seconds / (parts @ typical))[sure]))
-    # In units of `near`: the unknowns are then all about 1.
+    # In units of `near`, all unknowns are about 1.
     rows = np.concatenate([parts * near / (seconds * noise)[:, None], _STIFF])
     wanted = np.concatenate([1 / noise, _STIFF.sum(1)])
     factors, _ = nnls(rows, wanted)

@@ -44,10 +44,10 @@ from study.training.inputs import EVALUATION_BATCH_SIZE
 from study.training.preprocessing import precision, set_precision
 
 MAX_NETWORKS: Final = 4
-MAX_CUTS: Final = 4  # of a network
+MAX_CUTS: Final = 4  # per network
 SECONDS_EACH: Final = 0.2
 
-# Of a measured step or batch on the CPU, with which it takes about a second at 20 GFLOP/s.
+# Largest measured step or batch on the CPU: about a second at 20 GFLOP/s.
 MAX_FLOPS: Final = 2e10
 
 
@@ -150,7 +150,7 @@ def _wait(device: str) -> None:
         torch.cuda.synchronize()
 
 
-# Of Ray and of the workers that load torch, before the first Run begins.
+# Start of Ray, and of the workers, which load torch, before the first Run begins.
 SECONDS_TO_START: Final = 20.0
 
 

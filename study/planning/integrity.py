@@ -107,7 +107,7 @@ def check(store: Store, study: str | None = None, runs: Collection[Run] = ()) ->
             match = kind.name.fullmatch(path.removeprefix(f"{kind.folder}/"))
             if match is None:
                 foreign.append(path)
-            # An id, a name of a study, or one of a task: they cannot be taken for each other.
+            # An id, a study's name or a task's name: these cannot be confused.
             elif study is None or not wanted.isdisjoint((match[1][:12], match[1])):
                 sizes[path] = entry.size
                 read[path] = partial(kind.read, store, path, match[1])

@@ -30,8 +30,8 @@ from study.store.unfinished import Unfinished, list_unfinished, read_began
 
 STATES: Final = (DONE, RUNNING, PARTIAL, FAILED, ABSENT)
 
-# A Run in training on another machine counts as running for so long after it last wrote anything:
-# three checkpoints at the default interval.
+# A Run on another machine counts as running for this long after it last wrote anything: three
+# checkpoints at the default interval.
 SECONDS_OF_LIFE: Final = 180.0
 
 # Reading a head is a request to the bucket.
@@ -151,7 +151,7 @@ def _usable(
     lost: list[str] = []
     diverged: set[str] = set()
     weights = ids_with_weights(store)
-    for run in reversed(runs):  # what needs a start comes after it
+    for run in reversed(runs):  # each start precedes the Runs that need it
         start = run.source
         if start is None or run.id in done or start.id not in done or start.id in weights:
             continue

@@ -75,7 +75,7 @@ def _tasks(
         try:
             info = tasks.load_info(name, store)
         except Damaged:
-            info = None  # `prepare` sets it aside and makes it anew
+            info = None  # `prepare` quarantines and re-creates it
         if info is None and name not in space.tasks:
             choices = ", ".join(space.tasks)
             near = did_you_mean(name, space.tasks)

@@ -49,7 +49,7 @@ def near_name(error: BaseException) -> str:
 def _near_argument(name: str, called: Any) -> str:
     try:
         parameters = inspect.signature(called).parameters.values()
-    except (TypeError, ValueError):  # nothing that is called, or of C, which does not say
+    except (TypeError, ValueError):  # not callable, or written in C without a signature
         return ""
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     choices = [each.name for each in parameters if each.kind in named]
@@ -119,7 +119,7 @@ class Space:
 
 def packaged() -> dict[str, Path]:
     """Return the bundled search spaces: name → file."""
-    # Found, not imported: search spaces import study, and not the other way round.
+    # Found, not imported: search_spaces imports study, not the other way round.
     found = importlib.util.find_spec("search_spaces")
     assert found is not None, "search_spaces is installed beside study"
     folders = [Path(folder) for folder in found.submodule_search_locations or ()]
@@ -235,8 +235,8 @@ def _execute(path: Path) -> ModuleType:
     module.__file__ = str(path)
     # A dataclass defined in the file looks its module up by name.
     sys.modules[module.__name__] = module
-    # Files beside it can be imported, as when Python runs a script, but none in a package's place: torch
-    # or timm may be imported for the first time while this runs.
+    # Files beside it can be imported, as from a script, but cannot shadow a package: torch or timm may
+    # be imported for the first time while this runs.
     beside = str(path.parent.absolute())
     is_new = beside not in sys.path
     if is_new:

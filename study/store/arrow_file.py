@@ -22,12 +22,11 @@ _IN_THIS_THREAD: Final = pa.ipc.IpcReadOptions(use_threads=False)
 
 _DIGEST: Final = b"head_digest"
 _SEAL: Final = b"file_digest"
-# Found in the bytes themselves: what says that there is a digest must not be lost with one flipped bit.
+# Searched in the raw bytes: one flipped bit must not hide that the file has a digest.
 _MARK: Final = b"SHA-256 of this file with zeros for this digest: "
 _ZEROS: Final = b"0" * 64
-_NUM_MARKS: Final = (
-    2  # an Arrow file has its metadata in its first message, and once more in its footer
-)
+# An Arrow file has its metadata in its first message and again in its footer.
+_NUM_MARKS: Final = 2
 
 
 def to_bytes(table: pa.Table, head: Mapping[bytes, bytes]) -> bytes:
@@ -35,7 +34,7 @@ def to_bytes(table: pa.Table, head: Mapping[bytes, bytes]) -> bytes:
     metadata = {**head, _DIGEST: _digest(head), _SEAL: _MARK + _ZEROS}
     whole = table.combine_chunks().replace_schema_metadata(metadata)
     sink = pa.BufferOutputStream()
-    # Not lz4, though it is decoded sooner: there, some flipped bits change no value and go unnoticed.
+    # Not lz4, although it decodes faster: there, some flipped bits change no value and go unnoticed.
     options = pa.ipc.IpcWriteOptions(compression="zstd", use_threads=False)
     with pa.ipc.new_file(sink, whole.schema, options=options) as writer:
         writer.write_table(whole)
@@ -122,7 +121,7 @@ def table_digest(table: pa.Table) -> str:
         kind, values = _canonical(column)
         for part in (name.encode(), kind.encode(), *values):
             parts += (b"%d:" % len(part), part)
-    # At once: each update lets go of the interpreter, for which threads that read files would queue.
+    # One update: each releases the GIL, and threads that read files would queue for it.
     return hashlib.sha256(b"".join(parts)).hexdigest()
 
 
@@ -131,17 +130,17 @@ def _canonical(column: pa.ChunkedArray) -> tuple[str, list[Any]]:
     array = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
     if pa.types.is_dictionary(array.type):
         if len(array.dictionary) == 1 and not array.null_count:
-            # One text in all rows, as of a coordinate: encoded anew, it would be what it is.
+            # One text in all rows, as in a coordinate: encoding it again would change nothing.
             texts = json.dumps(array.dictionary.to_pylist()).encode()
             return "string", [b"", texts, _little_endian(array.indices)]
         array = array.dictionary_decode()
-    present = b""  # stands for all
+    present = b""  # means that all are present
     if array.null_count:
         present = array.is_valid().to_numpy(zero_copy_only=False).tobytes()
         if not pa.types.is_string(array.type):
             array = array.fill_null(pa.scalar(0, array.type))
     if pa.types.is_string(array.type):
-        # Distinct texts in the order of their first appearance, and which of them stands where.
+        # Distinct texts in the order of their first appearance, and the index of each row's text.
         encoded = array.dictionary_encode()
         texts = json.dumps(encoded.dictionary.to_pylist()).encode()
         indices = encoded.indices.fill_null(-1) if array.null_count else encoded.indices

@@ -21,7 +21,7 @@ import pyarrow as pa
 from study.store.errors import Waits, tried
 from study.store.provenance import release
 
-# `pyarrow.dataset` and the listings of this module pass over names that begin with a dot.
+# `pyarrow.dataset` and the listings of this module skip names that begin with a dot.
 _TEMPORARY: Final = re.compile(r"\.(?P<host>.+)~(?P<pid>\d+)~[0-9a-f]{8}~.+\.tmp")
 _NO_HARD_LINKS: Final = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
 _TEMPORARY_LIVES_SECONDS: Final = 24 * 3600.0
@@ -96,7 +96,7 @@ def create(
     """
 
     def once() -> bool:
-        temporary.unlink(missing_ok=True)  # of a try after which just this failed
+        temporary.unlink(missing_ok=True)  # left by a try whose cleanup failed
         try:
             _write_whole(temporary, parts)
             return _linked(temporary, Path(path), always_whole)
@@ -139,7 +139,7 @@ def _entries(folder: str, recursive: bool) -> Iterator[Entry]:
     absent = contextlib.suppress(FileNotFoundError, NotADirectoryError)
     with absent, os.scandir(folder) as found:
         for each in found:
-            # One that has vanished since it was listed.
+            # It may have vanished since it was listed.
             with contextlib.suppress(FileNotFoundError):
                 if each.is_dir():
                     if recursive:
@@ -256,8 +256,8 @@ def _linked(temporary: Path, path: Path, always_whole: bool) -> bool:
     try:
         path.hardlink_to(temporary)
     except FileExistsError:
-        # A network file system that had to repeat the request says so of its own success, too; and
-        # where this was done before, and then failed, it is another file with the same in it.
+        # A network file system that repeated the request reports its own success like this, too. After
+        # an earlier try that failed later, the file is another one with the same content.
         with contextlib.suppress(OSError):
             return path.samefile(temporary) or path.read_bytes() == temporary.read_bytes()
         return False
@@ -286,7 +286,7 @@ def _filled(path: Path, content: bytes) -> bool:
             stream.flush()
             os.fsync(stream.fileno())
         except OSError:
-            # A full disk: a file that says nothing is in everybody's way.
+            # For example a full disk: an incomplete file would block all other writers.
             path.unlink(missing_ok=True)
             raise
     return True

@@ -31,17 +31,17 @@ from study.store.errors import OF_CLIENT, Waits, os_error_text
 SCHEMES: Final = ("s3", "gs")
 _OPTIONS: Final = ("scheme", "endpoint_override", "region")
 
-# A server that accepts a request and sends nothing is given up after this time. It includes the sending
-# of the request, so a large object is sent one part of 5 MB at a time.
+# Timeout for a server that accepts a request and sends nothing. It includes the sending of the request,
+# so a large object is sent one part of 5 MB at a time.
 _SILENCE: Final = timedelta(seconds=30)
 _REQUEST: Final = timedelta(minutes=10)
 # No retry begins later than this after the first try.
 _RETRYING: Final = timedelta(seconds=90)
-# Random waits grow slowly: 15 of them, of 0.5 to 8 s, bear an outage of about a minute.
+# Random waits grow slowly: 15 of them, of 0.5 to 8 s, bridge an outage of about a minute.
 _TRIES_A_WAIT: Final = 3
 _GROWTH: Final = 3
 _BYTES_AT_ONCE: Final = 1 << 24
-# Amazon names a bucket's region in any answer.
+# Amazon includes a bucket's region in every response.
 _REGIONS_URL: Final = "https://s3.amazonaws.com"
 _NAMING_SERVER: Final = frozenset(
     ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3")
@@ -49,7 +49,7 @@ _NAMING_SERVER: Final = frozenset(
 
 Version = Mapping[str, Any]
 
-# Why the conditions of a bucket cannot be relied on, as far as this process knows.
+# Why a bucket's conditional writes are unreliable; None if they are reliable.
 _refusals: dict[tuple[Buckets, str], str | None] = {}
 
 
@@ -111,7 +111,7 @@ class Buckets:
 
         On a bucket without conditions, two simultaneous callers may both get True.
         """
-        # Some servers ignore a condition that they do not know.
+        # Some servers ignore a condition that they do not support.
         if self.exists(path, waits):
             return False
         place = (self, path.partition("/")[0])
@@ -217,7 +217,7 @@ class Buckets:
             with self._asked("write", path, waits) as (client, key):
                 client.put(key, content, mode=mode, use_multipart=False)
         except _Refused:
-            # By an object of another process, or by our own from a try whose response was lost.
+            # The object may be another process's, or our own from a try whose response was lost.
             try:
                 return self.read(path, waits) == content
             except FileNotFoundError:
@@ -250,7 +250,7 @@ class Buckets:
             if isinstance(error, FileNotFoundError) and "NoSuchBucket" not in said:
                 raise FileNotFoundError(errno.ENOENT, "no such object", path) from error
             if isinstance(error, OSError) and error.errno is not None:
-                raise  # of a file of this machine
+                raise  # a file on this machine
             num_retries = re.search(r"after (\d+) retries", said)
             tries = f" ({int(num_retries[1]) + 1} tries)" if num_retries else ""
             why = f"cannot {verb}{tries}: {OF_CLIENT}: {_cause(said)}"
@@ -262,7 +262,7 @@ class Buckets:
 def parse(uri: str) -> tuple[Buckets, str]:
     """Return the service and the path that a URI names, without a request.
 
-    Raises ValueError, whose message does not hold the URI, for another scheme or option.
+    Raises ValueError, whose message does not contain the URI, for another scheme or option.
     """
     parts = urlsplit(uri)
     if parts.scheme not in SCHEMES:
@@ -291,7 +291,7 @@ def client_of(buckets: Buckets, bucket: str, waits: Waits) -> Any:
     from obstore.store import GCSStore, S3Store
 
     common: dict[str, Any] = {
-        # Whether TLS is used is for the address to say.
+        # The address decides whether TLS is used.
         "client_options": {"allow_http": True, "timeout": _REQUEST, "read_timeout": _SILENCE},
         "retry_config": {
             "max_retries": _TRIES_A_WAIT * len(waits),
@@ -311,7 +311,7 @@ def client_of(buckets: Buckets, bucket: str, waits: Waits) -> Any:
             config["skip_signature"] = True
         return GCSStore(bucket, config=config, **common)
     if buckets.endpoint:
-        # Under both names: the environment may hold another one.
+        # Under both names: the environment may set another endpoint.
         config["endpoint"] = config["aws_endpoint_url_s3"] = buckets.endpoint
     region = buckets.region or (None if buckets.endpoint else _region(bucket))
     if region:
@@ -346,7 +346,8 @@ def _region(bucket: str) -> str | None:
     """Return the region of an Amazon bucket; None if the environment names it or another server."""
     if not _NAMING_SERVER.isdisjoint(os.environ):
         return None
-    # Not reached: the client's default is left, and a wrong one is an error that names the region.
+    # If Amazon cannot be reached, the client's default applies; its error names the region if it is
+    # wrong.
     with suppress(OSError):
         request = urllib.request.Request(f"{_REGIONS_URL}/{bucket}", method="HEAD")
         try:

@@ -38,9 +38,9 @@ _TO_DO: Final = {
     errno.EMFILE: "raise the limit of open files (ulimit -n)",
 }
 OF_CLIENT: Final = "bucket's client"  # precedes the cause in each error of `buckets`
-# What to do about a bucket's error: the first pattern that its cause contains.
+# Advice for a bucket's error, by the first pattern that its cause contains.
 _OF_BUCKET: Final = (
-    # The address at which a cloud machine would give its keys.
+    # The address that serves the keys of a cloud machine.
     (r"HTTP status 40[13]|no keys found|//169\.254\.", _RIGHTS),
     (r"HTTP status 404", "make the bucket, or check its name"),
     (r"HTTP status 5\d\d|HTTP status 429", f"wait until it answers, {_AGAIN}"),
@@ -62,8 +62,8 @@ def os_error_text(error: OSError, *, advise: bool = True) -> str:
         text = f"{path}: {said}" if path else said
         return f"{text}; {to_do}" if advise else text
     if error.errno is None:
-        return str(error)  # a sentence of ours
-    # Of pyarrow: "Failed to open local file '/a/b'. Detail: [errno 2] No such file or directory".
+        return str(error)  # already a message of this project
+    # pyarrow: "Failed to open local file '/a/b'. Detail: [errno 2] No such file or directory".
     detail = re.fullmatch(r".*?'(?P<path>[^']+)'.*Detail: \[errno \d+\] (?P<why>.+)", said)
     if detail:
         path, said = path or detail["path"], detail["why"]
@@ -83,7 +83,7 @@ def naming(place: str | Path, instead_of: str | Path | None = None) -> Iterator[
         yield
     except OSError as error:
         if error.errno not in _TO_DO:
-            raise  # of a network
+            raise  # a network error
         named = "" if error.filename is None else str(error.filename)
         detail = re.search(r"'([^']+)'.*Detail: \[errno \d+\] (.+)", str(error), re.DOTALL)
         why = str(error.strerror or error)
@@ -91,14 +91,14 @@ def naming(place: str | Path, instead_of: str | Path | None = None) -> Iterator[
             named, why = detail[1], detail[2].strip()
         if named and not (instead_of is not None and named.startswith(str(instead_of))):
             raise
-        # Of the number, OSError makes the class: FileNotFoundError stays one.
+        # OSError chooses its subclass by the number: FileNotFoundError stays one.
         raise OSError(error.errno, why, str(place)) from error
 
 
 Waits = tuple[float, ...]
 
-# Seconds before each retry of an error of a disk that may pass. `buckets` has a client that retries by
-# itself; it takes the shortest and the longest of these, and a number of retries in proportion.
+# Seconds before each retry of a temporary disk error. The client of `buckets` retries by itself, with
+# the shortest and longest of these waits and a proportional number of retries.
 WAITS: Final[Waits] = (0.5, 1.0, 2.0, 4.0, 8.0)
 
 # Temporary errors of a network mount or a busy kernel.
@@ -111,9 +111,9 @@ _PASSING: Final = {
     errno.ECONNRESET,
     errno.ECONNREFUSED,
 }
-# What a disk cannot read is now and then read at a second try.
+# An unreadable sector can sometimes be read at a second try.
 _NUM_WAITS_UNREADABLE: Final = 2
-# Somebody may make room, or mount it anew. Every Run meets it by itself, so none waits for long.
+# Space may be freed, or the disk remounted. Every Run retries by itself, so the waits are short.
 _UNWRITABLE: Final = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 _NUM_WAITS_UNWRITABLE: Final = 3
 

@@ -8,7 +8,7 @@
     similarity/<id>.arrow                   similarity of a Run's start and target before training
     unfinished/<id>/<number>/checkpoint|began.json|failure.json
                                             of a Run in flight, by the number of the driver's lease
-    studies/<name>.json                     which Runs a study asked for
+    studies/<name>.json                     the Runs of a study
     registrations/<name>.json               how it will be judged, stored before its first row
     reports/<name>/…                        report of a study that was run as a Ray job
     damaged/…                               quarantined objects
@@ -38,7 +38,7 @@ _ID: Final = r"[0-9a-f]{12}"
 ROWS_NAME: Final = re.compile(rf"({_ID})\.arrow")
 WEIGHTS_NAME: Final = re.compile(rf"({_ID})-[0-9a-f]{{12}}\.safetensors")
 PREDICTIONS_NAME: Final = re.compile(rf"({_ID}-[0-9a-f]{{12}}\.arrow)")
-# Without a number: of a Run trained without a lease, or by an earlier release.
+# No number: a Run trained without a lease, or by an earlier release.
 UNFINISHED_NAME: Final = re.compile(
     rf"({_ID})/(?:(\d{{8}})/)?(checkpoint|began\.json|failure\.json)"
 )

@@ -38,7 +38,7 @@ def read_task_head(file: Any, path: str) -> dict[str, Any]:
     if metadata.get(_DIGEST) != digest_of(about).encode():
         raise Damaged(path, "the checksum of its metadata does not fit")
     plain: dict[str, Any] = json.loads(about)
-    if plain.get("format", FORMAT) != FORMAT:  # the first ones did not say it
+    if plain.get("format", FORMAT) != FORMAT:  # the first files lack it
         raise newer(path, plain, str(plain["format"]))
     return plain
 
@@ -74,7 +74,7 @@ def repeated_text(store: Store, task: str) -> str | None:
     try:
         number = num_repeated(store, task)
     except (Damaged, Newer, pa.ArrowException, KeyError, ValueError):
-        return None  # `study verify` says so; the rows stand without the task
+        return None  # `study verify` reports it; the rows are valid without the task
     if not number:
         return None
     are = "1 test image is" if number == 1 else f"{number:,} test images are"

@@ -1,4 +1,4 @@
-"""Identify a process across machines, boots, containers and reused numbers, and tell whether it runs."""
+"""Identify a process across machines, boots, containers and reused numbers, and check whether it runs."""
 
 from __future__ import annotations
 

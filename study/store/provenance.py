@@ -110,7 +110,7 @@ def now() -> str:
 
 @cache
 def _version(name: str) -> str | None:
-    # Of the code that runs: what is installed over it meanwhile is not what this process imported.
+    # Cached: a later installation does not change the code that this process imported.
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:

@@ -24,7 +24,7 @@ from study.store.layout import rows_path
 from study.store.provenance import Provenance
 from study.store.store import Store, concurrently, damaged_among
 
-_NAME: Final = "freezewise rows "  # and the number of the format
+_NAME: Final = "freezewise rows "  # followed by the number of the format
 _FORMAT, _RUN, _PROVENANCE, _DIGEST = b"format", b"run", b"provenance", b"rows_digest"
 _HEAD: Final = (_FORMAT, _RUN, _PROVENANCE, _DIGEST)
 
@@ -72,7 +72,7 @@ def publish_rows(
             read_rows(store, run.id)
             return False
         except (FileNotFoundError, Damaged):
-            pass  # of no use to anybody
+            pass  # missing or damaged, so it is replaced
     store.put(path, payload)
     return True
 
@@ -91,7 +91,7 @@ def read_head(store: Store, run_id: str) -> Head:
             return head_from(source, run_id, path)
     except FileNotFoundError:
         raise
-    except OSError:  # of the disk: read as all else is, with its retries
+    except OSError:  # a disk error: read the whole file, with retries
         return head_from(pa.BufferReader(store.get(path)), run_id, path)
 
 
@@ -156,7 +156,7 @@ def _checked_head(file_schema: pa.Schema, run_id: str, path: str) -> Head:
         run = runs.from_json(metadata[_RUN].decode())
         provenance = prov.from_json(metadata[_PROVENANCE].decode())
     except ValueError as error:
-        # The checksum fits, so this was written so: by a release with other fields.
+        # The checksum matches, so a release with other fields wrote it.
         raise Newer(path, _written_by(metadata), str(error)) from error
     if run.id != run_id:
         raise Damaged(path, f"it holds Run {run.id}, not the one of its name")

@@ -12,11 +12,11 @@ from study import run as runs
 from study.fields import Plain
 from study.run import Run, coordinates
 
-# Of rows that are there.
+# Outcomes of stored rows.
 FINISHED: Final = "finished"
 DIVERGED: Final = "diverged"  # a loss was not finite: the rows end before
 
-# Of a wanted Run.
+# States of a wanted Run.
 DONE: Final = "done"
 RUNNING: Final = "running"
 WAITING: Final = "waiting"
@@ -56,7 +56,7 @@ _TYPES: Final[Mapping[str, pa.DataType]] = {
     "fraction": pa.float64(),
 }
 
-# A column is null where some Run has none of it.
+# Coordinates that some Runs do not have.
 _NULLABLE: Final = frozenset(c.name for c in runs.COORDINATES if c.absent is not None)
 
 COORDINATES: Final = (
@@ -121,7 +121,7 @@ MEASUREMENTS: Final = (
 
 COLUMNS: Final = COORDINATES + MEASUREMENTS
 
-# Of the files of rows: rises when a column is added, and with it what older files lack.
+# The format of rows files: it rises with each added column, which older files lack.
 FORMAT: Final = max(column.since for column in COLUMNS)
 
 

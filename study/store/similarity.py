@@ -24,7 +24,7 @@ CUT: Final = "cut"
 PLACES: Final = (CUT, HEAD)
 
 FORMAT: Final = "freezewise similarity 2"
-BEFORE: Final = "freezewise similarity 1"  # had no effective rank
+BEFORE: Final = "freezewise similarity 1"  # without the effective rank
 
 RANK: Final = "effective_rank"
 

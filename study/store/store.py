@@ -55,7 +55,7 @@ class Store:
     bucket after bounded retries, in a directory at once unless the error is temporary.
     """
 
-    root: str = field(repr=False)  # it may hold credentials
+    root: str = field(repr=False)  # may contain credentials
     buckets: Buckets | None = field(compare=False, repr=False)
     base: str
     waits: Waits = field(default=WAITS, compare=False, repr=False)
@@ -228,7 +228,7 @@ def without_secrets(text: str, mark: str = "") -> str:
 
     Secrets are everything before the "@" of a URI, and the values of parameters such as client_secret.
     """
-    # A key that was not encoded as it should be may hold a "/".
+    # A key that is not percent-encoded may contain a "/".
     text = re.sub(r"//(?:[^/@\s]*|[^/:@\s]*:[^@?\s]*)@", f"//{mark}@" if mark else "//", text)
     return re.sub(
         r"([?&][^=&]*(?:secret|key|token|password|sas)[^=&]*=)[^&\s]+", rf"\1{mark}", text
@@ -250,7 +250,7 @@ def concurrently(
         except Damaged as damaged:
             answers[run_id] = damaged
         except FileNotFoundError:
-            pass  # gone since it was listed: another process has finished it, or set it aside
+            pass  # removed since it was listed: another process has finished or quarantined it
 
     ids = list(run_ids)
     with ThreadPoolExecutor(_NUM_READERS) as readers:

@@ -80,7 +80,7 @@ def read_study(store: Store, name: str) -> list[Run]:
             raise ValueError(f"{', '.join(map(repr, further))} beside its Runs")
         return [from_json(canonical_json(plain)) for plain in content["runs"]]
     except (ValueError, KeyError, TypeError) as error:
-        # The checksum fits, so this was written so.
+        # The checksum matches, so another release wrote it in this form.
         raise Newer(path, written_by, str(error)) from error
 
 
@@ -129,5 +129,5 @@ def read_registrations(store: Store, study: str) -> list[Registration]:
             for one in content["registrations"]
         ]
     except (KeyError, TypeError) as error:
-        # The checksum fits, so this was written so.
+        # The checksum matches, so another release wrote it in this form.
         raise Newer(path, written_by, str(error)) from error

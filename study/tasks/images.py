@@ -16,12 +16,12 @@ from PIL import Image, ImageOps
 Encoded = bytes | Path | np.ndarray
 
 FORMATS: Final = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-# A quarter of a GiB while it is decoded, in each of up to 16 threads; large cameras give 2**26.
+# A quarter of a GiB while decoding, in each of up to 16 threads; large cameras produce 2**26.
 MAX_PIXELS: Final = 2**26
 
 
 def to_pixels(encoded: Encoded, where: str, image_size: int | None) -> np.ndarray:
-    """Decode one image: uint8, shape (3, h, w), where h = w = `image_size` unless that is None.
+    """Decode one image: uint8, shape (3, h, w), with h = w = `image_size` unless that is None.
 
     Resizes with Pillow's antialiased bilinear filter after cropping to a centred square. Grey becomes
     three equal channels, 16-bit grey keeps its upper 8 bits, transparent parts become white, and the
@@ -36,7 +36,7 @@ def to_pixels(encoded: Encoded, where: str, image_size: int | None) -> np.ndarra
             _refuse_large(opened)
             picture = ImageOps.exif_transpose(opened)
         picture.load()
-    except Exception as error:  # Pillow's decoders raise whatever their parsing ran into.
+    except Exception as error:  # Pillow's decoders raise many types of errors
         raise ValueError(f"{where}: not a readable image ({error})") from error
     picture = _as_rgb(picture, where)
     if image_size is not None and picture.size != (image_size, image_size):
@@ -45,7 +45,7 @@ def to_pixels(encoded: Encoded, where: str, image_size: int | None) -> np.ndarra
 
 
 def _refuse_large(picture: Image.Image) -> None:
-    width, height = picture.size  # as its head says; nothing is decoded yet
+    width, height = picture.size  # from the header; nothing is decoded yet
     if width * height > MAX_PIXELS:
         raise ValueError(f"{width:,}×{height:,} pixels, the limit is {MAX_PIXELS:,} in all")
 

@@ -21,8 +21,8 @@ import pyarrow.parquet as pq
 from study.messages import missing_text
 from study.tasks.images import Listing, Split, choices, shown
 
-# A file of kilobytes may hold images of gigabytes. An encoded image, all rows that are in memory at a
-# time, and a page, which is decoded at once (writers end one after so many rows at the latest):
+# A file of kilobytes may decode to gigabytes. Limits of an encoded image, of all rows in memory at a
+# time, and of a page, which is decoded at once (writers end a page after at most ROWS_A_PAGE rows).
 MAX_ENCODED_BYTES: Final = 64 * 2**20
 BYTES_AT_ONCE: Final = 256 * 2**20
 MAX_ROWS_AT_ONCE: Final = 256
@@ -58,7 +58,7 @@ def list_parquet(source: ParquetImages, data: Path) -> Listing:
     class_names = _names_in_metadata(train_files[0], source.label_column, data)
     for file in parquet_files(source, data):
         names = _names_in_metadata(file, source.label_column, data)
-        if names != class_names:  # Their numbers would mean other classes.
+        if names != class_names:  # the label numbers would mean other classes
             raise ValueError(
                 f"{shown(file, data)}: its class names {choices(names or ())} are not those of "
                 f"{shown(train_files[0], data)}, {choices(class_names or ())}"
@@ -159,7 +159,7 @@ def _images(
         with _open(file, data) as opened:
             _check_column("image_column", field, opened, name)
             leaves = (opened.schema.column(index) for index in range(len(opened.schema)))
-            # A dictionary stays one: an image that stands in many rows is in memory once.
+            # Keep dictionary encoding: an image in many rows is in memory once.
             encoded = [
                 leaf.path
                 for leaf in leaves
@@ -168,7 +168,8 @@ def _images(
         with _open(file, data, read_dictionary=encoded) as opened:
             first_row = 0
             num_rows = _rows_at_once(opened, field, name)
-            # By group: a batch over two of them would have two dictionaries, which pyarrow refuses.
+            # By row group: a batch across two would have two dictionaries, which pyarrow does not
+            # support.
             batches = (
                 batch
                 for group in range(opened.num_row_groups)
@@ -331,7 +332,7 @@ def _ask(images: HubImages) -> Any:
         return hub.HfApi(endpoint=_endpoint()).dataset_info(
             images.name, revision=images.revision, timeout=SECONDS_TO_ANSWER
         )
-    except Exception as error:  # of its library, or of the one by which that speaks with the hub
+    except Exception as error:  # of huggingface_hub or its HTTP library
         raise ValueError(_unavailable_text(images, error)) from error
 
 
@@ -364,7 +365,7 @@ def _library() -> Any:
 
 
 def _endpoint() -> str | None:
-    # The library itself reads it once, when it is loaded.
+    # huggingface_hub itself reads it only once, on import.
     return os.environ.get("HF_ENDPOINT")
 
 

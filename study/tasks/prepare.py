@@ -175,8 +175,8 @@ def _prepare(task: Task, store: Store, data: Path | None, progress: bool) -> Pre
     origin = origin_of(task.images, data)
     selection = select(listing, task.classes, task.test_fraction)
     info = _info(task, listing, selection)
-    # Written image by image to a file without a name, so that it needs no memory, a full disk is an
-    # ordinary error, and a killed process leaves nothing behind.
+    # Written image by image to an unnamed file: it needs no memory, a full disk is an ordinary error,
+    # and a killed process leaves nothing behind.
     with tempfile.TemporaryFile(dir=scratch_folder(store)) as file:
         for pixels in _decoded(task, selection, info, progress):
             file.write(pixels.data)
@@ -192,7 +192,8 @@ def _prepare(task: Task, store: Store, data: Path | None, progress: bool) -> Pre
                 f"{fingerprint[:12]}, made from {definition}. Give the new one another name, "
                 "or use another root"
             )
-        # The same pixels from elsewhere are published again, so that they are not decoded each time.
+        # The same pixels from another source are published again, so that they are not decoded each
+        # time.
         publish(
             store,
             info,
@@ -262,11 +263,11 @@ def _decoded(
     def decode_lot(lot: list[tuple[str, Encoded]]) -> list[np.ndarray]:
         return [decode(where, encoded) for where, encoded in lot]
 
-    from tqdm import tqdm  # not wanted where tasks are only looked at
+    from tqdm import tqdm  # not needed if nothing is decoded
 
     with (
-        # Pillow lets go of the interpreter while it decodes and resizes; a small image costs less
-        # than handing it to a thread, so they go in lots.
+        # Pillow releases the GIL while it decodes and resizes. A small image costs less than handing it
+        # to a thread, so threads get lots.
         ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as decoders,
         tqdm(
             total=info.num_train + info.num_test,

@@ -136,7 +136,7 @@ def load(name: str, store: Store) -> PreparedTask:
         try:
             return _opened(local, path, name, _version(local))
         except Damaged:
-            local.unlink(missing_ok=True)  # only the copy: it is fetched anew
+            local.unlink(missing_ok=True)  # only the copy; it is fetched again
     with draft_beside(local) as draft:
         store.fetch(path, draft)
         draft.replace(local)
@@ -183,7 +183,7 @@ def _opened(local: Path, path: str, name: str, version: tuple[int, ...]) -> Prep
         about = read_task_head(file, path)
         with arrow_file.opened(file, path) as reader:
             batch: Any = reader.get_batch(0)
-            batch.validate(full=True)  # or an offset that was changed is followed out of the file
+            batch.validate(full=True)  # or a corrupted offset is followed out of the file
             images = _values(batch.column("image").flatten())
             labels = _values(batch.column("label"))
             split = batch.column("split")
@@ -217,7 +217,7 @@ def _opened(local: Path, path: str, name: str, version: tuple[int, ...]) -> Prep
 
 
 def _read_through(local: Path, path: str) -> None:
-    # If the disk has lost a part, reading it through a memory map would end the process.
+    # If a sector is lost, reading it through a memory map would end the process.
 
     def once() -> None:
         with local.open("rb", buffering=0) as file:
@@ -250,5 +250,5 @@ def _info_from(about: dict[str, Any], path: str) -> TaskInfo:
     try:
         return TaskInfo(**values)
     except TypeError as error:
-        # The checksum fits, so this was written so.
+        # The checksum matches, so another release wrote it in this form.
         raise newer(path, about, str(error)) from error

@@ -57,7 +57,7 @@ def list_images(images: Images, data: Path | None, *, download: bool) -> Listing
 
 def _files(images: Images, data: Path | None) -> list[Path]:
     match images:
-        case Digits() | TorchvisionImages() | HubImages():  # Known by their checksums, or commit.
+        case Digits() | TorchvisionImages() | HubImages():  # identified by checksums or commit
             return []
         case ImageFolderImages():
             return folder_files(images, _needed(data))
@@ -80,7 +80,7 @@ def is_origin(images: Images, data: Path | None, origin: str) -> bool:
         return True
     try:
         return origin_of(images, data) == origin
-    except ValueError:  # They are gone; a prepared task needs them no more.
+    except ValueError:  # files are missing, but a prepared task does not need them
         return True
 
 
@@ -120,9 +120,9 @@ class Task:
             raise ValueError(f"Task.test_fraction={self.test_fraction!r}: must be inside (0, 1)")
 
 
-# The digits are 16×16 instead of their own 8×8, so that the deeper layers of a ResNet, which halve the
-# image three times, still see 2×2 positions instead of one; the others are 32×32, so that any of them
-# can be the source of any other, for networks (ViT) that are built for one size.
+# The digits are 16×16 instead of their own 8×8: a ResNet halves the image three times, and its deeper
+# layers still get 2×2 positions instead of one. The others are 32×32, so that any can be the source of
+# any other, for networks (ViT) that are built for one size.
 BUILTIN: Final[Mapping[str, Task]] = {
     task.name: task
     for task in (

@@ -79,7 +79,7 @@ _FOOD101: Final = _words(
     """
 )
 
-# Counts of MNIST and SVHN: by counting the official labels; the others have equal classes.
+# MNIST and SVHN: counted from the official labels. The others have equal classes.
 KNOWN: Final = {
     "MNIST": Known(
         class_names=_DIGITS,
@@ -107,7 +107,7 @@ KNOWN: Final = {
     ),
 }
 
-# Its class names are in its files alone: until then the classes have numbers.
+# Class names are only in its files; without the files, classes are named by numbers.
 TINY_IMAGENET: Final = Known(
     class_names=tuple(str(label) for label in range(200)),
     train_counts=(500,) * 200,
@@ -164,7 +164,7 @@ def known_listing(source: TorchvisionImages | TinyImageNetImages) -> Listing:
 
 
 def list_torchvision(source: TorchvisionImages, data: Path) -> Listing:
-    """List the data set where torchvision finds it below `data`; download it otherwise.
+    """List the data set at torchvision's place below `data`; download it otherwise.
 
     Raises ValueError if it can be neither read nor downloaded, or is not the official one.
     """
@@ -280,7 +280,7 @@ def _download_tiny_imagenet(root: Path) -> None:
     root.parent.mkdir(parents=True, exist_ok=True)
     try:
         download_url(_TINY_URL, root.parent, archive, _TINY_MD5)
-        # Unpacked elsewhere first, so that a folder half unpacked is never taken for the whole.
+        # Unpacked elsewhere first, so that a partly unpacked folder is never taken for the whole.
         with tempfile.TemporaryDirectory(dir=root.parent) as folder:
             extract_archive(str(root.parent / archive), folder)
             shutil.move(Path(folder) / "tiny-imagenet-200", root)

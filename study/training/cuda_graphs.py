@@ -14,10 +14,10 @@ from torch import Tensor
 
 from study.messages import show_message
 
-# 0 takes every step call by call.
+# 0 disables graphs: every step runs call by call.
 SWITCH: Final = "STUDY_CUDA_GRAPHS"
 
-# Steps before one is captured: by then the optimiser has its state, and cuDNN its choice of algorithms.
+# Steps before a capture: by then the optimiser has its state, and cuDNN has chosen its algorithms.
 NUM_WARM: Final = 3
 
 Compute = Callable[[Tensor], None]

@@ -63,7 +63,7 @@ def starting_network(
         whole = names[: run.frozen if is_new else len(names) - 1]
         keys = {key for key in layers.state_dict() if _layer(key) in whole}
         _load(layers, start_weights, keys | _keys_of_frozen_pieces(layers, run))
-        drawn.copy_back()  # channels above the cut, too, are as they were drawn
+        drawn.copy_back()  # restores the initial values of the trained channels
     return layers
 
 
@@ -95,7 +95,7 @@ def _layer(key: str) -> str:
 
 
 def cut(layers: nn.Sequential, run: Run) -> Cut:
-    """Cut the network as `run` says, and freeze the part before the cut.
+    """Cut the network at the cut of `run`, and freeze the part before the cut.
 
     Frozen parameters get no gradient; `set_training` and `set_evaluation` set modes. With
     `trained_channels`, `links.copy_back` copies trained values to `layers`. If only the head is trained,
@@ -122,7 +122,7 @@ def divide(
     trained_channels: int = 0,
     frozen_pieces: int = 0,
 ) -> Cut:
-    """Split the network where a Run with these fields cuts it; both parts together compute the same.
+    """Split the network at the cut of a Run with these fields; both parts together compute the same.
 
     The parts share its modules. With `trained_channels` the last frozen layer is in both, with separate
     values for its trained channels, and the result is the same except for rounding.

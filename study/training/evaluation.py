@@ -18,15 +18,15 @@ from study.tasks.draws import TrainingSet
 from study.training.inputs import EVALUATION_BATCH_SIZE, Inputs
 from study.training.steps import batch_spans
 
-# On the CPU so many images are evaluated at once that what lies between two layers stays in its caches:
-# 1.3 to 2.2 times as fast as EVALUATION_BATCH_SIZE for networks of standard width, which take FEWEST; a
-# narrow one takes 0.5 to 0.7 times as long with that. From LEAST on, how many there are beside an image
-# does not change its bits; a part of fewer stays with its neighbour.
+# On the CPU, batches are so small that the values between two layers stay in its caches. Networks of
+# standard width use FEWEST: 1.3 to 2.2 times as fast as EVALUATION_BATCH_SIZE. With the latter, a
+# narrow network takes 0.5 to 0.7 times as long. From LEAST images on, a batch's size does not change an
+# image's bits; a smaller rest joins its neighbour.
 CACHED_BYTES: Final = 4 * 2**20
 FEWEST: Final = 64
 LEAST: Final = 32
 
-# By the form of what is measured, for the life of the process: finding one takes a forward pass.
+# By `Evaluator.form`, for the life of the process: finding a value takes a forward pass.
 _at_once: dict[Hashable, int] = {}
 
 
@@ -112,7 +112,7 @@ class Evaluator:
 def images_at_once(suffix: nn.Sequential, some: Tensor) -> int:
     """Return how many images to evaluate at once, by the sizes of the layers' values for `some`."""
     if some.device.type != "cpu" or len(suffix) <= 1:
-        return EVALUATION_BATCH_SIZE  # of a head alone the work is less than a call's
+        return EVALUATION_BATCH_SIZE  # a head alone costs less than a call
     widest, values = 0, some
     with torch.no_grad():
         for layer in suffix:

@@ -24,7 +24,7 @@ FOLDER_VARIABLE: Final = "STUDY_FEATURES"
 
 SUFFIX: Final = ".features"
 
-# What follows the values, which so begin where a page of memory does.
+# Size of the trailer. It follows the values, so that these begin at a page boundary.
 _ABOUT_BYTES: Final = 256
 
 UNUSED_SECONDS: Final = 7 * 24 * 3600.0
@@ -76,7 +76,7 @@ def read(folder: Path, key: str) -> Tensor | None:
         if zlib.crc32(held.numpy().data) != about["crc32"]:
             raise ValueError("another checksum")
         found = held.view(getattr(torch, about["dtype"])).view(about["shape"])
-        os.utime(path)  # the last use, by which the oldest go
+        os.utime(path)  # the last use: the longest unused files are removed first
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError, AttributeError, RuntimeError):
@@ -140,7 +140,7 @@ def tidy(folder: Path) -> list[Path]:
 
 @lru_cache(maxsize=8)
 def _tidied_once(folder: Path) -> None:
-    # Looking at every name takes milliseconds, a good part of what a small Run does.
+    # Listing every name takes milliseconds, a large part of a small Run.
     tidy(folder)
 
 
@@ -156,7 +156,7 @@ def _by_last_use(folder: Path) -> list[tuple[float, int, Path]]:
             try:
                 stat = entry.stat()
             except FileNotFoundError:
-                continue  # another process has removed it just now
+                continue  # another process has just removed it
             found.append((stat.st_mtime, stat.st_size, Path(entry.path)))
     return sorted(found)
 

@@ -31,17 +31,17 @@ from study.store.provenance import TRAINER
 from study.training import feature_cache
 from study.training.steps import batch_spans
 
-# Images a forward pass of the prefix, and a file.
+# Images per forward pass of the prefix, and per file.
 CHUNK: Final = 256
 
-# What is made faster than this costs more to write and to read than to make again: writing takes about
-# 2 s of a core for a GiB, reading and checking 1 s.
+# Features made faster than this cost more to write and read than to recompute: on a core, writing takes
+# about 2 s per GiB, reading and checking 1 s.
 WORTH_SECONDS_PER_GIB: Final = 5.0
 
 # 0.1.0 had its code version in the key. TRAINER 1 keeps that text, so that its features stay valid.
 _KEY_OF_TRAINER: Final = {1: "0.1.0+95d1b319"}
 
-# Of a Run, what neither the prefix's values nor its structure depend on: any other field is in the key.
+# Fields of a Run that affect neither the prefix's values nor its structure; all others are in the key.
 _NOT_OF_A_PREFIX: Final = ("task", "part", "size", "label_noise", "start", "seed", "recipe")
 
 
@@ -108,7 +108,7 @@ def shared_features(
     keys = [_chunk_key(prefix_key, images[span]) for span in spans]
     chunks: dict[int, Tensor | Future[Tensor]] = {}
     is_worth: bool | None = None
-    # Processes that begin together divide the work between them, as each has an order of its own.
+    # In random order, so that processes that begin together divide the work.
     order = random.Random(os.urandom(8)).sample(range(len(spans)), len(spans))
     with ThreadPoolExecutor(1, thread_name_prefix="features") as writer, torch.no_grad():
         pending: Future[Tensor] | None = None
@@ -130,7 +130,7 @@ def shared_features(
             chunks[index] = made
             if is_worth:
                 if pending is not None:
-                    pending.result()  # or what the disk has yet to take would fill the memory
+                    pending.result()  # or unwritten chunks would fill the memory
                 pending = writer.submit(feature_cache.write, folder, keys[index], made)
                 chunks[index] = pending
     all_chunks = [chunks[index] for index in range(len(spans))]
@@ -151,7 +151,7 @@ def prefix_key(run: Run, prefix: nn.Sequential) -> str:
     decisive = {
         "weights": weights.hexdigest(),
         "structure": repr(prefix),
-        # Not `vars`, which also has what the Run keeps of itself once it is asked: its id.
+        # Not `vars`, which also contains the Run's cached id.
         "cut": {
             field.name: getattr(run, field.name)
             for field in fields(run)
@@ -186,8 +186,8 @@ def room(num_images: int, like: Tensor) -> Tensor:
     if num_bytes <= psutil.virtual_memory().available // 2:
         return torch.empty(shape, dtype=like.dtype)
     with tempfile.NamedTemporaryFile(prefix="freezewise-features-") as file:
-        # Claimed now: a disk that fills up later would end the process without a message.
-        if sys.platform != "darwin":  # which has no such call
+        # Reserve the space now: a disk that fills up later would end the process without a message.
+        if sys.platform != "darwin":  # macOS lacks this call
             os.posix_fallocate(file.fileno(), 0, num_bytes)
         # The mapping outlives the file's name, so that nothing is left behind.
         mapped = np.memmap(Path(file.name), dtype=np.uint8, mode="r+", shape=(num_bytes,))

@@ -22,8 +22,8 @@ Span = slice | Tensor
 
 EVALUATION_BATCH_SIZE: Final = 256
 
-# What the features of a chunk must have taken for others to look for them: those of training images are
-# for the few Runs of one draw, those of test images for all Runs of a start and cut.
+# Features are shared if their chunk took at least this long: those of training images serve the few
+# Runs of one draw, those of test images all Runs of a start and cut.
 TRAINING_WORTH_SECONDS: Final = 0.01
 TEST_WORTH_SECONDS: Final = 0.001
 
@@ -64,7 +64,8 @@ class Inputs:
                     lambda span: self._normalise(self.train_images[span]),
                     by_images=run.recipe.calibration == "images",
                 )
-        # A parted layer is in the prefix in part, a head alone without what it trains.
+        # Trained channels split a layer; if only the head is trained, its constant part is in the
+        # prefix.
         self._is_cut_between_layers = not run.trained_channels and len(parts.suffix) > 1
         self._train_features: Tensor | None = None
         self._test_features: Tensor | Features | None = None
@@ -74,7 +75,8 @@ class Inputs:
                 self._test_features = self._features(self._test_images)
             else:
                 key = prefix_key(run, parts.prefix)
-                # Of training images a batch is gathered from all over: in one tensor, a Run's own.
+                # Batches gather training images from all chunks, so each Run joins them into its own
+                # tensor.
                 drawn = self._shared(self.train_images, shared, key, TRAINING_WORTH_SECONDS)
                 self._train_features = drawn.joined()
                 self._test_features = self._shared(
@@ -83,7 +85,7 @@ class Inputs:
 
     @property
     def place(self) -> torch.device:
-        """Return where training images are gathered: the device, or the host if features do not fit."""
+        """Return the device that gathers training images: `device`, or the host if features do not fit."""
         return self._device if self._train_features is None else self._train_features.device
 
     def at_cut(self) -> Tensor | None:

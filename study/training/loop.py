@@ -36,9 +36,9 @@ from study.training.preprocessing import (
 )
 from study.training.steps import batch_spans, evaluated_steps, learning_rate, total_steps
 
-_PLAIN: Final = "plain"  # name of the state's entry that holds its plain values, as JSON
+_PLAIN: Final = "plain"  # state entry of the plain values, as JSON
 
-PREDICTED: Final = "predicted"  # name of its entry of predictions, where they are kept
+PREDICTED: Final = "predicted"  # state entry of the predictions, if they are kept
 
 
 class Diverged(Exception):
@@ -81,7 +81,7 @@ class Training:
         self.step = 0
         self.rows: list[Row] = []
         self.keep_predictions = keep_predictions
-        self._predicted: Tensor | None = None  # with room for all evaluations, once there is one
+        self._predicted: Tensor | None = None  # allocated for all evaluations at the first one
         self.last_step = total_steps(recipe, run.size)
         self._seconds_before = 0.0
         self._began = time.perf_counter()
@@ -171,7 +171,7 @@ class Training:
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self._optimizer.step()
-        # Kept on the device: asking for the value would wait for the device at every step.
+        # Stays on the device: reading the value would wait for the device at every step.
         self._finite &= torch.isfinite(loss.detach())
 
     def _begin_epoch(self, epoch: int) -> None:
@@ -195,7 +195,7 @@ class Training:
             values, predicted = self._evaluator(self.parts.suffix, self._inputs)
         if self.keep_predictions:
             self._keep(predicted)
-        # The one moment at which the host waits for the device.
+        # Only here, the host waits for the device.
         *told, finite = torch.cat([values, self._finite[None].double()]).tolist()
         measured = self._evaluator.measured(told)
         if not (finite and all(math.isfinite(loss) for loss in measured.losses)):
@@ -309,6 +309,6 @@ def _optimizer(recipe: Recipe, suffix: nn.Sequential) -> torch.optim.Optimizer:
     optimizer = kind(parameters, lr=rate, weight_decay=decay, fused=fused)
     if on_cuda:
         for group in optimizer.param_groups:
-            # A number would be part of a captured step.
+            # A number would become a constant of a captured step.
             group["lr"] = torch.full((), rate, device=device)
     return optimizer

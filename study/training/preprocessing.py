@@ -78,7 +78,7 @@ class CropsAndFlips:
         batch = torch.arange(len(positions), device=images.device)[:, None, None]
         # Indexing puts the channels last: (b, h, w, c).
         crops = padded[batch, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
-        # Left as it lies it has torch 2.14 write past its memory, in narrow convolutions under AVX2.
+        # With permuted strides, torch 2.14 writes out of bounds in narrow convolutions under AVX2.
         return crops.contiguous()
 
 
@@ -108,7 +108,7 @@ def set_precision(recipe: Recipe) -> None:
     fast = recipe.precision != "float32"
     torch.set_float32_matmul_precision("high" if fast else "highest")
     torch.backends.cudnn.allow_tf32 = fast
-    # A training has few shapes, and thousands of steps for which the fastest algorithm is worth a trial.
+    # A training has few shapes and thousands of steps, so a search for the fastest algorithm pays off.
     torch.backends.cudnn.benchmark = True
     torch.backends.cudnn.deterministic = False
 

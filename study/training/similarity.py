@@ -26,7 +26,7 @@ from study.training.inputs import EVALUATION_BATCH_SIZE
 from study.training.preprocessing import normalisation
 from study.training.steps import batch_spans
 
-# Features are float32: what is smaller than this share of the whole is rounding. It bounds the rank of
+# Features are float32: values below this share of the whole are rounding. This bounds the rank of
 # features, and the evidence of a perfect fit, which would be infinite.
 ROUNDING: Final = 1e-6
 
@@ -64,7 +64,7 @@ def measure(
     normalise = normalisation(*normalisation_of(run.model), device)
     pixels = torch.from_numpy(np.ascontiguousarray(images))
     layers = layers.to(device).eval()
-    # Where only some channels of a layer are trained: behind that layer.
+    # If only some channels of a layer are trained, the cut is behind that layer.
     parts = divide(layers, run.model, run.frozen, frozen_pieces=run.frozen_pieces)
     parts.prefix.eval()
     parts.suffix.eval()
@@ -161,9 +161,8 @@ def logme(features: Tensor, labels: Tensor) -> float | None:
 def _evidence(n: int, sigma: Tensor, projected: Tensor, residual: Tensor) -> Tensor:
     """Return the maximum log evidence of each target of n values, from `_spectrum`: shape (classes,)."""
 
-    def squares(
-        ratio: Tensor,
-    ) -> Tensor:  # yᵀ (I + FFᵀ/ratio)⁻¹ y; `ratio`: shape (classes, points)
+    # yᵀ (I + FFᵀ/ratio)⁻¹ y; `ratio`: shape (classes, points)
+    def squares(ratio: Tensor) -> Tensor:
         shares = ratio[..., None] / (ratio[..., None] + sigma)
         return (shares @ projected[..., None])[..., 0] + residual[:, None]
 
@@ -171,11 +170,10 @@ def _evidence(n: int, sigma: Tensor, projected: Tensor, residual: Tensor) -> Ten
         return torch.log1p(sigma / ratio[..., None]).sum(-1)
 
     floor = ROUNDING**2 * (projected.sum(1) + residual)[:, None]
-    ratio = torch.ones(
-        len(residual), 1, dtype=torch.float64
-    )  # whatever, where no feature says anything
+    # Arbitrary if there is no singular value.
+    ratio = torch.ones(len(residual), 1, dtype=torch.float64)
     if len(sigma) > 0:
-        # Below these F fits all that it can, above them nothing.
+        # Below this range F fits everything that it can, above it nothing.
         low, high = float(sigma.min().log10()) - 12, float(sigma.sum().log10()) + 8
         num_points = round((high - low) * POINTS_A_DECADE)
         exponents = torch.linspace(low, high, num_points, dtype=torch.float64)[None]
@@ -238,7 +236,7 @@ def linear_cka(features: Tensor, labels: Tensor) -> tuple[float | None, float | 
         + rows[i].sum() * rows[j].sum() / ((n - 1) * (n - 2))
         for product, (i, j) in zip(products, pairs, strict=True)
     )
-    # Zero but for rounding: images that are all equally far from each other.
+    # Zero except for rounding: all images are equally far from each other.
     if xx <= ROUNDING**2 * products[1] or yy <= ROUNDING**2 * products[2]:
         return plain, None
     return plain, float(xy / (xx * yy).sqrt())

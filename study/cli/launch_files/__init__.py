@@ -9,7 +9,7 @@ from typing import Final
 
 from study.messages import UserError
 
-# By name: what it is for.
+# File name: purpose.
 FILES: Final = {
     "Dockerfile": "the image of every node, by a uv lock",
     "rayjob.yaml": "Kubernetes: KubeRay's RayJob",

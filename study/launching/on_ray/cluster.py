@@ -17,7 +17,7 @@ from study.launching.options import LOCAL, refuse_unreachable
 from study.messages import UserError, last_line, show_message
 from study.store import provenance
 
-SECONDS_FOR_NODES: Final = 120.0  # to say what they have: on each, a process must start for it
+SECONDS_FOR_NODES: Final = 120.0  # to report; a process must start on each node
 
 
 class RayNotStarted(OSError):
@@ -37,8 +37,8 @@ def connected(address: str) -> Iterator[None]:
                 _start()
             else:
                 _join(address)
-            # A lost node or worker: the last lines of Ray's own log, on stdout, even where nothing is to
-            # be logged to the driver. Ray has no setting for it; what matters of it is in the store.
+            # If a node or worker is lost, Ray prints the last lines of its log on stdout, even with
+            # log_to_driver=False. Ray has no setting for this; the store records what matters.
             ray._private.worker._worker_logs_enabled = False
             for name in ("ray.tune", "ray.train", "ray.air"):
                 logging.getLogger(name).setLevel(logging.CRITICAL)
@@ -59,7 +59,7 @@ def _start() -> None:
     try:
         with _in_package_folder():
             _init_own()
-    # Ray raises whatever its processes and files give, a bare one in a timeout.
+    # Ray raises many types of errors from its processes and files; a timeout is a bare Exception.
     except Exception as error:
         raise RayNotStarted(
             f"Ray did not start on this machine: {last_line(str(error))}\n"
@@ -93,7 +93,7 @@ def _init_own() -> None:
         log_to_driver=False,
         logging_level=logging.ERROR,
         include_dashboard=False,
-        # The store carries all data: Ray's own, sized by the machine's memory, would lie idle.
+        # The store carries all data, so Ray's own, sized by the machine's memory, would be unused.
         object_store_memory=128 * 2**20,
         # Stays the same when a laptop changes its network.
         _node_ip_address="127.0.0.1",
@@ -108,7 +108,7 @@ def _join(address: str) -> None:
     where = found if found == address else f"{address}, which is {found}"
     refuse_unreachable(found, where)
     try:
-        # Ray itself would try for 20 s, and then say of a refusal that nobody answers.
+        # Ray itself would try for 20 s, and then report a rejection as an unreachable cluster.
         ray._raylet.GcsClient(address=found)
     except ray.exceptions.AuthenticationError as error:
         raise UserError(
@@ -123,7 +123,7 @@ def _join(address: str) -> None:
             ray.init(address=found, log_to_driver=False, logging_level=logging.ERROR)
     except ConnectionError as error:
         raise UserError(f"--address={where}: no Ray cluster answers there ({error})") from error
-    except RuntimeError as error:  # of another version of Ray or Python
+    except RuntimeError as error:  # another version of Ray or Python
         raise UserError(f"--address={where}: {error}") from error
 
 
@@ -192,5 +192,5 @@ def differences(node: str, there: Mapping[str, str], here: Mapping[str, str]) ->
 
 
 def _plain(name: str, version: str) -> str:
-    # Of freezewise, what follows the + says which sources decide a row.
+    # In freezewise's version, the part after the + identifies the sources that determine a row.
     return version if name == "freezewise" else version.partition("+")[0]

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-# A server that does not answer holds the driver's loop up; by default it would be asked for minutes.
+# A server that does not respond blocks the driver's loop; by default for minutes.
 _PATIENCE: Final = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 for _name, _value in _PATIENCE.items():
     os.environ.setdefault(_name, _value)
@@ -90,10 +90,10 @@ class MlflowRuns(MLflowLoggerCallback):
         self._outcome[trial] = result.get("outcome", "")
         step = result.get("step")
         if step is None or trial not in self._trial_runs:
-            return  # it is how the Run ended, or on which node it begins
+            return  # the Run's outcome or its node, not a row
         if step > self._last_step.get(trial, -1):
             now = int(time.time() * 1000)
-            # One transaction: Ray's own way is one a metric, 0.14 s a row in a database.
+            # One transaction per row. Ray's callback needs one per metric: 0.14 s a row in a database.
             points = [Metric(k, float(v), now, step) for k, v in result.items() if k in TOLD]
             self._unless_failed(
                 lambda: self._client.log_batch(self._trial_runs[trial], metrics=points)

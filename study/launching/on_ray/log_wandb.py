@@ -46,8 +46,8 @@ class WandbRuns(WandbLoggerCallback):
         self._settings: dict[str, Any] = {"silent": True} | (
             {"base_url": base_url} if base_url else {}
         )
-        # Ray's own is started again where it dies, which its arguments may not outlive, and takes the key
-        # from a runtime environment, which needs ray[default].
+        # Ray's own actor restarts after a crash, when its arguments may be gone, and reads the key from
+        # a runtime environment, which needs ray[default].
         here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
             ray.get_runtime_context().get_node_id(), soft=False
         )
@@ -84,7 +84,7 @@ class WandbRuns(WandbLoggerCallback):
         super().log_trial_start(trial)
 
     def log_trial_result(self, iteration: int, trial: Any, result: dict[str, Any]) -> None:
-        if "step" in result:  # else it is how the Run ended
+        if "step" in result:  # else it reports how the Run ended
             steps = {TIMESTEPS_TOTAL: result["step"], TRAINING_ITERATION: result["step"]}
             told = {name: result[name] for name in TOLD} | steps
             super().log_trial_result(iteration, trial, told)

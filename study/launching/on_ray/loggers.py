@@ -30,8 +30,8 @@ class TensorBoardFiles(TBXLoggerCallback):
         self._trial_result[trial] = {}
 
     def log_trial_result(self, iteration: int, trial: Any, result: dict[str, Any]) -> None:
-        if "step" in result:  # else it is how the Run ended
-            # Ray takes a step of 0 for none, and its own count of reports instead.
+        if "step" in result:  # else it reports how the Run ended
+            # Ray treats step 0 as missing and uses its own count of reports instead.
             steps = {"timesteps_total": result["step"], "training_iteration": result["step"]}
             super().log_trial_result(iteration, trial, {**result, **steps})
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-NODE: Final = "node"  # of a trial's report: the id of its node
+NODE: Final = "node"  # key of a node's id in a trial's report
 
 
 class Nodes:
@@ -14,12 +14,12 @@ class Nodes:
 
     def __init__(self, here: str) -> None:
         self._here = here
-        self._names: dict[str, str] = {}  # of the nodes that are alive, by id
+        self._names: dict[str, str] = {}  # live node: its name
         self._where: dict[str, str] = {}  # trial: node
-        self._gone: dict[str, str] = {}  # trial that has lost its worker: the node that this was on
-        self._again: dict[str, str] = {}  # the same, of trials that have begun again
-        self._over: set[str] = set()  # of those, trials that have ended since the last look
-        self._lost: dict[str, tuple[str, int]] = {}  # node: its name, and how many Runs it had
+        self._gone: dict[str, str] = {}  # trial that has lost its worker: its last node
+        self._again: dict[str, str] = {}  # restarted trial: its last node
+        self._over: set[str] = set()  # restarted trials that have ended since the last look
+        self._lost: dict[str, tuple[str, int]] = {}  # node: its name and number of Runs
         self.is_here_lost = False
 
     def record_node(self, trial_id: str, node: str | None) -> None:
@@ -76,7 +76,7 @@ class Nodes:
         self._where.pop(trial_id, None)
         line = self.on_worker_started(trial_id)
         if trial_id in self._again:
-            self._over.add(trial_id)  # its node is named at the next look
+            self._over.add(trial_id)  # its node is named by the next `look`
         return line
 
 
@@ -92,7 +92,7 @@ def node_name(node: Mapping[str, Any]) -> str:
     return f"{named}, {node['NodeID'][:6]}"
 
 
-ACCELERATOR_LABEL: Final = "ray.io/accelerator-type"  # of a node: "H100"
+ACCELERATOR_LABEL: Final = "ray.io/accelerator-type"  # label of a node, e.g. "H100"
 
 
 def trial_resources(

@@ -19,7 +19,7 @@ from study.messages import last_line
 from study.run import Run, from_json, to_json
 from study.store import Damaged, Store, read_failure
 
-SECONDS_BETWEEN_LOOKS: Final = 5.0  # at the driver's own node
+SECONDS_BETWEEN_LOOKS: Final = 5.0  # between checks of the nodes
 
 
 class LeaveTuneLoop(BaseException):
@@ -68,7 +68,7 @@ class Watch(tune.Callback):
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self.begun.discard(trial.trial_id)  # its worker is lost, and it waits for another
         run = _run_of(trial)
-        with suppress(OSError, Damaged):  # of a store that cannot be read just now
+        with suppress(OSError, Damaged):  # the store cannot be read at the moment
             noted = read_failure(self._store, run.id)
             error = "its worker was lost" if noted is None else last_line(noted.error)
             self.progress.failed(run, f"{error}; it is tried again")
@@ -82,7 +82,7 @@ class Watch(tune.Callback):
             self._looked_at = time.monotonic()
             lost = self._nodes.look(ray.nodes())
             if self._nodes.is_here_lost:
-                # Tune would wait for ever. Trials see that the flag, on this node, is gone.
+                # Tune would wait for ever. Trials stop when the flag, an actor on this node, is gone.
                 self._remark("Ray on this node has ended")
                 raise LeaveTuneLoop
             self._remark(*lost)
@@ -110,8 +110,8 @@ def _run_of(trial: Any) -> Run:
     return from_json(trial.config["run"])
 
 
-SECONDS_BETWEEN_COUNTS: Final = 1.0  # of the cluster's slots: a round trip to Ray's head
-# A trial without a worker for longer than this has none that is starting: it waits for room.
+SECONDS_BETWEEN_COUNTS: Final = 1.0  # a count of the cluster's slots is a round trip to Ray's head
+# If a trial has no worker after this time, none is starting: the trial waits for room.
 SECONDS_TO_BEGIN: Final = 120.0
 
 
@@ -179,7 +179,7 @@ class RunSearcher(tune.search.Searcher):
     def _has_room(self) -> bool:
         waiting = [at for each, at in self._handed_at.items() if each not in self._watch.begun]
         if waiting and time.monotonic() - min(waiting) > SECONDS_TO_BEGIN:
-            return False  # it gets the next worker that is free, before any that comes after it
+            return False  # the waiting trial gets the next free worker
         num_handed = len(self._trials)
         if self._max_concurrent is not None and num_handed >= self._max_concurrent:
             return False
@@ -217,8 +217,8 @@ class RunSearcher(tune.search.Searcher):
 
     def _lose(self, run: Run) -> None:
         step = self._step.get(run.id, 0)
-        # A Run that has advanced since its last loss is tried again: nodes that come and go must not end a
-        # long training.
+        # Retried if it has advanced since its last loss: nodes that come and go must not end a long
+        # training.
         if self._watch.request.is_set or step > self._step_at_loss.get(run.id, 0):
             self._step_at_loss[run.id] = step
             self._queue.again(run.id)

@@ -19,7 +19,7 @@ from study.run import from_json
 from study.store import Store, open_store
 from study.store.schema import Row
 
-# Of a row, what Tune and its loggers hear.
+# Fields of a row that Tune and its loggers receive.
 TOLD: Final = ("epoch", "step", "train_loss", "train_error", "test_loss", "test_error")
 # A report is a round trip to the driver, which all trials share.
 SECONDS_BETWEEN_REPORTS: Final = 5.0
@@ -33,7 +33,7 @@ def trainable(
     root, lease_number = store.root, store.lease_number
 
     def trial(config: dict[str, Any]) -> dict[str, Any]:
-        # Clusters of tests declare GPUs that are not there.
+        # Test clusters declare GPUs that do not exist.
         device = os.environ.get("STUDY_DEVICE") or ("cuda" if claim.get("gpu") else "cpu")
         reports = Reports(first_row=bool(options.logs))
         ended = attempt(
@@ -46,7 +46,7 @@ def trainable(
             should_stop=stop_check(flag),
         )
         if ended.outcome == "try again":
-            # Raised for Tune to try it in a new process, which this one may have good reason to need.
+            # Raised so that Tune retries in a new process; this one may be the cause.
             raise RuntimeError(ended.error)
         return reports.end(ended)
 
@@ -61,7 +61,7 @@ class Reports:
     """
 
     def __init__(self, *, first_row: bool) -> None:
-        # From where, before a row: to compute features of frozen layers may take long.
+        # The node, before the first row: computing features of frozen layers may take long.
         tune.report({NODE: ray.get_runtime_context().get_node_id()})
         self._reported_at = -float("inf") if first_row else time.monotonic()
         self._untold: Row | None = None

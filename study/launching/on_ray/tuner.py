@@ -38,11 +38,11 @@ from study.store import Store
 _TUNE: Final = {
     # Loggers write a file a trial and halve the number of reports that Tune can take.
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    # Signals are ours; Tune's own handler would end the trials where they stand.
+    # This project handles signals; Tune's own handler would end the trials immediately.
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    # Errors are in the store; here they would be walls of text.
+    # Errors are in the store; printing them here would flood the screen.
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",  # a table even where verbose is 0
+    "RAY_AIR_NEW_OUTPUT": "0",  # the new output prints a table even if verbose is 0
     # Snapshots are never restored.
     "TUNE_GLOBAL_CHECKPOINT_S": "86400",
     "TUNE_MAX_PENDING_TRIALS_PG": "100000",  # bounded by the searcher
@@ -63,7 +63,7 @@ def launch(
     keep_predictions: Collection[str],
     must_stop: Callable[[], bool],
 ) -> Mapping[str, str]:
-    """Train every Run of the queue on a cluster, unless it is asked to stop.
+    """Train every Run of the queue on a cluster, until a stop is requested.
 
     `keep`, `keep_predictions`: ids of Runs whose weights and predictions are kept. `must_stop` is called
     now and then, in addition to the process's signals; running trials then have `options.grace_seconds`
@@ -91,7 +91,7 @@ def launch(
                 must_stop,
                 flag,
                 options.grace_seconds,
-                # Tune's own end writes down every trial once more, for a resumption that is ours.
+                # At its end, Tune saves every trial again, for a resumption that is never used.
                 leave_when=lambda: queue.is_over,
             )
             screen.follow(progress.look)
@@ -127,7 +127,7 @@ def launch(
             )
             with suppress(LeaveTuneLoop):
                 tuner.fit()
-            for each in told:  # Tune has not, where its loop was left
+            for each in told:  # Tune does not close them if its loop was left
                 each.close()
             screen.end()
     if queue.is_over:
@@ -158,7 +158,7 @@ def look_at_cluster(options: LaunchOptions) -> str:
 
 
 def _claim(nodes: Sequence[Mapping[str, Any]], options: LaunchOptions) -> dict[str, float]:
-    # Of an accelerator that is still to come, one whole one.
+    # If no node has the accelerator yet, assume one whole GPU.
     there = sum_of(nodes_with(nodes, options.accelerator)) or {"CPU": 1.0, "GPU": 1.0}
     return trial_resources(
         there, gpus_per_trial=options.gpus_per_trial, cpus_per_trial=options.cpus_per_trial
@@ -171,7 +171,7 @@ def _claim_with_room(options: LaunchOptions, screen: Screen) -> dict[str, float]
     if why := no_room(nodes, claim, options.accelerator):
         if options.address == LOCAL:
             raise UserError(why)
-        # Ray would wait in silence.
+        # Ray would wait without a message.
         screen.remark(
             f"{why}; it waits until an autoscaler brings one; if there is none, end it by Ctrl-C"
         )
