@@ -1,4 +1,4 @@
-"""From a store, or one exported Parquet file, to surfaces, verdicts and pictures.
+"""Compute surfaces, verdicts and figures from a store or from one exported Parquet file.
 
-Reads and never writes a store; imports neither torch nor ray.
+Must never write to a store, and must stay importable without torch and ray.
 """

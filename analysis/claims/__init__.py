@@ -1,4 +1,4 @@
-"""Decide the claims of the paper from a study: each holds, does not hold, or cannot tell."""
+"""Decide the paper's claims from a study: each *holds*, *does not hold*, or *cannot tell*."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def claims(
     arm: str = TRANSFER,
     **select: Any,
 ) -> Verdicts:
-    """Return all six verdicts by claim, from one reading of the rows; for the arguments see `c5a`.
+    """Read the rows once and return all six verdicts by claim; for the arguments see `c5a`.
 
     >>> found = claims(study)
     >>> found["C4"].answer

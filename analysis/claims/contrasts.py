@@ -1,6 +1,6 @@
-"""Measure each Run for the claims, and pair the cells that they compare.
+"""Measure each Run for the claims, and pair the cells that the claims compare.
 
-A contrast uses one number per seed, over the same cells in every seed."""
+A contrast must use one number per seed, over the same cells in every seed."""
 
 from __future__ import annotations
 
@@ -23,8 +23,10 @@ from study.store.schema import DONE
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Curves:
-    """One Run's errors in windows of epochs: `epochs`, `test`, `train`, each (windows,); `start`: the
-    test error before training, NaN where the rows do not begin there."""
+    """One Run's errors in windows of epochs.
+
+    `epochs`, `test`, `train`: (windows,); `start`: the test error before training, NaN if unknown.
+    """
 
     epochs: np.ndarray
     test: np.ndarray
@@ -36,12 +38,12 @@ class Curves:
 class Measures:
     """A study's Runs, measured for the claims.
 
-    - `lines`: the Runs that ended well, one line each, as `Study.cells`, with `test` and `train`
-      (error, mean of the last window), `interpolated` (epoch at which the train error crosses
-      `epsilon`, see `crossing`; inf if it never does), `spacing` (log10 between the evaluations beside
-      it) and `step` (the smallest difference between two test errors of the Run: one test image or a
-      few; inf if none).
-    - `absent`: the lines of the Runs that did not. `curves`: by run id.
+    - `lines`: one row for each Run in state DONE: those of `Study.cells`, with five more columns:
+      `test` and `train` (error, mean of the last window);
+      `interpolated` (epoch at which the train error crosses `epsilon`, see `crossing`; inf if never);
+      `spacing` (log10 between the evaluations beside that epoch);
+      `step` (smallest difference between two test errors: one test image or a few; inf if none).
+    - `absent`: the rows of all other Runs. `curves`: by run id.
     """
 
     epsilon: float
@@ -52,9 +54,9 @@ class Measures:
 
 @dataclass(frozen=True)
 class Term:
-    """A weighted number of one cell and seed; those of one `group` are added up within each seed.
+    """A weighted number of one cell and seed; terms of one `group` are added up within each seed.
 
-    `part` tells the terms of a group apart: a seed in which one is absent has no sum.
+    `part` identifies a term within its group. A seed that lacks one of the parts has no sum.
     """
 
     group: Hashable
@@ -67,8 +69,11 @@ class Term:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Contrast:
-    """`values`: (seeds,), each the mean over the same `groups`; `dropped`: groups left out because a
-    seed lacks them; `left_out`: seeds."""
+    """One number per seed, each the mean over the same groups.
+
+    `values`: (seeds,); `dropped`: number of groups left out because a seed lacks them; `left_out`:
+    seeds left out.
+    """
 
     values: np.ndarray
     seeds: tuple[int, ...]
@@ -79,7 +84,11 @@ class Contrast:
 
 
 def measure(study: Study, *, epsilon: float = EPSILON, **select: Any) -> Measures:
-    """Reads the selected Runs once. Raises ValueError for two Runs of one cell and seed."""
+    """Read the selected Runs once and measure them.
+
+    Raises:
+        ValueError: if two Runs have the same cell and seed.
+    """
     study.require_columns(["epoch", "test_error", "train_error"])
     cells = selected(study.cells, select)
     cells = cells[cells["arm"] != SOURCE]
@@ -90,7 +99,7 @@ def measure(study: Study, *, epsilon: float = EPSILON, **select: Any) -> Measure
             "seed differs, perhaps): select one, e.g. source_seed=0"
         )
     if isinstance(study.rows, TableRows) and "source_seed" not in study.rows.known:
-        cells = cells.assign(source_seed=np.nan)  # an external table does not say it
+        cells = cells.assign(source_seed=np.nan)  # unknown in an external table
     done = cells[cells["state"] == DONE]
     windows = {
         name: epoch_windows(study.evaluations[name].epochs) for name in done["evaluations"].unique()
@@ -112,7 +121,7 @@ def measure(study: Study, *, epsilon: float = EPSILON, **select: Any) -> Measure
             "train": float(train[-1]),
             "interpolated": at,
             "spacing": spacing,
-            # Rows of an earlier format, and tables of others, do not say how many test images there are.
+            # Rows of an earlier format and external tables lack the number of test images.
             "step": 1 / num_test[run_id] if num_test[run_id] else _step(columns["test_error"]),
         }
 
@@ -128,29 +137,32 @@ def measure(study: Study, *, epsilon: float = EPSILON, **select: Any) -> Measure
 
 
 def of_arm(lines: pd.DataFrame, arm: str) -> pd.DataFrame:
-    """The lines of an arm; random frozen layers end, where none is frozen, in the scratch arm."""
+    """Return the rows of an arm."""
+    # With nothing frozen, the random frozen arm is the scratch arm.
     names = (RANDOM_FROZEN, SCRATCH) if arm == RANDOM_FROZEN else (arm,)
     return lines[lines["arm"].isin(names)]
 
 
 def groups(lines: pd.DataFrame, *without: str) -> Iterator[tuple[tuple[Any, ...], pd.DataFrame]]:
-    """The lines by cell, the named coordinates left out of what makes a cell."""
+    """Group the rows by cell, ignoring the coordinates in `without`."""
     return grouped(lines, [name for name in CELL if name not in without])
 
 
 def one_image(lines: pd.DataFrame) -> float:
-    """The test error of one image; where the rows do not say it, as the errors' own steps do. Of several
-    tasks the largest; 0 where no error ever changed."""
+    """Return the test error of one image, the largest over tasks; 0 if no error ever changed.
+
+    If the number of test images is unknown, the smallest step between errors is used.
+    """
     steps = lines.groupby("task")["step"].min().astype(float)
     steps = steps[np.isfinite(steps)]
     return float(steps.max()) if len(steps) else 0.0
 
 
 def contrast(terms: Iterable[Term]) -> Contrast | None:
-    """One number per seed: the sum of a group's terms, averaged over the groups.
+    """Return one number per seed: the sum of a group's terms, averaged over the groups.
 
-    Only groups whose terms are all there in every seed used; where the study has holes, as many
-    seeds and groups are kept as leave the most cells. None where nothing is left.
+    Only groups that have all their terms in every seed used count. If cells are missing, the seeds and
+    groups that keep the most cells are used. Return None if nothing is left.
     """
     sums: dict[tuple[Hashable, int], list[Term]] = defaultdict(list)
     for term in terms:
@@ -200,20 +212,24 @@ def replicates(terms: Iterable[Term], found: Contrast) -> dict[tuple[Hashable, i
 
 
 def matrix(lines: pd.DataFrame, column: str, across: str) -> np.ndarray:
-    """One column as (seeds, levels of `across`), both ascending, NaN where no Run is."""
+    """Return one column as (seeds, levels of `across`), both ascending, NaN if there is no Run."""
     table = lines.pivot(index="seed", columns=across, values=column)
     return np.asarray(table, dtype=np.float64)
 
 
 def fullest(there: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Which groups and which seeds to use of (groups, seeds) bool, so that each is there in each."""
-    # Chosen by what is there, never by its values: the fullest seeds first, as many as pay.
+    """Return which groups and seeds to use of `there`, (groups, seeds) bool, so that none is missing.
+
+    Returns:
+        (groups,) bool and (seeds,) bool.
+    """
+    # The choice depends only on which cells exist, never on their values. The fullest seeds come first.
     order = np.argsort(-there.sum(axis=0), kind="stable")
     best = (-1, -1)
     kept = np.zeros(len(there), bool), np.zeros(there.shape[1], bool)
     for num in range(1, there.shape[1] + 1):
         complete = np.asarray(there[:, order[:num]].all(axis=1))
-        # One seed gives no verdict, so any two outweigh it.
+        # One seed gives no verdict, so any two seeds are preferred.
         score = (int(num > 1) * int(complete.any()), num * int(complete.sum()))
         if complete.any() and score >= best:
             seeds = np.zeros(there.shape[1], bool)
@@ -231,8 +247,8 @@ def _step(errors: np.ndarray) -> float:
 def crossing(epochs: np.ndarray, train: np.ndarray, epsilon: float) -> tuple[float, float]:
     """Return the epoch at which the train error crosses ε, and the spacing of evaluations there (log10).
 
-    Log epoch is interpolated linearly in the train error between two evaluations: all seeds share their
-    grid, so rounding up to it would not average out. (inf, NaN) if the train error stays above ε.
+    Log epoch is interpolated linearly in the train error between two evaluations. (inf, NaN) if the
+    train error stays above ε.
     """
     places = np.flatnonzero((train <= epsilon) & (epochs > 0))
     if not places.size:
@@ -242,6 +258,7 @@ def crossing(epochs: np.ndarray, train: np.ndarray, epsilon: float) -> tuple[flo
     low = first - 1 if first > 0 and epochs[first - 1] > 0 else first
     high = min(low + 1, epochs.size - 1)
     spacing = float(np.log10(epochs[high] / epochs[low])) if high > low else 0.0
+    # Interpolated, since all seeds share their evaluations: rounding up would not average out.
     share = (train[low] - epsilon) / (train[low] - train[first]) if low < first else 0.0
     return float(epochs[low] * 10 ** (spacing * share)), spacing
 
@@ -251,8 +268,11 @@ Group = tuple[Any, ...]
 
 @dataclass(frozen=True)
 class Bound:
-    """A capacity that is only bounded: `above` (the largest size is interpolated) or below the
-    smallest; `fewest`: the one with the fewest frozen layers, else that with the most."""
+    """A capacity that is only bounded.
+
+    `above`: the largest size is interpolated; else not even the smallest is. `fewest`: the capacity
+    with the fewest frozen layers; else the one with the most.
+    """
 
     group: Group
     seed: int
@@ -261,17 +281,17 @@ class Bound:
 
 
 def pace_terms(lines: pd.DataFrame) -> tuple[list[Term], Mapping[str, frozenset[str]], float]:
-    """log10 of the epoch at which the train error crosses ε, largest source size − smallest.
+    """Return terms of log10 of the epoch at which the train error crosses ε, largest − smallest source.
 
-    Also the Runs that never got there, "larger" and "smaller", which count with their last epoch, and
-    the mean distance between evaluations (log10). A cell in which neither got there, in some seed,
-    is left out: it bounds nothing.
+    Also return the Runs that never cross it, by "larger" and "smaller" source, and the mean distance
+    between evaluations (log10). Those Runs count with their last epoch.
     """
     smallest, largest = lines["source_size"].min(), lines["source_size"].max()
     if smallest == largest:
         return [], {"larger": frozenset(), "smaller": frozenset()}, 0.0
     terms: list[Term] = []
     for key, cell in groups(lines[lines["source_size"].isin([smallest, largest])], "source_size"):
+        # If neither source's Run crosses ε in some seed, the difference is not even bounded.
         if (~np.isfinite(cell["interpolated"])).groupby(cell["seed"]).sum().max() > 1:
             continue
         if cell["source_size"].nunique() < 2:
@@ -294,12 +314,10 @@ def pace_terms(lines: pd.DataFrame) -> tuple[list[Term], Mapping[str, frozenset[
 
 
 def capacity_terms(lines: pd.DataFrame) -> tuple[list[Term], list[Bound], float]:
-    """log2 of the largest target size that is interpolated, fewest frozen layers − most.
+    """Return terms of log2 of the largest interpolated target size, fewest − most frozen layers.
 
-    Also those that are only bounded (none interpolated counts as the smallest size), and the widest
-    step between sizes (log2). A seed without all the sizes that its cell has in any is left out.
-    Cells bounded on the same side at both counts, in every seed, are left out: no size studied tells
-    the two apart.
+    Also return the capacities that are only bounded, and the widest step between sizes (log2). If no
+    size is interpolated, the smallest size counts. A seed that lacks a size of its cell is left out.
     """
     terms: list[Term] = []
     bounds: list[Bound] = []
@@ -325,6 +343,7 @@ def capacity_terms(lines: pd.DataFrame) -> tuple[list[Term], list[Bound], float]
             sides.append(bound if is_bound else None)
         if len({term.part for term in own}) < 2:
             continue
+        # All capacities are bounded on the same side, so no size studied distinguishes the two counts.
         if len({None if side is None else side.above for side in sides} - {None}) == 1 and all(
             sides
         ):
@@ -338,12 +357,12 @@ def capacity_terms(lines: pd.DataFrame) -> tuple[list[Term], list[Bound], float]
 def difference_terms(
     lines: pd.DataFrame, more: str, less: str, *, epsilon: float
 ) -> dict[str, list[Term]]:
-    """Test error of the more related source − the less related, per cell and seed, at places on the
-    freezing axis: "end" (most layers frozen), "low" (mean over the frozen counts up to half of that),
-    "edge" (mean of the two at the edge of interpolation) and "edge − end".
+    """Return terms of the test error of the more related source − the less related, per cell and seed.
 
-    The edge is where the train error, mean over both sources and all seeds, first comes under ε; cells
-    in which it touches the end of the axis have no "edge".
+    Keys are places on the freezing axis: "end" (most layers frozen), "low" (mean over the frozen counts
+    up to half of that), "edge" (mean of the two counts at the edge of interpolation), "edge − end".
+    The edge is the first count, from "end" on, at which the mean train error over both sources and all
+    seeds is at most ε. Cells whose edge touches the end of the axis have no "edge".
     """
     terms: dict[str, list[Term]] = {"end": [], "low": [], "edge": [], "edge − end": []}
     pair = lines[lines["source_task"].isin([more, less])]
@@ -384,18 +403,17 @@ def difference_terms(
 def floor_terms(
     measures: Measures, lines: pd.DataFrame, source: str, control: pd.DataFrame
 ) -> tuple[list[Term], str]:
-    """How far the test error of a source lies under a floor, with the most layers frozen; and which floor
-    that is.
+    """Return terms of how far a source's test error is under a floor, and the floor's name.
 
-    The floor is what frozen layers that learnt nothing give: the random frozen arm (`control`) at the
-    same cut. Where the study has none, it is halfway from chance to the best cut of the source: an error
-    above that has lost most of what is learnt, and two such errors are alike because both are bad.
+    With the most layers frozen. The floor is the error of the random frozen arm (`control`) at the same
+    cut. If the study has no such arm, the floor is halfway from chance to the best cut of the source.
     """
     own = lines[lines["source_task"] == source]
     found = against_terms(measures, own, control, unfrozen=False)
     if found:
         opposite = [replace(term, weight=-term.weight) for term in found]
         return opposite, "random frozen layers"
+    # An error above halfway has lost most of what is learnt; two such errors agree because both are bad.
     terms = []
     for key, cell in groups(own, "frozen"):
         if cell["num_classes"].isna().any():
@@ -414,10 +432,10 @@ def floor_terms(
 def against_terms(
     measures: Measures, lines: pd.DataFrame, control: pd.DataFrame, *, unfrozen: bool
 ) -> list[Term]:
-    """Test error with the most layers frozen: each cell of `lines` − the control's of the same target.
+    """Return terms of the test error of `lines` − that of the control, with the most layers frozen.
 
-    The control at the same frozen count, or, `unfrozen`, with nothing frozen; of several of its source
-    sizes the largest. Cells without a counterpart are left out.
+    The control has the same target and frozen count (with `unfrozen`: nothing frozen), and the largest
+    of its source sizes. Cells without a counterpart are left out.
     """
     same = ["task", "size", "label_noise", "model", "width", "recipe", "seed"]
     if control.empty or lines.empty:

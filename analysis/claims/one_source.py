@@ -55,10 +55,11 @@ from analysis.load.arms import TRANSFER
 
 
 def c1(measures: Measures, *, arm: str = TRANSFER) -> Verdict:
-    """C1: is epoch-wise double descent higher with more target images? Effect in test error.
+    """Decide C1: is epoch-wise double descent higher with more target images? Effect in test error.
 
-    Rises to the end are no peak: the height is the smaller of rise and fall. Exploratory: the same at
-    each frozen count; at each lower label noise; and the most against the least noise.
+    The height of a peak is the smaller of its rise and fall, so a rise to the end is no peak.
+    Exploratory: the same at each frozen count and at each lower label noise; largest against smallest
+    noise.
     """
     lines = of_arm(measures.lines, arm)
     noises = sorted(lines["label_noise"].unique())
@@ -98,7 +99,7 @@ def ask_c1(measures: Measures, lines: pd.DataFrame, arm: str) -> Answer:
 def decide_c1(
     smaller: Pooled, larger: Pooled, compared: str, *, epsilon: float, step: float
 ) -> Answer:
-    """C1 from the pooled curves at two sizes; `step`: of one test error."""
+    """Decide C1 from the pooled curves at two sizes; `step`: of one test error."""
     if larger.judgement.height is None:
         return nothing(compared, *larger.judgement.reasons)
     peak = peak_condition("a peak at the larger size", larger.judgement)
@@ -112,7 +113,7 @@ def decide_c1(
         at_most=_difference_at_most(smaller, larger),
         unfinished=larger.judgement.unfinished,
     )
-    # A peak that is not over yet at the smaller size is higher than it seems: it keeps C1 from holding.
+    # An unfinished peak at the smaller size is higher than measured, so C1 is undecided.
     unfinished = _still_rises(smaller)
     if higher.answer == HOLDS and unfinished:
         more = "more epochs at the smaller size would tell: its test error still rises at its end"
@@ -137,10 +138,9 @@ def decide_c1(
 
 
 def _difference_at_most(smaller: Pooled, larger: Pooled) -> float:
-    """The upper bound on the difference of two heights: where the larger size's peak is shown, its place
-    is known, and the seeds' own differences bound it; where it is not, its height may be missed, and only
-    its bound counts, less what the smaller size's peak is shown to have.
-    """
+    """Return an upper bound on the difference of two heights, besides the interval's own."""
+    # If the larger size's peak is shown, its place is known and the interval over seeds is enough. If not,
+    # its height may be missed: only its bound counts, minus the lower end of the smaller size's height.
     if larger.judgement.status in (WEAK, STRONG):
         return -math.inf
     shown = smaller.judgement.height if smaller.judgement.status in (WEAK, STRONG) else None
@@ -161,12 +161,11 @@ def _difference(what: str, pair: tuple[Pooled, Pooled] | None) -> list[Explorato
 
 
 def c2(measures: Measures, *, arm: str = TRANSFER) -> Verdict:
-    """C2: does a larger source set make the target's interpolation come later? Effect in log10 of
-    epochs (0.3 is twice as late).
+    """Decide C2: does a larger source set delay the target's interpolation?
 
-    A Run that never interpolates counts with its last epoch, a bound: it decides nothing in the
-    direction in which the true epoch lies. Between evaluations, log epoch is interpolated. Exploratory:
-    the same per target size.
+    The effect is in log10 of epochs (0.3 is twice as late). Log epoch is interpolated between
+    evaluations. A Run that never interpolates counts with its last epoch, a lower bound, which is never
+    evidence in the direction of censoring. Exploratory: the same per target size.
     """
     lines = of_arm(measures.lines, arm)
     extra: list[ExploratoryResult] = []
@@ -213,12 +212,12 @@ def ask_c2(measures: Measures, lines: pd.DataFrame, arm: str) -> Answer:
 
 
 def c3(measures: Measures, *, arm: str = TRANSFER) -> Verdict:
-    """C3: does freezing lower the largest target size that is interpolated? Effect in doublings.
+    """Decide C3: does freezing lower the largest target size that is interpolated? Effect in doublings.
 
-    The rule over seeds: a capacity per seed, then the mean of its log2. Each capacity is rounded down to a
-    size studied, which all seeds share, so the interval is widened by half a step for each of the two. If
-    the largest size is interpolated (or the smallest is not) the capacity is only bounded, and the
-    difference understated. Exploratory: each step from one frozen count to the next.
+    The effect is the mean over seeds of log2 of each seed's capacity. Capacities are rounded down to a
+    size studied. All seeds share these sizes, so the interval is widened by half a step for each of the
+    two capacities. If the largest size is interpolated (or the smallest is not), the capacity is only
+    bounded, and the difference is understated. Exploratory: each step from one frozen count to the next.
     """
     lines = of_arm(measures.lines, arm)
     counts = sorted(lines["frozen"].unique())
@@ -272,7 +271,7 @@ def ask_c3(measures: Measures, lines: pd.DataFrame, arm: str) -> Answer:
 def _at_least(
     sums: Mapping[tuple[Hashable, int], float], censored: Collection[object], unit: str
 ) -> list[str]:
-    """Report censored differences one-sided: "≥ 2 doublings in 30 of 30 replicates"."""
+    """Return censored differences as lower bounds: "≥ 2 doublings in 30 of 30 replicates"."""
     bounds = [value for place, value in sums.items() if place in censored]
     if not bounds:
         return []
@@ -280,12 +279,11 @@ def _at_least(
 
 
 def c4(measures: Measures, *, arm: str = TRANSFER) -> Verdict:
-    """C4: is there double descent along the freezing, its peak near the edge of interpolation? Effect:
-    the smaller of rise and fall, in test error, of all curves at the largest label noise together, each
-    moved to its own edge.
+    """Decide C4: is there freezing-wise double descent, its peak near the edge of interpolation?
 
-    Shown for several ε, since ε is where the edge is. Exploratory: the curves of each lower label noise
-    together, and each curve alone.
+    The effect is the smaller of rise and fall, in test error, of all curves at the largest label noise,
+    aligned at their edges and pooled. It is also given for several ε, since ε defines the edge.
+    Exploratory: the pooled curves of each lower label noise, and each curve alone.
     """
     lines = of_arm(measures.lines, arm)
     curves = freezing_curves(lines)
@@ -313,8 +311,8 @@ def c4(measures: Measures, *, arm: str = TRANSFER) -> Verdict:
 
 
 def ask_c4(measures: Measures, lines: pd.DataFrame, arm: str) -> Answer:
-    # As in C1: where labels are clean the peak is small or absent (Nakkiran et al. 2019, section 5), and
-    # would hide behind curves that could hardly show one.
+    # Only the largest noise, as in C1. With clean labels the peak is small or absent (Nakkiran et al.
+    # 2019, section 5), and such curves would hide it.
     noise = lines["label_noise"].max()
     lines = lines[lines["label_noise"] == noise]
     compared = (
@@ -346,7 +344,7 @@ def ask_c4(measures: Measures, lines: pd.DataFrame, arm: str) -> Answer:
 
 
 def decide_c4(curves: Sequence[OneCurve], epsilon: float, step: float, compared: str) -> Answer:
-    """C4 from a study's freezing curves at one ε; `step`: of one test error."""
+    """Decide C4 from a study's freezing curves at one ε; `step`: of one test error."""
     compared += f"; ε = {epsilon:g}"
     found = freezing_peak(curves, epsilon, step=step)
     if found is None:

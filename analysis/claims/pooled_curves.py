@@ -1,7 +1,7 @@
 """Pool epoch-wise and freezing-wise curves over many cells.
 
 Curves are shifted so that their edges of interpolation coincide, then averaged seed by seed
-(`descent.edges.aligned`). No curve is selected, and noise averages out before a peak is sought."""
+(`descent.edges.aligned`). No curve is selected, and noise averages out before the search for a peak."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from analysis.load.cells import CELL
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class OneCurve:
-    """A curve of one cell: each seed's row of `curve`, and the Runs that it is made of."""
+    """The curve of one cell, and the Runs of each seed in it."""
 
     name: str
     curve: Curve
@@ -39,8 +39,11 @@ class OneCurve:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Pooled:
-    """Several curves as one: `judgement` on it, the seeds in the order of its heights; `dropped`: curves
-    left out because a seed lacks them; `left_out`: seeds."""
+    """Several curves pooled into one, with its judgement.
+
+    `seeds`: in the order of the judgement's heights; `dropped`: number of bundles left out (incomplete
+    in the seeds used, or not crossing ε); `left_out`: seeds left out.
+    """
 
     judgement: Judgement
     names: tuple[str, ...]
@@ -51,9 +54,9 @@ class Pooled:
 
 
 def pooled(bundles: Sequence[Sequence[OneCurve]], rule: Rule, *, axis: str) -> list[Pooled] | None:
-    """Bundles of curves that belong together (a smaller and a larger size), pooled place by place.
+    """Pool bundles of curves that belong together (a smaller and a larger size), place by place.
 
-    The same seeds in all; None if no bundle crosses ε in all its curves.
+    All use the same seeds. Return None if no bundle crosses ε in all its curves.
     """
     seeds = sorted({seed for bundle in bundles for one in bundle for seed in one.run_ids})
     there = np.array(
@@ -99,17 +102,17 @@ def pooled(bundles: Sequence[Sequence[OneCurve]], rule: Rule, *, axis: str) -> l
 def height_pair(
     measures: Measures, lines: pd.DataFrame, across: str, *, matched: bool = False
 ) -> tuple[Pooled, Pooled] | None:
-    """The epoch-wise curves at the smallest and at the largest level of `across`, each pooled over cells.
+    """Pool the epoch-wise curves at the smallest and at the largest level of `across` over cells.
 
-    Only levels at which the mean train error crosses ε within the curve: elsewhere no second descent
-    could be seen. `matched`: the smallest and largest level of all, or none; else of those that a cell
-    has.
+    `matched`: use only cells with the smallest and the largest level of all; else each cell's own
+    smallest and largest level.
     """
     extremes = {lines[across].min(), lines[across].max()}
     cells: dict[Hashable, list[tuple[Any, OneCurve]]] = {}
     for _, cell in groups(lines):
         one, first = _epoch_curve(measures, cell), cell.iloc[0].to_dict()
         level = first[across]
+        # No second descent can be seen if the mean train error does not cross ε within the curve.
         crosses = extent(mean_train(one.curve.train), measures.epsilon) == SOME
         if crosses and (not matched or level in extremes):
             key = tuple(first[name] for name in CELL if name != across)
@@ -127,8 +130,10 @@ def height_pair(
 
 
 def freezing_curves(lines: pd.DataFrame) -> list[OneCurve]:
-    """The test error over trained parameters, head only to nothing frozen: a curve a cell, of three
-    points or more; a seed with a gap is in none."""
+    """Return test error over trained parameters, from head only to nothing frozen, a curve per cell.
+
+    A curve has three or more points. A seed with a gap is left out of its curve.
+    """
     found = []
     for _, cell in groups(lines, "frozen"):
         at = np.sort(cell["parameters_trained"].astype(float).unique())
@@ -158,7 +163,7 @@ def freezing_curves(lines: pd.DataFrame) -> list[OneCurve]:
 
 
 def freezing_peak(curves: Sequence[OneCurve], epsilon: float, *, step: float) -> Pooled | None:
-    """All curves whose mean train error crosses ε, as one; None if none does. `step`: of one error."""
+    """Pool all curves whose mean train error crosses ε; None if none does. `step`: of one error."""
     crossing = [(one,) for one in curves if extent(mean_train(one.curve.train), epsilon) == SOME]
     if not crossing:
         return None

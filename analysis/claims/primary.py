@@ -1,8 +1,9 @@
-"""The claims, their primary contrasts, and the heights that matter: written before any result was read.
+"""Define the claims, their primary contrasts, and the heights that matter.
 
-One primary contrast per claim; all else that `claims` looks at is exploratory. A change here after
-results of a study are known makes its verdicts exploratory too: say so where they are reported.
+Must not change once results of a study are known: its verdicts would become exploratory.
 """
+
+# Written before any result was read. Each claim has one primary contrast; the rest is exploratory.
 
 from __future__ import annotations
 
@@ -42,12 +43,12 @@ PRIMARY: Final = {
     "related source shows freezing-wise double descent, as in C4.",
 }
 
-# One point of error: the height that matters, and the margin of "on par".
+# One percentage point of error: the height that matters, and the margin of "on par".
 ERROR: Final = 0.01
-# Thresholds of interpolation at which C4 is shown side by side: it names an edge, and ε moves edges.
+# Thresholds of interpolation at which C4 is reported, since ε moves the edge.
 EPSILONS: Final = (0.001, 0.01, 0.05, 0.1)
-# A tenth longer: the slowing that matters, in log10 of epochs. log10(1.1) as a literal, since its last
-# bit depends on the CPU.
+# 10 % longer: the slowing that matters, in log10 of epochs. log10(1.1) is a literal, since its last bit
+# depends on the CPU.
 SLOWER: Final = 0.04139268515822507
 # One doubling of the target size: the difference in capacity that matters.
 DOUBLING: Final = 1.0

@@ -33,7 +33,7 @@ RULES: Final = 2
 # Registrations of 0.1.0 store 8 hex digits over the sources of claims, descent and load.
 RULES_OF_CODE: Final[Mapping[str, int]] = {"9d0ac35d": 1}
 
-# Everything named that decides a verdict. The keys are stored in registrations: keep a key even if its
+# All named constants that decide a verdict. The keys are stored in registrations: keep a key even if its
 # constant is renamed or moved.
 CONSTANTS: Final[Mapping[str, Any]] = {
     "STATEMENT": primary.STATEMENT,
@@ -62,8 +62,8 @@ CONSTANTS: Final[Mapping[str, Any]] = {
     "WINDOWS_PER_DECADE": WINDOWS_PER_DECADE,
 }
 
-# Stored so that a reader of a registration sees what was pledged, but not compared: a reworded text is
-# no other rule, and a rule that changes raises RULES.
+# Stored for readers of a registration, but not compared: rewording a text does not change a rule, and a
+# change of a rule raises RULES.
 _TEXTS: Final = frozenset({"STATEMENT", "PRIMARY", "RIVALS"})
 
 # 1e-9 is far above a float's last bit (1e-16), which depends on the CPU, and far below any real change.
@@ -72,7 +72,7 @@ _TOLERANCE: Final = 1e-9
 
 @dataclass(frozen=True, kw_only=True)
 class RegistrationStatus:
-    """What a reader must know of when the rules were written. `word`: CONFIRMATORY or EXPLORATORY."""
+    """Whether verdicts are confirmatory, and why. `word`: CONFIRMATORY or EXPLORATORY."""
 
     word: str
     sentences: tuple[str, ...]
@@ -84,9 +84,9 @@ def terms_now(
     more_related: str | None = None,
     less_related: str | None = None,
 ) -> dict[str, Any]:
-    """Return the terms that a registration of today stores, as plain values.
+    """Return the terms that a registration stores, as plain values.
 
-    That is RULES, CONSTANTS, and the threshold and sources of this study.
+    These are RULES, CONSTANTS, and the threshold and sources of this study.
     """
     constants: dict[str, Any] = json.loads(json.dumps(CONSTANTS, allow_nan=False))
     return constants | {
@@ -104,9 +104,10 @@ def registration_status(
     more_related: str | None = None,
     less_related: str | None = None,
 ) -> RegistrationStatus:
-    """How verdicts on this study stand to what its store, or its export, says of its registration.
+    """Compare this study's verdicts with the registration in its store or export.
 
-    Raises Damaged, Newer where the registration cannot be read.
+    Raises:
+        Damaged, Newer: if the registration cannot be read.
     """
     rows = study.rows
     if isinstance(rows, StoreRows):
@@ -134,9 +135,9 @@ def registration_status(
 def compare_with_registration(
     registrations: Sequence[Registration], run_ids: Sequence[str], terms: Mapping[str, Any]
 ) -> RegistrationStatus:
-    """How these verdicts stand to what was registered: the last registration counts.
+    """Compare Runs and terms with the last registration.
 
-    `run_ids`: the Runs that the study wants now; `terms`: as `terms_now` gives them.
+    `run_ids`: the Runs of the study now; `terms`: see `terms_now`.
     """
     if not registrations:
         return RegistrationStatus(
@@ -174,14 +175,14 @@ def _changed(
 
 
 def changed_terms(registered: Mapping[str, Any], terms: Mapping[str, Any]) -> list[str]:
-    """Return what differs between the terms of a registration and `terms`, a phrase for each difference.
+    """Return one phrase for each difference between the terms of a registration and `terms`.
 
     Rules are compared by RULES, numbers within a tolerance, texts not at all.
     """
     found = []
     if _rules(registered) != terms["rules"]:
         found.append(f"{_rules_text(registered)}, now {terms['rules']}")
-    # A registration of an earlier release lacks constants that were named later: RULES stands for them.
+    # Registrations of earlier releases lack constants that were added later; RULES covers these.
     for name in sorted(registered.keys() - _TEXTS - {"rules", "code"}):
         before, now = registered[name], terms.get(name)
         if not _same(before, now):
@@ -190,7 +191,7 @@ def changed_terms(registered: Mapping[str, Any], terms: Mapping[str, Any]) -> li
 
 
 def _rules(terms: Mapping[str, Any]) -> int | None:
-    """Return RULES as registered; None if only an unknown digest is stored: other rules."""
+    """Return the registered RULES; None if only an unknown digest is stored."""
     found: int | None = terms.get("rules", RULES_OF_CODE.get(terms.get("code", "")))
     return found
 

@@ -1,6 +1,6 @@
 """Compute how many seeds a claim needs, from the spread of a pilot's seeds.
 
-Only the primary contrast is considered: a claim with several conditions can need more."""
+Only primary contrasts are considered: a claim with several conditions can need more."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from analysis.descent import search_guard
 from analysis.descent.intervals import LEVEL, t_quantile
 
 POWER: Final = 0.8
-# A pilot's few seeds often agree by chance: planned is with what the spread is at most, so sure.
+# 0.8 is the confidence of the spread's upper limit, which is used because few seeds often agree by chance.
 SURE: Final = 0.8
 MOST: Final = 1_000
 
-# The effect that a study is planned for, in the unit of the claim's primary contrast.
+# The effects that a study is planned for, in the unit of the claim's primary contrast.
 NAMED: Final = {
     "C1": 0.05,
     "C2": 2 * SLOWER,
@@ -30,17 +30,17 @@ NAMED: Final = {
     "C5a": 0.02,
     "C5b": 0.02,
 }
-# Heights of a peak whose place was searched must clear more than a t-interval does.
+# The place of the peak is searched, so its height must exceed more than a t-interval.
 SEARCHED: Final = ("C1", "C4")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Need:
-    """`seeds` for POWER at an effect of `effect` in `unit`; None: not even MOST.
+    """The seeds that a claim needs for POWER at `effect`, in `unit`.
 
-    `spread`: standard deviation over the `num_pilot` seeds of the pilot; `at_most`: its upper limit,
-    which is planned with. None: fewer than two seeds, or no cell that could show the claim; then `seeds`
-    is None too.
+    `seeds`: None if more than MOST are needed. `spread`: standard deviation over the pilot's `num_pilot`
+    seeds; `at_most`: its upper limit, from which `seeds` is computed. All three are None if there are
+    fewer than two seeds, or no cell that can show the claim.
     """
 
     claim: str
@@ -53,9 +53,10 @@ class Need:
 
 
 def power(num_seeds: int, effect: float, spread: float, *, searched: bool) -> float:
-    """The chance that so many seeds show an effect of this size: shown is what clears its interval.
+    """Return the probability that the interval over `num_seeds` seeds shows the effect.
 
-    Raises ValueError for fewer than two seeds, or a spread that is not above 0.
+    Raises:
+        ValueError: for fewer than two seeds, or a spread that is not above 0.
     """
     if num_seeds < 2:
         raise ValueError(f"num_seeds={num_seeds}: must be 2 or more")
@@ -65,12 +66,12 @@ def power(num_seeds: int, effect: float, spread: float, *, searched: bool) -> fl
     least = search_guard(num_seeds) if searched else t_quantile(0.5 + LEVEL / 2, df)
     centre = effect / spread * math.sqrt(num_seeds)
     below = float(special.nctdtr(df, centre, least))
-    # scipy gives no number where an effect is many spreads large.
+    # scipy returns NaN if the effect is many times the spread.
     return 1.0 - below if math.isfinite(below) else float(centre > least)
 
 
 def seeds_needed(effect: float, spread: float, *, searched: bool) -> int | None:
-    """The fewest seeds, two or more, that have POWER; None where not even MOST have."""
+    """Return the smallest number of seeds, two or more, with POWER; None if above MOST."""
     if not spread > 0:
         return 2
     low, high = 2, MOST
@@ -86,14 +87,14 @@ def seeds_needed(effect: float, spread: float, *, searched: bool) -> int | None:
 
 
 def upper_limit(spread: float, num_seeds: int) -> float:
-    """What the standard deviation behind these seeds is at most, by SURE (Browne 1995: a pilot's own
-    value leaves a study too small more often than not)."""
+    """Return an upper limit of the standard deviation, with confidence SURE."""
+    # With the pilot's own value, most studies would be too small (Browne 1995).
     df = num_seeds - 1
     return spread * math.sqrt(df / float(special.chdtri(df, SURE)))
 
 
 def needs(verdicts: Iterable[Verdict]) -> list[Need]:
-    """What each claim needs, by the spread of its primary contrast in these verdicts of a pilot."""
+    """Return the need of each claim, from the spread of its primary contrast in a pilot's verdicts."""
     found = []
     for one in verdicts:
         interval, effect = one.effect, NAMED[one.claim]
@@ -118,7 +119,7 @@ def needs(verdicts: Iterable[Verdict]) -> list[Need]:
 
 
 def needs_text(found: Sequence[Need]) -> str:
-    """A line for each claim."""
+    """Return a line of text for each claim."""
     lines = []
     for need in found:
         at = f"at an effect of {need.effect:.3g} {need.unit}".rstrip()

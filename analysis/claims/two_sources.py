@@ -1,6 +1,4 @@
-"""Decide the claims on a more and a less related source: C5a and C5b.
-
-The verdicts compare these two sources, not relatedness in general."""
+"""Decide the claims on a more and a less related source: C5a and C5b."""
 
 from __future__ import annotations
 
@@ -49,14 +47,19 @@ def c5a(
     similarity: Mapping[str, float] | None = None,
     arm: str = TRANSFER,
 ) -> Verdict:
-    """C5a: with too many frozen layers, is a less related source better, or on par? Effect: test error
-    of the more related source − the less related, with the most layers frozen.
+    """Decide C5a: with too many frozen layers, is a less related source better, or on par?
 
-    Which source is more related is said by name, or by `similarity` (source task → similarity to the
-    target: the most and the least similar are compared). Where it is not said, both readings are
-    given and none is decided. On par at every frozen count shows nothing of freezing: "cannot tell".
-    The verdict is on the two sources compared, not on relatedness at large. Raises ValueError for a
-    source that is not there.
+    The effect is the test error of the more related source − the less related, with the most layers
+    frozen. The verdict is on the two sources compared, not on relatedness in general. On par at every
+    frozen count shows no effect of freezing: "cannot tell".
+
+    Args:
+        more_related, less_related: names of the sources. Without names and `similarity`, both readings
+            are given and none is decided.
+        similarity: source task → similarity to the target; the most and the least similar are compared.
+
+    Raises:
+        ValueError: if the study lacks a named source.
     """
     return _of_pair("C5a", measures, arm, ask_c5a, more_related, less_related, similarity)
 
@@ -88,7 +91,7 @@ def ask_c5a(measures: Measures, lines: pd.DataFrame, more: str, less: str) -> An
             matters=0.0,
             resolution=image,
         )
-    # Its failing only means that freezing closed no gap: it never speaks against the claim.
+    # If it fails, freezing closed no gap, which is never evidence against the claim.
     due = replace(
         changed,
         what=f"{less} better there, or behind with few frozen layers",
@@ -106,8 +109,8 @@ def ask_c5a(measures: Measures, lines: pd.DataFrame, more: str, less: str) -> An
 
 
 def _floors(measures: Measures, lines: pd.DataFrame, more: str, less: str) -> list[Condition]:
-    """That the two are on par because both are good: each lies under a floor. Two sources that are
-    equally bad say nothing for the claim, and nothing against it."""
+    """Return the conditions that both sources are better than a floor."""
+    # Two equally bad sources are no evidence for or against the claim.
     conditions = []
     random_frozen = of_arm(measures.lines, RANDOM_FROZEN)
     for source in (more, less):
@@ -145,9 +148,10 @@ def c5b(
     similarity: Mapping[str, float] | None = None,
     arm: str = TRANSFER,
 ) -> Verdict:
-    """C5b: is a less related source better near the peak of the freezing axis, and not only at its
-    underparameterised end? Effect: test error of the more related source − the less related, at the
-    edge of interpolation. Arguments as in `c5a`.
+    """Decide C5b: is a less related source better near the freezing-wise peak, not only at the end?
+
+    The effect is the test error of the more related source − the less related, at the edge of
+    interpolation. "The end" is the underparameterised one. For the arguments see `c5a`.
     """
     return _of_pair("C5b", measures, arm, ask_c5b, more_related, less_related, similarity)
 
@@ -225,7 +229,7 @@ def _of_pair(
 
 
 def _both_ways(ask: AskPair, names: Sequence[str]) -> Ask:
-    """Both readings where it was not said which source is more related; none is decided."""
+    """Give both readings if it is unknown which source is more related; none is decided."""
 
     def ask_arm(measures: Measures, lines: pd.DataFrame, arm: str) -> Answer:
         if len(names) != 2:

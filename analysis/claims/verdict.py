@@ -1,8 +1,8 @@
 """Turn the conditions of a claim into an answer, and the answers of all arms into a verdict.
 
-A condition **holds** if its interval lies above zero (or above its reference) and its estimate reaches the
-height that matters. It **does not hold** if the interval's upper end lies below that height. Otherwise the
-seeds **cannot tell**. A claim holds if all its conditions hold, and does not hold if one does not. Each
+A condition **holds** if its interval is above zero (or above its reference) and its estimate reaches the
+height that matters. It **does not hold** if the interval's upper end is below that height. Otherwise the
+answer is **cannot tell**. A claim holds if all its conditions hold; it does not hold if one does not. Each
 condition is tested at its full level, since all must be met (intersection-union test)."""
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from study.deprecation import warn_deprecated
 
 
 class Decision(StrEnum):
-    """The words of a verdict. They equal plain strings and are stored in files: do not change them."""
+    """The answers of a verdict. They equal plain strings and are stored in files: do not change them."""
 
     HOLDS = "holds"
     DOES_NOT_HOLD = "does not hold"
@@ -38,19 +38,19 @@ DOES_NOT_HOLD: Final = Decision.DOES_NOT_HOLD
 CANNOT_TELL: Final = Decision.CANNOT_TELL
 NOT_APPLICABLE: Final = Decision.NOT_APPLICABLE
 
-# Of ten classes, chance is an error of 0.9.
+# 0.9 is the error of chance with ten classes.
 MAX_ERROR: Final = 0.9
 
-# More seeds than this no study trains: then another design is needed, not more seeds.
+# 500 is more than any study trains: beyond it, another design is needed, not more seeds.
 MAX_SEEDS: Final = 500
 
 
 @dataclass(frozen=True, kw_only=True)
 class Condition:
-    """One thing that must be true for a claim to hold; `interval` in `unit`, None if not a number.
+    """A condition that must be true for a claim to hold; `interval` in `unit`, None if not a number.
 
-    `matters`: the smallest effect that matters, which an upper end must lie below for "does not hold".
-    `tell`: where the answer is "cannot tell", what would tell.
+    `matters`: the smallest effect that matters; for "does not hold", the upper end must be below it.
+    `tell`: for "cannot tell", what would decide the condition.
     """
 
     what: str
@@ -73,11 +73,16 @@ def condition(
     at_most: float = -math.inf,
     unfinished: str = "",
 ) -> Condition:
-    """A condition on a mean over seeds: `values` (seeds,), one number per seed, at least one.
+    """Test a condition on a mean over seeds.
 
-    `grid`: the largest error by rounding that all seeds share: it widens the interval, and does not
-    average out. `at_most`: an upper bound that comes from elsewhere, if it is above the interval's own.
-    `unfinished`: why the values may still grow; then nothing is excluded for good.
+    Args:
+        values: (seeds,), one number per seed, at least one.
+        matters, above: the smallest effect that matters; the reference that `low` must exceed.
+        resolution: see `mean_interval`.
+        grid: the largest rounding error that all seeds share. It widens the interval, since it does not
+            average out.
+        at_most: another upper bound, used if it is above the interval's own.
+        unfinished: why the values may still grow; then the answer is never "does not hold".
     """
     interval = widened(mean_interval(values, resolution=resolution), grid)
     interval = replace(interval, high=max(interval.high, at_most))
@@ -98,7 +103,7 @@ def condition(
 
 
 def peak_condition(what: str, judged: Judgement) -> Condition:
-    """The condition that a curve has a peak of double descent: `descent`'s bounds, the same rule."""
+    """Return the condition that a curve shows double descent, with the bounds of its judgement."""
     interval = judged.height
     if judged.status in (WEAK, STRONG):
         answer = HOLDS
@@ -133,9 +138,9 @@ def more_seeds(
     guard: bool = False,
     grid: float = 0.0,
 ) -> str:
-    """How many seeds would decide, if the estimate and the spread stay as they are.
+    """Return how many seeds would decide, as text, if the estimate and the spread stay as they are.
 
-    `guard`: the lower end carries the price of a search. `grid`: as in `condition`.
+    `guard`: the lower end includes the cost of a search. `grid`: as in `condition`.
     """
     num = interval.num
     if num < 2:
@@ -161,8 +166,10 @@ def more_seeds(
 
 
 def bounded(one: Condition, *, understated: bool, overstated: bool) -> Condition:
-    """The condition where numbers are only bounds: a censored number decides nothing in the direction
-    in which the true one lies."""
+    """Return the condition if some values are censored.
+
+    A censored value is never evidence in the direction of censoring: the answer is then "cannot tell".
+    """
     undecided = (one.answer == DOES_NOT_HOLD and understated) or (
         one.answer == HOLDS and overstated
     )
@@ -170,7 +177,7 @@ def bounded(one: Condition, *, understated: bool, overstated: bool) -> Condition
 
 
 def conclude(conditions: Sequence[Condition]) -> Decision:
-    """The answer of a claim whose conditions must all be met; "cannot tell" without any."""
+    """Return the answer of a claim whose conditions must all be met; "cannot tell" if it has none."""
     answers = {one.answer for one in conditions}
     if DOES_NOT_HOLD in answers:
         return DOES_NOT_HOLD
@@ -179,7 +186,7 @@ def conclude(conditions: Sequence[Condition]) -> Decision:
 
 @dataclass(frozen=True, kw_only=True)
 class AtEpsilon:
-    """The answer at one ε, where a verdict depends on it; `effect` in test error."""
+    """The answer at one ε, for verdicts that depend on it; `effect` in test error."""
 
     epsilon: float
     answer: Decision
@@ -190,9 +197,11 @@ class AtEpsilon:
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """The answer of one arm: `effect` in `unit` is the primary contrast's, `compared` says between
-    what, `run_ids` which Runs it rests on, `missing` and `reasons` are sentences, `by_epsilon` the same
-    at other thresholds of interpolation."""
+    """The answer of one arm.
+
+    `effect`: of the primary contrast, in `unit`; `compared`: the contrast as text; `run_ids`: the Runs
+    used; `missing`, `reasons`: sentences; `by_epsilon`: answers at other thresholds of interpolation.
+    """
 
     answer: Decision
     compared: str
@@ -214,7 +223,7 @@ class Answer:
 
 @dataclass(frozen=True, kw_only=True)
 class Control:
-    """The same question put to a control arm; `rival`: the other explanation that it tests."""
+    """The answer of a control arm; `rival`: the alternative explanation that it tests."""
 
     arm: str
     rival: str
@@ -223,8 +232,10 @@ class Control:
 
 @dataclass(frozen=True, kw_only=True)
 class ExploratoryResult:
-    """Something looked at besides the primary contrast: exploratory. Of twenty such intervals one misses
-    its truth by chance."""
+    """A result besides the primary contrast.
+
+    One in twenty such intervals misses the true value by chance.
+    """
 
     what: str
     effect: Interval
@@ -233,12 +244,12 @@ class ExploratoryResult:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict(Answer):
-    """What a study says on one claim: the answer of `arm`, and everything beside it.
+    """A study's verdict on one claim: the answer of `arm`, with controls and exploratory results.
 
-    - `claim`: "C1" … "C5b"; `statement`: the claim; `primary`: its primary contrast, as named in the
-      code before any result was read; `arm`: the arm it was put to.
-    - `controls`: the same question put to the control arms.
-    - `exploratory`: everything else; no evidence for the claim.
+    - `claim`: "C1" … "C5b"; `statement`: the claim; `primary`: its primary contrast, as defined in the
+      code before any result was read; `arm`: the arm that the verdict is on.
+    - `controls`: the answers of the control arms.
+    - `exploratory`: all other results; no evidence for the claim.
     """
 
     claim: str
@@ -261,17 +272,17 @@ class Verdict(Answer):
         return self.run_ids
 
 
-# A question put to an arm: the measures, the arm's lines and its name.
+# Answers a claim for one arm, from the measures, the arm's rows and its name.
 Ask = Callable[[Measures, pd.DataFrame, str], Answer]
 
 
 def verdict(
     claim: str, measures: Measures, arm: str, ask: Ask, explored: Sequence[ExploratoryResult]
 ) -> Verdict:
-    """Puts the question to the arm and to the control arms beside it."""
+    """Answer a claim for the arm and for the control arms."""
     main = _asked(measures, arm, ask)
     if main.answer == NOT_APPLICABLE:
-        # Of a control that is an answer; of the arm that the claim is about it is not known.
+        # "Not applicable" is an answer only for a control; for the claim's own arm it is undecided.
         main = replace(main, answer=CANNOT_TELL)
     lines = of_arm(measures.lines, arm)
     caveats = []
@@ -316,7 +327,7 @@ def answer_of(
     conditions: Sequence[Condition],
     reasons: Sequence[str] = (),
 ) -> Answer:
-    """An answer whose effect is its first condition's."""
+    """Return an answer with the effect of its first condition."""
     return Answer(
         answer=conclude(conditions),
         compared=f"{compared}; mean over {len(found.groups)} cells, {len(found.seeds)} seeds",
@@ -330,7 +341,7 @@ def answer_of(
 
 
 def left_out(num_cells: int, seeds: Sequence[int]) -> tuple[str, ...]:
-    """Sentences on cells and seeds that are not complete."""
+    """Return sentences on incomplete cells and seeds."""
     missing = []
     if num_cells:
         missing.append(f"{num_cells} cells are not complete in the seeds used, and left out")
@@ -340,12 +351,12 @@ def left_out(num_cells: int, seeds: Sequence[int]) -> tuple[str, ...]:
 
 
 def nothing(compared: str, *why: str) -> Answer:
-    """No cell could show it."""
+    """Return the answer if no cell can show the effect."""
     return Answer(answer=CANNOT_TELL, compared=compared, reasons=why)
 
 
 def not_applicable(compared: str, why: str) -> Answer:
-    """The question makes no sense for this arm."""
+    """Return the answer if the claim does not apply to this arm."""
     return Answer(answer=NOT_APPLICABLE, compared=compared, reasons=(why,))
 
 
@@ -357,7 +368,7 @@ def explored(
     resolution: float = 0.0,
     grid: float = 0.0,
 ) -> list[ExploratoryResult]:
-    """One exploratory contrast, or none where the cells do not give it."""
+    """Return one exploratory contrast in a list; the list is empty if `found` is None."""
     if found is None:
         return []
     effect = widened(mean_interval(found.values, resolution=resolution), grid)
@@ -376,7 +387,7 @@ def looks_like_accuracy(measures: Measures, lines: pd.DataFrame) -> list[str]:
 
 
 def few_images(lines: pd.DataFrame) -> list[str]:
-    """What a small test set leaves open, beside the seeds: they all share its images."""
+    """Return a warning if the test set is small; its images are the same for all seeds."""
     image = one_image(lines)
     if image < ERROR / 10:
         return []

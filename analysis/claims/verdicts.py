@@ -1,4 +1,4 @@
-"""The verdicts of a study as a mapping, as a table and as text."""
+"""Present the verdicts of a study as a mapping, a table and text."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from study.deprecation import warn_deprecated
 
 
 class Verdicts(Mapping[str, Verdict]):
-    """Claim ("C1" … "C5b") → its verdict. `print` shows the verdicts and what decided them."""
+    """Mapping of claim ("C1" … "C5b") to verdict. `print` shows the verdicts and their reasons."""
 
     def __init__(self, verdicts: Iterable[Verdict]) -> None:
         self._by_claim = {one.claim: one for one in verdicts}
@@ -34,7 +34,7 @@ class Verdicts(Mapping[str, Verdict]):
         return len(self._by_claim)
 
     def __repr__(self) -> str:
-        """Return one line for each claim; below it, what kept it from holding, and other ε."""
+        """Return one line for each claim; below it, why it does not hold, and the answers at other ε."""
         rows = [
             (one.claim, one.answer, effect_text(one.effect, one.unit) or "–")
             for one in self.values()
@@ -65,7 +65,7 @@ class Verdicts(Mapping[str, Verdict]):
 
         Columns:
             kind: "primary", "epsilon" (another threshold of interpolation), "control" or "exploratory".
-            because: what kept a claim from holding, and what would decide it.
+            because: the conditions that kept a claim from holding, and what would decide them.
             low, high: the 95 % interval of `effect` over seeds, in `unit`.
         """
         lines: list[dict[str, Any]] = []
@@ -112,8 +112,7 @@ class Verdicts(Mapping[str, Verdict]):
 
 
 def condition_text(part: Condition) -> str:
-    """A condition of a verdict with its answer, its bounds, what they are held against, and what would
-    tell: for reading."""
+    """Return a condition as text: answer, interval, the effect that matters, and what would decide it."""
     text = f"{part.what}: {part.answer}"
     effect = effect_text(part.interval, part.unit)
     if effect:
@@ -128,7 +127,7 @@ def epsilons_text(one: Verdict) -> str:
     parts = [
         f"at ε = {at.epsilon:g} {at.answer}"
         + (f", {effect_text(at.effect, 'error')}" if at.effect else "")
-        # Only "excluded so far": the reason is in the conditions, and is alike at all ε.
+        # Only "excluded so far": the conditions contain the reason, which is the same at all ε.
         + (f" ({at.tell.partition(':')[0]})" if at.tell else "")
         for at in one.by_epsilon
     ]
@@ -136,7 +135,7 @@ def epsilons_text(one: Verdict) -> str:
 
 
 def effect_text(effect: Interval | None, unit: str) -> str:
-    """An effect with its interval and unit, for reading; "" where there is none."""
+    """Return an effect with interval and unit as text; "" if there is none."""
     if effect is None:
         return ""
     if effect.df < 1:
@@ -153,7 +152,7 @@ def _interval(effect: Interval | None, unit: str) -> dict[str, Any]:
         return {}
     return {
         "effect": effect.estimate,
-        # With one seed nothing is known of the spread: the ends are empty, not infinite.
+        # With one seed the spread is unknown: the ends are empty, not infinite.
         "low": effect.low if effect.df >= 1 else math.nan,
         "high": effect.high if effect.df >= 1 else math.nan,
         "unit": unit,

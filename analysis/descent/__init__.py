@@ -1,4 +1,4 @@
-"""Double descent on a curve, decided: pure functions on arrays; reads no file."""
+"""Decide whether a curve shows double descent, with pure functions on arrays."""
 
 from analysis.descent.judge import (
     EPSILON,

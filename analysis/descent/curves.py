@@ -10,17 +10,18 @@ from typing import Any, Final
 
 import numpy as np
 
-# Numbers closer than this share of a curve's range are equal: means of equal numbers, added up in
-# another order, differ in their last digits, and no place may hang on that.
+# Values that differ by less than this share of a curve's range count as equal. Sums of the same values
+# in another order differ in their last digits, which must not decide where a peak is.
 TIE: Final = 1e-9
 
 
 def present(
     axis: Any, values: Any, train_errors: Any
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """The axis and the matrices, (seeds, points), without the points that no seed has.
+    """Return the axis and the matrices, (seeds, points), without the points that no seed has.
 
-    Raises ValueError where shapes do not fit, and for infinite values.
+    Raises:
+        ValueError: if shapes do not match, or a value is infinite.
     """
     x = np.asarray(axis, dtype=np.float64)
     y = _matrix("values", values, x.size)
@@ -47,9 +48,11 @@ def _matrix(name: str, values: Any, num_points: int) -> np.ndarray:
 def after_descent(
     curves: np.ndarray, first_descent: float, start: np.ndarray | None = None
 ) -> np.ndarray:
-    """Which points may be the first minimum, (…, points) bool: those that lie below the highest value
-    of the curve, or of what it began at, by this share of its range. `start`: (…), the value before
-    the first point (before training), where it is known."""
+    """Return which points may be the first minimum: (…, points) bool.
+
+    Such a point is below the highest value of the curve, or below `start` if that is higher, by
+    `first_descent` times the range. `start`: (…), the value before training, NaN if unknown.
+    """
     top = curves.max(axis=-1, keepdims=True)
     if start is not None:
         top = np.fmax(top, start[..., None])
@@ -64,17 +67,20 @@ def locate(
     near: np.ndarray | None = None,
     ends: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Return lowest point before, peak, lowest point after, of the highest peak: (…, 3) indices.
+    """Return the lowest point before the highest peak, the peak, and the lowest point after it.
 
     The height of a peak is the smaller of its heights over the lowest points on its two sides. Moving
-    every point by at most δ changes the height found by at most 2δ (if `ends` is None). On a side where
-    no point may be a minimum, the peak itself is the minimum, and its height is 0 at most.
+    every point by at most δ changes the height by at most 2δ (if `ends` is None). If no point on one
+    side may be a minimum, the peak itself is the minimum, and its height is at most 0.
 
     Args:
         curves: (…, points), three points or more.
         first_descent, start: see `after_descent`.
-        near: (points,) bool, where the peak may be. Of equal peaks the first counts.
-        ends: (points, points) bool; `ends[j, m]`: the minima of a peak at j are sought on this side of m.
+        near: (points,) bool, where the peak may be. The first of equal peaks counts.
+        ends: (points, points) bool; if `ends[j, m]`, the minima of a peak at j are not beyond m.
+
+    Returns:
+        Indices, (…, 3).
     """
     num = curves.shape[-1]
     tie = TIE * np.ptp(curves, axis=-1)
@@ -84,7 +90,7 @@ def locate(
     best = np.full(curves.shape[:-1], -np.inf)
     found = np.zeros((*curves.shape[:-1], 3), dtype=int)
     for j in candidates:
-        # The neighbours stay in reach, so that a point with higher neighbours has a negative height.
+        # The neighbours are always included, so a point with higher neighbours has a negative height.
         first = min(max(np.flatnonzero(ends[j, :j]), default=-1) + 1, j - 1)
         last = max(min(np.flatnonzero(ends[j, j + 1 :]) + j + 1, default=num), j + 2)
         allowed = np.where(may_begin[..., first:j], curves[..., first:j], np.inf)
@@ -100,30 +106,34 @@ def locate(
 
 
 def rise_is_smaller(others: np.ndarray, triples: np.ndarray) -> np.ndarray:
-    """Whether the rise of each curve, at its three places, is at most its fall: (seeds,) bool."""
+    """Return whether each curve's rise, at its three places, is at most its fall: (seeds,) bool."""
     low, _, later = (np.take_along_axis(others, triples[:, [c]], 1)[:, 0] for c in range(3))
     return np.asarray(low >= later)
 
 
 def nearest(x: np.ndarray, at: Sequence[float]) -> list[int]:
-    """The indices nearest to three places. ValueError unless they are different and ascending."""
+    """Return the indices nearest to three places.
+
+    Raises:
+        ValueError: if they are not different and ascending.
+    """
     places = [int(np.abs(x - place).argmin()) for place in at]
     if len(places) != 3 or not places[0] < places[1] < places[2]:
         raise ValueError(f"at={tuple(at)!r}: needs three different places on the axis, ascending")
     return places
 
 
-# A minimum, peak and final descent lie about a decade of epochs apart: four windows resolve them, and
-# over 4,000 epochs there are 15, few enough that the search among them stays cheap.
+# 4 windows resolve a minimum, a peak and a final descent about a decade of epochs apart.
+# 4,000 epochs have 15 windows, few enough that the search costs little power.
 WINDOWS_PER_DECADE: Final = 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class Windows:
-    """Windows on an axis: each averages the points of one stretch of it.
+    """Windows on an axis; each averages the points of one interval.
 
-    `centres`, `lows`, `highs` (the first and last point averaged): shape (windows,), in the axis's
-    unit; `weights`: (windows, points), rows sum to 1.
+    `centres`, `lows`, `highs` (the first and last point averaged): (windows,), in the axis's unit;
+    `weights`: (windows, points), rows sum to 1.
     """
 
     centres: np.ndarray
@@ -133,11 +143,10 @@ class Windows:
 
 
 def epoch_windows(epochs: np.ndarray) -> Windows:
-    """Windows at 10^(k/WINDOWS_PER_DECADE), whatever the data; `epochs`: (points,), ascending.
+    """Return windows at 10^(k/WINDOWS_PER_DECADE), whatever the data; `epochs`: (points,), ascending.
 
-    Points before training (0) are in none. Within a window a point weighs as its stretch of the
-    log axis, so that evaluating more often does not change what is averaged. A window without a
-    point is left out; one that the axis enters by less than half joins its neighbour.
+    The point before training (epoch 0) is in no window. A window without a point is left out. If the
+    axis covers less than half of its first or last window, that window is merged with its neighbour.
     """
     check_axis("epochs", epochs)
     inside = epochs > 0
@@ -150,6 +159,7 @@ def epoch_windows(epochs: np.ndarray) -> Windows:
         bins[bins == first] = first + 1
     if bins[0] < last and log[-1] * WINDOWS_PER_DECADE - last < 0.5:
         bins[bins == last] = last - 1
+    # Weights are lengths on the log axis, so more frequent evaluation does not change the mean.
     stretch = np.gradient(log) if log.size > 1 else np.ones(1)
     names = np.unique(bins)
     weights = np.zeros((names.size, epochs.size))
@@ -165,13 +175,13 @@ def epoch_windows(epochs: np.ndarray) -> Windows:
 
 
 def window_means(curves: np.ndarray, windows: Windows) -> np.ndarray:
-    """Means of curves (…, points) in the windows: (…, windows), NaN where a point of one is NaN."""
-    # Window by window: 0 × NaN is NaN, so one product would spread a gap over all windows.
+    """Return means of curves (…, points): (…, windows), NaN if a point in the window is NaN."""
+    # One product for all windows would spread a gap over all of them, since 0 × NaN is NaN.
     means = [curves[..., row > 0] @ row[row > 0] for row in windows.weights]
     return np.stack(means, axis=-1)
 
 
 def check_axis(name: str, x: np.ndarray) -> None:
-    """ValueError unless `x` is a row of different finite numbers, ascending."""
+    """Raise ValueError unless `x` is one-dimensional, finite and strictly ascending."""
     if x.ndim != 1 or x.size == 0 or not np.isfinite(x).all() or (np.diff(x) <= 0).any():
         raise ValueError(f"{name}: must be one row of different finite numbers, ascending")

@@ -1,8 +1,7 @@
-"""Locate the edge of interpolation, decide what is near it, and align curves at it.
+"""Locate the edge of interpolation, decide which points are near it, and align curves at it.
 
-The edge is the first point whose train error, mean over seeds, is at most ε; it is known to lie between
-that point and the one before. Only the *train* error decides where a peak counts, never the error that is
-judged.
+The edge is the first point whose mean *train* error over seeds is at most ε. The judged error must never
+decide where a peak counts.
 """
 
 from __future__ import annotations
@@ -16,20 +15,19 @@ import numpy as np
 EPOCHS: Final = "epochs"
 PARAMETERS: Final = "trained parameters"
 
-# Along the epochs the test error peaks while the last images are memorized, the flipped images among
-# them. The train error is then below 0.3: three times the usual ε, and half of a noise of 40 %.
+# 0.3 is three times the usual ε, and below the share of mislabeled images at a label noise of 40 %. Along
+# the epochs the test error peaks while the last images, including mislabeled ones, are memorized.
 NEAR_TRAIN_ERROR: Final = 0.3
 
-# 0.002 is two images of 1,000. The test error peaks where the training set is just fitted, whatever ε is:
-# with random features the train error is 0.04 at half of the parameters of the peak.
+# 0.002 is two images of 1,000. The test error peaks at the point that just fits the training set, at any
+# ε. With random features the train error is 0.04 at half of the peak's parameters.
 NEAR_FITTED: Final = 0.002
 
-# Half a decade of epochs is two windows. A later peak belongs to a network that has long interpolated.
+# 0.5 decades of epochs are two windows. At a later peak the network has interpolated for long.
 NEAR_DECADES: Final = 0.5
 
-# Along the freezing the cuts limit what can be told apart, so one cut beside the edge is near; on a fine
-# grid a factor of 1.5 is: ε alone moves an edge by it (ten networks on MNIST: widths 8 at ε = 0.1, 12 at
-# 0.01).
+# 1.5 is how far ε alone moves an edge (ten networks on MNIST: width 8 at ε = 0.1, 12 at 0.01). It applies
+# to fine grids; on coarse ones, one cut beside the edge is near, since cuts limit the resolution.
 NEAR_FACTOR: Final = 1.5
 
 NOTHING: Final = "nothing"
@@ -40,8 +38,11 @@ UNKNOWN: Final = "unknown"
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Curve:
-    """Test and train errors of some seeds over one axis: `x` (points,), ascending; `test`, `train`
-    (seeds, points); `start` (seeds,): the test error before training, NaN where it is not known."""
+    """Test and train errors of some seeds over one axis.
+
+    `x`: (points,), ascending; `test`, `train`: (seeds, points); `start`: (seeds,), the test error
+    before training, NaN if unknown.
+    """
 
     x: np.ndarray
     test: np.ndarray
@@ -50,7 +51,7 @@ class Curve:
 
 
 def mean_train(train: np.ndarray | None) -> np.ndarray | None:
-    """(points,): the mean over the seeds without a gap; None where there is none."""
+    """Return the mean over the seeds without gaps, (points,); None if there is no such seed."""
     if train is None:
         return None
     complete = train[~np.isnan(train).any(axis=1)]
@@ -58,8 +59,10 @@ def mean_train(train: np.ndarray | None) -> np.ndarray | None:
 
 
 def extent(train: np.ndarray | None, epsilon: float) -> str:
-    """How much of a curve interpolates, by its mean train error (points,): "nothing", "some",
-    "everything" (from the first point on), "unknown" without train errors."""
+    """Return how much of a curve interpolates, by its mean train error (points,).
+
+    "nothing", "some", "everything" (from the first point on), or "unknown" without train errors.
+    """
     if train is None:
         return UNKNOWN
     reached = train <= epsilon
@@ -67,17 +70,17 @@ def extent(train: np.ndarray | None, epsilon: float) -> str:
 
 
 def edge_of(train: np.ndarray | None, epsilon: float) -> int | None:
-    """The first point with mean train error ≤ ε where it is not the first of all, else None."""
+    """Return the first point with mean train error ≤ ε; None if there is none or it is point 0."""
     if train is None or extent(train, epsilon) != SOME:
         return None
     return int((train <= epsilon).argmax())
 
 
 def near_edge(x: np.ndarray, train: np.ndarray, edge: int, axis: str) -> np.ndarray:
-    """Return where on the axis a peak counts: (points,) bool.
+    """Return at which points a peak counts: (points,) bool.
 
-    It ends after the first point at which the training set is fitted: half a decade of epochs after it,
-    or, along any other axis, one cut or a factor of NEAR_FACTOR after it.
+    The window ends half a decade of epochs after the first point that fits the training set. On any other
+    axis it ends one cut, or a factor of NEAR_FACTOR, after that point.
     """
     log = np.log10(x)
     tiny = 1e-9
@@ -110,11 +113,10 @@ def near_in_words(axis: str, epsilon: float) -> str:
 
 
 def aligned(curves: Sequence[Curve], epsilon: float) -> Curve:
-    """The mean of several curves, each moved so that its own edge lies where the others' do.
+    """Return the mean of several curves, each shifted so that the edges coincide.
 
-    Points are counted from the edge; a curve that has no more of them on one side stays at its last one,
-    so that all curves weigh alike at every distance. x is the geometric mean. All must have an edge,
-    and the same seeds. One curve comes back as it is.
+    Points are counted from the edge, and x is the geometric mean. All curves must have an edge and the
+    same seeds. A single curve is returned unchanged.
     """
     if len(curves) == 1:
         return curves[0]
@@ -125,6 +127,7 @@ def aligned(curves: Sequence[Curve], epsilon: float) -> Curve:
         edges.append(edge)
     before = max(edges)
     after = max(curve.x.size - edge for curve, edge in zip(curves, edges, strict=True))
+    # A shorter curve is extended by its last point, so all curves have equal weight at every distance.
     steps = np.arange(-before, after)
     taken = [
         np.clip(edge + steps, 0, curve.x.size - 1)

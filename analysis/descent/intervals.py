@@ -1,11 +1,10 @@
-"""Intervals over few seeds: Student's t on one number per seed.
+"""Compute Student's t intervals over few seeds, from one number per seed.
 
-Owns how far a mean over seeds can be trusted. Refuses the bootstrap (a percentile bootstrap of three
-seeds covers 75 %, not 95 %), and refuses to pool the spread of several cells: near a peak seeds differ
-most, and there a pooled interval is too narrow.
-
-How often a 95 % interval holds the truth: `tests/power/table.md`.
+Coverage by simulation: `tests/power/table.md`.
 """
+
+# No bootstrap: a percentile bootstrap of three seeds covers 75 %, not 95 %.
+# No pooled spread of several cells: seeds differ most near a peak, where it would be too narrow.
 
 from __future__ import annotations
 
@@ -25,7 +24,7 @@ LEVEL: Final = 0.95
 class Interval:
     """A mean over seeds with its two-sided interval; `estimate`, `low`, `high` in the value's unit.
 
-    With one value the ends are infinite: nothing is known of the spread.
+    With one value the ends are infinite, since the spread is unknown.
     """
 
     estimate: float
@@ -39,7 +38,7 @@ class Interval:
 
 @lru_cache(maxsize=10_000)
 def t_quantile(probability: float, df: int) -> float:
-    """Quantile of Student's t; infinite without a degree of freedom."""
+    """Return a quantile of Student's t; infinite without a degree of freedom."""
     return float(special.stdtrit(df, probability)) if df >= 1 else math.inf
 
 
@@ -49,11 +48,16 @@ def mean_interval(
     level: float = LEVEL,
     resolution: float = 0.0,
 ) -> Interval:
-    """The t-interval of the mean of independent values, one per seed: shape (seeds,), finite.
+    """Return the t-interval of the mean of independent values. For paired cells, pass the differences.
 
-    `resolution`: the values are read off a grid this wide (sizes of a study, evaluated epochs, whole
-    images), so each hides an error of at least resolution/√12, however well the seeds agree. Paired
-    cells: pass the differences. Raises ValueError without a value, or when one is not finite.
+    Args:
+        values: (seeds,), finite, one per seed.
+        level: coverage of the interval.
+        resolution: step of the grid that values are rounded to (sizes of a study, evaluated epochs,
+            whole images). Rounding has a standard deviation of resolution/√12, even if all seeds agree.
+
+    Raises:
+        ValueError: if there is no value, or one is not finite.
     """
     given = np.asarray(values, dtype=np.float64)
     if given.ndim != 1 or given.size == 0 or not np.isfinite(given).all():
@@ -75,20 +79,20 @@ def mean_interval(
 
 
 def standard_errors(values: np.ndarray, resolution: float = 0.0) -> np.ndarray:
-    """Of the mean over the first axis, the seeds: (seeds, …) to (…); infinite with one seed."""
+    """Return standard errors of the mean over seeds: (seeds, …) to (…); infinite with one seed."""
     num = len(values)
     if num < 2:
         return np.full(values.shape[1:], np.inf)
     sd = values.std(axis=0, ddof=1)
-    # Equal numbers added up and divided again may differ from their mean in the last digit.
+    # The mean of equal numbers may differ from them in the last digit.
     sd = np.where(sd < 1e-12 * np.abs(values).max(axis=0), 0.0, sd)
     return np.asarray(np.maximum(sd, resolution / math.sqrt(12.0)) / math.sqrt(num))
 
 
 def mean_intervals(values: np.ndarray, level: float = LEVEL) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and half width of `mean_interval` at every place of `values`, (seeds, …): each shape (…).
+    """Return mean and half width of `mean_interval` at every place of `values`, (seeds, …): each (…).
 
-    A seed that is NaN at a place is left out there. The half width is NaN where fewer than two are left.
+    A seed that is NaN at a place is left out there. The half width is NaN if fewer than two are left.
     """
     mean, half = np.full(values.shape[1:], np.nan), np.full(values.shape[1:], np.nan)
     for place in np.ndindex(mean.shape):

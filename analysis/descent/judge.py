@@ -1,55 +1,58 @@
 """Decide whether a curve shows double descent: none, weak, strong, or inconclusive.
 
-Pure functions on one curve or a (seeds × x) matrix.
+The input is one curve or a (seeds × x) matrix.
 
-*What is decided.* Let m be the curve without noise. There is double descent when m rises from a
-minimum to a later peak and falls again after it, both by a height that matters. **weak**: it falls
-below the peak. **strong**: below the first minimum. **none**: shown that no such peak of a height
-that matters is there. **inconclusive**: the seeds cannot tell; or no second descent could be seen,
-since no point of the curve interpolates, or every one does (Liu & Flanigan 2023: no peak says nothing
-when the train error never got under ε). A curve without such a peak that still rises at its end, or ends
-just at the edge of interpolation, is "none so far": it is not finished. It rises if its last point is
-shown to be above the lowest point of the last half decade; a level end does not rise.
+*What is decided.* Let m be the curve without noise. It shows double descent if it rises from a minimum
+to a later peak and falls again, both by at least the height that matters.
+**weak**: m falls below the peak. **strong**: m also falls below the first minimum.
+**none**: a peak of a height that matters is excluded.
+**inconclusive**: the seeds cannot decide. It is also inconclusive if no point interpolates, or all do,
+because a second descent could not be seen. A missing peak is no evidence if the train error never fell
+below ε (Liu & Flanigan 2023).
+**none so far**: no peak, but the curve is not finished: it still rises at its end, or ends just at the
+edge of interpolation. It rises if its last point is shown to be above the lowest point of the last half
+decade. A level end does not rise.
 
-*Where a peak counts.* Given the train errors, a peak counts near the edge of interpolation only
-(`edges` has the windows and their reasons). A peak that is shown elsewhere is reported as a bump before or
-beyond the edge, with its train error: it is no double descent.
+*Where a peak counts.* If train errors are given, a peak counts only near the edge of interpolation
+(`edges` defines the windows and gives the reasons). A peak shown elsewhere is reported as a bump before or
+beyond the edge, with its train error. It is not double descent.
 
-*Higher points elsewhere.* A point that is higher than the peak by what matters, and shown to be higher,
-ends the search for its minima. If such a point may lie far from the edge, between the minima, the status
-is inconclusive. If a bump far from the edge is shown to be higher by what matters, the status is none: the
-peak does not lie near the edge. Smaller differences decide nothing. A level stretch that reaches far
-beyond the edge is reported as a plateau.
+*Higher points elsewhere.* The search for the minima of a peak ends at a point that is shown to be higher,
+and is higher by the height that matters. If such a point may be far from the edge, between the minima,
+the status is inconclusive. If a bump far from the edge is shown to be higher by that height, the status is
+none, since the peak is not near the edge. Smaller differences decide nothing. A level stretch that
+reaches far beyond the edge is reported as a plateau.
 
-*Direction.* Along the epochs x is the epoch or step, judged in log scale. Along the freezing x is the
-number of trained parameters, ascending, from head only to nothing frozen; `judge_freezing` sorts by
-it, so that a curve handed over in order of the frozen count is not read the wrong way round.
+*Direction.* Along the epochs, x is the epoch or step, judged in log scale. Along the freezing, x is the
+number of trained parameters, ascending, from head only to nothing frozen. `judge_freezing` sorts by it, so
+a curve given in order of the frozen count is not read backwards.
 
-*Noise: what shows a peak.* The maximum of a noisy flat curve lies 4 standard deviations up over 50
-points. So (1) epochs are averaged in windows that are fixed beforehand: quarters of a decade at
-10^(k/4), whatever the data; (2) minimum, peak and later minimum are located on the *other* seeds and
-measured on the one held out: one height per seed, its rise or its fall, whichever is smaller on the
-others; (3) the heights have a t-interval over seeds, which must clear zero. The held-out heights share
-the seeds that located them; by simulation that costs nothing up to three seeds, but at ten the nominal
-5 % become 11 % on a curve that rises to a long plateau. So `SEARCH` standard errors at least are asked
-for.
+*Noise: how a peak is shown.* Over 50 points, the maximum of a noisy flat curve is 4 standard deviations
+high. Therefore:
+(1) Epochs are averaged in fixed windows: quarters of a decade at 10^(k/4), whatever the data.
+(2) Minimum, peak and later minimum are located on the *other* seeds and measured on the held-out seed.
+This gives one height per seed: its rise or its fall, whichever is smaller on the other seeds.
+(3) The t-interval of the heights over seeds must be above zero.
+The held-out heights share the seeds that located them. By simulation this costs nothing up to three
+seeds. At ten seeds the nominal 5 % become 11 % on a curve that rises to a long plateau. So heights must
+exceed at least `SEARCH` standard errors.
 
-*Noise: what excludes one.* Held-out heights are too low where the place found is not the true one, so
-they exclude nothing: `upper_bounds` does.
+*Noise: how a peak is excluded.* Held-out heights are too low if the place found is not the true one.
+They exclude nothing; `upper_bounds` does.
+A peak that matters needs three points, with a rise and a fall between them. It is excluded if, for *every*
+three points, the upper end of the rise's or the fall's t-interval over seeds is below the height that
+matters. Since all must be excluded, no correction for their number is needed. The error rate is at most
+5 % for any curve: 2.5 % for the rise and 2.5 % for the fall. The bound is the smallest height that is
+excluded in this way.
 
-*One seed.* It says nothing of the noise between replicates (its own jitter is autocorrelated and
-leaves out the images drawn, the flips and the initial values), so the status is inconclusive;
-`face_value` is what the curve would be if there were no noise.
+*One seed.* One seed does not show the noise between replicates: its own jitter is autocorrelated and does
+not include the images drawn, the label flips and the initial values. The status is inconclusive;
+`face_value` is the status that the curve would have without noise.
 
-*Heights are those of the windows.* A window of a quarter of a decade flattens a narrow peak: one of 8
-points that is a third of a decade wide is 5.6 high in its windows. `WINDOWED` says so to a reader.
+*Heights are those of the windows.* A window of a quarter of a decade flattens a narrow peak. A peak of 8
+points that is a third of a decade wide has a height of 5.6 in its windows. `WINDOWED` explains this.
 
-How often each verdict comes, by simulation: `tests/power/table.md`.
-
-A peak that matters needs three points: a rise and a fall between them. It is excluded when for *every*
-three points the upper end of the rise's or of the fall's t-interval over seeds lies below what matters.
-All must be excluded, so no correction for their number is due: false in 5 % at most, 2.5 for the rise
-and 2.5 for the fall, whatever the curve. The bound is the height under which this still works."""
+How often each verdict occurs, by simulation: `tests/power/table.md`."""
 
 from __future__ import annotations
 
@@ -82,19 +85,20 @@ from analysis.descent.edges import (
 )
 from analysis.descent.intervals import LEVEL, Interval, mean_interval, standard_errors, t_quantile
 
-# Two or three seeds hardly know the spread of a difference, and the worst of all pairs is the bound. So
-# each pair's variance is averaged with the mean one of all pairs, which counts as two more degrees of
-# freedom: at three seeds a long flat curve is then excluded ten times as often, and where the seeds
-# spread three times as much at the peak a true one in 5 %. Not with two seeds or four points: 7 to 8 %.
+# 2 more degrees of freedom: each pair's variance is averaged with the mean variance of all pairs. Two or
+# three seeds estimate the spread of a difference poorly, and the worst of all pairs is the bound.
+# At three seeds a long flat curve is excluded ten times as often. If the spread is three times as large
+# at the peak, a true peak is excluded in 5 %. Not used with two seeds or four points: 7 to 8 %.
 BORROWED: Final = 2
 
 
 def ends_search(y: np.ndarray, matters: float, level: float, resolution: float) -> np.ndarray:
     """Return which points end the search for the minima of a peak: (peak, point) bool.
 
-    A point ends it if it is higher than the peak by `matters` on the mean over seeds, and shown to be
-    higher. A point that is higher by less than `matters` must not decide between two heights.
+    A point ends it if it is shown to be higher than the peak, and higher by `matters` on the mean over
+    seeds.
     """
+    # A point that is higher by less than `matters` must not decide between two heights.
     apart = y[:, None, :] - y[:, :, None]  # (seeds, peak, point)
     mean = apart.mean(axis=0)
     margin = t_quantile(0.5 + level / 2, len(y) - 1) * standard_errors(apart, resolution)
@@ -110,7 +114,7 @@ def upper_bounds(
     level: float,
     resolution: float,
 ) -> tuple[float, float]:
-    """Return upper bounds on the height of a peak where one counts, and on the rise since `late`."""
+    """Return upper bounds on the height of a peak that counts, and on the rise since `late`."""
     num, points = y.shape
     apart = y[:, None, :] - y[:, :, None]  # (seeds, from, to)
     index = np.arange(points)
@@ -120,7 +124,7 @@ def upper_bounds(
     df = num - 1 + borrowed
     variance = ((num - 1) * own + borrowed * own[is_before].mean()) / df
     upper = apart.mean(axis=0) + t_quantile(0.5 + level / 2, df) * np.sqrt(variance / num)
-    # No minimum of a peak lies beyond a point that is shown to be higher by what matters.
+    # The minima of a peak are never beyond a point that is shown to be higher by `matters`.
     is_higher = upper <= -matters  # (from, to): the first is shown to be the higher one
     last_higher = np.where(is_before & is_higher, index[:, None], -1).max(axis=0)
     next_higher = np.where(is_before.T & is_higher, index[:, None], points).min(axis=0)
@@ -141,19 +145,18 @@ INCONCLUSIVE: Final = "inconclusive"
 # Interpolation: train error ≤ ε. Nakkiran et al. 2019 use 0.1 for effective model complexity.
 EPSILON: Final = 0.1
 
-# The height that matters, where none is given: a fiftieth of the curve's own range, one millimetre
-# in a figure five centimetres high. Relative, so that the unit of y does not change the verdict.
+# 2 % of the curve's range is one millimetre in a figure five centimetres high. It is relative, so that
+# the unit of y does not change the verdict. Used if no `min_height` is given.
 MIN_SHARE: Final = 0.02
 
-# Along the epochs the first minimum comes after a first descent: training starts at chance, and while
-# the error is within a tenth of the curve's range of its top, its wiggles are no minimum. Along the
-# freezing the first descent may be small or lie outside the axis, so none is asked for. Added when
-# six curves of small networks on digits came out inconclusive for such wiggles; the tenth is reasoned.
+# 0.1 of the curve's range: along the epochs, the first minimum must be this far below the top. Training
+# starts at chance, and wiggles before the first descent are no minimum. Along the freezing no descent is
+# required, since it may be small or outside the axis. Added when such wiggles made six curves of small
+# networks on digits inconclusive; the value is reasoned, not fitted.
 FIRST_DESCENT: Final = 0.1
 
-# What the search for the peak costs at four seeds and more, up to 30 windows: standard errors that
-# hold the false peaks of every no-peak shape in `tests/power` under 5 %. Below four seeds
-# Student's t is wider than this, taken at SEARCH_LEVEL one-sided instead of 2.5 %.
+# 3.75 standard errors keep false peaks below 5 % for every no-peak shape in `tests/power`, at four or more
+# seeds and up to 30 windows. Below four seeds Student's t is wider: 0.98 (one-sided) instead of 97.5 %.
 SEARCH: Final = 3.75
 SEARCH_LEVEL: Final = 0.98
 
@@ -165,15 +168,15 @@ WINDOWED: Final = (
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
-    """How a curve is judged.
+    """Options of the decision.
 
     - `epsilon`: train error at which a curve interpolates.
     - `min_height`: the height that matters, in the unit of the values; None: MIN_SHARE of the mean
       curve's range.
     - `at`: first minimum, peak and later minimum on the axis, if they were named before any result was
-      read; then nothing is searched.
-    - `level`: of the intervals. `search`: the least number of standard errors that a height must clear
-      if its place was searched. `resolution`: of one value.
+      read; then there is no search.
+    - `level`: of the intervals. `search`: the minimum number of standard errors that a height must
+      exceed if its place was searched. `resolution`: of one value.
     """
 
     epsilon: float = EPSILON
@@ -190,22 +193,22 @@ class Rule:
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
-    """The verdict on one curve, and what it rests on. Heights in y's unit, places in x's.
+    """The verdict on one curve, and its evidence. Heights are in y's unit, places in x's.
 
     - `rise`: peak over first minimum; `fall`: peak over later minimum; `gain`: first minimum over
       later minimum (above 0: strong); `end_rise`: last point over the lowest of the half decade before it.
       None with one seed, or with fewer than three points.
-    - `heights`: of the peak, (seeds,), of the seeds used: the smaller of rise and fall, which of the two
-      was decided on the others. `height`: their mean. A peak is shown where `low` is above 0 (the price
-      of the search is in it) and the estimate reaches `min_height`; it is excluded where `high`, which is
-      `at_most`, lies below `min_height`.
+    - `heights`: of the peak, (seeds,), of the seeds used: the rise or the fall, whichever is smaller on
+      the other seeds. `height`: their mean. A peak is shown if `low` is above 0 (it includes the cost of
+      the search) and the estimate reaches `min_height`. It is excluded if `high`, which is `at_most`, is
+      below `min_height`.
     - `first_minimum`, `peak`, `later_minimum`: places on the mean over seeds, for drawing.
     - `min_height`: the height that matters. `interpolates`: "nothing", "some", "everything" (of the
       curve), "unknown" without train errors. `near`: (points,) bool, where a peak counts.
-    - `unfinished`: why a peak may still come, in words, or "".
-    - `bump`: a peak that is shown where none counts, in words, or "". If it is shown to be higher than
-      any peak that counts, by what matters, the status is none.
-    - `plateau`: where the curve stays level until half a decade beyond the edge, in words, or "".
+    - `unfinished`: why a peak may still come, as text, or "".
+    - `bump`: a shown peak outside `near`, as text, or "". If it is shown to be higher than any peak that
+      counts, by `min_height`, the status is none.
+    - `plateau`: the stretch that is level until half a decade beyond the edge, as text, or "".
     - `reasons`: sentences. `used`: (all seeds,) bool, False for a seed with a gap in its curve.
     """
 
@@ -236,7 +239,7 @@ class Judgement:
 
     @property
     def wording(self) -> str:
-        """The status in words: "none so far" for a curve that is not finished; plateau and bump."""
+        """The status as text ("none so far" for an unfinished curve), with plateau and bump."""
         words = "none so far" if self.so_far else self.status
         return "; ".join(text for text in (words, self.plateau, self.bump) if text)
 
@@ -247,13 +250,13 @@ def judge_epochs(
     """Decide whether there is double descent along the epochs (or steps).
 
     Args:
-        epochs: (points,), ascending. The value at epoch 0 is where the first descent begins.
-        values: (points,) or (seeds, points). A seed with a NaN is left out, and `reasons` say so.
+        epochs: (points,), ascending. The first descent begins at the value at epoch 0.
+        values: (points,) or (seeds, points). A seed with a NaN is left out and counted in `reasons`.
         train_errors: same shape as `values`.
         rule: fields of `Rule`.
 
     Raises:
-        ValueError: if the shapes do not fit, or the axis is not ascending.
+        ValueError: if the shapes do not match, or the axis is not ascending.
     """
     x, y, train = present(epochs, values, train_errors)
     windows = epoch_windows(x)
@@ -272,8 +275,8 @@ def judge_freezing(
 ) -> Judgement:
     """Decide whether there is double descent along the freezing, from head only to nothing frozen.
 
-    `trained_parameters`: (points,), in any order, all different: the curve is sorted by it, ascending.
-    Everything else as in `judge_epochs`; points are not averaged.
+    `trained_parameters`: (points,), in any order, all different; the curve is sorted by it, ascending.
+    For the other arguments see `judge_epochs`; points are not averaged.
     """
     x, y, train = present(trained_parameters, values, train_errors)
     order = np.argsort(x, kind="stable")
@@ -291,13 +294,13 @@ def judge(
     train_errors: np.ndarray | None = None,
     start: np.ndarray | None = None,
 ) -> Judgement:
-    """Decide as `judge_epochs` does, on curves that are averaged already.
+    """Decide as in `judge_epochs`, on curves that are already averaged.
 
     Args:
         x: (windows,), ascending.
         y: (seeds, windows).
         rule: default: `Rule()`.
-        axis: names `x`: "epochs", or anything else for an axis of capacity.
+        axis: name of `x`: "epochs", or any other text for an axis of capacity.
         train_errors: same shape as `y`.
         start: (seeds,), the value before training, NaN if it is not known.
     """
@@ -321,7 +324,7 @@ def judge(
     num = len(y)
     mean = y.mean(axis=0)
     span = float(np.ptp(mean))
-    # Below the last digits of the numbers there is only rounding.
+    # A smaller range is only rounding.
     flat = span <= 1e-9 * float(np.abs(mean).max())
     matters = min_height if min_height is not None else (math.inf if flat else MIN_SHARE * span)
     rise = fall = gain = end_rise = height = None
@@ -388,7 +391,7 @@ def judge(
         if where is not None and _shown(plain, matters, guard):
             status = STRONG if _shown(gain, matters, guard) else WEAK
         elif at_most < matters:
-            # Over half a decade, half of what matters: a rise that matters within a decade is excluded.
+            # Half of `matters` over half a decade: this excludes a rise by `matters` within a decade.
             status, so_far = NONE, end_rise.low > 0 or end_at_most >= matters / 2
         else:
             reasons.append(
@@ -405,7 +408,7 @@ def judge(
         if bump:
             far = mean_interval(held_out(None)[2], level=level, resolution=resolution)
             bump = bump if _shown(far, matters, guard) else ""
-        # Early in training every error is high: there, only a later bump can be the higher peak.
+        # Every error is high early in training, so along the epochs only a later bump can be higher.
         if bump and (axis != EPOCHS or anywhere[1] > places[1]):
             apart = mean_interval(
                 y[:, anywhere[1]] - y[:, places[1]], level=level, resolution=resolution
@@ -413,7 +416,7 @@ def judge(
             if apart.estimate - guard * apart.standard_error >= matters:
                 status, so_far = NONE, False
                 bump += f", higher than any peak near the edge by {apart.estimate:.3g}"
-        # A higher point beyond the places that count, between the two minima: the peak may lie there.
+        # If a point outside `near` and between the two minima is higher, the peak may be there.
         low, peak, end = locate(mean, first_descent, top, where)
         between = ~near & (np.arange(x.size) > low) & (np.arange(x.size) < end)
         higher = float(np.where(between, mean, -np.inf).max() - mean[peak])
@@ -471,19 +474,19 @@ def judge(
 
 
 def search_guard(num_seeds: int, level: float = LEVEL, search: float = SEARCH) -> float:
-    """Standard errors that a height over this many seeds must clear, where its place was searched."""
+    """Return how many standard errors a height must exceed if its place was searched."""
     df = num_seeds - 1
     return max(t_quantile(0.5 + level / 2, df), t_quantile(SEARCH_LEVEL, df), search)
 
 
 def _half_a_decade_earlier(x: np.ndarray) -> int:
-    """Return the last point that lies at least half a decade before the end; the first if none does."""
+    """Return the last point at least half a decade before the end; the first point if there is none."""
     earlier = np.flatnonzero(x <= x[-1] * 10**-0.5 * (1 + 1e-9))
     return int(earlier[-1]) if earlier.size else 0
 
 
 def _level_stretch(mean: np.ndarray, peak: int, matters: float) -> tuple[int, int]:
-    """Return the first and the last point around the peak that lie at most `matters` below it."""
+    """Return the first and the last point around the peak that are at most `matters` below it."""
     below = np.flatnonzero(mean < mean[peak] - matters)
     first = max(below[below < peak], default=-1) + 1
     last = min(below[below > peak], default=mean.size) - 1
