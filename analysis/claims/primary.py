@@ -1,6 +1,6 @@
 """Define the claims, their primary contrasts, and the heights that matter.
 
-Must not change once results of a study are known: its verdicts would become exploratory.
+If they change after results of a study are known, its verdicts are exploratory; reports must mention this.
 """
 
 # Written before any result was read. Each claim has one primary contrast; the rest is exploratory.

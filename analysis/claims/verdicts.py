@@ -34,7 +34,7 @@ class Verdicts(Mapping[str, Verdict]):
         return len(self._by_claim)
 
     def __repr__(self) -> str:
-        """Return one line for each claim; below it, why it does not hold, and the answers at other ε."""
+        """Return one line for each claim; below it, decisive conditions and the answers at other ε."""
         rows = [
             (one.claim, one.answer, effect_text(one.effect, one.unit) or "–")
             for one in self.values()

@@ -205,7 +205,7 @@ class Judgement:
     - `first_minimum`, `peak`, `later_minimum`: places on the mean over seeds, for drawing.
     - `min_height`: the height that matters. `interpolates`: "nothing", "some", "everything" (of the
       curve), "unknown" without train errors. `near`: (points,) bool, where a peak counts.
-    - `unfinished`: why a peak may still come, as text, or "".
+    - `unfinished`: why a peak may still appear, as text, or "".
     - `bump`: a shown peak outside `near`, as text, or "". If it is shown to be higher than any peak that
       counts, by `min_height`, the status is none.
     - `plateau`: the stretch that is level until half a decade beyond the edge, as text, or "".

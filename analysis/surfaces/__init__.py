@@ -1,4 +1,4 @@
-"""Surfaces over the grid of a study, as labelled arrays (xarray)."""
+"""Compute surfaces over the grid of a study, as labelled arrays (xarray)."""
 
 from typing import TYPE_CHECKING, Any
 

@@ -1,8 +1,7 @@
-"""Which frozen count is best, and which cannot be told apart from the best over these seeds.
+"""Find the best frozen count, and those that do not differ from it significantly over the seeds.
 
-Owns the rule by which a cut is left out of that set; on any surface over "frozen" and "seed". Fills in no
-absent cut and no absent seed, and leaves no cut out by one seed. That the best cut depends on the amount
-of data and on how related the tasks are is what Gerace et al. 2023 (arXiv 2303.01429) found.
+Gerace et al. 2023 (arXiv 2303.01429): the best cut depends on the amount of data and on how related the
+tasks are.
 """
 
 from __future__ import annotations
@@ -19,25 +18,27 @@ LEVEL: Final = 0.95
 def best_cut(
     surface: xr.DataArray, *, level: float = LEVEL, resolution: float | None = None
 ) -> xr.Dataset:
-    """The frozen count with the lowest mean over seeds, and the set of those that may be the best.
+    """Return the frozen count with the lowest mean over seeds, and the set of those that may be best.
 
-    `surface`: an error or a loss, dims "frozen", "seed" and any others, as `at_epoch` gives it.
+    A cut is left out if another is better by a paired one-sided t-test over the seeds, at
+    (1 − level) ÷ (number of other cuts). So the true best is left out with a probability of at most
+    1 − level, for any spreads (Bonferroni; this is the set of multiple comparisons with the best, Hsu
+    1984, without equal spreads). Each cell is tested separately. With one seed the set is all measured
+    cuts.
 
-    - `best`: the frozen count with the lowest mean; of equal ones that with the fewest frozen layers.
-    - `in_set`, over "frozen" too: measured, and not told apart from the best. `low`, `high`: the fewest
-      and the most frozen layers in the set.
-    - `num_seeds`: seeds that have every measured cut: only these are compared. `num_cuts`: cuts that
-      were measured in any seed; others are in no set, and may be the best for all that is known.
+    Args:
+        surface: an error or a loss, dims "frozen", "seed" and any others; see `at_epoch`.
+        resolution: step of the grid that values are rounded to (1 ÷ test images). Rounding has a standard
+            deviation of resolution ÷ √12, even if seeds agree. None: the smallest distance between two
+            different values.
 
-    A cut is left out where another is better by a paired one-sided t-test over the seeds, at
-    (1 − level) ÷ (number of other cuts). So the truly best is left out with a chance of at most 1 − level,
-    whatever the spreads: it would take one of those tests to err (Bonferroni; the set is that of multiple
-    comparisons with the best, Hsu 1984, without its equal spreads). Of each cell by itself.
-
-    With one seed the set is all measured cuts; without a seed that has them all, `best` is NaN as well.
-
-    `resolution`: the values are read off a grid this wide (1 ÷ test images), so that seeds which agree
-    still hide a spread of resolution ÷ √12. None: the least distance between two different values.
+    Returns:
+        best: the frozen count with the lowest mean; the smallest of equal ones. NaN if no seed has all
+            measured cuts.
+        in_set: over "frozen" too; measured, and not significantly worse than another cut.
+        low, high: the fewest and the most frozen layers in the set.
+        num_seeds: seeds that have every measured cut; only these are compared.
+        num_cuts: cuts measured in any seed. Other cuts are in no set, but might be the best.
     """
     for dim in ("frozen", "seed"):
         if dim not in surface.dims:
@@ -81,7 +82,7 @@ def best_cut(
 
 
 def may_be_best(errors: np.ndarray, *, level: float = LEVEL, resolution: float = 0.0) -> np.ndarray:
-    """Which cuts cannot be told apart from the best: (cuts,) bool, of `errors` (seeds, cuts), finite."""
+    """Return which cuts may be the best: (cuts,) bool. `errors`: (seeds, cuts), finite."""
     num, cuts = errors.shape
     if num < 2 or cuts < 2:
         return np.ones(cuts, bool)

@@ -3,8 +3,8 @@
 The decomposition of 0-1 loss is that of Domingos (2000). The share of a finite test set follows Jordan
 (2023). Test labels are taken as the truth: there is no noise term.
 
-Arrays: `predicted` holds labels, whole numbers, shape (seeds, …, images), a seed for each training set and
-… for evaluations or other cells; `labels` is (images,). Results are of shape (…)."""
+Arrays: `predicted` contains labels, integers, (seeds, …, images), one seed for each training set and … for
+evaluations or other cells; `labels` is (images,). Results have shape (…)."""
 
 from __future__ import annotations
 
@@ -40,25 +40,25 @@ from study.store.prepared_tasks import read_task_head
 from study.store.schema import DONE
 from study.store.store import concurrently
 
-# Of few seeds the bias comes out too high and the variance too low: of two the bias is the whole error,
-# whatever the truth. Where two seeds disagree on 40 % of the images, 3.9 points of bias are too many at
-# five seeds, 2.2 at ten, 0.9 at 25 (tests/analysis/surfaces/test_bias_variance.py).
+# 5 seeds overestimate the bias by 3.9 percentage points if two seeds disagree on 40 % of the images; ten
+# seeds by 2.2, 25 by 0.9 (tests/analysis/surfaces/test_bias_variance.py). With few seeds the bias is too
+# high and the variance too low; with two seeds the bias is always the whole error.
 MIN_SEEDS: Final = 5
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Decomposition:
-    """The mean 0-1 loss over seeds and images, taken apart; fractions of images, each of shape (…).
+    """The parts of the mean 0-1 loss over seeds and images; fractions of images, each of shape (…).
 
     - `error` = `bias` + `net_variance`, and `net_variance` = `variance_unbiased` − `variance_biased`:
       both hold exactly.
     - `bias`: images whose main prediction is wrong.
-    - `variance_unbiased`: where the main prediction is right, the chance that a seed gives another one:
-      there variance adds to the error.
-    - `variance_biased`: where it is wrong, the chance that a seed is right: there variance takes from the
-      error. With two classes that is the chance of giving another label than the main one; with more it
-      is that chance times Domingos' factor P(right | not the main one).
-    - `variance`: the chance that a seed gives another label than the main one, on any image.
+    - `variance_unbiased`: on images whose main prediction is right, the probability that a seed predicts
+      another label. This variance increases the error.
+    - `variance_biased`: on images whose main prediction is wrong, the probability that a seed is right.
+      This variance reduces the error. With two classes it is the probability of a label other than the
+      main one; with more classes, times Domingos' factor P(right | not the main one).
+    - `variance`: the probability that a seed predicts a label other than the main one, on any image.
     """
 
     error: np.ndarray
@@ -74,12 +74,14 @@ class Decomposition:
 
 
 def decompose(predicted: np.ndarray, labels: np.ndarray) -> Decomposition:
-    """Bias and variance of 0-1 loss over seeds (Domingos 2000, "A unified bias-variance decomposition").
+    """Decompose 0-1 loss over seeds (Domingos 2000, "A unified bias-variance decomposition").
 
-    The main prediction of an image is its most frequent label over the seeds. Where several labels are
-    equally frequent each is the main one with equal weight, so that nothing hangs on how classes are
-    numbered. Bias is over-, variance underestimated, the more the fewer seeds there are: compare cells of
-    equally many. ValueError below MIN_SEEDS.
+    The main prediction of an image is its most frequent label over the seeds. Equally frequent labels
+    have equal weight, so results do not depend on the order of classes. With fewer seeds, bias is
+    overestimated and variance underestimated more: compare cells with equally many seeds.
+
+    Raises:
+        ValueError: if there are fewer than MIN_SEEDS seeds.
     """
     num = _checked(predicted, labels)
     if num < MIN_SEEDS:
@@ -93,7 +95,7 @@ def _decompose(predicted: np.ndarray, labels: np.ndarray) -> Decomposition:
     num = len(predicted)
     right = (predicted == labels).sum(axis=0)
     most, ties = np.zeros_like(right), np.zeros(right.shape)
-    # How often each seed's label was given: no table over all classes is needed.
+    # The frequency of each seed's label; this needs no table over all classes.
     counts = [(predicted == one).sum(axis=0) for one in predicted]
     for count in counts:
         most = np.maximum(most, count)
@@ -111,14 +113,17 @@ def _decompose(predicted: np.ndarray, labels: np.ndarray) -> Decomposition:
 
 
 def disagreement(predicted: np.ndarray) -> np.ndarray:
-    """The chance that two seeds give an image different labels: mean over all pairs and images.
+    """Return the probability that two seeds predict different labels: mean over pairs and images.
 
-    Unbiased from two seeds on; ValueError for one.
+    The estimate is unbiased for two or more seeds.
+
+    Raises:
+        ValueError: for one seed.
     """
     num = _checked(predicted, None)
     if num < 2:
         raise ValueError("1 seed: disagreement needs two")
-    # Each seed agrees with itself.
+    # −1 since each seed agrees with itself.
     pairs = [(predicted == one).mean(axis=-1).sum(axis=0) - 1 for one in predicted]
     result: np.ndarray = 1 - np.sum(pairs, axis=0) / (num * (num - 1))
     return result
@@ -129,10 +134,10 @@ class Spread:
     """Variances over seeds of the test error (a fraction, squared), each of shape (…).
 
     - `measured`: of the error on this test set.
-    - `finite_test_set`: what it would be if images erred independently of each other: what remains of
-      seeds that are equally good on the distribution, because the test set is finite.
-    - `beyond`: of the error on the whole distribution of images, estimated without bias, so that it may
-      lie below zero.
+    - `finite_test_set`: if errors were independent between images. This is the variance of seeds that are
+      equally good on the distribution, because the test set is finite.
+    - `beyond`: of the error on the whole distribution of images; the estimate is unbiased, so it may be
+      negative.
     """
 
     measured: np.ndarray
@@ -141,12 +146,15 @@ class Spread:
 
 
 def finite_set_spread(predicted: np.ndarray, labels: np.ndarray) -> Spread:
-    """How much of the spread over seeds is the finite test set (Jordan 2023, arXiv 2304.01910).
+    """Return how much spread over seeds the finite test set causes (Jordan 2023, arXiv 2304.01910).
 
-    With e the errors (seeds, images) and N images, the variance over seeds of the mean of e is
-    (Σ variances + Σ covariances of different images) ÷ N². The first sum is there without any seed being
-    better than another; the mean covariance is the variance of the error on the distribution, as test
-    images are drawn from it independently. All three are unbiased from two seeds on; ValueError for one.
+    Let e be the errors (seeds, images) and N the number of images. The variance over seeds of the mean of
+    e is (Σ variances + Σ covariances of different images) ÷ N². The first sum remains if all seeds are
+    equally good. The mean covariance is the variance of the error on the distribution, since test images
+    are drawn from it independently. All three results are unbiased for two or more seeds.
+
+    Raises:
+        ValueError: for one seed, or one test image.
     """
     num = _checked(predicted, labels)
     if num < 2:
@@ -167,7 +175,11 @@ def finite_set_spread(predicted: np.ndarray, labels: np.ndarray) -> Spread:
 
 
 def _checked(predicted: np.ndarray, labels: np.ndarray | None) -> int:
-    """The number of seeds. Raises ValueError for arrays that are no labels or do not fit."""
+    """Return the number of seeds.
+
+    Raises:
+        ValueError: if an array does not contain labels, or shapes do not match.
+    """
     if predicted.ndim < 2 or predicted.size == 0 or predicted.dtype.kind not in "iu":
         raise ValueError(
             f"predicted: whole numbers (seeds, …, images) are needed, not {predicted.dtype} of shape "
@@ -194,11 +206,11 @@ MEANINGS: Final = {
     "beyond": ("fraction²", "variance of the error on all images, estimated"),
     "num_seeds": ("seeds", "seeds whose predictions are there"),
 }
-ROWS_AT_ONCE: Final = 64  # evaluations of all seeds that are worked on together
+ROWS_AT_ONCE: Final = 64  # evaluations (of all seeds) per batch
 
 
 def has_predictions(study: Study, cells: pd.DataFrame | None = None) -> bool:
-    """Whether any Run of these lines of `Study.cells` (default: all) has predictions in the store."""
+    """Return whether any Run in these rows of `Study.cells` (default: all) has stored predictions."""
     if not isinstance(study.rows, StoreRows):
         return False
     cells = study.cells if cells is None else cells
@@ -215,18 +227,28 @@ def bias_variance_surfaces(
     squeeze: bool = False,
     **select: Any,
 ) -> xr.Dataset:
-    """Bias, variance and disagreement of the predicted labels over seeds; dims those of the grid but seed.
+    """Return bias, variance and disagreement over seeds; dims are those of the grid without "seed".
 
-    - `epoch`: "last", a number, or "all" for one more dimension "epoch".
-    - `error` = `bias` + `net_variance`, and `variance`, as `bias_variance.decompose` gives them: from
-      five seeds on, else NaN. Few seeds give too much bias: compare cells with equal `num_seeds`.
-    - `disagreement`, and `measured`, `finite_test_set` and `beyond` of `bias_variance.finite_set_spread`:
-      from two seeds on.
+    A diverged seed is in no cell.
 
-    All else as in `surfaces.over_epochs`. A seed that diverged is in no cell. Raises ValueError for a
-    study that was opened from elsewhere than a store, one that keeps no predictions, a task that is not
-    in the store; Damaged for predictions that do not fit rows or task; `load.Incomplete` where those of a
-    Run are absent, unless `partial`: its cell then rests on the other seeds.
+    Args:
+        epoch: "last", a number, or "all" for the additional dimension "epoch".
+        partial: if predictions of a Run are missing, its cell uses the other seeds.
+
+    The other arguments are those of `surfaces.over_epochs`.
+
+    Returns:
+        error, bias, net_variance, variance: see `decompose`; `error` = `bias` + `net_variance`. NaN
+            (except `error`) for fewer than five seeds. Few seeds overestimate the bias: compare cells
+            with equal `num_seeds`.
+        disagreement, measured, finite_test_set, beyond: see `disagreement` and `finite_set_spread`; NaN
+            for one seed.
+
+    Raises:
+        ValueError: if the study was not opened from a store or has no predictions, or a task is not in
+            the store.
+        Damaged: if predictions do not match the rows or the task.
+        load.Incomplete: if predictions of a Run are missing and `partial` is not set.
     """
     if not isinstance(study.rows, StoreRows):
         raise ValueError(
@@ -264,7 +286,7 @@ def bias_variance_surfaces(
             _check(run_id, predicted, labels[task], test_errors[run_id])
         if not found:
             continue
-        # One list of evaluations for all seeds of a cell: they have one recipe and size.
+        # All seeds of a cell have the same evaluations, since they share recipe and size.
         first = next(iter(found))
         own = points_of(study, str(seeds.loc[first, "evaluations"]), "epoch")
         of_run, into = positions(own, points) if epoch == "all" else ([rows[first]], [0])
@@ -286,7 +308,7 @@ def bias_variance_surfaces(
 
 
 def _numbers(predicted: np.ndarray, labels: np.ndarray) -> Mapping[str, np.ndarray | int]:
-    """All of MEANINGS that so many seeds allow; `predicted`: (seeds, evaluations, images)."""
+    """Return all MEANINGS that have enough seeds; `predicted`: (seeds, evaluations, images)."""
     numbers: dict[str, np.ndarray | int] = {"num_seeds": len(predicted)}
     numbers["error"] = (predicted != labels).mean(axis=(0, -1))
     if len(predicted) >= 2:
@@ -300,7 +322,7 @@ def _numbers(predicted: np.ndarray, labels: np.ndarray) -> Mapping[str, np.ndarr
 
 
 def _read(store: Store, seeds: pd.DataFrame) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """The predictions of these Runs, (evaluations, images) each, and why others have none, by id."""
+    """Return predictions, each (evaluations, images), and why others are missing, by run id."""
     digests = {str(i): d for i, d in seeds["predictions_digest"].items() if pd.notna(d)}
     answers = concurrently(lambda i: labels_of(read_predictions(store, i, digests[i])), digests)
     found = {i: a for i, a in answers.items() if not isinstance(a, Damaged)}
@@ -320,10 +342,8 @@ def _check(run_id: str, predicted: np.ndarray, labels: np.ndarray, errors: np.nd
 
 
 def _test_labels(store: Store, task: str, fingerprint: str | None) -> np.ndarray:
-    """The labels of a task's test images, in their order; its images stay unread.
-
-    So its fingerprint is not computed: that the labels are the right ones is shown by every test error.
-    """
+    """Return the labels of a task's test images, in their order, without reading the images."""
+    # The fingerprint is not recomputed; instead, `_check` compares every test error with these labels.
     path = task_path(task)
     try:
         with store.opened(path) as file:

@@ -1,7 +1,6 @@
-"""Surfaces derived from the measured ones: interpolation, capacity, and what depends on them.
+"""Derive surfaces of interpolation and capacity from the measured ones.
 
-Owns their definitions; each says where it is censored. Interpolated means: the train error, against
-the labels trained on, was at most ε at an evaluation. Decides no claim: that is `claims`.
+Interpolated means: the train error, against the labels trained on, was at most ε at an evaluation.
 """
 
 from __future__ import annotations
@@ -28,11 +27,10 @@ def first_interpolation(
     squeeze: bool = False,
     **select: Any,
 ) -> xr.DataArray:
-    """The first evaluated epoch (or, x="step", step) with train error ≤ `epsilon`, over the grid.
+    """Return the first evaluated epoch (or, x="step", step) with train error ≤ `epsilon`, over the grid.
 
-    Infinite where a Run never came there, however long it was trained; NaN where it is absent, or
-    diverged before. The effective model complexity of Nakkiran et al. 2019 asks the same of a
-    training procedure, with ε = 0.1.
+    Infinite if a Run never interpolated, however long it was trained; NaN if it is absent, or diverged
+    before. The effective model complexity of Nakkiran et al. 2019 is defined alike, with ε = 0.1.
     """
     if x not in ("epoch", "step"):
         raise ValueError(f"x={x!r}: choose epoch or step")
@@ -65,12 +63,12 @@ def effective_capacity(
     partial: bool | None = None,
     **select: Any,
 ) -> xr.Dataset:
-    """The largest target size that is interpolated, per frozen count and everything else but size.
+    """Return the largest target size that is interpolated, over all dimensions except size.
 
-    - `capacity` (images): of the sizes studied; 0 where none is interpolated (it lies below the
-      smallest); NaN where a larger size that could change it is absent.
-    - `censored`: the largest size studied is interpolated, so that the capacity may lie beyond it.
-    - `monotone`: no smaller size than the capacity failed to be interpolated.
+    - `capacity` (images): of the sizes studied; 0 if none is interpolated (it is below the smallest);
+      NaN if a larger size that could change it is absent.
+    - `censored`: the largest size studied is interpolated, so the capacity may be larger.
+    - `monotone`: every size smaller than the capacity is interpolated too.
 
     Sizes are those of the selected Runs, so select arms and recipes that share them.
     """
@@ -82,7 +80,7 @@ def effective_capacity(
 
 
 def capacity_of(first: xr.DataArray) -> xr.Dataset:
-    """`effective_capacity` from a surface as `first_interpolation` gives it."""
+    """Return the `effective_capacity` of a surface of `first_interpolation`."""
     first = first.transpose(..., "size")
     sizes = first["size"].values
     reached, absent = np.isfinite(first.values), np.isnan(first.values)

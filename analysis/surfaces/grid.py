@@ -1,7 +1,4 @@
-"""How Runs become cells of an array: the dimensions, their values, and where each row stands.
-
-Owns the order of the dimensions and the rules for evaluations at different epochs. Reads nothing.
-"""
+"""Map Runs to cells of an array: dimensions, their values, and the position of each row."""
 
 from __future__ import annotations
 
@@ -18,10 +15,10 @@ from study.store.schema import DIVERGED
 
 DIMENSIONS: Final = AXES
 
-# What may be asked of cells that were evaluated at different epochs.
+# Options for cells that were evaluated at different epochs.
 EVALUATIONS: Final = ("same", "common", "union")
 
-# Coordinates that are no dimension: where Runs of one cell differ in one, the caller must choose.
+# Coordinates that are no dimension. If Runs of one cell differ in one, the caller must select a value.
 OTHERS: Final = tuple(name for name in NAMES if name not in DIMENSIONS)
 
 MAX_BYTES: Final = 2 * 2**30
@@ -30,10 +27,11 @@ MAX_BYTES: Final = 2 * 2**30
 def chosen(
     study: Study, arm: str | Sequence[str] | None, partial: bool | None, select: Mapping[str, Any]
 ) -> pd.DataFrame:
-    """The lines of the cells that are meant, no two Runs in one cell.
+    """Return the rows of the selected cells, one Run per cell.
 
-    Raises ValueError for a name or value that is not there, and for Runs that share a cell;
-    `load.Incomplete` where one has no rows, unless `partial` (None: as the study was opened).
+    Raises:
+        ValueError: for an unknown name or value, or if Runs share a cell.
+        load.Incomplete: if a Run has no rows, unless `partial` (None: as the study was opened).
     """
     cells = selected(study.cells, {} if arm is None else {"arm": arm})
     cells = selected(cells, select)
@@ -51,12 +49,12 @@ def chosen(
 
 
 def ended_of(cells: pd.DataFrame) -> pd.DataFrame:
-    """The lines whose Runs have rows."""
+    """Return the cells whose Runs have rows."""
     return cells[cells["state"].isin(ENDED)]
 
 
 def axes_of(cells: pd.DataFrame) -> dict[str, np.ndarray]:
-    """The values of each dimension, sorted, "none" first: one-dimensional arrays."""
+    """Return the values of each dimension, sorted, "none" first: one-dimensional arrays."""
     axes = {}
     for name in DIMENSIONS:
         values = sorted(cells[name].unique(), key=lambda v: (v != "none", v))
@@ -65,24 +63,25 @@ def axes_of(cells: pd.DataFrame) -> dict[str, np.ndarray]:
 
 
 def flat_index(cells: pd.DataFrame, axes: Mapping[str, np.ndarray]) -> dict[str, int]:
-    """The flat index of each Run's cell."""
+    """Return the flat index of each Run's cell."""
     codes = [pd.Index(values).get_indexer(pd.Index(cells[name])) for name, values in axes.items()]
     flat = np.ravel_multi_index(codes, tuple(len(values) for values in axes.values()))
     return dict(zip(cells.index, flat.tolist(), strict=True))
 
 
 def points_of(study: Study, name: str, x: str) -> np.ndarray:
-    """The epochs, or steps, of the evaluations of this name (`Study.evaluations`)."""
+    """Return the epochs, or steps, of the evaluations of this name (`Study.evaluations`)."""
     evaluations = study.evaluations[name]
     return evaluations.epochs if x == "epoch" else evaluations.steps
 
 
 def points_over(study: Study, cells: pd.DataFrame, x: str, evaluations: str) -> np.ndarray:
-    """The axis of evaluations of these cells, by one of EVALUATIONS.
+    """Return the axis of evaluations of these cells, by one of EVALUATIONS.
 
-    The rows of a diverged Run are the beginning of those that it would have had. Raises ValueError
-    where cells were evaluated at different points and `evaluations` is "same".
+    Raises:
+        ValueError: if cells were evaluated at different points and `evaluations` is "same".
     """
+    # A diverged Run has only the first part of its evaluations (`cut`).
     ended = ended_of(cells)
     whole = [
         points_of(study, name, x)
@@ -116,7 +115,7 @@ def points_over(study: Study, cells: pd.DataFrame, x: str, evaluations: str) -> 
 
 
 def positions(own: np.ndarray, points: np.ndarray) -> tuple[Any, Any]:
-    """Which of a Run's rows stand where on the axis: two indices of equal length."""
+    """Return indices of a Run's rows and of their places on the axis, of equal length."""
     if len(own) <= len(points) and np.array_equal(points[: len(own)], own):
         return slice(None), slice(0, len(own))
     _, of_run, into = np.intersect1d(own, points, assume_unique=True, return_indices=True)
@@ -124,7 +123,7 @@ def positions(own: np.ndarray, points: np.ndarray) -> tuple[Any, Any]:
 
 
 def rows_at(study: Study, ended: pd.DataFrame, epoch: str | float) -> dict[str, int]:
-    """Which row of each Run is meant; a Run that diverged before it has none."""
+    """Return the index of each Run's row at `epoch`, without Runs that diverged before it."""
     if isinstance(epoch, str) and epoch != "last":
         raise ValueError(f"epoch={epoch!r}: choose 'last' or a number")
     row_of: dict[str, int | None] = {}
@@ -151,7 +150,7 @@ def rows_at(study: Study, ended: pd.DataFrame, epoch: str | float) -> dict[str, 
 def parameters(
     cells: pd.DataFrame, axes: Mapping[str, np.ndarray]
 ) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
-    """The coordinates parameters_trained and share_trained over (model, width, task, frozen)."""
+    """Return the coordinates parameters_trained and share_trained over (model, width, task, frozen)."""
     over = ("model", "width", "task", "frozen")
     shape = tuple(len(axes[name]) for name in over)
     trained, share = np.full(shape, np.nan), np.full(shape, np.nan)
@@ -163,7 +162,11 @@ def parameters(
 
 
 def empty(values: Sequence[str], shape: tuple[int, ...]) -> dict[str, np.ndarray]:
-    """An array of NaN for each name. Raises ValueError where they need more than MAX_BYTES."""
+    """Return an array of NaN for each name.
+
+    Raises:
+        ValueError: if they need more than MAX_BYTES.
+    """
     num_bytes = 8 * math.prod(shape) * len(values)
     if num_bytes > MAX_BYTES:
         raise ValueError(

@@ -49,23 +49,23 @@ def over_epochs(
     """Return columns over epochs (or, x="step", optimizer steps): float64, dimensions DIMENSIONS and x.
 
     A Run without source has source_task "none" and source_size 0; `width` is 0 for a network in its
-    original form. Coordinates `parameters_trained` and `share_trained` lie over (model, width, task,
-    frozen); `along` makes them the axis. `attrs`: `absent` and `diverged` are ids of Runs, the latter
-    NaN from where their rows end.
+    original form. Coordinates `parameters_trained` and `share_trained` have dimensions (model, width,
+    task, frozen); `along` makes them the axis. `attrs`: `absent` and `diverged` are ids of Runs; diverged
+    Runs are NaN after their last row.
 
     Args:
         values: measured columns of `schema.MEASUREMENTS`, or added by `load.add_column`. A name gives a
             DataArray; a list gives a Dataset, read in one pass.
-        arm: which Runs (`arms.ARMS`): one, several, or None for all of them, sources too.
-        evaluations: what to do if cells were evaluated at different epochs: "same" (they must not),
-            "common" (the epochs that all have), "union" (all, NaN if a cell was not evaluated).
-        partial: absent cells are allowed, as NaN; None: as the study was opened.
-        squeeze: dimensions of length 1 become scalar coordinates.
+        arm: one or several of `arms.ARMS`, or None for all Runs, including sources.
+        evaluations: if cells were evaluated at different epochs: "same" (raise ValueError), "common" (the
+            epochs that all have), "union" (all epochs, NaN if a cell was not evaluated).
+        partial: allow absent cells, as NaN; None: as the study was opened.
+        squeeze: turn dimensions of length 1 into scalar coordinates.
         select: a coordinate of `study.cells` = one value, or a list of values to keep.
 
     Raises:
-        ValueError: for a name or value that is not there, or for Runs that fall into one cell.
-        load.Incomplete: for absent cells.
+        ValueError: for an unknown name or value, or if several Runs are in one cell.
+        load.Incomplete: for absent cells, unless `partial`.
     """
     if x not in ("epoch", "step"):
         raise ValueError(f"x={x!r}: choose epoch or step")
@@ -111,9 +111,9 @@ def at_epoch(
 ) -> xr.DataArray | xr.Dataset:
     """Return columns at one epoch over the grid: float64, dimensions DIMENSIONS.
 
-    `epoch`: "last" is each Run's last evaluation (NaN for a Run that diverged); a number is the
-    evaluation at exactly this epoch, which every Run must have had unless it diverged before. All
-    else as in `over_epochs`.
+    `epoch`: "last" is each Run's last evaluation (NaN if the Run diverged). A number is the evaluation at
+    exactly this epoch; every Run must have one unless it diverged before. For the other arguments see
+    `over_epochs`.
     """
     names = [values] if isinstance(values, str) else values
     study.require_columns(names if epoch == "last" else ["epoch", *names])
@@ -146,11 +146,11 @@ def computed_surface(
     squeeze: bool = False,
     **select: Any,
 ) -> xr.DataArray:
-    """One number computed from each Run's rows, over the grid: float64, dimensions DIMENSIONS.
+    """Return one number computed from each Run's rows, over the grid: float64, dimensions DIMENSIONS.
 
-    `compute` gets the columns of `needs`, each of shape (rows,), of one Run, in row order (of one that
-    diverged, up to there), and returns a number; it is called from several threads. All else as in
-    `over_epochs`.
+    `compute` receives the columns `needs` of one Run, each (rows,), in row order, and returns a number.
+    Rows of a diverged Run end where it diverged. `compute` must be thread-safe. For the other arguments
+    see `over_epochs`.
     """
     cells = chosen(study, arm, partial, select)
     axes = axes_of(cells)
@@ -167,13 +167,15 @@ def computed_surface(
 
 
 def along(surface: xr.DataArray, axis: str | xr.DataArray) -> xr.DataArray:
-    """The surface with "frozen" replaced by another axis, ascending.
+    """Return the surface with "frozen" replaced by another axis, ascending.
 
-    `axis`: "parameters_trained" or "share_trained": from the head alone to nothing frozen, the direction
-    in which capacity grows; or what a surface gives for each frozen count, as the dimension of the
-    features at the cut (`similarity.similarity_surfaces`): its mean over seeds. Raises
-    ValueError where one frozen count has several values (several networks, tasks or sizes), or one is
-    absent.
+    Args:
+        axis: "parameters_trained" or "share_trained" (from head only to nothing frozen, so capacity
+            grows); or a surface over "frozen", whose mean over seeds is used, such as the effective rank
+            at the cut (`similarity.similarity_surfaces`).
+
+    Raises:
+        ValueError: if one frozen count has several values (several networks, tasks or sizes) or none.
     """
     choices = ("frozen", "parameters_trained", "share_trained")
     if isinstance(axis, xr.DataArray):
@@ -231,10 +233,10 @@ def _dataset(
 
 
 def over_seeds(surface: xr.DataArray) -> xr.Dataset:
-    """Return `mean`, `standard_error` and `count` over the seeds that are there, without "seed".
+    """Return `mean`, `standard_error` and `count` over the available seeds, without "seed".
 
-    The standard error is that of the mean, NaN for fewer than two seeds. `count`: how many seeds each
-    mean rests on; a diverged Run's is missing from it.
+    The standard error is that of the mean, NaN for fewer than two seeds. `count`: the number of seeds in
+    each mean, without those that diverged.
     """
     if "seed" not in surface.dims:
         raise ValueError(

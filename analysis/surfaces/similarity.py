@@ -1,9 +1,4 @@
-"""Similarity of source and target as surfaces, joined to the study's other ones.
-
-Owns how the similarity files of a store (`study.store.similarity`) become labelled arrays, and what
-stands beside a capacity. Refuses to compute a similarity, to fill in an absent one, and to take one
-measured from other weights of a start for that of the Run that was trained.
-"""
+"""Read the similarity of source and target from a store as surfaces, and join it to capacities."""
 
 from __future__ import annotations
 
@@ -30,16 +25,18 @@ NAMES: Final = {
     "effective_rank": "effective rank of the features",
 }
 NUM_READERS: Final = 16
-UNREADABLE: Final = "unreadable"  # attrs of `read`: why, by id of Run
+UNREADABLE: Final = "unreadable"  # attrs of `read`: reasons by run id
 
 
 def read(study: Study, run_ids: Sequence[str] | None = None) -> pd.DataFrame:
-    """The similarity of these Runs (default: all that ended), indexed by (run_id, place).
+    """Return the similarity of these Runs (default: all that ended), indexed by (run_id, place).
 
-    Columns are those of `study.store.similarity.COLUMNS`. A Run without source has none; one whose
-    start was another than that looked at has none either, and neither has one whose file is absent or
-    damaged: `attrs["unreadable"]` says why, by run id. Raises ValueError for a study that was opened
-    from an export.
+    Columns are those of `study.store.similarity.COLUMNS`. Runs without a source have no rows. A Run also
+    has none if its file is missing or corrupted, or was measured from other start weights than the Run's;
+    `attrs["unreadable"]` contains the reasons by run id.
+
+    Raises:
+        ValueError: if the study was opened from an export.
     """
     if not isinstance(study.rows, StoreRows):
         raise ValueError(
@@ -82,18 +79,20 @@ def similarity_surfaces(
     partial: bool | None = None,
     **select: Any,
 ) -> xr.Dataset:
-    """All measures over "place", then the dimensions of `at_epoch`: float64.
+    """Return all measures over "place", then the dimensions of `at_epoch`: float64.
 
     - "logme" (nats per image), "linear_cka", "linear_cka_debiased", and "effective_rank" (dimensions;
-      NaN in files that lack it). Plain CKA is biased upwards for few images, so over sizes compare the
-      debiased one; the rank grows with the images.
+      NaN in files that lack it). Plain CKA is biased upwards for few images, so use the debiased one to
+      compare sizes. The rank grows with the number of images.
     - place "cut" or "head": at the cut the features change with the frozen count; at the head they are
       the same for every frozen count of one source, seed and set of target images.
 
-    `arm`, `partial` and `select` as in `surfaces.over_epochs`. NaN where a Run has no source, and
-    where a measure has no value (`study.store.similarity.Similarity`). Raises `load.Incomplete` where the
-    similarity of a Run that has a source is absent, unless `partial`; they are then NaN, and listed in
-    `attrs["absent"]`.
+    For `arm`, `partial` and `select` see `surfaces.over_epochs`. Values are NaN if a Run has no source or
+    a measure has no value (`study.store.similarity.Similarity`). With `partial`, missing similarities are
+    NaN and listed in `attrs["absent"]`.
+
+    Raises:
+        load.Incomplete: if a Run with a source has no similarity, unless `partial`.
     """
     cells = chosen(study, arm, partial, select)
     axes = axes_of(cells)
@@ -128,17 +127,21 @@ def similarity_surfaces(
 def capacity_and_similarity(
     capacity: xr.Dataset, similarity: xr.DataArray, *, size: int | None = None
 ) -> pd.DataFrame:
-    """Capacity and similarity of the same Runs side by side: a line for each place of the grid.
+    """Return capacity and similarity of the same Runs side by side, one row for each cell of the grid.
 
-    - `capacity`: as `derived.effective_capacity` gives it; `similarity`: a measure of
-      `similarity_surfaces` at one place, of the same Runs.
-    - `size`: the number of target images at which similarity is taken (default: the largest). One for
-      all, because every measure depends on it.
+    Args:
+        capacity: see `derived.effective_capacity`.
+        similarity: a measure of `similarity_surfaces` at one place, of the same Runs.
+        size: the number of target images at which similarity is taken (default: the largest). It is the
+            same for all rows, since every measure depends on it.
 
-    Columns: the dimensions but for size, then `capacity` (images), `censored`, `monotone`,
-    `similarity_size` (images) and the measure under its name. Places where either is NaN are left out;
-    `attrs["num_left_out"]` says how many. Raises ValueError for a size that is not there, and where the
-    two are not over the same grid.
+    Returns:
+        Columns: the dimensions except size, then `capacity` (images), `censored`, `monotone`,
+        `similarity_size` (images) and the measure under its name. Cells with a NaN are left out and
+        counted in `attrs["num_left_out"]`.
+
+    Raises:
+        ValueError: for an unknown size, or if the two are not over the same grid.
     """
     sizes = similarity["size"].values
     if sizes.ndim == 0:
