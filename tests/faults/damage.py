@@ -184,4 +184,6 @@ def _checkpoints(scenario: Scenario) -> list[Path]:
 
 
 def _one(pattern: str, scenario: Scenario, rng: random.Random) -> Path:
-    return rng.choice(sorted(Path(scenario.root).glob(pattern)))
+    # Without temporary files, which a killed driver leaves and no reader looks at.
+    found = [path for path in Path(scenario.root).glob(pattern) if not path.name.startswith(".")]
+    return rng.choice(sorted(found))

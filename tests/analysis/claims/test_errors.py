@@ -33,8 +33,9 @@ def test_what_is_there_is_found_and_what_is_not_is_excluded() -> None:
     assert shown("C4: a peak of 8 points one cut past the edge", 3)[HOLDS] > 0.8
     assert shown("C4: model-wise, the peak one width past ε = 0.1", 3)[HOLDS] > 0.8
     assert shown("C5a: on par at head only, far behind by 5 points else", 10)[HOLDS] > 0.9
-    assert shown("C1: no peak, jitter of 0.3 points", 3)[DOES_NOT_HOLD] > 0.8
-    assert shown("C4: no peak, jitter of 0.3 points", 3)[DOES_NOT_HOLD] > 0.8
+    # With three seeds, a rise at the end is excluded in only half of the studies.
+    assert shown("C1: no peak, jitter of 0.3 points", 5)[DOES_NOT_HOLD] > 0.8
+    assert shown("C4: no peak, jitter of 0.3 points", 5)[DOES_NOT_HOLD] > 0.8
 
 
 @pytest.mark.slow
