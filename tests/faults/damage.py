@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ import pyarrow.ipc
 
 from study.store import finished_ids
 from tests.faults.harness import Harness, Outcome, Scenario
+from tests.faults.journal import Journal
 
 Damage = Callable[[bytes, random.Random], bytes]
 
@@ -172,8 +174,11 @@ def _interrupted(scenario: Scenario) -> None:
         driver.kill()
         if len(finished_ids(scenario.store)) < len(scenario.runs) and _checkpoints(scenario):
             return
-        for run_id in finished_ids(scenario.store) - scenario.sources:
-            scenario.store.remove(f"rows/{run_id}.arrow")  # too late: once more
+        # Too late. Start over: predictions and a journal of removed Runs would mislead what follows.
+        shutil.rmtree(scenario.root)
+        scenario.journal.path.unlink()
+        scenario.journal = Journal(scenario.journal.path)
+        scenario.fill()
     raise AssertionError("a cell was never met under way")
 
 
