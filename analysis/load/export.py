@@ -348,9 +348,9 @@ def verdicts_name(study: str, rules: int) -> str:
     return f"{study}.verdicts.csv" if rules == 1 else f"{study}.verdicts.{rules}.csv"
 
 
-def kept_bias_variance(study: str) -> pd.DataFrame | None:
-    """Return the bundled bias, variance and disagreement over seeds, one line for each cell, or None."""
-    path = _file(f"{study}.bias_variance.parquet")
+def kept_disagreement(study: str) -> pd.DataFrame | None:
+    """Return the bundled `surfaces.disagreement` of this study, one line for each cell, or None."""
+    path = _file(f"{study}.disagreement.parquet")
     return None if path is None else pd.read_parquet(path)
 
 

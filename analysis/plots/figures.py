@@ -318,24 +318,24 @@ def _known(array: xr.DataArray) -> np.ndarray:
     return known
 
 
-def part_grid(parts: xr.DataArray, *, columns: str = "size", title: str = "") -> layout.Drawn:
-    """Draw curves over epochs for every frozen count, with a row for each part of the error.
-
-    All panels share one scale, because the parts add up to the error.
+def disagreement_grid(
+    shares: xr.DataArray, *, columns: str = "size", title: str = ""
+) -> layout.Drawn:
+    """Draw the disagreement of seeds over epochs for every frozen count; all panels share one scale.
 
     Args:
-        parts: dims (part, columns, frozen, epoch).
+        shares: dims (columns, frozen, epoch).
     """
-    colours = style.frozen_colours(parts["frozen"].values)
-    limits = curves.span(parts.values)
+    colours = style.frozen_colours(shares["frozen"].values)
+    limits = curves.span(shares.values)
 
     def draw(axes: Axes, _: Axes, select: dict[str, Any]) -> tuple[xr.Dataset, ...]:
-        drawn = curves.epoch_curves(axes, at(parts, select), colours=colours)
+        drawn = curves.epoch_curves(axes, at(shares, select), colours=colours)
         axes.set_ylim(*limits)
         return (drawn,)
 
     with matplotlib.rc_context(style.STYLE):
-        grid = layout.grid(parts, "part", columns, right=1.05, title=title)
+        grid = layout.grid(shares, "", columns, right=1.05, title=title)
         panels, note = layout.fill(grid, draw)
         layout.legend_right(grid, "frozen layers", order=float)
         layout.remark(grid, note)

@@ -17,7 +17,7 @@ from analysis.plots import figures, layout, points
 from analysis.report import slices, tables
 from analysis.report.picture import Album, Picture, values_in_words
 from analysis.report.slices import Line, Slice, SliceSummary
-from analysis.report.tables import Variances, cuts_of
+from analysis.report.tables import Disagreements, cuts_of
 
 MAX_PAIRS: Final = 3
 SIMILARITIES: Final = ("logme", "linear_cka_debiased")
@@ -29,7 +29,7 @@ def pictures(
     directory: Path,
     *,
     epsilon: float,
-    variances: Variances,
+    disagreements: Disagreements,
     shown: Collection[str] = (),
 ) -> Iterator[Picture]:
     """Draw and save every figure of the study, slice by slice, then comparisons of networks.
@@ -51,7 +51,7 @@ def pictures(
         if one.controls:
             yield from _controls_over_epochs(one, album, epsilon)
         yield from _of_similarity(study, part, one.main, album, epsilon)
-        yield from _of_predictions(part, one.main, album, variances)
+        yield from _of_predictions(part, one.main, album, disagreements)
     yield from _of_networks(
         [one.part for one in summaries], [one.end for one in summaries], directory, epsilon
     )
@@ -262,30 +262,22 @@ def _of_similarity(
 
 
 def _of_predictions(
-    part: Slice, main: Sequence[Line], album: Album, variances: Variances
+    part: Slice, main: Sequence[Line], album: Album, found: Disagreements
 ) -> Iterator[Picture]:
     for line in main:
-        one = variances.found.get((part.name, line.label))
+        one = found.found.get((part.name, line.label))
         if one is None or one["disagreement"].isnull().all():
             continue
         # If there are several source sizes, only the largest is shown.
         one = one.isel(source_size=-1, drop=True)
-        parts = tables.drawn_parts(one)
-        if "bias" in parts["part"].values:
-            what = (
-                "Test error = bias (images whose most frequent label over the seeds is wrong) + net "
-                "variance (Domingos 2000). Few seeds give too much bias and too little variance. "
-            )
-        else:
-            what = (
-                "How often two seeds give a test image different labels: of so few seeds bias and "
-                "variance are not told apart. "
-            )
         yield album.add(
-            figures.part_grid(parts, title=f"{line.label} → {part.title}: what is predicted"),
-            f"{line.label}-variance",
-            f"What is predicted over the seeds, from {line.label}",
-            what + tables.finite_share(one),
+            figures.disagreement_grid(
+                one["disagreement"], title=f"{line.label} → {part.title}: disagreement of seeds"
+            ),
+            f"{line.label}-disagreement",
+            f"Disagreement of seeds, from {line.label}",
+            "How often two seeds predict different labels for a test image. "
+            + tables.finite_share(one),
         )
 
 

@@ -118,9 +118,9 @@ def _draw(
     errors.to_csv(place / "tables" / "final_errors.csv", index=False)
     study.cells.to_csv(place / "tables" / "runs.csv")
     parts = slices.slices(study)
-    predicted = tables.variances(study, parts)
+    predicted = tables.disagreements(study, parts)
     if predicted.found:
-        tables.variance_table(predicted, parts).to_csv(
+        tables.disagreement_table(predicted, parts).to_csv(
             place / "tables" / "predictions.csv", index=False
         )
     summaries = summarise_slices(study, parts, epsilon)
@@ -133,7 +133,7 @@ def _draw(
             summaries,
             place / "figures",
             epsilon=epsilon,
-            variances=predicted,
+            disagreements=predicted,
             shown=first.shown if first else (),
         )
     )

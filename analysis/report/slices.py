@@ -164,16 +164,14 @@ def capacity_pairs(
 
 
 def predictions_of(study: Study, line: Line) -> xr.Dataset:
-    """Return bias and variance of a line at all epochs: dims (source_size, size, frozen, epoch).
+    """Return a line's `surfaces.disagreement` at all epochs: dims (source_size, size, frozen, epoch).
 
     Raises:
         ValueError, Damaged: its predictions cannot be read.
     """
     select = _select(line)
     return _narrow(
-        surfaces.bias_variance_surfaces(
-            study, epoch="all", evaluations="union", partial=True, **select
-        )
+        surfaces.disagreement(study, epoch="all", evaluations="union", partial=True, **select)
     )
 
 

@@ -1,4 +1,4 @@
-"""Build a report's tables: errors, best cuts, bias and variance, coverage, provenance."""
+"""Build a report's tables: errors, best cuts, disagreement of seeds, coverage, provenance."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from analysis.load import Study, arms
 from analysis.load.cells import ARM, STATES
 from analysis.report import slices
 from analysis.report.slices import GRID, Slice, SliceSummary
-from analysis.surfaces.bias_variance import has_predictions
+from analysis.surfaces.disagreement import has_predictions
 from study.run import COORDINATES
 from study.store import Damaged
 from study.store.schema import DIVERGED, DONE
@@ -221,15 +221,9 @@ def _text(line: pd.Series[Any]) -> str:
     return f"{best} ({line['low']:.4g}–{line['high']:.4g}, {inside} of {line['num_cuts']})"
 
 
-# The drawn parts: PARTS from five seeds on, FEW with fewer seeds.
-PARTS: Final = ("bias", "net_variance")
-FEW: Final = ("disagreement",)
-_NAMES: Final = {"net_variance": "net variance"}
-
-
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Variances:
-    """Bias and variance of a study's lines.
+class Disagreements:
+    """The disagreement between seeds on a study's lines.
 
     Args:
         found: by (name of the slice, label of the line), dims GRID and "epoch".
@@ -240,8 +234,8 @@ class Variances:
     unread: tuple[str, ...]
 
 
-def variances(study: Study, parts: Sequence[Slice]) -> Variances:
-    """Compute bias and variance of all lines that have predictions."""
+def disagreements(study: Study, parts: Sequence[Slice]) -> Disagreements:
+    """Compute the disagreement between seeds on all lines that have predictions."""
     found, unread = {}, []
     for part in parts:
         for line in part.lines:
@@ -251,49 +245,41 @@ def variances(study: Study, parts: Sequence[Slice]) -> Variances:
                 found[part.name, line.label] = slices.predictions_of(study, line)
             except (ValueError, Damaged) as why:
                 unread.append(f"{part.title}, {line.label}: {why}")
-    return Variances(found=found, unread=tuple(unread))
+    return Disagreements(found=found, unread=tuple(unread))
 
 
-def drawn_parts(one: xr.Dataset) -> xr.DataArray:
-    """Return the parts of a line that are drawn: dims ("part", GRID, "epoch")."""
-    names = PARTS if one["bias"].notnull().any() else FEW
-    labels = pd.Index([_NAMES.get(name, name) for name in names], name="part")
-    array = xr.concat([one[name] for name in names], labels, combine_attrs="drop")
-    return array.rename("share of test images")
-
-
-def parts_at_the_end(one: xr.Dataset) -> xr.Dataset:
+def _at_the_end(one: xr.Dataset) -> xr.Dataset:
     """Select the last evaluation of each cell: dims GRID."""
     there = one["num_seeds"] > 0
     last = there.sizes["epoch"] - 1 - there.isel(epoch=slice(None, None, -1)).argmax("epoch")
     return one.isel(epoch=last).drop_vars("epoch").where(there.any("epoch"))
 
 
-def variance_table(all_of: Variances, parts: Sequence[Slice]) -> pd.DataFrame:
-    """Tabulate `surfaces.bias_variance_surfaces` at the last evaluation of each cell with predictions.
+def disagreement_table(all_of: Disagreements, parts: Sequence[Slice]) -> pd.DataFrame:
+    """Tabulate `surfaces.disagreement` at the last evaluation of each cell with predictions.
 
     `spread` and `spread_of_finite_test_set` are standard deviations over seeds."""
     titles = {part.name: part.title for part in parts}
     frames = []
     for (name, label), one in all_of.found.items():
-        frame = parts_at_the_end(one).to_dataframe(dim_order=list(GRID)).reset_index()
+        frame = _at_the_end(one).to_dataframe(dim_order=list(GRID)).reset_index()
         frame = frame[frame["num_seeds"] > 0].assign(slice=titles[name], source=label)
         frame["spread"] = np.sqrt(frame["measured"])
         frame["spread_of_finite_test_set"] = np.sqrt(frame["finite_test_set"])
         frames.append(frame)
-    columns = ["slice", "source", *GRID, "num_seeds", "error", "bias", "net_variance", "variance"]
-    columns += ["disagreement", "spread", "spread_of_finite_test_set"]
+    columns = ["slice", "source", *GRID, "num_seeds", "error", "disagreement"]
+    columns += ["spread", "spread_of_finite_test_set"]
     return pd.concat(frames)[columns] if frames else pd.DataFrame(columns=columns)
 
 
 def finite_share(one: xr.Dataset) -> str:
-    """Describe which share of the variance over seeds the finite test set causes; "" if unknown."""
-    end = parts_at_the_end(one)
+    """Describe how much of the spread over seeds the finite test set causes; "" if unknown."""
+    end = _at_the_end(one)
     measured, finite = (float(end[name].mean()) for name in ("measured", "finite_test_set"))
     if not measured > 0:
         return ""
     return (
-        "After the last epoch the variance of the test error over seeds is "
-        f"{measured**0.5:.4f}², mean over the cells; images that err independently of each other would "
-        f"give {finite**0.5:.4f}² on a test set of this size ({finite / measured:.0%})."
+        f"After the last epoch, the test errors of the seeds have a standard deviation of "
+        f"{measured**0.5:.4f} (root mean square over the cells). Equally good seeds would have "
+        f"{finite**0.5:.4f}, because the test set is finite."
     )

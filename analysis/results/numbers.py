@@ -21,7 +21,7 @@ from analysis.claims.registration import RULES
 from analysis.descent import EPSILON
 from analysis.load import Study
 from analysis.load.export import (
-    kept_bias_variance,
+    kept_disagreement,
     kept_names,
     kept_path,
     kept_verdicts,
@@ -231,7 +231,7 @@ def _other(study: str, name: str) -> dict[str, Any]:
 
 def _disagreement(broad: Curve) -> list[float]:
     """Return the disagreement of two seeds at head only, at the peak and at the last cut."""
-    table = kept_bias_variance("reduced")
+    table = kept_disagreement("reduced")
     assert table is not None
     some = table[(table["source_task"] == BROAD) & (table["size"] == SIZE)]
     at = [broad.counts[0], broad.counts[broad.peak], broad.counts[-1]]

@@ -6,7 +6,7 @@ import xarray as xr
 
 from analysis.load import Study
 from analysis.surfaces.best_cut import best_cut
-from analysis.surfaces.bias_variance import bias_variance_surfaces
+from analysis.surfaces.disagreement import disagreement
 from analysis.surfaces.grid import DIMENSIONS, EVALUATIONS
 from analysis.surfaces.measured import along, at_epoch, computed_surface, over_epochs, over_seeds
 from study.deprecation import renamed, warn_deprecated
@@ -17,13 +17,14 @@ __all__ = [
     "along",
     "at_epoch",
     "best_cut",
-    "bias_variance_surfaces",
     "computed_surface",
+    "disagreement",
     "over_epochs",
     "over_seeds",
 ]
 
 DEPRECATED = {
+    "bias_variance_surfaces": "analysis.surfaces.disagreement",
     "epoch_surfaces": "analysis.surfaces.over_epochs",
     "freezing_surfaces": "analysis.surfaces.at_epoch",
 }

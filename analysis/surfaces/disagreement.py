@@ -1,7 +1,7 @@
-"""Compute bias, variance and disagreement over seeds from the stored predictions.
+"""Compute from the stored predictions how often seeds disagree, and how much their test errors vary.
 
-The decomposition of 0-1 loss is that of Domingos (2000). The share of a finite test set follows Jordan
-(2023). Test labels are taken as the truth: there is no noise term.
+Labels alone do not show whether an error is bias or variance: if seeds disagree on most images, their most
+frequent label does not estimate the main prediction.
 
 Arrays: `predicted` contains labels, integers, (seeds, …, images), one seed for each training set and … for
 evaluations or other cells; `labels` is (images,). Results have shape (…)."""
@@ -40,79 +40,8 @@ from study.store.prepared_tasks import read_task_head
 from study.store.schema import DONE
 from study.store.store import concurrently
 
-# 5 seeds overestimate the bias by 3.9 percentage points if two seeds disagree on 40 % of the images; ten
-# seeds by 2.2, 25 by 0.9 (tests/analysis/surfaces/test_bias_variance.py). With few seeds the bias is too
-# high and the variance too low; with two seeds the bias is always the whole error.
-MIN_SEEDS: Final = 5
 
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Decomposition:
-    """The parts of the mean 0-1 loss over seeds and images; fractions of images, each of shape (…).
-
-    - `error` = `bias` + `net_variance`, and `net_variance` = `variance_unbiased` − `variance_biased`:
-      both hold exactly.
-    - `bias`: images whose main prediction is wrong.
-    - `variance_unbiased`: on images whose main prediction is right, the probability that a seed predicts
-      another label. This variance increases the error.
-    - `variance_biased`: on images whose main prediction is wrong, the probability that a seed is right.
-      This variance reduces the error. With two classes it is the probability of a label other than the
-      main one; with more classes, times Domingos' factor P(right | not the main one).
-    - `variance`: the probability that a seed predicts a label other than the main one, on any image.
-    """
-
-    error: np.ndarray
-    bias: np.ndarray
-    variance: np.ndarray
-    variance_unbiased: np.ndarray
-    variance_biased: np.ndarray
-
-    @property
-    def net_variance(self) -> np.ndarray:
-        net: np.ndarray = self.variance_unbiased - self.variance_biased
-        return net
-
-
-def decompose(predicted: np.ndarray, labels: np.ndarray) -> Decomposition:
-    """Decompose 0-1 loss over seeds (Domingos 2000, "A unified bias-variance decomposition").
-
-    The main prediction of an image is its most frequent label over the seeds. Equally frequent labels
-    have equal weight, so results do not depend on the order of classes. With fewer seeds, bias is
-    overestimated and variance underestimated more: compare cells with equally many seeds.
-
-    Raises:
-        ValueError: if there are fewer than MIN_SEEDS seeds.
-    """
-    num = _checked(predicted, labels)
-    if num < MIN_SEEDS:
-        raise ValueError(
-            f"{num} seeds: bias and variance need {MIN_SEEDS}, fewer tell only `disagreement`"
-        )
-    return _decompose(predicted, labels)
-
-
-def _decompose(predicted: np.ndarray, labels: np.ndarray) -> Decomposition:
-    num = len(predicted)
-    right = (predicted == labels).sum(axis=0)
-    most, ties = np.zeros_like(right), np.zeros(right.shape)
-    # The frequency of each seed's label; this needs no table over all classes.
-    counts = [(predicted == one).sum(axis=0) for one in predicted]
-    for count in counts:
-        most = np.maximum(most, count)
-    for count in counts:
-        ties += np.where(count == most, 1 / most, 0.0)  # each of the most frequent labels adds 1
-    unbiased = np.where(right == most, 1 / ties, 0.0)
-    share_right = right / num
-    return Decomposition(
-        error=1 - share_right.mean(axis=-1),
-        bias=(1 - unbiased).mean(axis=-1),
-        variance=(1 - most / num).mean(axis=-1),
-        variance_unbiased=(unbiased * (1 - share_right)).mean(axis=-1),
-        variance_biased=((1 - unbiased) * share_right).mean(axis=-1),
-    )
-
-
-def disagreement(predicted: np.ndarray) -> np.ndarray:
+def pair_disagreement(predicted: np.ndarray) -> np.ndarray:
     """Return the probability that two seeds predict different labels: mean over pairs and images.
 
     The estimate is unbiased for two or more seeds.
@@ -197,14 +126,11 @@ def _checked(predicted: np.ndarray, labels: np.ndarray | None) -> int:
 
 MEANINGS: Final = {
     "error": ("fraction", "mean test error over the seeds"),
-    "bias": ("fraction", "bias: test images whose most frequent label is wrong"),
-    "net_variance": ("fraction", "net variance: test error beyond the bias"),
-    "variance": ("fraction", "variance: chance of another label than the most frequent one"),
     "disagreement": ("fraction", "disagreement: chance that two seeds give different labels"),
     "measured": ("fraction²", "variance of the test error over seeds"),
     "finite_test_set": ("fraction²", "variance that the finite test set alone gives"),
     "beyond": ("fraction²", "variance of the error on all images, estimated"),
-    "num_seeds": ("seeds", "seeds whose predictions are there"),
+    "num_seeds": ("seeds", "seeds with stored predictions"),
 }
 ROWS_AT_ONCE: Final = 64  # evaluations (of all seeds) per batch
 
@@ -217,7 +143,7 @@ def has_predictions(study: Study, cells: pd.DataFrame | None = None) -> bool:
     return bool(cells["predictions_digest"].notna().any())
 
 
-def bias_variance_surfaces(
+def disagreement(
     study: Study,
     *,
     epoch: str | float = "last",
@@ -227,9 +153,9 @@ def bias_variance_surfaces(
     squeeze: bool = False,
     **select: Any,
 ) -> xr.Dataset:
-    """Return bias, variance and disagreement over seeds; dims are those of the grid without "seed".
+    """Return how often two seeds predict different labels; dims are those of the grid without "seed".
 
-    A diverged seed is in no cell.
+    Diverged seeds are left out.
 
     Args:
         epoch: "last", a number, or "all" for the additional dimension "epoch".
@@ -238,11 +164,9 @@ def bias_variance_surfaces(
     The other arguments are those of `surfaces.over_epochs`.
 
     Returns:
-        error, bias, net_variance, variance: see `decompose`; `error` = `bias` + `net_variance`. NaN
-            (except `error`) for fewer than five seeds. Few seeds overestimate the bias: compare cells
-            with equal `num_seeds`.
-        disagreement, measured, finite_test_set, beyond: see `disagreement` and `finite_set_spread`; NaN
-            for one seed.
+        disagreement: see `pair_disagreement`; NaN for one seed.
+        error, num_seeds: the mean test error of the seeds with predictions, and their number.
+        measured, finite_test_set, beyond: see `finite_set_spread`; NaN for one seed.
 
     Raises:
         ValueError: if the study was not opened from a store or has no predictions, or a task is not in
@@ -312,12 +236,8 @@ def _numbers(predicted: np.ndarray, labels: np.ndarray) -> Mapping[str, np.ndarr
     numbers: dict[str, np.ndarray | int] = {"num_seeds": len(predicted)}
     numbers["error"] = (predicted != labels).mean(axis=(0, -1))
     if len(predicted) >= 2:
-        numbers["disagreement"] = disagreement(predicted)
+        numbers["disagreement"] = pair_disagreement(predicted)
         numbers |= vars(finite_set_spread(predicted, labels))
-    if len(predicted) >= MIN_SEEDS:
-        parts = decompose(predicted, labels)
-        numbers |= {"bias": parts.bias, "variance": parts.variance}
-        numbers["net_variance"] = parts.net_variance
     return numbers
 
 

@@ -1,16 +1,20 @@
-"""Surfaces of bias and variance against the stored predictions, and what is refused."""
+"""Disagreement and spread of seeds: known truths, and surfaces against the stored predictions."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
 from analysis import load, surfaces
 from analysis.load import export
-from analysis.surfaces import bias_variance
+from analysis.surfaces.disagreement import finite_set_spread, pair_disagreement
 from study.run import Run
 from study.seeds import stream
 from study.store import Damaged, Store, open_store
@@ -96,37 +100,24 @@ def test_every_cell_holds_the_arithmetic_of_its_own_predictions(
 ) -> None:
     root, runs, labels = five
     study = load.open_study(root)
-    monkeypatch.setattr(bias_variance, "ROWS_AT_ONCE", 2)
-    curves = surfaces.bias_variance_surfaces(study, epoch="all", squeeze=True)
-    last = surfaces.bias_variance_surfaces(study, squeeze=True)
-    third = surfaces.bias_variance_surfaces(study, epoch=3, squeeze=True)
-    assert curves["bias"].dims == ("size", "frozen", "epoch") and curves.sizes["epoch"] == 7
+    monkeypatch.setattr(import_module("analysis.surfaces.disagreement"), "ROWS_AT_ONCE", 2)
+    curves = surfaces.disagreement(study, epoch="all", squeeze=True)
+    last = surfaces.disagreement(study, squeeze=True)
+    third = surfaces.disagreement(study, epoch=3, squeeze=True)
+    assert curves["disagreement"].dims == ("size", "frozen", "epoch") and curves.sizes["epoch"] == 7
     for size in (250, 1_000):
         for frozen in (0, 9):
             given = cell(runs, labels, size, frozen)
-            parts = bias_variance.decompose(given, labels)
-            spread = bias_variance.finite_set_spread(given, labels)
+            spread = finite_set_spread(given, labels)
             here = curves.sel(size=size, frozen=frozen)
-            for name in ("error", "bias", "net_variance", "variance"):
-                assert np.allclose(here[name], getattr(parts, name), atol=1e-12)
             for name in ("measured", "finite_test_set", "beyond"):
                 assert np.allclose(here[name], getattr(spread, name), atol=1e-12)
-            assert np.allclose(here["disagreement"], bias_variance.disagreement(given))
-    assert last["bias"].equals(curves["bias"].isel(epoch=-1, drop=True))
-    assert third["net_variance"].equals(curves["net_variance"].sel(epoch=3, drop=True))
+            assert np.allclose(here["disagreement"], pair_disagreement(given))
+    assert last["disagreement"].equals(curves["disagreement"].isel(epoch=-1, drop=True))
+    assert third["beyond"].equals(curves["beyond"].sel(epoch=3, drop=True))
     assert (curves["num_seeds"] == 5).all()
     mean = surfaces.over_epochs(study).mean("seed").squeeze(drop=True)
     assert np.allclose(curves["error"], mean.transpose("size", "frozen", "epoch"))
-
-
-def test_below_five_seeds_only_what_is_unbiased_is_there(tmp_path: Path) -> None:
-    runs, labels = write(tmp_path, seeds=3)
-    found = surfaces.bias_variance_surfaces(load.open_study(tmp_path), squeeze=True)
-    for name in ("bias", "net_variance", "variance"):
-        assert found[name].isnull().all()
-    apart = bias_variance.disagreement(cell(runs, labels, 250, 9)[:, -1])
-    assert float(found["disagreement"].sel(size=250, frozen=9)) == pytest.approx(float(apart))
-    assert found["beyond"].notnull().all() and (found["num_seeds"] == 3).all()
 
 
 def test_absent_predictions_need_a_word(tmp_path: Path) -> None:
@@ -135,14 +126,14 @@ def test_absent_predictions_need_a_word(tmp_path: Path) -> None:
     gone = runs[0]
     store.remove(predictions_path(gone.id, study.cells.loc[gone.id, "predictions_digest"]))
     with pytest.raises(load.Incomplete, match=r"1 of 20 Runs .*not there any more") as refused:
-        surfaces.bias_variance_surfaces(study)
+        surfaces.disagreement(study)
     assert refused.value.runs == (gone,)
-    found = surfaces.bias_variance_surfaces(study, partial=True)
-    assert found["bias"].attrs["absent"] == [gone.id]
+    found = surfaces.disagreement(study, partial=True)
+    assert found["disagreement"].attrs["absent"] == [gone.id]
     here = found.sel(size=gone.size, frozen=gone.frozen).squeeze()
-    assert int(here["num_seeds"]) == 4 and np.isnan(here["bias"])
+    assert int(here["num_seeds"]) == 4
     rest = cell(runs[1:], labels, gone.size, gone.frozen)[:, -1]
-    apart = bias_variance.disagreement(rest)
+    apart = pair_disagreement(rest)
     assert float(here["disagreement"]) == pytest.approx(float(apart))
 
 
@@ -152,7 +143,7 @@ def test_predictions_that_do_not_fit_the_rows_are_refused(tmp_path: Path) -> Non
     store = open_store(tmp_path)
     _, labels = prepare(store, shift=1)  # the same images under other labels
     with pytest.raises(ValueError, match="another version than was trained on"):
-        surfaces.bias_variance_surfaces(study)
+        surfaces.disagreement(study)
     fingerprint, labels = prepare(store)
     other = predicted_by(runs[1], labels)
     epochs, steps = synthetic.evaluations(runs[0])
@@ -161,17 +152,98 @@ def test_predictions_that_do_not_fit_the_rows_are_refused(tmp_path: Path) -> Non
     wrong = study.cells.copy()
     wrong.loc[runs[0].id, "predictions_digest"] = digest
     with pytest.raises(Damaged, match="do not give the test error"):
-        surfaces.bias_variance_surfaces(replace(study, cells=wrong))
+        surfaces.disagreement(replace(study, cells=wrong))
     store.remove("tasks/target.arrow")
     with pytest.raises(ValueError, match="task 'target' is not in"):
-        surfaces.bias_variance_surfaces(study)
+        surfaces.disagreement(study)
 
 
 def test_where_there_is_nothing_to_read(tmp_path: Path) -> None:
     wanted = synthetic.runs(num_epochs=4, sizes=(250,), frozen=(0,), seeds=(0, 1))
     synthetic.write(tmp_path, wanted)
     with pytest.raises(ValueError, match="KEEP_PREDICTIONS = True"):
-        surfaces.bias_variance_surfaces(load.open_study(tmp_path))
+        surfaces.disagreement(load.open_study(tmp_path))
     export.export(open_store(tmp_path), "synthetic", tmp_path / "study.parquet")
     with pytest.raises(ValueError, match="not opened from a store"):
-        surfaces.bias_variance_surfaces(load.open_study(tmp_path / "study.parquet"))
+        surfaces.disagreement(load.open_study(tmp_path / "study.parquet"))
+
+
+@st.composite
+def predictions(draw: st.DrawFn) -> np.ndarray:
+    """Labels (seeds, evaluations, images) of few classes."""
+    shape = (draw(st.integers(2, 8)), draw(st.integers(1, 3)), draw(st.integers(2, 6)))
+    return draw(hnp.arrays(np.uint16, shape, elements=st.integers(0, draw(st.integers(1, 4)))))
+
+
+@settings(max_examples=100, deadline=None)
+@given(predicted=predictions())
+def test_disagreement_is_the_mean_over_all_pairs(predicted: np.ndarray) -> None:
+    pairs = [
+        (predicted[i] != predicted[j]).mean(axis=-1)
+        for i in range(len(predicted))
+        for j in range(i)
+    ]
+    assert np.allclose(pair_disagreement(predicted), np.mean(pairs, axis=0))
+
+
+def cases() -> tuple[np.ndarray, np.ndarray]:
+    """Of 20,000 images the chances of 10 labels, (images, labels), and their true labels: about as
+    uncertain as networks of which two disagree on 40 % of the images."""
+    random = np.random.default_rng(0)
+    labels = random.integers(0, 10, 20_000)
+    weights = random.gamma(0.08, size=(20_000, 10))
+    weights[np.arange(20_000), labels] += random.gamma(1.0, size=20_000)
+    return weights / weights.sum(axis=1, keepdims=True), labels
+
+
+def drawn(chances: np.ndarray, num_seeds: int, seed: int = 1) -> np.ndarray:
+    """Labels that so many independent seeds give: (seeds, images)."""
+    draws = np.random.default_rng(seed).random((num_seeds, len(chances), 1))
+    return (draws > chances.cumsum(axis=1)[:, :-1]).sum(axis=-1)
+
+
+def spreads(chances: np.ndarray, labels: np.ndarray, num: int) -> np.ndarray:
+    """measured, finite and beyond, means over many pairs of five seeds: (3,)."""
+    found = [finite_set_spread(drawn(chances, 5, seed=s), labels) for s in range(num)]
+    return np.mean([[f.measured, f.finite_test_set, f.beyond] for f in found], axis=0)
+
+
+def test_independent_errors_are_all_finite_test_set() -> None:
+    chances, labels = cases()
+    chances, labels = chances[:1_000], labels[:1_000]
+    right = chances[np.arange(1_000), labels]
+    expected = float((right * (1 - right)).mean() / 1_000)
+    measured, finite, beyond = spreads(chances, labels, 400)
+    assert finite == pytest.approx(expected, rel=0.02)
+    assert measured == pytest.approx(expected, rel=0.15)
+    assert abs(beyond) < 0.15 * expected
+
+
+def test_seeds_that_are_better_than_others_are_beyond_the_test_set() -> None:
+    """A seed's error on the distribution varies with standard deviation 0.03: that is what is found."""
+    random = np.random.default_rng(3)
+    found = []
+    for _ in range(400):
+        chance = 0.3 + 0.03 * random.standard_normal((5, 1))
+        wrong = random.random((5, 500)) < chance
+        found.append(finite_set_spread(wrong.astype(int), np.zeros(500, int)).beyond)
+    assert float(np.mean(found)) == pytest.approx(0.03**2, rel=0.15)
+
+
+ONES = np.ones((5, 4), int)
+
+
+@pytest.mark.parametrize(
+    ("ask", "message"),
+    [
+        (lambda: pair_disagreement(ONES[:1]), "disagreement needs two"),
+        (lambda: finite_set_spread(ONES[:1], ONES[0]), "a spread needs two"),
+        (lambda: finite_set_spread(ONES[:, :1], ONES[0, :1]), "1 test image"),
+        (lambda: finite_set_spread(ONES, ONES[0, :3]), "labels: 4 whole numbers are needed"),
+        (lambda: pair_disagreement(ONES.astype(float)), "predicted: whole numbers"),
+        (lambda: pair_disagreement(ONES[0]), "predicted: whole numbers"),
+    ],
+)
+def test_wrong_arrays_are_refused(ask: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ask()  # type: ignore[operator]
