@@ -65,13 +65,13 @@ def c1(measures: Measures, *, arm: str = TRANSFER) -> Verdict:
     noises = sorted(lines["label_noise"].unique())
     extra: list[ExploratoryResult] = []
     most = lines[lines["label_noise"] == lines["label_noise"].max()]
-    slices = {f"{frozen:.3g} frozen layers": some for frozen, some in most.groupby("frozen")}
+    slices = {str(cut): some for cut, some in most.sort_values("frozen").groupby("cut", sort=False)}
     slices |= {
         f"label noise {noise:g}": lines[lines["label_noise"] == noise] for noise in noises[:-1]
     }
     for what, some in slices.items():
         pair = height_pair(measures, some, "size")
-        extra += _difference(f"the same at {what}", pair)
+        extra += _difference(f"the same with {what}", pair)
     if len(noises) > 1:
         extra += _difference(
             f"height of the peak, label noise {noises[-1]:g} − {noises[0]:g}, all sizes",
@@ -220,11 +220,11 @@ def c3(measures: Measures, *, arm: str = TRANSFER) -> Verdict:
     bounded, and the difference is understated. Exploratory: each step from one frozen count to the next.
     """
     lines = of_arm(measures.lines, arm)
-    counts = sorted(lines["frozen"].unique())
+    cuts = lines.sort_values("frozen")["cut"].unique()
     extra: list[ExploratoryResult] = []
-    for fewer, more in pairwise(counts):
-        terms, _, step = capacity_terms(lines[lines["frozen"].isin([fewer, more])])
-        what = f"capacity, {fewer:.3g} − {more:.3g} frozen layers"
+    for fewer, more in pairwise(cuts):
+        terms, _, step = capacity_terms(lines[lines["cut"].isin([fewer, more])])
+        what = f"capacity, {fewer} − {more}"
         extra += explored(what, contrast(terms), "doublings", grid=step)
     return verdict("C3", measures, arm, ask_c3, extra)
 

@@ -45,7 +45,7 @@ PROVENANCE: Final = (
     "predictions_digest",
     "task_fingerprint",
 )
-COLUMNS: Final = ("run_id", *NAMES, "state", "why", *FOUND, *PROVENANCE)
+COLUMNS: Final = ("run_id", *NAMES, "cut", "state", "why", *FOUND, *PROVENANCE)
 
 
 def cells_of(wanted: Sequence[Run], found: Survey, failures: Mapping[str, str]) -> pd.DataFrame:
@@ -78,34 +78,78 @@ def cells_of(wanted: Sequence[Run], found: Survey, failures: Mapping[str, str]) 
             line |= {"state": MISSING, "why": ""}
         lines.append(line)
     cells = pd.DataFrame(lines, columns=COLUMNS).set_index("run_id")
-    is_inside = (cells["trained_channels"] > 0) | (cells["frozen_pieces"] > 0)
-    return cells.assign(frozen=_frozen(cells)) if is_inside.any() else cells
+    return with_cuts(cells)
 
 
-def _frozen(cells: pd.DataFrame) -> pd.Series[float]:
-    """Return how many layers are frozen, including a part of one: `cut_place` of every line.
+def with_cuts(cells: pd.DataFrame) -> pd.DataFrame:
+    """Set `cut` (`cut_in_words`) and, if a layer is cut inside, `frozen` (`cut_place`) of every line.
 
     The sizes of a network come from any of its Runs with rows; without any, from its largest wanted cuts.
     """
     networks = [cells["model"], cells["width"]]
 
     def known(name: str, of: list[pd.Series[Any]], otherwise: pd.Series[Any]) -> pd.Series[float]:
+        if name not in cells:  # a table of curves
+            return otherwise
         most: pd.Series[float] = cells[name].astype(float).groupby(of).transform("max")
         return most.where(most > 0, otherwise)
 
-    channels, pieces = cells["trained_channels"], cells["frozen_pieces"]
-    asked_of = cells["frozen"].where(channels > 0).groupby(networks).transform("max")
-    num_channels = known("num_channels", networks, channels.groupby(networks).transform("max"))
-    at_cut = [*networks, cells["frozen"]]
-    return cut_place(
-        cells["frozen"],
-        channels,
-        pieces,
-        last=known("num_layers", networks, asked_of + 1) - 1,
-        num_channels=num_channels,
-        last_piece_channels=known("last_piece_channels", networks, 0 * channels),
-        num_pieces=known("num_pieces", at_cut, pieces.groupby(at_cut).transform("max") + 1),
+    frozen, channels, pieces = (
+        cells[name] for name in ("frozen", "trained_channels", "frozen_pieces")
     )
+    asked_of = frozen.where(channels > 0).groupby(networks).transform("max")
+    last = known("num_layers", networks, asked_of + 1) - 1
+    num_channels = known("num_channels", networks, channels.groupby(networks).transform("max"))
+    at_cut = [*networks, frozen]
+    num_pieces = known("num_pieces", at_cut, pieces.groupby(at_cut).transform("max") + 1)
+    cuts = zip(frozen, channels, pieces, last, num_channels, num_pieces, strict=True)
+    cells = cells.assign(cut=[cut_in_words(*cut) for cut in cuts])
+    if not ((channels > 0) | (pieces > 0)).any():
+        return cells
+    last_piece = known("last_piece_channels", networks, 0 * channels)
+    return cells.assign(
+        frozen=cut_place(
+            frozen,
+            channels,
+            pieces,
+            last=last,
+            num_channels=num_channels,
+            last_piece_channels=last_piece,
+            num_pieces=num_pieces,
+        )
+    )
+
+
+def cut_in_words(
+    frozen: float,
+    trained_channels: float,
+    frozen_pieces: float,
+    last: float,
+    num_channels: float,
+    num_pieces: float,
+) -> str:
+    """Write what is frozen: "8 layers + 28 of 32 channels frozen", "head only", "nothing frozen".
+
+    If all channels of the last layer before the head are trained, the weights that lead to them are still
+    frozen: "8 layers + part of layer 9 frozen". Arguments: as in `cut_place`; `last` may be NaN.
+    """
+    part = ""
+    if frozen_pieces > 0:
+        part = f"{frozen_pieces:.0f} of {num_pieces:.0f} pieces"
+    elif trained_channels > 0:
+        frozen = frozen - 1
+        left = num_channels - trained_channels
+        part = (
+            f"{left:.0f} of {num_channels:.0f} channels"
+            if left
+            else f"part of layer {frozen + 1:g}"
+        )
+    elif frozen == 0:
+        return "nothing frozen"
+    elif frozen == last:
+        return "head only"
+    layers = f"{frozen:g} layer{'' if frozen == 1 else 's'}" if frozen else ""
+    return f"{' + '.join(filter(None, [layers, part]))} frozen"
 
 
 def cut_place(

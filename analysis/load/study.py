@@ -25,6 +25,7 @@ from study.store import Store, open_store, read_study, schema, study_names
 from study.store.schema import DAMAGED, DIVERGED, FAILED, MISSING, OTHER_START
 
 MAX_LISTED: Final = 8
+MAX_CUTS: Final = 4
 _NONE: Final = ("none", 0, "")
 
 
@@ -45,7 +46,7 @@ def lines_of(name: str, cells: pd.DataFrame, coverage: Mapping[str, int]) -> lis
             f"{_listed(targets['task'])}; {_listed(targets['size'])} images; label noise {noise}",
         ),
         ("sources", _sources(targets)),
-        ("networks", f"{networks}; frozen layers {_listed(targets['frozen'])}"),
+        ("networks", f"{networks}; {_cuts(targets)}"),
         ("seeds", f"{_listed(targets['seed'])}{ends}; arms: {_listed(cells['arm'])}"),
     ]
 
@@ -70,6 +71,14 @@ def _sources(targets: pd.DataFrame) -> str:
         return "none"
     sizes = named.loc[named["source_size"] > 0, "source_size"]
     return _listed(named["source_task"]) + (f"; {_listed(sizes)} images" if len(sizes) else "")
+
+
+def _cuts(targets: pd.DataFrame) -> str:
+    """List the cuts from few to many trained parameters; if there are many, only their ends."""
+    cuts = targets.sort_values("frozen", ascending=False)["cut"].unique().tolist()
+    if len(cuts) > MAX_CUTS:
+        return f"{len(cuts)} cuts from {cuts[0]} to {cuts[-1]}"
+    return ", ".join(cuts)
 
 
 def _listed(values: pd.Series, empty: str = "none") -> str:
@@ -119,7 +128,8 @@ class Study:
     - `wanted`: every Run of the study, sources included, in the study's order; empty for a
       user's table of curves (`load.from_dataframe`).
     - `cells`: pandas DataFrame, one line for each wanted Run, in that order, indexed by run id: the
-      Run's coordinates (`schema.COORDINATES`; "none" and 0 without a source), `arm` (`arms.arms`),
+      Run's coordinates (`schema.COORDINATES`; "none" and 0 without a source), `arm` (`arms.arms`), `cut`
+      (what is frozen, in words; `frozen` is a fraction if a layer is cut inside),
       `state` (one of `STATES`), `why` (for failed or damaged ones), and for Runs with rows the sizes of
       network and task, `num_rows`, `last_epoch`, `last_step`, `evaluations` and the provenance.
     - `evaluations`: when Runs were evaluated, by the name in `cells.evaluations`.

@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 
 from analysis.load.arms import ARMS, FROM_PRETRAINED, RANDOM_FROZEN, SAME_TASK, SCRATCH, TRANSFER
-from analysis.load.cells import ARM, COLUMNS, PROVENANCE, grouped
+from analysis.load.cells import ARM, COLUMNS, PROVENANCE, grouped, with_cuts
 from analysis.load.rows import SIZES, Evaluations, TableRows, name_evaluations
 from analysis.load.study import Study
 from study.deprecation import warn_deprecated
@@ -254,7 +254,7 @@ def _study(own: pd.DataFrame, known: Sequence[str], name: str) -> Study:
             }
         )
         values[run_id] = {column: rows[column].to_numpy() for column in measured}
-    cells = pd.DataFrame(lines, columns=COLUMNS).set_index("run_id")
+    cells = with_cuts(pd.DataFrame(lines, columns=COLUMNS).set_index("run_id"))
     _check_epochs(cells, cell, evaluations, known)
     rows_of = TableRows(values, tuple(measured), tuple(known))
     return Study(

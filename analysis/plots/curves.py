@@ -4,6 +4,7 @@ Must not use pyplot."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -34,17 +35,18 @@ def epoch_curves(
         error: dims (frozen, epoch or step[, seed]); other dimensions need length 1.
     """
     x = plot_style.other_dim(error, "frozen", plot_style.TIMES)
-    error = plot_style.narrowed(error, ("frozen", x)).sortby(["frozen", x])
+    error = plot_style.by_capacity(plot_style.narrowed(error, ("frozen", x)).sortby(x))
     error = error.transpose("frozen", ..., x)
     mean, counts = plot_style.seed_mean(error, along=x)
     at = plot_style.epoch_positions(mean[x].values)
     colours = colours or plot_style.frozen_colours(mean["frozen"].values)
     absent, diverged = [], False
-    for frozen, y in zip(mean["frozen"].values, mean.values, strict=True):
+    names = plot_style.cut_names(mean)
+    for name, frozen, y in zip(names, mean["frozen"].values, mean.values, strict=True):
         rank = list(colours).index(float(frozen))
         colour, marker = colours[float(frozen)], plot_style.MARKERS[rank % len(plot_style.MARKERS)]
         if not np.isfinite(y).any():
-            absent.append(f"{frozen:.4g}")
+            absent.append(name)
             continue
         # The step from epoch 0 is not to scale, so it is drawn differently.
         first = int(mean[x].values[0] == 0)
@@ -58,7 +60,7 @@ def epoch_curves(
             {"marker": "x", "ms": 5.5, "mew": 1.4} if ended else {"marker": marker, "ms": 3.8}
         )
         axes.plot(at[last], y[last], color=colour, ls="none", clip_on=False, **end)
-        axes.plot([], [], color=colour, ls=dashes, marker=marker, ms=3.8, label=f"{frozen:.4g}")
+        axes.plot([], [], color=colour, ls=dashes, marker=marker, ms=3.8, label=name)
     plot_style.log_epoch_axis(axes, mean[x].values, x)
     left, right = plot_style.log_edges(mean[x].values)
     axes.set_xlim(left[0], right[-1])
@@ -70,6 +72,87 @@ def epoch_curves(
     if diverged:
         plot_style.note(axes, "× a seed diverged")
     return _values(mean).assign_coords(at=(x, at))
+
+
+def capacity_curves(
+    above: Axes,
+    below: Axes | None,
+    test: xr.DataArray,
+    train: xr.DataArray,
+    *,
+    by: str,
+    wanted: xr.DataArray | None = None,
+    epsilon: float = EPSILON,
+) -> tuple[xr.Dataset, ...]:
+    """Draw test error over trained parameters (log scale) for each value of `by`, train error on `below`.
+
+    From MIN_BAND_SEEDS seeds on, bands are t-intervals. A marker is filled if the mean train error is at
+    most `epsilon`. The edge of each curve, between the first filled marker and the one before, is shaded.
+
+    Args:
+        test, train: dims (by, frozen[, seed]), with `parameters_trained` over frozen; without it, the x
+            axis is the frozen count, falling.
+        wanted: over (by, frozen). A curve has gaps only at wanted cells.
+
+    Returns:
+        The curves on `above` and on `below` (`layout.Values`).
+    """
+    test, train = (
+        plot_style.by_capacity(plot_style.narrowed(array, (by, "frozen"))).transpose(
+            by, "frozen", ...
+        )
+        for array in (test, train)
+    )
+    mean, counts = plot_style.seed_mean(test)
+    trained = plot_style.values_like(plot_style.seed_mean(train)[0], mean)
+    asked = np.ones(mean.shape, bool)
+    if wanted is not None:
+        asked = plot_style.values_like(plot_style.narrowed(wanted, (by, "frozen")), mean) == 1
+    x = "parameters_trained"
+    at = np.asarray(mean[x].values, float) if x in mean.coords else np.full(mean.shape[1], np.nan)
+    if not np.isfinite(at).all():
+        x, at = "frozen", mean["frozen"].values.astype(float)
+    edges = set()
+    for i, value in enumerate(mean[by].values):
+        style: dict[str, Any] = {
+            "color": plot_style.OKABE_ITO[i % 7],
+            "ls": plot_style.DASHES[i % len(plot_style.DASHES)],
+            "marker": plot_style.MARKERS[i % len(plot_style.MARKERS)],
+            "ms": 4.2,
+            "mew": 1.0,
+        }
+        here, y, error = at[asked[i]], mean.values[i, asked[i]], trained[i, asked[i]]
+        filled = ~(error > epsilon)
+        for axes, values in ((above, y), (below, error)):
+            if axes is None:
+                continue
+            axes.plot(here, values, **style | {"marker": ""})
+            for some, face in ((filled, style["color"]), (~filled, plot_style.PAPER)):
+                axes.plot(here[some], values[some], **style | {"ls": "none"}, mfc=face)
+        above.plot([], [], label=f"{value}", **style)
+        if has_band(test):
+            half = _half(test.isel({by: i}).transpose("frozen", "seed").values[asked[i]])
+            above.fill_between(here, y - half, y + half, color=style["color"], alpha=0.15, lw=0)
+        reached = np.flatnonzero(error <= epsilon)
+        if reached.size and reached[0]:
+            edges.add((float(here[reached[0] - 1]), float(here[reached[0]])))
+    drawn = [above] if below is None else [above, below]
+    for axes in drawn:
+        for number, ends in enumerate(sorted(edges)):
+            name = f"edge: the train error falls to {epsilon:g}" if not number else "_"
+            axes.axvspan(*ends, color=plot_style.EDGE, lw=0, zorder=0, label=name)
+        _depth_axis(axes, mean, x)
+    if below is not None:
+        below.axhline(epsilon, color=plot_style.INK, lw=0.7, ls=(0, (1, 2)))
+        below.set_ylabel(plot_style.name_of(train).replace(" (", "\n("))
+        above.set_xlabel("")
+        above.tick_params(labelbottom=False)
+    above.set_ylabel(plot_style.name_of(test))
+    plot_style.note_seeds(above, counts)
+    values = _values(mean).assign_coords(at=("frozen", at))
+    other = xr.Dataset({_label(train): (mean.dims, trained)}, values.coords)
+    both = (values.merge(other, compat="override"), other.merge(values, compat="override"))
+    return both[: len(drawn)]
 
 
 def freezing_curves(
@@ -190,6 +273,16 @@ def has_band(error: xr.DataArray) -> bool:
     return bool((error.notnull().sum("seed") >= MIN_BAND_SEEDS).any())
 
 
+def with_bands(error: xr.DataArray) -> np.ndarray:
+    """Return the means over seeds and the ends of their bands, flat."""
+    mean = plot_style.seed_mean(error)[0]
+    if not has_band(error):
+        return mean.values.ravel()
+    seeds = error.transpose(*mean.dims, "seed").values.reshape(-1, error.sizes["seed"])
+    half = np.nan_to_num(_half(seeds))
+    return np.concatenate([mean.values.ravel() - half, mean.values.ravel() + half])
+
+
 def _half(seeds: np.ndarray) -> np.ndarray:
     """Half widths of the intervals of `seeds` (points, seeds); NaN below MIN_BAND_SEEDS seeds."""
     half = mean_intervals(seeds.T)[1]
@@ -217,9 +310,27 @@ def _depth_axis(axes: Axes, array: xr.DataArray, x: str) -> None:
     axes.grid(axis="y", color=plot_style.FAINT, alpha=0.25, lw=0.5)
     if x != "frozen":
         if x in ("parameters_trained", "share_trained"):
-            axes.set_xscale("log")
-        axes.set_xlabel(plot_style.name_of(x))
+            plot_style.log_axis(axes, array[x].values)
+        elif not axes.xaxis_inverted():
+            axes.invert_xaxis()
+        axes.set_xlabel(f"{plot_style.name_of(x)}{plot_style.ends_in_words(array)}")
         return
-    counts = array["frozen"].values
-    axes.set_xticks(counts[:: -(-len(counts) // 13)])
-    axes.set_xlabel("frozen layers (fewer trained parameters →)")
+    counts, names = array["frozen"].values, plot_style.cut_names(array)
+    shown = _with_room(axes, counts, names)
+    axes.set_xticks(counts[shown], [names[i] for i in shown])
+    if not axes.xaxis_inverted():
+        axes.invert_xaxis()
+    axes.set_xlabel("frozen layers (more trained parameters →)")
+
+
+def _with_room(axes: Axes, places: np.ndarray, names: Sequence[str]) -> list[int]:
+    """Return the indices of the labels that fit beside each other on a linear x axis."""
+    inches = axes.get_window_extent().width / axes.figure.dpi
+    scale = inches / max(float(np.ptp(places)), 1e-9)
+    half = [plot_style.LETTER * (len(name) + 1) / 2 for name in names]
+    shown: list[int] = []
+    for i in np.argsort(places).tolist():
+        last = shown[-1] if shown else None
+        if last is None or (places[i] - places[last]) * scale >= half[i] + half[last]:
+            shown.append(i)
+    return shown

@@ -71,9 +71,10 @@ def panel_grid(
         return _with(above, below), _with(below, above)
 
     with matplotlib.rc_context(style.STYLE):
-        grid = layout.grid(test, rows, columns, beneath=0.62, right=1.05, title=title)
+        right = max(1.05, 0.68 + style.room_for_cuts(test))
+        grid = layout.grid(test, rows, columns, beneath=0.62, right=right, title=title)
         panels, note = layout.fill(grid, draw)
-        layout.legend_right(grid, "frozen layers", order=float)
+        layout.legend_right(grid, "frozen layers", style.cut_names(style.by_capacity(test)))
         layout.remark(grid, note, f"dotted: train error = {epsilon:g}")
         return grid.figure, panels
 
@@ -107,6 +108,7 @@ def epoch_maps(
         norm,
         epsilon=epsilon,
         height=0.5 + 0.11 * test.sizes["frozen"],
+        left=0.45 + style.room_for_cuts(test),
         beyond=bool(known.size) and bool(known.max() > (norm.vmax or 1.0) + 1e-6),
         title=title,
     )
@@ -146,6 +148,7 @@ def freezing_maps(
         maps.shared_norm(test),
         epsilon=epsilon,
         height=0.6 + row_inches * test.sizes["size"],
+        bottom=0.8,
         beyond=False,
         title=title,
         wrap=wrap,
@@ -164,6 +167,8 @@ def _map_grid(
     height: float,
     beyond: bool,
     title: str,
+    left: float = 0.72,
+    bottom: float = 0.68,
     wrap: int = 0,
     sheet: float = layout.WIDE,
 ) -> layout.Drawn:
@@ -178,7 +183,9 @@ def _map_grid(
             test,
             *rows_and_columns,
             height=height,
+            left=left,
             right=0.95,
+            bottom=bottom,
             title=title,
             wrap=wrap,
             sheet=sheet,
@@ -187,6 +194,68 @@ def _map_grid(
         layout.legend_beneath(grid)
         layout.remark(grid, note)
         layout.colour_bar(grid, norm, style.name_of(test), beyond=beyond)
+        return grid.figure, panels
+
+
+def capacity_grid(
+    test: xr.DataArray,
+    train: xr.DataArray,
+    *,
+    columns: str,
+    by: str,
+    wanted: xr.DataArray | None = None,
+    epsilon: float = EPSILON,
+    title: str = "",
+    wrap: int = 0,
+    sheet: float = layout.WIDE,
+) -> layout.Drawn:
+    """Draw curves over the trained parameters for each value of `by`, with the train error beneath.
+
+    Args:
+        test, train: dims (columns, by, frozen[, seed]).
+        wanted: see `curves.capacity_curves`.
+        wrap, sheet: see `layout.grid`.
+    """
+    has_train = bool(train.notnull().any())
+    test_span = curves.span(curves.with_bands(test))
+    train_span = curves.span(np.append(_known(train), [0.0, epsilon]))
+
+    def draw(upper: Axes, lower: Axes, select: dict[str, Any]) -> tuple[xr.Dataset, ...]:
+        drawn = curves.capacity_curves(
+            upper,
+            lower if has_train else None,
+            at(test, select),
+            at(train, select),
+            by=by,
+            wanted=_maybe(wanted, select),
+            epsilon=epsilon,
+        )
+        upper.set_ylim(*test_span)
+        if has_train:
+            lower.set_ylim(*train_span)
+        return drawn
+
+    with matplotlib.rc_context(style.STYLE):
+        grid = layout.grid(
+            test,
+            "",
+            columns,
+            height=1.9,
+            beneath=0.7 if has_train else 0.0,
+            right=0.2,
+            bottom=0.8,
+            title=title,
+            wrap=wrap,
+            sheet=sheet,
+        )
+        panels, note = layout.fill(grid, draw)
+        layout.legend_beneath(grid)
+        remarks = [note]
+        if curves.has_band(test):
+            remarks.append(f"band: {LEVEL:.0%} t-interval over seeds")
+        if has_train and all(markers(test, train, epsilon)):
+            remarks.append(f"filled: train error ≤ {epsilon:g}; open: above")
+        layout.remark(grid, *remarks)
         return grid.figure, panels
 
 
@@ -288,7 +357,9 @@ def capacity_figure(pairs: Sequence[pd.DataFrame], *, title: str = "") -> layout
     """
     with matplotlib.rc_context(style.STYLE):
         names = xr.DataArray(np.zeros(len(pairs)), {"measure": range(len(pairs))}, ["measure"])
-        grid = layout.grid(names, "", "measure", title=title, height=2.2, right=1.0)
+        longest = max(len(cut) for some in pairs for cut in some["cut"])
+        right = 0.4 + style.WORD_LETTER * longest
+        grid = layout.grid(names, "", "measure", title=title, height=2.2, right=right)
         panels = []
         for axes, select, some in zip(grid.upper, grid.selections, pairs, strict=True):
             values = points.draw_capacity(axes, some)
@@ -335,8 +406,9 @@ def disagreement_grid(
         return (drawn,)
 
     with matplotlib.rc_context(style.STYLE):
-        grid = layout.grid(shares, "", columns, right=1.05, title=title)
+        right = max(1.05, 0.68 + style.room_for_cuts(shares))
+        grid = layout.grid(shares, "", columns, right=right, title=title)
         panels, note = layout.fill(grid, draw)
-        layout.legend_right(grid, "frozen layers", order=float)
+        layout.legend_right(grid, "frozen layers", style.cut_names(style.by_capacity(shares)))
         layout.remark(grid, note)
         return grid.figure, panels

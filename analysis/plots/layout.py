@@ -215,14 +215,14 @@ def _numbers(axes: Axes) -> list[str]:
     return [label.get_text() for label in axes.get_xticklabels()]
 
 
-def legend_right(grid: Grid, title: str, order: Callable[[str], Any] | None = None) -> None:
-    """Add one legend for all panels at the right of the first row."""
+def legend_right(grid: Grid, title: str, order: Sequence[str] = ()) -> None:
+    """Add one legend for all panels at the right of the first row, in the given order of its labels."""
     named = _named(grid.upper)
-    labels = sorted(named, key=order) if order else list(named)
+    named = {label: named[label] for label in order if label in named} | named
     width, height = grid.figure.get_size_inches()
     grid.figure.legend(
-        [named[label] for label in labels],
-        labels,
+        list(named.values()),
+        list(named),
         title=title,
         loc="upper left",
         bbox_to_anchor=(1 - (grid.right_inches - 0.1) / width, 1 - grid.top_inches / height),

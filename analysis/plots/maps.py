@@ -149,7 +149,8 @@ def freezing_map(
 ) -> xr.Dataset:
     """Draw a heat map over frozen count (x) and number of images (y); return its cells (`layout.Values`).
 
-    The edge of interpolation runs along the edges of cells; nothing is interpolated between them.
+    The number of trained parameters grows to the right. The edge of interpolation runs along the edges of
+    cells; nothing is interpolated between them.
 
     Args:
         error: dims (size or source_size, frozen[, seed]); other dimensions need length 1.
@@ -161,7 +162,8 @@ def freezing_map(
     """
     y = plot_style.other_dim(error, "frozen", plot_style.SIZES)
     error = only_wanted(plot_style.narrowed(error, (y, "frozen")), wanted)
-    mean, counts = plot_style.seed_mean(error.sortby([y, "frozen"]).transpose(y, "frozen", ...))
+    error = plot_style.by_capacity(error.sortby(y)).transpose(y, "frozen", ...)
+    mean, counts = plot_style.seed_mean(error)
     x_edges, y_edges = (np.arange(mean.sizes[dim] + 1) - 0.5 for dim in ("frozen", y))
     axes.set_xlim(x_edges[0], x_edges[-1])
     axes.set_ylim(y_edges[0], y_edges[-1])
@@ -176,16 +178,15 @@ def freezing_map(
         region(axes, train <= epsilon, known, x_edges, y_edges, epsilon)
     if ridge is not None:
         peaks = ridge.reindex({y: mean[y]}).values
-        columns = np.interp(peaks, mean["frozen"].values, np.arange(mean.sizes["frozen"]))
+        columns = np.interp(-peaks, -mean["frozen"].values, np.arange(mean.sizes["frozen"]))
         columns[~np.isfinite(peaks)] = np.nan
         ridge_line(axes, columns, np.arange(mean.sizes[y]), _shown(ridge, ridge_shown, mean[y]))
     if diverged is not None:
         rows, columns = np.nonzero(plot_style.values_like(diverged, mean) == 1)
         crosses(axes, columns, rows)
-    plot_style.category_axis(
-        axes, "x", mean["frozen"].values, "frozen layers (fewer trained parameters →)"
-    )
-    plot_style.category_axis(axes, "y", mean[y].values, plot_style.name_of(y))
+    plot_style.capacity_axis(axes, mean)
+    sizes = plot_style.whole_numbers(mean[y].values)
+    plot_style.category_axis(axes, "y", sizes, plot_style.name_of(y))
     axes.spines[:].set_visible(False)
     return _cells(mean, train, x_edges[1:])
 
@@ -203,7 +204,7 @@ def epoch_map(
 ) -> xr.Dataset:
     """Draw a heat map over epochs (x, log scale) and frozen count (y); return its cells (`layout.Values`).
 
-    Epoch 0 (before training) is a separate column at the left.
+    Epoch 0 (before training) is a separate column at the left. The most layers are frozen at the bottom.
 
     Args:
         error: dims (frozen, epoch or step[, seed]); other dimensions need length 1.
@@ -213,9 +214,8 @@ def epoch_map(
         diverged: True if a seed diverged, over frozen.
     """
     x = plot_style.other_dim(error, "frozen", plot_style.TIMES)
-    error = (
-        plot_style.narrowed(error, ("frozen", x)).sortby(["frozen", x]).transpose("frozen", x, ...)
-    )
+    error = plot_style.narrowed(error, ("frozen", x)).sortby(x)
+    error = plot_style.by_capacity(error).transpose("frozen", x, ...)
     mean, counts = plot_style.seed_mean(error, along=x)
     left, right = plot_style.log_edges(mean[x].values)
     edges, y_edges = np.append(left, right[-1]), np.arange(mean.sizes["frozen"] + 1) - 0.5
@@ -246,16 +246,16 @@ def epoch_map(
         at = np.sqrt(left * right)[[plot_style.last_known(row) for row in mean.values]]
         crosses(axes, at[flags], rows[flags])
     plot_style.log_epoch_axis(axes, mean[x].values, x)
-    plot_style.category_axis(axes, "y", mean["frozen"].values, plot_style.name_of("frozen"))
+    plot_style.category_axis(axes, "y", plot_style.cut_names(mean), plot_style.name_of("frozen"))
     axes.spines[:].set_visible(False)
     return _cells(mean, train, right)
 
 
 def _cells(mean: xr.DataArray, train: np.ndarray, right: np.ndarray) -> xr.Dataset:
     values = {"test": mean.variable, "train": (mean.dims, train)}
-    return xr.Dataset(
-        values, {dim: mean[dim] for dim in mean.dims} | {"right": (mean.dims[1], right)}
-    )
+    coords = {dim: mean[dim] for dim in mean.dims} | {"right": (mean.dims[1], right)}
+    coords |= {name: mean[name] for name in plot_style.OF_CUTS if name in mean.coords}
+    return xr.Dataset(values, coords)
 
 
 def only_wanted(error: xr.DataArray, wanted: xr.DataArray | None) -> xr.DataArray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 import matplotlib
@@ -20,15 +21,17 @@ SPREAD: Final = 0.5  # fraction of the distance between two sizes, over which `b
 def draw_cuts(axes: Axes, cuts: xr.Dataset, *, by: str = "source") -> pd.DataFrame:
     """Draw the best frozen count (y) for each number of images (x) and value of `by`.
 
-    Large markers are the best counts. Small markers, on a line, are counts that are not distinguishable
-    from the best. Returns the large markers (`layout.Values`).
+    The number of trained parameters grows upwards. Large markers are the best counts. Small markers, on a
+    line, are counts that are not distinguishable from the best. Returns the large markers
+    (`layout.Values`).
 
     Args:
         cuts: from `surfaces.best_cut`, dims (by, size); `in_set` also over frozen.
     """
-    cuts = cuts.sortby(["size", "frozen"]).transpose(by, "size", "frozen")
+    cuts = cuts.sortby("size").sortby("frozen", ascending=False).transpose(by, "size", "frozen")
     counts = cuts["frozen"].values
     row_of = {float(count): row for row, count in enumerate(counts)}
+    words = dict(zip(counts.tolist(), plot_style.cut_texts(cuts), strict=True))
     beside = np.linspace(-SPREAD / 2, SPREAD / 2, cuts.sizes[by] + 2)[1:-1]
     told: list[tuple[float, float, str]] = []
     for i, value in enumerate(cuts[by].values):
@@ -58,22 +61,21 @@ def draw_cuts(axes: Axes, cuts: xr.Dataset, *, by: str = "source") -> pd.DataFra
         for column, row in enumerate(best):
             if np.isfinite(row):
                 cell = one.isel(size=column)
-                told.append((x[column], row, _cut_text(str(value), cell)))
+                told.append((x[column], row, _cut_text(str(value), cell, words)))
     axes.set_xlim(-0.5, cuts.sizes["size"] - 0.5)
     axes.set_ylim(-0.5, len(counts) - 0.5)
-    plot_style.category_axis(axes, "x", cuts["size"].values, plot_style.name_of("size"))
-    plot_style.category_axis(axes, "y", counts, plot_style.name_of("frozen"))
+    images = plot_style.whole_numbers(cuts["size"].values)
+    plot_style.category_axis(axes, "x", images, plot_style.name_of("size"))
+    plot_style.category_axis(axes, "y", plot_style.cut_names(cuts), plot_style.name_of("frozen"))
     axes.grid(axis="y", color=plot_style.FAINT, alpha=0.25, lw=0.5)
     plot_style.note_seeds(axes, cuts["num_seeds"].values[cuts["num_seeds"].values > 0])
     return pd.DataFrame(told, columns=["x", "y", "text"])
 
 
-def _cut_text(source: str, cell: xr.Dataset) -> str:
-    best, low, high = (float(cell[name]) for name in ("best", "low", "high"))
-    return (
-        f"{source}, {cell['size'].item():,} training images\nbest: {best:.4g} frozen layers\n"
-        f"not told apart: {low:.4g} to {high:.4g}"
-    )
+def _cut_text(source: str, cell: xr.Dataset, words: Mapping[float, str]) -> str:
+    best, low, high = (words[float(cell[name])] for name in ("best", "low", "high"))
+    alike = "" if low == high else f"\nmay be the best too: from {high} to {low}"
+    return f"{source}, {cell['size'].item():,} training images\nbest: {best}{alike}"
 
 
 def cut_grid(
@@ -92,7 +94,10 @@ def cut_grid(
     with matplotlib.rc_context(plot_style.STYLE):
         right = 0.75 + 0.075 * max(len(str(value)) for value in [*cuts[by].values, by])
         height = 0.6 + 0.2 * cuts.sizes["frozen"]
-        grid = layout.grid(cuts["best"], rows, columns, title=title, height=height, right=right)
+        left = 0.45 + plot_style.room_for_cuts(cuts)
+        grid = layout.grid(
+            cuts["best"], rows, columns, title=title, height=height, left=left, right=right
+        )
         panels, note = layout.fill(grid, draw)
         layout.legend_right(grid, plot_style.name_of(by))
         level = float(cuts.attrs["level"])
@@ -116,6 +121,7 @@ def draw_capacity(axes: Axes, pairs: pd.DataFrame) -> pd.DataFrame:
         {"x": pairs[value], "y": pairs["capacity"].where(pairs["capacity"] > 0, floor)}
     )
     colours = plot_style.frozen_colours(pairs["frozen"])
+    names = dict(zip(pairs["frozen"], pairs["cut"], strict=True))
     for number, (name, some) in enumerate(pairs.groupby("source_task", sort=True)):
         marker = plot_style.MARKERS[number % len(plot_style.MARKERS)]
         y = some["capacity"].where(some["capacity"] > 0, floor)
@@ -143,7 +149,7 @@ def draw_capacity(axes: Axes, pairs: pd.DataFrame) -> pd.DataFrame:
     axes.add_artist(named)
     dots = [axes.scatter([], [], color=colours[count], s=22) for count in colours]
     axes.legend(
-        dots, [str(count) for count in colours], title="frozen layers", loc="upper left",
+        dots, [names[count] for count in colours], loc="upper left",
         bbox_to_anchor=(1.01, 1.0),
     )  # fmt: skip
     return told.assign(text=[_capacity_text(point, pairs) for _, point in pairs.iterrows()])
@@ -156,6 +162,6 @@ def _capacity_text(point: pd.Series[Any], pairs: pd.DataFrame) -> str:
     else:
         capacity = "under the smallest size"
     return (
-        f"{point['source_task']}, {point['frozen']:.4g} frozen layers, seed {point['seed']}\n"
+        f"{point['source_task']}, {point['cut']}, seed {point['seed']}\n"
         f"{pairs.attrs['label']}: {point[pairs.attrs['value']]:.4g}\ncapacity: {capacity}"
     )

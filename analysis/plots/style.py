@@ -22,7 +22,9 @@ TIMES: Final = ("epoch", "step")
 SIZES: Final = ("size", "source_size")
 PAPER: Final = "#ffffff"
 LETTER: Final = 0.062  # inches, width of a digit at a tick
+WORD_LETTER: Final = 0.054  # inches, mean width of a letter of words at a tick
 ABSENT: Final = "#eef0f2"
+EDGE: Final = "#e3e6ea"
 STYLE: Final[dict[Any, Any]] = {
     "font.family": "DejaVu Sans",
     "font.size": 8.0,
@@ -60,6 +62,9 @@ MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p")
 DASHES: Final[tuple[Any, ...]] = ("-", (0, (4.5, 1.4)), (0, (1.3, 1.0)), (0, (6, 1.3, 1.2, 1.3)))
 # Perceptually uniform, ordered in lightness, and different from the scale of the frozen counts.
 ERROR_COLOURS: Final[Colormap] = matplotlib.colormaps["magma"]
+OF_CUTS: Final = ("cut", "parameters_trained")  # coordinates over frozen
+HEAD_ONLY: Final = "head only"
+NOTHING_FROZEN: Final = "nothing frozen"
 HALO: Final = [Stroke(linewidth=2.8, foreground=PAPER), Normal()]
 
 NAMES: Final = {
@@ -94,12 +99,62 @@ def name_of(array: xr.DataArray | str) -> str:
 def frozen_colours(frozen: Iterable[float]) -> dict[float, str]:
     """Return a colour for each frozen count, in the order of a perceptually uniform scale.
 
-    The palest fifth of viridis is left out because it does not show on white.
+    The darkest is that with the fewest trained parameters. The palest fifth of viridis is left out because
+    it does not show on white.
     """
-    counts = sorted({float(count) for count in frozen})
+    counts = sorted({float(count) for count in frozen}, reverse=True)
     at = np.linspace(0.0, 0.86, max(len(counts), 2))
     colours = matplotlib.colormaps["viridis"](at)
     return {count: to_hex(colours[i]) for i, count in enumerate(counts)}
+
+
+def cut_names(array: xr.DataArray | xr.Dataset) -> list[str]:
+    """Return what is frozen at each frozen count of an array, in words, without the last word "frozen".
+
+    The words are the coordinate `cut` of a surface; without it, they are the counts.
+    """
+    counts = array["frozen"].values.tolist()
+    words = _over_frozen(array, "cut")
+    if words is None:
+        return [f"{count:.4g}" for count in counts]
+    return [
+        name if name == NOTHING_FROZEN else name.removesuffix(" frozen")
+        for name in (next((w for w in row if w and isinstance(w, str)), "") for row in words)
+    ]
+
+
+def cut_texts(array: xr.DataArray | xr.Dataset) -> list[str]:
+    """Return `cut_names` as a sentence needs them, with the trained parameters if they are known."""
+    names = cut_names(array)
+    if "cut" in array.coords:
+        whole = (NOTHING_FROZEN, HEAD_ONLY)
+        names = [name if name in whole else f"{name} frozen" for name in names]
+    else:
+        names = [f"frozen layers {name}" for name in names]
+    trained = _over_frozen(array, "parameters_trained")
+    if trained is None:
+        return names
+    known = [next((count for count in row if np.isfinite(count)), None) for row in trained]
+    return [
+        name if count is None else f"{name} ({count:,.0f} trained parameters)"
+        for name, count in zip(names, known, strict=True)
+    ]
+
+
+def _over_frozen(array: xr.DataArray | xr.Dataset, name: str) -> np.ndarray | None:
+    """Return a coordinate over frozen and any others: (frozen, others); None without it."""
+    if name not in array.coords:
+        return None
+    one = array.coords[name]
+    if "frozen" not in one.dims:
+        one = one.expand_dims("frozen")
+    values: np.ndarray = one.transpose("frozen", ...).values.reshape(one.sizes["frozen"], -1)
+    return values
+
+
+def by_capacity(array: xr.DataArray) -> xr.DataArray:
+    """Order an array from few to many trained parameters: by falling frozen count."""
+    return array.sortby("frozen", ascending=False)
 
 
 def seed_mean(array: xr.DataArray, along: str | None = None) -> tuple[xr.DataArray, np.ndarray]:
@@ -185,19 +240,61 @@ def log_epoch_axis(axes: Axes, x: np.ndarray, name: str) -> None:
     axes.set_xlabel(name_of(name))
 
 
-def category_axis(axes: Axes, which: str, values: np.ndarray, label: str) -> None:
-    """Label cells 0 … n−1 of the x or y axis by their values; skip labels that have no room."""
+def log_axis(axes: Axes, values: np.ndarray) -> None:
+    """Make the x axis a log scale with plain numbers: three ticks a decade, or one if there are many."""
+    axes.set_xscale("log")
+    known = values[np.isfinite(values) & (values > 0)]
+    if not known.size:
+        return
+    low, high = float(known.min()), float(known.max())
+    decades = np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
+    steps = (1, 2, 5) if high / low < 50 else (1, 3) if high / low < 500 else (1,)
+    ticks = [m * 10.0**d for d in decades for m in steps if low <= m * 10.0**d <= high]
+    axes.xaxis.set_major_locator(FixedLocator(ticks))
+    axes.xaxis.set_major_formatter(FixedFormatter([f"{tick:,.12g}" for tick in ticks]))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def category_axis(axes: Axes, which: str, names: Sequence[str], label: str) -> None:
+    """Label cells 0 … n−1 of the x or y axis; skip labels that have no room."""
     axis = axes.xaxis if which == "x" else axes.yaxis
-    names = [f"{value:,.6g}" if value % 1 == 0 else f"{value:.3g}" for value in values]
-    every = -(-len(values) // 13)
+    every = -(-len(names) // 13)
     if which == "x":
         inches = axes.get_window_extent().width / axes.figure.dpi
         widest = LETTER * (1 + max(map(len, names), default=0))
-        every = max(every, math.ceil(len(values) * widest / max(inches, widest)))
-    axis.set_major_locator(FixedLocator(range(0, len(values), every)))
+        every = max(every, math.ceil(len(names) * widest / max(inches, widest)))
+    axis.set_major_locator(FixedLocator(range(0, len(names), every)))
     axis.set_major_formatter(FixedFormatter(names[::every]))
     axis.set_label_text(label)
     axis.set_tick_params(length=0)
+
+
+def capacity_axis(axes: Axes, array: xr.DataArray) -> None:
+    """Label cells 0 … n−1 of the x axis by their trained parameters; if unknown, by their cuts."""
+    trained = _over_frozen(array, "parameters_trained")
+    if trained is None or not np.isfinite(trained).any(axis=1).all():
+        category_axis(axes, "x", cut_names(array), "frozen layers (more trained parameters →)")
+        return
+    counts = [next(count for count in row if np.isfinite(count)) for row in trained]
+    label = f"trained parameters{ends_in_words(array)}"
+    category_axis(axes, "x", [f"{count:,.0f}" for count in counts], label)
+
+
+def ends_in_words(array: xr.DataArray) -> str:
+    """Return ": head only → 6 layers frozen", the ends of the axis; "" without words."""
+    if "cut" not in array.coords or array.sizes["frozen"] < 2:
+        return ""
+    ends = by_capacity(array).isel(frozen=[0, -1]).drop_vars("parameters_trained", errors="ignore")
+    return f":\n{' → '.join(cut_texts(ends))}"
+
+
+def room_for_cuts(array: xr.DataArray | xr.Dataset) -> float:
+    """Return the width of the longest of `cut_names` at a tick or in a legend, in inches."""
+    return WORD_LETTER * max(map(len, cut_names(array)))
+
+
+def whole_numbers(values: np.ndarray) -> list[str]:
+    return [f"{value:,.6g}" if value % 1 == 0 else f"{value:.3g}" for value in values]
 
 
 def narrowed(array: xr.DataArray, needed: Sequence[str]) -> xr.DataArray:

@@ -7,6 +7,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import pandas as pd
 import xarray as xr
 from matplotlib.figure import Figure
@@ -88,7 +89,7 @@ def _over_epochs(one: SliceSummary, line: Line, album: Album, epsilon: float) ->
         figures.panel_grid(test, train, epsilon=epsilon, title=way),
         f"{line.label}-curves",
         f"Over the epochs, from {line.label}",
-        "Test error over the epochs, one curve for each number of frozen layers"
+        "Test error over the epochs, one curve for each cut"
         + ("; the train error, against the labels trained on, beneath." if has_train else "."),
     )
     if test.sizes["frozen"] < 2:
@@ -107,7 +108,7 @@ def _over_epochs(one: SliceSummary, line: Line, album: Album, epsilon: float) ->
     yield album.add(
         drawn,
         f"{line.label}-epochs",
-        f"Epoch × frozen layers, from {line.label}",
+        f"Epoch × cut, from {line.label}",
         map_caption(drawn[0], epsilon),
     )
 
@@ -120,6 +121,8 @@ def _maps_at_the_end(
             continue
         labels = [line.label for line in lines]
         asked = one.end["wanted"].sel(source=labels)
+        if asked.sizes["size"] < 2:
+            continue  # a map needs two sizes; the curves show one
         if asked.any([dim for dim in asked.dims if dim != "frozen"]).sum() < 2:
             continue  # a single cut has no surface; the curves and the table show it
         some, found = one.end.sel(source=labels), one.freezing.sel(source=labels)
@@ -143,7 +146,7 @@ def _maps_at_the_end(
         yield album.add(
             drawn,
             "controls-freezing" if which else "freezing",
-            f"Training images × frozen layers, after the last epoch{which}",
+            f"Training images × trained parameters, after the last epoch{which}",
             map_caption(drawn[0], epsilon),
         )
 
@@ -151,12 +154,11 @@ def _maps_at_the_end(
 def _curves_at_the_end(one: SliceSummary, album: Album, epsilon: float) -> Iterator[Picture]:
     part, end = one.part, one.end
     each = "for each source" + (" and control" if one.controls else "")
-    # Parts of a layer are too close together on an axis of layers, but not on one of parameters.
-    partly = bool((end["frozen"] % 1 != 0).any())
-    against = "number of trained parameters" if partly else "number of frozen layers"
+    counted = bool(np.isfinite(end["parameters_trained"]).all())
+    against = "number of trained parameters" if counted else "cut"
     test, train = end["test_error"], end["train_error"]
     has_train = bool(train.notnull().any())
-    x = "parameters_trained" if partly else "frozen"
+    x = "parameters_trained" if counted else "frozen"
     yield album.add(
         figures.freezing_grid(
             test,
@@ -197,10 +199,10 @@ def _best_cuts(part: Slice, end: xr.Dataset, album: Album) -> Iterator[Picture]:
     found = cuts_of(part, end)
     several = bool((found["in_set"].sum("frozen") > 1).any())
     yield album.add(
-        points.cut_grid(found, title=f"{part.title}: the best number of frozen layers"),
+        points.cut_grid(found, title=f"{part.title}: the best cut"),
         "best-cut",
-        "The best number of frozen layers, after the last epoch",
-        "Large: the number of frozen layers with the lowest mean test error."
+        "The best cut, after the last epoch",
+        "Large: the cut with the lowest mean test error."
         + (
             " Small, on a line: those that cannot be told apart from it, by paired tests over seeds that "
             "leave out the truly best in at most 5 % of cells. One seed leaves nothing out."
@@ -241,7 +243,7 @@ def _of_similarity(
     drawn = []
     for measure in SIMILARITIES:
         known = [pairs[measure] for pairs in joined if len(pairs.get(measure, ()))]
-        if known:
+        if any((some["capacity"] > 0).any() for some in known):
             drawn.append(pd.concat(known))
             drawn[-1].attrs = known[0].attrs
     if drawn:

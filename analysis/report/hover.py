@@ -11,6 +11,7 @@ import pandas as pd
 import xarray as xr
 from matplotlib.axes import Axes
 
+from analysis.plots import style
 from analysis.plots.layout import Panel
 
 MAX_COLUMNS: Final = 160
@@ -43,8 +44,8 @@ def _cells(axes: Axes, values: xr.Dataset) -> dict[str, Any]:
     return {
         "xName": _called(x),
         "yName": _called(y),
-        "x": _texts(values[x].values[columns]),
-        "y": _texts(values[y].values),
+        "x": _labels(values.isel({x: columns}), x),
+        "y": _labels(values, y),
         "right": _across(axes, values["right"].values[last]),
         "test": [_round(row) for row in values["test"].values[:, columns]],
         "train": [_round(row) for row in values["train"].values[:, columns]],
@@ -56,7 +57,7 @@ def _curves(axes: Axes, values: xr.Dataset) -> dict[str, Any]:
     by, x = (str(dim) for dim in values[names[0]].dims)
     columns = thinned(values.sizes[x])
     series = []
-    for i, name in enumerate(_texts(values[by].values)):
+    for i, name in enumerate(_labels(values, by)):
         curve = values.isel({by: i, x: columns})
         y = [_round(curve[value].values) for value in names]
         if any(number is not None for number in y[0]):
@@ -66,7 +67,7 @@ def _curves(axes: Axes, values: xr.Dataset) -> dict[str, Any]:
         "xName": _called(x),
         "byName": _called(by),
         "values": names,
-        "x": _texts(values[x].values[columns]),
+        "x": _labels(values.isel({x: columns}), x),
         "low": low,
         "high": high,
         "series": series,
@@ -107,7 +108,8 @@ def _called(dim: str) -> str:
         "measure": "",
         "size": "training images",
         "source_size": "source images",
-        "frozen": "frozen layers",
+        "frozen": "",  # the labels are sentences
+        "line": "",
     }
     return names.get(dim, dim.replace("_", " "))
 
@@ -121,8 +123,10 @@ def _round(values: Any) -> list[float | None]:
     return [round(float(v), 4) if np.isfinite(v) else None for v in np.asarray(values)]
 
 
-def _texts(values: np.ndarray) -> list[str]:
-    return [_text(value) for value in values.tolist()]
+def _labels(values: xr.Dataset, dim: str) -> list[str]:
+    if dim == "frozen":
+        return style.cut_texts(values)
+    return [_text(value) for value in values[dim].values.tolist()]
 
 
 def _text(value: Any) -> str:

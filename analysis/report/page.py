@@ -146,6 +146,7 @@ def _draw(
         study=study,
         answer=sentence,
         leading=_shown(leading) if leading else None,
+        surface=_shown(first.surface) if first and first.surface else None,
         curves=first.curves if first else "",
         files=_tables(place),
         verdicts=list(judged.values()),

@@ -9,6 +9,7 @@
     return x < 0 || x > 1 || y < 0 || y > 1 ? null : { x: x, y: y };
   }
   function number(value) { return value === null ? "absent" : value.toFixed(3); }
+  function called(name, value) { return (name + " " + value).trim(); }
   function lines(parts) { return parts.filter(Boolean).join("\n"); }
 
   function cellAt(panel, at) {
@@ -18,21 +19,26 @@
   }
   function ofCell(panel, at) {
     var cell = cellAt(panel, at);
-    return lines([panel.name, panel.yName + " " + panel.y[cell[0]] + ", " + panel.xName + " " + panel.x[cell[1]],
+    return lines([panel.name, called(panel.yName, panel.y[cell[0]]), called(panel.xName, panel.x[cell[1]]),
       "test error " + number(panel.test[cell[0]][cell[1]]), "train error " + number(panel.train[cell[0]][cell[1]])]);
   }
-  function ofCurves(panel, at, shape) {
+  // The point of a panel's curves that is nearest to `at`: the number of its series, and its place in it.
+  function nearest(panel, at, shape) {
     var best = null;
-    panel.series.forEach(function (one) {
+    panel.series.forEach(function (one, number) {
       one.at.forEach(function (x, i) {
         if (x === null || one.y[0][i] === null) { return; }
         var y = (one.y[0][i] - panel.low) / (panel.high - panel.low);
         var far = Math.hypot((x - at.x) * shape.width, (y - at.y) * shape.height);
-        if (best === null || far < best.far) { best = { far: far, one: one, i: i }; }
+        if (best === null || far < best.far) { best = { far: far, one: one, number: number, i: i }; }
       });
     });
+    return best;
+  }
+  function ofCurves(panel, at, shape) {
+    var best = nearest(panel, at, shape);
     if (best === null) { return ""; }
-    return lines([panel.name, lines([panel.byName + " " + best.one.name]) + ", " + panel.xName + " " + panel.x[best.i]].concat(
+    return lines([panel.name, called(panel.byName, best.one.name), called(panel.xName, panel.x[best.i])].concat(
       panel.values.map(function (name, i) {
         var value = best.one.y[i][best.i];
         return i && value === null ? "" : name + " " + number(value);
@@ -112,12 +118,14 @@
     files.prepend(pixels);
   });
 
-  // The surface, and beside it the curves of one of its cells.
+  // The first picture, and beside it the curves over the epochs of one of its points.
   var told = document.getElementById("curves");
   if (!told) { return; }
   var data = JSON.parse(told.textContent);
-  var img = document.querySelector("#surface img"), canvas = document.querySelector("#surface .canvas");
-  var panels = JSON.parse(img.dataset.hover);
+  var img = document.querySelector("#first img"), canvas = document.querySelector("#first .canvas");
+  var drawn = JSON.parse(img.dataset.hover);
+  // Each panel of curves has one with the train error beneath it.
+  var panels = drawn.filter(function (_, i) { return i % data.panelsOfEach === 0; });
   var svg = document.getElementById("cell-curves");
   var WIDTH = 360, HEIGHT = 300, LEFT = 40, RIGHT = 10, TOP = 8, BELOW = 40;
 
@@ -129,21 +137,28 @@
     }
     return values;
   }
-  data.panels.forEach(function (panel) {
-    panel.test = unpacked(panel.test);
-    panel.train = unpacked(panel.train);
+  var all = [].concat.apply([], data.panels);
+  all.forEach(function (line) {
+    line.test = unpacked(line.test);
+    line.train = unpacked(line.train);
   });
   var highest = 0;
-  data.panels.forEach(function (panel) {
-    panel.test.concat(panel.train).forEach(function (value) { highest = Math.max(highest, value || 0); });
+  all.forEach(function (line) {
+    line.test.concat(line.train).forEach(function (value) { highest = Math.max(highest, value || 0); });
   });
   highest = Math.max(0.1, Math.ceil(highest * 10 - 1e-9) / 10);
 
-  // (seeds, epochs) of one cell.
-  function curvesOf(values, panel, row, column) {
-    var num = data.panels[panel].epochs.length, seeds = data.seeds.length;
-    var first = ((row * data.panels[panel].frozen.length + column) * seeds) * num;
-    return data.seeds.map(function (_, seed) { return values.slice(first + seed * num, first + (seed + 1) * num); });
+  // The stored line of a series: a series without any value is not drawn.
+  function lineOf(panel, series) {
+    var name = panels[panel].series[series].name;
+    return data.panels[panel].find(function (line) { return line.name === name; });
+  }
+  // (seeds, epochs) of one point.
+  function curvesOf(values, num, column) {
+    return data.seeds.map(function (_, seed) {
+      var first = (column * data.seeds.length + seed) * num;
+      return values.slice(first, first + num);
+    });
   }
   function known(value) { return value !== null; }
   function meanOf(curves) {
@@ -159,10 +174,9 @@
     if (text !== undefined) { element.textContent = text; }
     svg.append(element);
   }
-  function draw(panel, row, column) {
-    var epochs = data.panels[panel].epochs;
-    var test = curvesOf(data.panels[panel].test, panel, row, column);
-    var train = curvesOf(data.panels[panel].train, panel, row, column);
+  function draw(line, column) {
+    var epochs = line.epochs;
+    var test = curvesOf(line.test, epochs.length, column), train = curvesOf(line.train, epochs.length, column);
     var there = epochs.map(function (_, i) { return test.some(function (curve) { return known(curve[i]); }); });
     var positive = epochs.filter(function (epoch, i) { return epoch > 0 && there[i]; });
     var low = Math.log(positive[0] || 1), high = Math.log(positive[positive.length - 1] || 2);
@@ -191,14 +205,14 @@
       add("text", { x: x(epoch), y: y(0) + 17, "text-anchor": "middle" }, Number(epoch.toPrecision(6)).toLocaleString("en-GB"));
     });
     add("text", { x: (LEFT + WIDTH) / 2, y: HEIGHT - 6, "text-anchor": "middle" }, "epoch (log scale)");
-    function line(curve, kind) {
+    function path(curve, kind) {
       var points = curve.map(function (value, i) { return known(value) ? x(epochs[i]).toFixed(1) + "," + y(value).toFixed(1) : ""; });
       add("polyline", { "class": kind, points: points.filter(Boolean).join(" ") });
     }
-    train.forEach(function (curve) { line(curve, "train one"); });
-    test.forEach(function (curve) { line(curve, "test one"); });
-    line(meanOf(train), "train mean");
-    line(meanOf(test), "test mean");
+    train.forEach(function (curve) { path(curve, "train one"); });
+    test.forEach(function (curve) { path(curve, "test one"); });
+    path(meanOf(train), "train mean");
+    path(meanOf(test), "test mean");
   }
   function key(kind, text) {
     var span = document.createElement("span");
@@ -207,54 +221,65 @@
     return span;
   }
 
-  var chosen = document.createElement("div"), place = data.start;
+  var chosen = document.createElement("div"), place = data.start.slice();
   chosen.className = "chosen";
   canvas.append(chosen);
   canvas.tabIndex = 0;
   canvas.setAttribute("role", "group");
-  canvas.setAttribute("aria-label", "The surface: arrow keys choose the cell whose curves are drawn");
+  canvas.setAttribute("aria-label", "The curves: arrow keys choose the point whose epochs are drawn");
+  // The number of the series that is stored as this line of the panel.
+  place[1] = Math.max(0, panels[place[0]].series.findIndex(function (one) {
+    return one.name === data.panels[place[0]][place[1]].name;
+  }));
+  function isThere(panel, series, column) {
+    var one = panels[panel].series[series];
+    return one.at[column] !== null && one.at[column] !== undefined && one.y[0][column] !== null;
+  }
   function show() {
-    var panel = panels[place[0]], box = panel.box, row = place[1], column = place[2];
-    var left = column ? panel.right[column - 1] : 0, rows = panel.y.length;
-    chosen.style.left = 100 * (box[0] + left * box[2]) + "%";
-    chosen.style.width = 100 * (panel.right[column] - left) * box[2] + "%";
-    chosen.style.top = 100 * (box[1] + (1 - (row + 1) / rows) * box[3]) + "%";
-    chosen.style.height = 100 * box[3] / rows + "%";
-    draw(place[0], row, column);
-    var test = curvesOf(data.panels[place[0]].test, place[0], row, column);
-    var seeds = test.filter(function (curve) { return curve.some(known); }).length;
-    document.getElementById("cell-name").textContent = panel.xName + " " + panel.x[column] + ", " + panel.y[row] + " " + panel.yName +
-      (panels.length > 1 ? ", " + panel.name : "");
+    var panel = panels[place[0]], box = panel.box, one = panel.series[place[1]], column = place[2];
+    var up = (one.y[0][column] - panel.low) / (panel.high - panel.low);
+    chosen.style.left = 100 * (box[0] + one.at[column] * box[2]) + "%";
+    chosen.style.top = 100 * (box[1] + (1 - up) * box[3]) + "%";
+    var line = lineOf(place[0], place[1]);
+    draw(line, column);
+    var seeds = curvesOf(line.test, line.epochs.length, column).filter(function (curve) { return curve.some(known); }).length;
+    document.getElementById("cell-name").textContent = panel.x[column] + ", " + one.name + (panel.name ? ", " + panel.name : "");
     var text = document.getElementById("cell-text");
-    text.replaceChildren(key("test", "Test error"), " (after the last epoch " + number(panel.test[row][column]) + ") and ",
-      key("train", "train error"), " (" + number(panel.train[row][column]) + ", dashed) over the epochs. " +
+    text.replaceChildren(key("test", "Test error"), " (after the last epoch " + number(one.y[0][column]) + ") and ",
+      key("train", "train error"), " (" + number(one.y[1][column]) + ", dashed) over the epochs. " +
       (seeds > 1 ? "Bold: mean over " + seeds + " seeds; thin: each seed." : seeds + " seed."));
   }
   function point(event) {
     var frame = img.getBoundingClientRect();
     var fx = (event.clientX - frame.left) / frame.width, fy = (event.clientY - frame.top) / frame.height;
-    panels.forEach(function (panel, i) {
-      var at = within(panel, fx, fy);
-      if (at) { place = [i].concat(cellAt(panel, at)); show(); }
+    drawn.forEach(function (panel, i) {
+      var at = within(panel, fx, fy), box = panel.box;
+      var best = at && nearest(panel, at, { width: box[2] * frame.width, height: box[3] * frame.height });
+      if (best) { place = [Math.floor(i / data.panelsOfEach), best.number, best.i]; show(); }
     });
   }
   img.addEventListener("pointermove", point);
   img.addEventListener("pointerdown", point);
+  // The next point in this direction, in this panel or the next one; null without one.
+  function next(step) {
+    var panel = place[0], series = place[1] + step[0], column = place[2] + step[1];
+    while (panel >= 0 && panel < panels.length) {
+      while (series >= 0 && series < panels[panel].series.length && column >= 0 && column < panels[panel].x.length) {
+        if (isThere(panel, series, column)) { return [panel, series, column]; }
+        if (step[1]) { column += step[1]; } else { series += step[0]; }
+      }
+      panel += step[0] + step[1];
+      if (panel < 0 || panel >= panels.length) { return null; }
+      if (step[1]) { column = step[1] > 0 ? 0 : panels[panel].x.length - 1; series = Math.min(place[1], panels[panel].series.length - 1); }
+      else { series = step[0] > 0 ? 0 : panels[panel].series.length - 1; }
+    }
+    return null;
+  }
   canvas.addEventListener("keydown", function (event) {
-    var step = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [1, 0], ArrowDown: [-1, 0] }[event.key];
+    var step = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] }[event.key];
     if (!step) { return; }
     event.preventDefault();
-    var panel = place[0], row = place[1] + step[0], column = place[2] + step[1];
-    var rows = data.sizes.length, columns = data.panels[panel].frozen.length;
-    // Beyond the end of a panel comes the next one.
-    if (column < 0 || row < 0) { panel -= 1; } else if (column >= columns || row >= rows) { panel += 1; }
-    if (panel < 0 || panel >= panels.length) { return; }
-    if (panel !== place[0]) {
-      columns = data.panels[panel].frozen.length;
-      row = step[0] ? (step[0] > 0 ? 0 : rows - 1) : row;
-      column = step[1] ? (step[1] > 0 ? 0 : columns - 1) : Math.min(column, columns - 1);
-    }
-    place = [panel, row, column];
+    place = next(step) || place;
     show();
     chosen.scrollIntoView({ block: "nearest", inline: "nearest" });
   });

@@ -114,7 +114,7 @@ def at_the_end(study: Study, lines: Sequence[Line]) -> xr.Dataset:
     `share_frozen` (of the layers below the head) is a coordinate over frozen. The values of a line
     without a source are repeated for every source size, so that they can be drawn beside the others.
     """
-    parts = [_end_of(study, line) for line in lines]
+    parts = [_end_of(study, line).drop_vars("cut", errors="ignore") for line in lines]
     sizes = sorted({size for part in parts for size in part["source_size"].values.tolist() if size})
     if sizes:
         parts = [
@@ -134,11 +134,18 @@ def at_the_end(study: Study, lines: Sequence[Line]) -> xr.Dataset:
             if "source" in together[name].dims
         }
     )
+    together = together.assign_coords(cut=_cut_words(together, lines))
     below_head = float(pd.concat([line.cells["num_layers"] for line in lines]).max()) - 1
     together = together.assign_coords(share_frozen=together["frozen"] / below_head)
     return together.assign(
         {name: together[name].fillna(0.0).astype(bool) for name in ("wanted", "diverged")}
     )
+
+
+def _cut_words(errors: xr.Dataset, lines: Sequence[Line]) -> tuple[str, list[str]]:
+    cells = pd.concat([line.cells for line in lines]).drop_duplicates("frozen")
+    words = cells.set_index("frozen")["cut"]
+    return "frozen", words.loc[errors["frozen"].values].tolist()
 
 
 def capacity_pairs(

@@ -46,6 +46,7 @@ def final_errors(study: Study, epsilon: float) -> pd.DataFrame:
     count = grouped["test_error"].count()
     table = pd.DataFrame(
         {
+            "cut": grouped["cut"].first(),
             "parameters_trained": grouped["parameters_trained"].first(),
             "num_seeds": count,
             "num_wanted": grouped.size(),
@@ -62,7 +63,7 @@ def final_errors(study: Study, epsilon: float) -> pd.DataFrame:
 def by_frozen(errors: pd.DataFrame, part: slices.Slice) -> pd.DataFrame:
     """Format the final errors of one slice as text: "0.312 ± 0.004 (2 of 3) •".
 
-    A line for each source, source size and size, a column for each frozen count. ± is the standard error;
+    A line for each source, source size and size, a column for each cut. ± is the standard error;
     brackets contain the number of seeds if some are missing; • marks cells that interpolate.
     """
     lines = []
@@ -85,13 +86,18 @@ def by_frozen(errors: pd.DataFrame, part: slices.Slice) -> pd.DataFrame:
         aggfunc="first",
         sort=False,
     )
-    table = table[sorted(table.columns)].fillna("")
-    trained = pd.concat([line.cells for line in part.lines]).groupby("frozen")["parameters_trained"]
+    table = table[sorted(table.columns, reverse=True)].fillna("")
+    cuts = pd.concat([line.cells for line in part.lines]).groupby("frozen")
     heads = {
-        frozen: f"{frozen:.4g} ({count:,.0f})" if np.isfinite(count) else f"{frozen:.4g}"
-        for frozen, count in trained.first().astype(float).items()
+        frozen: f"{cut} ({count:,.0f})" if np.isfinite(count) else cut
+        for frozen, cut, count in zip(
+            cuts.groups,
+            cuts["cut"].first(),
+            cuts["parameters_trained"].first().astype(float),
+            strict=True,
+        )
     }
-    return table.rename(columns=heads).rename_axis(columns="frozen layers (trained parameters)")
+    return table.rename(columns=heads).rename_axis(columns="cut (trained parameters)")
 
 
 def coverage(study: Study) -> pd.DataFrame:
@@ -175,8 +181,8 @@ def cuts_of(part: Slice, end: xr.Dataset) -> xr.Dataset:
 def best_cuts(summaries: Sequence[SliceSummary]) -> pd.DataFrame:
     """Tabulate the best cut of each slice, source, source size and size with measured cuts.
 
-    `best`, `low` and `high` are frozen counts. `cuts` lists those that are not distinguishable from the
-    best, separated by spaces. Slices with a single frozen count are left out.
+    `best`, `low` and `high` are frozen counts. `best_cut` is the best in words; `cuts` lists those that
+    are not distinguishable from it, separated by semicolons. Slices with a single cut are left out.
     """
     frames = []
     for one in summaries:
@@ -186,19 +192,24 @@ def best_cuts(summaries: Sequence[SliceSummary]) -> pd.DataFrame:
         found = cuts_of(part, end)
         frame = found.drop_dims("frozen").to_dataframe(dim_order=list(KEYS)).reset_index()
         inside = found["in_set"].transpose(*KEYS, "frozen").values.reshape(len(frame), -1)
-        counts = end["frozen"].values
-        frame["cuts"] = [" ".join(f"{count:g}" for count in counts[row]) for row in inside]
+        words = dict(zip(end["frozen"].values.tolist(), end["cut"].values.tolist(), strict=True))
+        frame["best_cut"] = [words.get(best, "") for best in frame["best"]]
+        texts = np.array(list(words.values()), dtype=object)
+        frame["cuts"] = ["; ".join(texts[row][::-1]) for row in inside]
         frame.insert(0, "slice", part.title)
         # Lines without a source are repeated for every source size in `end`, and appear once here.
         alone = {line.label for line in part.lines if (line.cells["source_size"] == 0).all()}
         frame.loc[frame["source"].isin(alone), "source_size"] = 0
         frames.append(frame[frame["num_cuts"] > 0].drop_duplicates(["slice", *KEYS]))
-    columns = ["slice", *KEYS, "best", "low", "high", "cuts", "num_seeds", "num_cuts"]
+    columns = ["slice", *KEYS, "best_cut", "best", "low", "high", "cuts", "num_seeds", "num_cuts"]
     return pd.concat(frames)[columns] if frames else pd.DataFrame(columns=columns)
 
 
 def best_cuts_by_size(cuts: pd.DataFrame) -> pd.DataFrame:
-    """Format `best_cuts` as text: "7 (6–9, 5 of 10 cuts)", a column for each size."""
+    """Format `best_cuts` as text, a column for each size.
+
+    "head only (2 of 3 cuts may be the best, head only to 6 layers frozen)".
+    """
     frame = cuts.assign(text=cuts.apply(_text, axis=1)).rename(
         columns={"source_size": "source images"}
     )
@@ -216,9 +227,12 @@ def best_cuts_by_size(cuts: pd.DataFrame) -> pd.DataFrame:
 
 
 def _text(line: pd.Series[Any]) -> str:
-    best = f"{line['best']:.4g}" if np.isfinite(line["best"]) else "no seed has all"
-    inside = len(line["cuts"].split())
-    return f"{best} ({line['low']:.4g}–{line['high']:.4g}, {inside} of {line['num_cuts']})"
+    best = line["best_cut"] or "no seed has all cuts"
+    cuts = line["cuts"].split("; ")
+    if len(cuts) == 1:
+        return str(best)
+    ends = f"{cuts[0]} to {cuts[-1]}"
+    return f"{best} ({len(cuts)} of {line['num_cuts']} cuts may be the best, {ends})"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -13,12 +13,12 @@ from typing import Any, Final
 import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
 from analysis import load
 from analysis.claims import claims
 from analysis.claims.registration import RULES
 from analysis.descent import EPSILON
+from analysis.descent.intervals import LEVEL
 from analysis.load import Study
 from analysis.load.export import (
     kept_disagreement,
@@ -29,7 +29,8 @@ from analysis.load.export import (
 )
 from analysis.load.rows import ExportRows
 from analysis.plots import style
-from analysis.report import tables
+from analysis.plots.curves import capacity_curves
+from analysis.report import slices, tables
 
 SOURCES: Final = {"cifar100-16px": "CIFAR-100", "tiny-near-16px": "near", "tiny-far-16px": "far"}
 BROAD: Final = "cifar100-16px"
@@ -271,50 +272,21 @@ def _errors(study: str) -> pd.DataFrame:
 
 
 def draw_figure(curves: Sequence[Curve], path: Path) -> None:
-    """Draw test and train errors (fractions); bars are standard errors over seeds."""
+    """Draw test and train errors of `reduced` as its report does; `curves` are for the metadata."""
+    study = _opened("reduced")
+    (part,) = slices.slices(study)
+    end = slices.at_the_end(study, part.lines).sel(size=SIZE, source=list(SOURCES))
+    end = end.assign_coords(source=[f"from {name}" for name in SOURCES.values()])
     with matplotlib.rc_context(style.STYLE):
         figure = Figure(figsize=(6.4, 4.0), layout="constrained", facecolor=style.PAPER)
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
-        for number, curve in enumerate(curves):
-            mark: dict[str, Any] = {
-                "color": style.OKABE_ITO[number],
-                "marker": style.MARKERS[number],
-                "ls": style.DASHES[number],
-                "ms": 3.5,
-            }
-            above.errorbar(
-                curve.counts,
-                curve.test,
-                yerr=curve.standard_errors,
-                elinewidth=0.8,
-                label=f"from {curve.source}",
-                **mark,
-            )
-            below.plot(curve.counts, curve.train, **mark)
-        first, last = (
-            [curve.counts[curve.edge + offset] for curve in curves] for offset in (-1, 0)
-        )
-        for axes in (above, below):
-            axes.axvspan(min(first), max(last), color=style.ABSENT, lw=0, zorder=0)
-        below.axhline(EPSILON, color=style.FAINT, lw=0.7, ls="--")
-        above.set_xscale("log")
-        counts = curves[0].counts
-        below.xaxis.set_major_locator(FixedLocator(list(counts)))
-        below.xaxis.set_major_formatter(FixedFormatter([f"{count:,}" for count in counts]))
-        below.xaxis.set_minor_locator(NullLocator())
-        for label in below.get_xticklabels():
-            label.set(rotation=35, ha="right", rotation_mode="anchor")
-        above.set_ylabel("test error (fraction)")
-        below.set_ylabel("train error")
-        below.set_xlabel(
-            "trained parameters (log scale): of the head alone to those of the last four layers"
-        )
+        capacity_curves(above, below, end["test_error"], end["train_error"], by="source")
         above.set_title(
-            f"CIFAR-10 at 16×16, {SIZE:,} images, a fifth of the labels wrong; mean of ten seeds, "
-            "± standard error;\nshaded: where the train error falls under "
-            f"{EPSILON:g}, the edge of interpolation"
+            f"CIFAR-10 at 16×16, {SIZE:,} images, a fifth of the labels wrong; mean of ten seeds,\n"
+            f"band: {LEVEL:.0%} t-interval; filled: train error ≤ {EPSILON:g}"
         )
-        above.legend(loc="lower right", ncols=len(curves))
+        above.set_title("", loc="right")
+        figure.legend(loc="outside lower center", ncols=4)
         figure.savefig(path, metadata={"Date": None, "Description": figure_description(curves)})
 
 

@@ -150,15 +150,27 @@ def rows_at(study: Study, ended: pd.DataFrame, epoch: str | float) -> dict[str, 
 def parameters(
     cells: pd.DataFrame, axes: Mapping[str, np.ndarray]
 ) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
-    """Return the coordinates parameters_trained and share_trained over (model, width, task, frozen)."""
+    """Return the coordinates parameters_trained, share_trained (over model, width, task, frozen) and cut
+    (what is frozen, in words, over model, width, frozen)."""
     over = ("model", "width", "task", "frozen")
     shape = tuple(len(axes[name]) for name in over)
     trained, share = np.full(shape, np.nan), np.full(shape, np.nan)
+
+    def index(lines: pd.DataFrame, names: Sequence[str]) -> tuple[np.ndarray, ...]:
+        return tuple(pd.Index(axes[name]).get_indexer(pd.Index(lines[name])) for name in names)
+
     known = cells.dropna(subset=["parameters_trained"]).drop_duplicates(list(over))
-    index = tuple(pd.Index(axes[name]).get_indexer(pd.Index(known[name])) for name in over)
-    trained[index] = known["parameters_trained"]
-    share[index] = known["parameters_trained"] / known["parameters_total"]
-    return {"parameters_trained": (over, trained), "share_trained": (over, share)}
+    trained[index(known, over)] = known["parameters_trained"]
+    share[index(known, over)] = known["parameters_trained"] / known["parameters_total"]
+    of_cut = ("model", "width", "frozen")
+    words = np.full(tuple(len(axes[name]) for name in of_cut), "", dtype=object)
+    named = cells.drop_duplicates(list(of_cut))
+    words[index(named, of_cut)] = named["cut"]
+    return {
+        "parameters_trained": (over, trained),
+        "share_trained": (over, share),
+        "cut": (of_cut, words),
+    }
 
 
 def empty(values: Sequence[str], shape: tuple[int, ...]) -> dict[str, np.ndarray]:

@@ -227,6 +227,7 @@ def _dataset(
         dataset[name].attrs = {"units": unit, "long_name": meaning}
     for name in blocks:
         dataset[name].attrs |= shared
+    dataset["cut"].attrs["long_name"] = "what is frozen"
     dataset["share_trained"].attrs["long_name"] = "share of the parameters that is trained"
     dataset.attrs = shared
     return dataset.squeeze() if squeeze else dataset

@@ -136,9 +136,9 @@ def capacity_and_similarity(
             same for all rows, since every measure depends on it.
 
     Returns:
-        Columns: the dimensions except size, then `capacity` (images), `censored`, `monotone`,
-        `similarity_size` (images) and the measure under its name. Cells with a NaN are left out and
-        counted in `attrs["num_left_out"]`.
+        Columns: the dimensions except size, then `cut` (in words), `capacity` (images), `censored`,
+        `monotone`, `similarity_size` (images) and the measure under its name. Cells with a NaN are left
+        out and counted in `attrs["num_left_out"]`.
 
     Raises:
         ValueError: for an unknown size, or if the two are not over the same grid.
@@ -156,8 +156,8 @@ def capacity_and_similarity(
         raise ValueError("capacity and similarity are not over the same grid") from error
     dims = [str(dim) for dim in at_size.dims]
     columns = ["capacity", "censored", "monotone", str(similarity.name)]
-    frame = joined[columns].to_dataframe(dim_order=dims).reset_index()[dims + columns]
-    frame.insert(len(dims) + 3, "similarity_size", size)
+    frame = joined[columns].to_dataframe(dim_order=dims).reset_index()[[*dims, "cut", *columns]]
+    frame.insert(len(dims) + 4, "similarity_size", size)
     whole = frame.dropna(subset=["capacity", str(similarity.name)]).reset_index(drop=True)
     whole.attrs = {
         "num_left_out": len(frame) - len(whole),

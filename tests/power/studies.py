@@ -60,8 +60,14 @@ def _frame(cells: tuple[tuple[tuple[str, Any], ...], ...], num_seeds: int) -> pd
         for seed in range(num_seeds):
             lines.append({**plain, **dict(cell), "seed": seed, "source_seed": seed, "cell": place})
     frame = pd.DataFrame(lines, index=[f"run{i}" for i in range(len(lines))])
+    cuts = frame["frozen"].map("{} layers frozen".format)
     return frame.assign(
-        state="done", num_classes=10, last_epoch=float(EPOCHS[-1]), spacing=0.05, step=1e-4
+        cut=cuts,
+        state="done",
+        num_classes=10,
+        last_epoch=float(EPOCHS[-1]),
+        spacing=0.05,
+        step=1e-4,
     ).rename_axis("run_id")
 
 

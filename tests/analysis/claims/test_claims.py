@@ -78,9 +78,9 @@ def test_c1_a_peak_that_grows_with_the_target_set(tmp_path: Path) -> None:
     assert [one.answer for one in verdict.conditions] == [HOLDS, HOLDS]
     assert len(verdict.run_ids) == 2 * 2 * 3  # sizes, frozen counts, seeds
     assert {result.what for result in verdict.exploratory} == {
-        "the same at 0 frozen layers",
-        "the same at 4 frozen layers",
-        "the same at label noise 0",
+        "the same with nothing frozen",
+        "the same with 4 layers frozen",
+        "the same with label noise 0",
         "height of the peak, label noise 0.2 − 0, all sizes",
     }
     assert control(verdict, SAME_TASK).reasons == ("the study has no such arm",)

@@ -152,20 +152,20 @@ def test_a_map_shows_the_values_where_they_belong_whatever_their_order(axes: Axe
     shuffled = some.isel(size=[2, 0, 1], frozen=[1, 3, 0, 2]).transpose("frozen", "size")
     cells = maps.freezing_map(axes, shuffled)
     (mesh,) = meshes(axes)
-    assert np.array_equal(cells["test"].values, some.values)
+    assert np.array_equal(cells["test"].values, some.values[:, ::-1])
     assert cells["right"].values.tolist() == [0.5, 1.5, 2.5, 3.5]
-    assert np.array_equal(np.asarray(mesh.get_array()), some.values)
-    assert list(tick_labels(axes)) == ["0", "2", "5", "9"]
+    assert np.array_equal(np.asarray(mesh.get_array()), some.values[:, ::-1])
+    assert list(tick_labels(axes)) == ["9", "5", "2", "0"]
 
 
 def test_an_epoch_map_shows_epoch_0_apart(axes: Axes) -> None:
     some = errors(frozen=FROZEN, epoch=EPOCHS)
     cells = maps.epoch_map(axes, some)
     zero, rest = meshes(axes)
-    assert np.array_equal(cells["test"].values, some.values)
+    assert np.array_equal(cells["test"].values, some.values[::-1])
     assert cells["right"].values[-1] == axes.get_xlim()[1]
-    assert np.array_equal(np.asarray(zero.get_array()), some.values[:, :1])
-    assert np.array_equal(np.asarray(rest.get_array()), some.values[:, 1:])
+    assert np.array_equal(np.asarray(zero.get_array()), some.values[::-1, :1])
+    assert np.array_equal(np.asarray(rest.get_array()), some.values[::-1, 1:])
     assert zero.get_coordinates()[..., 0].max() < rest.get_coordinates()[..., 0].min()
 
 
@@ -217,9 +217,9 @@ def test_peaks_at_face_value_look_different(axes: Axes) -> None:
     maps.freezing_map(axes, some, ridge=ridge, ridge_shown=shown)
     assert {"peak", "peak at face value: the seeds cannot tell"} <= labels(axes)
     circles, dots = (line for line in axes.lines if len(line.get_xdata()))
-    assert np.asarray(circles.get_xdata())[0] == 1
+    assert np.asarray(circles.get_xdata())[0] == 2
     assert np.isnan(np.asarray(circles.get_xdata())[1:]).all()
-    assert np.asarray(dots.get_xdata())[2] == 2
+    assert np.asarray(dots.get_xdata())[2] == 1
 
 
 def test_diverged_cells_are_crossed(axes: Axes) -> None:
@@ -228,7 +228,7 @@ def test_diverged_cells_are_crossed(axes: Axes) -> None:
     diverged[2, 3] = True
     maps.freezing_map(axes, some, diverged=diverged)
     (cross,) = (line for line in axes.lines if line.get_label() == "a seed diverged")
-    assert (np.asarray(cross.get_xdata())[0], np.asarray(cross.get_ydata())[0]) == (3, 2)
+    assert (np.asarray(cross.get_xdata())[0], np.asarray(cross.get_ydata())[0]) == (0, 2)
 
 
 def test_the_epoch_scale_is_not_used_up_by_untrained_networks() -> None:
@@ -243,7 +243,7 @@ def test_the_epoch_scale_is_not_used_up_by_untrained_networks() -> None:
 def test_curves_differ_in_more_than_colour(axes: Axes) -> None:
     curves.epoch_curves(axes, errors(frozen=FROZEN, epoch=EPOCHS))
     handles, names = axes.get_legend_handles_labels()
-    assert names == ["0", "2", "5", "9"]
+    assert names == ["9", "5", "2", "0"]
     assert len({handle.get_marker() for handle in handles}) == 4
     assert len({str(handle.get_linestyle()) for handle in handles}) > 1
 
@@ -361,7 +361,7 @@ def test_counts_that_nobody_asked_for_have_no_column(axes: Axes) -> None:
     wanted.loc[{"frozen": 5}] = False
     some.loc[{"frozen": 5}] = np.nan
     maps.freezing_map(axes, some, wanted=wanted)
-    assert list(tick_labels(axes)) == ["0", "2", "9"]
+    assert list(tick_labels(axes)) == ["9", "2", "0"]
     assert "absent" not in labels(axes)
 
 
@@ -398,7 +398,7 @@ def test_panel_grid_returns_the_values_that_it_draws(
     upper, lower = (panel for panel in panels if panel.select == select)
     for panel, (own, other) in ((upper, grid), (lower, grid[::-1])):
         for name, array in zip(panel.values, (own, other), strict=True):
-            expected = array.sel(select).mean("seed").transpose("frozen", "epoch")
+            expected = array.sel(select).mean("seed").transpose("frozen", "epoch")[::-1]
             assert panel.values[name].values == pytest.approx(expected.values)
         drawn = [line for line in panel.axes.lines if len(line.get_xdata()) == len(EPOCHS) - 1]
         for line, curve in zip(drawn, panel.values[next(iter(panel.values))], strict=True):
@@ -447,17 +447,25 @@ def texts_of(figure: Figure) -> list[tuple[str, Bbox]]:
     return [(text, box) for text, box in boxes if box.width > 0]
 
 
+# Of FROZEN.
+OF_CUTS: dict[str, Any] = {
+    "cut": (
+        "frozen",
+        ["nothing frozen", "2 layers frozen", "8 layers + 28 of 32 channels frozen", "head only"],
+    ),
+    "parameters_trained": ("frozen", [44_622.0, 38_090.0, 1_490.0, 330.0]),
+}
 LONG: list[Any] = ["tiny-imagenet-near", "tiny-imagenet-far"]
 
 
 @pytest.mark.parametrize("seeds", [[0], [0, 1, 2]])
 @pytest.mark.parametrize("sizes", [[50], pytest.param([50, 200, 800], marks=pytest.mark.slow)])
-@pytest.mark.parametrize("kind", ["curves", "epochs", "freezing", "grid", "difference"])
+@pytest.mark.parametrize("kind", ["curves", "epochs", "freezing", "grid", "difference", "capacity"])
 def test_no_text_lies_on_another_or_leaves_the_figure(
     kind: str, sizes: list[int], seeds: list[int]
 ) -> None:
     over: dict[str, Any] = {"source_size": [500, 5_000], "size": sizes, "frozen": FROZEN}
-    every = errors(source=LONG, **over, seed=seeds, epoch=EPOCHS)
+    every = errors(source=LONG, **over, seed=seeds, epoch=EPOCHS).assign_coords(OF_CUTS)
     every.loc[{"frozen": 5, "seed": 0, "epoch": EPOCHS[3:]}] = np.nan  # a seed that diverged
     every.loc[{"frozen": 9, "size": 50}] = np.nan  # an absent cell
     near, end = every.isel(source=0, drop=True), every.isel(epoch=-1, drop=True)
@@ -484,8 +492,11 @@ def test_no_text_lies_on_another_or_leaves_the_figure(
             diverged=xr.ones_like(ends, bool),
             **marked,
         ),
-        "grid": lambda: figures.freezing_grid(end, end, **named),
+        "grid": lambda: figures.freezing_grid(end, end, x="parameters_trained", **named),
         "difference": lambda: figures.difference_grid(end, *LONG, **named),
+        "capacity": lambda: figures.capacity_grid(
+            end.isel(source_size=0), end.isel(source_size=0), columns="size", by="source", **marked
+        ),
     }[kind]()
     texts = texts_of(figure)
     frame = figure.bbox

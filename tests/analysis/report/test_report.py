@@ -153,9 +153,14 @@ def test_a_cell_of_the_table_says_mean_error_seeds_and_interpolation(tmp_path: P
     table = tables.by_frozen(tables.final_errors(study, 1.0), part)
     (texts,) = table.to_numpy().tolist()
     # A line breaks at plain spaces only: between the mean and the rest.
-    assert re.fullmatch(r"0\.\d{3} ±\xa00\.\d{3}\xa0•", texts[0])
+    assert [name.split(" (")[0] for name in table.columns] == [
+        "head only",
+        "4 layers frozen",
+        "nothing frozen",
+    ]
+    assert texts[0] == "absent"
     assert re.fullmatch(r"0\.\d{3} \(1\xa0of\xa03\)\xa0•", texts[1])
-    assert texts[2] == "absent"
+    assert re.fullmatch(r"0\.\d{3} ±\xa00\.\d{3}\xa0•", texts[2])
 
 
 @pytest.mark.slow
