@@ -316,21 +316,28 @@ def _depth_axis(axes: Axes, array: xr.DataArray, x: str) -> None:
         axes.set_xlabel(f"{plot_style.name_of(x)}{plot_style.ends_in_words(array)}")
         return
     counts, names = array["frozen"].values, plot_style.cut_names(array)
-    shown = _with_room(axes, counts, names)
-    axes.set_xticks(counts[shown], [names[i] for i in shown])
+    _label_cuts(axes, counts, names)
     if not axes.xaxis_inverted():
         axes.invert_xaxis()
     axes.set_xlabel("frozen layers (more trained parameters →)")
 
 
-def _with_room(axes: Axes, places: np.ndarray, names: Sequence[str]) -> list[int]:
-    """Return the indices of the labels that fit beside each other on a linear x axis."""
+def _label_cuts(axes: Axes, counts: np.ndarray, names: Sequence[str]) -> None:
+    """Label the frozen counts that fit beside each other on the x axis; both ends point inwards."""
     inches = axes.get_window_extent().width / axes.figure.dpi
-    scale = inches / max(float(np.ptp(places)), 1e-9)
-    half = [plot_style.LETTER * (len(name) + 1) / 2 for name in names]
-    shown: list[int] = []
-    for i in np.argsort(places).tolist():
-        last = shown[-1] if shown else None
-        if last is None or (places[i] - places[last]) * scale >= half[i] + half[last]:
+    x = (counts - counts.min()) / max(float(np.ptp(counts)), 1e-9) * inches
+    half = np.array([plot_style.LETTER * (len(name) + 1) / 2 for name in names])
+    order = np.argsort(counts).tolist()
+    low, high = order[0], order[-1]
+    x[low] += half[low]
+    x[high] -= half[high]
+    shown = [low]
+    for i in order[1:]:
+        after_last = x[i] - x[shown[-1]] >= half[i] + half[shown[-1]]
+        if after_last and (i == high or x[high] - x[i] >= half[high] + half[i]):
             shown.append(i)
-    return shown
+    labels = axes.set_xticks(counts[shown], [names[i] for i in shown])
+    for tick, i in zip(labels, shown, strict=True):
+        tick.label1.set_horizontalalignment(
+            "right" if i == low else "left" if i == high else "center"
+        )
