@@ -19,7 +19,7 @@ from analysis.descent.edges import NEAR_DECADES, NEAR_FACTOR, NEAR_FITTED, NEAR_
 from analysis.descent.intervals import LEVEL
 from analysis.descent.judge import BORROWED
 from analysis.load import Study, arms
-from analysis.load.export import kept_path, kept_verdicts
+from analysis.load.export import is_kept, kept_verdicts
 from analysis.load.rows import ExportRows, StoreRows
 from study.store.studies import Registration, read_registrations
 
@@ -32,6 +32,16 @@ RULES: Final = 2
 
 # Registrations of 0.1.0 store 8 hex digits over the sources of claims, descent and load.
 RULES_OF_CODE: Final[Mapping[str, int]] = {"9d0ac35d": 1}
+
+# Time and digest of registrations of bundled studies that were lost with their store, because exports did
+# not contain registrations then. They were noted three hours after the registrations.
+LOST_REGISTRATIONS: Final[Mapping[str, tuple[str, str]]] = {
+    "reduced": ("2026-11-25 04:23:33", "946660295e48"),
+    "reduced_noise": ("2026-11-25 04:23:42", "512e8709fe01"),
+    "reduced_sources": ("2026-11-25 04:23:47", "189cab073b84"),
+    "reduced_controls": ("2026-11-25 04:23:52", "df94e5f11d53"),
+    "reduced_rates": ("2026-11-25 04:23:58", "833f45d9f376"),
+}
 
 # All named constants that decide a verdict. The keys are stored in registrations: keep a key even if its
 # constant is renamed or moved.
@@ -110,6 +120,16 @@ def registration_status(
         Damaged, Newer: if the registration cannot be read.
     """
     rows = study.rows
+    kept = is_kept(rows, study.name)
+    if kept and study.name in LOST_REGISTRATIONS:
+        at, digest = LOST_REGISTRATIONS[study.name]
+        sentence = (
+            f"It was registered at {at} UTC ({digest}), before its first row: confirmatory by RULES 1, "
+            f"exploratory by RULES {RULES}; of the registration, only its time and digest are left."
+        )
+        return RegistrationStatus(
+            word=EXPLORATORY, sentences=(sentence, *_earlier_answers(study.name, 1))
+        )
     if isinstance(rows, StoreRows):
         noted: Sequence[Registration] = read_registrations(rows.store, study.name)
     elif isinstance(rows, ExportRows) and rows.registrations is not None:
@@ -117,19 +137,25 @@ def registration_status(
     else:
         return RegistrationStatus(
             word=EXPLORATORY,
-            sentences=("Whether it was registered is not known here: that stands in its store.",),
+            sentences=("Whether it was registered is not known: this table has no registrations.",),
         )
     terms = terms_now(epsilon=epsilon, more_related=more_related, less_related=less_related)
     found = compare_with_registration(noted, [run.id for run in study.wanted], terms)
     rules = _rules(noted[-1].terms) if noted else None
-    is_kept = isinstance(rows, ExportRows) and rows.path == str(kept_path(study.name))
-    if rules not in (None, RULES) and is_kept:
-        before = kept_verdicts(study.name, rules)
-        if before is not None:
-            primary_only = before[before["kind"] == "primary"]
-            answers = ", ".join(primary_only["claim"] + " " + primary_only["answer"])
-            found = replace(found, sentences=(*found.sentences, f"By RULES {rules}: {answers}."))
+    if kept and rules not in (None, RULES):
+        found = replace(found, sentences=(*found.sentences, *_earlier_answers(study.name, rules)))
     return found
+
+
+def _earlier_answers(study: str, rules: int) -> tuple[str, ...]:
+    """Return the primary answers of a bundled study by earlier RULES, as a sentence."""
+    before = kept_verdicts(study, rules)
+    if before is None:
+        return ()
+    primary_only = before[before["kind"] == "primary"]
+    return (
+        f"By RULES {rules}: {', '.join(primary_only['claim'] + ' ' + primary_only['answer'])}.",
+    )
 
 
 def compare_with_registration(

@@ -330,6 +330,11 @@ def kept_path(study: str) -> Path | None:
     return _file(f"{study}.parquet") if study in kept_names() else None
 
 
+def is_kept(rows: object, study: str) -> bool:
+    """Return True if these rows are those of the bundled export of this study."""
+    return isinstance(rows, ExportRows) and rows.path == str(kept_path(study))
+
+
 def kept_names() -> tuple[str, ...]:
     """Return the studies with bundled results."""
     return tuple(

@@ -1,23 +1,16 @@
-"""Write the start of a report: the answer in words, warnings, extent and gaps."""
+"""Write the warnings, the extent and the gaps of a study."""
 
 from __future__ import annotations
 
 import inspect
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final
 
-import numpy as np
 import pandas as pd
-import xarray as xr
 
-from analysis.claims.verdict import DOES_NOT_HOLD, HOLDS, Verdict
 from analysis.load import Study
 from analysis.load.arms import SOURCE
 from analysis.load.rows import StoreRows, TableRows
 from analysis.report import slices
-from analysis.report.slices import SliceSummary
 from study.run import describe
 from study.store.prepared_tasks import repeated_text
 from study.store.schema import DIVERGED, DONE
@@ -125,164 +118,3 @@ def not_done(study: Study) -> list[dict[str, str]]:
         }
         for run_id, line in lines.iterrows()
     ]
-
-
-FREEZING: Final = "C4"
-# The words for a claim that holds, and for one that does not.
-WORDS: Final[Mapping[str, tuple[str, str]]] = {
-    "C1": (
-        "the epoch-wise peak is higher with more target images",
-        "the epoch-wise peak is not higher with more target images",
-    ),
-    "C2": (
-        "a larger source set makes interpolation come later",
-        "a larger source set does not make interpolation come later",
-    ),
-    "C3": (
-        "fewer frozen layers interpolate more images",
-        "fewer frozen layers do not interpolate more images",
-    ),
-    "C4": (
-        "over the frozen layers the error descends twice, its peak near the edge of interpolation",
-        "over the frozen layers the error does not descend twice near the edge of interpolation",
-    ),
-    "C5a": (
-        "with most layers frozen the less related source is better, or on par",
-        "with most layers frozen the less related source is worse",
-    ),
-    "C5b": (
-        "near the peak the less related source is better",
-        "near the peak the less related source is not better",
-    ),
-}
-_NUMBERS: Final = (
-    "no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten",
-)  # fmt: skip
-
-
-@dataclass(frozen=True, kw_only=True)
-class Count:
-    """The curves that could show a peak, and those whose mean over the seeds shows one."""
-
-    could: int
-    face: int
-
-
-def answer(study: Study, summaries: Sequence[SliceSummary], verdicts: Sequence[Verdict]) -> str:
-    """Return the answer in one sentence; it counts the transfer's curves, or all without a transfer."""
-    if not len(study.runs):
-        return "No Run has rows yet: nothing can be said."
-    decided = [one for one in verdicts if one.answer in (HOLDS, DOES_NOT_HOLD)]
-    first = [_decided(one) for one in decided if one.claim == FREEZING]
-    others = [_decided(one) for one in decided if one.claim != FREEZING]
-    text = "; ".join(
-        filter(
-            None,
-            [
-                *first,
-                _face_value(summaries, is_freezing_decided=bool(first)),
-                *others,
-                _undecided(study, verdicts, decided),
-                _diverged(study),
-            ],
-        )
-    )
-    missing = len(study.wanted) - len(study.runs)
-    if study.wanted and missing:
-        text = f"so far, with {len(study.runs):,} of {len(study.wanted):,} Runs, {text}"
-    return f"{text[0].upper()}{text[1:]}."
-
-
-def freezing_count(summaries: Sequence[SliceSummary]) -> Count:
-    """Count the peaks along the frozen layers after the last epoch."""
-    return _sum(
-        _count(one.freezing.sel(source=[line.label for line in one.main]))
-        for one in summaries
-        if one.has_freezing
-    )
-
-
-def epoch_counts(summaries: Sequence[SliceSummary]) -> dict[str, Count]:
-    """Count the peaks along the epochs, by label noise; the key is "" for a single level."""
-    noises = sorted({one.part.label_noise for one in summaries})
-    found = {}
-    for noise in noises:
-        name = (
-            ""
-            if len(noises) == 1
-            else f"with {noise:.0%} label noise"
-            if noise
-            else "without label noise"
-        )
-        found[name] = _sum(
-            _count(one.epochs[line.label])
-            for one in summaries
-            if one.part.label_noise == noise
-            for line in one.main
-            if line.label in one.epochs
-        )
-    return found
-
-
-def _count(peaks: xr.Dataset) -> Count:
-    could = peaks["could"].values
-    has_peak = could & np.isfinite(peaks["at"].values)
-    return Count(could=int(could.sum()), face=int(has_peak.sum()))
-
-
-def _sum(counts: Iterable[Count]) -> Count:
-    some = list(counts)
-    return Count(could=sum(one.could for one in some), face=sum(one.face for one in some))
-
-
-def _face_value(summaries: Sequence[SliceSummary], *, is_freezing_decided: bool) -> str:
-    """Write how many curves have a peak in the mean over seeds, along the frozen layers and the epochs.
-
-    The frozen layers are left out if a verdict decides them.
-    """
-    freezing, epochs = freezing_count(summaries), epoch_counts(summaries)
-    wheres = {"the epochs": epochs}
-    if not is_freezing_decided:
-        wheres = {"the frozen layers": {"": freezing}, **wheres}
-    parts: list[str] = []
-    for where, counts in wheres.items():
-        told = [
-            f"{count.face or 'none'} of {count.could} {'' if parts else 'curves '}{name}".strip()
-            for name, count in counts.items()
-            if count.could
-        ]
-        if told:
-            parts.append(f"over {where} {' and '.join(told)}")
-    if not parts and freezing.could:
-        return ""
-    if not parts:
-        return "no curve crosses the edge of interpolation, so none could show a second descent"
-    parts[0] += " peak near the edge of interpolation"
-    return f"at face value, {', '.join(parts)}"
-
-
-def _decided(one: Verdict) -> str:
-    holds = one.answer == HOLDS
-    if one.claim in WORDS:
-        return f"{WORDS[one.claim][0 if holds else 1]} ({one.claim})"
-    return f"{one.claim} {one.answer}"
-
-
-def _diverged(study: Study) -> str:
-    cells = study.cells[study.cells["arm"] != SOURCE]
-    cells = cells if len(cells) else study.cells
-    num = int((cells["state"] == DIVERGED).sum())
-    return f"{num:,} of {len(cells):,} Runs diverged" if num else ""
-
-
-def _undecided(study: Study, verdicts: Sequence[Verdict], decided: Sequence[Verdict]) -> str:
-    cells = study.runs[study.runs["arm"] != SOURCE]
-    num_seeds = (cells if len(cells) else study.runs)["seed"].nunique()
-    seeds = f"{_NUMBERS[num_seeds] if num_seeds < len(_NUMBERS) else num_seeds} seed"
-    seeds += "s" if num_seeds != 1 else ""
-    if not verdicts:
-        return "no claim was judged"
-    if not decided:
-        return f"with {seeds} nothing is decided"
-    left = [one.claim for one in verdicts if one not in decided]
-    return f"{seeds} cannot tell {', '.join(left)}" if left else ""

@@ -24,8 +24,8 @@ from analysis.load import Incomplete, Study, output
 from analysis.load.arms import TRANSFER
 from analysis.load.export import is_export, kept_path
 from analysis.report import gallery, overview, slices, tables
+from analysis.report.answer import TERMS, first_screen
 from analysis.report.lead import lead
-from analysis.report.overview import answer
 from analysis.report.picture import Picture
 from analysis.report.slices import summarise_slices
 from study.messages import show_message
@@ -141,10 +141,11 @@ def _draw(
     judged, unjudged = _judged(study, epsilon, related, arm)
     registration = registration_status(study, epsilon=epsilon, **related)
     judged.to_dataframe().to_csv(place / "tables" / "verdicts.csv", index=False)
-    sentence = answer(study, summaries, list(judged.values()))
+    answer = first_screen(study, summaries, list(judged.values()))
     page = _template().render(
         study=study,
-        answer=sentence,
+        answer=answer,
+        terms=TERMS,
         leading=_shown(leading) if leading else None,
         surface=_shown(first.surface) if first and first.surface else None,
         curves=first.curves if first else "",
@@ -179,7 +180,7 @@ def _draw(
     )
     (place / PAGE).write_text(page, encoding="utf-8")
     text = str(judged) or f"The claims were not judged: {unjudged}"
-    return f"{sentence}\n{text}\n{registration.word}: {' '.join(registration.sentences)}"
+    return f"{answer}\n{text}\n{registration.word}: {' '.join(registration.sentences)}"
 
 
 def make_report(

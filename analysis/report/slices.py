@@ -11,11 +11,13 @@ import pandas as pd
 import xarray as xr
 
 from analysis import descent, surfaces
-from analysis.descent.curves import epoch_windows
+from analysis.claims.primary import ERROR
+from analysis.descent.curves import epoch_windows, window_means
 from analysis.descent.edges import EVERYTHING, NOTHING
 from analysis.load import Study, arms
 from analysis.load.cells import CELL, grouped
 from analysis.surfaces import derived, similarity
+from analysis.surfaces.best_cut import smallest_step
 from study.run import Recipe
 from study.store.schema import DIVERGED
 from study.store.similarity import CUT
@@ -23,6 +25,7 @@ from study.store.similarity import CUT
 GRID: Final = ("source_size", "size", "frozen")
 VALUES: Final = ("test_error", "train_error")
 
+NO_SOURCE: Final = "no source"  # the label of a line that starts from random weights
 _OF_THE_CUT: Final = ("parameters_trained", "share_trained")
 
 # The fields that identify a slice. A line of it has one arm and source task, and dims GRID.
@@ -63,6 +66,12 @@ class Slice:
     @property
     def num_sizes(self) -> int:
         return len({size for line in self.lines for size in line.cells["size"]})
+
+    @property
+    def resolution(self) -> float | None:
+        """The test error of one image; None if the number of test images is not known."""
+        num = pd.concat([line.cells["num_test"] for line in self.lines]).astype(float).max()
+        return 1 / num if num > 0 else None
 
 
 def slices(study: Study) -> list[Slice]:
@@ -146,6 +155,36 @@ def _cut_words(errors: xr.Dataset, lines: Sequence[Line]) -> tuple[str, list[str
     cells = pd.concat([line.cells for line in lines]).drop_duplicates("frozen")
     words = cells.set_index("frozen")["cut"]
     return "frozen", words.loc[errors["frozen"].values].tolist()
+
+
+def in_the_last_window(end: xr.Dataset, errors: Mapping[str, xr.Dataset]) -> xr.Dataset:
+    """Return `end` with the errors averaged over the last window of epochs, as the claims use them.
+
+    `errors`: from `over_epochs`, by the line's label; lines without epochs keep their values.
+    """
+    found = {name: end[name].copy() for name in VALUES}
+    for label, one in errors.items():
+        for name in VALUES:
+            values = one[name].transpose(*GRID, "seed", "epoch")
+            last = np.full(values.shape[:-1], np.nan)
+            for cell in np.ndindex(values.shape[:-2]):
+                known = np.isfinite(values.values[cell]).any(axis=0)
+                epochs = values["epoch"].values[known]
+                if (epochs > 0).any():  # else every seed diverged before its second row
+                    windows = epoch_windows(epochs)
+                    last[cell] = window_means(values.values[cell][:, known], windows)[:, -1]
+            coords = {dim: values[dim] for dim in values.dims[:-1]}
+            window = xr.DataArray(last, coords, values.dims[:-1])
+            if one["source_size"].values.tolist() == [0]:  # repeated in `end` for every source size
+                window = window.isel(source_size=0, drop=True)
+            here = end[name].sel(source=label)
+            found[name].loc[{"source": label}] = (
+                window.broadcast_like(here)
+                .reindex_like(here)
+                .where(here.notnull())
+                .transpose(*here.dims)
+            )
+    return end.assign(found)
 
 
 def capacity_pairs(
@@ -243,7 +282,7 @@ def _lines(group: pd.DataFrame) -> tuple[Line, ...]:
 
 def _label(origin: str, source_task: str) -> str:
     if origin == arms.RANDOM_FROZEN:
-        return "no source"
+        return NO_SOURCE
     if origin == arms.SAME_TASK:
         return "same task"
     if origin == arms.REINITIALISED:
@@ -290,8 +329,8 @@ def _narrow(errors: xr.Dataset) -> xr.Dataset:
 Judge = Callable[[np.ndarray, np.ndarray], tuple[descent.Judgement, float] | None]
 
 
-def epoch_peaks(errors: xr.Dataset, epsilon: float) -> xr.Dataset:
-    """Return peaks along the epochs, over GRID.
+def epoch_peaks(errors: xr.Dataset, epsilon: float, *, resolution: float = 0.0) -> xr.Dataset:
+    """Return peaks along the epochs, over GRID, by the rule that C1 uses (`resolution`: of one error).
 
     - `at`: the epoch with the highest mean in the window that `descent` returns (the window's centre may
       be beside the drawn peak); NaN without a peak.
@@ -305,7 +344,14 @@ def epoch_peaks(errors: xr.Dataset, epsilon: float) -> xr.Dataset:
         epochs, test = errors["epoch"].values[known], test[:, known]
         if epochs[-1] <= 0:
             return None  # every seed diverged before its second row, so there is no curve
-        found = descent.judge_epochs(epochs, test, train_errors=train[:, known], epsilon=epsilon)
+        found = descent.judge_epochs(
+            epochs,
+            test,
+            train_errors=train[:, known],
+            epsilon=epsilon,
+            min_height=ERROR,
+            resolution=resolution,
+        )
         windows = epoch_windows(epochs)
         which = int(np.abs(windows.centres - found.peak).argmin())
         inside = (epochs >= windows.lows[which]) & (epochs <= windows.highs[which])
@@ -314,15 +360,20 @@ def epoch_peaks(errors: xr.Dataset, epsilon: float) -> xr.Dataset:
     return _peaks(errors, "epoch", judge)
 
 
-def freezing_peaks(errors: xr.Dataset, epsilon: float) -> xr.Dataset:
+def freezing_peaks(errors: xr.Dataset, epsilon: float, *, resolution: float = 0.0) -> xr.Dataset:
     """Return peaks along the freezing, over all dims except frozen and seed: `at` (a frozen count),
-    `shown` and `could` as in `epoch_peaks`."""
+    `shown` and `could` as in `epoch_peaks`; by the rule that C4 uses."""
     trained = errors["parameters_trained"].values
 
     def judge(test: np.ndarray, train: np.ndarray) -> tuple[descent.Judgement, float]:
         known = np.isfinite(test).any(axis=0) & np.isfinite(trained)
         found = descent.judge_freezing(
-            trained[known], test[:, known], train_errors=train[:, known], epsilon=epsilon
+            trained[known],
+            test[:, known],
+            train_errors=train[:, known],
+            epsilon=epsilon,
+            min_height=ERROR,
+            resolution=resolution,
         )
         return found, found.peak
 
@@ -368,7 +419,7 @@ class SliceSummary:
 
     Args:
         end: all lines at their last evaluation, from `at_the_end`.
-        freezing: peaks of `end`, from `freezing_peaks`.
+        freezing: peaks at the end, from `freezing_peaks`.
         errors: from `over_epochs`, by the line's label; empty if epochs are unknown.
         epochs: peaks of `errors`, from `epoch_peaks`; lines without a value are left out.
     """
@@ -400,12 +451,14 @@ def summarise_slices(study: Study, parts: Sequence[Slice], epsilon: float) -> li
         end = at_the_end(study, part.lines)
         lines = part.lines if "epoch" in study.measured else ()
         errors = {line.label: over_epochs(study, line) for line in lines}
+        resolution = part.resolution or smallest_step(end["test_error"].values)
         epochs = {
-            label: epoch_peaks(one, epsilon)
+            label: epoch_peaks(one, epsilon, resolution=resolution)
             for label, one in errors.items()
             if one["test_error"].notnull().any()
         }
-        freezing = freezing_peaks(end, epsilon)
+        judged = in_the_last_window(end, errors)
+        freezing = freezing_peaks(judged, epsilon, resolution=resolution)
         found.append(
             SliceSummary(part=part, end=end, freezing=freezing, errors=errors, epochs=epochs)
         )

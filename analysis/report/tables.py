@@ -173,9 +173,7 @@ KEYS: Final = ("source", "source_size", "size")
 
 def cuts_of(part: Slice, end: xr.Dataset) -> xr.Dataset:
     """Return `surfaces.best_cut` of a slice, dims KEYS; `end` is from `slices.at_the_end`."""
-    num_test = pd.concat([line.cells["num_test"] for line in part.lines]).astype(float).max()
-    resolution = 1 / num_test if num_test > 0 else None
-    return surfaces.best_cut(end["test_error"], resolution=resolution)
+    return surfaces.best_cut(end["test_error"], resolution=part.resolution)
 
 
 def best_cuts(summaries: Sequence[SliceSummary]) -> pd.DataFrame:

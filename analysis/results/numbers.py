@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from analysis import load
 from analysis.claims import claims
-from analysis.claims.registration import RULES
+from analysis.claims.registration import LOST_REGISTRATIONS, RULES
 from analysis.descent import EPSILON
 from analysis.descent.intervals import LEVEL
 from analysis.load import Study
@@ -45,16 +45,6 @@ OTHERS: Final = {
 }
 LEARNING_RATE: Final = 1e-3
 NUM_EPOCHS: Final = 400
-
-# Time and digest of registrations that were lost with their store, because exports did not contain them
-# then. They were noted three hours after the registrations.
-LOST_REGISTRATIONS: Final = {
-    "reduced": ("2026-11-25 04:23:33", "946660295e48"),
-    "reduced_noise": ("2026-11-25 04:23:42", "512e8709fe01"),
-    "reduced_sources": ("2026-11-25 04:23:47", "189cab073b84"),
-    "reduced_controls": ("2026-11-25 04:23:52", "df94e5f11d53"),
-    "reduced_rates": ("2026-11-25 04:23:58", "833f45d9f376"),
-}
 
 
 def fixed(value: float, places: int = 3) -> str:

@@ -47,7 +47,7 @@ def best_cut(
         raise ValueError(f"level={level!r}: must lie between 0.5 and 1")
     surface = surface.sortby("frozen").transpose(..., "seed", "frozen")
     values, counts = surface.values, surface["frozen"].values.astype(float)
-    step = _step(values) if resolution is None else resolution
+    step = smallest_step(values) if resolution is None else resolution
     shape = values.shape[:-2]
     in_set = np.zeros((*shape, counts.size), bool)
     best, low, high = (np.full(shape, np.nan) for _ in range(3))
@@ -97,7 +97,19 @@ def may_be_best(errors: np.ndarray, *, level: float = LEVEL, resolution: float =
     return kept
 
 
-def _step(values: np.ndarray) -> float:
+def held_out_errors(errors: np.ndarray) -> np.ndarray:
+    """Return each seed's error at the choice with the lowest mean over the *other* seeds: (seeds,).
+
+    The lowest mean of all seeds is too low an estimate, since noise decides among equal choices.
+    `errors`: (seeds, choices), finite, two seeds or more.
+    """
+    others = (errors.sum(axis=0) - errors) / (len(errors) - 1)
+    chosen: np.ndarray = errors[np.arange(len(errors)), others.argmin(axis=1)]
+    return chosen
+
+
+def smallest_step(values: np.ndarray) -> float:
+    """Return the smallest distance between two different values; 0 if all are equal."""
     known = np.unique(values[np.isfinite(values)])
     gaps = np.diff(known)
     # Equal fractions may differ in their last digit.

@@ -250,4 +250,4 @@ def test_an_export_of_before_registrations_were_noted_does_not_know() -> None:
         Path(__file__).parents[2] / "fixtures" / "export-0.1.0.parquet", partial=True
     )
     assert registration_status(old).word == EXPLORATORY
-    assert "not known here" in registration_status(old).sentences[0]
+    assert "not known" in registration_status(old).sentences[0]

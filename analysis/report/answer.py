@@ -1,0 +1,408 @@
+"""Answer the user's question for the first screen: the best cut, double descent, and what is open."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from analysis.claims.registration import RULES
+from analysis.claims.verdict import CANNOT_TELL, DOES_NOT_HOLD, HOLDS, Verdict
+from analysis.load import Study
+from analysis.load.arms import SOURCE
+from analysis.load.export import is_kept, kept_names, kept_verdicts
+from analysis.report.slices import NO_SOURCE, Line, SliceSummary
+from analysis.surfaces.best_cut import held_out_errors, may_be_best, smallest_step
+from study.store.schema import DIVERGED
+
+# One line each, as in README.md. The first screen does not use them; what follows does.
+TERMS: Final[Mapping[str, str]] = {
+    "Cut": "where the frozen layers end and the trained layers begin.",
+    "Edge (of interpolation)": "the first cut, or the first epoch, at which the network fits its "
+    "training set.",
+    "ε": "the train error up to which a network counts as fitting (interpolating) its training set; "
+    "0.1 by default.",
+    "Arm": "a group of trainings with one role: the transfer itself, or a control such as random "
+    "frozen layers.",
+    "Face value": "what the mean curve shows, without testing whether the seeds agree.",
+    "Verdict": "the answer on a claim: holds, does not hold, or cannot tell.",
+}
+
+FREEZING: Final = "C4"
+# The words for a claim that holds, and for one that does not.
+WORDS: Final[Mapping[str, tuple[str, str]]] = {
+    "C1": (
+        "the peak over the epochs is higher with more target images",
+        "the peak over the epochs is not higher with more target images",
+    ),
+    "C2": (
+        "after a larger source set, the target is fitted later",
+        "after a larger source set, the target is not fitted later",
+    ),
+    "C3": (
+        "with fewer frozen layers, larger target sets are fitted",
+        "with fewer frozen layers, no larger target sets are fitted",
+    ),
+    FREEZING: (
+        "the test error descends twice over the frozen layers",
+        "the test error does not descend twice over the frozen layers",
+    ),
+    "C5a": (
+        "with most layers frozen, the less related source is better, or on par",
+        "with most layers frozen, the less related source is worse",
+    ),
+    "C5b": (
+        "near the peak, the less related source is better",
+        "near the peak, the less related source is not better",
+    ),
+}
+# A claim is not asked by a study with a single value of this field.
+_NEEDS: Final = {
+    "C1": "size",
+    "C2": "source_size",
+    "C3": "size",
+    "C4": "frozen",
+    "C5a": "source_task",
+    "C5b": "source_task",
+}
+SCRATCH: Final = "from scratch"
+MAX_NAMED: Final = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class FirstScreen:
+    """The answer: `headline` of at most two sentences, and a short list."""
+
+    headline: str
+    points: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return "\n".join([self.headline, *(f"- {point}" for point in self.points)])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Best:
+    """The choice of source and cut with the lowest test error at one target size.
+
+    Args:
+        error, standard_error: of seeds that did not choose it; with one seed, of this seed and NaN.
+        others: choices that cannot be told apart from it, as text.
+        baselines: mean test errors by name, of the same source: head only, nothing frozen, …
+    """
+
+    size: int
+    choice: str
+    error: float
+    standard_error: float
+    num_seeds: int
+    num_choices: int
+    others: tuple[str, ...]
+    baselines: Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Count:
+    """The curves that could show a peak, and those whose seeds show one."""
+
+    could: int
+    shown: int
+
+
+def first_screen(
+    study: Study, summaries: Sequence[SliceSummary], verdicts: Sequence[Verdict]
+) -> FirstScreen:
+    """Answer the question of the study: which cut is best, is there double descent, what is open?
+
+    A peak counts only if the seeds show it, by the rule of the verdicts and of the marks in the maps.
+    """
+    if not len(study.runs):
+        return FirstScreen(headline="No Run has rows yet: nothing can be said.")
+    part = next((one for one in summaries if one.has_freezing), None)
+    bests = [] if part is None else best_choices(part)
+    over_epochs = _counted(epoch_counts(summaries), "over the epochs")
+    counts = freezing_counts(summaries)
+    # The verdict speaks for a single curve.
+    several = sum(count.could for count in counts.values()) > 1
+    over_cuts = _counted(counts, "over the frozen layers") if several else ""
+    about_descent = next(
+        (
+            _descent_sentence(one)
+            for one in verdicts
+            if one.claim == FREEZING and _is_asked(study, one)
+        ),
+        "",
+    )
+    # The best size is that with the most measured cuts; of equals, the largest.
+    best = max(bests, key=lambda one: (one.num_choices, one.size), default=None)
+    sentences = [
+        "" if part is None or best is None else _best_sentence(best, _apart(part, summaries)),
+        about_descent or over_epochs,
+    ]
+    headline = " ".join(filter(None, sentences)) or "The study compares no cuts and has no curves."
+    missing = len(study.wanted) - len(study.runs)
+    if study.wanted and missing:
+        headline = f"So far ({len(study.runs):,} of {len(study.wanted):,} Runs): {headline}"
+    points = [
+        *([] if best is None else _best_points(best, bests)),
+        over_cuts,
+        over_epochs if about_descent else "",
+        _decided(verdicts),
+        *_open(study, verdicts),
+        _decided_elsewhere(study, verdicts),
+        _diverged(study),
+    ]
+    return FirstScreen(headline=headline, points=tuple(filter(None, points)))
+
+
+def _apart(part: SliceSummary, summaries: Sequence[SliceSummary]) -> str:
+    """Return the words of a slice's title that other slices do not have."""
+    titles = [one.part.title.split(", ") for one in summaries]
+    words = part.part.title.split(", ")
+    return ", ".join(word for word in words if any(word not in title for title in titles))
+
+
+def best_choices(one: SliceSummary) -> list[Best]:
+    """Return the best choice for each target size with two measured cuts or more, by ascending size."""
+    bests = (_best(one, size) for size in sorted(one.end["size"].values.tolist()))
+    return [best for best in bests if best is not None]
+
+
+def _best(one: SliceSummary, size: int) -> Best | None:
+    names, columns, baselines = [], [], []
+    end = one.end.sel(size=size)
+    several_sources = len({(line.label, n) for line in one.main for n in _source_sizes(line)}) > 1
+    for line in one.main:
+        for source_size in _source_sizes(line):
+            # A line without a source is repeated for every source size.
+            there = source_size if source_size in end["source_size"] else end["source_size"][0]
+            errors = end["test_error"].sel(source=line.label, source_size=there)
+            errors = errors.dropna("frozen", how="all").transpose("seed", "frozen")
+            source = ""
+            if several_sources:
+                images = f" ({source_size:,} images)" if len(_source_sizes(line)) > 1 else ""
+                source = f" from {line.label}{images}"
+            for frozen in errors["frozen"].values:
+                names.append(f"{end['cut'].sel(frozen=frozen).item()}{source}")
+                columns.append(errors.sel(frozen=frozen).values)
+                baselines.append(_baselines(one, end, errors))
+    if len(columns) < 2:
+        return None
+    values = np.stack(columns, axis=1)
+    values = values[np.isfinite(values).all(axis=1)]
+    if not len(values):
+        return None
+    best = int(values.mean(axis=0).argmin())
+    chosen = held_out_errors(values) if len(values) > 1 else values[:, best]
+    step = one.part.resolution or smallest_step(values)
+    kept = may_be_best(values, resolution=step)
+    return Best(
+        size=size,
+        choice=names[best],
+        error=float(chosen.mean()),
+        standard_error=float(chosen.std(ddof=1) / np.sqrt(len(chosen)))
+        if len(chosen) > 1
+        else np.nan,
+        num_seeds=len(values),
+        num_choices=len(names),
+        others=tuple(name for i, name in enumerate(names) if kept[i] and i != best),
+        baselines=baselines[best],
+    )
+
+
+def _source_sizes(line: Line) -> list[int]:
+    return sorted(int(size) for size in line.cells["source_size"].unique())
+
+
+def _baselines(one: SliceSummary, end: xr.Dataset, errors: xr.DataArray) -> dict[str, float]:
+    """Return the mean errors of head only and of the fewest frozen layers, from scratch, and of chance."""
+    means = errors.mean("seed")
+    counts = means["frozen"].values
+    found = {
+        end["cut"].sel(frozen=count).item(): float(means.sel(frozen=count))
+        for count in (counts.max(), counts.min())
+    }
+    if NO_SOURCE in [line.label for line in one.controls] and 0 in end["frozen"]:
+        scratch = end["test_error"].sel(source=NO_SOURCE, frozen=0).isel(source_size=0)
+        if scratch.notnull().any():
+            found[SCRATCH] = float(scratch.mean("seed"))
+    classes = pd.concat([line.cells["num_classes"] for line in one.part.lines]).max()
+    if classes > 1:
+        found["chance"] = 1 - 1 / float(classes)
+    return found
+
+
+def _best_sentence(best: Best, apart: str) -> str:
+    error = f"{best.error:.3f}"
+    if best.num_seeds > 1:
+        error += f" ± {best.standard_error:.3f}"
+    baselines = [f"{name} {value:.3f}" for name, value in best.baselines.items()]
+    beside = ", ".join(text for text in baselines if not best.choice.startswith(text[:-6]))
+    where = f"{best.size:,} training images" + (f", {apart}" if apart else "")
+    return f"With {where}: {best.choice} gives the lowest test error, {error}" + (
+        f" ({beside})." if beside else "."
+    )
+
+
+def _best_points(best: Best, bests: Sequence[Best]) -> list[str]:
+    if best.num_seeds < 2:
+        points = ["Which cut is best is not known from one seed."]
+    else:
+        num_others = best.num_choices - 1
+        if best.others:
+            more = len(best.others) - MAX_NAMED
+            named = "; ".join(best.others[:MAX_NAMED]) + (f"; {more} more" if more > 0 else "")
+            text = f"Not told apart from it, of {num_others} others: {named}."
+        else:
+            text = f"Each of the {num_others} others is worse, tested over {best.num_seeds} seeds."
+        points = [f"{text} The error is that of seeds that did not choose (± standard error)."]
+    sizes = [
+        f"{one.size:,} images: {one.choice}, {one.error:.3f}" for one in bests if one is not best
+    ]
+    if sizes:
+        points.append(f"Best at other sizes: {'; '.join(sizes[-MAX_NAMED:])}.")
+    return points
+
+
+def _is_asked(study: Study, one: Verdict) -> bool:
+    """Return True if the arm of a verdict has two values of the field that the claim compares."""
+    cells = study.cells[study.cells["arm"] == one.arm]
+    field = _NEEDS.get(one.claim)
+    return field is None or cells[field].nunique() > 1
+
+
+def _descent_sentence(one: Verdict) -> str:
+    holds, does_not = WORDS[FREEZING]
+    if one.answer == CANNOT_TELL:
+        return f"Whether {holds} is open ({FREEZING}: {CANNOT_TELL})."
+    words = holds if one.answer == HOLDS else does_not
+    text = f"{words[0].upper()}{words[1:]} ({FREEZING} {one.answer})"
+    effect = one.effect
+    if one.answer == HOLDS and effect is not None:
+        low, high = (f"{100 * end:.1f}" for end in (effect.low, effect.high))
+        text += (
+            f": the peak, where the network just fits its training set, is {100 * effect.estimate:.1f} "
+            f"points high [{low}, {high}]"
+        )
+    return f"{text}."
+
+
+def freezing_counts(summaries: Sequence[SliceSummary]) -> dict[str, Count]:
+    """Count the peaks along the frozen layers after the last epoch, by label noise; see `epoch_counts`."""
+    return _by_noise(
+        (one, _count(one.freezing.sel(source=[line.label for line in one.main])))
+        for one in summaries
+        if one.has_freezing
+    )
+
+
+def epoch_counts(summaries: Sequence[SliceSummary]) -> dict[str, Count]:
+    """Count the peaks along the epochs, by label noise; the key is "" for a single level."""
+    return _by_noise(
+        (one, _count(one.epochs[line.label]))
+        for one in summaries
+        for line in one.main
+        if line.label in one.epochs
+    )
+
+
+def _by_noise(counts: Iterable[tuple[SliceSummary, Count]]) -> dict[str, Count]:
+    found: dict[float, list[Count]] = {}
+    for one, count in counts:
+        found.setdefault(one.part.label_noise, []).append(count)
+
+    def name(noise: float) -> str:
+        if len(found) == 1:
+            return ""
+        return f"with {noise:.0%} label noise" if noise else "without label noise"
+
+    return {
+        name(noise): Count(
+            could=sum(one.could for one in some), shown=sum(one.shown for one in some)
+        )
+        for noise, some in sorted(found.items())
+    }
+
+
+def _count(peaks: xr.Dataset) -> Count:
+    could = peaks["could"].values
+    return Count(could=int(could.sum()), shown=int((could & peaks["shown"].values).sum()))
+
+
+def _counted(counts: Mapping[str, Count], where: str) -> str:
+    """Return how many curves show a second descent; "" if none could."""
+    parts = [
+        f"{count.shown} of {count.could} {name}".strip()
+        for name, count in counts.items()
+        if count.could
+    ]
+    if not parts:
+        return ""
+    return f"Each curve {where} judged alone: {', '.join(parts)} show a second descent."
+
+
+def _decided(verdicts: Sequence[Verdict]) -> str:
+    decided = [
+        f"{WORDS[one.claim][0 if one.answer == HOLDS else 1]} ({one.claim} {one.answer})"
+        for one in verdicts
+        if one.answer in (HOLDS, DOES_NOT_HOLD) and one.claim != FREEZING
+    ]
+    return f"Also decided: {'; '.join(decided)}." if decided else ""
+
+
+def _open(study: Study, verdicts: Sequence[Verdict]) -> list[str]:
+    """Return what would decide each open claim, and which claims the study does not ask."""
+    undecided = [one for one in verdicts if one.answer == CANNOT_TELL]
+    not_asked = [one.claim for one in undecided if not _is_asked(study, one)]
+    reasons: dict[str, list[str]] = {}
+    for one in undecided:
+        if one.claim not in not_asked:
+            reasons.setdefault(_why_open(one), []).append(one.claim)
+    parts = [f"{', '.join(claims)}: {why}" for why, claims in reasons.items()]
+    return [
+        f"Open: {'; '.join(parts)}." if parts else "",
+        f"Not asked by this study: {', '.join(not_asked)}." if not_asked else "",
+    ]
+
+
+def _why_open(one: Verdict) -> str:
+    tells = [part.tell for part in one.decisive if part.tell]
+    if not tells:
+        return (*one.reasons, "nothing to compare")[0]
+    excluded, _, why = tells[0].partition(": ")
+    # "excluded so far: <evidence>: <what would decide it>"; the evidence is in the table of claims.
+    return (
+        f"{excluded}; {why.rpartition(': ')[2]}"
+        if why and excluded == "excluded so far"
+        else tells[0]
+    )
+
+
+def _decided_elsewhere(study: Study, verdicts: Sequence[Verdict]) -> str:
+    """Return which bundled studies decide a claim that this bundled study leaves open."""
+    if not is_kept(study.rows, study.name):
+        return ""
+    undecided = {one.claim for one in verdicts if one.answer == CANNOT_TELL}
+    found: dict[tuple[str, str], list[str]] = {}
+    for name in kept_names():
+        table = kept_verdicts(name, RULES)
+        if name == study.name or table is None:
+            continue
+        table = table[table["kind"] == "primary"]
+        for claim, answer in zip(table["claim"], table["answer"], strict=True):
+            if claim in undecided and answer in (HOLDS, DOES_NOT_HOLD):
+                found.setdefault((claim, answer), []).append(name)
+    parts = [
+        f"{claim} {answer} ({', '.join(names)})" for (claim, answer), names in sorted(found.items())
+    ]
+    return f"Decided by other bundled studies: {'; '.join(parts)}." if parts else ""
+
+
+def _diverged(study: Study) -> str:
+    cells = study.cells[study.cells["arm"] != SOURCE]
+    cells = cells if len(cells) else study.cells
+    num = int((cells["state"] == DIVERGED).sum())
+    return f"{num:,} of {len(cells):,} Runs diverged." if num else ""

@@ -1,0 +1,182 @@
+"""The first screen: the best cut on held-out seeds, double descent by the verdicts' rule, what is open."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from analysis import load
+from analysis.claims import claims
+from analysis.claims.verdict import HOLDS, Condition, Verdict
+from analysis.descent.intervals import mean_interval
+from analysis.load.export import kept_names, kept_path
+from analysis.report import slices
+from analysis.report.answer import (
+    Count,
+    best_choices,
+    epoch_counts,
+    first_screen,
+    freezing_counts,
+)
+from analysis.report.slices import SliceSummary, summarise_slices
+from analysis.surfaces.best_cut import held_out_errors
+from tests import synthetic
+
+Summarised = tuple[load.Study, list[SliceSummary]]
+
+
+def summarised(root: Path, *, partial: bool = False) -> Summarised:
+    study = load.open_study(root, partial=partial)
+    return study, summarise_slices(study, slices.slices(study), 0.1)
+
+
+@pytest.fixture(scope="module")
+def noisy(tmp_path_factory: pytest.TempPathFactory) -> Summarised:
+    root = tmp_path_factory.mktemp("answer")
+    axes = {"source_tasks": ("near",), "seeds": (0, 1, 2), "label_noises": (0.0, 0.2)}
+    synthetic.write(root, synthetic.small(num_epochs=60, frozen=(0, 2, 4, 6, 8, 9), **axes))
+    return summarised(root)
+
+
+def verdict(claim: str, word: str) -> Verdict:
+    return Verdict(answer=word, compared="", claim=claim, statement="", primary="", arm="transfer")
+
+
+@pytest.mark.parametrize("name", kept_names())
+def test_first_screen_of_bundled_study_agrees_with_its_verdicts_and_marks(name: str) -> None:
+    path = kept_path(name)
+    assert path is not None
+    study, summaries = summarised(path)
+    verdicts = claims(study)
+    screen = first_screen(study, summaries, list(verdicts.values()))
+    c4 = verdicts["C4"].answer
+    assert f"C4 {c4}" in screen.headline or f"C4: {c4}" in screen.headline
+    assert "face value" not in str(screen)
+    # A circle of the map is a curve that the seeds show, and the counted curves are the circles.
+    circles = sum(
+        int(one.freezing["shown"].sel(source=[line.label for line in one.main]).sum())
+        for one in summaries
+    )
+    counts = freezing_counts(summaries).values()
+    assert sum(count.shown for count in counts) == circles
+    if sum(count.could for count in counts) == 1:
+        assert (circles == 1) == (c4 == HOLDS)
+    elif c4 == HOLDS:
+        assert circles > 0
+    noises = {one.part.label_noise for one in summaries}
+    if len(noises) == 1:
+        (count,) = epoch_counts(summaries).values()
+        over_epochs = f"over the epochs judged alone: {count.shown} of {count.could} show"
+        assert over_epochs in str(screen)
+
+
+def test_held_out_errors_by_hand() -> None:
+    errors = np.array([[0.1, 0.3], [0.3, 0.2], [0.3, 0.2]])
+    # Seed 0: the others prefer choice 1; seeds 1 and 2: the others prefer choice 0 (0.2 against 0.25).
+    assert held_out_errors(errors).tolist() == [0.3, 0.3, 0.3]
+
+
+def test_held_out_errors_of_equal_choices_are_not_too_low() -> None:
+    errors = np.random.default_rng(0).normal(0.5, 0.05, (400, 3, 20))
+    lowest = np.mean([one.mean(axis=0).min() for one in errors])
+    held_out = np.mean([held_out_errors(one).mean() for one in errors])
+    assert lowest < 0.46
+    assert held_out == pytest.approx(0.5, abs=0.01)
+
+
+def test_first_screen_names_best_choice_and_baselines(tmp_path: Path) -> None:
+    synthetic.write(tmp_path, synthetic.small(num_epochs=6, seeds=(0, 1, 2), controls=True))
+    study, summaries = summarised(tmp_path)
+    best = best_choices(summaries[0])[-1]
+    assert " from near" in best.choice or " from far" in best.choice
+    assert {"head only", "nothing frozen", "from scratch", "chance"} <= {
+        *best.baselines,
+        *best.choice.split(" from "),
+    }
+    assert best.baselines["chance"] == pytest.approx(0.9)
+    end = summaries[0].end.sel(size=best.size)["test_error"]
+    transfer = end.sel(source=[line.label for line in summaries[0].main]).mean("seed")
+    assert best.error >= float(transfer.min())
+    headline = first_screen(study, summaries, []).headline
+    assert (
+        f"With {best.size:,} training images: {best.choice} gives the lowest test error after transfer"
+        in headline
+    )
+    assert "chance 0.900" in headline
+
+
+def test_first_screen_one_seed_does_not_choose_a_cut(tmp_path: Path) -> None:
+    synthetic.write(tmp_path, synthetic.small(num_epochs=6, seeds=(0,), source_tasks=("near",)))
+    screen = first_screen(*summarised(tmp_path), [])
+    assert "Which cut is best is not known from one seed." in screen.points
+    assert "±" not in str(screen)
+
+
+def test_first_screen_counts_curves_by_label_noise(noisy: Summarised) -> None:
+    study, summaries = noisy
+    text = str(first_screen(study, summaries, [verdict("C4", "cannot tell")]))
+    counts = epoch_counts(summaries)
+    assert set(counts) == {"without label noise", "with 20% label noise"}
+    expected = ", ".join(f"{one.shown} of {one.could} {name}" for name, one in counts.items())
+    assert f"Each curve over the epochs judged alone: {expected} show a second descent." in text
+    assert sum(one.could for one in freezing_counts(summaries).values()) > 1
+
+
+def test_first_screen_says_what_is_decided_open_and_not_asked(noisy: Summarised) -> None:
+    effect = mean_interval(np.array([0.02, 0.03, 0.025]))
+    open_claim = replace(
+        verdict("C1", "cannot tell"),
+        conditions=(
+            Condition(
+                what="",
+                answer="cannot tell",
+                tell="excluded so far: it still rises: +0.1 [0.0, 0.2], so a peak may still come: "
+                "more epochs would tell",
+            ),
+        ),
+    )
+    screen = first_screen(
+        *noisy,
+        [
+            open_claim,
+            verdict("C2", "cannot tell"),
+            verdict("C3", "holds"),
+            replace(verdict("C4", "holds"), effect=effect, unit="error"),
+        ],
+    )
+    assert (
+        "The test error descends twice over the frozen layers (C4 holds): the peak, where the network "
+        "just fits its training set, is 2.5 points high [1.3, 3.7]."
+    ) in screen.headline
+    assert "Also decided: with fewer frozen layers, larger target sets are fitted (C3 holds)." in (
+        screen.points
+    )
+    assert "Open: C1: excluded so far; more epochs would tell." in screen.points
+    assert "Not asked by this study: C2." in screen.points
+
+
+def test_first_screen_without_rows(tmp_path: Path) -> None:
+    runs = synthetic.small()
+    synthetic.write(tmp_path, runs, absent=runs)
+    screen = first_screen(*summarised(tmp_path, partial=True), [])
+    assert str(screen) == "No Run has rows yet: nothing can be said."
+
+
+def test_count_of_single_curve_is_left_to_the_verdict(tmp_path: Path) -> None:
+    synthetic.write(
+        tmp_path,
+        synthetic.small(
+            num_epochs=60,
+            seeds=(0, 1),
+            source_tasks=("near",),
+            sizes=(250,),
+            frozen=(0, 4, 6, 8, 9),
+        ),
+    )
+    study, summaries = summarised(tmp_path)
+    assert list(freezing_counts(summaries)) == [""]
+    assert isinstance(freezing_counts(summaries)[""], Count)
+    assert "over the frozen layers judged alone" not in str(first_screen(study, summaries, []))
