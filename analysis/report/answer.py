@@ -123,11 +123,11 @@ def first_screen(
         return FirstScreen(headline="No Run has rows yet: nothing can be said.")
     part = next((one for one in summaries if one.has_freezing), None)
     bests = [] if part is None else best_choices(part)
-    over_epochs = _counted(epoch_counts(summaries), "over the epochs")
-    counts = freezing_counts(summaries)
-    # The verdict speaks for a single curve.
-    several = sum(count.could for count in counts.values()) > 1
-    over_cuts = _counted(counts, "over the frozen layers") if several else ""
+    counted = {"over the epochs": epoch_counts(summaries)}
+    over_cuts = freezing_counts(summaries)
+    # The verdict speaks for a single curve over the frozen layers.
+    if sum(count.could for count in over_cuts.values()) > 1:
+        counted = {"over the frozen layers": over_cuts, **counted}
     about_descent = next(
         (
             _descent_sentence(one)
@@ -140,19 +140,19 @@ def first_screen(
     best = max(bests, key=lambda one: (one.num_choices, one.size), default=None)
     sentences = [
         "" if part is None or best is None else _best_sentence(best, _apart(part, summaries)),
-        about_descent or over_epochs,
+        about_descent,
     ]
-    headline = " ".join(filter(None, sentences)) or "The study compares no cuts and has no curves."
+    headline = (
+        " ".join(filter(None, sentences)) or "The study compares no numbers of frozen layers."
+    )
     missing = len(study.wanted) - len(study.runs)
     if study.wanted and missing:
         headline = f"So far ({len(study.runs):,} of {len(study.wanted):,} Runs): {headline}"
     points = [
         *([] if best is None else _best_points(best, bests)),
-        over_cuts,
-        over_epochs if about_descent else "",
+        _counted(counted),
         _decided(verdicts),
         *_open(study, verdicts),
-        _decided_elsewhere(study, verdicts),
         _diverged(study),
     ]
     return FirstScreen(headline=headline, points=tuple(filter(None, points)))
@@ -242,7 +242,8 @@ def _best_sentence(best: Best, apart: str) -> str:
     baselines = [f"{name} {value:.3f}" for name, value in best.baselines.items()]
     beside = ", ".join(text for text in baselines if not best.choice.startswith(text[:-6]))
     where = f"{best.size:,} training images" + (f", {apart}" if apart else "")
-    return f"With {where}: {best.choice} gives the lowest test error, {error}" + (
+    after = " after transfer" if SCRATCH in best.baselines else ""
+    return f"Lowest test error{after} with {where}: {error}, {best.choice}" + (
         f" ({beside})." if beside else "."
     )
 
@@ -255,10 +256,12 @@ def _best_points(best: Best, bests: Sequence[Best]) -> list[str]:
         if best.others:
             more = len(best.others) - MAX_NAMED
             named = "; ".join(best.others[:MAX_NAMED]) + (f"; {more} more" if more > 0 else "")
-            text = f"Not told apart from it, of {num_others} others: {named}."
+            text = f"Of {num_others} other choices, these may be as good: {named}."
         else:
-            text = f"Each of the {num_others} others is worse, tested over {best.num_seeds} seeds."
-        points = [f"{text} The error is that of seeds that did not choose (± standard error)."]
+            text = f"Each of the {num_others} other choices is worse, tested over {best.num_seeds} seeds."
+        points = [
+            f"{text} The error (± standard error) is that of seeds that did not take part in the choice."
+        ]
     sizes = [
         f"{one.size:,} images: {one.choice}, {one.error:.3f}" for one in bests if one is not best
     ]
@@ -332,16 +335,15 @@ def _count(peaks: xr.Dataset) -> Count:
     return Count(could=int(could.sum()), shown=int((could & peaks["shown"].values).sum()))
 
 
-def _counted(counts: Mapping[str, Count], where: str) -> str:
-    """Return how many curves show a second descent; "" if none could."""
+def _counted(counted: Mapping[str, Mapping[str, Count]]) -> str:
+    """Return how many curves over each axis show a second descent; "" if none could."""
     parts = [
-        f"{count.shown} of {count.could} {name}".strip()
+        f"{count.shown} of {count.could} {' '.join(filter(None, [where, name]))}"
+        for where, counts in counted.items()
         for name, count in counts.items()
         if count.could
     ]
-    if not parts:
-        return ""
-    return f"Each curve {where} judged alone: {', '.join(parts)} show a second descent."
+    return f"Curves that show a second descent by themselves: {', '.join(parts)}." if parts else ""
 
 
 def _decided(verdicts: Sequence[Verdict]) -> str:
@@ -356,14 +358,16 @@ def _decided(verdicts: Sequence[Verdict]) -> str:
 def _open(study: Study, verdicts: Sequence[Verdict]) -> list[str]:
     """Return what would decide each open claim, and which claims the study does not ask."""
     undecided = [one for one in verdicts if one.answer == CANNOT_TELL]
-    not_asked = [one.claim for one in undecided if not _is_asked(study, one)]
-    reasons: dict[str, list[str]] = {}
+    elsewhere = _decided_elsewhere(study)
+    open_claims, not_asked = [], []
     for one in undecided:
-        if one.claim not in not_asked:
-            reasons.setdefault(_why_open(one), []).append(one.claim)
-    parts = [f"{', '.join(claims)}: {why}" for why, claims in reasons.items()]
+        beside = f" ({elsewhere[one.claim]})" if one.claim in elsewhere else ""
+        if _is_asked(study, one):
+            open_claims.append(f"{one.claim}: {_why_open(one)}{beside}")
+        else:
+            not_asked.append(f"{one.claim}{beside}")
     return [
-        f"Open: {'; '.join(parts)}." if parts else "",
+        f"Open: {'; '.join(open_claims)}." if open_claims else "",
         f"Not asked by this study: {', '.join(not_asked)}." if not_asked else "",
     ]
 
@@ -375,30 +379,29 @@ def _why_open(one: Verdict) -> str:
     excluded, _, why = tells[0].partition(": ")
     # "excluded so far: <evidence>: <what would decide it>"; the evidence is in the table of claims.
     return (
-        f"{excluded}; {why.rpartition(': ')[2]}"
+        f"no effect so far; {why.rpartition(': ')[2]}"
         if why and excluded == "excluded so far"
         else tells[0]
     )
 
 
-def _decided_elsewhere(study: Study, verdicts: Sequence[Verdict]) -> str:
-    """Return which bundled studies decide a claim that this bundled study leaves open."""
+def _decided_elsewhere(study: Study) -> dict[str, str]:
+    """Return, for a bundled study, which other bundled studies decide each claim, in words."""
     if not is_kept(study.rows, study.name):
-        return ""
-    undecided = {one.claim for one in verdicts if one.answer == CANNOT_TELL}
-    found: dict[tuple[str, str], list[str]] = {}
+        return {}
+    found: dict[str, dict[str, list[str]]] = {}
     for name in kept_names():
         table = kept_verdicts(name, RULES)
         if name == study.name or table is None:
             continue
         table = table[table["kind"] == "primary"]
         for claim, answer in zip(table["claim"], table["answer"], strict=True):
-            if claim in undecided and answer in (HOLDS, DOES_NOT_HOLD):
-                found.setdefault((claim, answer), []).append(name)
-    parts = [
-        f"{claim} {answer} ({', '.join(names)})" for (claim, answer), names in sorted(found.items())
-    ]
-    return f"Decided by other bundled studies: {'; '.join(parts)}." if parts else ""
+            if answer in (HOLDS, DOES_NOT_HOLD):
+                found.setdefault(claim, {}).setdefault(answer, []).append(name)
+    return {
+        claim: "; ".join(f"{answer} in {', '.join(names)}" for answer, names in answers.items())
+        for claim, answers in found.items()
+    }
 
 
 def _diverged(study: Study) -> str:
