@@ -240,7 +240,7 @@ def capacity_grid(
             test,
             "",
             columns,
-            height=1.9,
+            height=1.9 if test.sizes[columns] > 1 else 1.5,
             beneath=0.7 if has_train else 0.0,
             right=0.2,
             bottom=0.8,

@@ -14,7 +14,7 @@ import pandas as pd
 import xarray as xr
 
 from analysis.load import Study
-from analysis.plots import figures, style
+from analysis.plots import figures, layout, style
 from analysis.report.gallery import map_caption
 from analysis.report.hover import thinned
 from analysis.report.picture import Album, Picture, values_in_words
@@ -95,7 +95,7 @@ def lead(
         sheet=SHEET,
     )
     caption = f"A line for each {_CALLED[by]}, from few to many trained parameters."
-    if errors["train_error"].notnull().any():
+    if any(name.startswith("edge") for name in layout.legend_names(drawn[0])):
         caption += f" Shaded: the edge, where the mean train error falls to {epsilon:g}."
     if left_out:
         caption += f" {left_out} more such panels are below."

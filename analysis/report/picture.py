@@ -73,7 +73,7 @@ def values_in_words(end: xr.Dataset) -> str:
         cell = mean.isel(place)
         where = ", ".join(
             f"{name.replace('_', ' ')} {cell[name].item()}"
-            for name in ("source", "network", "source_size", "size", "frozen")
+            for name in ("source", "network", "source_size", "size", "cut")
             if name in cell.coords
         )
         words.append(f"{which} mean test error at the end: {cell.item():.3f} ({where})")

@@ -83,6 +83,8 @@ def test_the_page_in_a_browser(seen: Seen, written: Path) -> None:
     page = seen.page
     wide = page.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")
     assert wide[0] <= wide[1], "the page scrolls sideways"
+    answer, first = (page.locator(name).first.bounding_box() for name in ("header", "#first"))
+    assert answer["y"] + answer["height"] <= min(first["y"], page.viewport_size["height"])
     plates = page.locator(".plate")
     assert plates.count() == page.locator("img").count()
     for i in range(plates.count()):
@@ -91,13 +93,13 @@ def test_the_page_in_a_browser(seen: Seen, written: Path) -> None:
         )
         # On a phone each figure scrolls in its own box; in dark mode its card stays white.
         assert shown == [wide[1] < 600, "rgb(255, 255, 255)"]
-    images = page.locator("figure img, #surface img")
+    images = page.locator("figure img, #first img")
     assert images.count() == page.locator("img").count() > 4
     for i in range(images.count()):
         assert images.nth(i).evaluate("img => img.complete && img.naturalWidth > 0"), i
 
     _every_picture_answers_a_pointer(page)
-    _a_cell_shows_its_curves(page)
+    _a_point_shows_its_epochs(page)
 
     violations = pytest.importorskip("axe_playwright_python.sync_playwright").Axe().run(page)
     assert not violations.response["violations"], violations.generate_report()
@@ -128,34 +130,38 @@ def _every_picture_answers_a_pointer(page: Any) -> None:
     assert tip.is_hidden()
 
 
-def _a_cell_shows_its_curves(page: Any) -> None:
+def _a_point_shows_its_epochs(page: Any) -> None:
     """By the pointer, then by the keyboard."""
-    image, title = page.locator("#surface img"), page.locator("#cell-name")
+    image, title = page.locator("#first img").first, page.locator("#cell-name")
     image.scroll_into_view_if_needed()
-    panel = image.evaluate("img => JSON.parse(img.dataset.hover)")[0]
-    left, top, width, height = panel["box"]
-    box = image.bounding_box()
-    drawn = set()
-    for row, size in enumerate(panel["y"]):
-        for column, frozen in enumerate(panel["x"]):
-            edges = [0.0, *panel["right"]]
-            across = (edges[column] + edges[column + 1]) / 2
-            up = (row + 0.5) / len(panel["y"])
-            image.hover(
-                position={
-                    "x": (left + across * width) * box["width"],
-                    "y": (top + (1 - up) * height) * box["height"],
-                }
-            )
-            assert title.inner_text().startswith(f"frozen layers {frozen}, {size} training images")
-            drawn.add(page.locator("#cell-curves polyline.test.mean").get_attribute("points"))
-            assert page.locator("#cell-curves polyline.test.one").count() == 3  # seeds
-    assert len(drawn) == len(panel["x"]) * len(panel["y"])
-    before = title.inner_text()
-    page.locator("#surface .canvas").focus()
-    page.keyboard.press("ArrowLeft")
-    assert title.inner_text() != before
-    for _ in range(len(panel["x"]) + 1):
-        page.keyboard.press("ArrowRight")
-    chosen, plate = (page.locator(name).bounding_box() for name in (".chosen", "#surface .plate"))
+    panels = image.evaluate("img => JSON.parse(img.dataset.hover)")
+    box, drawn, names = image.bounding_box(), set(), set()
+    for panel in panels[::2]:  # the train error is in every second one
+        left, top, width, height = panel["box"]
+        for series in panel["series"]:
+            for at, value, cut in zip(series["at"], series["y"][0], panel["x"], strict=True):
+                up = (value - panel["low"]) / (panel["high"] - panel["low"])
+                image.hover(
+                    position={
+                        "x": (left + at * width) * box["width"],
+                        "y": (top + (1 - up) * height) * box["height"],
+                    }
+                )
+                names.add(title.inner_text())
+                assert title.inner_text() == f"{cut}, {series['name']}, {panel['name']}"
+                drawn.add(page.locator("#cell-curves polyline.test.mean").get_attribute("points"))
+                assert page.locator("#cell-curves polyline.test.one").count() == 3  # seeds
+    assert len(drawn) == len(names) > 4
+    page.locator("#first .canvas").first.focus()
+    for key in ("ArrowLeft", "ArrowUp"):
+        before = title.inner_text()
+        page.keyboard.press(key)
+        assert title.inner_text() != before
+    for key in ("ArrowRight", "ArrowDown"):
+        for _ in range(len(names)):
+            page.keyboard.press(key)
+    assert title.inner_text() in names
+    chosen, plate = (
+        page.locator(name).first.bounding_box() for name in (".chosen", "#first .plate")
+    )
     assert plate["x"] <= chosen["x"] < chosen["x"] + chosen["width"] <= plate["x"] + plate["width"]

@@ -171,7 +171,7 @@ def test_a_pointer_is_told_the_values_of_the_surface(whole: Path, written: Path)
     assert len(told) == len(page.all("img"))
     freezing = next(panels for panels in told if panels[0].get("yName") == "training images")
     surface = surfaces.at_epoch(load.open_study(whole), source_task="near")
-    mean = surface.mean("seed").squeeze(drop=True).transpose("size", "frozen")
+    mean = surface.mean("seed").squeeze(drop=True).transpose("size", "frozen")[:, ::-1]
     assert np.array(freezing[0]["test"]) == pytest.approx(mean.values, abs=1e-4)
     assert freezing[0]["y"] == ["250", "1,000"]
     assert freezing[0]["right"] == pytest.approx([1 / 3, 2 / 3, 1], abs=1e-3)
@@ -183,12 +183,12 @@ def test_a_pointer_is_told_the_values_of_the_surface(whole: Path, written: Path)
 @pytest.mark.slow
 def test_a_pointer_is_told_the_values_of_the_curves(whole: Path, written: Path) -> None:
     told = [json.loads(str(img["data-hover"])) for img in page_of(written).all("img")]
-    curves = next(panels for panels in told if panels[0].get("byName") == "frozen layers")
+    curves = next(panels for panels in told if panels[0].get("xName") == "epoch")
     assert curves[0]["values"] == ["test error", "train error"]
     surface = surfaces.over_epochs(load.open_study(whole), source_task="near", size=250)
-    mean = surface.mean("seed").squeeze(drop=True).transpose("frozen", "epoch")
+    mean = surface.mean("seed").squeeze(drop=True).transpose("frozen", "epoch")[::-1]
     for series, frozen in zip(curves[0]["series"], mean["frozen"].values, strict=True):
-        assert series["name"] == str(frozen)
+        assert series["name"].startswith(str(mean["cut"].sel(frozen=frozen).item()))
         assert series["y"][0] == pytest.approx(mean.sel(frozen=frozen).values, abs=1e-4)
         assert series["at"] == sorted(series["at"]) and 0 <= series["at"][0] < series["at"][-1] <= 1
     under = next(panel for panel in curves if panel["values"][0] == "train error")
@@ -196,25 +196,32 @@ def test_a_pointer_is_told_the_values_of_the_curves(whole: Path, written: Path) 
 
 
 @pytest.mark.slow
-def test_the_curves_of_a_cell_are_those_of_its_seeds(whole: Path, written: Path) -> None:
+def test_page_epoch_curves_are_those_of_the_seeds(whole: Path, written: Path) -> None:
     text = written.read_text(encoding="utf-8")
     found = re.search(r'<script type="application/json" id="curves">(.*?)</script>', text, re.S)
     assert found
     told = json.loads(found[1])
-    first = told["panels"][0]
-    packed = np.frombuffer(base64.b64decode(first["test"]), "<u2") / told["scale"]
-    values = packed.reshape(len(told["sizes"]), len(first["frozen"]), len(told["seeds"]), -1)
-    surface = surfaces.over_epochs(load.open_study(whole), source_task="near").squeeze(drop=True)
-    assert first["frozen"] == surface["frozen"].values.tolist()
-    assert first["epochs"] == surface["epoch"].values.tolist()
-    assert values == pytest.approx(surface.transpose("size", "frozen", "seed", "epoch").values)
+    surface = surfaces.over_epochs(load.open_study(whole)).squeeze(drop=True)
+    assert len(told["panels"]) == surface.sizes["size"]
+    for panel, size in zip(told["panels"], surface["size"].values, strict=True):
+        for line, source in zip(panel, ("near", "far"), strict=True):
+            own = surface.sel(size=size, source_task=source).sortby("frozen", ascending=False)
+            packed = np.frombuffer(base64.b64decode(line["test"]), "<u2") / told["scale"]
+            assert line["name"] == source
+            assert line["epochs"] == own["epoch"].values.tolist()
+            shape = (own.sizes["frozen"], len(told["seeds"]), -1)
+            expected = own.transpose("frozen", "seed", "epoch").values
+            assert packed.reshape(shape) == pytest.approx(expected)
 
 
 @pytest.mark.slow
-def test_the_answer_comes_first_then_the_surface_then_the_claims(written: Path) -> None:
+def test_page_answer_comes_first_then_curves_then_map_then_claims(written: Path) -> None:
     page = page_of(written)
     ids = [attrs["id"] for tag, attrs in page.tags if tag == "section"]
-    assert ids[:3] == ["surface", "verdicts", "study"]
+    assert ids[:3] == ["first", "verdicts", "study"]
+    pictures = [str(img["alt"]) for img in page.all("img")]
+    assert pictures[0].startswith("Test error over trained parameters")
+    assert pictures[1].startswith("Training images × trained parameters")
     first = next(tag for tag, _ in page.tags if tag in ("h1", "h2", "img", "section", "table"))
     assert first == "h1"
     heading = re.search("<h1.*?>(.*)</h1>", written.read_text(encoding="utf-8"))
