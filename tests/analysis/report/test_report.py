@@ -313,9 +313,12 @@ def test_networks_are_set_beside_each_other(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_capacity_is_drawn_beside_similarity_where_it_was_measured(tmp_path: Path) -> None:
-    runs = small(source_tasks=("near",), frozen=(0, 9))
-    synthetic.write(tmp_path / "root", runs)
+@pytest.mark.parametrize(("capacity", "is_drawn"), [(1e4, True), (1.0, False)])
+def test_capacity_figure_is_drawn_if_any_size_is_interpolated(
+    tmp_path: Path, capacity: float, is_drawn: bool
+) -> None:
+    runs = synthetic.small(num_epochs=400, source_tasks=("near",), frozen=(0, 9))
+    synthetic.write(tmp_path / "root", runs, truth=synthetic.Truth(capacity=capacity))
     study = load.open_study(tmp_path / "root")
     (line,) = slices.slices(study)[0].lines
     assert slices.capacity_pairs(study, line, ["logme"], 0.1) == {}
@@ -336,7 +339,7 @@ def test_capacity_is_drawn_beside_similarity_where_it_was_measured(tmp_path: Pat
         table = similarity.table_of(run, "a" * 64, measured, "0.1.0")
         similarity.publish(open_store(tmp_path / "root"), run, table)
     page = page_of(report.write_report(study, tmp_path / "out"))
-    assert "Effective capacity against similarity" in page.text
+    assert ("Effective capacity against similarity" in page.text) == is_drawn
 
 
 def test_one_size_one_seed_and_nothing_frozen_is_enough_for_a_page(tmp_path: Path) -> None:
