@@ -5,7 +5,6 @@ the test error that is judged. A censored value is never evidence in the directi
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -110,6 +109,7 @@ def decide_c1(
         unit="error",
         matters=ERROR,
         resolution=step,
+        at_least=_difference_at_least(smaller, larger),
         at_most=_difference_at_most(smaller, larger),
         unfinished=larger.judgement.unfinished,
     )
@@ -137,12 +137,20 @@ def decide_c1(
     )
 
 
+def _difference_at_least(smaller: Pooled, larger: Pooled) -> float:
+    """Return a lower bound on the difference of two heights, besides the interval's own."""
+    # A held-out height is too low if the place found is not the true one. At the smaller size this would
+    # be evidence for the claim: 4.1 % false "holds" with equal peaks and twice the noise (3 seeds).
+    return mean_interval(larger.judgement.heights - smaller.judgement.located_heights).low
+
+
 def _difference_at_most(smaller: Pooled, larger: Pooled) -> float:
     """Return an upper bound on the difference of two heights, besides the interval's own."""
-    # If the larger size's peak is shown, its place is known and the interval over seeds is enough. If not,
-    # its height may be missed: only its bound counts, minus the lower end of the smaller size's height.
+    # If the larger size's peak is shown, only its place is uncertain: its height is taken where all seeds
+    # have it. If not, its height may be missed: only its bound counts, minus the lower end of the smaller
+    # size's height.
     if larger.judgement.status in (WEAK, STRONG):
-        return -math.inf
+        return mean_interval(larger.judgement.located_heights - smaller.judgement.heights).high
     shown = smaller.judgement.height if smaller.judgement.status in (WEAK, STRONG) else None
     return larger.judgement.at_most - (shown.low if shown else 0.0)
 

@@ -70,6 +70,7 @@ def condition(
     above: float = 0.0,
     resolution: float = 0.0,
     grid: float = 0.0,
+    at_least: float = math.inf,
     at_most: float = -math.inf,
     unfinished: str = "",
 ) -> Condition:
@@ -81,11 +82,12 @@ def condition(
         resolution: see `mean_interval`.
         grid: the largest rounding error that all seeds share. It widens the interval, since it does not
             average out.
-        at_most: another upper bound, used if it is above the interval's own.
+        at_least, at_most: other bounds, used if they are beyond the interval's own.
         unfinished: why the values may still grow; then the answer is never "does not hold".
     """
     interval = widened(mean_interval(values, resolution=resolution), grid)
-    interval = replace(interval, high=max(interval.high, at_most))
+    low, high = min(interval.low, at_least), max(interval.high, at_most)
+    interval = replace(interval, low=low, high=high)
     if interval.df >= 1 and interval.low > above and interval.estimate >= matters:
         answer = HOLDS
     elif interval.df >= 1 and interval.high < matters:

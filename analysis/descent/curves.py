@@ -126,6 +126,9 @@ def nearest(x: np.ndarray, at: Sequence[float]) -> list[int]:
 # 4 windows resolve a minimum, a peak and a final descent about a decade of epochs apart.
 # 4,000 epochs have 15 windows, few enough that the search costs little power.
 WINDOWS_PER_DECADE: Final = 4
+# 16 is a quarter of a window. If a curve falls to its end, straight in log epoch, its last window is half
+# of that window's fall above the end, the last quarter only an eighth.
+PARTS_PER_DECADE: Final = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,8 +145,8 @@ class Windows:
     weights: np.ndarray
 
 
-def epoch_windows(epochs: np.ndarray) -> Windows:
-    """Return windows at 10^(k/WINDOWS_PER_DECADE), whatever the data; `epochs`: (points,), ascending.
+def epoch_windows(epochs: np.ndarray, per_decade: int = WINDOWS_PER_DECADE) -> Windows:
+    """Return windows at 10^(k/per_decade), whatever the data; `epochs`: (points,), ascending.
 
     The point before training (epoch 0) is in no window. A window without a point is left out. If the
     axis covers less than half of its first or last window, that window is merged with its neighbour.
@@ -153,11 +156,11 @@ def epoch_windows(epochs: np.ndarray) -> Windows:
     if not inside.any():
         raise ValueError("epochs: none is above 0, so the log axis is empty")
     log = np.log10(epochs[inside])
-    bins = np.floor(log * WINDOWS_PER_DECADE + 1e-9).astype(int)
+    bins = np.floor(log * per_decade + 1e-9).astype(int)
     first, last = int(bins[0]), int(bins[-1])
-    if first < last and (first + 1) - log[0] * WINDOWS_PER_DECADE < 0.5:
+    if first < last and (first + 1) - log[0] * per_decade < 0.5:
         bins[bins == first] = first + 1
-    if bins[0] < last and log[-1] * WINDOWS_PER_DECADE - last < 0.5:
+    if bins[0] < last and log[-1] * per_decade - last < 0.5:
         bins[bins == last] = last - 1
     # Weights are lengths on the log axis, so more frequent evaluation does not change the mean.
     stretch = np.gradient(log) if log.size > 1 else np.ones(1)

@@ -112,6 +112,12 @@ def near_in_words(axis: str, epsilon: float) -> str:
     )
 
 
+def own_edges(train: np.ndarray, epsilon: float) -> np.ndarray | None:
+    """Return the first point with train error ≤ ε of each seed, (seeds,); None if one has none."""
+    found = [edge_of(one, epsilon) for one in train]
+    return None if None in found else np.array(found)
+
+
 def aligned(curves: Sequence[Curve], epsilon: float) -> Curve:
     """Return the mean of several curves, each shifted so that the edges coincide.
 

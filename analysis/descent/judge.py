@@ -49,6 +49,14 @@ excluded in this way.
 not include the images drawn, the label flips and the initial values. The status is inconclusive;
 `face_value` is the status that the curve would have without noise.
 
+*Weak or strong.* The gain is measured in windows and in sixteenths of a decade, in the two windows of the
+minima; one of the two must show it. A curve that falls until its end lies lower there than in its last
+window. A rise after the later minimum is reported as a final ascent; it changes no status.
+
+*Seeds that interpolate at different places.* Their peaks are smeared in the mean. If each seed's curve,
+moved to its own edge, shows a peak that is higher by the height that matters, this is reported; it
+changes no status.
+
 *Heights are those of the windows.* A window of a quarter of a decade flattens a narrow peak. A peak of 8
 points that is a third of a decade wide has a height of 5.6 in its windows. `WINDOWED` explains this.
 
@@ -63,6 +71,7 @@ from typing import Any, Final
 import numpy as np
 
 from analysis.descent.curves import (
+    PARTS_PER_DECADE,
     after_descent,
     check_axis,
     epoch_windows,
@@ -82,6 +91,7 @@ from analysis.descent.edges import (
     extent,
     mean_train,
     near_edge,
+    own_edges,
 )
 from analysis.descent.intervals import LEVEL, Interval, mean_interval, standard_errors, t_quantile
 
@@ -202,6 +212,8 @@ class Judgement:
       the other seeds. `height`: their mean. A peak is shown if `low` is above 0 (it includes the cost of
       the search) and the estimate reaches `min_height`. It is excluded if `high`, which is `at_most`, is
       below `min_height`.
+    - `located_heights`: (seeds,), the same at the places found on all seeds. Their mean is too high rather
+      than too low, since the places were chosen for it.
     - `first_minimum`, `peak`, `later_minimum`: places on the mean over seeds, for drawing.
     - `min_height`: the height that matters. `interpolates`: "nothing", "some", "everything" (of the
       curve), "unknown" without train errors. `near`: (points,) bool, where a peak counts.
@@ -209,6 +221,7 @@ class Judgement:
     - `bump`: a shown peak outside `near`, as text, or "". If it is shown to be higher than any peak that
       counts, by `min_height`, the status is none.
     - `plateau`: the stretch that is level until half a decade beyond the edge, as text, or "".
+    - `ascent`: a shown rise from the later minimum to the end, as text, or "".
     - `reasons`: sentences. `used`: (all seeds,) bool, False for a seed with a gap in its curve.
     """
 
@@ -223,6 +236,7 @@ class Judgement:
     height: Interval | None
     at_most: float
     heights: np.ndarray
+    located_heights: np.ndarray
     first_minimum: float
     peak: float
     later_minimum: float
@@ -232,6 +246,7 @@ class Judgement:
     unfinished: str
     bump: str
     plateau: str
+    ascent: str
     reasons: tuple[str, ...]
     used: np.ndarray
     x: np.ndarray
@@ -239,9 +254,9 @@ class Judgement:
 
     @property
     def wording(self) -> str:
-        """The status as text ("none so far" for an unfinished curve), with plateau and bump."""
+        """The status as text ("none so far" for an unfinished curve), with plateau, ascent and bump."""
         words = "none so far" if self.so_far else self.status
-        return "; ".join(text for text in (words, self.plateau, self.bump) if text)
+        return "; ".join(text for text in (words, self.plateau, self.ascent, self.bump) if text)
 
 
 def judge_epochs(
@@ -259,11 +274,17 @@ def judge_epochs(
         ValueError: if the shapes do not match, or the axis is not ascending.
     """
     x, y, train = present(epochs, values, train_errors)
-    windows = epoch_windows(x)
-    start = y[:, 0] if x[0] <= 0 else None
-    y = window_means(y, windows)
-    train = None if train is None else window_means(train, windows)
-    return judge(windows.centres, y, Rule(**rule), axis=EPOCHS, train_errors=train, start=start)
+    windows, parts = epoch_windows(x), epoch_windows(x, PARTS_PER_DECADE)
+    return judge(
+        windows.centres,
+        window_means(y, windows),
+        Rule(**rule),
+        axis=EPOCHS,
+        train_errors=None if train is None else window_means(train, windows),
+        start=y[:, 0] if x[0] <= 0 else None,
+        parts=window_means(y, parts),
+        window_of=np.searchsorted(windows.lows, parts.lows, side="right") - 1,
+    )
 
 
 def judge_freezing(
@@ -293,6 +314,8 @@ def judge(
     axis: str,
     train_errors: np.ndarray | None = None,
     start: np.ndarray | None = None,
+    parts: np.ndarray | None = None,
+    window_of: np.ndarray | None = None,
 ) -> Judgement:
     """Decide as in `judge_epochs`, on curves that are already averaged.
 
@@ -303,6 +326,8 @@ def judge(
         axis: name of `x`: "epochs", or any other text for an axis of capacity.
         train_errors: same shape as `y`.
         start: (seeds,), the value before training, NaN if it is not known.
+        parts: (seeds, parts), means of shorter stretches; `window_of`: (parts,), their windows. Default:
+            the windows themselves.
     """
     rule = Rule() if rule is None else rule
     epsilon, min_height, at = rule.epsilon, rule.min_height, rule.at
@@ -320,6 +345,8 @@ def judge(
     if train is not None:
         near = near & (edge is not None and near_edge(x, train, edge, axis))
     y = y[used]
+    fine = y if parts is None else parts[used]
+    window_of = np.arange(x.size) if window_of is None else window_of
     begin = np.full(len(y), np.nan) if start is None else start[used]
     num = len(y)
     mean = y.mean(axis=0)
@@ -328,9 +355,10 @@ def judge(
     flat = span <= 1e-9 * float(np.abs(mean).max())
     matters = min_height if min_height is not None else (math.inf if flat else MIN_SHARE * span)
     rise = fall = gain = end_rise = height = None
-    heights, at_most = np.full(num, np.nan), math.inf
+    heights = located_heights = np.full(num, np.nan)
+    at_most = math.inf
     status, so_far, face = INCONCLUSIVE, False, INCONCLUSIVE
-    bump = plateau = unfinished = ""
+    bump = plateau = ascent = unfinished = ""
     places = np.zeros(3, dtype=int)
     if x.size < 3:
         reasons.append(f"{x.size} points: a peak between two minima needs three")
@@ -339,7 +367,13 @@ def judge(
         where = near if near[1:-1].any() else None
         ends = ends_search(y, matters, level, resolution) if num > 1 else None
         places = np.array(nearest(x, at)) if at else locate(mean, first_descent, top, where, ends)
-        face = _face_value(mean, places, matters) if near[1:-1].any() else NONE
+        if near[1:-1].any():
+            face = _face_value(mean, places, matters)
+            first, last = _lowest(fine.mean(axis=0)[None], window_of, places[None, [0, 2]])[0]
+            falls_on = fine[:, first].mean() - fine[:, last].mean() >= matters
+            face = STRONG if face == WEAK and falls_on else face
+        else:
+            face = NONE
         if not near.all():
             anywhere = locate(mean, first_descent, top)
             is_far = not near[anywhere[1]] and _face_value(mean, anywhere, matters) != NONE
@@ -352,6 +386,9 @@ def judge(
                 )
     if num == 1:
         reasons.append("one seed: noise between replicates is unknown")
+        if face in (WEAK, STRONG) and mean[-1] - mean[places[2]] >= matters:
+            text = _ascent(x, places[2], axis, mean[-1] - mean[places[2]])
+            reasons.append(f"at face value {text}")
         if bump:
             reasons.append(f"at face value {bump}")
         bump = ""
@@ -362,27 +399,34 @@ def judge(
             t_quantile(0.5 + level / 2, num - 1) if at else search_guard(num, level, rule.search)
         )
 
-        def held_out(where: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-            triples = (
-                np.tile(places, (num, 1))
-                if at
-                else locate(others, first_descent, starts, where, ends)
-            )
-            low, top, later = (np.take_along_axis(y, triples[:, [c]], 1)[:, 0] for c in range(3))
+        def interval(values: np.ndarray) -> Interval:
+            return mean_interval(values, level=level, resolution=resolution)
+
+        def located(where: np.ndarray | None) -> np.ndarray:
+            if at:
+                return np.tile(places, (num, 1))
+            return locate(others, first_descent, starts, where, ends)
+
+        def held_out(triples: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+            low, top, later = np.take_along_axis(y, triples, 1).T
             smaller = np.where(rise_is_smaller(others, triples), top - low, top - later)
             return top - low, top - later, smaller
 
-        rises, falls, heights = held_out(where)
-        rise, fall = (
-            mean_interval(one, level=level, resolution=resolution) for one in (rises, falls)
-        )
-        gain = mean_interval(falls - rises, level=level, resolution=resolution)
+        triples = located(where)
+        rises, falls, heights = held_out(triples)
+        located_heights = _heights(y, places)
+        rise, fall, gain = interval(rises), interval(falls), interval(falls - rises)
+        # The guard exceeds 2 % at each of the two gains, so both together are below 5 %.
+        low_part = _lowest((fine.sum(axis=0) - fine) / (num - 1), window_of, triples[:, [0, 2]])
+        gain_of_parts = interval(-np.diff(np.take_along_axis(fine, low_part, 1))[:, 0])
+        if _shown(gain_of_parts, matters, guard) and not _shown(gain, matters, guard):
+            gain = gain_of_parts
         late = _half_a_decade_earlier(x)
         last_rises = y[:, -1] - y[np.arange(num), late + others[:, late:-1].argmin(axis=1)]
-        end_rise = mean_interval(last_rises, level=level, resolution=resolution)
+        end_rise = interval(last_rises)
         may_begin = after_descent(mean, first_descent, top)
         at_most, end_at_most = upper_bounds(y, may_begin, near, matters, late, level, resolution)
-        plain = mean_interval(heights, level=level, resolution=resolution)
+        plain = interval(heights)
         height = replace(
             plain,
             low=plain.estimate - guard * plain.standard_error,
@@ -406,13 +450,11 @@ def judge(
                 f"{_more(axis)} would tell"
             )
         if bump:
-            far = mean_interval(held_out(None)[2], level=level, resolution=resolution)
+            far = interval(held_out(located(None))[2])
             bump = bump if _shown(far, matters, guard) else ""
         # Every error is high early in training, so along the epochs only a later bump can be higher.
         if bump and (axis != EPOCHS or anywhere[1] > places[1]):
-            apart = mean_interval(
-                y[:, anywhere[1]] - y[:, places[1]], level=level, resolution=resolution
-            )
+            apart = interval(y[:, anywhere[1]] - y[:, places[1]])
             if apart.estimate - guard * apart.standard_error >= matters:
                 status, so_far = NONE, False
                 bump += f", higher than any peak near the edge by {apart.estimate:.3g}"
@@ -431,7 +473,12 @@ def judge(
             if edge is not None and x[last] > x[max(first, edge)] * 10**NEAR_DECADES:
                 plateau = f"level from {x[first]:,.0f} to {x[last]:,.0f} {axis}, then it falls"
                 bump = "" if bump and first <= anywhere[1] <= last else bump
-        reasons += [text for text in (plateau, bump) if text]
+            rises_again = interval(y[:, -1] - np.take_along_axis(y, triples[:, [2]], 1)[:, 0])
+            if _shown(rises_again, matters, guard):
+                ascent = _ascent(x, places[2], axis, rises_again.estimate)
+        reasons += [text for text in (plateau, ascent, bump) if text]
+        if train_errors is not None and not at:
+            reasons += _at_own_edges(x, y, train_errors[used], height, rule, axis, begin, matters)
     if interpolates in (NOTHING, EVERYTHING):
         whole = "no point" if interpolates == NOTHING else "every point"
         seen = f"{whole} of the curve interpolates (train error ≤ {epsilon:g})"
@@ -457,6 +504,7 @@ def judge(
         height=height,
         at_most=at_most,
         heights=heights,
+        located_heights=located_heights,
         first_minimum=float(x[places[0]]),
         peak=float(x[places[1]]),
         later_minimum=float(x[places[2]]),
@@ -466,6 +514,7 @@ def judge(
         unfinished=unfinished,
         bump=bump,
         plateau=plateau,
+        ascent=ascent,
         reasons=tuple(reasons),
         used=used,
         x=x,
@@ -491,6 +540,59 @@ def _level_stretch(mean: np.ndarray, peak: int, matters: float) -> tuple[int, in
     first = max(below[below < peak], default=-1) + 1
     last = min(below[below > peak], default=mean.size) - 1
     return int(first), int(last)
+
+
+def _at_own_edges(
+    x: np.ndarray,
+    y: np.ndarray,
+    train: np.ndarray,
+    height: Interval,
+    rule: Rule,
+    axis: str,
+    start: np.ndarray,
+    matters: float,
+) -> list[str]:
+    """Judge the curves with each seed moved to its own edge; return a sentence if the peak is higher."""
+    edges = own_edges(train, rule.epsilon)
+    if edges is None or edges.min() == edges.max():
+        return []
+    # Points that not all moved curves have are cut.
+    steps = np.arange(-edges.min(), x.size - edges.max())
+    take = edges[:, None] + steps
+    own = judge(
+        x[int(np.median(edges)) + steps],
+        np.take_along_axis(y, take, axis=1),
+        replace(rule, min_height=matters),
+        axis=axis,
+        train_errors=np.take_along_axis(train, take, axis=1),
+        start=start,
+    )
+    if own.status not in (WEAK, STRONG) or own.height is None:
+        return []
+    if own.height.estimate < height.estimate + matters:
+        return []
+    return [
+        f"the seeds interpolate at different places, from {x[edges.min()]:,.3g} to {x[edges.max()]:,.3g} "
+        f"{axis}, and their peaks differ in place, too: with each seed moved to its own edge, there is "
+        f"{own.status} double descent, {own.height.estimate:.3g} high"
+    ]
+
+
+def _heights(y: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Return each seed's rise or fall at three places, whichever is smaller on the mean: (seeds,)."""
+    low, top, later = y[:, places].T
+    rises: np.ndarray = top - low
+    return rises if low.mean() >= later.mean() else top - later
+
+
+def _lowest(curves: np.ndarray, window_of: np.ndarray, windows: np.ndarray) -> np.ndarray:
+    """Return the lowest part of each curve, (k, parts), in each of its windows, (k, n): (k, n) indices."""
+    inside = window_of == windows[..., None]  # (k, n, parts)
+    return np.asarray(np.where(inside, curves[:, None, :], np.inf).argmin(axis=-1))
+
+
+def _ascent(x: np.ndarray, later: int, axis: str, rise: float) -> str:
+    return f"a final ascent: after {x[later]:,.3g} {axis} it rises again, by {rise:.3g}"
 
 
 def _face_value(mean: np.ndarray, places: np.ndarray, matters: float) -> str:

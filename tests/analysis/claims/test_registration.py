@@ -111,6 +111,7 @@ OF_NO_VERDICT = {
     "POWER",
     "SURE",
     "MOST",
+    "PARTS_PER_DECADE",  # strong or weak, by `judge_epochs`
     "NAMED",
     "RULES",
     "RULES_OF_CODE",

@@ -317,6 +317,55 @@ def test_the_verdict_follows_from_the_two_bounds(name: str, seed: int, num_seeds
     assert search_guard(num_seeds) >= stats.t.ppf(0.975, num_seeds - 1)
 
 
+def over(knots: dict[float, float], num_epochs: int = 1_000) -> np.ndarray:
+    """A curve over every epoch, straight in log epoch between the knots."""
+    return np.interp(
+        np.log(np.arange(1, num_epochs + 1)), np.log(list(knots)), list(knots.values())
+    )
+
+
+@pytest.mark.parametrize("num_seeds", [1, 3])
+@pytest.mark.parametrize(("end", "status"), [(0.28, STRONG), (0.31, WEAK)])
+def test_judge_epochs_fall_until_the_end_is_strong_if_the_end_is_lower(
+    num_seeds: int, end: float, status: str
+) -> None:
+    # The mean of the last window is only 0.5 points below the first minimum if the end is 2 points below.
+    curve = over({1: 0.9, 20: 0.30, 100: 0.40, 1_000: end})
+    random = np.random.default_rng(0)
+    values = over_seeds(curve, num_seeds) + 0.001 * random.standard_normal((num_seeds, curve.size))
+    verdict = judge_epochs(np.arange(1, 1_001), values, min_height=0.01)
+    assert verdict.face_value == status
+    assert verdict.status == (status if num_seeds > 1 else INCONCLUSIVE)
+
+
+@pytest.mark.parametrize(("end", "seen"), [(0.38, True), (0.305, False)])
+def test_judge_epochs_rise_after_the_later_minimum_is_a_final_ascent(
+    end: float, seen: bool
+) -> None:
+    curve = over({1: 0.9, 10: 0.29, 50: 0.40, 200: 0.30, 1_000: end})
+    random = np.random.default_rng(0)
+    values = over_seeds(curve, 3) + 0.001 * random.standard_normal((3, curve.size))
+    verdict = judge_epochs(np.arange(1, 1_001), values, min_height=0.01)
+    assert verdict.status == WEAK
+    assert ("final ascent" in verdict.wording) == seen
+    alone = judge_epochs(np.arange(1, 1_001), values[:1], min_height=0.01)
+    assert any("at face value a final ascent" in one for one in alone.reasons) == seen
+
+
+@pytest.mark.parametrize("factor", [1, 4])
+def test_judge_epochs_peaks_at_different_places_are_reported(factor: int) -> None:
+    """The peaks of five seeds lie at their own edges, up to a factor of four apart."""
+    edges = 60 * factor ** np.linspace(0, 1, 5)
+    knots = [{1: 0.9, e / 3: 0.30, e: 0.36, e * 3: 0.30, 2_000: 0.30} for e in edges]
+    values = np.stack([over(one, 2_000) for one in knots])
+    train = np.stack([over({1: 0.9, e / 3: 0.4, e: 0.05, 2_000: 0.0}, 2_000) for e in edges])
+    verdict = judge_epochs(np.arange(1, 2_001), values, train_errors=train, min_height=0.01)
+    found = [one for one in verdict.reasons if "the seeds interpolate at different places" in one]
+    assert len(found) == (factor > 1)
+    assert verdict.status == (INCONCLUSIVE if factor > 1 else verdict.face_value)
+    assert all("moved to its own edge, there is" in one for one in found)
+
+
 @pytest.mark.parametrize("num_before", [0, 1])
 def test_the_first_minimum_may_be_the_first_evaluation(num_before: int) -> None:
     """What stands at epoch 0 tells that the curve has descended; without it the curve's own top does."""
