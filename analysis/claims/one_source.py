@@ -246,7 +246,8 @@ def ask_c3(measures: Measures, lines: pd.DataFrame, arm: str) -> Answer:
     if found is None:
         return nothing(
             compared,
-            "no cell has two or more target sizes, one of them interpolated, at two frozen counts",
+            "no cell has two or more target sizes of which some are interpolated and some are not, at two "
+            "frozen counts",
         )
     more = condition(
         "fewer frozen layers interpolate more",

@@ -172,10 +172,13 @@ def bounded(one: Condition, *, understated: bool, overstated: bool) -> Condition
 
     A censored value is never evidence in the direction of censoring: the answer is then "cannot tell".
     """
-    undecided = (one.answer == DOES_NOT_HOLD and understated) or (
-        one.answer == HOLDS and overstated
-    )
-    return replace(one, answer=CANNOT_TELL) if undecided else one
+    if one.answer == DOES_NOT_HOLD and understated:
+        tell = "excluded so far: censored values make it too small"
+    elif one.answer == HOLDS and overstated:
+        tell = "shown so far: censored values make it too large"
+    else:
+        return one
+    return replace(one, answer=CANNOT_TELL, tell=tell)
 
 
 def conclude(conditions: Sequence[Condition]) -> Decision:

@@ -178,7 +178,9 @@ def test_a_bound_decides_nothing_towards_the_true_value(
     answer: str, understated: bool, overstated: bool, bound: str
 ) -> None:
     given = Condition(what="", answer=answer)
-    assert bounded(given, understated=understated, overstated=overstated).answer == bound
+    found = bounded(given, understated=understated, overstated=overstated)
+    assert found.answer == bound
+    assert ("so far: censored values" in found.tell) == (found != given)
 
 
 C3_GRID: dict[str, Any] = {"sizes": (250, 500, 1_000, 2_000, 4_000, 8_000), "frozen": (0, 9)}
