@@ -8,7 +8,7 @@
     transfer        cifar100 → half b of cifar10
     same task       half a of cifar10 → half b                       fragile co-adaptation
     random frozen   no source, frozen layers at random               capacity alone
-    reinitialised   cifar100, layers above the cut drawn anew        features against optimisation
+    reinitialised   cifar100, layers above the cut re-initialised    features against optimisation
     matched steps   cifar100, each source trained for 19,600 steps   a larger source is trained for longer
     scratch         no source, nothing frozen                        training on the target alone
     noise 0         every arm with clean labels too

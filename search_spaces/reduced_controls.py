@@ -8,7 +8,7 @@
     transfer        cifar100 → half b of cifar10
     same task       half a of cifar10 → half b                       fragile co-adaptation
     random frozen   no source, frozen layers at random               capacity alone
-    reinitialised   cifar100, layers above the cut drawn anew        features against optimisation
+    reinitialised   cifar100, layers above the cut re-initialised    features against optimisation
     scratch         no source, nothing frozen                        training on the target alone
 
 All other axes are those of `reduced`, with 500 target images, seeds 0 to 4 and the cut that freezes

@@ -16,7 +16,7 @@ layer before it. Evaluated twelve times, not forty: evaluations are most of what
 
 Size and cuts were chosen by the *train* error of seed 901, which no study uses: of 250 images 4 channels
 fit all, 2 all but 9 %, 1 all but 14 %, none all but 24 %.
-Expect: C4 cannot be told with ten seeds (`analysis/results/README.md`).
+Expect: C4 is undecided with ten seeds (`analysis/results/README.md`).
 """
 
 from dataclasses import replace

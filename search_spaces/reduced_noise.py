@@ -17,7 +17,7 @@ at two cuts that interpolate them.
     width           4                                             channels of the stem
     seed            0 to 9                                        replicates of source and target alike
 
-Expect: C1 cannot be told: the error still rises at the last epoch.
+Expect: C1 is undecided: the error still rises at the last epoch.
 """
 
 from search_spaces._reduced import BROAD, NOISE, TASKS, cells

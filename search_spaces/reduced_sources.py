@@ -15,7 +15,7 @@ images are ten times the steps.
     width           4                                             channels of the stem
     seed            0 to 4                                        replicates of source and target alike
 
-Expect: a larger source is interpolated sooner, and later where steps are matched.
+Expect: a larger source is interpolated sooner, and later if steps are matched.
 """
 
 from dataclasses import replace

@@ -16,7 +16,7 @@ from none to two thirds of the hidden units of the last block's MLP are trained,
 
 Size and cuts were chosen by the *train* error of seed 901, which no study uses: of 250 images 16 units
 fit all, 8 all but 12 %, 4 all but 32 %, none all but 54 %.
-Expect: C4 cannot be told, the error still rises at the last cut (`analysis/results/README.md`).
+Expect: C4 is undecided: the error still rises at the last cut (`analysis/results/README.md`).
 """
 
 from dataclasses import replace

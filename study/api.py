@@ -169,7 +169,7 @@ def _space(
 ) -> Space:
     if not isinstance(space, str | Path):
         if name is None:
-            raise UserError("name=None: Runs need the name that their study is to have")
+            raise UserError("name=None: a list of Runs has no name. Give the name of the study")
         return space_of(
             space, name, tasks=tasks, related=related, keep_predictions=keep_predictions
         )
@@ -181,7 +181,9 @@ def _space(
     }
     for argument, value in given.items():
         if value:
-            raise UserError(f"{argument}={value!r}: the search space {space} says so itself")
+            raise UserError(
+                f"{argument}={value!r}: set in the search space {space} already. Remove the argument"
+            )
     return load_space(space)
 
 

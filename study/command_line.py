@@ -54,14 +54,19 @@ Root = Annotated[
         default=default_root,
     ),
 ]
-Partial = Annotated[bool, switch("--partial", "though Runs are missing")]
+Partial = Annotated[bool, switch("--partial", "write the report even if Runs are missing")]
 Out = Annotated[
     str | None,
-    option("of the report; default: reports/<study> (a Ray job: <root>/reports/<study>)", "DIR"),
+    option(
+        "directory of the report; default: reports/<study> (a Ray job: <root>/reports/<study>)",
+        "DIR",
+    ),
 ]
-Question = Annotated[str | None, option("what the study asks, shown at the top", "TEXT")]
-Related = Annotated[str | None, option("of two sources, for C5", "TASK")]
-Licence = Annotated[str | None, option("as the hub spells it; default: cc-by-4.0", "NAME")]
+Question = Annotated[str | None, option("the study's question, shown at the top", "TEXT")]
+Related = Annotated[
+    str | None, option("a source task; both flags name the pair that C5 compares", "TASK")
+]
+Licence = Annotated[str | None, option("the licence's id on the hub; default: cc-by-4.0", "NAME")]
 
 
 def new_app(text: str, *, completion: bool) -> typer.Typer:

@@ -180,7 +180,7 @@ def _further(axes: Mapping[str, Any]) -> list[dict[str, Any]]:
             further = sorted(RECIPE_FIELDS | OTHER_FIELDS)
             near = did_you_mean(name, [*inspect.signature(grid).parameters, *further])
             raise ValueError(
-                f"grid({name}=…): no argument, nor a field; fields are {', '.join(further)}{near}"
+                f"grid({name}=…): not an argument and not a field; fields are {', '.join(further)}{near}"
             )
     values = product(*(_axis(name, given) for name, given in axes.items()))
     return [dict(zip(axes, each, strict=True)) for each in values]

@@ -243,7 +243,7 @@ COORDINATES: Final = (
     ),
     Coordinate(
         name="recipe", kind="name", group="recipe", of=lambda run: run.recipe.cell_id,
-        meaning="id of the Recipe, but for its calibration", is_axis=True,
+        meaning="id of the Recipe without its calibration", is_axis=True,
     ),
     Coordinate(
         name="start", kind="name", group="source", makes_cell=False,

@@ -103,7 +103,7 @@ def ask_c5a(measures: Measures, lines: pd.DataFrame, more: str, less: str) -> An
     reasons = []
     if at_end.answer == HOLDS and due.answer != HOLDS:
         reasons.append(
-            "on par with few frozen layers too, as far as can be told: no sign of freezing"
+            "on par with few frozen layers too, as far as the seeds show: no sign of freezing"
         )
     return answer_of(compared, found, conditions, reasons)
 
@@ -243,7 +243,7 @@ def _both_ways(ask: AskPair, names: Sequence[str]) -> Ask:
             first,
             answer=CANNOT_TELL,
             conditions=(),
-            reasons=("it is not said which source is more related", *readings, *first.reasons),
+            reasons=("the more related source is not named", *readings, *first.reasons),
         )
 
     return ask_arm

@@ -63,7 +63,7 @@ def mean_interval(
     if given.ndim != 1 or given.size == 0 or not np.isfinite(given).all():
         raise ValueError(f"values={values!r}: one finite number per seed is needed, at least one")
     if not 0 < level < 1:
-        raise ValueError(f"level={level!r}: must lie between 0 and 1")
+        raise ValueError(f"level={level!r}: must be between 0 and 1")
     num, df = given.size, given.size - 1
     estimate, error = float(given.mean()), float(standard_errors(given, resolution))
     half = error * t_quantile(0.5 + level / 2, df) if error else 0.0

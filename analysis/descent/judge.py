@@ -466,7 +466,7 @@ def judge(
             status = INCONCLUSIVE
             reasons.append(
                 f"the curve is higher by {higher:.3g} far from the edge: the seeds cannot tell whether "
-                "its peak lies near the edge"
+                "its peak is near the edge"
             )
         if status in (WEAK, STRONG):
             first, last = _level_stretch(mean, int(places[1]), matters)

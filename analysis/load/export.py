@@ -123,7 +123,7 @@ def export(store: Store, study: str, path: str | Path) -> Written:
     path = Path(path).expanduser().absolute()
     if path.suffix not in (*PARQUET, CSV):
         raise ValueError(
-            f"FILE={path.name}: nothing is written as {path.suffix}; choose a name that ends in .parquet "
+            f"FILE={path.name}: cannot write {path.suffix} files; choose a name that ends in .parquet "
             "or .csv"
         )
     wanted = read_study(store, study)
@@ -208,7 +208,7 @@ def open_export(path: str | Path) -> Exported:
     if METADATA_KEY not in metadata:
         raise ValueError(f"{path}: a Parquet file, but not one that `study export` wrote")
     if metadata.get(DIGEST_KEY) != digest_of(metadata[METADATA_KEY]).encode():
-        raise ValueError(f"{path}: its metadata are not those that were written")
+        raise ValueError(f"{path}: its metadata do not match their digest")
     header = json.loads(metadata[METADATA_KEY])
     if header["format"] not in FORMATS:
         raise Newer(str(path), header.get("written_by", ""), header["format"])
@@ -237,7 +237,7 @@ def open_export(path: str | Path) -> Exported:
             last = first + num_rows[run_id]
             found = name_evaluations(epochs[first:last], steps[first:last], evaluations)
             if found != ended[run_id].evaluations:
-                raise ValueError(f"{path}: the rows of Run {run_id} are not where they should be")
+                raise ValueError(f"{path}: the rows of Run {run_id} are out of place")
             ids.append(run_id)
             first = last
         groups.append(tuple(ids))

@@ -273,7 +273,7 @@ def _check_twins(
             at = "".join(f", {time} {line[time]:g}" for time in times if time in keys)
             raise ValueError(
                 f"lines {first} and {second} (from 0) are both {_text(line, known)}{at}: one is needed. "
-                "What tells them apart: a seed, an epoch, a coordinate?"
+                "Add the column in which they differ: a seed, an epoch, a coordinate."
             )
 
 

@@ -33,7 +33,7 @@ def draw_cuts(axes: Axes, cuts: xr.Dataset, *, by: str = "source") -> pd.DataFra
     row_of = {float(count): row for row, count in enumerate(counts)}
     words = dict(zip(counts.tolist(), plot_style.cut_texts(cuts), strict=True))
     beside = np.linspace(-SPREAD / 2, SPREAD / 2, cuts.sizes[by] + 2)[1:-1]
-    told: list[tuple[float, float, str]] = []
+    shown: list[tuple[float, float, str]] = []
     for i, value in enumerate(cuts[by].values):
         one = cuts.isel({by: i})
         colour, marker = (
@@ -69,7 +69,7 @@ def draw_cuts(axes: Axes, cuts: xr.Dataset, *, by: str = "source") -> pd.DataFra
     plot_style.category_axis(axes, "y", plot_style.cut_names(cuts), plot_style.name_of("frozen"))
     axes.grid(axis="y", color=plot_style.FAINT, alpha=0.25, lw=0.5)
     plot_style.note_seeds(axes, cuts["num_seeds"].values[cuts["num_seeds"].values > 0])
-    return pd.DataFrame(told, columns=["x", "y", "text"])
+    return pd.DataFrame(shown, columns=["x", "y", "text"])
 
 
 def _cut_text(source: str, cell: xr.Dataset, words: Mapping[float, str]) -> str:
@@ -101,7 +101,7 @@ def cut_grid(
         panels, note = layout.fill(grid, draw)
         layout.legend_right(grid, plot_style.name_of(by))
         level = float(cuts.attrs["level"])
-        layout.remark(grid, note, f"small: not told apart from the best, {level:.0%} for each cell")
+        layout.remark(grid, note, f"small: may be best, {level:.0%} for each cell")
         return grid.figure, panels
 
 
@@ -117,7 +117,7 @@ def draw_capacity(axes: Axes, pairs: pd.DataFrame) -> pd.DataFrame:
     value = pairs.attrs["value"]
     known = pairs.loc[pairs["capacity"] > 0, "capacity"]
     floor = float(known.min()) / 2 if len(known) else 1.0
-    told = pd.DataFrame(
+    capacities = pd.DataFrame(
         {"x": pairs[value], "y": pairs["capacity"].where(pairs["capacity"] > 0, floor)}
     )
     colours = plot_style.frozen_colours(pairs["frozen"])
@@ -152,7 +152,7 @@ def draw_capacity(axes: Axes, pairs: pd.DataFrame) -> pd.DataFrame:
         dots, [names[count] for count in colours], loc="upper left",
         bbox_to_anchor=(1.01, 1.0),
     )  # fmt: skip
-    return told.assign(text=[_capacity_text(point, pairs) for _, point in pairs.iterrows()])
+    return capacities.assign(text=[_capacity_text(point, pairs) for _, point in pairs.iterrows()])
 
 
 def _capacity_text(point: pd.Series[Any], pairs: pd.DataFrame) -> str:

@@ -183,9 +183,9 @@ def _counted(values: Mapping[str, int]) -> str:
 def _columns(columns: pa.Schema) -> str:
     lines = ["| column | type | unit | meaning |", "|---|---|---|---|"]
     for field in columns:
-        told = {key.decode(): text.decode() for key, text in (field.metadata or {}).items()}
+        notes = {key.decode(): text.decode() for key, text in (field.metadata or {}).items()}
         kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
         lines.append(
-            f"| `{field.name}` | {kind} | {told.get('unit', '')} | {told.get('meaning', '')} |"
+            f"| `{field.name}` | {kind} | {notes.get('unit', '')} | {notes.get('meaning', '')} |"
         )
     return "\n".join(lines)

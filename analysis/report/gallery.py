@@ -68,7 +68,7 @@ def map_caption(figure: Figure, epsilon: float) -> str:
             f"is at most {epsilon:g}."
         )
     if "peak" in drawn:
-        words.append("Circles: the ridge of the peak, where the seeds show it.")
+        words.append("Circles: the ridge of the peak, if the seeds show it.")
     if any(name.startswith("peak at face value") for name in drawn):
         words.append("Small dots: a peak that only the mean over the seeds has.")
     if "absent" in drawn:
@@ -189,9 +189,7 @@ def _curves_at_the_end(one: SliceSummary, album: Album, epsilon: float) -> Itera
 def _marker_words(test: xr.DataArray, train: xr.DataArray, epsilon: float) -> str:
     filled, hollow = figures.markers(test, train, epsilon)
     if filled and hollow:
-        return (
-            f" Markers are filled where the mean train error is at most {epsilon:g}, else hollow."
-        )
+        return f" Markers are filled if the mean train error is at most {epsilon:g}, else hollow."
     return f" The mean train error is {'at most' if filled else 'above'} {epsilon:g} everywhere."
 
 
@@ -204,7 +202,7 @@ def _best_cuts(part: Slice, end: xr.Dataset, album: Album) -> Iterator[Picture]:
         "The best cut, after the last epoch",
         "Large: the cut with the lowest mean test error."
         + (
-            " Small, on a line: those that cannot be told apart from it, by paired tests over seeds that "
+            " Small, on a line: other numbers that may be best, by paired tests over seeds that "
             "leave out the truly best in at most 5 % of cells. One seed leaves nothing out."
             if several
             else ""
@@ -230,7 +228,7 @@ def _controls_over_epochs(one: SliceSummary, album: Album, epsilon: float) -> It
         "controls-curves",
         "Over the epochs (controls)",
         f"The rival explanations: {', '.join(line.label for line in controls)}."
-        + (" Where a control has several source sizes, the largest." if larger else ""),
+        + (" If a control has several source sizes, the largest is shown." if larger else ""),
     )
 
 
@@ -256,7 +254,7 @@ def _of_similarity(
             "at some epoch): a point for each seed, source size and frozen count, beside the similarity "
             "at the cut for the largest number of images."
             + (
-                " Arrow: the largest number studied is interpolated, the capacity may lie beyond."
+                " Arrow: the largest number studied is interpolated, the capacity may be larger."
                 if beyond
                 else ""
             ),

@@ -23,11 +23,11 @@ def tooltips(panels: Sequence[Panel]) -> str:
     `box` is [left, top, width, height] in fractions of the figure, `name` the panel's selection. The rest
     depends on the kind of `layout.Values`; report.js reads it.
     """
-    told = [
+    described = [
         {"box": _box(panel.axes), "name": _name(panel.select)} | _values(panel.axes, panel.values)
         for panel in panels
     ]
-    return json.dumps(told, separators=(",", ":")) if told else ""
+    return json.dumps(described, separators=(",", ":")) if described else ""
 
 
 def _values(axes: Axes, values: xr.Dataset | pd.DataFrame) -> dict[str, Any]:

@@ -234,7 +234,7 @@ def _kept_instead(root: str | Path, study: str | None) -> Path | None:
     path = None if study is None else kept_path(study)
     if path is None or is_export(root) or study in study_names(open_store(root)):
         return None
-    show_message(f"{root} has no study {study}: this is of the results that came along, {path}")
+    show_message(f"{root} has no study {study}: this report is on the bundled results, {path}")
     return path
 
 

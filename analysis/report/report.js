@@ -2,7 +2,7 @@
   "use strict";
   var tip = document.getElementById("tip");
 
-  // Where a point of the picture lies in a panel, (0, 0) at the left below; null beside it.
+  // The position of a point of the picture in a panel, (0, 0) at the lower left; null outside of it.
   function within(panel, fx, fy) {
     var box = panel.box;
     var x = (fx - box[0]) / box[2], y = 1 - (fy - box[1]) / box[3];
@@ -84,7 +84,7 @@
   });
   window.addEventListener("scroll", function () { tip.hidden = true; }, { passive: true, capture: true });
 
-  // The picture itself is what its links save: the page can be sent alone.
+  // The links save the picture from this page, so that the page can be sent alone.
   function saver(name, href) {
     var link = document.createElement("a");
     link.textContent = name.split(".").pop().toUpperCase();

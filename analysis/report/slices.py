@@ -88,9 +88,9 @@ def slices(study: Study) -> list[Slice]:
             "label_noise": f"label noise {noise:.0%}",
             "recipe": recipes[recipe] if several["base_recipe"] else "",
         }
-        told = [text for name, text in words.items() if text and study.has_coordinate(name)]
-        told.insert(int(study.has_coordinate("task")), network)
-        title = ", ".join(filter(None, told)) or study.name
+        parts = [text for name, text in words.items() if text and study.has_coordinate(name)]
+        parts.insert(int(study.has_coordinate("task")), network)
+        title = ", ".join(filter(None, parts)) or study.name
         name = f"{task}-{network}-noise{round(100 * noise)}-{recipe}"
         found.append(
             Slice(

@@ -44,7 +44,7 @@ def best_cut(
         if dim not in surface.dims:
             raise ValueError(f"surface: it has no dimension {dim!r}, but {list(surface.dims)}")
     if not 0.5 < level < 1:
-        raise ValueError(f"level={level!r}: must lie between 0.5 and 1")
+        raise ValueError(f"level={level!r}: must be between 0.5 and 1")
     surface = surface.sortby("frozen").transpose(..., "seed", "frozen")
     values, counts = surface.values, surface["frozen"].values.astype(float)
     step = smallest_step(values) if resolution is None else resolution
@@ -75,7 +75,10 @@ def best_cut(
     }
     cuts = xr.Dataset({name: over.copy(data=data) for name, (data, *_) in named.items()})
     cuts["in_set"] = surface.isel(seed=0, drop=True).copy(data=in_set)
-    cuts["in_set"].attrs = {"units": "", "long_name": "measured, and not told apart from the best"}
+    cuts["in_set"].attrs = {
+        "units": "",
+        "long_name": "measured, and not shown to be worse than the best",
+    }
     for name, (_, unit, meaning) in named.items():
         cuts[name].attrs = {"units": unit, "long_name": meaning}
     return cuts.assign_attrs({"level": level, "value": str(surface.name or "")})

@@ -110,14 +110,14 @@ def _address(text: str) -> str:
 
 def log_name(text: str) -> str:
     if text not in LOGS:
-        raise typer.BadParameter(f"{text}: choose of {', '.join(LOGS)}{did_you_mean(text, LOGS)}")
+        raise typer.BadParameter(f"{text}: choose from {', '.join(LOGS)}{did_you_mean(text, LOGS)}")
     return text
 
 
 def whole_path(text: str) -> Path:
     path = Path(text).expanduser()
     if not path.is_absolute():
-        raise typer.BadParameter(f"{text}: a trial has another folder; give a whole path")
+        raise typer.BadParameter(f"{text}: trials run in another folder; give an absolute path")
     return path
 
 
@@ -152,7 +152,8 @@ def _number(text: str) -> float:
 
 # Every verb of a study takes --root and --data, so that one command line can be edited into another.
 Data = Annotated[
-    Path, option("where image sets lie (STUDY_DATA; default ./data)", "DIR", default=default_data)
+    Path,
+    option("directory of the image sets (STUDY_DATA; default ./data)", "DIR", default=default_data),
 ]
 SpaceName = Annotated[str, typer.Argument(metavar="SPACE", autocompletion=_complete_space)]
 OptionalSpaceName = Annotated[
@@ -172,5 +173,5 @@ GpusPerTrial = Annotated[
 ]
 CpusPerTrial = Annotated[float | None, option("default 1", "N", positive)]
 Accelerator = Annotated[
-    str | None, option("only on nodes that Ray labels so: H100, A100, L4", "NAME")
+    str | None, option("only on nodes with this Ray label: H100, A100, L4", "NAME")
 ]

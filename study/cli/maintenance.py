@@ -47,16 +47,16 @@ def verify(
     for text in found.newer.values():
         print(f"  {text}")
     for path in found.foreign:
-        print(f"  {path} is no object of a store")
+        print(f"  {path}: not an object of a store")
     if found.unsealed:
         print(
-            f"  {len(found.unsealed)} rows files, of an earlier release, have no checksum of all their "
-            "bytes (what is read of them fits their digests):"
+            f"  {len(found.unsealed)} rows files, written by an earlier release, have no checksum of "
+            "the whole file (the parts that were read match their digests):"
         )
         print("\n".join(f"    {path}" for path in found.unsealed[:MAX_LISTED]))
     print(_summary(store, found))
     if num_left and not repair:
-        print("  --repair sets it aside; the next `study run` that needs it makes it anew")
+        print("  --repair quarantines it; the next `study run` that needs it creates it again")
     if num_left or found.newer:
         return SOME_FAILED
     if everything:
@@ -82,9 +82,7 @@ def tidy(root: Root, data: Data) -> int:
             local.unlink()
         print(f"  removed {local}")
     num_bytes = sum(surplus.values())
-    print(
-        f"{store.shown}: {len(surplus)} objects that nothing needs removed, {bytes_text(num_bytes)}"
-    )
+    print(f"{store.shown}: removed {len(surplus)} unused objects, {bytes_text(num_bytes)}")
     return OK
 
 
@@ -111,7 +109,7 @@ def _repair(store: Store, found: Checked) -> int:
         num_left += place is None
         what = "it cannot be moved" if place is None else f"moved to {place}"
         lost = path.startswith(f"{layout.REGISTRATIONS}/")
-        hint = "; register the study anew, it will be late" if lost else ""
+        hint = "; register the study again (the registration will be late)" if lost else ""
         print(f"  {damaged}; {what}{hint}")
     return num_left
 
@@ -129,7 +127,7 @@ def _print_surplus(store: Store) -> None:
     surplus = not_needed(store)
     local = leftovers()
     if surplus:
-        print(f"  {len(surplus)} are needed by nothing ({bytes_text(sum(surplus.values()))}):")
+        print(f"  {len(surplus)} are unused ({bytes_text(sum(surplus.values()))}):")
         print("\n".join(f"    {path}" for path in [*surplus][:MAX_LISTED]))
     if local:
         print(f"  killed drivers have left {', '.join(map(str, local))}")
@@ -137,4 +135,4 @@ def _print_surplus(store: Store) -> None:
         print("  `study tidy` removes them")
     aside = store.quarantined()
     if aside:
-        print(f"  {layout.DAMAGED}/ holds {len(aside)} files that were set aside")
+        print(f"  {layout.DAMAGED}/ contains {len(aside)} quarantined files")

@@ -89,8 +89,8 @@ def refuse_passing_places(root: str, out: str | None) -> None:
     for flag, value in (("--root", root), ("--out", out)):
         if value and "://" not in value and not Path(value).expanduser().is_absolute():
             raise UserError(
-                f"{flag}={value}: this is a Ray job, whose folder ({Path.cwd()}) vanishes with it: give a "
-                "whole path that all nodes see, or for the root a bucket"
+                f"{flag}={value}: the folder of a Ray job ({Path.cwd()}) is deleted when the job ends: "
+                "give an absolute path that all nodes can read; the root can also be a bucket"
             )
 
 

@@ -133,8 +133,8 @@ def _text(seen: FirstEpochs) -> str:
     whose = "on it" if seen.device == "cuda" else "this process, so far"
     return (
         f"trains on {where}: {seen.num_steps:,} steps ({seen.num_epochs:.2g} epochs) in "
-        f"{seen.seconds:.1f} s, {seen.steps_per_second:,.3g} steps/s with evaluations, all of it in about "
-        f"{duration(seen.seconds_whole)}; train loss {seen.first.train_loss:.3g} → "
+        f"{seen.seconds:.1f} s, {seen.steps_per_second:,.3g} steps/s with evaluations, the whole Run in "
+        f"about {duration(seen.seconds_whole)}; train loss {seen.first.train_loss:.3g} → "
         f"{seen.last.train_loss:.3g}; memory up to {bytes_text(seen.peak_bytes)} ({whose})"
     )
 
@@ -154,7 +154,7 @@ def prepare(task_names: TaskNames, root: Root, data: Data) -> int:
         else:
             near = did_you_mean(name, [*BUILTIN, *packaged()])
             raise UserError(
-                f"TASK={name}: choose of {', '.join(BUILTIN)}, or a search space "
+                f"TASK={name}: choose from {', '.join(BUILTIN)}, or a search space "
                 f"({', '.join(packaged())}, or the path of a .py file){near}"
             )
     for name, task in wanted.items():
@@ -229,7 +229,7 @@ def plan(
     if len(done) > 1 and space.name in study_names(store):
         # The finished Runs are a pilot study. If they allow no estimate, the plan is still valid.
         print(
-            f"  seeds     that each claim needs, by the spread over the {len(done)} that are there"
+            f"  seeds     needed for each claim, by the spread over the {len(done)} finished seeds"
         )
         ask_analysis("seeds", store.root, space.name, **related_of(space))
     return OK
@@ -253,14 +253,16 @@ def register(space_name: SpaceName, root: Root, data: Data) -> int:
         terms=answer_of_analysis("terms", store.root, registered=registered, **related_of(space)),
     )
     if earlier and earlier[-1].digest == noted.digest:
-        print(f"{space.name}: registered as it is at {earlier[-1].registered_at} ({noted.digest})")
+        print(f"{space.name}: already registered at {earlier[-1].registered_at} ({noted.digest})")
         return OK
     add_registration(store, space.name, noted)
     print(
         f"{space.name}: registered at {noted.registered_at}: {noted.digest}, of {len(space.runs)} Runs"
     )
     if noted.is_late:
-        show_message("targets of it have rows already: late, so its report will say exploratory")
+        show_message(
+            "registered too late: target rows already exist. The report will be marked exploratory"
+        )
     return OK
 
 
@@ -274,13 +276,13 @@ def run(
     inline: Annotated[bool, switch("--inline", "one Run after another, without Ray")] = False,
     only: Annotated[
         str | None,
-        option("a part: 'frozen=8,9,seed=0', with the starts that it needs; no report", "WHICH"),
+        option("only these Runs and their starts, without a report: 'frozen=8,9,seed=0'", "WHICH"),
     ] = None,
-    quiet: Annotated[bool, switch("--quiet", "no progress, only what went wrong")] = False,
+    quiet: Annotated[bool, switch("--quiet", "show problems only, no progress")] = False,
     log: Annotated[
         list[str],
         option(
-            "show Runs in training there (may be repeated); files are in logs/<study>",
+            "show curves during training in this tool (may be repeated); files are in logs/<study>",
             "|".join(LOGS),
             log_name,
             completion=lambda: list(LOGS),
@@ -288,17 +290,26 @@ def run(
     ] = [],  # noqa: B006 (typer makes a new list)
     node_cache: Annotated[
         Path | None,
-        option("on each node's own disk: prepared tasks are copied there once", "DIR", whole_path),
+        option(
+            "a directory on each node's own disk, to which prepared tasks are copied once",
+            "DIR",
+            whole_path,
+        ),
     ] = None,
     gpus_per_trial: GpusPerTrial = None,
     accelerator: Accelerator = None,
     cpus_per_trial: CpusPerTrial = None,
-    max_concurrent: Annotated[int | None, option("Runs at the same time", "N", count)] = None,
+    max_concurrent: Annotated[
+        int | None, option("maximum number of Runs at the same time", "N", count)
+    ] = None,
     checkpoint_seconds: Annotated[
-        float, option("between two checkpoints of a Run: what a crash can cost", "S", positive)
+        float,
+        option(
+            "time between two checkpoints of a Run; a crash loses at most this much", "S", positive
+        ),
     ] = LaunchOptions.checkpoint_seconds,
     grace_seconds: Annotated[
-        float, option("that Runs have for a checkpoint after Ctrl-C or SIGTERM", "S", positive)
+        float, option("time for Runs to write a checkpoint after Ctrl-C or SIGTERM", "S", positive)
     ] = LaunchOptions.grace_seconds,
 ) -> int:
     """Train what is missing, then write the report."""
@@ -341,7 +352,7 @@ def _run(
     chosen = chosen_ids(only, space.runs) if only is not None else None
     for flag, value in (("--accelerator", options.accelerator), ("--log", " ".join(options.logs))):
         if options.address is None and value:
-            raise UserError(f"{flag} {value}: that is Ray's to do, and --inline trains without it")
+            raise UserError(f"{flag}={value}: requires Ray. Remove it or drop --inline")
     for name in options.logs:
         require_extra(name, LOGS[name], what=f"--log {name}")
     refuse_passing_places(root, out)
@@ -367,11 +378,11 @@ def _run(
             show_message(
                 f"{len(failed)} of {len(found.states)} Runs failed:", *failure_lines(found)
             )
-            show_message(f"once the cause is gone: study retry {space_name}, then run this again")
+            show_message(f"after fixing the cause: study retry {space_name}, then run this again")
         if chosen is not None:
             print(
-                f"{len(found.ids(DONE))} of the {len(chosen)} Runs that --only={only} wants, starts "
-                f"among them, are done; {space.name} has {len(space.runs)}, and no report was written"
+                f"{len(found.ids(DONE))} of {len(chosen)} Runs of --only={only}, including starts, are "
+                f"done. {space.name} has {len(space.runs)} Runs in all. No report was written"
             )
             return SOME_FAILED if failed else OK
         written = OK
@@ -413,7 +424,7 @@ def retry(space_name: SpaceName, root: Root, data: Data) -> int:
     again = [run for run in runs if run.id in failures]
     for each in again:
         clear_failure(store, each.id)
-    print(f"{len(again)} Runs are wanted again")
+    print(f"the next `study run` tries {len(again)} Runs again")
     return OK
 
 
@@ -456,7 +467,9 @@ def report(
         for name, value in compared.items():
             if value and says:
                 flag = f"--{name.replace('_', '-')}"
-                raise UserError(f"{flag}={value}: the search space {space_name} says so itself")
+                raise UserError(
+                    f"{flag}={value}: set in the search space {space_name} already. Remove the flag"
+                )
         compared |= says
         question = question or space.doc
     return write_report(

@@ -20,17 +20,17 @@ TEMPLATE: Final = '''\
 from study.grid import grid
 from study.run import Recipe
 
-RUNS = grid(  # every combination of what follows; several values stand in brackets
-    source_task="digits-low",  # learnt first; images of your own: README, "Your own study"
+RUNS = grid(  # every combination of these values; several values are written in brackets
+    source_task="digits-low",  # trained on first; for your own images see README, "Your own study"
     source_size=300,  # training images
-    target_task="digits-high",  # learnt next, from what the source has learnt
+    target_task="digits-high",  # trained on next, starting from the source's weights
     target_size=(60, 240),
     label_noise=0.2,  # fraction of the target's training labels that are wrong
     model="resnet18",
     width=8,  # channels of its first layer
-    frozen=(0, 7, 8, 9),  # leading layers that stay as the source left them
+    frozen=(0, 7, 8, 9),  # leading layers that keep the source's weights
     recipe=Recipe(learning_rate=1e-3, batch_size=32, num_epochs=30),
-    seed=range(3),  # each a replicate: images, labels, initial values, order
+    seed=range(3),  # each seed is a replicate: images, labels, initial values, order
 )
 '''
 
@@ -65,7 +65,7 @@ def new(path: Annotated[Path, typer.Argument(metavar="FILE")], root: Root, data:
         with path.open("x", encoding="utf-8") as file:
             file.write(TEMPLATE)
     except FileExistsError:
-        raise UserError(f"FILE={path}: it is there already; choose another name") from None
+        raise UserError(f"FILE={path}: it exists already; choose another name") from None
     num_runs = len(load_space(f"./{path}" if not path.is_absolute() else path).runs)
-    print(f"{path}: {num_runs} Runs on images that come along; change it, then: study plan {path}")
+    print(f"{path}: {num_runs} Runs on bundled images; change it, then: study plan {path}")
     return OK

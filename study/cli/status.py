@@ -58,7 +58,7 @@ def plan_text(plan: Plan, price: Price | None) -> str:
         f"{counts[state]} {state}" for state in (*STATES, START_FAILED) if counts[state]
     )
     lines = [
-        f"{plan.space.name}: {len(runs)} Runs, {num_starts} of them starts of others",
+        f"{plan.space.name}: {len(runs)} Runs, {num_starts} of them are starts of others",
         f"  there     {states}",
     ]
     for name, info in plan.infos.items():
@@ -80,7 +80,7 @@ def _price_lines(price: Price) -> list[str]:
     whole, shared = (f"{flops:.2g}" for flops in (price.flops, price.shared_flops))
     lines = [f"  cost      {whole} floating-point operations"]
     if shared != whole:
-        lines[0] += f"; {shared} on CPUs, where features of frozen layers are made once a machine"
+        lines[0] += f"; {shared} on CPUs, which compute features of frozen layers once per machine"
     one = price.machine.split()[-1].removesuffix("s")
     alone = f"; {duration(price.one_seconds)} on one {one}" if price.machine != f"1 {one}" else ""
     lines.append(
@@ -125,8 +125,8 @@ def _without_lines(found: Inventory) -> list[str]:
     count = len(found.without_predictions)
     if not count:
         return []
-    told = "1 finished Run has" if count == 1 else f"{count} finished Runs have"
-    return [f"  {told} no predictions, which are wanted: trained anew, with the same rows"]
+    some = "1 finished Run lacks" if count == 1 else f"{count} finished Runs lack"
+    return [f"  {some} the requested predictions: trained again, with the same rows"]
 
 
 def _hours(seconds: float) -> str:
@@ -175,12 +175,14 @@ def status_text(name: str, found: Inventory, heads: HeadSummary) -> str:
             f"about {duration(left)} left at that rate"
         )
     if heads.diverged:
-        lines.append(f"  {len(heads.diverged)} of the done diverged (their loss was not finite)")
+        lines.append(
+            f"  {len(heads.diverged)} of the finished Runs diverged (their loss was not finite)"
+        )
     lines += failure_lines(found)
     lines += [
-        f"  damaged: {i}: {why}; `study run` makes it anew" for i, why in heads.damaged.items()
+        f"  damaged: {i}: {why}; `study run` trains it again" for i, why in heads.damaged.items()
     ]
-    lines += [f"  {i}: its weights are needed and gone, it is trained anew" for i in found.lost]
+    lines += [f"  {i}: its weights are needed but missing, it is trained again" for i in found.lost]
     lines += _without_lines(found)
     if heads.other_starts:
         lines.append(
@@ -193,7 +195,8 @@ def status_text(name: str, found: Inventory, heads: HeadSummary) -> str:
     if counts[DONE]:
         some = f"{heads.num_read} of " if heads.num_read < counts[DONE] else ""
         lines.append(
-            f"  rows are not checked here, only the heads of {some}the done were read: study verify {name}"
+            f"  only the headers of {some}the finished Runs were read; to check the rows: "
+            f"study verify {name}"
         )
     return "\n".join(lines)
 
@@ -219,10 +222,14 @@ def status(
     root: Root,
     data: Data,
     exit_code: Annotated[
-        bool, switch("--exit-code", "as of `study run`: 0 all done, 1 some failed, 3 some are left")
+        bool,
+        switch(
+            "--exit-code",
+            "exit with the status of `study run`: 0 all done, 1 some failed, 3 some are left",
+        ),
     ] = False,
-    as_json: Annotated[bool, switch("--json", "all of it, by Run")] = False,
-    watch: Annotated[bool, switch("--watch", "again and again, until nothing is left")] = False,
+    as_json: Annotated[bool, switch("--json", "as JSON, with the state of each Run")] = False,
+    watch: Annotated[bool, switch("--watch", "repeat until no Run is left")] = False,
 ) -> int:
     """Show how far a study is."""
     if as_json and watch:
@@ -318,5 +325,5 @@ def _run_named(given: str, store: Store) -> Run:
     ids = sorted(i for i in {*known, *finished_ids(store)} if i.startswith(given))
     if len(ids) != 1:
         which = f"{len(ids)} Runs, among them {', '.join(ids[:5])}" if ids else "no Run"
-        raise UserError(f"ID={given}: {store.shown} has {which} whose id begins so")
+        raise UserError(f"ID={given}: {store.shown} has {which} with an id that begins so")
     return known[ids[0]] if ids[0] in known else read_head(store, ids[0]).run

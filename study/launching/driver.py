@@ -67,7 +67,7 @@ def _run_study(
     only: Collection[str] | None,
 ) -> Inventory:
     part = frozenset(run.id for run in space.runs) if only is None else frozenset(only)
-    screen.phase("checking what the study wants and what is there")
+    screen.phase("comparing the study with the store")
     refuse_faults(space, store, data)
     if options.address is not None:
         refuse_unreachable(options.address)
@@ -86,9 +86,9 @@ def _run_study(
             unnoted = _train(space, found, infos, store, options, screen, lambda: lease.is_lost)
             found = _inventory(space, store, _damaged(space, store, left), unnoted).only(part)
             for path in sorted(set(store.quarantined()) - aside_before):
-                show_message(f"{path} was damaged or of no more use; what it held was made anew")
+                show_message(f"{path} was damaged or unusable; its contents were created again")
         if lease.is_lost:
-            show_message(f"another driver has taken over {store.shown}, believing this one dead")
+            show_message(f"another driver has taken over {store.shown}: this driver lost its lease")
     return found
 
 
@@ -186,7 +186,7 @@ def _quarantine_damaged(space: Space, store: Store) -> set[str]:
     starts = {run.source.id for run in space.runs if run.source is not None}
     for empty in empty_weights(store, starts):
         aside = _where_moved(store.quarantine(empty.path))
-        show_message(f"{empty}; {aside}, it is made anew where a Run is to start from it")
+        show_message(f"{empty}; {aside}, it is trained again if a Run starts from it")
     return left
 
 
@@ -214,7 +214,7 @@ def _wait_for_orphans(store: Store) -> None:
         if time.monotonic() > until:
             pids = ", ".join(str(process.pid) for process in left)
             show_message(
-                f"of an earlier driver, processes still train ({pids}); going on beside them"
+                f"processes of an earlier driver still train ({pids}); training continues beside them"
             )
             return
         time.sleep(0.2)

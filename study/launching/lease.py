@@ -236,8 +236,8 @@ class LeaseHeld(Exception):
             who += f", process {process.pid} on {process.host} since {self.owner.since}"
         return (
             f"{self.root} is in use by {who} (last sign of life {self.age_seconds:.0f} s ago). "
-            "Wait until it ends, or stop it, then run this again. One that has died is passed over "
-            f"at once on its own machine, elsewhere {self.expiry:.0f} s after its last sign of life"
+            "Wait until it ends, or stop it, then run this again. The lease of a dead driver "
+            f"expires {self.expiry:.0f} s after its last sign of life (immediately on the same machine)"
         )
 
 

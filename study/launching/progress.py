@@ -187,13 +187,13 @@ class Progress:
     def _pace_now(self) -> Pace:
         if self._pace.num_measured >= ENOUGH_MEASURED:
             return self._pace
-        told = []
+        measured = []
         for run_id, running in self._running.items():
             if running.first_step is not None:
                 share = (running.step - running.first_step) / self._works[run_id].num_steps
                 if self._num_ended or share >= SHARE_THAT_TELLS:
-                    told += self._measured(run_id, running)
-        return self._pace.with_more(told)
+                    measured += self._measured(run_id, running)
+        return self._pace.with_more(measured)
 
     def _measured(self, run_id: str, running: _Running) -> list[Measured]:
         """Return this Run's measurements so far: up to its first row, and of its steps since."""
@@ -202,14 +202,14 @@ class Progress:
             parts = work.whole(running.paid)
             seconds = running.seen - running.began + running.waited
             return [_as_measured(work, work.cut, parts, seconds)]
-        told = []
+        measured = []
         if first == 0:  # a resumed Run begins differently
             seconds = running.first_seen - running.began + running.waited
-            told.append(_as_measured(work, "", work.until(0, running.paid), seconds))
+            measured.append(_as_measured(work, "", work.until(0, running.paid), seconds))
         if running.step > first:
             parts = work.until(running.step, running.paid) - work.until(first, running.paid)
-            told.append(_as_measured(work, work.cut, parts, running.seen - running.first_seen))
-        return told
+            measured.append(_as_measured(work, work.cut, parts, running.seen - running.first_seen))
+        return measured
 
     def _seconds_left_by_run(self, pace: Pace) -> dict[str, float]:
         paid, left = set(self._paid), {}

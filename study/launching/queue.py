@@ -234,7 +234,7 @@ class Outcomes:
             self._times_lost[start.id] += 1
             queue.reopen(start.id)
             if self._times_lost[start.id] >= MAX_TRIES:
-                self.give_up(start, f"what it leaves was lost {MAX_TRIES} times: {error}")
+                self.give_up(start, f"its weights were lost {MAX_TRIES} times: {error}")
         queue.again(run.id)
 
     def _note(self, run: Run, failure: Failure) -> None:
@@ -242,4 +242,6 @@ class Outcomes:
             write_failure(self._store, run.id, failure)
         except OSError as unwritable:
             # Other Runs continue; without the record, the next launch tries this one again.
-            self.unnoted[run.id] = f"{last_line(failure.error)} (and no note of it: {unwritable})"
+            self.unnoted[run.id] = (
+                f"{last_line(failure.error)} (the failure could not be stored: {unwritable})"
+            )

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Final
 
-STOPPING: Final = "stopping: what is training writes a checkpoint (Ctrl-C again ends at once)"
+STOPPING: Final = "stopping: Runs in training write a checkpoint (Ctrl-C again ends at once)"
 
 INTERRUPTED_STATUS: Final = 3  # exit status of the process
 

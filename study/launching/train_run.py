@@ -65,7 +65,9 @@ from study.training.loop import PREDICTED, Diverged, Training
 
 DEFAULT_OPTIONS: Final = LaunchOptions()
 _ABOUT: Final = "execute"  # checkpoint entry that is not part of the training's state
-PASSED_OVER: Final = "another driver has taken over the store, believing this one's dead"
+PASSED_OVER: Final = (
+    "another driver has taken over the store, the lease of this Run's driver is lost"
+)
 
 _log = logging.getLogger(__name__)
 
@@ -233,7 +235,7 @@ def execute(
 def _keep_first_rows(run: Run, store: Store, made_by: Provenance) -> str:
     """Return the outcome of the rows that another driver published first; remove our artifacts."""
     first = read_head(store, run.id).provenance
-    _log.warning("%s: another driver has published its rows first; those stay", describe(run))
+    _log.warning("%s: another driver has published its rows first; they are kept", describe(run))
     for mine, its, path in (
         (made_by.weights_digest, first.weights_digest, weights_path),
         (made_by.predictions_digest, first.predictions_digest, predictions_path),
@@ -405,7 +407,10 @@ def attempt(
             )
             write_failure(store, run.id, failure)
         except (OSError, Damaged) as unwritable:
-            return Attempt("failed unnoted", f"{last_line(text)} (and no note of it: {unwritable})")
+            return Attempt(
+                "failed unnoted",
+                f"{last_line(text)} (the failure could not be stored: {unwritable})",
+            )
         return Attempt("failed" if tries >= MAX_TRIES else "try again", text)
     finally:
         _return_freed_memory()

@@ -27,9 +27,7 @@ def check_model(model: str, width: int | None) -> None:
     """
     if model.startswith(TIMM):
         if width is not None:
-            raise ValueError(
-                f"width={width!r}: {model} comes in its original form, its width must be None"
-            )
+            raise ValueError(f"width={width!r}: {model} has a fixed width; choose None")
         from study.networks.families import check_timm  # loads torch, so only for timm models
 
         check_timm(model)
@@ -98,8 +96,8 @@ def check_trained_channels(model: str, width: int | None, frozen: int, num_train
     last = num_layers(model) - 1
     if frozen != last:
         raise ValueError(
-            f"trained_channels={num_trained} with frozen={frozen}: channels are trained of the last layer "
-            f"before the head alone, where frozen={last} for {model}; choose 0"
+            f"trained_channels={num_trained} with frozen={frozen}: only channels of the last layer before "
+            f"the head can be trained, so {model} needs frozen={last}; choose 0, or frozen={last}"
         )
     most = num_channels(model, width)
     if num_trained > most:

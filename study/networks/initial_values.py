@@ -46,7 +46,7 @@ def initialise(
     wanted = list(children) if only is None else list(only)
     if unknown := set(wanted) - set(children):
         raise ValueError(
-            f"only={sorted(unknown)}: {model} has no such layers, choose of {', '.join(children)}"
+            f"only={sorted(unknown)}: {model} has no such layers, choose from {', '.join(children)}"
         )
     assert all(tensor.device.type == "cpu" for tensor in layers.state_dict().values())
     names = (model, seed, generation)

@@ -110,11 +110,11 @@ def _measured(run: Run, work: Work, info: TaskInfo, device: str) -> list[Measure
             seconds = _seconds(action, device)
         return Measured(work.network, work.cut, np.array(work_parts), seconds)
 
-    told = []
+    measured = []
     with torch.no_grad():
         features = parts.prefix(images)
         if frozen:
-            told.append(timed(feature_parts(frozen, len(images)), lambda: parts.prefix(images)))
+            measured.append(timed(feature_parts(frozen, len(images)), lambda: parts.prefix(images)))
 
     def step() -> None:
         loss = nn.functional.cross_entropy(parts.suffix(features[:batch]), labels)
@@ -123,13 +123,13 @@ def _measured(run: Run, work: Work, info: TaskInfo, device: str) -> list[Measure
         optimiser.step()
 
     set_training(parts, run.recipe.frozen_batchnorm)
-    told.append(timed(training_parts(trained, batch), step))
+    measured.append(timed(training_parts(trained, batch), step))
     set_evaluation(parts)
     with torch.no_grad():
-        told.append(
+        measured.append(
             timed(evaluation_parts(trained, len(images), 1), lambda: parts.suffix(features))
         )
-    return told
+    return measured
 
 
 def _seconds(action: Callable[[], object], device: str) -> float:

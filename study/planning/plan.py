@@ -107,9 +107,9 @@ def _store_doubts(store: Store) -> Iterator[str]:
     why = store.conditions_unheeded()
     if why is not None:
         yield (
-            f"root={store.shown}: start one driver at a time. Without puts on a condition "
-            f"({without_secrets(why)}), two that begin in the same moment may both train for one "
-            "heartbeat; of what both train, one result counts"
+            f"root={store.shown}: start one driver at a time. Without conditional writes "
+            f"({without_secrets(why)}), two drivers that start at the same moment may both train for "
+            "one heartbeat; one result of each Run is kept"
         )
 
 

@@ -370,7 +370,7 @@ def chosen_ids(given: str, runs: Sequence[Run]) -> frozenset[str]:
         )
     ]
     if not chosen:
-        raise UserError(f"--only={given}: no Run has all of these together")
+        raise UserError(f"--only={given}: no Run matches all of these")
     ids = set()
     for run in chosen:
         needed: Run | None = run

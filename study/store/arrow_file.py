@@ -55,7 +55,7 @@ def is_sealed(payload: bytes, path: str) -> bool:
     unsealed = _MARK.join((first, *(_ZEROS + each[size:] for each in others)))
     digest = hashlib.sha256(unsealed).hexdigest().encode()
     if len(others) != _NUM_MARKS or any(each[:size] != digest for each in others):
-        raise Damaged(path, "its bytes are not those that were written")
+        raise Damaged(path, "its bytes do not match their checksum")
     return True
 
 
@@ -72,7 +72,7 @@ def checked(
         raise Damaged(path, f"no {what} of a study: its metadata lack {', '.join(absent)}")
     head = {key: found[key] for key in keys}
     if found[_DIGEST] != _digest(head):
-        raise Damaged(path, "its metadata are not those that were written")
+        raise Damaged(path, "its metadata do not match their digest")
     return head
 
 

@@ -199,10 +199,10 @@ def _predictions_from(payload: bytes, run_id: str, digest: str, path: str) -> pa
     with arrow_file.opened(pa.BufferReader(payload), path) as reader:
         written = _written_digest(reader.schema.metadata, run_id, path)
         if not written.startswith(digest):
-            raise Damaged(path, "it holds other predictions than those of its name")
+            raise Damaged(path, "its predictions do not match its name")
         table = arrow_file.read_table(reader)
     if not _has_columns(table):
-        raise Damaged(path, "its columns are not those of predictions")
+        raise Damaged(path, "its columns do not match the format of predictions")
     found = predictions_digest(table)
     if found != written:
         raise Damaged(path, f"predictions digest {found[:12]}, written as {written[:12]}")
@@ -227,5 +227,5 @@ def _written_digest(given: Mapping[bytes, bytes] | None, run_id: str, path: str)
     if metadata[_FORMAT] != FORMAT.encode():
         raise Newer(path, metadata[_WRITTEN_BY].decode(), metadata[_FORMAT].decode())
     if metadata[_RUN_ID] != run_id.encode():
-        raise Damaged(path, f"it holds Run {metadata[_RUN_ID].decode()}, not the one of its name")
+        raise Damaged(path, f"it holds Run {metadata[_RUN_ID].decode()}, which is not the Run in its name")
     return metadata[_DIGEST].decode()

@@ -32,8 +32,8 @@ class Newer(ValueError):
 
     def __init__(self, path: str, written_by: str, what: str) -> None:
         super().__init__(
-            f"{path} was written by freezewise {written_by or 'of a later release'} ({what}), which "
-            f"this version, {release()}, does not read: install that one or a later one"
+            f"{path} was written by freezewise {written_by or 'of a later release'} ({what}). This "
+            f"version, {release()}, cannot read it: install that one or a later one"
         )
 
 

@@ -198,14 +198,14 @@ class Buckets:
         """Raise Unavailable unless a put that must fail fails, and one that must succeed succeeds."""
         try:
             if not self._put_if(path, b"first", "create", waits):
-                raise Unavailable("it refuses a new object as one that is there")
+                raise Unavailable("a conditional write of a new object fails as if it existed")
             _, version = self._read(path, waits)
             if self._put_if(path, b"second", "create", waits):
-                raise Unavailable("it puts over what is there although told not to")
+                raise Unavailable("a conditional write replaced an object that existed")
             if not self._put_if(path, b"second", version, waits):
-                raise Unavailable("it refuses what it has given itself as an object's version")
+                raise Unavailable("a conditional write with the current version fails")
             if self._put_if(path, b"third", version, waits):
-                raise Unavailable("it puts over what has changed although told not to")
+                raise Unavailable("a conditional write replaced an object that had changed")
         finally:
             # The first error is the one to report.
             with suppress(OSError):

@@ -19,22 +19,22 @@ _NETWORK: Final = (
     "AWS_ENDPOINT_URL)"
 )
 _RIGHTS: Final = (
-    "check the credentials (for s3:// in the environment, or with boto3 installed as of `aws`), and what "
-    "they may do in this bucket"
+    "check the credentials (for s3:// in the environment, or with boto3 installed as of `aws`), and their "
+    "permissions for this bucket"
 )
 
 _TO_DO: Final = {
     errno.ENOENT: "check the path",
     errno.ENOTDIR: "a part of this path is a file, not a folder: choose another",
-    errno.EISDIR: "a folder lies there: choose another name",
-    errno.EEXIST: "what lies there already is no folder: choose another name",
-    errno.EACCES: "choose another place, or have its owner let you write there",
-    errno.EPERM: "choose another place, or have its owner let you write there",
+    errno.EISDIR: "this is a folder: choose another name",
+    errno.EEXIST: "it exists already and is not a folder: choose another name",
+    errno.EACCES: "choose another place, or ask its owner for permission to write",
+    errno.EPERM: "choose another place, or ask its owner for permission to write",
     errno.ENAMETOOLONG: "choose a shorter name",
     errno.ENOSPC: f"make room there {_AGAIN}",
     errno.EDQUOT: f"make room there {_AGAIN}",
-    errno.EROFS: "it is mounted for reading only: choose another place, or mount it anew",
-    errno.EIO: "the disk cannot read or write it: `study verify SPACE` says what else is damaged",
+    errno.EROFS: "it is mounted read-only: choose another place, or mount it for writing",
+    errno.EIO: "the disk cannot read or write it: `study verify SPACE` lists what else is damaged",
     errno.EMFILE: "raise the limit of open files (ulimit -n)",
 }
 OF_CLIENT: Final = "bucket's client"  # precedes the cause in each error of `buckets`
@@ -57,7 +57,7 @@ def os_error_text(error: OSError, *, advise: bool = True) -> str:
         said = said.replace(f"{OF_CLIENT}: ", "")
         to_do = next(
             (to_do for pattern, to_do in _OF_BUCKET if re.search(pattern, said)),
-            "check the root, and what may be done there",
+            "check the root and the permissions there",
         )
         text = f"{path}: {said}" if path else said
         return f"{text}; {to_do}" if advise else text

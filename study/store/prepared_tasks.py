@@ -36,7 +36,7 @@ def read_task_head(file: Any, path: str) -> dict[str, Any]:
         metadata = reader.schema.metadata or {}
     about = metadata.get(_ABOUT, b"")
     if metadata.get(_DIGEST) != digest_of(about).encode():
-        raise Damaged(path, "the checksum of its metadata does not fit")
+        raise Damaged(path, "its metadata do not match their checksum")
     plain: dict[str, Any] = json.loads(about)
     if plain.get("format", FORMAT) != FORMAT:  # the first files lack it
         raise newer(path, plain, str(plain["format"]))
@@ -77,8 +77,9 @@ def repeated_text(store: Store, task: str) -> str | None:
         return None  # `study verify` reports it; the rows are valid without the task
     if not number:
         return None
-    are = "1 test image is" if number == 1 else f"{number:,} test images are"
-    return (
-        f"Task {task}: {are} among the training images, pixel by pixel: the test error says too little "
-        "of unseen images."
+    are = (
+        "1 test image is also a training image"
+        if number == 1
+        else f"{number:,} test images are also training images"
     )
+    return f"Task {task}: {are}, pixel by pixel: the test error is no estimate for unseen images."

@@ -159,7 +159,7 @@ def _checked_head(file_schema: pa.Schema, run_id: str, path: str) -> Head:
         # The checksum matches, so a release with other fields wrote it.
         raise Newer(path, _written_by(metadata), str(error)) from error
     if run.id != run_id:
-        raise Damaged(path, f"it holds Run {run.id}, not the one of its name")
+        raise Damaged(path, f"it holds Run {run.id}, which is not the Run in its name")
     return Head(
         run=run,
         provenance=provenance,

@@ -76,7 +76,7 @@ COORDINATES: Final = (
         "num_channels",
         pa.int32(),
         "channels",
-        "of the last layer before the head, where some can be trained alone; 0: none, or not noted",
+        "of the last layer before the head, if some can be trained alone; 0: none, or not noted",
         since=2,
         original=0,
     ),

@@ -62,14 +62,14 @@ MEASURES: Final = (
 )
 
 COLUMNS: Final = (
-    Column("run_id", pa.string(), "", "the Run whose start is looked at"),
+    Column("run_id", pa.string(), "", "the Run whose start is measured"),
     Column("start_digest", pa.string(), "", "SHA-256 of the start's weights"),
     Column(
         "place",
         pa.string(),
         "",
         "cut: output of the frozen layers, averaged over positions or tokens (the normalised pixels "
-        "where nothing is frozen); head: input of the start's classifier, as its own head pools it",
+        "if nothing is frozen); head: input of the start's classifier, as its own head pools it",
     ),
     Column("num_images", pa.int32(), "images", "drawn training images of the target"),
     Column("num_classes", pa.int32(), "classes", "classes among them"),
@@ -160,7 +160,7 @@ def from_bytes(payload: bytes, run_id: str, path: str) -> pa.Table:
     if not table.schema.equals(form, check_metadata=False):
         raise Damaged(path, "its columns are not those of similarity")
     if table_digest(table).encode() != metadata[_DIGEST]:
-        raise Damaged(path, "its digest does not fit")
+        raise Damaged(path, "its values do not match their digest")
     if set(table["run_id"].to_pylist()) != {run_id}:
         raise Damaged(path, f"it is not that of Run {run_id}")
     if form is not TABLE:

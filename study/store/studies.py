@@ -41,9 +41,9 @@ def unseal(payload: bytes, path: str) -> tuple[Any, str]:
         content, digest = envelope["content"], envelope["digest"]
         found = digest_of(canonical_json(content))
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise Damaged(path, f"not the whole of a file of the store ({error})") from error
+        raise Damaged(path, f"not a complete file of the store ({error})") from error
     if found != digest:
-        raise Damaged(path, "its checksum does not fit")
+        raise Damaged(path, "its content does not match its checksum")
     return content, str(envelope.get("written_by", ""))
 
 
@@ -62,7 +62,7 @@ def unframe(framed: bytes, path: str) -> bytes:
     if len(framed) < size or not framed.startswith(_MAGIC):
         raise Damaged(path, f"{len(framed)} bytes that do not begin as a checkpoint")
     if frame(payload) != framed[:size]:
-        raise Damaged(path, "its checksum does not fit")
+        raise Damaged(path, "its content does not match its checksum")
     return payload
 
 

@@ -213,7 +213,7 @@ def _rows_at_once(opened: pq.ParquetFile, field: str, name: str) -> int:
             raise ValueError(
                 f"{name}: row group {index} holds {num_bytes:,} bytes of images in {group.num_rows:,} "
                 f"rows, of which a page may need {of_a_page:,.0f} bytes of memory, and the limit is "
-                f"{MAX_PAGE_BYTES:,}; write it anew with fewer rows in a group"
+                f"{MAX_PAGE_BYTES:,}; rewrite it with fewer rows in a group"
             )
         most = min(most, int(BYTES_AT_ONCE * group.num_rows / max(num_bytes, 1)))
     return max(most, 1)
@@ -313,7 +313,7 @@ def _matching(images: HubImages, field: str, names: list[str]) -> tuple[str, ...
     if not found:
         there = [name for name in names if name.endswith(".parquet")]
         raise ValueError(
-            f"{field}={pattern!r}: no file of {images.name} is called so, choose from {choices(there)}"
+            f"{field}={pattern!r}: no file of {images.name} matches, choose from {choices(there)}"
         )
     return found
 
@@ -322,7 +322,7 @@ def _moves(images: HubImages, download: bool) -> str:
     """Return the message for a revision that is no commit; for a download, it names the current commit."""
     text = f"revision={images.revision!r}: give a commit, 40 hexadecimal digits; a branch or a tag moves"
     if not download:
-        return f"{text}: `study prepare` says which one it is now"
+        return f"{text}: `study prepare` prints the current one"
     return f"{text}. It is {_ask(images).sha} now"
 
 
@@ -340,7 +340,7 @@ def _download(images: HubImages, folder: Path) -> None:
     hub = _library()
     names = [each.rfilename for each in _ask(images).siblings or ()]
     if any(".." in PurePosixPath(name).parts for name in names):
-        raise ValueError(f"name={images.name!r}: it has files that lie outside of it")
+        raise ValueError(f"name={images.name!r}: it has files outside its folder")
     wanted = [*_matching(images, "train", names), *_matching(images, "test", names)]
     try:
         hub.snapshot_download(
@@ -372,4 +372,4 @@ def _endpoint() -> str | None:
 def _unavailable_text(images: HubImages, error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     cause = lines[0] if lines else type(error).__name__
-    return f"name={images.name!r}: cannot be had from the hub ({cause})"
+    return f"name={images.name!r}: cannot be downloaded from the hub ({cause})"

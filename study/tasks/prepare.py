@@ -83,8 +83,8 @@ def select(
         for index in chosen:
             if counts[index] < 2:
                 raise ValueError(
-                    f"class {listing.class_names[index]!r} has {counts[index]} images: a test split "
-                    "is to be drawn from them, which takes 2 or more"
+                    f"class {listing.class_names[index]!r} has {counts[index]} images: drawing "
+                    "a test split needs 2 or more"
                 )
         test = _drawn_test(listing.train.labels, counts, test_fraction)
         train = ~test
@@ -105,7 +105,7 @@ def _chosen(classes: tuple[int | str, ...] | None, class_names: tuple[str, ...])
             index = class_names.index(str(given))
         else:
             raise ValueError(
-                f"classes: {given!r} is none, choose 0 to {len(class_names) - 1} or from "
+                f"classes: {given!r} is not a class, choose 0 to {len(class_names) - 1} or from "
                 f"{choices(class_names, 200)}"
             )
         if index in chosen:

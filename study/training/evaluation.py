@@ -103,10 +103,10 @@ class Evaluator:
     def measured(self, values: list[float]) -> Measured:
         """Return these values, copied to the host, as a Measured."""
         names = [field.name for field in fields(Measured)]
-        told: dict[str, Any] = dict(zip(names, values, strict=True))
+        named: dict[str, Any] = dict(zip(names, values, strict=True))
         if not self._has_flipped:
-            told |= {"train_loss_flipped": None, "train_error_flipped": None}
-        return Measured(**told)
+            named |= {"train_loss_flipped": None, "train_error_flipped": None}
+        return Measured(**named)
 
 
 def images_at_once(suffix: nn.Sequential, some: Tensor) -> int:

@@ -196,8 +196,8 @@ class Training:
         if self.keep_predictions:
             self._keep(predicted)
         # Only here, the host waits for the device.
-        *told, finite = torch.cat([values, self._finite[None].double()]).tolist()
-        measured = self._evaluator.measured(told)
+        *numbers, finite = torch.cat([values, self._finite[None].double()]).tolist()
+        measured = self._evaluator.measured(numbers)
         if not (finite and all(math.isfinite(loss) for loss in measured.losses)):
             raise Diverged(self._sound_step)
         self._sound_step = self.step

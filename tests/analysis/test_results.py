@@ -117,6 +117,6 @@ def test_a_study_whose_results_came_along_needs_no_store(
     monkeypatch.chdir(tmp_path)
     assert make_report("store", "reduced_rates") == 0
     out, err = capsys.readouterr()
-    assert "store has no study reduced_rates: this is of the results that came along" in err
+    assert "store has no study reduced_rates: this report is on the bundled results" in err
     assert Path(out.splitlines()[-1]).read_text(encoding="utf-8").count("reduced_rates")
     assert make_report("store", "resnet") == 2

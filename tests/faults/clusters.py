@@ -127,7 +127,7 @@ def _node_lost(harness: Harness, fault: str, *, kills_raylet: bool) -> Outcome:
             scenario.expect(used, "the node that was added trained nothing")
         _note_move(scenario, driver, dead, killed_at)
         status = driver.wait()
-        told = re.search(r"node .* is lost; 1 Run of it (will go|went) on elsewhere", driver.said())
+        told = re.search(r"node .* is lost; its 1 Run (will go|went) on elsewhere", driver.said())
         scenario.expect(told is not None, f"the lost node is not named: {driver.said()}")
         scenario.expect(
             "went on elsewhere" in driver.said(), f"not that it went on: {driver.said()}"

@@ -56,7 +56,7 @@ def test_runs_with_a_name_are_a_study_that_the_analysis_opens(
     runs = some_runs()
     planned = plan_study(runs, "tiny", store.root)
     assert planned.counts == {"absent": 3}
-    assert str(planned).startswith("tiny: 3 Runs, 1 of them starts")
+    assert str(planned).startswith("tiny: 3 Runs, 1 of them are starts")
 
     ran = run_study(runs, "tiny", store.root, inline=True)
     assert (ran.root, ran.study, ran.counts) == (store.root, "tiny", {"done": 3})

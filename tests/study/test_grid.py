@@ -167,7 +167,7 @@ def test_a_chain_brings_all_its_links() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"depth": 3}, r"grid\(depth=…\): no argument, nor a field; fields are above_cut"),
+        ({"depth": 3}, r"grid\(depth=…\): not an argument and not a field; fields are above_cut"),
         ({"source_tasks": "a"}, r"grid\(source_tasks=…\): .* did you mean 'source_task'\?"),
         ({"learnng_rate": 1e-3}, "did you mean 'learning_rate'"),
         ({"momentum": (0.0, 0.9)}, "only for optimizer='sgd'"),

@@ -36,7 +36,7 @@ def write_launch_files(folder: Path) -> list[Path]:
     there = [name for name in FILES if (folder / name).exists()]
     if there:
         raise UserError(
-            f"DIR={folder}: {', '.join(there)} lies there already: choose another folder, or move it"
+            f"DIR={folder}: {', '.join(there)} exists already: choose another folder, or move the file"
         )
     folder.mkdir(parents=True, exist_ok=True)
     written = []

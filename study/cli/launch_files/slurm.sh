@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Slurm: one study on whole nodes, which form a Ray cluster for as long as the job lasts.
+# Slurm: one study on whole nodes, which form a Ray cluster while the job lasts.
 #
-#   sbatch slurm.sh        # given again, it goes on where the store stands; its report lies below reports/ here
+#   sbatch slurm.sh        # submitted again, it continues from the store; the report is written below reports/ here
 #
 # Change these: how many nodes, for how long, and the four values below.
 #SBATCH --job-name=freezewise
@@ -15,10 +15,10 @@
 #SBATCH --signal=B:USR1@180
 # --exclusive: Ray takes all cores and GPUs that it sees, its ports are those of the machine, and in the end
 # `ray stop` ends every Ray of yours on these nodes.
-# --requeue: after a lost node Slurm starts the job again; at most a minute of each Run is done twice.
-# --signal: three minutes before the time is over the job asks to be queued again, below.
+# --requeue: after a lost node Slurm starts the job again; at most a minute of each Run is trained twice.
+# --signal: three minutes before the time limit, the job requeues itself (below).
 
-SPACE=quickstart                 # a search space: its name, or the whole path of its file
+SPACE=quickstart                 # a search space: its name, or the absolute path of its file
 ROOT=/shared/store               # the store, on a file system that all nodes see
 FLAGS=(--gpus-per-trial 0.25)    # further flags of `study run`
 PORT=6379
@@ -26,29 +26,29 @@ PORT=6379
 # source /shared/venv/bin/activate
 
 set -u
-# A token of this job's own: without it, whoever reaches the nodes could run code on them.
+# A token of this job's own: without it, anyone with network access to the nodes could run code on them.
 umask 077
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$HOME/.ray/freezewise-$SLURM_JOB_ID
 mkdir -p "$HOME/.ray"
 [ -s "$RAY_AUTH_TOKEN_PATH" ] || od -An -N32 -tx1 /dev/urandom | tr -d ' \n' > "$RAY_AUTH_TOKEN_PATH"
 export RAY_USAGE_STATS_ENABLED=0
-# It waits for exactly as many nodes as it is told, by default for 30 s, less than a busy node takes.
+# symmetric-run waits for all nodes, by default for 30 s, which is too short for a busy node.
 export RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT=600
 
 again() {
-    echo "the time is nearly over: queued again"
+    echo "the time limit is near: requeued"
     scontrol requeue "$SLURM_JOB_ID"
 }
 trap again USR1
 
-# The head's address as a number: in its own hosts file its name may stand for the loopback.
+# The head's address as a number: its own hosts file may map its name to the loopback address.
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 address=$(srun --nodes=1 --ntasks=1 --nodelist="$head" hostname --all-ip-addresses | awk '{ print $1 }')
 
 srun ray symmetric-run --address "$address:$PORT" --min-nodes "$SLURM_JOB_NUM_NODES" -- \
     study run "$SPACE" --root "$ROOT" --address "$address:$PORT" "${FLAGS[@]}" &
-# A trap is heard between two waits only.
+# bash runs a trap only between two waits.
 while kill -0 $! 2> /dev/null; do wait $!; done
 
-# symmetric-run ends with 0 where Ray did not start, and after Ctrl-C: only the store knows what is done.
+# symmetric-run also exits with 0 if Ray did not start and after Ctrl-C, so ask the store what is done.
 study status "$SPACE" --root "$ROOT" --exit-code

@@ -63,8 +63,8 @@ def _start() -> None:
     except Exception as error:
         raise RayNotStarted(
             f"Ray did not start on this machine: {last_line(str(error))}\n"
-            "Its processes have half a minute to come up, which a busy machine or a full disk may take "
-            "from them. Try again when less else runs, or train without Ray: --inline"
+            "Its processes must start within half a minute, which fails on a busy machine or a full "
+            "disk. Try again when less else runs, or train without Ray: --inline"
         ) from error
 
 
@@ -112,7 +112,7 @@ def _join(address: str) -> None:
         ray._raylet.GcsClient(address=found)
     except ray.exceptions.AuthenticationError as error:
         raise UserError(
-            f"--address={where}: the Ray cluster there refuses this process ({error.message})\n"
+            f"--address={where}: the Ray cluster there rejected this process ({error.message})\n"
             "If it is yours, give its token in RAY_AUTH_TOKEN_PATH or RAY_AUTH_TOKEN, with "
             "RAY_AUTH_MODE=token; if not, name your own by --address host:port"
         ) from error
@@ -140,22 +140,22 @@ def refuse_other_nodes(root: Path | None) -> None:
     for answer in answered:
         name = node_name(asked[answer])
         try:
-            told = ray.get(answer)
+            found = ray.get(answer)
         except ray.exceptions.RayError as error:
             wrong.append(f"node {name} cannot run this package: {last_line(str(error))}")
             continue
-        wrong += differences(name, told["versions"], versions())
-        if not told["sees_root"]:
+        wrong += differences(name, found["versions"], versions())
+        if not found["sees_root"]:
             wrong.append(
-                f"node {name} does not see root={root}: give a folder that all nodes share, or a bucket"
+                f"node {name} cannot read root={root}: give a folder that all nodes share, or a bucket"
             )
     if wrong:
         raise UserError("\n".join(sorted(wrong)))
     for answer in silent:
         ray.cancel(answer)
         show_message(
-            f"node {node_name(asked[answer])} has not said within {SECONDS_FOR_NODES:.0f} s which "
-            "versions it has"
+            f"node {node_name(asked[answer])} did not report its versions within "
+            f"{SECONDS_FOR_NODES:.0f} s"
         )
 
 

@@ -22,7 +22,7 @@ from mlflow.entities import Metric, Param  # noqa: E402
 from mlflow.exceptions import MlflowException  # noqa: E402
 from ray.air.integrations.mlflow import MLflowLoggerCallback  # noqa: E402
 
-from study.launching.on_ray.trial import TOLD  # noqa: E402
+from study.launching.on_ray.trial import METRICS  # noqa: E402
 from study.messages import UserError, last_line  # noqa: E402
 from study.run import coordinates, describe, from_json  # noqa: E402
 from study.store.provenance import code_version  # noqa: E402
@@ -94,7 +94,7 @@ class MlflowRuns(MLflowLoggerCallback):
         if step > self._last_step.get(trial, -1):
             now = int(time.time() * 1000)
             # One transaction per row. Ray's callback needs one per metric: 0.14 s a row in a database.
-            points = [Metric(k, float(v), now, step) for k, v in result.items() if k in TOLD]
+            points = [Metric(k, float(v), now, step) for k, v in result.items() if k in METRICS]
             self._unless_failed(
                 lambda: self._client.log_batch(self._trial_runs[trial], metrics=points)
             )
@@ -122,7 +122,7 @@ class MlflowRuns(MLflowLoggerCallback):
             tell()
         except (MlflowException, OSError) as error:
             self._is_silent = True
-            self._remark(f"MLflow is told no more, the study goes on: {last_line(str(error))}")
+            self._remark(f"MLflow gets no more metrics, the study goes on: {last_line(str(error))}")
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune pickles its Tuner into its folder, from which nothing is ever read

@@ -16,7 +16,7 @@ from ray.air.integrations.wandb import WandbLoggerCallback
 from ray.tune.result import TIMESTEPS_TOTAL, TRAINING_ITERATION
 
 from study.fields import digest_of
-from study.launching.on_ray.trial import TOLD
+from study.launching.on_ray.trial import METRICS
 from study.messages import UserError, last_line
 from study.run import coordinates, describe, from_json
 from study.store.provenance import code_version
@@ -58,7 +58,7 @@ class WandbRuns(WandbLoggerCallback):
             self.setup()
         except ValueError as error:
             raise UserError(
-                "--log wandb: W&B knows no user here: run `wandb login`, or set WANDB_API_KEY, or "
+                "--log wandb: not logged in to W&B. Run `wandb login`, or set WANDB_API_KEY, or "
                 "WANDB_MODE=offline for files that `wandb sync` uploads later"
             ) from error
         if key := os.environ.get("WANDB_API_KEY"):
@@ -86,8 +86,8 @@ class WandbRuns(WandbLoggerCallback):
     def log_trial_result(self, iteration: int, trial: Any, result: dict[str, Any]) -> None:
         if "step" in result:  # else it reports how the Run ended
             steps = {TIMESTEPS_TOTAL: result["step"], TRAINING_ITERATION: result["step"]}
-            told = {name: result[name] for name in TOLD} | steps
-            super().log_trial_result(iteration, trial, told)
+            shown = {name: result[name] for name in METRICS} | steps
+            super().log_trial_result(iteration, trial, shown)
 
     def _cleanup_logging_actor(self, trial: Any) -> None:
         try:
@@ -101,7 +101,7 @@ class WandbRuns(WandbLoggerCallback):
     def _fail(self, why: str) -> None:
         if not self._has_failed:
             self._has_failed = True
-            self._remark(f"W&B has not all of the curves, the study goes on: {why}")
+            self._remark(f"W&B lacks some of the curves, the study goes on: {why}")
 
     def close(self) -> None:
         """Wait a while until everything is uploaded or written."""

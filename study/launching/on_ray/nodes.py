@@ -48,9 +48,9 @@ class Nodes:
             number = waiting + list(self._again.values()).count(node)
             if waiting:
                 self._lost[node] = name, number
-                lines.append(f"node {name} is lost; {_runs(number)} of it will go on elsewhere")
+                lines.append(f"node {name} is lost; its {_runs(number)} will go on elsewhere")
             elif number:
-                lines.append(f"node {name} is lost; {_runs(number)} of it went on elsewhere")
+                lines.append(f"node {name} is lost; its {_runs(number)} went on elsewhere")
             else:
                 lines.append(f"node {name} is lost; no Run was on it")
         for trial in self._over:

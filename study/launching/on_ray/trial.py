@@ -20,7 +20,7 @@ from study.store import Store, open_store
 from study.store.schema import Row
 
 # Fields of a row that Tune and its loggers receive.
-TOLD: Final = ("epoch", "step", "train_loss", "train_error", "test_loss", "test_error")
+METRICS: Final = ("epoch", "step", "train_loss", "train_error", "test_loss", "test_error")
 # A report is a round trip to the driver, which all trials share.
 SECONDS_BETWEEN_REPORTS: Final = 5.0
 SECONDS_BETWEEN_QUESTIONS: Final = 1.0
@@ -79,7 +79,7 @@ class Reports:
 
     def _values(self) -> dict[str, Any]:
         row, self._untold = self._untold, None
-        return {} if row is None else {name: getattr(row, name) for name in TOLD}
+        return {} if row is None else {name: getattr(row, name) for name in METRICS}
 
 
 def stop_check(flag: Any) -> Callable[[], bool]:

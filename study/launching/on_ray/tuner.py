@@ -82,7 +82,7 @@ def launch(
         claim = _claim_with_room(options, screen)
         flag = _flag()
         with stop_on_signals(options.resume_hint) as request:
-            told = loggers(options.logs, options.log_folder, screen.remark)
+            callbacks = loggers(options.logs, options.log_folder, screen.remark)
             watch = Watch(
                 progress,
                 screen,
@@ -121,13 +121,13 @@ def launch(
                     storage_path=scratch,
                     name="study",
                     verbose=0,
-                    callbacks=[watch, *told],
+                    callbacks=[watch, *callbacks],
                     failure_config=tune.FailureConfig(max_failures=MAX_TRIES - 1),
                 ),
             )
             with suppress(LeaveTuneLoop):
                 tuner.fit()
-            for each in told:  # Tune does not close them if its loop was left
+            for each in callbacks:  # Tune does not close them if its loop was left
                 each.close()
             screen.end()
     if queue.is_over:
@@ -146,7 +146,7 @@ def look_at_cluster(options: LaunchOptions) -> str:
         nodes = ray.nodes()
         claim = _claim(nodes, options)
         if why := no_room(nodes, claim, options.accelerator):
-            raise UserError(f"{why}; only an autoscaler could bring one")
+            raise UserError(f"{why}; only an autoscaler could add one")
         fitting = nodes_with(nodes, options.accelerator)
         slots = sum(num_slots(node["Resources"], claim) for node in fitting)
         has = {name: sum_of(fitting).get(name.upper(), 0.0) for name in ("cpu", "gpu")}
@@ -173,7 +173,7 @@ def _claim_with_room(options: LaunchOptions, screen: Screen) -> dict[str, float]
             raise UserError(why)
         # Ray would wait without a message.
         screen.remark(
-            f"{why}; it waits until an autoscaler brings one; if there is none, end it by Ctrl-C"
+            f"{why}; waiting until an autoscaler adds one; if there is no autoscaler, stop with Ctrl-C"
         )
     return claim
 

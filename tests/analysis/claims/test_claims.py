@@ -271,7 +271,7 @@ def test_c5a_overfreezing(tmp_path: Path) -> None:
     assert c5a(measures, similarity={"near": 0.9, "far": 0.1}) == verdict
     untold = c5a(measures)
     assert untold.answer == CANNOT_TELL
-    assert "it is not said which source is more related" in untold.reasons
+    assert "the more related source is not named" in untold.reasons
     assert "if near is the more related: holds" in untold.reasons
     assert "if far is the more related: does not hold" in untold.reasons
     assert c5b(measures, **NEAR_FAR).answer == DOES_NOT_HOLD  # the flip is at the end, not the edge

@@ -30,7 +30,7 @@ def test_files_are_written_once(tmp_path: Path, capsys: pytest.CaptureFixture[st
     for name in FILES.keys() - {"slurm.sh"}:
         (folder / name).unlink()
     assert main(["launch-files", str(folder)]) == 2
-    assert "slurm.sh lies there already" in capsys.readouterr().err
+    assert "slurm.sh exists already" in capsys.readouterr().err
     assert [path.name for path in folder.iterdir()] == ["slurm.sh"]
 
 

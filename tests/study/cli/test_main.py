@@ -275,7 +275,7 @@ def test_status_is_watched_until_nothing_is_left(
     assert main(["status", "every", "--watch"]) == 0
     said = capsys.readouterr().out
     assert said.startswith("every: 2 Runs: 2 done")
-    assert "rows are not checked here" in said and "study verify every" in said
+    assert "to check the rows: study verify every" in said
 
     waits: list[float] = []
 
@@ -326,7 +326,7 @@ def test_a_study_from_plan_to_export(root: str, capsys: pytest.CaptureFixture[st
     tiny, at_root = space(), ["--root", root]
     assert main(["plan", tiny, *at_root]) == 0
     planned = capsys.readouterr().out
-    assert "5 Runs, 1 of them starts" in planned
+    assert "5 Runs, 1 of them are starts" in planned
     assert "5 absent" in planned
     assert not open_store(root).listed("", recursive=True), "plan starts nothing"
 
@@ -341,7 +341,8 @@ def test_a_study_from_plan_to_export(root: str, capsys: pytest.CaptureFixture[st
     assert main(["run", tiny, "--inline", "--only", "frozen=9,size=30", *at_root]) == 0
     said = capsys.readouterr().out
     assert (
-        said.startswith("2 of the 2 Runs that --only=frozen=9,size=30 wants") and not page.exists()
+        said.startswith("2 of 2 Runs of --only=frozen=9,size=30, including starts, are done")
+        and not page.exists()
     )
 
     assert main(["status", tiny, "--json", *at_root]) == 0
@@ -357,7 +358,7 @@ def test_a_study_from_plan_to_export(root: str, capsys: pytest.CaptureFixture[st
     assert "digits-low n=40 → digits-high" in shown
     assert main(["show", "no-id", *at_root]) == 2
     assert main(["retry", tiny, *at_root]) == 0
-    assert "0 Runs are wanted again" in capsys.readouterr().out
+    assert "the next `study run` tries 0 Runs again" in capsys.readouterr().out
 
     assert main(["export", tiny, "all.parquet", *at_root]) == 0
     import pyarrow.parquet as pq
@@ -377,7 +378,7 @@ def test_a_study_is_registered_before_its_first_row_or_late(
         r"tiny: registered at \S+: [0-9a-f]{12}, of 5 Runs\n", capsys.readouterr().out
     )
     assert main(["register", tiny]) == 0
-    assert "registered as it is at" in capsys.readouterr().out
+    assert "already registered at" in capsys.readouterr().out
     (noted,) = read_registrations(open_store("store"), "tiny")
     assert not noted.is_late and len(noted.run_ids) == 5
 
@@ -388,7 +389,7 @@ def test_a_study_is_registered_before_its_first_row_or_late(
     store.remove(registration_path("tiny"))
     add_registration(store, "tiny", replace(noted, terms=in_0_1_0))
     assert main(["register", tiny]) == 0
-    assert "registered as it is at" not in capsys.readouterr().out
+    assert "already registered at" not in capsys.readouterr().out
     first, second = read_registrations(store, "tiny")
     assert first.terms == in_0_1_0 and second.terms == noted.terms
 
@@ -396,7 +397,7 @@ def test_a_study_is_registered_before_its_first_row_or_late(
     assert main(["run", tiny, "--inline"]) == 0
     space(SPACE.replace("seed=0", "seed=[0, 1]"))
     assert main(["register", tiny]) == 0
-    assert "late, so its report will say exploratory" in capsys.readouterr().err
+    assert "registered too late: target rows already exist" in capsys.readouterr().err
     last = [one.is_late for one in read_registrations(open_store("store"), "tiny")]
     assert last == [False, False, True]
 

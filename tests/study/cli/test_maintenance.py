@@ -90,7 +90,7 @@ def test_of_a_study_its_own_objects_are_read(
     assert f"{layout.rows_path(RUN.id)} is damaged: it is empty" in said
     assert "notes.txt" not in said
     main(["verify", "--all", "--root", full.root])
-    assert "rows/notes.txt is no object of a store" in capsys.readouterr().out
+    assert "rows/notes.txt: not an object of a store" in capsys.readouterr().out
 
 
 def test_what_a_later_release_wrote_is_told_and_left(
@@ -125,7 +125,7 @@ def test_what_is_needed_stays_and_the_rest_is_told_then_removed(
     recent.touch()
     main(["verify", "--all", "--root", full.root])
     said = capsys.readouterr().out
-    assert "3 are needed by nothing" in said
+    assert "3 are unused" in said
     assert all(path in said for path in (*surplus[:3], str(dead)))
     assert sorted([*needed, *surplus]) == files_of(full), "it is only told"
     stale, fresh = (features_folder / f"{name}.features" for name in ("stale", "fresh"))

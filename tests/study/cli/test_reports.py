@@ -72,7 +72,7 @@ def test_a_ray_job_keeps_nothing_in_its_own_folder(
         monkeypatch.delenv(name, raising=False)
     assert main(["run", "quickstart", *flags]) == 2
     said = capsys.readouterr().err
-    assert "this is a Ray job" in said
+    assert "the folder of a Ray job" in said
     assert str(Path.cwd()) in said
     assert not Path("store").exists() and not Path("here").exists()
 

@@ -129,7 +129,7 @@ def test_a_second_launch_trains_nothing_and_a_larger_grid_only_what_is_new(
     capsys.readouterr()
     assert inline(store, small()).counts() == {DONE: 5}
     # One phase, and neither torch nor a worker after it.
-    assert capsys.readouterr().err == "study: checking what the study wants and what is there\n"
+    assert capsys.readouterr().err == "study: comparing the study with the store\n"
     larger = union(small(), small(target_size=60), small(seed=1, target_size=30))
     assert inline(store, larger).counts() == {DONE: 10}
     after = rows_files(store)

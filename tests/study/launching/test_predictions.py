@@ -270,9 +270,11 @@ def test_plan_and_status_say_what_is_to_be_made_anew(store: Store) -> None:
     assert predictions_bytes(space, plan.inventory, plan.infos) == 2 * 3 * 179 * 2
     told = plan_text(plan, None)
     assert "predictions of 2 Runs are kept: 2.1 KiB still to come" in told
-    assert "2 finished Runs have no predictions, which are wanted" in told
+    assert "2 finished Runs lack the requested predictions" in told
     heads = summarise_heads(plan.inventory, store)
-    assert "2 finished Runs have no predictions" in status_text("tiny", plan.inventory, heads)
+    assert "2 finished Runs lack the requested predictions" in status_text(
+        "tiny", plan.inventory, heads
+    )
     plain = status_plain("tiny", plan.inventory, heads)
     assert plain["without_predictions"] == [run.id for run in CELLS]
 

@@ -90,7 +90,7 @@ def test_a_dense_block_is_cut_into_parts_of_about_six_layers(depth):
         ("resnet18", True, ["width=True"]),
         ("vit_tiny", 64, ["width=64", "3 attention heads", "63 or 66"]),
         ("vit_small", 3, ["width=3", "e.g. 6"]),
-        ("timm/resnet18", 64, ["width=64", "must be None"]),
+        ("timm/resnet18", 64, ["width=64", "choose None"]),
     ],
 )
 def test_a_wrong_model_is_refused_with_the_choices(model, width, words):

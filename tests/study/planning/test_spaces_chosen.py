@@ -62,7 +62,7 @@ def test_those_that_have_all_values_and_the_starts_that_they_need(
         ("frozen", "write it as in 'frozen=8,9,seed=0'"),
         ("", "write it as in"),
         ("frozen=", "write it as in"),
-        ("task=near,frozen=9", "no Run has all of these together"),
+        ("task=near,frozen=9", "no Run matches all of these"),
     ],
 )
 def test_what_no_run_has_is_refused_with_the_choices(given: str, says: str) -> None:

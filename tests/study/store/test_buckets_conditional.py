@@ -102,7 +102,7 @@ def test_conditions_are_relied_on_only_where_they_were_seen_to_be_heeded(
         return bucket.conditions_unheeded()
 
     proxy.unheeded = True
-    assert "puts over what is there" in str(as_if_first())
+    assert "replaced an object that existed" in str(as_if_first())
     assert not lease.place_of(bucket).is_exact
     proxy.unheeded = False
     bucket = replace(bucket, waits=(0.01,))

@@ -59,9 +59,7 @@ def test_prepare_warns_of_them(tmp_path: Path, capsys: pytest.CaptureFixture[str
     space.write_text(SPACE)
     where = ["--root", str(tmp_path / "store"), "--data", str(tmp_path / "data")]
     assert main(["prepare", str(space), *where]) == 0
-    assert (
-        "warning: Task birds: 1 test image is among the training images" in capsys.readouterr().err
-    )
+    assert "warning: Task birds: 1 test image is also a training image" in capsys.readouterr().err
 
 
 def test_the_report_warns_of_them(tmp_path: Path) -> None:
@@ -70,11 +68,11 @@ def test_the_report_warns_of_them(tmp_path: Path) -> None:
         root, synthetic.runs(num_epochs=4, sizes=(250,), frozen=(0, 9), seeds=(0, 1, 2))
     )
     study = load.open_study(root)
-    assert not [each for each in warnings(study) if "among the training images" in each]
+    assert not [each for each in warnings(study) if "also a training image" in each]
     target = next(run.task for run in study.wanted if run.source is not None)
     task = folders(tmp_path / "data", (1, 8))
     named = Task(name=target, images=task.images)
     prepare_quietly(named, open_store(root), tmp_path / "data")
-    found = [each for each in warnings(study) if "among the training images" in each]
+    found = [each for each in warnings(study) if "also a training image" in each]
     assert len(found) == 1
     assert found[0].startswith(f"Task {target}: 1 test image")

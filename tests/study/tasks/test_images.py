@@ -135,8 +135,11 @@ def test_classes_by_name_and_by_index_in_the_order_given(photos: Path, empty: St
 @pytest.mark.parametrize(
     ("classes", "message"),
     [
-        (("cow", "dog"), "classes: 'dog' is none, choose 0 to 2 or from 'ant', 'bee', 'cow'"),
-        ((0, 3), "classes: 3 is none, choose 0 to 2"),
+        (
+            ("cow", "dog"),
+            "classes: 'dog' is not a class, choose 0 to 2 or from 'ant', 'bee', 'cow'",
+        ),
+        ((0, 3), "classes: 3 is not a class, choose 0 to 2"),
         ((0, "ant"), r"classes: 'ant' is given twice \(class 0\)"),
     ],
 )

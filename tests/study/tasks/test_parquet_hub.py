@@ -130,7 +130,7 @@ def test_a_branch_is_refused_with_the_commit_that_it_is(
     assert f"It is {COMMIT} now" in str(e.value)
     with pytest.raises(ValueError, match=rf"revision=None: give a commit.* It is {COMMIT} now"):
         prepare_quietly(birds(revision=None), empty, tmp_path)
-    with pytest.raises(ValueError, match=r"a tag moves: `study prepare` says which one it is now$"):
+    with pytest.raises(ValueError, match=r"a tag moves: `study prepare` prints the current one$"):
         describe(birds(revision="main"), tmp_path)
 
 
@@ -140,15 +140,15 @@ def test_what_cannot_be_had_is_one_line(
     for fields, said in (
         (
             {"train": "*/valid-*"},
-            r"train='\*/valid-\*': no file of some/birds is called so, choose from",
+            r"train='\*/valid-\*': no file of some/birds matches, choose from",
         ),
-        ({"revision": "f" * 40}, r"name='some/birds': cannot be had from the hub \(.*404"),
+        ({"revision": "f" * 40}, r"name='some/birds': cannot be downloaded from the hub \(.*404"),
     ):
         with pytest.raises(ValueError, match=said) as error:
             prepare_quietly(birds(**fields), empty, tmp_path)
         assert "\n" not in str(error.value)
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # nobody listens
-    with pytest.raises(ValueError, match=r"cannot be had from the hub \(.*refused\)"):
+    with pytest.raises(ValueError, match=r"cannot be downloaded from the hub \(.*refused\)"):
         prepare_quietly(birds(), empty, tmp_path)
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(ValueError, match="this needs huggingface_hub, which is not installed here"):

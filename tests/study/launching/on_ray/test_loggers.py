@@ -171,7 +171,7 @@ def test_a_run_that_goes_on_is_one_run_of_mlflow_and_no_step_is_told_twice(
     later.log_trial_start(Trial("d", {"run": to_json(made_up.run(width=2))}))
     later.log_trial_start(Trial("e", {"run": to_json(made_up.run(width=3))}))
     (remark,) = remarks
-    assert remark.startswith("MLflow is told no more, the study goes on: ")
+    assert remark.startswith("MLflow gets no more metrics, the study goes on: ")
 
 
 def test_without_ray_nothing_is_logged(
@@ -180,7 +180,7 @@ def test_without_ray_nothing_is_logged(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "tiny.py").write_text(SPACE)
     assert main(["run", "tiny.py", "--inline", "--log", "tensorboard", "--root", "store"]) == 2
-    assert "--log tensorboard: that is Ray's to do" in capsys.readouterr().err
+    assert "--log=tensorboard: requires Ray" in capsys.readouterr().err
     assert not Path("store").exists() and not Path("logs").exists()
 
 

@@ -17,7 +17,7 @@ def test_a_lost_node_is_told_once_and_again_when_its_runs_go_on() -> None:
         nodes.record_node(trial, where)
     there = [node(1), node(2, alive=False), node(3)]
     nodes.on_worker_lost("a")
-    assert nodes.look(there) == ["node n2, 222222 is lost; 2 Runs of it will go on elsewhere"]
+    assert nodes.look(there) == ["node n2, 222222 is lost; its 2 Runs will go on elsewhere"]
     assert nodes.look(there) == []
     assert nodes.on_worker_started("d") == ""
     assert nodes.on_worker_started("a") == "", "one of two"
@@ -38,7 +38,7 @@ def test_runs_that_go_on_before_their_node_is_missed_are_told_with_it() -> None:
         assert nodes.on_worker_started(trial) == ""
         nodes.record_node(trial, "11111111")
     assert nodes.on_trial_ended("b") == "", "it may even end before"
-    assert nodes.look([node(1)]) == ["node n2, 222222 is lost; 2 Runs of it went on elsewhere"]
+    assert nodes.look([node(1)]) == ["node n2, 222222 is lost; its 2 Runs went on elsewhere"]
     assert nodes.on_trial_ended("a") == ""
     nodes.look([node(1), node(3)])
     assert nodes.look([node(1)]) == ["node n3, 333333 is lost; no Run was on it"]
