@@ -1,7 +1,7 @@
 """The command `python -m analysis`; `study` runs it for its verbs of the same names.
 
-Must stay importable without torch. It runs no search-space file: options give what a study asks and
-which sources it compares."""
+Must stay importable without torch. It runs no search-space file: options give a study's question and
+the sources that it compares."""
 
 from __future__ import annotations
 

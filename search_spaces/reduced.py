@@ -19,8 +19,8 @@ the labels wrong.
     width           4                                             channels of the stem
     seed            0 to 9                                        replicates of source and target alike
 
-Head only over random frozen layers is the floor that C5a asks for. `reduced_noise`, `reduced_sources`,
-`reduced_controls` and `reduced_rates` share Runs with it; `_reduced` says which images these are.
+Head only over random frozen layers is the floor for C5a. `reduced_noise`, `reduced_sources`,
+`reduced_controls` and `reduced_rates` share Runs with it; `_reduced` lists the images.
 Expect: C4 and C3 hold, C5a and C5b do not (`analysis/results/README.md`).
 """
 

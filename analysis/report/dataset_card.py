@@ -145,8 +145,8 @@ def _use(name: str) -> str:
         "```python\n"
         'rows = datasets.load_dataset("<this data set, or its folder>", split="train")\n'
         "```\n\n"
-        "The split is called *train* because the hub wants one: nothing is held out. With Freezewise, the "
-        f"file `{ROWS}` is the whole study, its list of Runs and its provenance included: "
+        "The split is called *train* because the hub requires a split: nothing is held out. "
+        f"With Freezewise, the file `{ROWS}` is the whole study, with its Runs and provenance: "
         f'`analysis.load.open_study("{ROWS}")`, or `study report {ROWS}`.'
     )
 
@@ -156,7 +156,7 @@ def _made(study: load.Study, registrations: Sequence[Registration], has_space: b
     lines = [
         f"- by `{command}`"
         + (f", of which [`{SPACE}`]({SPACE}) is the search space" if has_space else "")
-        + f"; {len(study.runs):,} of the {len(study.cells):,} Runs that it wants have rows"
+        + f"; {len(study.runs):,} of the {len(study.cells):,} Runs of its search space have rows"
     ]
     for kind, values in provenance(study).items():
         if kind in LISTED:

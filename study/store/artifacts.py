@@ -227,5 +227,7 @@ def _written_digest(given: Mapping[bytes, bytes] | None, run_id: str, path: str)
     if metadata[_FORMAT] != FORMAT.encode():
         raise Newer(path, metadata[_WRITTEN_BY].decode(), metadata[_FORMAT].decode())
     if metadata[_RUN_ID] != run_id.encode():
-        raise Damaged(path, f"it holds Run {metadata[_RUN_ID].decode()}, which is not the Run in its name")
+        raise Damaged(
+            path, f"it holds Run {metadata[_RUN_ID].decode()}, which is not the Run in its name"
+        )
     return metadata[_DIGEST].decode()

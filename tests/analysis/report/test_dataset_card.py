@@ -80,7 +80,7 @@ def test_the_card_says_how_it_was_made_and_what_columns_mean(root: Path, tmp_pat
     assert "Does <it>?" in card
     assert (folder / "space.py").read_text(encoding="utf-8") == SPACE
     study = load.open_study(root, "asked", partial=True)
-    assert f"{len(study.runs)} of the {len(study.cells)} Runs that it wants have rows" in card
+    assert f"{len(study.runs)} of the {len(study.cells)} Runs of its search space have rows" in card
     (version,) = study.runs["code_version"].unique()
     assert f"- code version: {version}\n" in card
     assert "- registered 2026-11-01T00:00:00+00:00 (" in card
