@@ -56,7 +56,7 @@ def _near_argument(name: str, called: Any) -> str:
     if near := did_you_mean(name, choices):
         return near
     is_ours = getattr(called, "__module__", "").partition(".")[0] == "study"
-    return f"; choose of {', '.join(choices)}" if is_ours else ""
+    return f"; choose from {', '.join(choices)}" if is_ours else ""
 
 
 def _names_at(error: BaseException) -> Mapping[str, Any]:
@@ -360,7 +360,7 @@ def chosen_ids(given: str, runs: Sequence[Run]) -> frozenset[str]:
                 shown = list(map(_shown, sorted(there, key=_order)))
                 near = did_you_mean(value, shown)
                 raise UserError(
-                    f"--only={given}: {name}={value}: choose of {', '.join(shown)}{near}"
+                    f"--only={given}: {name}={value}: choose from {', '.join(shown)}{near}"
                 )
     chosen = [
         run

@@ -187,7 +187,7 @@ def list_torchvision(source: TorchvisionImages, data: Path) -> Listing:
         images = _split_of(source.dataset, name, opened, data)
         if not np.array_equal(np.bincount(images.labels, minlength=len(counts)), counts):
             raise ValueError(
-                f"dataset={source.dataset!r}: {data} does not hold the official data set "
+                f"dataset={source.dataset!r}: {data} is not the official data set "
                 f"({len(images.labels)} {name} images instead of {sum(counts)}, or other labels)"
             )
         return images

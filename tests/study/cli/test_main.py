@@ -120,7 +120,7 @@ def test_everything_that_is_wrong_is_said_at_once(capsys: pytest.CaptureFixture[
         ("run tiny.py other.py", "unexpected extra argument(s) (other.py); see study run --help"),
         ("run tiny.py --adress auto", "No such option: --adress (Possible options: --address)"),
         ("run tiny.py --root", "Option '--root' requires an argument"),
-        ("run tiny.py --log wandbs", "choose of tensorboard, wandb, mlflow; did you mean 'wandb'?"),
+        ("run tiny.py --log wandbs", "choose from tensorboard, wandb, mlflow; did you mean 'wandb'?"),
     ],
 )
 def test_main_wrong_command_line_is_one_line(
@@ -226,7 +226,7 @@ def test_a_wrong_flag_is_refused(capsys: pytest.CaptureFixture[str], flags: list
 
 
 def test_a_part_that_no_run_is_of_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "choose of 0, 9" in refused(capsys, "run", space(), "--quiet", "--only", "frozen=8")
+    assert "choose from 0, 9" in refused(capsys, "run", space(), "--quiet", "--only", "frozen=8")
 
 
 def test_what_comes_along_is_listed_with_its_question(capsys: pytest.CaptureFixture[str]) -> None:
@@ -256,7 +256,7 @@ def test_a_new_space_is_short_and_can_be_planned(capsys: pytest.CaptureFixture[s
     assert not planned.wrong and not planned.warnings
     assert planned.inventory.counts() == {"absent": 27}
     for wrong, says in (
-        ("birds.py", "is there already"),
+        ("birds.py", "exists already"),
         ("birds", ".py"),
         ("a b.py", "study='a b'"),
     ):

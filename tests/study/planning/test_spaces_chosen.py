@@ -56,9 +56,9 @@ def test_those_that_have_all_values_and_the_starts_that_they_need(
     ("given", "says"),
     [
         ("sede=0", "did you mean 'seed'"),
-        ("frozen=7", "frozen=7: choose of 0, 8, 9"),
-        ("task=fra", "choose of far, near; did you mean 'far'"),
-        ("source_size=7", "choose of 100, none"),
+        ("frozen=7", "frozen=7: choose from 0, 8, 9"),
+        ("task=fra", "choose from far, near; did you mean 'far'"),
+        ("source_size=7", "choose from 100, none"),
         ("frozen", "write it as in 'frozen=8,9,seed=0'"),
         ("", "write it as in"),
         ("frozen=", "write it as in"),

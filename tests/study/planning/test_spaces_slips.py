@@ -24,7 +24,7 @@ RUN_AND_RECIPE = "from study.run import Recipe, Run\n"
             "Recipe(num_epoch=3)",
             "unexpected keyword argument 'num_epoch'; did you mean 'num_epochs'?",
         ),
-        ("Recipe(x_y_z=3)", "; choose of "),
+        ("Recipe(x_y_z=3)", "; choose from "),
         ("Run.zzzz(1)", "has no attribute 'zzzz'"),
         ("def own(size): ...\nown(q=1)", "unexpected keyword argument 'q'"),
         ("[].sort(kee=1)", "'kee' is an invalid keyword argument for sort()"),

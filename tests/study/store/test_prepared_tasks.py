@@ -38,8 +38,8 @@ def folders(data: Path, test_seeds: tuple[int, ...]) -> Task:
     ("test_seeds", "number", "text"),
     [
         ((6, 7, 8), 0, None),
-        ((6, 7, 1), 1, "Task target: 1 test image is among"),
-        ((2, 7, 1), 2, "Task target: 2 test images are among"),
+        ((6, 7, 1), 1, "Task target: 1 test image is also"),
+        ((2, 7, 1), 2, "Task target: 2 test images are also"),
     ],
 )
 def test_they_are_counted_by_their_pixels(
