@@ -1,4 +1,4 @@
-"""Objects as tests of the store write them, and a stand-in for a bucket."""
+"""Objects for tests of the store, and a directory in place of a bucket."""
 
 from __future__ import annotations
 
@@ -53,15 +53,16 @@ def a_predictions() -> pa.Table:
     return predictions_table([0.0, 1.0, 2.0], [0, 10, 20], labels)
 
 
-def a_similarity(run: Run, start_digest: str = "0" * 64) -> pa.Table:
+def a_similarity(run: Run, start_digest: str = "0" * 64, value: float = 0.5) -> pa.Table:
+    """Return a table with this value at the cut, and 1 more at the head."""
     measured = [
         similarity.Similarity(
             place=place,
             num_images=4,
             num_classes=2,
             num_features=3,
-            logme=0.5,
-            linear_cka=0.5,
+            logme=value + (place != similarity.CUT),
+            linear_cka=value + (place != similarity.CUT),
             linear_cka_debiased=None,
             effective_rank=2.5,
         )

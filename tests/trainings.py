@@ -1,18 +1,58 @@
-"""A Run in training on the prepared tasks of a store, with no launch around it."""
+"""One Run in training, without a launch, on the prepared tasks of a store."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import nn
 
-from study.run import Run
+from study.networks.build import build
+from study.networks.families import as_after_training
+from study.networks.initial_values import initialise
+from study.run import Recipe, Run
 from study.store import Store
 from study.tasks.draws import draw
 from study.tasks.prepared_file import load
 from study.training.cut import starting_network
 from study.training.loop import Training
+
+SHAPE = (3, 16, 16)
+RECIPE = Recipe(num_epochs=1, learning_rate=1e-2, batch_size=33)
+
+
+def source(model: str = "resnet18", width: int = 4, **fields: Any) -> Run:
+    """Return a Run of 100 images without a start."""
+    plain = Run(task="digits-low", size=100, model=model, width=width, recipe=RECIPE, seed=1)
+    return replace(plain, **fields)
+
+
+def cell(model: str = "resnet18", width: int = 4, **fields: Any) -> Run:
+    """Return a Run of 67 images with label noise, which starts from `source`."""
+    start = source(model, width)
+    plain = replace(
+        start, task="digits-high", size=67, start=start, frozen=4, seed=2, label_noise=0.2
+    )
+    return replace(plain, **fields)
+
+
+def with_recipe(run: Run, **fields: Any) -> Run:
+    return replace(run, recipe=replace(run.recipe, **fields))
+
+
+def network(
+    model: str = "resnet18", width: int = 4, *, num_classes: int = 5, size: int = 16
+) -> nn.Sequential:
+    """Return a network with values as after a training: no norm has its initial values."""
+    layers = build(model, width, num_classes, (3, size, size))
+    initialise(layers, model, 3)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        as_after_training(layers)
+    return layers.eval()
 
 
 def training_of(
@@ -23,7 +63,7 @@ def training_of(
     cached: bool = True,
     shared_features: Path | None = None,
 ) -> Training:
-    """At its step 0; `start`: the weights of its start, where it has one."""
+    """Return the Run's training at step 0. `start`: the weights of its start."""
     task = load(run.task, store)
     drawn = draw(task, part=run.part, size=run.size, seed=run.seed, label_noise=run.label_noise)
     return Training(
@@ -40,7 +80,23 @@ def training_of(
 
 
 def to_the_end(training: Training) -> Training:
-    """The same, trained."""
     for _ in training:
         pass
     return training
+
+
+def resumed(run: Run, store: Store, start: Mapping[str, torch.Tensor] | None, at: int) -> Training:
+    """Return a training that continues from the state of another one at this step."""
+    first, second = (training_of(run, store, start) for _ in range(2))
+    for _ in first:
+        if first.step == at:
+            break
+    second.restore({key: value.clone() for key, value in first.state().items()})
+    assert second.step == at
+    return second
+
+
+def outcome(training: Training) -> tuple[list[object], dict[str, list[float]]]:
+    """Return the rows without times, and the weights."""
+    rows: list[object] = [replace(row, wall_seconds=0) for row in training.rows]
+    return rows, {key: value.tolist() for key, value in training.weights().items()}

@@ -120,7 +120,10 @@ def test_everything_that_is_wrong_is_said_at_once(capsys: pytest.CaptureFixture[
         ("run tiny.py other.py", "unexpected extra argument(s) (other.py); see study run --help"),
         ("run tiny.py --adress auto", "No such option: --adress (Possible options: --address)"),
         ("run tiny.py --root", "Option '--root' requires an argument"),
-        ("run tiny.py --log wandbs", "choose from tensorboard, wandb, mlflow; did you mean 'wandb'?"),
+        (
+            "run tiny.py --log wandbs",
+            "choose from tensorboard, wandb, mlflow; did you mean 'wandb'?",
+        ),
     ],
 )
 def test_main_wrong_command_line_is_one_line(

@@ -1,7 +1,9 @@
-"""The start, the cut, and what frozen means: bit for bit, on real digits."""
+"""The start's values, the cut, and what stays frozen: bit for bit, on real digits."""
 
-import dataclasses
-from pathlib import Path
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -10,114 +12,109 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from study.networks.build import build
+from study.networks.catalogue import num_channels, num_layers
+from study.networks.families import between_pieces, part_last
 from study.networks.initial_values import initialise
-from study.run import Recipe, Run
-from study.store import Store, open_store
+from study.planning.cost import cost_of, layer_costs
+from study.run import Run
+from study.store import Store
+from study.tasks import load_info
+from study.tasks.prepared_file import load
 from study.training.cut import HEAD, cut, set_training, starting_network
 from study.training.features import room
 from study.training.inputs import calibrate
 from study.training.loop import Training
-from tests.trainings import to_the_end, training_of
-
-SHAPE = (3, 16, 16)
-SOURCE = Run(
-    task="digits-low",
-    size=100,
-    model="resnet18",
-    width=4,
-    recipe=Recipe(num_epochs=2, learning_rate=1e-2, batch_size=33),
-    seed=1,
-)
-CELL = dataclasses.replace(
-    SOURCE, task="digits-high", size=67, start=SOURCE, frozen=4, seed=2, label_noise=0.2
+from tests.trainings import (
+    SHAPE,
+    cell,
+    network,
+    outcome,
+    resumed,
+    source,
+    to_the_end,
+    training_of,
+    with_recipe,
 )
 
 Weights = dict[str, torch.Tensor]
+slow = pytest.mark.slow
 
 
-def trained(run: Run, store: Store, start: Weights | None, *, cached: bool = True) -> Training:
-    return to_the_end(training_of(run, store, start, cached=cached))
+def starting(run: Run, start: Weights | None) -> Weights:
+    return starting_network(run, 5, SHAPE, start).state_dict()
 
 
-def same_rows(a: Training, b: Training) -> bool:
-    def timeless(training: Training) -> list[object]:
-        return [dataclasses.replace(row, wall_seconds=0) for row in training.rows]
-
-    return timeless(a) == timeless(b)
-
-
-def same_weights(a: Weights, b: Weights) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(value, b[key]) for key, value in a.items())
-
-
-@pytest.fixture(scope="module")
-def start(prepared_digits: Path) -> Weights:
-    return trained(SOURCE, open_store(prepared_digits), None).weights()
+def frozen_keys(layers: nn.Sequential, run: Run) -> set[str]:
+    names = list(dict(layers.named_children()))[: run.frozen]
+    held: set[int] = set()
+    if run.frozen_pieces:
+        below, _ = between_pieces(layers, run.model, run.frozen, run.frozen_pieces)
+        held = {id(each) for each in [*below.parameters(), *below.buffers()]}
+    named = [*layers.named_parameters(), *layers.named_buffers()]
+    return {key for key, each in named if key.split(".")[0] in names or id(each) in held}
 
 
-@pytest.mark.parametrize("frozen", [1, 4, 9])
-@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
-def test_frozen_stays_bit_identical_and_the_rest_does_not(
-    store: Store, start: Weights, frozen: int, optimizer: str
-) -> None:
-    recipe = dataclasses.replace(CELL.recipe, optimizer=optimizer, weight_decay=0.1)
-    training = trained(dataclasses.replace(CELL, frozen=frozen, recipe=recipe), store, start)
-    after = training.weights()
-    frozen_names = list(dict(training.layers.named_children()))[:frozen]
-    for key, value in after.items():
-        layer = key.split(".")[0]
-        if layer in frozen_names:
-            assert torch.equal(value, start[key]), key
-        elif layer != HEAD and value.is_floating_point():
-            assert not torch.equal(value, start[key]), key
+def measured_test_error(weights: Weights, run: Run, store: Store, training: Training) -> float:
+    """Return the test error of a whole network with these weights."""
+    layers = build(run.model, run.width, 5, SHAPE)
+    layers.load_state_dict(weights)
+    task = load(run.task, store)
+    with torch.no_grad():
+        images = training._inputs._normalise(torch.from_numpy(task.test_images.copy()))
+        answers = layers.eval()(images).argmax(1).numpy()
+    return float((answers != task.test_labels).mean())
 
 
-def test_the_optimiser_holds_nothing_for_frozen_parameters(store: Store, start: Weights) -> None:
-    training = trained(CELL, store, start)
-    held = [p for group in training._optimizer.param_groups for p in group["params"]]
-    assert {id(p) for p in held} == {id(p) for p in training.parts.suffix.parameters()}
-    assert {id(p) for p in training._optimizer.state} == {id(p) for p in held}
-    assert all(not p.requires_grad and p.grad is None for p in training.parts.prefix.parameters())
-
-
-@pytest.mark.parametrize("frozen", [1, 5, 9])
-@pytest.mark.parametrize("size", [34, 67, 100])  # tails of one, of one, and of one batch
-def test_features_computed_once_give_the_live_networks_bits(
-    store: Store, start: Weights, frozen: int, size: int
-) -> None:
-    run = dataclasses.replace(CELL, frozen=frozen, size=size)
-    cached, live = (trained(run, store, start, cached=cached) for cached in (True, False))
-    assert cached._inputs._train_features is not None
-    assert live._inputs._train_features is None
-    assert same_rows(cached, live)
-    assert same_weights(cached.weights(), live.weights())
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("model", "width", "frozen"),
-    [("densenet121", 2, 3), ("densenet121", 2, 8), ("vit_tiny", 12, 1), ("vit_tiny", 12, 7)],
+    ("model", "width", "fields", "recipe"),
+    [
+        ("resnet18", 4, {"frozen": 1, "size": 34}, {"num_epochs": 2}),  # one batch of 34
+        ("resnet18", 4, {"frozen": 4}, {"optimizer": "sgd", "momentum": 0.9}),
+        ("resnet18", 4, {"frozen": 9, "size": 100}, {"weight_decay": 0.1}),  # a tail of one
+        ("resnet18", 4, {"frozen": 3, "frozen_pieces": 1}, {"weight_decay": 0.1}),
+        pytest.param("resnet18", 4, {"frozen": 2, "frozen_pieces": 1}, {}, marks=slow),
+        pytest.param("densenet121", 2, {"frozen": 3}, {}, marks=slow),
+        pytest.param("densenet121", 4, {"frozen": 9, "frozen_pieces": 4}, {}, marks=slow),
+        ("densenet121", 2, {"frozen": 10, "frozen_pieces": 2}, {}),
+        pytest.param("densenet121", 4, {"frozen": 10, "frozen_pieces": 5}, {}, marks=slow),
+        pytest.param("vit_tiny", 12, {"frozen": 1}, {}, marks=slow),
+        pytest.param("vit_tiny", 12, {"frozen": 12, "frozen_pieces": 1}, {}, marks=slow),
+        ("vit_tiny", 12, {"frozen": 13, "frozen_pieces": 1}, {}),
+    ],
+    ids=str,
 )
-def test_the_other_families_too_train_upon_their_features(
-    store: Store, model: str, width: int, frozen: int
+def test_training_any_cut_freezes_below_trains_above_and_resumes(
+    model: str, width: int, fields: dict[str, Any], recipe: dict[str, Any], store: Store
 ) -> None:
-    # Two steps from random weights: what is frozen, and by which bits, needs no trained source.
-    recipe = dataclasses.replace(CELL.recipe, num_epochs=1, batch_size=40)
-    whole = dataclasses.replace(SOURCE, model=model, width=width, recipe=recipe)
-    run = dataclasses.replace(
-        CELL, model=model, width=width, recipe=recipe, start=whole, frozen=frozen
+    run = with_recipe(cell(model, width, **fields), **recipe)
+    start = network(model, width).state_dict()
+    training = training_of(run, store, start)
+    set_training(training.parts, run.recipe.frozen_batchnorm)
+    norms = [each for each in training.parts.prefix.modules() if isinstance(each, _BatchNorm)]
+    assert not any(each.training for each in norms) and training.parts.suffix[0].training
+    to_the_end(training)
+    after, frozen = training.weights(), frozen_keys(training.layers, run)
+    assert after.keys() == start.keys() and frozen
+    for key, value in after.items():
+        if key in frozen:
+            assert torch.equal(value, start[key]), key
+        elif value.is_floating_point():
+            assert not torch.equal(value, start[key]), key
+    by_key = dict(training.layers.named_parameters())
+    held = {id(p) for group in training._optimizer.param_groups for p in group["params"]}
+    assert held == {id(p) for key, p in by_key.items() if key not in frozen}
+    assert {id(p) for p in training._optimizer.state} == held
+    for key in by_key.keys() & frozen:
+        assert not by_key[key].requires_grad and by_key[key].grad is None
+    assert training.sizes(5).parameters_trained == sum(
+        after[key].numel() for key in by_key.keys() - frozen
     )
-    first = starting_network(whole, 5, SHAPE, None).state_dict()
-    cached, live = (trained(run, store, first, cached=cached) for cached in (True, False))
-    assert cached._inputs._train_features is not None
-    assert same_rows(cached, live)
-    assert same_weights(cached.weights(), live.weights())
-    frozen_names = list(dict(cached.layers.named_children()))[:frozen]
-    for key, value in cached.weights().items():
-        if key.split(".")[0] in frozen_names:
-            assert torch.equal(value, first[key]), key
-        elif key.endswith("weight") and value.ndim > 1:
-            assert not torch.equal(value, first[key]), key
+    assert measured_test_error(after, run, store, training) == training.rows[-1].test_error
+
+    live = training_of(run, store, start, cached=False)
+    assert training._inputs._train_features is not None and live._inputs._train_features is None
+    for other in (live, resumed(run, store, start, at=1)):
+        assert outcome(to_the_end(other)) == outcome(training)
 
 
 @pytest.mark.parametrize("num_images", [2, 33, 64])
@@ -125,17 +122,15 @@ def test_the_other_families_too_train_upon_their_features(
     ("model", "width", "shape"),
     [("resnet18", 4, (32,)), ("densenet121", 2, (64,)), ("vit_tiny", 12, (1, 12))],
 )
-def test_what_is_constant_of_the_head_joins_the_prefix_bit_for_bit(
+def test_cut_at_the_head_moves_its_constant_part_to_the_prefix_bit_for_bit(
     model: str, width: int, shape: tuple[int, ...], num_images: int
 ) -> None:
-    run = dataclasses.replace(SOURCE, model=model, width=width)
+    run = source(model, width)
     layers = starting_network(run, 5, SHAPE, None)
-    run = dataclasses.replace(run, frozen=len(layers) - 1)
-    parts = cut(layers, run)
+    parts = cut(layers, replace(run, frozen=len(layers) - 1))
     names = [name for name, _ in layers.named_parameters() if name.startswith(HEAD)]
     assert [name for name, _ in parts.suffix.named_parameters()] == names
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randn(num_images, *SHAPE, generator=generator)
+    images = torch.randn(num_images, *SHAPE, generator=torch.Generator().manual_seed(0))
     labels = torch.arange(num_images) % 5
     features = parts.prefix(images)
     assert features.shape[1:] == shape
@@ -143,12 +138,12 @@ def test_what_is_constant_of_the_head_joins_the_prefix_bit_for_bit(
     for logits in (parts.suffix(features), layers(images)):
         loss = nn.functional.cross_entropy(logits, labels)
         given.append([logits, *torch.autograd.grad(loss, [*parts.suffix.parameters()])])
-    for ours, theirs in zip(*given, strict=True):
-        assert torch.equal(ours, theirs)
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(*given, strict=True))
 
 
-def test_more_threads_norm_all_tokens_as_their_gradients_are_summed_otherwise() -> None:
-    run = dataclasses.replace(SOURCE, model="vit_tiny", width=12, frozen=13)
+def test_cut_at_the_head_with_three_threads_keeps_all_tokens() -> None:
+    # With more threads torch sums the norm's gradients in another order.
+    run = source("vit_tiny", 12, frozen=13)
     layers, images = starting_network(run, 5, SHAPE, None), torch.zeros(2, *SHAPE)
     before = torch.get_num_threads()
     try:
@@ -161,142 +156,134 @@ def test_more_threads_norm_all_tokens_as_their_gradients_are_summed_otherwise() 
     assert shapes == [(2, 1, 12), (2, 17, 12)]
 
 
-def test_the_head_is_always_new(start: Weights) -> None:
-    run = dataclasses.replace(CELL, frozen=0)
-    layers = starting_network(run, 5, SHAPE, start).state_dict()
-    for key, value in layers.items():
-        same = torch.equal(value, start[key])
-        assert same != (key.startswith(HEAD) and value.is_floating_point()), key
+# Start values
 
 
-def test_reinitialised_above_the_cut(start: Weights) -> None:
-    recipe = dataclasses.replace(CELL.recipe, above_cut="reinitialised")
-    run = dataclasses.replace(CELL, recipe=recipe)
+def test_starting_network_has_the_starts_layers_and_a_new_head() -> None:
+    start = network().state_dict()
+    for key, value in starting(cell(frozen=0), start).items():
+        is_new = key.startswith(HEAD) and value.is_floating_point()
+        assert torch.equal(value, start[key]) != is_new, key
+
+
+@pytest.mark.parametrize(
+    ("model", "width", "fields"),
+    [
+        ("resnet18", 4, {"frozen": 4}),
+        ("resnet18", 4, {"frozen": 3, "frozen_pieces": 1}),
+        ("densenet121", 4, {"frozen": 10, "frozen_pieces": 5}),
+        ("vit_tiny", 12, {"frozen": 13, "frozen_pieces": 1}),
+    ],
+)
+def test_starting_network_reinitialised_draws_new_values_above_the_cut(
+    model: str, width: int, fields: dict[str, int]
+) -> None:
+    start = network(model, width).state_dict()
+    run = with_recipe(cell(model, width, **fields), above_cut="reinitialised")
     layers = starting_network(run, 5, SHAPE, start)
-    lower_cut = starting_network(dataclasses.replace(run, frozen=1), 5, SHAPE, start)
-    # What the start began with its layers below the cut have learnt to work with.
-    began = starting_network(dataclasses.replace(SOURCE, seed=CELL.seed), 5, SHAPE, None)
-    names = list(dict(layers.named_children()))
+    fresh = starting(replace(run, frozen=0, frozen_pieces=0), start)
+    # Not the start's own initial values: its layers below the cut are fitted to those.
+    began = starting(source(model, width, seed=run.seed), None)
+    frozen = frozen_keys(layers, run)
     for key, value in layers.state_dict().items():
-        if key.split(".")[0] in names[: CELL.frozen]:
-            assert torch.equal(value, start[key]), key
-        else:
-            assert torch.equal(value, lower_cut.state_dict()[key]), key
-            assert value.ndim < 2 or not torch.equal(value, began.state_dict()[key]), key
+        assert torch.equal(value, (start if key in frozen else fresh)[key]), key
+        assert key in frozen or value.ndim < 2 or not torch.equal(value, began[key]), key
+    assert any(not torch.equal(fresh[key], start[key]) for key in frozen)
 
 
-@pytest.mark.slow
-def test_a_new_head_knows_nothing_of_the_starts_classes(store: Store) -> None:
-    # The same task and seed on disjoint halves: nothing but the initial values could tell.
-    recipe = dataclasses.replace(SOURCE.recipe, num_epochs=10)
-    source = dataclasses.replace(SOURCE, part="a", size=300, recipe=recipe)
-    cell = dataclasses.replace(source, part="b", start=source)
-    key = "head.classifier.weight"
+def test_starting_network_reinitialised_keeps_the_frozen_channels() -> None:
+    start = network().state_dict()
+    run = cell(frozen=9, trained_channels=3)
+    kept, drawn = (
+        starting(each, start)["stage4_block2.conv2.weight"]
+        for each in (run, with_recipe(run, above_cut="reinitialised"))
+    )
+    assert torch.equal(kept[:-3], drawn[:-3])
+    assert not any(torch.equal(a, b) for a, b in zip(kept[-3:], drawn[-3:], strict=True))
+
+
+def test_starting_network_frozen_final_norm_comes_from_the_start() -> None:
+    start = network("vit_tiny", 12).state_dict()
+    run = cell("vit_tiny", 12, frozen=13, frozen_pieces=1)
+    whole, inside = starting(replace(run, frozen_pieces=0), start), starting(run, start)
+    for key in (key for key in start if key.startswith(HEAD)):
+        is_norm = key.startswith("head.norm.")
+        assert torch.equal(inside[key], start[key]) == is_norm, key
+        assert not torch.equal(whole[key], start[key]), key
+        assert is_norm or torch.equal(inside[key], whole[key]), key
+    # A start with other classes has the same norm.
+    more = {**start, "head.classifier.weight": torch.zeros(9, 12)}
+    assert all(torch.equal(starting(run, more)[key], value) for key, value in inside.items())
+    without = {key: value for key, value in start.items() if not key.startswith(HEAD)}
+    starting(replace(run, frozen_pieces=0), without)
+    with pytest.raises(ValueError, match=r"missing \['head.norm.bias', 'head.norm.weight'\]"):
+        starting(run, without)
+
+
+@slow
+def test_starting_network_new_head_is_unrelated_to_the_starts_classes(store: Store) -> None:
+    # The same task and seed on disjoint halves: only initial values could be in common.
+    first = with_recipe(source(part="a", size=300), num_epochs=10)
+    second = replace(first, part="b", start=first)
+    began, after = starting(first, None), to_the_end(training_of(first, store)).weights()
 
     def cosine(a: Weights, b: Weights) -> float:
+        key = "head.classifier.weight"
         return float(torch.cosine_similarity(a[key].flatten(), b[key].flatten(), dim=0))
 
-    began = starting_network(source, 5, SHAPE, None).state_dict()
-    after = trained(source, store, None).weights()
-    given = starting_network(cell, 5, SHAPE, after).state_dict()
+    given = starting(second, after)
     assert cosine(after, began) > 0.5
     assert abs(cosine(after, given)) < 0.3
-    again = dataclasses.replace(cell, start=cell)
-    heads = [given, starting_network(again, 5, SHAPE, after).state_dict()]
-    assert abs(cosine(*heads)) < 0.3
-    same_head = dataclasses.replace(cell, frozen=6, label_noise=0.5, size=50)
-    assert cosine(given, starting_network(same_head, 5, SHAPE, after).state_dict()) > 0.999
+    assert abs(cosine(given, starting(replace(second, start=second), after))) < 0.3
+    same_head = replace(second, frozen=6, label_noise=0.5, size=50)
+    assert cosine(given, starting(same_head, after)) > 0.999
 
 
-def test_a_random_frozen_prefix_is_calibrated_and_no_identity(store: Store) -> None:
-    run = dataclasses.replace(CELL, start=None)
-    training = trained(run, store, None)
-    norms = [m for m in training.parts.prefix.modules() if isinstance(m, _BatchNorm)]
-    assert norms
-    for norm in norms:
-        assert norm.momentum is not None
-        assert not norm.training
-        assert norm.running_mean is not None
-        assert norm.running_mean.abs().max() > 0
-        assert torch.equal(norm.weight, torch.ones_like(norm.weight))
-    assert same_rows(training, trained(run, store, None, cached=False))
-
-
-def test_frozen_batchnorm_in_training_mode_updates_statistics_but_no_parameter(
-    store: Store, start: Weights
-) -> None:
-    recipe = dataclasses.replace(CELL.recipe, frozen_batchnorm="training")
-    training = trained(dataclasses.replace(CELL, recipe=recipe), store, start)
-    assert training._inputs._train_features is None  # they change with the statistics
-    parameters = dict(training.parts.prefix.named_parameters())
-    assert all(torch.equal(value, start[key]) for key, value in parameters.items())
-    changed = [
-        not torch.equal(value, start[key])
-        for key, value in training.parts.prefix.named_buffers()
-        if key.endswith("running_mean")
-    ]
-    assert changed
-    assert all(changed)
-
-
-def test_training_mode_reaches_only_the_suffix(start: Weights) -> None:
-    parts = cut(starting_network(CELL, 5, SHAPE, start), CELL)
-    set_training(parts, "evaluation")
-    assert not any(module.training for module in parts.prefix.modules())
-    assert all(module.training for module in parts.suffix.modules())
-
-
-@pytest.mark.parametrize("frozen_batchnorm", ["evaluation", "training"])
-def test_dropout_and_drop_path_are_off_below_the_cut(frozen_batchnorm: str) -> None:
-    layers = starting_network(
-        dataclasses.replace(SOURCE, model="vit_tiny", width=12), 5, SHAPE, None
-    )
-    for block in layers[1:-1]:
-        block.drop_path1, block.attn.proj_drop = DropPath(0.5), nn.Dropout(0.5)
-    parts = cut(layers, dataclasses.replace(CELL, frozen=6))
-    images = torch.randn(4, *SHAPE, generator=torch.Generator().manual_seed(0))
-    still = parts.prefix(images)
-    set_training(parts, frozen_batchnorm)
-    assert torch.equal(parts.prefix(images), still)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        assert not torch.equal(parts.suffix(still), parts.suffix(still))
-
-
-def test_training_mode_of_a_frozen_prefix_is_batchnorms_alone(start: Weights) -> None:
-    parts = cut(starting_network(CELL, 5, SHAPE, start), CELL)
-    set_training(parts, "training")
-    leaves = [m for m in parts.prefix.modules() if not list(m.children())]
-    assert {m.training for m in leaves if isinstance(m, _BatchNorm)} == {True}
-    assert {m.training for m in leaves if not isinstance(m, _BatchNorm)} == {False}
-
-
-def test_weights_that_do_not_fit_are_refused_by_key(start: Weights) -> None:
+def test_starting_network_weights_that_do_not_fit_are_named() -> None:
+    start = network().state_dict()
     missing = {key: value for key, value in start.items() if key != "stem.conv1.weight"}
-    with pytest.raises(ValueError, match=r"missing \['stem.conv1.weight'\]"):
-        starting_network(CELL, 5, SHAPE, missing)
-    with pytest.raises(ValueError, match=r"not in the network \['stage9.weight'\]"):
-        starting_network(CELL, 5, SHAPE, start | {"stage9.weight": torch.ones(1)})
-    with pytest.raises(ValueError, match=r"of another shape \['stem.bn1.weight'\]"):
-        starting_network(CELL, 5, SHAPE, start | {"stem.bn1.weight": torch.ones(3)})
+    for weights, message in (
+        (missing, r"missing \['stem.conv1.weight'\]"),
+        (start | {"stage9.weight": torch.ones(1)}, r"not in the network \['stage9.weight'\]"),
+        (start | {"stem.bn1.weight": torch.ones(3)}, r"of another shape \['stem.bn1.weight'\]"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            starting(cell(), weights)
 
 
-def test_features_that_fit_nowhere_else_lie_in_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    class NoMemory:
-        available = 0
+# Layers frozen at random, and modes
 
-    monkeypatch.setattr("study.training.features.psutil.virtual_memory", NoMemory)
-    like = torch.zeros(2, 3, 4, dtype=torch.bfloat16)
-    held = room(10, like)
-    assert held.shape == (10, 3, 4)
-    assert held.dtype == torch.bfloat16
-    values = torch.arange(120, dtype=torch.bfloat16).view(10, 3, 4)
-    held[:] = values
-    assert torch.equal(held, values)
+
+@pytest.mark.parametrize(
+    ("model", "width", "fields"),
+    [
+        ("resnet18", 4, {"frozen": 4}),
+        ("resnet18", 4, {"frozen": 3, "frozen_pieces": 1}),
+        ("densenet121", 2, {"frozen": 9, "frozen_pieces": 2}),
+    ],
+)
+def test_training_random_frozen_layers_calibrates_their_norms(
+    model: str, width: int, fields: dict[str, int], store: Store
+) -> None:
+    run = with_recipe(cell(model, width, start=None, **fields), calibration="images")
+    training = training_of(run, store)
+    frozen, trained = (
+        [each for each in part.modules() if isinstance(each, _BatchNorm)]
+        for part in (training.parts.prefix, training.parts.suffix)
+    )
+    for norm in frozen:
+        assert not norm.training and norm.momentum is not None
+        assert norm.running_mean is not None and (norm.running_mean != 0).any()
+        assert torch.equal(norm.weight, torch.ones_like(norm.weight))
+    assert all((norm.running_mean == 0).all() for norm in trained)
+    norms = [each for each in training.layers.modules() if isinstance(each, _BatchNorm)]
+    assert len(frozen) + len(trained) == len(norms)
+    live = to_the_end(training_of(run, store, cached=False))
+    assert outcome(to_the_end(training)) == outcome(live)
 
 
 @pytest.mark.parametrize("by_images", [False, True])
-def test_statistics_of_random_layers_weigh_images_or_batches(by_images: bool) -> None:
+def test_calibrate_weighs_images_or_batches(by_images: bool) -> None:
     layers = build("resnet18", 4, 5, SHAPE)
     initialise(layers, "resnet18", 0, frozen=3)
     prefix = layers[:3]
@@ -309,3 +296,162 @@ def test_statistics_of_random_layers_weigh_images_or_batches(by_images: bool) ->
     expected = seen.mean((0, 2, 3)) if by_images else sum(batches) / 2
     torch.testing.assert_close(prefix[0].bn1.running_mean, expected, rtol=1e-4, atol=1e-5)
     assert all(m.momentum == 0.1 for m in prefix.modules() if isinstance(m, _BatchNorm))
+
+
+def test_training_with_moving_statistics_changes_them_and_no_frozen_parameter(
+    store: Store,
+) -> None:
+    start = network().state_dict()
+    run = with_recipe(cell(), frozen_batchnorm="training")
+    training = to_the_end(training_of(run, store, start))
+    assert training._inputs._train_features is None  # they change with the statistics
+    prefix = training.parts.prefix
+    assert all(torch.equal(value, start[key]) for key, value in prefix.named_parameters())
+    moving = [(k, v) for k, v in prefix.named_buffers() if k.endswith("running_mean")]
+    assert moving and not any(torch.equal(value, start[key]) for key, value in moving)
+
+
+@pytest.mark.parametrize("frozen_batchnorm", ["evaluation", "training"])
+def test_set_training_reaches_the_suffix_and_at_most_frozen_norms(frozen_batchnorm: str) -> None:
+    parts = cut(starting_network(cell(), 5, SHAPE, network().state_dict()), cell())
+    set_training(parts, frozen_batchnorm)
+    assert all(module.training for module in parts.suffix.modules())
+    leaves = [m for m in parts.prefix.modules() if not list(m.children())]
+    is_training = frozen_batchnorm == "training"
+    assert {m.training for m in leaves if isinstance(m, _BatchNorm)} == {is_training}
+    assert {m.training for m in leaves if not isinstance(m, _BatchNorm)} == {False}
+
+
+@pytest.mark.parametrize("frozen_batchnorm", ["evaluation", "training"])
+def test_set_training_keeps_dropout_off_below_the_cut(frozen_batchnorm: str) -> None:
+    layers = starting_network(source("vit_tiny", 12), 5, SHAPE, None)
+    for block in layers[1:-1]:
+        block.drop_path1, block.attn.proj_drop = DropPath(0.5), nn.Dropout(0.5)
+    parts = cut(layers, cell(frozen=6))
+    images = torch.randn(4, *SHAPE, generator=torch.Generator().manual_seed(0))
+    still = parts.prefix(images)
+    set_training(parts, frozen_batchnorm)
+    assert torch.equal(parts.prefix(images), still)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        assert not torch.equal(parts.suffix(still), parts.suffix(still))
+
+
+def test_room_without_memory_is_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    class NoMemory:
+        available = 0
+
+    monkeypatch.setattr("study.training.features.psutil.virtual_memory", NoMemory)
+    held = room(10, torch.zeros(2, 3, 4, dtype=torch.bfloat16))
+    assert (held.shape, held.dtype) == ((10, 3, 4), torch.bfloat16)
+    values = torch.arange(120, dtype=torch.bfloat16).view(10, 3, 4)
+    held[:] = values
+    assert torch.equal(held, values)
+
+
+# Trained channels of the last layer before the head
+
+NETWORKS = pytest.mark.parametrize(
+    ("model", "width"), [("resnet18", 4), ("resnet50", 4), ("densenet121", 4), ("vit_tiny", 12)]
+)
+
+
+def channels_cell(model: str, width: int, num_trained: int) -> Run:
+    return cell(model, width, frozen=num_layers(model) - 1, trained_channels=num_trained)
+
+
+@NETWORKS
+def test_part_last_any_channels_compute_the_layer_and_train_less_than_the_next_cut(
+    model: str, width: int
+) -> None:
+    layers, most = network(model, width), num_channels(model, width)
+    counts = [sum(p.numel() for p in layers[-1].parameters())]
+    with torch.no_grad():
+        images = torch.randn(5, *SHAPE, generator=torch.Generator().manual_seed(0))
+        before = layers[:-2](images)
+        expected = layers[-2](before)
+        for num_trained in sorted({1, 3, 4, most // 2, most - 1, most}):
+            part = part_last(layers, model, num_trained)
+            found = part.trained(part.frozen.eval()(before))
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+            suffix = cut(layers, channels_cell(model, width, num_trained)).suffix
+            counts.append(sum(p.numel() for p in suffix.parameters()))
+    assert counts == sorted(set(counts))
+    assert counts[-1] < sum(p.numel() for p in layers[-2:].parameters())
+
+
+@slow
+@NETWORKS
+def test_training_channels_changes_only_them_and_the_head_and_resumes(
+    model: str, width: int, store: Store
+) -> None:
+    num_trained = num_channels(model, width) // 2 + 1
+    run = with_recipe(channels_cell(model, width, num_trained), num_epochs=2)
+    start = network(model, width).state_dict()
+    training = training_of(run, store, start)
+    places = part_last(training.layers, model, num_trained).links.pairs
+    after = to_the_end(training).weights()
+    assert any(not torch.equal(after[key], start[key]) for key in start if HEAD not in key)
+    error = measured_test_error(after, run, store, training)
+    # The whole layer rounds differently from its two parts.
+    assert error == pytest.approx(training.rows[-1].test_error, abs=2 / 179)
+    assert outcome(to_the_end(resumed(run, store, start, at=3))) == outcome(training)
+    num_parameters = len([*training.parts.suffix.named_parameters()])
+    assert len(training._optimizer.state_dict()["state"]) == num_parameters
+
+    # With the start's values in the trained channels, all but the head is the start.
+    fresh = training_of(run, store, start)
+    first = part_last(fresh.layers, model, num_trained).links.pairs
+    for (_, ours), (_, theirs) in zip(places, first, strict=True):
+        ours.copy_(theirs)
+    restored = training.layers.state_dict()
+    for key, value in start.items():
+        assert key.startswith(HEAD) or torch.equal(restored[key], value), key
+
+
+def test_training_channels_of_random_layers_calibrates_the_frozen_ones(store: Store) -> None:
+    run = replace(channels_cell("resnet18", 4, 3), start=None)
+    assert (training_of(run, store).layers[-2].bn2.running_mean[:-3] != 0).all()
+
+
+# Cost
+
+
+@pytest.mark.parametrize(
+    ("model", "width", "cuts"),
+    [
+        ("resnet18", 4, [(3, 0, 0), (3, 1, 0), (4, 0, 0)]),
+        ("resnet18", 4, [(8, 0, 0), (9, 0, 32), (9, 0, 8), (9, 0, 0)]),
+        ("densenet121", 4, [(9, 0, 0), (9, 5, 0), (10, 0, 0)]),
+        ("vit_tiny", 12, [(6, 0, 0), (6, 1, 0), (7, 0, 0)]),
+    ],
+)
+def test_cost_of_a_cut_inside_a_layer_is_between_its_neighbours(
+    model: str, width: int, cuts: list[tuple[int, int, int]], store: Store
+) -> None:
+    info = load_info("digits-high", store)
+    assert info is not None
+    costs = [
+        cost_of(cell(model, width, frozen=k, frozen_pieces=p, trained_channels=m), info)
+        for k, p, m in cuts
+    ]
+    for values in ([c.flops for c in costs], [c.memory.optimiser for c in costs]):
+        assert values == sorted(set(values), reverse=True)
+    frozen, pieces, _ = cuts[1]
+    if pieces:
+        whole = layer_costs(model, width, 5, SHAPE, None)
+        divided = layer_costs(model, width, 5, SHAPE, (frozen, 0, pieces))
+        assert len(divided) == len(whole) + 1
+        for name in ("flops", "parameters"):
+            assert sum(getattr(c, name) for c in whole) == sum(getattr(c, name) for c in divided)
+
+
+def test_cost_of_the_head_alone_keeps_one_token_of_an_image(store: Store) -> None:
+    info, run = load_info("digits-high", store), cell("vit_tiny", 12, frozen=13, frozen_pieces=1)
+    assert info is not None
+    inside, head, below = (
+        cost_of(replace(run, **fields), info).memory.images_and_features  # type: ignore[arg-type]
+        for fields in ({}, {"frozen_pieces": 0}, {"frozen": 12, "frozen_pieces": 0})
+    )
+    assert inside == head
+    assert below - inside == (run.size + info.num_test) * 4 * 12 * 4 * 4  # 16 more tokens

@@ -1,8 +1,7 @@
-"""Features shared by a machine's Runs: the bits of one's own, under a key that no other prefix has."""
+"""Features shared by a machine's Runs: the same bits as own ones, under a key for each prefix."""
 
 from __future__ import annotations
 
-import dataclasses
 import errno
 import math
 import os
@@ -10,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,29 +22,27 @@ from torch import nn
 from study.launching.driver import run_study
 from study.launching.options import LaunchOptions
 from study.planning.spaces import space_of
-from study.run import Recipe, Run
+from study.run import Run
 from study.store import Store, finished_ids
 from study.training import feature_cache, features, inputs
 from study.training.cut import cut, starting_network
 from study.training.feature_cache import make_room, node_folder, read, tidy, write
 from study.training.features import Features, prefix_key, shared_features
-from study.training.loop import Training
-from tests.trainings import to_the_end, training_of
-
-SHAPE = (3, 16, 16)
-SOURCE = Run(
-    task="digits-low",
-    size=100,
-    model="resnet18",
-    width=4,
-    recipe=Recipe(num_epochs=1, learning_rate=1e-2, batch_size=33),
-    seed=1,
+from tests.trainings import (
+    SHAPE,
+    cell,
+    network,
+    outcome,
+    source,
+    to_the_end,
+    training_of,
 )
-CELL = dataclasses.replace(SOURCE, task="digits-high", size=300, start=SOURCE, frozen=4, seed=2)
+
+CELL = cell(size=300, label_noise=0.0)
 
 
 @pytest.fixture(autouse=True)
-def all_are_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def always_worth_keeping(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(features, "WORTH_SECONDS_PER_GIB", 0.0)
     monkeypatch.setattr(inputs, "TRAINING_WORTH_SECONDS", 0.0)
     monkeypatch.setattr(inputs, "TEST_WORTH_SECONDS", 0.0)
@@ -60,13 +58,8 @@ def files(folder: Path) -> list[Path]:
     return sorted(folder.iterdir())
 
 
-def outcome(training: Training) -> tuple[list[object], dict[str, list[float]]]:
-    rows: list[object] = [dataclasses.replace(row, wall_seconds=0) for row in training.rows]
-    return rows, {key: value.tolist() for key, value in training.weights().items()}
-
-
 class Counted:
-    """Images that went through a prefix, where `patch` counts them."""
+    """Count the images that pass through a prefix."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.images = 0
@@ -102,7 +95,7 @@ class Counted:
         ("vit_tiny", 12, {"frozen": 13}),
     ],
 )
-def test_shared_features_give_the_bits_of_ones_own(
+def test_shared_features_are_computed_once_and_give_the_same_outcome(
     store: Store,
     folder: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -110,9 +103,8 @@ def test_shared_features_give_the_bits_of_ones_own(
     width: int,
     changes: Any,
 ) -> None:
-    whole = dataclasses.replace(SOURCE, model=model, width=width)
-    run = dataclasses.replace(CELL, model=model, width=width, **{"start": whole, **changes})
-    start = None if run.start is None else starting_network(whole, 5, SHAPE, None).state_dict()
+    run = cell(model, width, size=300, **changes)
+    start = None if run.start is None else network(model, width).state_dict()
     own = outcome(to_the_end(training_of(run, store, start)))
     counted = Counted(monkeypatch)
     made, found = (
@@ -123,45 +115,46 @@ def test_shared_features_give_the_bits_of_ones_own(
     assert counted.images == 300 + 179  # training and test images, once
 
 
-def test_what_cells_share_is_computed_once(
+def test_shared_features_of_cells_compute_only_missing_chunks(
     store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    start = starting_network(SOURCE, 5, SHAPE, None).state_dict()
-    counted, images = Counted(monkeypatch), []
+    start, counted, images = network().state_dict(), Counted(monkeypatch), []
     for changes in (
-        {},  # 300 training images, in chunks of 256 and 44, and the test images
+        {},  # 300 training images, in chunks of 256 and 44, and 179 test images
         {"label_noise": 0.2},  # the same images
-        {"size": 299},  # a subset, of which the first chunk is there
+        {"size": 299},  # a subset; its first chunk is stored
         {"size": 40},
-        {"size": 300, "recipe": dataclasses.replace(CELL.recipe, learning_rate=0.1)},
+        {"recipe": replace(CELL.recipe, learning_rate=0.1)},
     ):
         before = counted.images
-        training_of(dataclasses.replace(CELL, **changes), store, start, shared_features=folder)
+        training_of(replace(CELL, **changes), store, start, shared_features=folder)
         images.append(counted.images - before)
     assert images == [300 + 179, 0, 43, 40, 0]
 
 
-def test_the_runs_of_a_study_share_what_they_can(
+def test_run_study_shares_features_between_runs(
     store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("STUDY_FEATURES", str(folder))
     counted = Counted(monkeypatch)
     cells = [
-        dataclasses.replace(CELL, size=size, seed=seed, label_noise=label_noise)
+        replace(CELL, size=size, seed=seed, label_noise=label_noise)
         for size, seed, label_noise in [(300, 2, 0.0), (300, 2, 0.2), (40, 2, 0.0), (300, 3, 0.0)]
     ]
-    run_study(space_of([SOURCE, *cells], "cells"), store, None, LaunchOptions(gpus_per_trial=0))
+    run_study(space_of([source(), *cells], "cells"), store, None, LaunchOptions(gpus_per_trial=0))
     assert {run.id for run in cells} <= finished_ids(store)
     drawn = 300 + 40 + 300  # the noisy Run has the images of the first
     assert counted.images == drawn + 179
 
 
-def test_every_part_of_the_key_counts(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    base = dataclasses.replace(CELL, start=None)
+def test_prefix_key_changes_with_what_changes_features(
+    monkeypatch: pytest.MonkeyPatch, folder: Path
+) -> None:
+    base = replace(CELL, start=None)
 
     def key(run: Run = base, change: Callable[[nn.Sequential], object] = lambda _: None) -> str:
         nothing = {"frozen": 0, "trained_channels": 0, "frozen_pieces": 0}
-        layers = starting_network(dataclasses.replace(run, **nothing), 5, SHAPE, None)
+        layers = starting_network(replace(run, **nothing), 5, SHAPE, None)
         change(layers)
         return prefix_key(run, cut(layers, run).prefix)
 
@@ -174,10 +167,10 @@ def test_every_part_of_the_key_counts(monkeypatch: pytest.MonkeyPatch, folder: P
     others.append(key(change=lambda layers: setattr(layers[2].act1, "inplace", False)))
     for changes in (
         {"frozen": 3}, {"frozen": 5}, {"frozen_pieces": 1}, {"width": 8}, {"model": "resnet34"},
-        {"recipe": dataclasses.replace(CELL.recipe, precision="tf32")},
+        {"recipe": replace(CELL.recipe, precision="tf32")},
         {"frozen": 9}, {"frozen": 9, "trained_channels": 1}, {"frozen": 9, "trained_channels": 2},
     ):  # fmt: skip
-        others.append(key(dataclasses.replace(base, **changes)))
+        others.append(key(replace(base, **changes)))
     torch.set_num_threads(2)
     others.append(key())
     torch.set_num_threads(1)
@@ -194,12 +187,11 @@ def test_every_part_of_the_key_counts(monkeypatch: pytest.MonkeyPatch, folder: P
             others.append(key())
     assert len({plain, *others}) == 1 + len(others)
     assert key() == plain
-    # What does not touch the features leaves the key as it is.
+    # Fields that do not change the features do not change the key.
     for changes in ({"size": 20}, {"label_noise": 0.4}, {"part": "a"}):
-        run = dataclasses.replace(base, **changes)
+        run = replace(base, **changes)
         assert key(run) == plain
         assert run.id != base.id
-        assert key(run) == plain, "once it is asked a Run keeps its id"
     images = torch.zeros(4, *SHAPE, dtype=torch.uint8)
     prefix = nn.Sequential(nn.Flatten())
     given = [images, images.clone(), images.view(4, 3, 8, 32), torch.cat([images, images])]
@@ -228,7 +220,7 @@ def test_prefix_key_trainer_1_keeps_the_code_version_of_0_1_0(
 
 
 @pytest.mark.parametrize("num_images", [2, 255, 256, 257, 258, 512, 513])
-def test_spans_are_those_of_one_tensor(num_images: int) -> None:
+def test_features_any_span_equals_that_of_one_tensor(num_images: int) -> None:
     whole = torch.arange(num_images * 2).view(num_images, 2)
     spans = features.batch_spans(num_images, features.CHUNK)
     held = Features([whole[span] for span in spans])
@@ -252,7 +244,7 @@ def test_spans_are_those_of_one_tensor(num_images: int) -> None:
         lambda whole: b"\0" * len(whole),
     ],
 )
-def test_what_is_damaged_is_removed(
+def test_read_damaged_features_removes_the_file(
     folder: Path, damage: Callable[[bytes], bytes], dtype: torch.dtype
 ) -> None:
     values = torch.randn(2, 40, generator=torch.Generator().manual_seed(0)).to(dtype)
@@ -268,10 +260,10 @@ def test_what_is_damaged_is_removed(
     path.write_bytes(damage(whole))
     assert read(folder, "k") is None
     assert not files(folder)
-    assert torch.equal(found, values)  # what is mapped stays, though its file is gone
+    assert torch.equal(found, values)  # the mapped values stay
 
 
-def test_a_process_killed_while_it_writes_leaves_nothing_that_is_read(folder: Path) -> None:
+def test_write_killed_process_leaves_no_readable_file(folder: Path) -> None:
     killed = f"""
 import os, signal, torch
 from pathlib import Path
@@ -286,7 +278,9 @@ write(Path({str(folder)!r}), "k", torch.zeros(1000))
     assert not files(folder)
 
 
-def test_the_longest_unused_go(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_make_room_removes_the_least_recently_used(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for age, key in enumerate("abc"):
         write(folder, key, torch.zeros(1000))
         os.utime(folder / f"{key}.features", (time.time() - 100 + age,) * 2)
@@ -304,9 +298,7 @@ def test_the_longest_unused_go(folder: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert tidy(folder) == [folder / "a.features"]
 
 
-def test_a_full_disk_leaves_the_features_in_memory(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_write_full_disk_returns_the_values(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     number = errno.ENOSPC
 
     def refused(*_: object) -> None:
@@ -322,7 +314,7 @@ def test_a_full_disk_leaves_the_features_in_memory(
 
 
 @pytest.mark.parametrize(("of_gib", "of_chunk"), [(math.inf, 0.0), (0.0, math.inf)])
-def test_what_is_quickly_made_is_not_kept(
+def test_shared_features_cheap_ones_are_not_stored(
     folder: Path, monkeypatch: pytest.MonkeyPatch, of_gib: float, of_chunk: float
 ) -> None:
     monkeypatch.setattr(features, "WORTH_SECONDS_PER_GIB", of_gib)
@@ -334,7 +326,9 @@ def test_what_is_quickly_made_is_not_kept(
     assert not files(folder)
 
 
-def test_the_folder_is_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_node_folder_is_private_or_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("STUDY_FEATURES")
     monkeypatch.setattr(feature_cache.tempfile, "gettempdir", lambda: str(tmp_path))
     made = node_folder()

@@ -1,7 +1,7 @@
-"""The loop: rows, resuming from any step, divergence, and what a seed decides."""
+"""The loop: rows, optimisers, resuming from any step, divergence, and the order of images."""
 
-import dataclasses
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,26 +15,13 @@ from study.store import Store
 from study.tasks.draws import draw
 from study.tasks.prepared_file import load
 from study.training.cut import starting_network
-from study.training.loop import Diverged, Training
-from tests.trainings import to_the_end, training_of
+from study.training.loop import Diverged
+from tests.trainings import outcome, resumed, source, to_the_end, training_of, with_recipe
 
-RUN = Run(
-    task="digits-low",
-    size=100,
-    label_noise=0.2,
-    model="resnet18",
-    width=4,
-    recipe=Recipe(num_epochs=3, learning_rate=1e-2, batch_size=40),
-    seed=1,
-)
+RUN = source(label_noise=0.2, recipe=Recipe(num_epochs=3, learning_rate=1e-2, batch_size=40))
 
 
-def outcome(training: Training) -> tuple[list[object], dict[str, list[float]]]:
-    rows: list[object] = [dataclasses.replace(row, wall_seconds=0) for row in training.rows]
-    return rows, {key: value.tolist() for key, value in training.weights().items()}
-
-
-def test_rows_say_what_was_measured(store: Store) -> None:
+def test_rows_have_epochs_steps_and_errors_of_both_parts(store: Store) -> None:
     training = to_the_end(training_of(RUN, store))
     rows = training.rows
     assert [row.epoch for row in rows] == [0, 1, 2, 3]
@@ -53,7 +40,7 @@ def test_rows_say_what_was_measured(store: Store) -> None:
         )
 
 
-def test_the_last_row_agrees_with_the_weights(store: Store) -> None:
+def test_last_row_is_the_test_error_of_the_weights(store: Store) -> None:
     training = to_the_end(training_of(RUN, store))
     task = load(RUN.task, store)
     training.layers.eval()
@@ -86,12 +73,12 @@ def test_the_last_row_agrees_with_the_weights(store: Store) -> None:
     ],
     ids=["adam", "adamw-cosine", "sgd-inverse_sqrt"],
 )
-def test_the_loop_is_the_plain_one(
+def test_loop_equals_a_plain_pytorch_loop(
     store: Store, changes: dict[str, Any], optimizer: Any, rate: Any
 ) -> None:
     # 81 images in batches of 40: two steps an epoch, the second of 41 images; seven steps.
-    recipe = dataclasses.replace(RUN.recipe, num_epochs=None, num_steps=7, **changes)
-    run = dataclasses.replace(RUN, size=81, recipe=recipe)
+    recipe = replace(RUN.recipe, num_epochs=None, num_steps=7, **changes)
+    run = replace(RUN, size=81, recipe=recipe)
     task = load(run.task, store)
     drawn = draw(task, part="all", size=81, seed=run.seed, label_noise=run.label_noise)
     layers = starting_network(run, 5, task.info.image_shape, None)
@@ -113,8 +100,8 @@ def test_the_loop_is_the_plain_one(
         assert torch.equal(value, layers.state_dict()[key]), key
 
 
-def test_without_label_noise_nothing_is_flipped(store: Store) -> None:
-    rows = to_the_end(training_of(dataclasses.replace(RUN, label_noise=0.0), store)).rows
+def test_rows_without_label_noise_have_no_flipped_part(store: Store) -> None:
+    rows = to_the_end(training_of(replace(RUN, label_noise=0.0), store)).rows
     assert {(row.train_error_flipped, row.train_loss_flipped) for row in rows} == {(None, None)}
     assert all(row.train_error == row.train_error_clean for row in rows)
 
@@ -151,64 +138,54 @@ def test_without_label_noise_nothing_is_flipped(store: Store) -> None:
     ],
     ids=["adam", "sgd-cosine-augmented", "adamw-inverse_sqrt-moving-statistics", "random-frozen"],
 )
-def test_resumed_from_any_step_gives_the_undisturbed_bits(
+def test_resumed_from_any_step_gives_the_undisturbed_outcome(
     store: Store, frozen: int, changes: dict[str, Any], stop_at: int
 ) -> None:
-    recipe = dataclasses.replace(RUN.recipe, **changes)
-    run = dataclasses.replace(RUN, recipe=recipe, frozen=frozen)
-    first = training_of(run, store)
-    for _ in first:
-        if first.step == stop_at:
-            break
-    state = {key: value.clone() for key, value in first.state().items()}
-    second = training_of(run, store)
-    second.restore(state)
-    assert second.step == stop_at
+    recipe = replace(RUN.recipe, **changes)
+    run = replace(RUN, recipe=recipe, frozen=frozen)
+    second = resumed(run, store, None, at=stop_at)
+    began = second.rows[-1].wall_seconds if second.rows else 0.0
     assert outcome(to_the_end(second)) == outcome(to_the_end(training_of(run, store)))
-    assert second.rows[-1].wall_seconds >= first.rows[-1].wall_seconds
+    assert second.rows[-1].wall_seconds >= began
 
 
-def test_a_state_of_another_run_is_refused(store: Store) -> None:
+def test_restore_state_of_another_run_fails(store: Store) -> None:
     state = training_of(RUN, store).state()
     with pytest.raises(AssertionError):
-        training_of(dataclasses.replace(RUN, seed=2), store).restore(state)
+        training_of(replace(RUN, seed=2), store).restore(state)
 
 
-def test_a_loss_that_is_not_finite_ends_the_run_with_sound_rows(store: Store) -> None:
-    recipe = dataclasses.replace(RUN.recipe, optimizer="sgd", learning_rate=1e30)
-    training = training_of(dataclasses.replace(RUN, recipe=recipe), store)
+def test_loop_infinite_loss_raises_diverged_with_finite_rows(store: Store) -> None:
+    recipe = replace(RUN.recipe, optimizer="sgd", learning_rate=1e30)
+    training = training_of(replace(RUN, recipe=recipe), store)
     with pytest.raises(Diverged) as caught:
         to_the_end(training)
     assert caught.value.step == training.rows[-1].step
     assert all(np.isfinite([row.train_loss, row.test_loss]).all() for row in training.rows)
 
 
-def test_the_order_is_paired_across_cuts_and_not_across_seeds(store: Store) -> None:
+def test_order_is_the_same_for_all_cuts_and_differs_between_seeds(store: Store) -> None:
     def order(run: Run) -> list[float]:
         training = training_of(run, store)
         training._begin_epoch(1)
         return training._order.tolist()
 
-    assert order(RUN) == order(dataclasses.replace(RUN, frozen=5, label_noise=0.0))
-    assert order(RUN) != order(dataclasses.replace(RUN, seed=2))
+    assert order(RUN) == order(replace(RUN, frozen=5, label_noise=0.0))
+    assert order(RUN) != order(replace(RUN, seed=2))
 
 
-def test_torchs_generator_is_left_alone(store: Store) -> None:
+def test_loop_does_not_use_torchs_generator(store: Store) -> None:
     before = torch.random.get_rng_state()
     to_the_end(training_of(RUN, store))
     assert torch.equal(before, torch.random.get_rng_state())
 
 
-def test_bfloat16_changes_the_arithmetic(store: Store) -> None:
-    recipe = dataclasses.replace(RUN.recipe, precision="bfloat16", num_epochs=1)
-    low = to_the_end(training_of(dataclasses.replace(RUN, recipe=recipe, frozen=3), store))
-    full = to_the_end(
-        training_of(
-            dataclasses.replace(
-                RUN, recipe=dataclasses.replace(recipe, precision="float32"), frozen=3
-            ),
-            store,
+def test_bfloat16_changes_losses_a_little(store: Store) -> None:
+    low, full = (
+        to_the_end(
+            training_of(with_recipe(replace(RUN, frozen=3), precision=each, num_epochs=1), store)
         )
+        for each in ("bfloat16", "float32")
     )
     assert low._inputs._train_features is not None
     assert low._inputs._train_features.dtype == torch.bfloat16
