@@ -1,4 +1,4 @@
-"""Fixtures of many tests: a store with the digits prepared, an S3 server, real image sets."""
+"""Shared fixtures: a store with prepared digits, an S3 server, real image sets."""
 
 import os
 import shutil
@@ -37,7 +37,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def features_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Where the tests, and the processes that they start, keep features of frozen layers."""
+    """A folder for the features of frozen layers, also of processes that tests start."""
     with pytest.MonkeyPatch.context() as patch:
         folder = tmp_path_factory.mktemp("features")
         patch.setenv("STUDY_FEATURES", str(folder))
@@ -46,7 +46,7 @@ def features_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def prepared_digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A root that holds the prepared digits tasks and nothing else; not to be written to."""
+    """A root with only the prepared digits tasks; tests must not write to it."""
     root = tmp_path_factory.mktemp("prepared")
     for name in ("digits", "digits-low", "digits-high"):
         tasks.prepare(tasks.BUILTIN[name], open_store(root), None, progress=False)
@@ -62,7 +62,7 @@ def store(prepared_digits: Path, tmp_path: Path) -> Store:
 
 @pytest.fixture
 def empty(tmp_path: Path) -> Store:
-    """A store with nothing in it."""
+    """An empty store."""
     return open_store(tmp_path / "empty")
 
 
@@ -77,7 +77,7 @@ def photos(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def s3_port() -> Iterator[int]:
-    """Where a real S3 server listens on loopback, with an empty bucket."""
+    """The port of a real S3 server on loopback, with an empty bucket."""
     if not s3_server.IS_INSTALLED:
         pytest.skip("needs moto's S3 server: pip install 'moto[server]'")
     with s3_server.moto_server() as port:
@@ -86,14 +86,14 @@ def s3_port() -> Iterator[int]:
 
 @pytest.fixture
 def s3_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Any do, but there must be some."""
+    """The server accepts any credentials, but there must be some."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "any")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "any")
 
 
 @pytest.fixture
 def proxy(s3_port: int) -> Iterator[s3_server.Proxy]:
-    """Between a client and the S3 server, to meddle with what they say."""
+    """A proxy between a client and the S3 server, which can change requests and answers."""
     proxy = s3_server.Proxy(s3_port)
     yield proxy
     proxy.close()
@@ -101,13 +101,13 @@ def proxy(s3_port: int) -> Iterator[s3_server.Proxy]:
 
 @pytest.fixture
 def bucket(proxy: s3_server.Proxy, s3_credentials: None) -> Store:
-    """A store of this test alone, behind the proxy."""
+    """A new store behind the proxy."""
     return open_store(s3_server.root(proxy.port, uuid.uuid4().hex))
 
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The folder of real image sets; the test is skipped where it is absent."""
+    """The folder of real image sets; the test is skipped if it is missing."""
     beside = Path(__file__).resolve().parents[2] / "shared" / "data"
     folder = Path(os.environ.get("STUDY_TEST_DATA", beside))
     if not folder.is_dir():

@@ -1,4 +1,4 @@
-"""Small made-up images for tests, as files and as Parquet files, and a task of a folder of them."""
+"""Small random images, as image files and as Parquet files."""
 
 import io
 import json
@@ -23,13 +23,13 @@ def pixels_of(seed: int, height: int = 4, width: int = 6) -> np.ndarray:
 
 
 def save(path: Path, pixels: np.ndarray) -> None:
-    """Writes an image file of the kind that its suffix says, with the folders above it."""
+    """Write an image file in the format of its suffix; create its folders."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path)
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
-    """The bytes of an image file."""
+    """Return the bytes of an image file."""
     stream = io.BytesIO()
     image.save(stream, kind, **options)
     return stream.getvalue()

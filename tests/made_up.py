@@ -1,4 +1,4 @@
-"""A task that nobody prepared and a Run on it, for tests of what Runs cost."""
+"""The description of a task, and a Run on it, for tests of costs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A process of this tree's code, and one watched from outside: CPU time, memory, workers that trained."""
+"""Processes that run this code, watched from outside: CPU time, memory, workers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SECONDS_BETWEEN_LOOKS = 0.1
 
 
 def environment(**more: str) -> dict[str, str]:
-    """For a process that runs the code of this tree, and joins no cluster that is named around here."""
+    """Return the environment of a process that runs this code and joins no cluster."""
     here = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     return here | {"PYTHONPATH": str(Path(__file__).parents[1]), **more}
 

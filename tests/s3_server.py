@@ -1,7 +1,7 @@
 """A real S3 server on loopback (moto's, in a process of its own), and a proxy that makes it fail.
 
-For tests of what the store does on a bucket. `Proxy` passes requests on to the server, and answers
-the next ones that fit a rule with a status, or with a closed connection, instead.
+`Proxy` forwards requests to the server. It answers the next requests that match a rule with a status, or
+closes the connection.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ IS_INSTALLED = all(importlib.util.find_spec(name) for name in ("moto", "flask", 
 
 @contextmanager
 def moto_server() -> Iterator[int]:
-    """Its port. An empty BUCKET is there, any credentials do."""
+    """Yield the port of a server with an empty BUCKET; it accepts any credentials."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -51,12 +51,12 @@ def moto_server() -> Iterator[int]:
 
 
 def root(port: int, folder: str) -> str:
-    """The URI of a store in this folder of the bucket of a server, or proxy, at this port."""
+    """Return the URI of a store in this folder of the bucket, at the port of a server or proxy."""
     return f"s3://{BUCKET}/{folder}/root?scheme=http&endpoint_override=127.0.0.1:{port}"
 
 
 def connection(port: int) -> http.client.HTTPConnection:
-    """To the server at this port, for requests without a signature: moto takes them."""
+    """Return a connection for requests without a signature, which moto accepts."""
     return http.client.HTTPConnection("127.0.0.1", port)
 
 
@@ -151,11 +151,11 @@ class Proxy:
             self._rules.append([re.compile(pattern), times, status])
 
     def lose_answer(self, pattern: str, times: int) -> None:
-        """The next requests that fit are done, and the connection is closed without an answer."""
+        """Execute the next matching requests, but close the connection without an answer."""
         self.fail(pattern, times, LOST)
 
     def heal(self) -> None:
-        """Forget all rules, and what was counted."""
+        """Remove all rules, and reset the counts."""
         with self._lock:
             self._rules.clear()
             self.requests.clear()

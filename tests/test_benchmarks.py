@@ -19,7 +19,7 @@ from tests.benchmarks.surfaces import surface_lines
 from tests.benchmarks.table import Line, missed, number, rendered
 
 
-def test_a_line_says_whether_its_goal_was_reached() -> None:
+def test_line_shows_if_its_goal_was_reached() -> None:
     reached = Line(group="g", case="a", unit="s", baseline=9.0, ours=2.0, at_least=4.5)
     short = Line(group="g", case="b", unit="s", baseline=8.9, ours=2.0, at_least=4.5)
     over = Line(group="g", case="c", unit="ms", ours=31.0, at_most=30.0)
@@ -43,7 +43,7 @@ def test_a_line_says_whether_its_goal_was_reached() -> None:
     ]
 
 
-def test_a_line_without_a_number_says_why() -> None:
+def test_line_without_a_number_shows_the_reason() -> None:
     with pytest.raises(AssertionError):
         Line(group="g", case="nothing at all")
 

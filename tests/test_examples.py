@@ -50,14 +50,14 @@ def printed_by(name: str, *arguments: Path) -> str:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(path.name for path in EXAMPLES.glob("*.py")))
-def test_an_example_prints_the_same_from_store_and_export(name: str, root: Path) -> None:
+def test_example_store_and_export_print_the_same(name: str, root: Path) -> None:
     printed = [printed_by(name, source) for source in (root, root / "study.parquet")]
     assert printed[0] == printed[1]
     assert len(printed[0].splitlines()) >= 4
 
 
 @pytest.mark.slow
-def test_the_paper_table_holds_the_mean(root: Path) -> None:
+def test_example_paper_table_has_the_means(root: Path) -> None:
     printed = printed_by("paper_table.py", root)
     final = 100 * surfaces.at_epoch(load.open_study(root), label_noise=0.2)
     cell = final.sel(source_task="near", source_size=5_000, size=1_000, frozen=9)
@@ -65,7 +65,7 @@ def test_the_paper_table_holds_the_mean(root: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_curves_of_others_show_what_was_planted_in_them() -> None:
+def test_example_other_curves_show_the_planted_effects() -> None:
     printed = printed_by("own_curves.py")
     assert "over the widths: strong, peak at width 12" in printed
     assert "width 12, over the epochs: strong" in printed

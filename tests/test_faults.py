@@ -1,4 +1,4 @@
-"""Studies under real faults: the short form of `python -m tests.faults`, and what it would notice."""
+"""Studies under real faults: the short form of `python -m tests.faults`, and tests of the harness."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def harness(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harness]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [pytest.param(name, marks=MARKS.get(name, ())) for name in SHORT])
-def test_nothing_is_lost_and_nothing_twice(name: str, harness: Harness) -> None:
+def test_faults_no_result_is_lost_or_made_twice(name: str, harness: Harness) -> None:
     try:
         outcome = SHORT[name](harness, random.Random(name))
     except Skipped as skipped:

@@ -1,4 +1,4 @@
-"""The notebook in tests/examples runs as it stands, in a kernel of its own."""
+"""The notebook in tests/examples runs in a kernel."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NOTEBOOK = Path(__file__).parent / "examples" / "first_study.ipynb"
 
 
 @pytest.mark.slow
-def test_the_notebook_goes_from_a_grid_to_a_surface_and_a_verdict(tmp_path: Path) -> None:
+def test_notebook_runs_from_grid_to_verdict(tmp_path: Path) -> None:
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     resources = {"metadata": {"path": str(tmp_path)}}
     NotebookClient(notebook, timeout=None, kernel_name="python3", resources=resources).execute()

@@ -1,4 +1,4 @@
-"""The calls for a notebook: what they take, return and refuse, and what importing them loads."""
+"""The functions for a notebook: arguments, results, errors, and imports."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def some_runs() -> list[Run]:
     )
 
 
-def test_importing_the_packages_loads_neither_torch_nor_ray() -> None:
+def test_import_loads_neither_torch_nor_ray() -> None:
     code = (
         "import sys, study, analysis, analysis.load; assert 'run_study' in dir(study); "
         "study.run_study, study.plan_study, study.study_status; from study.run import Run; "
@@ -50,7 +50,7 @@ def test_importing_the_packages_loads_neither_torch_nor_ray() -> None:
         study.no_such  # noqa: B018
 
 
-def test_runs_with_a_name_are_a_study_that_the_analysis_opens(
+def test_run_study_of_runs_can_be_opened_by_the_analysis(
     store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
     runs = some_runs()
@@ -71,7 +71,7 @@ def test_runs_with_a_name_are_a_study_that_the_analysis_opens(
     assert study_status(runs, "tiny", store.root) == ran
 
 
-def test_a_space_file_or_a_packaged_name_needs_no_name(store: Store, tmp_path: Path) -> None:
+def test_plan_study_of_a_file_or_packaged_space_needs_no_name(store: Store, tmp_path: Path) -> None:
     own = tmp_path / "own.py"
     own.write_text(
         "from study.grid import grid\nfrom study.run import Recipe\n"
@@ -83,7 +83,7 @@ def test_a_space_file_or_a_packaged_name_needs_no_name(store: Store, tmp_path: P
     assert study_status("quickstart", root=store.root).counts == {"absent": 69}
 
 
-def test_wrong_arguments_are_refused_by_their_name(store: Store) -> None:
+def test_run_study_wrong_argument_is_named(store: Store) -> None:
     with pytest.raises(UserError, match="name=None"):
         run_study(some_runs(), root=store.root)
     with pytest.raises(UserError, match=r"name='mine'.*quickstart"):
@@ -96,7 +96,7 @@ def test_wrong_arguments_are_refused_by_their_name(store: Store) -> None:
         plan_study(some_runs(), "tiny", store.root, related=("digits-low", "moon"))
 
 
-def test_an_interrupted_call_says_so_and_goes_on_when_given_again(
+def test_run_study_interrupted_continues_when_called_again(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from study.launching import inline
@@ -115,7 +115,7 @@ def test_an_interrupted_call_says_so_and_goes_on_when_given_again(
     assert run_study(some_runs(), "tiny", store.root, inline=True).counts == {"done": 3}
 
 
-def test_a_thread_without_signals_can_run_a_study(store: Store) -> None:
+def test_run_study_in_a_thread_works(store: Store) -> None:
     ran: list[StoredStudy] = []
     thread = threading.Thread(
         target=lambda: ran.append(run_study(some_runs(), "tiny", store.root, inline=True))
@@ -125,7 +125,7 @@ def test_a_thread_without_signals_can_run_a_study(store: Store) -> None:
     assert ran[0].counts == {"done": 3}
 
 
-def test_a_second_interrupt_ends_the_call_and_not_the_kernel(
+def test_run_study_second_interrupt_ends_the_call_only(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "ipykernel", sys)

@@ -1,4 +1,4 @@
-"""Grids: order, uniqueness, the starts that come along, and what is refused."""
+"""Grids: order, uniqueness, starts, and errors."""
 
 from dataclasses import replace
 from typing import Any
@@ -28,7 +28,7 @@ def cells(runs: list[Run]) -> list[Run]:
     return [run for run in runs if run.start is not None]
 
 
-def test_all_combinations_once_and_each_start_before_its_cells() -> None:
+def test_grid_has_all_combinations_and_starts_first() -> None:
     runs = grid(**AXES)
     assert len(cells(runs)) == 2 * 2 * 3 * 2 * 2
     assert len(runs) - len(cells(runs)) == 2 * 2  # source sizes × seeds
@@ -38,12 +38,12 @@ def test_all_combinations_once_and_each_start_before_its_cells() -> None:
     assert all(run.source.seed == run.seed for run in cells(runs) if run.source)
 
 
-def test_every_cut_is_every_layer_count_below_the_head() -> None:
+def test_grid_every_cut_has_all_layers_below_the_head() -> None:
     runs = cells(grid(**AXES | {"frozen": EVERY_CUT}))
     assert sorted({run.frozen for run in runs}) == list(range(num_layers("resnet18")))
 
 
-def test_a_longer_axis_changes_and_repeats_no_run() -> None:
+def test_grid_longer_axis_keeps_the_other_runs() -> None:
     small = grid(**AXES)
     for axis, values in [
         ("target_size", (50, 200, 300)),
@@ -54,19 +54,19 @@ def test_a_longer_axis_changes_and_repeats_no_run() -> None:
         assert set(small) < set(large)
 
 
-def test_the_same_cell_from_another_grid_is_the_same_run() -> None:
+def test_grid_same_cell_of_another_grid_is_the_same_run() -> None:
     other = grid(**AXES | {"target_size": 200, "frozen": 3, "source_size": 400, "label_noise": 0.2})
     joined = union(grid(**AXES), other)
     assert joined == grid(**AXES)
 
 
-def test_one_source_seed_for_all_saves_sources() -> None:
+def test_grid_source_seed_shares_sources() -> None:
     runs = grid(**AXES | {"source_seed": 7})
     assert {run.seed for run in runs if run.start is None} == {7}
     assert len(runs) - len(cells(runs)) == 2
 
 
-def test_origins_without_a_size() -> None:
+def test_grid_pretrained_or_no_source_needs_no_size() -> None:
     axes = {k: v for k, v in AXES.items() if k not in ("source_task", "source_size")}
     assert {run.start for run in grid(**axes, source_task=(None, "pretrained"))} == {
         None,
@@ -76,7 +76,7 @@ def test_origins_without_a_size() -> None:
     assert {run.source.task if run.source else None for run in mixed} == {None, "digits-low"}
 
 
-def test_sources_are_trained_as_if_there_were_no_cut() -> None:
+def test_grid_sources_have_no_cut() -> None:
     cut_recipe = replace(RECIPE, above_cut="reinitialised", frozen_batchnorm="training")
     runs = grid(**AXES | {"recipe": (RECIPE, cut_recipe)})
     sources = [run for run in runs if run.start is None]
@@ -84,14 +84,14 @@ def test_sources_are_trained_as_if_there_were_no_cut() -> None:
     assert len(sources) == 4  # both arms share their sources
 
 
-def test_a_field_of_the_recipe_is_an_axis_by_its_name() -> None:
+def test_grid_recipe_field_is_an_axis() -> None:
     recipes = tuple(replace(RECIPE, learning_rate=rate) for rate in (1e-4, 1e-3))
     assert set(grid(**AXES, learning_rate=(1e-4, 1e-3))) == set(grid(**AXES | {"recipe": recipes}))
     alone = grid(**AXES, learning_rate=1e-3, source_recipe=RECIPE)
     assert {run.recipe for run in alone if run.start is None} == {RECIPE}
 
 
-def test_layers_frozen_at_random_are_calibrated_by_images() -> None:
+def test_grid_random_frozen_layers_are_calibrated_by_images() -> None:
     axes = {k: v for k, v in AXES.items() if k not in ("source_task", "source_size")}
     runs = grid(**axes | {"frozen": (0, 3)}, source_task=(None, "digits-low"), source_size=100)
     rules = {(run.start is None, run.frozen > 0): run.recipe.calibration for run in runs}
@@ -102,7 +102,7 @@ def test_layers_frozen_at_random_are_calibrated_by_images() -> None:
     assert len({run.recipe.cell_id for run in runs}) == 1
 
 
-def test_standard_width_is_written_out() -> None:
+def test_grid_default_width_is_the_standard_one() -> None:
     assert {run.width for run in grid(**AXES | {"width": None})} == {64}
 
 
@@ -113,7 +113,7 @@ def places(**axes: Any) -> list[tuple[int, int, int]]:
     return [(run.frozen, run.trained_channels, run.frozen_pieces) for run in runs]
 
 
-def test_every_piece_is_every_place_where_a_network_can_be_cut_and_none_twice() -> None:
+def test_grid_every_piece_has_each_cut_once() -> None:
     resnet = places(frozen=EVERY_CUT, frozen_pieces=EVERY_PIECE)
     # The last block's second piece is all its channels.
     assert resnet == [
@@ -125,7 +125,7 @@ def test_every_piece_is_every_place_where_a_network_can_be_cut_and_none_twice() 
     assert vit == [(0, 0, 0), *((cut, 0, some) for cut in range(1, 14) for some in (0, 1))]
 
 
-def test_numbers_of_pieces_are_for_the_layers_that_have_them() -> None:
+def test_grid_pieces_apply_to_layers_that_have_them() -> None:
     def some(**axes: Any) -> list[tuple[int, int, int]]:
         return places(**{"model": "densenet121", "frozen": EVERY_CUT} | axes)
 
@@ -139,7 +139,7 @@ def test_numbers_of_pieces_are_for_the_layers_that_have_them() -> None:
     ]  # fmt: skip
 
 
-def test_channels_and_pieces_stand_beside_each_other() -> None:
+def test_grid_channels_and_pieces_are_combined() -> None:
     def some(channels: Any, pieces: Any) -> list[tuple[int, int, int]]:
         return places(
             model="vit_tiny",
@@ -157,7 +157,7 @@ def test_channels_and_pieces_stand_beside_each_other() -> None:
     assert some(3, 1) == [(12, 0, 1), (13, 3, 0), (13, 0, 1)]
 
 
-def test_a_chain_brings_all_its_links() -> None:
+def test_with_starts_adds_the_whole_chain() -> None:
     a = Run(task="a", size=10, model="resnet18", width=4, recipe=RECIPE, seed=0)
     b = replace(a, task="b", start=a)
     c = replace(a, task="c", start=b, frozen=2)
@@ -205,6 +205,6 @@ def test_a_chain_brings_all_its_links() -> None:
         ),
     ],
 )
-def test_wrong_axes_are_refused(change: dict[str, Any], message: str) -> None:
+def test_grid_wrong_axis_is_an_error(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         grid(**AXES | change)

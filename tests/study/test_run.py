@@ -1,4 +1,4 @@
-"""A Run's canonical form and id: what would orphan or alias finished work."""
+"""A Run's canonical form and id, which find its finished work."""
 
 import dataclasses
 import json
@@ -28,7 +28,7 @@ CELL = Run(
 )
 
 
-def test_ids_are_pinned() -> None:
+def test_run_ids_are_pinned() -> None:
     # A changed id orphans every finished Run of every store: change the code back, not the literal.
     assert SOURCE.id == "4ee81ff605e6"
     assert CELL.id == "b587f4e4a260"
@@ -49,7 +49,7 @@ def test_canonical_json_is_pinned() -> None:
     )
 
 
-def test_a_number_is_written_in_one_way() -> None:
+def test_canonical_json_writes_a_number_in_one_way() -> None:
     whole, real = (dataclasses.replace(CELL, label_noise=noise) for noise in (0, 0.0))
     assert whole == real
     assert whole.id == real.id
@@ -64,7 +64,7 @@ def test_a_number_is_written_in_one_way() -> None:
     frozen=st.integers(0, 60),
     width=st.none() | st.integers(1, 512),
 )
-def test_json_gives_the_run_back(
+def test_from_json_returns_the_run(
     size: int, seed: int, noise: float, rate: float, frozen: int, width: int | None
 ) -> None:
     recipe = Recipe(num_steps=10, learning_rate=rate)
@@ -76,7 +76,7 @@ def test_json_gives_the_run_back(
     assert to_json(again) == to_json(run)
 
 
-def test_every_field_is_in_the_hash() -> None:
+def test_run_id_changes_with_every_field() -> None:
     changes = {
         "task": "digits",
         "part": "a",
@@ -96,7 +96,7 @@ def test_every_field_is_in_the_hash() -> None:
     assert len(ids) == len(dataclasses.fields(Run)) + 1
 
 
-def test_every_recipe_field_is_in_the_hash() -> None:
+def test_recipe_id_changes_with_every_field() -> None:
     sgd = Recipe(num_epochs=9, optimizer="sgd", schedule="inverse_sqrt")
     changes = [
         {"optimizer": "adamw"},
@@ -122,7 +122,7 @@ def test_every_recipe_field_is_in_the_hash() -> None:
     assert len({dataclasses.replace(sgd, **change).id for change in changes} | {sgd.id}) == 17
 
 
-def test_a_field_of_a_later_release_leaves_old_ids_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_id_does_not_change_with_later_fields(monkeypatch: pytest.MonkeyPatch) -> None:
     # As if `part` had come later with "all" as its original value.
     monkeypatch.setitem(run_module.ADDED_LATER, "part", "all")
     old, new = dataclasses.replace(SOURCE, part="all"), dataclasses.replace(SOURCE, part="a")
@@ -160,9 +160,7 @@ def test_a_field_of_a_later_release_leaves_old_ids_alone(monkeypatch: pytest.Mon
         ({"recipe": {"num_epochs": 3}}, "not a Recipe"),
     ],
 )
-def test_a_wrong_run_is_refused_by_field_value_and_choices(
-    change: dict[str, object], message: str
-) -> None:
+def test_run_wrong_field_names_value_and_choices(change: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(CELL, **change)
 
@@ -182,12 +180,12 @@ def test_a_wrong_run_is_refused_by_field_value_and_choices(
         *(({"num_epochs": 1, name: "x"}, f"{name}='x'") for name in CHOICES),
     ],
 )
-def test_a_wrong_recipe_is_refused(fields: dict[str, object], message: str) -> None:
+def test_recipe_wrong_field_is_an_error(fields: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Recipe(**fields)  # type: ignore[arg-type]
 
 
-def test_calibration_is_for_layers_frozen_at_random_alone() -> None:
+def test_run_calibration_without_random_frozen_layers_is_an_error() -> None:
     recipe = Recipe(num_epochs=1, calibration="images")
     assert dataclasses.replace(SOURCE, recipe=recipe, frozen=1).recipe is recipe
     for run in (SOURCE, CELL):
@@ -197,13 +195,13 @@ def test_calibration_is_for_layers_frozen_at_random_alone() -> None:
     assert recipe.base == Recipe(num_epochs=1)
 
 
-def test_reinitialising_needs_a_start() -> None:
+def test_run_reinitialised_without_a_start_is_an_error() -> None:
     recipe = Recipe(num_epochs=1, above_cut="reinitialised")
     with pytest.raises(ValueError, match="needs a start"):
         dataclasses.replace(SOURCE, recipe=recipe)
 
 
-def test_json_of_another_shape_is_refused() -> None:
+def test_from_json_other_fields_are_an_error() -> None:
     plain = json.loads(to_json(CELL))
     for wrong in ({**plain, "depth": 3}, {k: v for k, v in plain.items() if k != "seed"}, [], 3):
         with pytest.raises(ValueError, match="Run"):
@@ -213,19 +211,19 @@ def test_json_of_another_shape_is_refused() -> None:
         from_json(json.dumps(plain))
 
 
-def test_generations() -> None:
+def test_run_generation_counts_its_starts() -> None:
     again = dataclasses.replace(CELL, start=CELL)
     tuned = dataclasses.replace(SOURCE, start="pretrained")
     runs = (SOURCE, CELL, again, tuned, dataclasses.replace(CELL, start=tuned))
     assert [run.generation for run in runs] == [0, 1, 2, 1, 2]
 
 
-def test_a_run_cannot_be_changed() -> None:
+def test_run_is_immutable() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         CELL.size = 3  # type: ignore[misc]
 
 
-def test_description_names_both_ends() -> None:
+def test_describe_names_source_and_target() -> None:
     assert describe(CELL) == (
         "digits-low n=400 → digits-high half b n=200 noise 0.2, resnet18 width 8, frozen 4, seed 3"
     )

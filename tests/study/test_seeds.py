@@ -1,4 +1,4 @@
-"""Named streams: pinned, so that a new numpy or a changed key cannot silently redraw a study."""
+"""Named random streams are pinned, so that a new numpy cannot change a study."""
 
 import numpy as np
 from hypothesis import given
@@ -17,12 +17,12 @@ def test_streams_are_pinned() -> None:
     ]
 
 
-def test_names_are_told_apart() -> None:
+def test_permutation_differs_for_different_names() -> None:
     keys = [("a", "b"), ("ab",), ("a", "b", ""), ("a,b",), ("a", 1), ("a", "1"), ("a", None)]
     assert len({seed_of(*key) for key in keys}) == len(keys)
 
 
-def test_the_global_generator_is_left_alone() -> None:
+def test_permutation_does_not_use_the_global_generator() -> None:
     before = np.random.get_state()[1].tolist()  # noqa: NPY002
     stream("a").random(3)
     permutation(5, "a")
@@ -30,13 +30,13 @@ def test_the_global_generator_is_left_alone() -> None:
 
 
 @given(st.integers(0, 2000), st.text(), st.integers(-5, 2**40))
-def test_a_permutation_holds_every_position_once(n: int, name: str, seed: int) -> None:
+def test_permutation_has_every_position_once(n: int, name: str, seed: int) -> None:
     drawn = permutation(n, name, seed)
     assert np.array_equal(np.sort(drawn), np.arange(n))
     assert np.array_equal(drawn, permutation(n, name, seed))
 
 
-def test_uniform_values_are_uniform() -> None:
+def test_uniform_has_uniform_values() -> None:
     values = uniform(20_000, "test")
     assert values.min() >= 0
     assert values.max() < 1

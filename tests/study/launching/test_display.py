@@ -1,4 +1,4 @@
-"""What a user sees: a bar on a terminal, plain lines elsewhere, nothing with --quiet, remarks in all."""
+"""The display: a bar on a terminal, lines otherwise, only remarks with --quiet."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Terminal(io.StringIO):
 
 
 def shown(stream: io.StringIO) -> str:
-    """The text that was drawn, over and over, without control sequences."""
+    """Return everything that was drawn, without control sequences."""
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue())
 
 
@@ -42,7 +42,7 @@ def a_terminal_of_120_columns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "120")
 
 
-def test_a_terminal_shows_the_phase_and_then_a_bar_with_all_that_is_known() -> None:
+def test_screen_on_a_terminal_shows_a_phase_and_a_bar() -> None:
     stream = Terminal()
     with Screen(stream) as screen:
         screen.phase("starting Ray")
@@ -58,7 +58,7 @@ def test_a_terminal_shows_the_phase_and_then_a_bar_with_all_that_is_known() -> N
     assert stream.getvalue().rindex("\x1b[?25h") > stream.getvalue().rindex("\x1b[?25l")
 
 
-def test_elsewhere_there_are_plain_lines_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_screen_without_a_terminal_prints_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = 100.0
     monkeypatch.setattr("study.launching.display.time.monotonic", lambda: clock)
     stream, seen = io.StringIO(), [SEEN]
@@ -74,7 +74,7 @@ def test_elsewhere_there_are_plain_lines_now_and_then(monkeypatch: pytest.Monkey
     assert stream.getvalue().splitlines() == ["study: starting Ray", *(s.text() for s in seen)]
 
 
-def test_quiet_shows_only_what_went_wrong(capsys: pytest.CaptureFixture[str]) -> None:
+def test_screen_quiet_shows_only_remarks(capsys: pytest.CaptureFixture[str]) -> None:
     stream = Terminal()
     with Screen(stream, quiet=True) as screen:
         screen.phase("starting Ray")

@@ -1,4 +1,4 @@
-"""Two drivers of one directory are kept apart; a dead one is passed over, by one successor only."""
+"""The lease of a directory: one driver holds it; after a dead driver, one successor does."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ with lease.acquire(sys.argv[1], expiry_seconds=float(sys.argv[2])):
 
 @contextmanager
 def holder(root: Path, expiry_seconds: float = 60.0) -> Iterator[subprocess.Popen]:
-    """Another process that holds the root."""
+    """Start another process that holds the lease of the root."""
     process = subprocess.Popen(
         [sys.executable, "-c", HOLDER, str(root), str(expiry_seconds)],
         stdin=subprocess.PIPE,
@@ -50,7 +50,7 @@ def holder(root: Path, expiry_seconds: float = 60.0) -> Iterator[subprocess.Pope
 
 @contextmanager
 def later(do: Callable[[], object]) -> Iterator[None]:
-    """Does it every tenth of a second, in a thread of its own."""
+    """Call `do` every tenth of a second in a thread."""
     ended = threading.Event()
 
     def keep() -> None:
@@ -67,7 +67,7 @@ def later(do: Callable[[], object]) -> Iterator[None]:
 
 
 def held_elsewhere(root: Path, seconds_ago: float) -> Path:
-    """The file of a driver on another machine, whose last heartbeat was so long ago."""
+    """Write the lease of a driver on another machine, with a heartbeat this long ago; return its file."""
     with lease.acquire(root) as ours:
         process = replace(ours.owner.process, host="elsewhere", machine="another")
         owner = replace(ours.owner, process=process, token="0")
@@ -78,7 +78,7 @@ def held_elsewhere(root: Path, seconds_ago: float) -> Path:
     return path
 
 
-def test_the_second_driver_is_told_who_holds_the_store_and_what_to_do(tmp_path: Path) -> None:
+def test_acquire_held_lease_names_the_holder_and_the_fix(tmp_path: Path) -> None:
     with holder(tmp_path) as other:
         with pytest.raises(LeaseHeld) as refused, lease.acquire(tmp_path):
             pass
@@ -91,14 +91,14 @@ def test_the_second_driver_is_told_who_holds_the_store_and_what_to_do(tmp_path: 
             assert not ours.is_lost
 
 
-def test_a_process_cannot_hold_it_twice(tmp_path: Path) -> None:
+def test_acquire_twice_in_one_process_raises(tmp_path: Path) -> None:
     with lease.acquire(tmp_path), pytest.raises(LeaseHeld), lease.acquire(tmp_path):
         pass
     with lease.acquire(tmp_path):
         pass
 
 
-def test_a_killed_driver_is_passed_over_at_once(tmp_path: Path) -> None:
+def test_acquire_after_a_killed_driver_succeeds_immediately(tmp_path: Path) -> None:
     with holder(tmp_path) as other:
         other.send_signal(signal.SIGKILL)
         # Not waited for: until somebody does, the dead process still has its number.
@@ -110,7 +110,7 @@ def test_a_killed_driver_is_passed_over_at_once(tmp_path: Path) -> None:
             pass
 
 
-def test_a_stopped_driver_on_this_machine_is_not_dead(tmp_path: Path) -> None:
+def test_acquire_beside_a_suspended_driver_raises(tmp_path: Path) -> None:
     with holder(tmp_path, expiry_seconds=0.05) as other:
         other.send_signal(signal.SIGSTOP)
         time.sleep(0.2)
@@ -119,7 +119,7 @@ def test_a_stopped_driver_on_this_machine_is_not_dead(tmp_path: Path) -> None:
         other.send_signal(signal.SIGCONT)
 
 
-def test_a_driver_elsewhere_expires_with_its_heartbeat(tmp_path: Path) -> None:
+def test_acquire_lease_of_another_machine_expires(tmp_path: Path) -> None:
     alive = held_elsewhere(tmp_path, seconds_ago=30.0)
     with pytest.raises(LeaseHeld, match=r"on elsewhere .*last sign of life (29|30|31) s ago"):
         lease.acquire(tmp_path).__enter__()
@@ -128,7 +128,7 @@ def test_a_driver_elsewhere_expires_with_its_heartbeat(tmp_path: Path) -> None:
         assert not alive.exists()
 
 
-def test_one_that_has_not_yet_said_who_it_is_is_waited_for(tmp_path: Path) -> None:
+def test_acquire_empty_lease_waits_for_its_content(tmp_path: Path) -> None:
     path = held_elsewhere(tmp_path, seconds_ago=0.0)
     content = path.read_bytes()
     path.write_bytes(b"")
@@ -141,7 +141,7 @@ def test_one_that_has_not_yet_said_who_it_is_is_waited_for(tmp_path: Path) -> No
         lease.acquire(tmp_path).__enter__()
 
 
-def test_one_that_died_before_it_said_who_it_is_is_not_waited_for_long(tmp_path: Path) -> None:
+def test_acquire_lease_that_stays_empty_is_replaced(tmp_path: Path) -> None:
     path = held_elsewhere(tmp_path, seconds_ago=0.0)
     path.write_bytes(b"")
     with lease.acquire(tmp_path, expiry_seconds=1e9):
@@ -149,7 +149,7 @@ def test_one_that_died_before_it_said_who_it_is_is_not_waited_for_long(tmp_path:
 
 
 @pytest.mark.parametrize("seconds_ago", [3_600.0, -2_592_000.0])
-def test_a_holder_whose_clock_is_wrong_is_judged_by_its_progress(
+def test_acquire_holder_with_a_wrong_clock_is_judged_by_its_heartbeats(
     tmp_path: Path, seconds_ago: float
 ) -> None:
     path = held_elsewhere(tmp_path, seconds_ago)
@@ -167,7 +167,7 @@ def test_a_holder_whose_clock_is_wrong_is_judged_by_its_progress(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc/self/mem gives EIO")
-def test_a_lease_that_the_disk_has_lost_blocks_nobody(tmp_path: Path) -> None:
+def test_acquire_unreadable_lease_is_replaced(tmp_path: Path) -> None:
     path = held_elsewhere(tmp_path, seconds_ago=3_600.0)
     path.unlink()
     path.symlink_to("/proc/self/mem")
@@ -175,7 +175,9 @@ def test_a_lease_that_the_disk_has_lost_blocks_nobody(tmp_path: Path) -> None:
         assert ours.number == int(path.stem) + 1
 
 
-def test_without_hard_links_it_is_as_exact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_create_without_hard_links_is_exclusive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refused(self: Path, target: Path) -> None:
         raise OSError(errno.EPERM, "no hard links here")
 
@@ -190,14 +192,14 @@ def test_without_hard_links_it_is_as_exact(tmp_path: Path, monkeypatch: pytest.M
         lease.acquire(tmp_path).__enter__()
 
 
-def test_numbers_do_not_go_back_where_somebody_has_removed_the_leases(tmp_path: Path) -> None:
+def test_acquire_removed_leases_do_not_lower_the_number(tmp_path: Path) -> None:
     store = replace(open_store(tmp_path), lease_number=7)
     write_checkpoint(store, "0" * 12, b"of the seventh driver")
     with lease.acquire(tmp_path) as ours:
         assert ours.number == 8
 
 
-def test_a_trial_hears_that_its_driver_was_passed_over(
+def test_lease_lost_check_detects_a_later_lease(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lease, "SECONDS_BETWEEN_QUESTIONS", 0.0)
@@ -210,7 +212,7 @@ def test_a_trial_hears_that_its_driver_was_passed_over(
         assert question()
 
 
-def test_of_many_that_take_over_one_wins(tmp_path: Path) -> None:
+def test_acquire_by_many_threads_succeeds_once(tmp_path: Path) -> None:
     for number in range(20):
         held_elsewhere(tmp_path, seconds_ago=3_600.0)
         start, winners, done = threading.Barrier(8), [], ExitStack()
@@ -229,7 +231,7 @@ def test_of_many_that_take_over_one_wins(tmp_path: Path) -> None:
             assert len(winners) == 1, f"round {number}"
 
 
-def test_a_driver_that_was_passed_over_knows_it(tmp_path: Path) -> None:
+def test_acquire_lost_lease_is_detected(tmp_path: Path) -> None:
     with lease.acquire(tmp_path, expiry_seconds=0.3) as ours:
         (mine,) = (tmp_path / "lease").iterdir()
         mine.with_name("00000099.json").write_bytes(lease.to_json(ours.owner))
@@ -237,7 +239,7 @@ def test_a_driver_that_was_passed_over_knows_it(tmp_path: Path) -> None:
         assert ours.is_lost
 
 
-def test_the_heartbeat_is_seen(tmp_path: Path) -> None:
+def test_acquire_heartbeat_updates_the_file(tmp_path: Path) -> None:
     with lease.acquire(tmp_path, expiry_seconds=0.3):
         (mine,) = (tmp_path / "lease").iterdir()
         os.utime(mine, (0, 0))
@@ -248,7 +250,7 @@ def test_the_heartbeat_is_seen(tmp_path: Path) -> None:
         assert mine.stat().st_mtime > 0
 
 
-def test_a_late_one_does_not_win_beside_a_higher_number(
+def test_acquire_late_create_beside_a_higher_number_raises(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # It looked before two others came and went on; what it then creates was removed as outdated.

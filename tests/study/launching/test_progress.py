@@ -1,4 +1,4 @@
-"""What is known of a launch while it runs: counts, time left, dearest Run, last error, lost nodes."""
+"""The progress of a launch: counts, time left, most expensive Run, last error."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def runs_of(num: int) -> list[Run]:
 
 
 def progress_of(queue: RunQueue) -> Progress:
-    """Each Run takes 20 steps, with a row before and after each epoch."""
+    """Return the progress of Runs of 20 steps, with a row before and after each epoch."""
     work = Work(
         network="resnet18",
         cut="0",
@@ -37,14 +37,14 @@ def progress_of(queue: RunQueue) -> Progress:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """What progress takes for the time: `now`, in seconds."""
+    """The clock of the progress: `now`, in seconds."""
     clock = SimpleNamespace(now=100.0)
     clock.monotonic = lambda: clock.now
     monkeypatch.setattr("study.launching.progress.time", clock)
     return clock
 
 
-def test_time_left_follows_the_work_done_here_and_not_what_was_there_before(
+def test_seconds_left_counts_only_work_of_this_launch(
     clock: SimpleNamespace,
 ) -> None:
     runs = runs_of(3)
@@ -67,7 +67,7 @@ def test_time_left_follows_the_work_done_here_and_not_what_was_there_before(
     assert progress.seconds_left() == pytest.approx(left / 2)
 
 
-def test_a_run_that_has_come_far_tells_the_time_left_before_any_has_ended(
+def test_seconds_left_before_any_run_has_ended_uses_its_progress(
     clock: SimpleNamespace,
 ) -> None:
     runs = runs_of(1)
@@ -86,7 +86,7 @@ def test_a_run_that_has_come_far_tells_the_time_left_before_any_has_ended(
     assert progress.seconds_left() == pytest.approx(260, rel=0.2), "though nothing was heard since"
 
 
-def test_the_longest_chain_of_starts_bounds_the_time_left() -> None:
+def test_makespan_is_bounded_by_the_longest_chain() -> None:
     recipe = Recipe(num_steps=2)
     source = Run(task="digits", size=100, model="resnet18", width=4, recipe=recipe, seed=0)
     cells = [replace(source, start=source, frozen=frozen) for frozen in range(3)]
@@ -99,7 +99,7 @@ def test_the_longest_chain_of_starts_bounds_the_time_left() -> None:
     assert makespan(runs, left, (), 2) == 20
 
 
-def test_what_is_going_on_is_said_from_the_first_worker_on() -> None:
+def test_snapshot_shows_workers_dearest_run_and_last_error() -> None:
     runs = runs_of(4)
     queue = RunQueue(runs, done=(), cost={run.id: 1.0 + run.seed for run in runs})
     progress = progress_of(queue)

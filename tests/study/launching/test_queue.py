@@ -1,4 +1,4 @@
-"""The order of trials: what may start when, what goes first, and what a failure takes with it."""
+"""The queue: which Run may start, the order, and the consequences of a failure."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def run(seed: int, start: Run | None = None) -> Run:
 
 @st.composite
 def forests(draw: st.DrawFn) -> list[Run]:
-    """Runs of which some start from others, in chains of any depth, in an order that may be dealt."""
+    """Draw Runs, some of which start from others in chains of any depth."""
     runs: list[Run] = []
     for seed in range(draw(st.integers(1, 12))):
         start = draw(st.sampled_from([None, *runs]))
@@ -39,7 +39,7 @@ def unit_costs(runs: list[Run]) -> dict[str, float]:
     return {each.id: 1.0 for each in runs}
 
 
-def test_a_start_comes_before_what_needs_it_and_is_handed_out_once() -> None:
+def test_queue_start_comes_before_its_cells_and_once() -> None:
     source = run(0)
     cells = [run(seed, source) for seed in range(1, 4)]
     runs = with_starts(cells)
@@ -50,14 +50,14 @@ def test_a_start_comes_before_what_needs_it_and_is_handed_out_once() -> None:
     assert [queue.next() for _ in range(4)] == [*cells, None]
 
 
-def test_what_is_done_is_not_handed_out_and_unblocks_its_dependants() -> None:
+def test_queue_done_start_is_skipped_and_unblocks_its_cells() -> None:
     source, other = run(0), run(9)
     runs = with_starts([run(1, source), run(2, source), other])
     queue = RunQueue(runs, done={source.id, other.id}, cost=unit_costs(runs))
     assert [queue.next(), queue.next(), queue.next()] == [runs[1], runs[2], None]
 
 
-def test_what_unblocks_the_longest_chain_goes_first_then_the_longest() -> None:
+def test_queue_order_is_longest_chain_then_longest_run() -> None:
     source = run(0)
     cell, short, long = run(1, source), run(2), run(3)
     runs = with_starts([short, long, cell])
@@ -66,7 +66,7 @@ def test_what_unblocks_the_longest_chain_goes_first_then_the_longest() -> None:
     assert [queue.next(), queue.next(), queue.next()] == [source, long, short]
 
 
-def test_a_failed_start_takes_what_waits_for_it_down_with_it_and_nothing_else() -> None:
+def test_queue_failed_start_fails_only_its_cells() -> None:
     source, alone = run(0), run(9)
     middle = run(1, source)
     last = run(2, middle)
@@ -82,7 +82,7 @@ def test_a_failed_start_takes_what_waits_for_it_down_with_it_and_nothing_else() 
     assert queue.is_over
 
 
-def test_from_a_start_that_diverged_nothing_starts() -> None:
+def test_queue_diverged_start_fails_its_cells() -> None:
     source, earlier = run(0), run(5)
     runs = with_starts([run(1, source), run(6, earlier)])
     queue = RunQueue(runs, done={earlier.id}, unusable={earlier.id}, cost=unit_costs(runs))
@@ -92,7 +92,7 @@ def test_from_a_start_that_diverged_nothing_starts() -> None:
     assert queue.counts() == {DONE: 2, START_FAILED: 2}
 
 
-def test_what_failed_in_an_earlier_launch_is_not_tried_again() -> None:
+def test_queue_earlier_failure_is_not_retried() -> None:
     source = run(0)
     runs = with_starts([run(1, source)])
     queue = RunQueue(runs, done=(), failed={source.id}, cost=unit_costs(runs))
@@ -101,7 +101,7 @@ def test_what_failed_in_an_earlier_launch_is_not_tried_again() -> None:
     assert queue.counts() == {FAILED: 1, START_FAILED: 1}
 
 
-def test_a_start_that_cannot_be_used_is_trained_anew_before_what_noticed_it() -> None:
+def test_queue_reopened_start_is_trained_before_its_cells() -> None:
     source = run(0)
     first, second = run(1, source), run(2, source)
     runs = with_starts([first, second])
@@ -116,10 +116,10 @@ def test_a_start_that_cannot_be_used_is_trained_anew_before_what_noticed_it() ->
 
 @settings(max_examples=200, deadline=None)
 @given(forests(), st.randoms(use_true_random=False), st.integers(1, 4))
-def test_every_run_ends_once_and_never_before_its_start(
+def test_queue_every_run_ends_once_after_its_start(
     runs: list[Run], chance: random.Random, slots: int
 ) -> None:
-    """A whole study on some slots, with Runs that fail, stop half-way, and weights that are lost."""
+    """Simulates a study on some slots: Runs fail or stop half-way, and weights are lost."""
     done = {each.id for each in runs if chance.random() < 0.2}
     failed = {each.id for each in runs if chance.random() < 0.1} - done
     cost = {each.id: chance.random() for each in runs}
@@ -160,7 +160,7 @@ def test_every_run_ends_once_and_never_before_its_start(
 
 
 @given(forests(), st.randoms(use_true_random=False))
-def test_one_slot_costs_the_sum_and_idles_never(runs: list[Run], chance: random.Random) -> None:
+def test_queue_with_one_slot_never_idles(runs: list[Run], chance: random.Random) -> None:
     cost = {each.id: chance.random() for each in runs}
     queue = RunQueue(runs, done=(), cost=cost)
     order = []
@@ -172,8 +172,8 @@ def test_one_slot_costs_the_sum_and_idles_never(runs: list[Run], chance: random.
 
 
 @pytest.mark.parametrize(
-    ("seconds", "told"),
+    ("seconds", "text"),
     [(0.2, "0 s"), (59.6, "1 min"), (185, "3 min 5 s"), (7_260, "2 h 1 min"), (200_000, "2 d 7 h")],
 )
-def test_a_duration_is_told_in_its_two_largest_units(seconds: float, told: str) -> None:
-    assert duration(seconds) == told
+def test_duration_has_the_two_largest_units(seconds: float, text: str) -> None:
+    assert duration(seconds) == text

@@ -1,4 +1,4 @@
-"""The time left of whole studies whose Runs take what a made-up machine says they take."""
+"""The time left of simulated studies."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ GRIDS = {
 
 
 class Machine:
-    """Trains the Runs of a queue on a clock of its own, at prices that nobody is told."""
+    """Simulates the training of a queue's Runs at random prices, which Progress must find out."""
 
     def __init__(self, works: Mapping[str, Work], num_workers: int, seed: int) -> None:
         random = np.random.default_rng(seed)
@@ -118,15 +118,15 @@ class Machine:
         self.report_seconds = whole / num_workers / 100
 
     def done_at(self, work: Work) -> np.ndarray:
-        """Seconds since the first row, by evaluation; a Run does its steps and rows one after another."""
+        """Return the seconds since the first row, by evaluation."""
         first = work.until(0)
         return np.array([(work.until(step) - first) @ self.prices for step in work.evaluated])
 
     def train(
         self, queue: RunQueue, progress: Progress, ask_after: float
     ) -> tuple[float, float, float | None, float]:
-        """The seconds of work, then at the first report after `ask_after` of them the time and the time
-        left that is told, then the time at the end."""
+        """Train all Runs; return the seconds of work, the time and the time left at the first report
+        after `ask_after` seconds of work, and the time at the end."""
         paid: set[object] = set()
         done_at: dict[str, np.ndarray] = {}
         busy: dict[str, tuple[float, float]] = {}  # first row, end
@@ -164,7 +164,7 @@ class Machine:
 
 @pytest.mark.parametrize("num_workers", [2, 8])
 @pytest.mark.parametrize("grid", GRIDS)
-def test_after_a_tenth_of_the_work_the_time_left_is_right(
+def test_seconds_left_after_a_tenth_of_the_work_is_within_20_percent(
     grid: str, num_workers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs = GRIDS[grid].runs()

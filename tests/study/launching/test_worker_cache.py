@@ -18,11 +18,12 @@ from study.launching.worker_cache import record_similarity
 from study.networks import build
 from study.networks.initial_values import initialise
 from study.run import Recipe, Run
-from study.store import Damaged, Store, open_store, read_head, read_rows, similarity, weights_path
+from study.store import Damaged, Store, open_store, read_head, similarity, weights_path
 from study.store.layout import similarity_path
 from study.tasks.draws import draw
 from study.tasks.prepared_file import load
 from study.training.similarity import linear_cka
+from tests.studies import outcome
 
 RECIPE = Recipe(num_epochs=2, learning_rate=1e-2, batch_size=40)
 SOURCE = Run(task="digits-low", size=100, model="resnet18", width=4, recipe=RECIPE, seed=1)
@@ -43,20 +44,7 @@ def forget() -> None:
         function.cache_clear()
 
 
-def left_by(run: Run, store: Store) -> tuple[object, ...]:
-    """All that a finished Run leaves and that must not depend on what was trained before it."""
-    rows = read_rows(store, run.id)
-    made_by = rows.provenance
-    return (
-        rows.table.drop_columns("wall_seconds").to_pydict(),
-        made_by.weights_digest,
-        made_by.start_digest,
-        made_by.task_fingerprint,
-        similarity.read(store, run.id).to_pydict(),
-    )
-
-
-def test_trained_again_after_others_in_the_same_process_a_run_has_the_same_bits(
+def test_execute_after_other_runs_in_one_process_gives_the_same_outcome(
     store: Store, tmp_path: Path
 ) -> None:
     forget()
@@ -68,14 +56,14 @@ def test_trained_again_after_others_in_the_same_process_a_run_has_the_same_bits(
     for each in BETWEEN:
         execute(each, again, keep_weights=True)
     execute(A, again, keep_weights=True)
-    assert left_by(A, again) == left_by(A, store)
+    assert outcome(again, A.id) == outcome(store, A.id)
     digests = {each.digest for each in worker_cache._weights._kept.values()}
     assert digests == {read_head(store, SOURCE.id).provenance.weights_digest}
     for each in worker_cache._weights._kept.values():
         assert digest_of(tensors_to_bytes(each.tensors)) == each.digest, "a Run has changed them"
 
 
-def test_weights_that_are_damaged_once_they_are_kept_are_noticed(store: Store) -> None:
+def test_cached_start_weights_damaged_later_raises(store: Store) -> None:
     execute(SOURCE, store, keep_weights=True)
     digest = read_head(store, SOURCE.id).provenance.weights_digest
     assert digest is not None
@@ -92,7 +80,7 @@ def test_weights_that_are_damaged_once_they_are_kept_are_noticed(store: Store) -
         worker_cache.cached_start_weights(store, SOURCE.id, digest)
 
 
-def test_of_many_weights_as_many_are_kept_as_have_room(
+def test_cached_weights_are_limited_by_memory(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(worker_cache, "MAX_WEIGHTS_BYTES", 10)
@@ -107,7 +95,7 @@ def test_of_many_weights_as_many_are_kept_as_have_room(
     assert [each.digest for each in held._kept.values()] == ["3"]
 
 
-def test_a_draw_that_is_kept_is_the_draw_and_its_holders_are_apart(store: Store) -> None:
+def test_cached_draw_returns_independent_copies(store: Store) -> None:
     task = load(A.task, store)
     first = worker_cache.cached_draw(A, task)
     for values in vars(first).values():

@@ -1,4 +1,4 @@
-"""Prepared tasks on a node's own disk: the store's, copied once, and noticed where they are not."""
+"""Prepared tasks copied to a node's own disk: once, and replaced if damaged."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def copies(folder: Path) -> list[Path]:
     return sorted(folder.rglob("*.arrow"))
 
 
-def test_without_a_folder_the_store_is_read(store: Store) -> None:
+def test_load_task_without_a_cache_reads_the_store(store: Store) -> None:
     assert load_task(NAME, store, None) is prepared_file.load(NAME, store)
 
 
-def test_a_task_is_copied_once_and_read_from_there(store: Store, tmp_path: Path) -> None:
+def test_load_task_copies_once_and_reads_the_copy(store: Store, tmp_path: Path) -> None:
     own = prepared_file.load(NAME, store)
     first = load_task(NAME, store, tmp_path / "node")
     (copy,) = copies(tmp_path / "node")
@@ -38,7 +38,7 @@ def test_a_task_is_copied_once_and_read_from_there(store: Store, tmp_path: Path)
         load_task("nowhere", store, tmp_path / "node")
 
 
-def test_a_damaged_copy_is_made_anew_and_the_stores_own_is_named(
+def test_load_task_damaged_copy_is_replaced_and_a_damaged_original_raises(
     store: Store, tmp_path: Path
 ) -> None:
     load_task(NAME, store, tmp_path / "node")
@@ -56,7 +56,7 @@ def test_a_damaged_copy_is_made_anew_and_the_stores_own_is_named(
         load_task(NAME, store, tmp_path / "node")
 
 
-def test_a_node_without_room_reads_the_store(
+def test_load_task_full_disk_reads_the_store(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:

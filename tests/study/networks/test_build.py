@@ -1,4 +1,4 @@
-"""The networks: each sequence of layers is timm's own network, cut into named layers."""
+"""Networks: each sequence of layers computes the same as timm's network."""
 
 import copy
 import itertools
@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from study.networks import families, resnet
-from study.networks.build import build, network
+from study.networks.build import build, network, replica
 from study.networks.catalogue import standard_width
 from study.networks.families import check_composition, layer_keys, layers_of
 from study.networks.initial_values import initialise
@@ -42,7 +42,7 @@ TIMM = [
 
 
 def trained(model, width, size):
-    """The whole network after three steps on random images: no norm is fresh any more."""
+    """Return a network after three steps on random images, and images: no norm has its initial values."""
     whole = network(model, width, 5, (3, size, size))
     initialise(layers_of(whole), model, 0)
     generator = torch.Generator().manual_seed(1)
@@ -70,7 +70,7 @@ def logits_and_gradients(module, parameters, images):
 
 @pytest.mark.parametrize(("model", "width", "size"), NARROW + TIMM)
 @pytest.mark.parametrize("training", [False, True])
-def test_composition_is_timms_forward_pass_bit_for_bit(model, width, size, training):
+def test_layers_of_compute_timms_forward_pass_bit_for_bit(model, width, size, training):
     whole, images = trained(model, width, size)
     composed = layers_of(copy.deepcopy(whole))
     whole.train(training)
@@ -91,7 +91,7 @@ def test_composition_is_timms_forward_pass_bit_for_bit(model, width, size, train
 
 
 @pytest.mark.parametrize(("model", "width", "size"), NARROW[::2] + TIMM)
-def test_layers_pass_tensors_on_and_leave_their_input_alone(model, width, size):
+def test_layers_do_not_change_their_input(model, width, size):
     # A cached feature is given to the layer above the cut many times.
     whole, images = trained(model, width, size)
     with torch.no_grad():
@@ -103,7 +103,7 @@ def test_layers_pass_tensors_on_and_leave_their_input_alone(model, width, size):
 
 
 @pytest.mark.parametrize("model", ARCHITECTURES)
-def test_layers_have_their_names_and_each_further_cut_trains_less(model):
+def test_build_layers_have_their_names_and_each_further_cut_trains_less(model):
     with torch.device("meta"):
         layers = build(model, standard_width(model), 10, (3, 32, 32))
     assert tuple(name for name, _ in layers.named_children()) == ARCHITECTURES[model].layer_names
@@ -132,13 +132,13 @@ def test_layers_have_their_names_and_each_further_cut_trains_less(model):
         ("vit_small", 21_342_346),
     ],
 )
-def test_parameter_counts_at_standard_width(model, count):
+def test_build_standard_width_has_the_published_parameter_count(model, count):
     with torch.device("meta"):
         layers = build(model, standard_width(model), 10, (3, 32, 32))
     assert sum(parameter.numel() for parameter in layers.parameters()) == count
 
 
-def test_every_module_has_the_width_asked_for():
+def test_build_width_reaches_every_module():
     layers = build("resnet18", 5, 10, (3, 8, 8))
     assert layers.stem.conv1.weight.shape == (5, 3, 3, 3)
     assert layers.stage1_block1.conv1.weight.shape == (5, 5, 3, 3)
@@ -151,7 +151,7 @@ def test_every_module_has_the_width_asked_for():
 
 
 def broken(change):
-    """The family of ResNets with layers that are not the network's."""
+    """Return the family of ResNets with wrong layers."""
 
     def cut(whole):
         layers = resnet.layers(whole)
@@ -186,13 +186,13 @@ class Detached(nn.Module):
         ),
     ],
 )
-def test_a_sequence_that_is_not_the_network_is_refused(monkeypatch, change, reason):
+def test_check_composition_wrong_sequence_is_an_error(monkeypatch, change, reason):
     monkeypatch.setattr(families, "FAMILIES", broken(change))
     with pytest.raises(ValueError, match=reason):
         check_composition("resnet18", 4, (3, 8, 8))
 
 
-def test_a_wrong_network_is_refused_when_building():
+def test_build_wrong_arguments_are_an_error():
     with pytest.raises(ValueError, match="num_classes=1"):
         build("resnet18", 4, 1, (3, 8, 8))
     with pytest.raises(ValueError, match="multiples of 4"):
@@ -201,7 +201,7 @@ def test_a_wrong_network_is_refused_when_building():
         build("resnet18", None, 5, (3, 8, 8))
 
 
-def test_keys_are_mapped_one_to_one():
+def test_layer_keys_are_mapped_one_to_one():
     whole = network("densenet121", 2, 5, (3, 8, 8))
     keys = layer_keys(whole)
     assert keys["features.conv0.weight"] == "stem.conv0.weight"
@@ -213,3 +213,65 @@ def test_keys_are_mapped_one_to_one():
     assert keys["features.norm5.weight"] == "block4_layer16.norm.weight"
     assert keys["classifier.bias"] == "head.classifier.bias"
     assert len(set(keys.values())) == len(keys)
+
+
+# Replicas: as copy.deepcopy, but faster, and with new memory for parameters
+
+
+def containers(module):
+    """Return the ids of all dictionaries, lists and sets in the modules' attributes."""
+    return {
+        id(value)
+        for each in module.modules()
+        for value in each.__dict__.values()
+        if isinstance(value, (dict, list, set))
+    }
+
+
+def form(module):
+    return [
+        (name, type(each), each.training, sorted(each.__dict__), each.extra_repr())
+        for name, each in module.named_modules()
+    ]
+
+
+@pytest.mark.parametrize(("model", "width", "size"), NARROW[::2] + TIMM[::3])
+def test_replica_computes_the_same_and_shares_nothing(model, width, size):
+    layers = layers_of(network(model, width, 5, (3, size, size)))
+    initialise(layers, model, 0)
+    made = replica(layers)
+    assert form(made) == form(copy.deepcopy(layers))
+    assert str(made) == str(layers)
+    assert not containers(made) & containers(layers)
+    storages = [{t.data_ptr() for t in each.state_dict().values()} for each in (made, layers)]
+    assert not storages[0] & storages[1]
+    assert not {id(m) for m in made.modules()} & {id(m) for m in layers.modules()}
+    made.load_state_dict(layers.state_dict(), strict=True)
+    images = torch.randn(4, 3, size, size, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(made.eval()(images), layers.eval()(images))
+    before = {key: value.clone() for key, value in layers.state_dict().items()}
+    optimiser = torch.optim.SGD(made.parameters(), lr=0.1)
+    made.train()(images).square().mean().backward()
+    optimiser.step()
+    assert all(torch.equal(before[key], value) for key, value in layers.state_dict().items())
+    assert all(parameter.grad is None for parameter in layers.parameters())
+
+
+def test_replica_keeps_shared_parameters_and_extra_attributes():
+    layers = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    layers[1].weight = layers[0].weight
+    layers.friend = {"first": layers[0]}
+    made = replica(layers)
+    assert made[1].weight is made[0].weight is not layers[0].weight
+    assert made.friend["first"] is made[0]
+    assert made[0].bias is not layers[0].bias
+
+
+def test_replica_on_the_meta_device_has_no_values():
+    layers = build("resnet18", 4, 5, (3, 8, 8))
+    assert {p.device.type for p in replica(layers, "meta").parameters()} == {"meta"}
+    with torch.device("meta"):
+        assert {
+            t.device.type for t in build("resnet18", 4, 5, (3, 8, 8)).state_dict().values()
+        } == {"meta"}
+    assert {p.device.type for p in build("resnet18", 4, 5, (3, 8, 8)).parameters()} == {"cpu"}

@@ -1,4 +1,4 @@
-"""Initial values: keyed by names, drawn as timm draws them."""
+"""Initial values: seeded by names, with timm's distributions."""
 
 import math
 
@@ -35,7 +35,7 @@ def is_random(tensor):
 
 
 @pytest.mark.parametrize(("model", "width", "size"), FEW)
-def test_initial_values_depend_on_names_seed_and_generation_only(model, width, size):
+def test_initialise_depends_on_names_seed_and_generation_only(model, width, size):
     torch.manual_seed(3)
     state = torch.get_rng_state()
     first = drawn(model, width, size=size)
@@ -56,7 +56,7 @@ def test_initial_values_depend_on_names_seed_and_generation_only(model, width, s
 
 
 @pytest.mark.parametrize(("model", "width", "size"), FEW)
-def test_only_the_layers_asked_for_are_drawn(model, width, size):
+def test_initialise_only_changes_the_named_layers(model, width, size):
     layers = build(model, width, 5, (3, size, size))
     for tensor in layers.state_dict().values():
         tensor.fill_(7)
@@ -70,8 +70,23 @@ def test_only_the_layers_asked_for_are_drawn(model, width, size):
         initialise(layers, model, 0, only=["neck"])
 
 
+@pytest.mark.parametrize(("model", "width", "size"), FEW)
+def test_initialise_fills_every_parameter(model, width, size):
+    expected = build(model, width, 5, (3, size, size))
+    layers = build(model, width, 5, (3, size, size))
+    with torch.no_grad():
+        for tensor in layers.state_dict().values():
+            if tensor.is_floating_point():
+                tensor.fill_(float("nan"))
+    for each in (expected, layers):
+        initialise(each, model, 3)
+    state = layers.state_dict()
+    assert all(torch.equal(value, state[key]) for key, value in expected.state_dict().items())
+    assert all(torch.isfinite(value).all() for value in state.values())
+
+
 @pytest.mark.parametrize(("model", "width"), [("resnet18", 4), ("timm/test_resnet", None)])
-def test_last_norms_start_at_zero_but_not_in_layers_frozen_at_random(model, width):
+def test_initialise_last_norms_are_zero_except_in_random_frozen_layers(model, width):
     usual, cut = drawn(model, width, size=32), drawn(model, width, size=32, frozen=3)
     last = [key for key in usual if key.endswith("weight") and not usual[key].any()]
     assert len(last) == num_layers(model) - 2  # one in each residual block
@@ -95,7 +110,7 @@ def test_last_norms_start_at_zero_but_not_in_layers_frozen_at_random(model, widt
         ("timm/test_resnet", "test_resnet"),
     ],
 )
-def test_initial_values_are_distributed_as_timms(model, name):
+def test_initialise_has_the_distribution_of_timm(model, name):
     # The whole of timm's own network, as timm's own constructor draws it.
     torch.manual_seed(5)
     whole = timm.create_model(name, num_classes=50)

@@ -1,4 +1,4 @@
-"""Layers cut between their pieces: which can be, and that the two parts are the layer, bit for bit."""
+"""Layers cut between their pieces: the allowed cuts, and both parts compute the layer, bit for bit."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SHAPE = (3, 16, 16)
 
 
 def places(model: str) -> list[tuple[int, int]]:
-    """All cuts inside layers, as (frozen, frozen_pieces)."""
+    """Return all cuts inside layers, as (frozen, frozen_pieces)."""
     layers = range(num_layers(model))
     return [(index, some) for index in layers for some in range(1, num_pieces(model, index))]
 
@@ -42,13 +42,13 @@ def places(model: str) -> list[tuple[int, int]]:
         ("vit_small", [1, *13 * [2]]),
     ],
 )
-def test_numbers_of_pieces_are_pinned(model: str, pieces: list[int]) -> None:
+def test_num_pieces_is_pinned(model: str, pieces: list[int]) -> None:
     # `Run.frozen_pieces` counts them: of a stored Run it must always mean the same.
     assert [num_pieces(model, index) for index in range(num_layers(model))] == pieces
 
 
 @pytest.mark.parametrize("model", ARCHITECTURES)
-def test_each_further_frozen_piece_trains_less(model: str) -> None:
+def test_divide_each_further_piece_trains_less(model: str) -> None:
     with torch.device("meta"):
         layers = build(model, standard_width(model), 10, (3, 32, 32))
     total = sum(parameter.numel() for parameter in layers.parameters())
@@ -80,7 +80,9 @@ def gradients(logits: torch.Tensor, parameters: list[nn.Parameter]) -> list[torc
     ],
 )
 @pytest.mark.parametrize("training", [False, True])
-def test_the_parts_are_the_network_bit_for_bit(model: str, width: int, training: bool) -> None:
+def test_divide_parts_compute_the_network_bit_for_bit(
+    model: str, width: int, training: bool
+) -> None:
     torch.manual_seed(0)
     layers = build(model, width, 5, SHAPE)
     initialise(layers, model, 3)
@@ -102,7 +104,7 @@ def test_the_parts_are_the_network_bit_for_bit(model: str, width: int, training:
         assert torch.equal(features, before)  # a cached feature is given many times
 
 
-def test_a_network_keeps_its_keys_whatever_is_cut() -> None:
+def test_between_pieces_keeps_the_keys_of_the_network() -> None:
     layers = build("vit_tiny", 12, 5, SHAPE)
     keys = list(layers.state_dict())
     frozen, trained = between_pieces(layers, "vit_tiny", 13, 1)
@@ -127,14 +129,14 @@ def test_a_network_keeps_its_keys_whatever_is_cut() -> None:
         ("timm/resnet18", None, 3, 1, "timm/resnet18 is cut between layers only; .*resnet18"),
     ],
 )
-def test_pieces_that_are_not_there_are_refused(
+def test_check_frozen_pieces_outside_a_layer_is_an_error(
     model: str, width: int | None, frozen: int, pieces: int, message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
         check_frozen_pieces(model, width, frozen, pieces)
 
 
-def test_all_channels_of_a_basic_block_are_its_second_piece() -> None:
+def test_divide_all_channels_of_a_basic_block_equal_its_second_piece() -> None:
     check_trained_channels("resnet18", 4, 9, num_channels("resnet18", 4))
     layers = build("resnet18", 4, 5, SHAPE)
     by_channels = divide(layers, "resnet18", 9, trained_channels=32)

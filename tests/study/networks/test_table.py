@@ -1,4 +1,4 @@
-"""The table of networks: names and layer counts that old Runs rely on, and what is refused."""
+"""The table of networks: pinned names and layer counts, and errors."""
 
 import subprocess
 import sys
@@ -64,7 +64,7 @@ def test_layer_names_are_pinned():
     )
 
 
-def test_names_are_unique_and_standard_widths_fit():
+def test_architectures_have_unique_names_and_valid_standard_widths():
     for name, architecture in ARCHITECTURES.items():
         assert architecture.name == name
         assert len(set(architecture.layer_names)) == len(architecture.layer_names)
@@ -72,7 +72,7 @@ def test_names_are_unique_and_standard_widths_fit():
 
 
 @given(st.integers(1, 100))
-def test_a_dense_block_is_cut_into_parts_of_about_six_layers(depth):
+def test_densenet_parts_have_about_six_layers(depth):
     ends = densenet_parts(depth)
     sizes = [end - first for first, end in zip((0, *ends), ends, strict=False)]
     assert ends[-1] == depth
@@ -93,7 +93,7 @@ def test_a_dense_block_is_cut_into_parts_of_about_six_layers(depth):
         ("timm/resnet18", 64, ["width=64", "choose None"]),
     ],
 )
-def test_a_wrong_model_is_refused_with_the_choices(model, width, words):
+def test_check_model_wrong_model_or_width_names_the_choices(model, width, words):
     with pytest.raises(ValueError) as caught:
         check_model(model, width)
     assert all(word in str(caught.value) for word in words), caught.value
@@ -109,12 +109,12 @@ def test_a_wrong_model_is_refused_with_the_choices(model, width, words):
         ("vit_tiny", (3, 0, 4), "1×1"),
     ],
 )
-def test_images_that_do_not_fit_are_refused(model, shape, word):
+def test_check_images_wrong_shape_is_an_error(model, shape, word):
     with pytest.raises(ValueError, match=word):
         check_images(model, shape)
 
 
-def test_the_table_needs_no_torch():
+def test_catalogue_is_importable_without_torch():
     program = (
         "import sys; from study.networks.catalogue import *; check_model('resnet18', 4); "
         "num_layers('vit_tiny'); check_images('densenet121', (3, 8, 8)); "

@@ -1,4 +1,4 @@
-"""timm's networks by name: what is refused, and pretrained weights under the layers' names."""
+"""timm's networks by name: errors, and pretrained weights under the layers' names."""
 
 from functools import partial
 
@@ -40,13 +40,13 @@ torch.set_num_threads(1)
         ("hf-hub:timm/resnet18", ["no such network"]),
     ],
 )
-def test_timm_names_of_other_classes_are_refused(name, words):
+def test_check_model_timm_name_of_another_class_is_an_error(name, words):
     with pytest.raises(ValueError) as caught:
         check_model(f"timm/{name}", None)
     assert all(word in str(caught.value) for word in words), caught.value
 
 
-def test_timm_networks_say_what_they_take():
+def test_check_images_of_timm_networks_names_the_size_needed():
     check_model("timm/test_vit", None)
     assert num_layers("timm/test_vit") == 8
     assert standard_width("timm/test_vit") is None
@@ -62,7 +62,7 @@ def test_timm_networks_say_what_they_take():
 
 @pytest.fixture
 def weights(tmp_path):
-    """Saves a timm network's weights as timm does; gives the file and the network."""
+    """Return a function that saves a timm network's weights, and returns the file and the network."""
 
     def save(name):
         torch.manual_seed(6)
@@ -78,7 +78,7 @@ def weights(tmp_path):
 @pytest.mark.parametrize(
     ("name", "size"), [("test_resnet", 64), ("densenet121", 64), ("test_vit", 160)]
 )
-def test_pretrained_weights_under_our_names_are_the_same_network(weights, name, size):
+def test_pretrained_weights_give_the_logits_of_timm(weights, name, size):
     path, whole = weights(name)
     state = torch.get_rng_state()
     loaded = pretrained(f"timm/{name}", (3, size, size), path)
@@ -95,7 +95,7 @@ def test_pretrained_weights_under_our_names_are_the_same_network(weights, name, 
         assert layers(images).shape == (2, 7)
 
 
-def test_pretrained_weights_that_do_not_fit_are_refused_by_key(weights):
+def test_pretrained_weights_that_do_not_fit_are_named(weights):
     path, _ = weights("test_resnet")
     tensors = load_file(path)
     tensors["layer1.0.extra"] = tensors.pop("layer1.0.conv1.weight")
@@ -109,12 +109,12 @@ def test_pretrained_weights_that_do_not_fit_are_refused_by_key(weights):
 
 
 @pytest.mark.parametrize("model", ["resnet18", "timm/densenet264d"])
-def test_networks_without_pretrained_weights_are_refused(model):
+def test_pretrained_without_weights_is_an_error(model):
     with pytest.raises(ValueError, match="start='pretrained'"):
         pretrained(model, (3, 32, 32))
 
 
-def test_a_run_from_pretrained_weights_freezes_them_and_has_a_new_head(weights, store, monkeypatch):
+def test_run_from_pretrained_weights_freezes_them_and_has_a_new_head(weights, store, monkeypatch):
     path, _ = weights("test_resnet")
     monkeypatch.setattr("study.launching.worker_cache.pretrained", partial(pretrained, path=path))
     prepare_quietly(Task(name="digits-32", images=Digits(), image_size=32), store, None)

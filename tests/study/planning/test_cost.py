@@ -1,4 +1,4 @@
-"""Counts of operations and memory, held against the networks themselves."""
+"""Counts of operations and memory, compared with the networks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NETWORKS = [("resnet18", 8), ("resnet50", 4), ("densenet121", 4), ("vit_tiny", 1
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("model", "width"), NETWORKS)
-def test_layers_add_up_to_the_network_that_is_trained(model: str, width: int) -> None:
+def test_layer_costs_add_up_to_the_network(model: str, width: int) -> None:
     layers = layer_costs(model, width, INFO.num_classes, INFO.image_shape)
     network = build(model, width, INFO.num_classes, INFO.image_shape)
     assert [layer.name for layer in layers] == [name for name, _ in network.named_children()]
@@ -33,7 +33,7 @@ def test_layers_add_up_to_the_network_that_is_trained(model: str, width: int) ->
     assert layers[-1].outputs == logits.shape[1]
 
 
-def test_attention_is_counted() -> None:
+def test_layer_costs_count_attention() -> None:
     tokens, width, patch = 1 + 8 * 8, 12, 3 * 4 * 4
     block = layer_costs("vit_tiny", width, INFO.num_classes, INFO.image_shape)[1]
     linear_maps = 2 * tokens * width * width * (3 + 1 + 4 + 4)
@@ -43,7 +43,7 @@ def test_attention_is_counted() -> None:
 
 
 @pytest.mark.parametrize(("model", "width"), NETWORKS)
-def test_saved_values_are_those_of_a_real_training_step(model: str, width: int) -> None:
+def test_layer_costs_saved_bytes_equal_a_training_step(model: str, width: int) -> None:
     network = build(model, width, INFO.num_classes, INFO.image_shape)
     parameters = {p.untyped_storage().data_ptr() for p in network.parameters()}
     saved: dict[int, int] = {}
@@ -68,13 +68,13 @@ def test_saved_values_are_those_of_a_real_training_step(model: str, width: int) 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("model", "width"), NETWORKS)
-def test_every_further_frozen_layer_makes_a_run_cheaper(model: str, width: int) -> None:
+def test_cost_of_each_further_frozen_layer_is_lower(model: str, width: int) -> None:
     costs = [cost_of(run(model, width, frozen), INFO) for frozen in range(num_layers(model))]
     assert all(a.flops > b.flops for a, b in pairwise(costs))
     assert all(a.memory.optimiser > b.memory.optimiser for a, b in pairwise(costs))
 
 
-def test_cost_follows_the_recipe() -> None:
+def test_cost_of_depends_on_the_recipe() -> None:
     base = cost_of(run(), INFO).flops
     assert cost_of(run(num_steps=50), INFO).flops == base, "ten epochs of five steps"
     assert cost_of(run(num_epochs=20), INFO).flops > 1.9 * base

@@ -1,4 +1,4 @@
-"""What Runs cost together, and how fast this machine is found to be."""
+"""The cost of several Runs, and the measured speed of this machine."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from tests.made_up import INFO, run
 
 
 def priced(monkeypatch: pytest.MonkeyPatch, *runs: Run) -> Price:
-    """The price on a machine of two typical cores, without a GPU."""
+    """Return the price on a machine with two typical cores and no GPU."""
     monkeypatch.setattr(estimate, "measured_pace", lambda *_: Pace(TYPICAL))
     monkeypatch.setattr(estimate, "num_cores", lambda: 2)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     return estimate.price(runs, {"made up": INFO})
 
 
-def test_the_price_names_the_machine_and_is_the_sum_over_its_cores(
+def test_price_is_the_sum_over_the_cores(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     runs = [replace(run(), seed=seed) for seed in range(4)]
@@ -39,7 +39,7 @@ def test_the_price_names_the_machine_and_is_the_sum_over_its_cores(
     assert (nothing.wall_seconds, nothing.one_seconds, nothing.largest) == (0, 0, None)
 
 
-def test_the_features_of_a_start_and_cut_are_paid_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_price_counts_features_of_a_start_and_cut_once(monkeypatch: pytest.MonkeyPatch) -> None:
     start = run()
     cells = [
         replace(run(frozen=5), start=start, size=size, label_noise=noise)
@@ -71,7 +71,7 @@ def test_the_features_of_a_start_and_cut_are_paid_once(monkeypatch: pytest.Monke
     assert cost_of(replace(cells[0], recipe=moving), INFO).pass_flops == 0
 
 
-def test_gpus_are_assumed_by_the_precision_of_the_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_price_on_gpus_depends_on_the_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     low = run(precision="bfloat16", num_epochs=5)
     asked = priced(monkeypatch, run(), low)
     for kind, peaks in PEAK_RATES.items():
@@ -82,7 +82,7 @@ def test_gpus_are_assumed_by_the_precision_of_the_recipe(monkeypatch: pytest.Mon
         assert asked.elsewhere[kind] == pytest.approx(sum(hours))
 
 
-def test_a_step_is_measured_as_the_recipe_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_measured_pace_uses_the_recipes_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(estimate, "SECONDS_EACH", 0.0)
     dtypes = []
     low = run(width=2, frozen=5, precision="bfloat16")
@@ -97,7 +97,7 @@ def test_a_step_is_measured_as_the_recipe_has_it(monkeypatch: pytest.MonkeyPatch
     assert len(dtypes) > 2 * len(layer_costs("resnet18", 2, 5, INFO.image_shape))
 
 
-def test_what_is_measured_is_what_is_believed() -> None:
+def test_pace_follows_measurements() -> None:
     work = work_of(run(), INFO, shares_features=True)
     pace = Pace(TYPICAL, [Measured(work.network, work.cut, work.whole(), 1234.0)])
     assert pace.seconds(work.network, work.cut, work.whole()) == pytest.approx(1234, rel=0.03)
@@ -110,5 +110,5 @@ def test_what_is_measured_is_what_is_believed() -> None:
     assert slow == pytest.approx(scale * typical, rel=0.3), "as much slower here as the first is"
 
 
-def test_this_machine_has_cores() -> None:
+def test_num_cores_is_at_least_one() -> None:
     assert 1 <= estimate.num_cores() <= (os.cpu_count() or 1)

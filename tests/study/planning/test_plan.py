@@ -1,4 +1,4 @@
-"""What a plan finds wrong before anything is trained, and what it leaves to the user's judgement."""
+"""Faults and warnings of a plan, before anything is trained."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ def planned(store: Store, *runs: Run, tasks: tuple[Task, ...] = (), name: str = 
 
 @pytest.fixture
 def absent(tmp_path: Path) -> Store:
-    """A store of which nothing is there yet."""
+    """A store that does not exist yet."""
     return open_store(tmp_path / "absent")
 
 
-def test_a_plan_without_faults_writes_nothing(absent: Store) -> None:
+def test_make_plan_writes_nothing(absent: Store) -> None:
     plan = planned(absent, run())
     assert plan.wrong == ()
     assert plan.warnings == ()
@@ -54,7 +54,7 @@ def test_a_plan_without_faults_writes_nothing(absent: Store) -> None:
     assert not Path(absent.root).exists()
 
 
-def test_a_plan_says_where_a_bucket_does_not_keep_two_drivers_apart(
+def test_make_plan_bucket_without_conditional_writes_is_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(buckets, "client_of", lambda *_: a_bucket_in(tmp_path))
@@ -66,7 +66,7 @@ def test_a_plan_says_where_a_bucket_does_not_keep_two_drivers_apart(
 
 
 @pytest.mark.s3
-def test_a_plan_has_no_doubt_of_a_bucket_that_heeds_conditions(
+def test_make_plan_bucket_with_conditional_writes_has_no_warning(
     s3_port: int, s3_credentials: None
 ) -> None:
     assert planned(open_store(s3_server.root(s3_port, "plan")), run()).warnings == ()
@@ -87,7 +87,7 @@ def test_a_plan_has_no_doubt_of_a_bucket_that_heeds_conditions(
         ({"start": run(task="small")}, ["(3, 16, 16)", "(3, 4, 4)", "image_size"]),
     ],
 )
-def test_a_fault_is_named_with_the_choices(
+def test_make_plan_wrong_field_names_the_choices(
     absent: Store, changed: dict[str, object], says: list[str]
 ) -> None:
     small = Task(name="small", images=Digits(), image_size=4)
@@ -97,7 +97,7 @@ def test_a_fault_is_named_with_the_choices(
         assert part in plan.wrong[0]
 
 
-def test_all_faults_are_found_and_each_is_said_once(absent: Store) -> None:
+def test_make_plan_finds_all_faults_and_lists_each_once(absent: Store) -> None:
     plan = planned(
         absent, run(size=9999), run(size=9999, seed=1), run(frozen=10), run(task="unknown")
     )
@@ -105,11 +105,11 @@ def test_all_faults_are_found_and_each_is_said_once(absent: Store) -> None:
     assert any("2 Runs, the first" in each for each in plan.wrong)
 
 
-def test_a_name_that_is_no_study_is_refused(absent: Store) -> None:
+def test_make_plan_invalid_study_name_is_a_fault(absent: Store) -> None:
     assert "my study" in planned(absent, run(), name="my study").wrong[0]
 
 
-def test_source_and_target_that_share_images_are_a_warning_and_halves_are_not(
+def test_make_plan_shared_images_are_a_warning_except_in_halves(
     absent: Store,
 ) -> None:
     assert "share images" in planned(absent, run(start=run())).warnings[0]
@@ -118,7 +118,7 @@ def test_source_and_target_that_share_images_are_a_warning_and_halves_are_not(
 
 
 @pytest.mark.slow
-def test_what_is_there_is_told_apart_from_what_is_left(store: Store) -> None:
+def test_plan_text_shows_states_and_price(store: Store) -> None:
     plan = planned(store, run(), run(seed=1))
     assert plan.unprepared == ()
     assert plan.inventory.counts() == {"absent": 2}
@@ -129,7 +129,7 @@ def test_what_is_there_is_told_apart_from_what_is_left(store: Store) -> None:
     assert "a trial" in text
 
 
-def test_a_grid_of_thousands_is_planned_in_one_look_at_each_task(absent: Store) -> None:
+def test_make_plan_thousands_of_runs_have_no_faults(absent: Store) -> None:
     runs = grid(
         source_task="digits-low",
         source_size=[100, 200],

@@ -1,4 +1,4 @@
-"""The spaces that come along: sound, of the size that they say, and asking for shared Runs once."""
+"""The bundled search spaces: valid, of the size in their docstrings, and with shared Runs."""
 
 import os
 import re
@@ -16,7 +16,7 @@ from study.run import Run
 
 
 @pytest.mark.parametrize("name", sorted(packaged()))
-def test_a_space_is_as_its_docstring_says(name: str) -> None:
+def test_packaged_space_has_the_runs_of_its_docstring(name: str) -> None:
     space = load_space(name)
     assert f"study run {name}" in space.doc
     said = re.search(r"Runs\s+([\d,]+): ([\d,]+) sources .*?and ([\d,]+) cells", space.doc)
@@ -26,7 +26,7 @@ def test_a_space_is_as_its_docstring_says(name: str) -> None:
     assert counts == tuple(int(number.replace(",", "")) for number in said.groups())
 
 
-def test_sources_are_shared_between_spaces() -> None:
+def test_packaged_spaces_share_sources() -> None:
     def sources(name: str) -> set[Run]:
         return {run.source for run in load_space(name).runs if run.source is not None}
 
@@ -36,7 +36,7 @@ def test_sources_are_shared_between_spaces() -> None:
     assert sources("sources") & sources("resnet")
 
 
-def test_which_source_is_more_related_is_written_in_the_space(tmp_path: Path) -> None:
+def test_packaged_spaces_name_the_more_related_source(tmp_path: Path) -> None:
     assert load_space("resnet").related == ("cifar100", "tiny-imagenet")
     file = tmp_path / "mine.py"
     file.write_text("from search_spaces.resnet import RUNS\nRELATED = ('cifar100', 'mnist')\n")
@@ -44,14 +44,14 @@ def test_which_source_is_more_related_is_written_in_the_space(tmp_path: Path) ->
         load_space(file)
 
 
-def test_a_space_that_leaves_the_program_is_an_error(tmp_path: Path) -> None:
+def test_load_space_that_exits_is_an_error(tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text("import sys\n\nsys.exit(0)\n")
     with pytest.raises(UserError, match=r"mine.py, line 3: SystemExit: 0"):
         load_space(file)
 
 
-def test_whether_predictions_are_kept_is_written_in_the_space(tmp_path: Path) -> None:
+def test_load_space_reads_keep_predictions(tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     text = "from search_spaces.controls import RUNS\n"
     file.write_text(text)
@@ -67,8 +67,8 @@ def test_whether_predictions_are_kept_is_written_in_the_space(tmp_path: Path) ->
             load_space(file)
 
 
-def test_a_file_beside_a_space_takes_no_packages_place(tmp_path: Path) -> None:
-    """In a process of its own: here the packages have been imported long ago."""
+def test_load_space_file_beside_it_does_not_replace_a_package(tmp_path: Path) -> None:
+    """Runs in a new process, because this one has imported the packages."""
     for name in ("study", "timm", "torch", "numpy", "json"):
         (tmp_path / f"{name}.py").write_text(f"raise SystemExit('{name}.py was imported')")
     (tmp_path / "helper.py").write_text("from search_spaces.quickstart import RUNS")
@@ -87,7 +87,7 @@ def test_a_file_beside_a_space_takes_no_packages_place(tmp_path: Path) -> None:
     assert ended.stdout == "69\n", ended.stderr
 
 
-def test_a_helper_with_a_packages_name_is_named(tmp_path: Path) -> None:
+def test_load_space_helper_with_a_packages_name_is_named(tmp_path: Path) -> None:
     (tmp_path / "pandas.py").write_text("RUNS = []")
     for line in ("from pandas import RUNS\n", "import pandas\n\nRUNS = pandas.RUNS\n"):
         (tmp_path / "own.py").write_text(line)

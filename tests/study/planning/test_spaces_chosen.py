@@ -1,4 +1,4 @@
-"""A part of a study, by coordinates: who is chosen, who comes along, what is refused."""
+"""A part of a study by coordinates (`--only`): its Runs, their starts, and errors."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def chosen(given: str) -> list[Run]:
         ("seed=0,frozen=8,seed=1", 8, 2),
     ],
 )
-def test_those_that_have_all_values_and_the_starts_that_they_need(
+def test_chosen_ids_have_all_values_and_their_starts(
     given: str, num_cells: int, num_sources: int
 ) -> None:
     found = chosen(given)
@@ -65,7 +65,7 @@ def test_those_that_have_all_values_and_the_starts_that_they_need(
         ("task=near,frozen=9", "no Run matches all of these"),
     ],
 )
-def test_what_no_run_has_is_refused_with_the_choices(given: str, says: str) -> None:
+def test_chosen_ids_without_a_match_name_the_choices(given: str, says: str) -> None:
     with pytest.raises(UserError, match="--only=") as refused:
         chosen_ids(given, RUNS)
     assert says in str(refused.value)

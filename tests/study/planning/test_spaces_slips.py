@@ -1,4 +1,4 @@
-"""A name that a search space misspells: what is near is said, and nothing where nothing is."""
+"""Misspelled names in search spaces: similar names are suggested."""
 
 from __future__ import annotations
 
@@ -34,7 +34,9 @@ RUN_AND_RECIPE = "from study.run import Recipe, Run\n"
         ),
     ],
 )
-def test_a_misspelled_name(line: str, end: str, tmp_path: Path) -> None:
+def test_load_space_misspelled_name_suggests_the_right_one(
+    line: str, end: str, tmp_path: Path
+) -> None:
     space = tmp_path / "mine.py"
     space.write_text(RUN_AND_RECIPE + line)
     with pytest.raises(UserError) as caught:

@@ -57,7 +57,7 @@ def impatient(bucket: Store) -> Store:
     return replace(bucket, waits=(0.01,))
 
 
-def test_every_method(bucket: Store, tmp_path: Path) -> None:
+def test_bucket_every_method_returns_what_was_written(bucket: Store, tmp_path: Path) -> None:
     run, table, provenance = a_run(), a_table(), a_provenance()
     assert finished_ids(bucket) == ids_with_weights(bucket) == frozenset()
     assert list_unfinished(bucket) == read_failures(bucket) == {}
@@ -104,7 +104,7 @@ def test_every_method(bucket: Store, tmp_path: Path) -> None:
     assert finished_ids(pickle.loads(pickle.dumps(bucket))) == {run.id}
 
 
-def test_damaged_objects_are_named_and_set_aside(bucket: Store) -> None:
+def test_bucket_torn_objects_are_damaged_and_can_be_quarantined(bucket: Store) -> None:
     run = a_run()
     digest = publish_weights(bucket, run.id, b"weights")
     for path in (rows_path(run.id), weights_path(run.id, digest)):
@@ -124,9 +124,7 @@ def test_damaged_objects_are_named_and_set_aside(bucket: Store) -> None:
 LARGE = bytes(12_000_000)  # two parts of an upload in parts
 
 
-def test_a_server_that_fails_now_and_then_is_asked_again(
-    impatient: Store, proxy: s3_server.Proxy
-) -> None:
+def test_bucket_transient_errors_are_retried(impatient: Store, proxy: s3_server.Proxy) -> None:
     for status in (500, 503, None):
         proxy.fail("PUT .*/small", 1, status)
         impatient.put("x/small", b"value")
@@ -149,7 +147,7 @@ def test_a_server_that_fails_now_and_then_is_asked_again(
         ("POST .*uploadId", 500),
     ],
 )
-def test_a_write_that_fails_publishes_nothing(
+def test_bucket_failed_upload_leaves_no_object(
     impatient: Store, proxy: s3_server.Proxy, failing: str, status: int | None
 ) -> None:
     # A stream of pyarrow's publishes what it has got whenever it is closed: at each request of an
@@ -161,7 +159,7 @@ def test_a_write_that_fails_publishes_nothing(
     assert impatient.listed("x") == []
 
 
-def test_permanent_error_is_not_retried(bucket: Store, proxy: s3_server.Proxy) -> None:
+def test_bucket_permanent_error_is_not_retried(bucket: Store, proxy: s3_server.Proxy) -> None:
     absent = replace(bucket, base="no-such-bucket/root")
     for ask in (
         lambda: absent.put("x/y", b"v"),
@@ -180,7 +178,7 @@ def test_permanent_error_is_not_retried(bucket: Store, proxy: s3_server.Proxy) -
         assert len(proxy.requests) == 1
 
 
-def test_silent_server_is_given_up(
+def test_bucket_silent_server_times_out(
     bucket: Store, proxy: s3_server.Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(buckets, "_SILENCE", timedelta(seconds=0.2))
@@ -200,7 +198,7 @@ def test_silent_server_is_given_up(
                 ask()
 
 
-def test_server_silent_for_a_while_is_asked_again(
+def test_bucket_server_silent_for_a_while_is_retried(
     bucket: Store, proxy: s3_server.Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(buckets, "_SILENCE", timedelta(seconds=0.5))
@@ -217,7 +215,7 @@ def test_server_silent_for_a_while_is_asked_again(
     assert store.get("x") == b"value"
 
 
-def test_folder_markers_of_earlier_releases_are_no_objects(
+def test_bucket_folder_markers_of_0_1_0_are_no_objects(
     bucket: Store, proxy: s3_server.Proxy
 ) -> None:
     bucket.put("unfinished/a/checkpoint", b"")
@@ -235,7 +233,7 @@ def test_folder_markers_of_earlier_releases_are_no_objects(
 
 
 @pytest.mark.slow
-def test_thousands_of_finished_runs_are_one_paged_listing(
+def test_bucket_a_thousand_runs_take_two_list_requests(
     bucket: Store, proxy: s3_server.Proxy
 ) -> None:
     ids = [f"{number:012x}" for number in range(1_001)]
@@ -248,7 +246,7 @@ def test_thousands_of_finished_runs_are_one_paged_listing(
     assert len(proxy.requests) == 2
 
 
-def test_two_drivers_on_one_bucket(bucket: Store) -> None:
+def test_bucket_second_driver_is_refused_and_a_lost_lease_is_noticed(bucket: Store) -> None:
     second = lease.acquire(bucket.root)
     with lease.acquire(bucket.root), pytest.raises(lease.LeaseHeld, match=r"driver, process \d+"):
         second.__enter__()

@@ -1,4 +1,4 @@
-"""Puts on a condition: of several writers on a bucket one succeeds, and the others are told so."""
+"""Conditional writes to a bucket: one of several writers succeeds, the others get a conflict."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.s3
 
 
 def at_once(num: int, do: Callable[[int], Any]) -> list[Any]:
-    """What each of so many threads comes to that begin in the same moment."""
+    """Call `do` in `num` threads at the same time; return their results."""
     begin = threading.Barrier(num)
     answers: list[Any] = [None] * num
 
@@ -42,14 +42,14 @@ def at_once(num: int, do: Callable[[int], Any]) -> list[Any]:
     return answers
 
 
-def test_of_several_that_create_one_succeeds(bucket: Store) -> None:
+def test_create_by_several_threads_succeeds_once(bucket: Store) -> None:
     for i in range(20):
         answers = at_once(3, lambda n, i=i: bucket.create(f"x/{i}", b"%d" % n * 1000))
         assert sorted(answers) == [False, False, True]
         assert bucket.get(f"x/{i}") == b"%d" % answers.index(True) * 1000
 
 
-def test_a_swap_succeeds_only_over_what_was_expected(bucket: Store) -> None:
+def test_swap_changed_object_is_a_conflict(bucket: Store) -> None:
     bucket.put("x", b"0")
     for i in range(10):
         answers = at_once(3, lambda n, i=i: bucket.swap("x", b"%d" % i, b"%d" % (i + 1)))
@@ -62,7 +62,9 @@ def test_a_swap_succeeds_only_over_what_was_expected(bucket: Store) -> None:
         bucket.swap("x", b"10", b"11")
 
 
-def test_an_answer_that_is_lost_is_no_refusal(bucket: Store, proxy: s3_server.Proxy) -> None:
+def test_conditional_put_lost_response_is_not_a_conflict(
+    bucket: Store, proxy: s3_server.Proxy
+) -> None:
     bucket.create("x", b"first")
     proxy.lose_answer("PUT .*/y", 1)
     assert bucket.create("y", b"mine")
@@ -72,7 +74,7 @@ def test_an_answer_that_is_lost_is_no_refusal(bucket: Store, proxy: s3_server.Pr
     assert not bucket.create("x", b"second")
 
 
-def test_the_first_rows_stay_and_the_second_writer_is_told(bucket: Store) -> None:
+def test_publish_rows_second_writer_returns_false(bucket: Store) -> None:
     run, table = a_run(), a_table()
     made = [replace(a_provenance(), host=f"host-{n}") for n in range(3)]
     for _ in range(5):
@@ -87,7 +89,7 @@ def test_the_first_rows_stay_and_the_second_writer_is_told(bucket: Store) -> Non
     assert read_rows(bucket, run.id).provenance == made[2]
 
 
-def test_conditions_are_relied_on_only_where_they_were_seen_to_be_heeded(
+def test_conditions_unheeded_is_probed_and_remembered(
     bucket: Store, proxy: s3_server.Proxy
 ) -> None:
     assert bucket.conditions_unheeded() is None
@@ -133,7 +135,7 @@ def test_create_without_conditions_is_remembered(bucket: Store, proxy: s3_server
     buckets._refusals.clear()
 
 
-def test_bucket_without_the_client_says_what_to_install(
+def test_bucket_without_obstore_names_the_package(
     bucket: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = importlib.util.find_spec
@@ -165,7 +167,7 @@ def test_client_takes_address_and_keys_from_the_root_then_as_aws(
     assert keys == {"named", "of_file"}
 
 
-def test_region_of_a_bucket_is_asked_unless_the_environment_names_it(
+def test_bucket_region_is_requested_unless_in_the_environment(
     proxy: s3_server.Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in buckets._NAMING_SERVER:
@@ -199,7 +201,7 @@ while num_left:
 
 
 @pytest.mark.slow
-def test_processes_that_contend_for_a_lease_never_hold_it_at_once(bucket: Store) -> None:
+def test_lease_on_a_bucket_is_held_by_one_process_at_a_time(bucket: Store) -> None:
     contenders = [
         subprocess.Popen(
             [sys.executable, "-c", CONTEND, bucket.root, "5"],

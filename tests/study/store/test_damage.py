@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import random
 import re
+import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,17 +16,39 @@ import numpy as np
 import pytest
 
 from study.planning.integrity import KINDS, Kind
-from study.store import Damaged, Newer, Registration, Store, layout, similarity
+from study.store import (
+    Damaged,
+    Newer,
+    Registration,
+    Store,
+    atomic,
+    layout,
+    read_failure,
+    read_head,
+    read_heads,
+    read_rows,
+    rows_path,
+    similarity,
+)
 from study.store.artifacts import publish_predictions, publish_weights
 from study.store.processes import this_process
-from study.store.rows import publish_rows
+from study.store.rows import check_rows, publish_rows
 from study.store.studies import add_registration, write_study
-from study.store.unfinished import note_began, write_checkpoint
-from study.tasks import PreparedTask, prepared_file
-from tests.stored import SOURCE, a_predictions, a_provenance, a_run, a_similarity, a_table
+from study.store.unfinished import note_began, write_checkpoint, write_failure
+from study.tasks import PreparedTask, load_info, prepared_file
+from tests.stored import (
+    SOURCE,
+    a_failure,
+    a_predictions,
+    a_provenance,
+    a_run,
+    a_similarity,
+    a_table,
+)
 
 # Every byte of these files is covered by a checksum.
 SEALED = {layout.ROWS, layout.PREDICTIONS, layout.WEIGHTS}
+OF_A_RUN = {layout.ROWS, layout.PREDICTIONS, layout.SIMILARITY}  # name their Run inside
 FOREIGN = (b"\0", b"foreign", b"[" * 100_000, b'{"digest": "", "content": NaN}', b"[1]")
 
 
@@ -42,11 +67,12 @@ def full(store: Store) -> Store:
     add_registration(store, "a", registration)
     write_checkpoint(store, run.id, b"checkpoint" * 50)
     note_began(store, run.id, this_process())
+    write_failure(store, run.id, a_failure())
     return store
 
 
 def objects(store: Store, kind: Kind) -> Iterator[tuple[str, Callable[[], Any]]]:
-    """The path of each object of this kind, and a call that reads it."""
+    """Yield the path of each object of this kind, and a call that reads it."""
     for entry in store.listed(kind.folder, recursive=True):
         path = store.relative(entry.path)
         match = kind.name.fullmatch(path.removeprefix(f"{kind.folder}/"))
@@ -116,3 +142,85 @@ def test_object_with_changed_bytes_is_damaged_or_read_as_written(full: Store, ki
             else:
                 assert kind.folder not in SEALED, "every byte is covered by a checksum"
                 assert is_same(found, value)
+
+
+def lose(store: Store, path: str) -> None:
+    """Make each later read of this file fail with EIO."""
+    file = Path(store.base) / path
+    file.unlink()
+    file.symlink_to("/proc/self/mem")
+    prepared_file._opened.cache_clear()
+
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="/proc/self/mem gives EIO")
+
+
+@linux
+@all_kinds
+def test_object_unreadable_on_the_disk_is_damaged_and_can_be_quarantined(
+    full: Store, kind: Kind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prepared_file, "WAITS", ())
+    full = replace(full, waits=(0.0,) * 5)
+    for path, read in [*objects(full, kind)]:
+        lose(full, path)
+        with pytest.raises(Damaged, match="Input/output error") as raised:
+            read()
+        assert raised.value.path == path
+        if kind.folder == layout.ROWS:
+            run_id = Path(path).stem
+            with pytest.raises(Damaged):
+                read_head(full, run_id)
+            assert isinstance(read_heads(full, [run_id])[run_id], Damaged)
+            assert list(check_rows(full, [run_id])) == [run_id]
+        elif kind.folder == layout.TASKS:
+            with pytest.raises(Damaged, match="Input/output error"):
+                load_info(Path(path).stem, full)
+        elif path.endswith("failure.json"):
+            assert read_failure(full, path.split("/")[1]) is None, "the Run can be tried again"
+        assert full.quarantine(path) in full.quarantined()
+        assert not full.exists(path)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [kind for kind in KINDS if kind.folder in (layout.ROWS, layout.PREDICTIONS, layout.SIMILARITY)],
+    ids=lambda kind: kind.folder,
+)
+def test_object_under_the_name_of_another_run_is_damaged(full: Store, kind: Kind) -> None:
+    [(path, _)] = objects(full, kind)
+    renamed = path.replace(a_run().id, SOURCE.id)
+    full.put(renamed, full.get(path))
+    with pytest.raises(
+        Damaged, match=a_run().id if kind.folder != layout.SIMILARITY else SOURCE.id
+    ):
+        kind.read(full, renamed, SOURCE.id)
+    if kind.folder == layout.ROWS:
+        with pytest.raises(Damaged, match=f"it holds Run {a_run().id}"):
+            read_head(full, SOURCE.id)
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.ESTALE, errno.ETIMEDOUT, errno.EPERM])
+def test_object_of_a_failing_server_is_an_os_error_not_damaged(
+    full: Store, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def failing(*_: object) -> Any:
+        raise OSError(number, "not now")
+
+    full = replace(full, waits=(0.0,) * 5)
+    monkeypatch.setattr(Path, "read_bytes", failing)
+    monkeypatch.setattr(atomic.pa, "OSFile", failing)
+    for read in (read_rows, read_head):
+        with pytest.raises(OSError, match=r"cannot read.*not now"):
+            read(full, a_run().id)
+
+
+@linux
+def test_object_that_cannot_be_moved_stays_and_can_be_replaced(full: Store) -> None:
+    full, path = replace(full, waits=(0.0,) * 5), rows_path(a_run().id)
+    lose(full, path)
+    Path(full.base, "damaged").write_text("no folder")
+    assert full.quarantine(path) is None
+    assert list(check_rows(full, [a_run().id])) == [a_run().id]
+    publish_rows(full, a_run(), a_table(), a_provenance())
+    assert check_rows(full, [a_run().id]) == {}

@@ -1,4 +1,4 @@
-"""Stores and exports of earlier releases: read, finished, and gone on from, by this one."""
+"""Stores and exports of earlier releases are read, and their studies continued."""
 
 from __future__ import annotations
 
@@ -61,13 +61,13 @@ def files_of(store: Store) -> dict[str, bytes]:
     }
 
 
-def test_its_runs_are_those_that_this_release_would_want(old: Store) -> None:
+def test_store_0_1_0_has_the_same_run_ids(old: Store) -> None:
     assert [run.id for run in SPACE.runs] == [SOURCE, UNFROZEN, HEAD_ONLY]
     assert tuple(read_study(old, "fixture")) == SPACE.runs
     assert finished_ids(old) == {SOURCE, UNFROZEN, HEAD_ONLY}
 
 
-def test_its_rows_failures_and_checkpoints_are_read(old: Store) -> None:
+def test_store_0_1_0_rows_failures_and_checkpoints_are_read(old: Store) -> None:
     finished = read_rows(old, HEAD_ONLY)
     assert finished.table.schema.equals(schema.ROWS, check_metadata=True)
     assert finished.provenance.code_version == "0.1.0+697665a8"
@@ -77,9 +77,12 @@ def test_its_rows_failures_and_checkpoints_are_read(old: Store) -> None:
     failure = read_failure(old, "0123456789ab")
     assert failure is not None and failure.error == "RuntimeError: boom" and failure.final
     assert read_checkpoint(old, "ba9876543210") == b"state"
+    measured = similarity.read(old, UNFROZEN)  # of before there was an effective rank
+    assert measured.schema.equals(similarity.TABLE)
+    assert (measured["effective_rank"].null_count, measured["logme"].null_count) == (2, 0)
 
 
-def test_a_study_of_a_later_release_is_left_as_it_is(
+def test_study_of_a_later_release_is_not_changed(
     old: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(studies, "release", lambda: "7.0.0")
@@ -93,7 +96,7 @@ def test_a_study_of_a_later_release_is_left_as_it_is(
     assert files_of(old) == before
 
 
-def test_a_study_that_is_done_there_starts_nothing(
+def test_store_0_1_0_finished_study_trains_nothing(
     old: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def must_not(*_: object) -> None:
@@ -103,13 +106,13 @@ def test_a_study_that_is_done_there_starts_nothing(
     monkeypatch.setattr(driver, "_train", must_not)
     found = run_study(SPACE, old, None, LaunchOptions())
     assert set(found.states.values()) == {DONE}
-    # What the study asks for is noted anew, in this release's form; nothing else is touched.
+    # What the study asks for is stored again, in this release's form; nothing else is touched.
     changed = {path for path, content in files_of(old).items() if before.get(path) != content}
     assert changed <= {"studies/fixture.json"}
     assert before.keys() == files_of(old).keys()
 
 
-def test_where_predictions_are_asked_for_its_cells_are_made_anew(old: Store) -> None:
+def test_store_0_1_0_cells_are_trained_again_for_predictions(old: Store) -> None:
     before = files_of(old)
     found = run_study(replace(SPACE, keep_predictions=True), old, None, LaunchOptions())
     assert set(found.states.values()) == {DONE}
@@ -125,7 +128,7 @@ def test_where_predictions_are_asked_for_its_cells_are_made_anew(old: Store) -> 
     assert made_by.start_digest == read_rows(old, SOURCE).provenance.weights_digest
 
 
-def test_a_larger_grid_goes_on_from_its_weights(old: Store) -> None:
+def test_store_0_1_0_larger_grid_starts_from_its_weights(old: Store) -> None:
     more = replace(SPACE.runs[1], frozen=5)
     larger = replace(SPACE, runs=(*SPACE.runs, more))
     before = files_of(old)
@@ -139,7 +142,7 @@ def test_a_larger_grid_goes_on_from_its_weights(old: Store) -> None:
     assert all(files_of(old)[path] == before[path] for path in before if path.startswith("rows/"))
 
 
-def test_analysis_reads_its_store_and_its_export_alike() -> None:
+def test_store_and_export_0_1_0_give_the_same_surfaces() -> None:
     opened = [load.open_study(FIXTURES / name) for name in ("store-0.1.0", "export-0.1.0.parquet")]
     surfaces = [at_epoch(study, squeeze=True) for study in opened]
     np.testing.assert_array_equal(*surfaces)
@@ -153,7 +156,9 @@ EVERY_KIND = FIXTURES / "store-every-kind"
 IN_FLIGHT = "ba9876543210"
 
 
-def test_every_kind_of_object_is_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_store_0_1_0_every_kind_of_object_is_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     shutil.copytree(EVERY_KIND, tmp_path / "store")
     assert main(["verify", "--all", "--root", str(tmp_path / "store")]) == 0
     assert "12 objects" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""An error of a disk or a bucket, as a user reads it: path, cause, what to do."""
+"""Errors of disks and buckets: the text for users, and the number of retries."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from study.store.errors import naming, os_error_text
+from study.store.errors import WAITS, naming, os_error_text, tried, waits_for
 from study.store.store import open_store
 
 CLIENT = "cannot list (16 tries): bucket's client: {}"
@@ -57,14 +57,16 @@ CLIENT = "cannot list (16 tries): bucket's client: {}"
         ),
     ],
 )
-def test_path_cause_and_what_to_do_in_one_line(number: int, why: str, path: str, says: str) -> None:
+def test_os_error_text_is_one_line_with_path_cause_and_fix(
+    number: int, why: str, path: str, says: str
+) -> None:
     text = os_error_text(OSError(number, why, path))
     assert says in text
     assert os_error_text(OSError(number, why, path), advise=False) == text.partition("; ")[0]
     assert path in text and "Errno" not in text and "\n" not in text
 
 
-def test_pyarrows_own_words_are_a_path_and_a_cause(tmp_path: Path) -> None:
+def test_os_error_text_of_pyarrow_has_path_and_cause(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OSError) as refused:
         pq.ParquetWriter(tmp_path / "file" / "x", pq.read_schema)  # it opens before it looks
@@ -76,7 +78,7 @@ def test_pyarrows_own_words_are_a_path_and_a_cause(tmp_path: Path) -> None:
     assert os_error_text(full).startswith("x: No space left on device; make room there")
 
 
-def test_an_error_without_a_path_gets_that_of_what_was_to_be_written(tmp_path: Path) -> None:
+def test_naming_adds_the_path_to_an_error_without_one(tmp_path: Path) -> None:
     with pytest.raises(OSError) as full, naming(tmp_path / "place", instead_of="/draft"):
         raise OSError(errno.ENOSPC, "No space left on device")
     assert str(tmp_path / "place") in os_error_text(full.value)
@@ -95,7 +97,7 @@ def test_an_error_without_a_path_gets_that_of_what_was_to_be_written(tmp_path: P
         ("no.such.host.invalid", "failed to lookup address"),
     ],
 )
-def test_bucket_that_nobody_serves_is_named_without_secrets(server: str, cause: str) -> None:
+def test_bucket_unreachable_server_is_named_without_secrets(server: str, cause: str) -> None:
     root = f"s3://key:SECRET@nobody/x?region=x&scheme=http&endpoint_override={server}"
     store = replace(open_store(root), waits=())
     for ask in (lambda: store.get("y"), lambda: store.listed("y"), lambda: store.put("y", b"")):
@@ -104,3 +106,49 @@ def test_bucket_that_nobody_serves_is_named_without_secrets(server: str, cause: 
         text = os_error_text(refused.value)
         assert cause in text and "check the root, the network" in text and "nobody/x/y: " in text
         assert "SECRET" not in text + repr(store) and "\n" not in text
+
+
+# Retries
+
+
+@pytest.mark.parametrize(
+    ("number", "num_waits"),
+    [
+        (errno.ESTALE, len(WAITS)),
+        (errno.ENOSPC, 3),
+        (errno.EROFS, 3),
+        (errno.EFBIG, 0),
+        (errno.EACCES, 0),
+    ],
+)
+def test_waits_for_permanent_errors_is_empty(number: int, num_waits: int) -> None:
+    error = OSError(number, "it fails")
+    assert waits_for(error, WAITS) == WAITS[:num_waits]
+
+
+@pytest.mark.parametrize("num_failing", [0, 2, 3, 4])
+def test_tried_repeats_once_per_wait(num_failing: int) -> None:
+    calls = 0
+
+    def once() -> str:
+        nonlocal calls
+        calls += 1
+        if calls <= num_failing:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return "written"
+
+    if num_failing <= 3:
+        assert tried("write", "a/b", (0.0,) * 5, once) == "written"
+        assert calls == num_failing + 1
+    else:
+        with pytest.raises(OSError, match=r"cannot write \(4 tries\): No space.*a/b") as raised:
+            tried("write", "a/b", (0.0,) * 5, once)
+        assert raised.value.errno == errno.ENOSPC
+
+
+def test_tried_missing_file_is_not_retried() -> None:
+    def once() -> None:
+        raise FileNotFoundError("x")
+
+    with pytest.raises(FileNotFoundError):
+        tried("read", "x", (60.0,), once)

@@ -1,6 +1,6 @@
-"""Whatever call fails while a Run is published: it is told which, nothing is torn, and once more mends it.
+"""If any system call fails while a Run is published, the error names it, and a second attempt succeeds.
 
-What a driver does to a store, without the training; a whole study is in `tests.faults`, "io-call-fails".
+The calls of a driver without training; `tests.faults`, "io-call-fails", runs whole studies.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def drive(root: Path) -> None:
-    """What a driver does for one Run: all but to train it."""
+    """Publish one Run as a driver does, without training it."""
     with acquire(root, expiry_seconds=1e6) as lease:
         store = replace(open_store(root), lease_number=lease.number)
         sweep(store)
@@ -69,7 +69,7 @@ def drive(root: Path) -> None:
 
 
 def check_whole(root: Path) -> None:
-    """Raises Damaged where anything that is there is not whole, FileNotFoundError where rows name more."""
+    """Raise Damaged if an object is not whole, FileNotFoundError if rows name a missing one."""
     store = open_store(root)
     if (root / "rows").is_dir() and any((root / "rows").glob("*.arrow")):
         made_by = read_rows(store, RUN.id).provenance
@@ -95,7 +95,9 @@ def kept(root: Path) -> dict[str, bytes]:
     ],
     ids=errno.errorcode.get,
 )
-def test_every_call(error: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_publishing_any_failing_call_leaves_whole_objects_and_can_be_repeated(
+    error: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with io_calls.counted(tmp_path / "whole") as calls:
         drive(tmp_path / "whole")
     whole = kept(tmp_path / "whole")
@@ -106,9 +108,9 @@ def test_every_call(error: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         with io_calls.counted(root, number, error) as failing:
             try:
                 drive(root)
-            except (OSError, Damaged) as told:
+            except (OSError, Damaged) as failure:
                 num_told += 1
-                assert os.strerror(error) in str(told), failing.failed
+                assert os.strerror(error) in str(failure), failing.failed
         assert failing.failed, number
         check_whole(root)
         with monkeypatch.context() as patch:

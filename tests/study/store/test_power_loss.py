@@ -1,4 +1,4 @@
-"""After power is lost at any call, each object is whole, and what was said to be published is there."""
+"""After a power loss at any system call, every published object exists and is whole."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ RUN = Run(
 
 
 def publish(root: Path) -> list[Call]:
-    """Every way of publishing, twice over one name where that is what it is for."""
+    """Publish in every way, and replace an object."""
     store = open_store(root)
     finished = root / ".finished.tmp"
     with power_loss.recording(root) as calls:
@@ -46,7 +46,7 @@ def publish(root: Path) -> list[Call]:
     return calls
 
 
-def test_every_way_of_publishing(tmp_path: Path) -> None:
+def test_publishing_survives_a_power_loss_at_any_call(tmp_path: Path) -> None:
     (tmp_path / "root").mkdir()
     calls = publish(tmp_path / "root")
     assert [call.path for call in calls if call.kind == "published"] == [
@@ -61,7 +61,9 @@ def test_every_way_of_publishing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("left_out", [("sync", "flush"), ("sync",), ("flush",)])
-def test_what_is_not_flushed_is_noticed(left_out: tuple[str, ...], tmp_path: Path) -> None:
+def test_power_loss_missing_flush_or_sync_is_found(
+    left_out: tuple[str, ...], tmp_path: Path
+) -> None:
     (tmp_path / "root").mkdir()
     calls = [call for call in publish(tmp_path / "root") if call.kind not in left_out]
     found = power_loss.problems(calls, {})
@@ -69,7 +71,7 @@ def test_what_is_not_flushed_is_noticed(left_out: tuple[str, ...], tmp_path: Pat
     assert ("sync" in left_out) == any("is torn, 0 bytes (eager)" in each for each in found)
 
 
-def test_a_write_in_place_is_noticed(tmp_path: Path) -> None:
+def test_power_loss_write_in_place_is_found(tmp_path: Path) -> None:
     first, second = b"first version", b"second version"
     calls = [
         Call("publish", "a", content=first),
@@ -85,7 +87,7 @@ def test_a_write_in_place_is_noticed(tmp_path: Path) -> None:
     assert len(power_loss.problems(calls, {})) == 2  # on either disk
 
 
-def test_names_come_back_when_their_removal_was_not_flushed() -> None:
+def test_power_loss_unflushed_removal_is_undone() -> None:
     disk = Disk.holding({"rows/a": b"1"})
     disk.do(Call("remove", "rows/a"))
     disk.do(Call("unlink", "rows/a"))
@@ -94,7 +96,7 @@ def test_names_come_back_when_their_removal_was_not_flushed() -> None:
     assert not disk.broken_promises("strict") + disk.broken_promises("eager")
 
 
-def test_a_whole_run(store: Store) -> None:
+def test_execute_survives_a_power_loss_at_any_call(store: Store) -> None:
     root = Path(store.base)
     before = power_loss.files_of(root)
     with power_loss.recording(root) as calls, acquire(root) as lease:

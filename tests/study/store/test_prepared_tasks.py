@@ -1,4 +1,4 @@
-"""Test images that are training images too are warned of: by `prepare`, by `run`, in the report."""
+"""Test images that are also training images: warnings of `prepare`, `run` and the report."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ RUNS = [Run(task="birds", size=4, model="resnet18", width=1, recipe=Recipe(num_s
 
 
 def folders(data: Path, test_seeds: tuple[int, ...]) -> Task:
-    """Six training images, and test images of which those of seeds under 6 are among them."""
+    """Write six training images and test images; those of seeds below 6 are training images, too."""
     for seed in range(6):
         save(data / "train" / "ab"[seed % 2] / f"{seed}.png", pixels_of(seed))
     for seed in test_seeds:
@@ -42,7 +42,7 @@ def folders(data: Path, test_seeds: tuple[int, ...]) -> Task:
         ((2, 7, 1), 2, "Task target: 2 test images are also"),
     ],
 )
-def test_they_are_counted_by_their_pixels(
+def test_num_repeated_counts_test_images_with_equal_pixels(
     empty: Store, tmp_path: Path, test_seeds: tuple[int, ...], number: int, text: str | None
 ) -> None:
     task = folders(tmp_path / "data", test_seeds)
@@ -53,7 +53,9 @@ def test_they_are_counted_by_their_pixels(
     assert said == text if text is None else said is not None and said.startswith(text)
 
 
-def test_prepare_warns_of_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_prepare_repeated_images_are_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folders(tmp_path / "data", (1, 8))
     space = tmp_path / "birds.py"
     space.write_text(SPACE)
@@ -62,7 +64,7 @@ def test_prepare_warns_of_them(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "warning: Task birds: 1 test image is also a training image" in capsys.readouterr().err
 
 
-def test_the_report_warns_of_them(tmp_path: Path) -> None:
+def test_report_repeated_images_are_a_warning(tmp_path: Path) -> None:
     root = tmp_path / "store"
     synthetic.write(
         root, synthetic.runs(num_epochs=4, sizes=(250,), frozen=(0, 9), seeds=(0, 1, 2))

@@ -1,4 +1,4 @@
-"""Whether a process still runs, and when that cannot be told."""
+"""Detect whether a process still runs, and when that is unknown."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def test_alive_until_it_ends_though_nobody_has_asked_for_its_status() -> None:
+def test_is_alive_ended_child_is_dead_before_it_is_waited_for() -> None:
     tell = "import study.store.processes as p; print(vars(p.this_process()), flush=True)"
     child = subprocess.Popen(
         [sys.executable, "-c", tell + "; input()"],
@@ -37,13 +37,13 @@ def test_alive_until_it_ends_though_nobody_has_asked_for_its_status() -> None:
     assert process.is_alive() is False
 
 
-def test_a_later_process_with_its_number_is_another() -> None:
+def test_is_alive_later_process_with_the_same_pid_is_dead() -> None:
     ours = this_process()
     assert ours.is_alive()
     assert ours.pid_start is not None
     assert replace(ours, pid_start=ours.pid_start - 1).is_alive() is False
 
 
-def test_elsewhere_it_cannot_be_told() -> None:
+def test_is_alive_on_another_machine_is_unknown() -> None:
     assert replace(this_process(), machine="another").is_alive() is None
     assert replace(this_process(), machine=None).is_alive() is None

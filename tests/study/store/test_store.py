@@ -1,4 +1,4 @@
-"""The store in a directory: what is written comes back, or is named as damaged, and nothing is torn."""
+"""The store in a directory: objects are read back, later formats are named, and nothing is torn."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from study.run import Run
 from study.store import (
     Damaged,
     Newer,
+    Registration,
     Store,
     artifacts,
     atomic,
@@ -37,6 +38,7 @@ from study.store import (
     read_head,
     read_heads,
     read_predictions,
+    read_registrations,
     read_rows,
     read_study,
     read_weights,
@@ -56,7 +58,7 @@ from study.store.artifacts import (
 )
 from study.store.layout import unfinished_path
 from study.store.rows import check_rows, publish_rows
-from study.store.studies import write_study
+from study.store.studies import add_registration, write_study
 from study.store.unfinished import (
     clear_failure,
     list_unfinished,
@@ -69,13 +71,8 @@ from study.store.unfinished import (
 from tests.stored import SOURCE, a_failure, a_predictions, a_provenance, a_run, a_table
 
 
-@pytest.fixture
-def empty(tmp_path: Path) -> Store:
-    return open_store(tmp_path / "root")
-
-
 @pytest.mark.parametrize("run", [a_run(), SOURCE, replace(SOURCE, start="pretrained", frozen=9)])
-def test_rows_come_back(empty: Store, run: Run) -> None:
+def test_read_rows_returns_what_was_published(empty: Store, run: Run) -> None:
     table = a_table(run)
     publish_rows(empty, run, table, a_provenance())
     found = read_rows(empty, run.id)
@@ -88,7 +85,7 @@ def test_rows_come_back(empty: Store, run: Run) -> None:
     assert check_rows(empty, [run.id]) == {}
 
 
-def test_a_directory_of_rows_is_one_dataset(empty: Store) -> None:
+def test_rows_folder_is_one_dataset(empty: Store) -> None:
     for run in (a_run(), SOURCE):
         publish_rows(empty, run, a_table(run), a_provenance())
     folder = Path(empty.base) / "rows"
@@ -98,7 +95,7 @@ def test_a_directory_of_rows_is_one_dataset(empty: Store) -> None:
     assert set(whole["run_id"].to_pylist()) == {a_run().id, SOURCE.id} == finished_ids(empty)
 
 
-def test_nothing_is_made_before_the_first_write(empty: Store) -> None:
+def test_store_reading_creates_no_folder(empty: Store) -> None:
     assert finished_ids(empty) == ids_with_weights(empty) == frozenset()
     assert list_unfinished(empty) == read_failures(empty) == {}
     assert study_names(empty) == sweep(empty) == []
@@ -112,7 +109,7 @@ finite = st.floats(allow_nan=True, allow_infinity=True, width=64)
 
 @settings(max_examples=25, deadline=None)
 @given(values=st.lists(finite, min_size=1, max_size=20), cut=st.integers(0, 20))
-def test_the_rows_digest_depends_on_the_values_alone(values: list[float], cut: int) -> None:
+def test_table_digest_depends_only_on_values(values: list[float], cut: int) -> None:
     table = a_table(values=values)
     in_chunks = pa.concat_tables([table.slice(0, cut), table.slice(cut), table.slice(0, 0)])
     assert table_digest(in_chunks) == table_digest(table)
@@ -125,7 +122,7 @@ def test_the_rows_digest_depends_on_the_values_alone(values: list[float], cut: i
     assert table_digest(rows.from_bytes(payload, a_run().id, "x").table) == table_digest(table)
 
 
-def test_every_value_counts_in_the_rows_digest() -> None:
+def test_table_digest_changes_with_every_column() -> None:
     table = a_table()
     digests = {table_digest(table)}
     for number, field in enumerate(schema.ROWS):
@@ -139,7 +136,7 @@ def test_every_value_counts_in_the_rows_digest() -> None:
     assert table_digest(a_table(values=[0.0])) != table_digest(a_table(values=[-0.0]))
 
 
-def test_the_rows_digest_is_pinned() -> None:
+def test_table_digest_is_pinned() -> None:
     # Files written by earlier versions carry it: a change would make them look damaged.
     table = pa.table(
         {
@@ -151,7 +148,7 @@ def test_the_rows_digest_is_pinned() -> None:
     assert table_digest(table) == "16f55f0b7a3fde4f083352ece45a63a3263c5c7e63d3b7cd6eca09da8d016b38"
 
 
-def test_rows_without_a_digest_of_their_bytes_are_those_of_earlier_releases() -> None:
+def test_rows_without_a_file_digest_are_read_as_unsealed() -> None:
     run = a_run()
     good = rows.to_bytes(run, a_table(), a_provenance())
     with pa.ipc.open_file(good) as reader:
@@ -165,15 +162,7 @@ def test_rows_without_a_digest_of_their_bytes_are_those_of_earlier_releases() ->
     assert found.table.equals(a_table())
 
 
-def test_rows_under_the_name_of_another_run_are_damaged(empty: Store) -> None:
-    empty.put(rows_path(SOURCE.id), rows.to_bytes(a_run(), a_table(), a_provenance()))
-    with pytest.raises(Damaged, match=f"it holds Run {a_run().id}"):
-        read_rows(empty, SOURCE.id)
-    with pytest.raises(Damaged, match=f"it holds Run {a_run().id}"):
-        read_head(empty, SOURCE.id)
-
-
-def test_rows_with_other_columns_are_damaged(empty: Store) -> None:
+def test_read_rows_other_columns_are_damaged(empty: Store) -> None:
     # As a flipped bit in the file's schema makes them, with metadata that are whole.
     run = a_run()
     good = rows.to_bytes(run, a_table(), a_provenance())
@@ -189,9 +178,7 @@ def test_rows_with_other_columns_are_damaged(empty: Store) -> None:
             read_rows(empty, run.id)
 
 
-def test_rows_of_a_later_format_are_refused_not_set_aside(
-    empty: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_read_rows_later_format_raises_newer(empty: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as later:
         later.setattr(schema, "FORMAT", schema.FORMAT + 1)
         made_by = replace(a_provenance(), code_version="7.0.0+01234567")
@@ -204,7 +191,7 @@ def test_rows_of_a_later_format_are_refused_not_set_aside(
         check_rows(empty, [a_run().id])
 
 
-def test_rows_of_an_earlier_format_get_the_columns_that_came_later(
+def test_read_rows_earlier_format_gets_later_columns(
     empty: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = a_run()
@@ -227,7 +214,7 @@ def test_rows_of_an_earlier_format_get_the_columns_that_came_later(
     assert not check_rows(empty, [run.id])
 
 
-def test_a_failure_is_noted_and_forgotten(empty: Store) -> None:
+def test_failure_is_written_read_and_cleared(empty: Store) -> None:
     run = a_run()
     write_failure(empty, run.id, a_failure())
     write_failure(empty, SOURCE.id, replace(a_failure(), kind="start failed"))
@@ -240,7 +227,7 @@ def test_a_failure_is_noted_and_forgotten(empty: Store) -> None:
     assert read_failures(empty) == {}
 
 
-def test_notes_of_a_later_release_are_named_with_it(
+def test_read_study_and_failure_of_a_later_release_raise_newer(
     empty: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = a_run()
@@ -261,13 +248,13 @@ def test_notes_of_a_later_release_are_named_with_it(
             read()
 
 
-def test_what_vanishes_while_it_is_read_is_absent(empty: Store) -> None:
+def test_read_heads_vanished_run_is_skipped(empty: Store) -> None:
     # `study status` looks while trials finish.
     assert read_heads(empty, [a_run().id]) == check_rows(empty, [a_run().id]) == {}
     assert read_began(empty, a_run().id) is None
 
 
-def test_sweep_removes_what_the_dead_left(empty: Store) -> None:
+def test_sweep_removes_files_of_dead_processes_and_finished_runs(empty: Store) -> None:
     run = a_run()
     write_checkpoint(empty, run.id, b"of a finished Run")
     write_checkpoint(empty, SOURCE.id, b"of a Run in flight")
@@ -288,14 +275,14 @@ def test_sweep_removes_what_the_dead_left(empty: Store) -> None:
     assert set(list_unfinished(empty)) == {SOURCE.id}
 
 
-def test_weights_made_twice_lie_beside_each_other(empty: Store) -> None:
+def test_weights_with_other_content_have_another_path(empty: Store) -> None:
     first, second = (publish_weights(empty, SOURCE.id, made) for made in (b"first", b"second"))
     assert read_weights(empty, SOURCE.id, first) == b"first"
     assert read_weights(empty, SOURCE.id, second) == b"second"
     assert ids_with_weights(empty) == {SOURCE.id}
 
 
-def test_predictions_come_back(empty: Store) -> None:
+def test_read_predictions_returns_what_was_published(empty: Store) -> None:
     table = a_predictions()
     made = publish_predictions(empty, SOURCE.id, table, "f" * 64)
     found = read_predictions(empty, SOURCE.id, made)
@@ -315,7 +302,7 @@ def test_predictions_come_back(empty: Store) -> None:
         read_predictions(empty, a_run().id, made)
 
 
-def test_the_predictions_digest_depends_on_the_values_alone() -> None:
+def test_predictions_digest_depends_only_on_values() -> None:
     table = a_predictions()
     made = artifacts.predictions_digest(table)
     in_chunks = pa.concat_tables([table.slice(0, 1), table.slice(1)])
@@ -334,7 +321,7 @@ def test_the_predictions_digest_depends_on_the_values_alone() -> None:
     assert len({made, *map(artifacts.predictions_digest, others)}) == 5
 
 
-def test_predictions_of_a_later_format_or_another_run_are_told(
+def test_read_predictions_later_format_or_other_content_raises(
     empty: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table = a_predictions()
@@ -344,26 +331,15 @@ def test_predictions_of_a_later_format_or_another_run_are_told(
         made = publish_predictions(empty, SOURCE.id, table, "f" * 64)
     with pytest.raises(Newer, match=r"by freezewise 7.0.0 \(freezewise predictions 2\)"):
         read_predictions(empty, SOURCE.id, made)
-    of_another = artifacts.predictions_to_bytes(a_run().id, table, "f" * 64)
-    empty.put(predictions_path(SOURCE.id, made), of_another)
-    with pytest.raises(Damaged, match=f"it holds Run {a_run().id}"):
-        read_predictions(empty, SOURCE.id, made)
     empty.put(
         predictions_path(SOURCE.id, made),
         artifacts.predictions_to_bytes(SOURCE.id, table.slice(1), "f" * 64),
     )
-    with pytest.raises(Damaged, match="it holds other predictions"):
+    with pytest.raises(Damaged, match="its predictions do not match its name"):
         read_predictions(empty, SOURCE.id, made)
 
 
-def test_a_file_is_moved_into_the_store(empty: Store, tmp_path: Path) -> None:
-    (tmp_path / "grown").write_bytes(b"task")
-    empty.put_file("tasks/t.arrow", tmp_path / "grown")
-    assert empty.get("tasks/t.arrow") == b"task"
-    assert empty.local_path("tasks/t.arrow") == Path(empty.base, "tasks/t.arrow")
-
-
-def test_user_mistakes_are_named(empty: Store) -> None:
+def test_open_store_wrong_root_names_the_problem_without_secrets(empty: Store) -> None:
     with pytest.raises(ValueError, match=r"run id '\.\./x'"):
         read_rows(empty, "../x")
     with pytest.raises(ValueError, match="study='a/b'"):
@@ -382,7 +358,7 @@ def test_user_mistakes_are_named(empty: Store) -> None:
     assert open_store("s3://key:secret@b/r?region=us-east-1").shown.startswith("s3://b/r")
 
 
-def test_a_disk_that_is_full_is_an_error_at_once_and_leaves_nothing(empty: Store) -> None:
+def test_write_checkpoint_too_large_fails_and_leaves_no_file(empty: Store) -> None:
     run = a_run()
     empty.put("weights/kept", b"before")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -428,7 +404,7 @@ print(seen, left)
 
 
 @pytest.mark.slow
-def test_a_killed_writer_publishes_nothing_torn(tmp_path: Path) -> None:
+def test_put_killed_writer_leaves_whole_objects(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", KILLED, str(tmp_path)], capture_output=True, text=True
     )
@@ -438,7 +414,7 @@ def test_a_killed_writer_publishes_nothing_torn(tmp_path: Path) -> None:
     assert num_left > 0, "no writer was killed in the middle of writing: the test shows nothing"
 
 
-def test_provenance_comes_back_and_passes_over_later_fields() -> None:
+def test_provenance_from_json_ignores_later_fields() -> None:
     text = provenance.to_json(a_provenance())
     assert provenance.from_json(text) == a_provenance()
     assert provenance.from_json(text.replace("{", '{"later":1,', 1)) == a_provenance()
@@ -448,14 +424,39 @@ def test_provenance_comes_back_and_passes_over_later_fields() -> None:
         provenance.from_json("{}")
 
 
-def test_the_code_version_has_its_form() -> None:
+def test_code_version_is_a_release_and_a_hash() -> None:
     assert re.fullmatch(r"[\w.]+\+[0-9a-f]{8}", provenance.code_version())
     assert set(provenance.packages()) <= set(provenance.PACKAGES)
     assert "pyarrow" in provenance.packages()
 
 
-def test_a_checkpoint_of_a_later_release_is_named_and_left(empty: Store) -> None:
+def test_read_checkpoint_later_format_raises_newer(empty: Store) -> None:
     path = unfinished_path(a_run().id, "checkpoint")
     empty.put(path, b"freezewise checkpoint 2\n" + b"whatever that is")
     with pytest.raises(Newer, match=rf"{path} .*freezewise checkpoint 2"):
         read_checkpoint(empty, a_run().id)
+
+
+# Registrations
+
+FIRST = Registration(
+    registered_at="2026-01-01T00:00:00+00:00",
+    is_late=False,
+    run_ids=("0" * 12, "1" * 12),
+    terms={"epsilon": 0.1, "PRIMARY": {"C1": "a contrast"}},
+)
+
+
+def test_read_registrations_returns_all_oldest_first(empty: Store) -> None:
+    assert read_registrations(empty, "mine") == []
+    later = replace(FIRST, is_late=True, run_ids=("0" * 12,))
+    for one in (FIRST, later):
+        add_registration(empty, "mine", one)
+    assert read_registrations(empty, "mine") == [FIRST, later]
+    assert study_names(empty) == []
+
+
+def test_registration_digest_depends_only_on_runs_and_terms() -> None:
+    assert FIRST.digest == replace(FIRST, registered_at="later", is_late=True).digest
+    assert FIRST.digest != replace(FIRST, run_ids=FIRST.run_ids[:1]).digest
+    assert FIRST.digest != replace(FIRST, terms={**FIRST.terms, "epsilon": 0.2}).digest

@@ -1,4 +1,4 @@
-"""One evaluation: what it predicts is what its error counts, in the smallest type that holds it."""
+"""One evaluation: predictions, errors, and the number of images at once."""
 
 from __future__ import annotations
 
@@ -17,9 +17,7 @@ from study.training.evaluation import Evaluator, _parts, images_at_once
 
 
 @pytest.mark.parametrize(("num_classes", "kind"), [(256, torch.uint8), (257, torch.int16)])
-def test_labels_are_predicted_by_the_logits_of_the_error(
-    num_classes: int, kind: torch.dtype
-) -> None:
+def test_evaluator_predictions_give_its_errors(num_classes: int, kind: torch.dtype) -> None:
     # The logits are the images, of more than one batch: what is predicted is known.
     answers = torch.arange(600) % num_classes
     images = nn.functional.one_hot(answers, num_classes).float()
@@ -41,7 +39,7 @@ def test_labels_are_predicted_by_the_logits_of_the_error(
 
 
 @pytest.mark.parametrize("num", [2, 40, 95, 97, 256, 258, 300])
-def test_parts_hold_all_images_and_none_is_small(num: int) -> None:
+def test_parts_contain_all_images_and_none_is_small(num: int) -> None:
     images = torch.arange(num)
     parts = _parts(images, 64)
     assert torch.equal(torch.cat(parts), images)
@@ -54,9 +52,7 @@ def test_parts_hold_all_images_and_none_is_small(num: int) -> None:
     # Of the widest map between two layers 256 KiB, 64, 32 and 2 KiB, and of a head alone.
     [(64, 32, 0, 64), (16, 32, 0, 64), (8, 32, 0, 128), (8, 8, 0, 256), (64, 32, 9, 256)],
 )
-def test_so_many_images_are_evaluated_that_they_stay_in_the_caches(
-    width: int, side: int, cut: int, num: int
-) -> None:
+def test_images_at_once_fit_the_caches(width: int, side: int, cut: int, num: int) -> None:
     layers = build("resnet18", width, 10, (3, side, side)).eval()
     suffix = layers[cut:]
     assert images_at_once(suffix, layers[:cut](torch.zeros(2, 3, side, side))) == num
@@ -65,7 +61,7 @@ def test_so_many_images_are_evaluated_that_they_stay_in_the_caches(
 @pytest.mark.parametrize(
     ("model", "width"), [("resnet18", 2), ("resnet50", 1), ("densenet121", 2), ("vit_tiny", 6)]
 )
-def test_logits_are_those_of_all_images_at_once(model: str, width: int) -> None:
+def test_evaluation_in_parts_gives_the_same_logits(model: str, width: int) -> None:
     layers = build(model, width, 10, (3, 8, 8)).eval()
     initialise(layers, model, 0)
     images = torch.rand(233, 3, 8, 8, generator=torch.Generator().manual_seed(0))

@@ -1,4 +1,4 @@
-"""Pixels to network input: against torchvision's own transforms, and against slices by hand."""
+"""Pixels to network input, compared with torchvision's transforms and with slices."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ def pictures(n: int, height: int, width: int) -> torch.Tensor:
     return torch.randint(0, 256, (n, 3, height, width), dtype=torch.uint8, generator=generator)
 
 
-def test_normalisation_is_torchvisions_bit_for_bit() -> None:
+def test_normalisation_equals_torchvision_bit_for_bit() -> None:
     every_value = np.arange(256, dtype=np.uint8).reshape(16, 16)
     picture = np.stack([every_value, every_value.T, every_value[::-1]], axis=2)
     theirs = transforms.Compose(
@@ -31,7 +31,7 @@ def test_normalisation_is_torchvisions_bit_for_bit() -> None:
 
 
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (16, 24), (7, 7)])
-def test_each_image_is_padded_with_black_cropped_and_mirrored(height: int, width: int) -> None:
+def test_crops_and_flips_pads_with_black_crops_and_mirrors(height: int, width: int) -> None:
     images, padding = pictures(40, height, width), height // 8
     augment = crops_and_flips(40, height, CPU, "a task", 3)
     assert augment.padding == padding
@@ -47,7 +47,7 @@ def test_each_image_is_padded_with_black_cropped_and_mirrored(height: int, width
         assert np.array_equal(ours, cropped[:, :, ::-1] if augment.mirror[position] else cropped)
 
 
-def test_shifts_and_mirrorings_are_uniform_and_decided_by_their_names() -> None:
+def test_crops_and_flips_are_uniform_and_reproducible() -> None:
     augment = crops_and_flips(9000, 32, CPU, "a task", 3)
     for shifts in (augment.top, augment.left):
         counts = torch.bincount(shifts)

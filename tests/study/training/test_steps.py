@@ -1,4 +1,4 @@
-"""Lengths, batches, evaluated steps and learning rates on hand-worked values and as laws."""
+"""Lengths, batches, evaluated steps and learning rates: known values and properties."""
 
 import pytest
 from hypothesis import given
@@ -15,7 +15,7 @@ from study.training.steps import (
 
 
 @given(st.integers(2, 5000), st.integers(2, 600))
-def test_batches_hold_every_image_once_and_never_one_alone(n: int, batch_size: int) -> None:
+def test_batch_spans_contain_every_image_once_and_no_single_one(n: int, batch_size: int) -> None:
     spans = batch_spans(n, batch_size)
     assert [i for span in spans for i in range(span.start, span.stop)] == list(range(n))
     lengths = [span.stop - span.start for span in spans]
@@ -24,12 +24,12 @@ def test_batches_hold_every_image_once_and_never_one_alone(n: int, batch_size: i
     assert lengths[-1] <= batch_size + 1
 
 
-def test_a_tail_of_one_joins_its_neighbour() -> None:
+def test_batch_spans_tail_of_one_joins_the_last_batch() -> None:
     assert batch_spans(257, 128) == [slice(0, 128), slice(128, 257)]
     assert batch_spans(258, 128) == [slice(0, 128), slice(128, 256), slice(256, 258)]
 
 
-def test_lengths_in_epochs_and_in_steps() -> None:
+def test_total_steps_of_epochs_and_of_steps() -> None:
     epochs, steps = Recipe(num_epochs=10), Recipe(num_steps=10)
     assert steps_per_epoch(epochs, 8000) == 63
     assert total_steps(epochs, 8000) == 630
@@ -37,18 +37,18 @@ def test_lengths_in_epochs_and_in_steps() -> None:
     assert total_steps(steps, 8000) == total_steps(steps, 500) == 10
 
 
-def test_every_epoch_is_evaluated_and_the_last_step() -> None:
+def test_evaluated_steps_are_epochs_and_the_last_step() -> None:
     assert evaluated_steps(Recipe(num_epochs=3), 500) == [0, 4, 8, 12]
     assert evaluated_steps(Recipe(num_steps=10), 500) == [0, 4, 8, 10]
 
 
-def test_log_spaced_evaluations_are_pinned() -> None:
+def test_evaluated_steps_log_spaced_are_pinned() -> None:
     recipe = Recipe(num_steps=1000, evaluation="log_spaced", num_evaluations=10)
     assert evaluated_steps(recipe, 500) == [0, 1, 2, 5, 10, 22, 46, 100, 215, 464, 1000]
 
 
 @given(st.integers(1, 10_000), st.integers(2, 300), st.integers(2, 4000))
-def test_evaluations_ascend_from_0_to_the_last_step(steps: int, num: int, size: int) -> None:
+def test_evaluated_steps_ascend_from_0_to_the_last(steps: int, num: int, size: int) -> None:
     for recipe in (
         Recipe(num_steps=steps),
         Recipe(num_steps=steps, evaluation="log_spaced", num_evaluations=num),
@@ -58,7 +58,7 @@ def test_evaluations_ascend_from_0_to_the_last_step(steps: int, num: int, size: 
         assert (evaluated[0], evaluated[-1]) == (0, steps)
 
 
-def test_learning_rates() -> None:
+def test_learning_rate_follows_the_schedule() -> None:
     cosine = Recipe(num_steps=100, learning_rate=2.0, schedule="cosine")
     assert learning_rate(cosine, 0, 100) == 2.0
     assert learning_rate(cosine, 50, 100) == pytest.approx(1.0)

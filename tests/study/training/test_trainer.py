@@ -1,4 +1,4 @@
-"""Rows do not change under the same TRAINER: losses of short Runs of three families are pinned."""
+"""Rows do not change under the same TRAINER: pinned losses of short Runs."""
 
 from __future__ import annotations
 

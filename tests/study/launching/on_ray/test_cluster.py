@@ -1,4 +1,4 @@
-"""What is said where Ray cannot be started or joined, and what a cluster's nodes must have in common."""
+"""Errors if Ray cannot be started or joined, and the versions of a cluster's nodes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from study.messages import UserError
 from tests.processes import environment
 
 
-def test_nobody_listens() -> None:
+def test_refuse_unreachable_closed_port_is_an_error() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # not listening
         address = f"127.0.0.1:{taken.getsockname()[1]}"
@@ -23,7 +23,7 @@ def test_nobody_listens() -> None:
     refuse_unreachable("auto")  # for Ray to find
 
 
-def test_versions_that_differ_are_named() -> None:
+def test_differences_names_versions_that_differ() -> None:
     from study.launching.on_ray.cluster import differences, versions
 
     here = {"python": "3.11.7", "torch": "2.14.1+cpu", "ray": "2.60.0", "freezewise": "0.1.0+aa"}
@@ -40,8 +40,8 @@ def test_versions_that_differ_are_named() -> None:
 
 
 @pytest.mark.ray
-def test_a_ray_that_does_not_start_is_one_message_and_status_1(tmp_path: Path) -> None:
-    """Its sockets' names are too long for it; a machine too busy raises as bare an exception."""
+def test_run_ray_that_does_not_start_is_one_message(tmp_path: Path) -> None:
+    """Too long names of sockets make Ray fail as a busy machine does: with a bare exception."""
     (tmp_path / "one.py").write_text(
         "from study.run import Recipe, Run\n"
         'RUNS = [Run(task="digits-low", size=40, model="resnet18", width=1, seed=0, '
@@ -78,10 +78,12 @@ with connected("local"):
 
 
 @pytest.mark.ray
-def test_a_ray_of_this_machine_listens_on_loopback_alone() -> None:
+def test_connected_local_ray_listens_on_loopback_only() -> None:
     done = subprocess.run([sys.executable, "-c", LISTENING], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    told = [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("listens")]
-    assert len(told) > 5
-    beyond = [each for each in told if each[0] not in ("127.0.0.1", "::1", "::ffff:127.0.0.1")]
+    listening = [
+        line.split()[1:] for line in done.stdout.splitlines() if line.startswith("listens")
+    ]
+    assert len(listening) > 5
+    beyond = [each for each in listening if each[0] not in ("127.0.0.1", "::1", "::ffff:127.0.0.1")]
     assert not beyond

@@ -1,4 +1,4 @@
-"""What watching tools are told: what `--log` gives them, read back, holds what the rows say."""
+"""`--log`: the values that the tools receive, read back, equal those of the rows."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Point = tuple[str, int, float]  # name, step, value
 
 
 def of_tensorboard(path: Path) -> Iterator[Point]:
-    """From an event file: records of a length, its check, the event, its check."""
+    """Read an event file: records of a length, its checksum, the event, its checksum."""
     event_pb2 = pytest.importorskip("tensorboardX.proto.event_pb2")
     payload, at = path.read_bytes(), 0
     while at < len(payload):
@@ -46,7 +46,7 @@ def of_tensorboard(path: Path) -> Iterator[Point]:
 
 
 def of_wandb(path: Path) -> Iterator[Point]:
-    """From an offline run: LevelDB's log, 7 bytes, then chunks of a check, a length, a kind."""
+    """Read an offline run: LevelDB's log, 7 bytes, then chunks of a checksum, a length, a kind."""
     internal = pytest.importorskip("wandb.proto.wandb_internal_pb2")
     payload, at, record = path.read_bytes(), 7, b""
     while at + 7 <= len(payload):
@@ -64,7 +64,7 @@ def of_wandb(path: Path) -> Iterator[Point]:
 
 
 def of_mlflow(database: Path, experiment: str) -> Iterator[Point]:
-    """From all runs of the experiment, by MLflow's own client."""
+    """Read all runs of the experiment with MLflow's client."""
     for run in mlflow_runs(database, experiment):
         client = mlflow_client(database)
         for name in MEASURED:
@@ -83,7 +83,7 @@ def mlflow_runs(database: Path, experiment: str) -> Any:
 
 @pytest.mark.slow
 @pytest.mark.ray
-def test_what_is_told_is_what_the_rows_say(store: Store, tmp_path: Path) -> None:
+def test_loggers_receive_the_values_of_the_rows(store: Store, tmp_path: Path) -> None:
     for package in ("wandb", "mlflow", "sqlalchemy", "alembic"):
         pytest.importorskip(package)
     (tmp_path / "tiny.py").write_text(SPACE)
@@ -110,12 +110,12 @@ def test_what_is_told_is_what_the_rows_say(store: Store, tmp_path: Path) -> None
         ("mlflow", f"tiny of sqlite:///{logs}/mlflow.db", of_mlflow(logs / "mlflow.db", "tiny")),
     ):
         assert where in ran.stderr, (tool, ran.stderr)
-        told = [point for point in points if point[0] in MEASURED]
+        logged = [point for point in points if point[0] in MEASURED]
         for name in MEASURED:
-            steps = [step for told_name, step, _ in told if told_name == name]
+            steps = [step for logged_name, step, _ in logged if logged_name == name]
             assert steps[0] == min(rows) and steps[-1] == max(rows), (tool, name, steps)
-            assert steps == sorted(set(steps)), (tool, name, "a step is told twice")
-        for name, step, value in told:
+            assert steps == sorted(set(steps)), (tool, name, "a step is logged twice")
+        for name, step, value in logged:
             assert value == pytest.approx(rows[step][name], rel=1e-6), (tool, name, step)
     (run,) = mlflow_runs(logs / "mlflow.db", "tiny")
     assert run.info.status == "FINISHED" and run.data.params["size"] == "40"
@@ -123,7 +123,7 @@ def test_what_is_told_is_what_the_rows_say(store: Store, tmp_path: Path) -> None
 
 @dataclass(frozen=True)
 class Trial:
-    """Of a trial, what the callbacks read."""
+    """The attributes of a trial that callbacks read."""
 
     trial_id: str
     config: Any
@@ -132,7 +132,7 @@ class Trial:
         return hash(self.trial_id)
 
 
-def test_a_run_that_goes_on_is_one_run_of_mlflow_and_no_step_is_told_twice(
+def test_mlflow_resumed_run_is_one_run_without_repeated_steps(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for package in ("mlflow", "sqlalchemy", "alembic"):
@@ -160,8 +160,8 @@ def test_a_run_that_goes_on_is_one_run_of_mlflow_and_no_step_is_told_twice(
     later.log_trial_end(trial)
     (run,) = mlflow_runs(logs / "mlflow.db", "twice")
     assert run.info.status == "FINISHED"
-    told = [(step, value) for name, step, value in of_mlflow(logs / "mlflow.db", "twice")]
-    assert sorted(told) == sorted([(step, 1 / (1 + step)) for step in (0, 5, 10, 15)] * 4)
+    logged = [(step, value) for name, step, value in of_mlflow(logs / "mlflow.db", "twice")]
+    assert sorted(logged) == sorted([(step, 1 / (1 + step)) for step in (0, 5, 10, 15)] * 4)
 
     # A database that fails is said once, and ends nothing.
     drive(Trial("c", {"run": to_json(made_up.run(width=4))}))
@@ -174,7 +174,7 @@ def test_a_run_that_goes_on_is_one_run_of_mlflow_and_no_step_is_told_twice(
     assert remark.startswith("MLflow gets no more metrics, the study goes on: ")
 
 
-def test_without_ray_nothing_is_logged(
+def test_run_inline_with_log_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -185,7 +185,7 @@ def test_without_ray_nothing_is_logged(
 
 
 @pytest.mark.parametrize("tool", ["wandb", "mlflow"])
-def test_a_tool_that_is_not_installed_is_said_before_anything_starts(
+def test_run_log_without_its_package_is_an_error_before_the_start(
     tool: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

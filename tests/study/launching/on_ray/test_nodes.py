@@ -1,4 +1,4 @@
-"""What a user hears of nodes that are lost, and of the Runs that were on them."""
+"""Messages about lost nodes and their Runs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ def node(number: int, *, alive: bool = True) -> dict[str, object]:
     return {"NodeID": f"{number}" * 8, "NodeName": name, "NodeManagerAddress": name, "Alive": alive}
 
 
-def test_a_lost_node_is_told_once_and_again_when_its_runs_go_on() -> None:
+def test_nodes_lost_node_is_reported_once_and_when_its_runs_go_on() -> None:
     nodes = Nodes("11111111")
     assert nodes.look([node(1), node(2), node(3)]) == []
     for trial, where in {"a": "22222222", "b": "22222222", "c": "11111111"}.items():
@@ -29,7 +29,7 @@ def test_a_lost_node_is_told_once_and_again_when_its_runs_go_on() -> None:
     assert nodes.is_here_lost
 
 
-def test_runs_that_go_on_before_their_node_is_missed_are_told_with_it() -> None:
+def test_nodes_runs_restarted_early_are_reported_with_their_node() -> None:
     nodes = Nodes("11111111")
     nodes.look([node(1), node(2)])
     for trial in "ab":

@@ -1,4 +1,4 @@
-"""What a trial claims of a cluster's nodes, and what is said where none holds it."""
+"""The resources of a trial, and the message if no node has them."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ def node(gpus: float, accelerator: str | None = None, *, alive: bool = True) -> 
 NODES = [node(0), node(4, "A100"), node(2, "A100"), node(8, "H100", alive=False)]
 
 
-def test_only_nodes_that_live_and_have_the_accelerator_count() -> None:
+def test_nodes_with_returns_live_nodes_with_the_accelerator() -> None:
     assert nodes_with(NODES, None) == NODES[:3]
     assert nodes_with(NODES, "A100") == NODES[1:3]
     assert nodes_with(NODES, "H100") == []
     assert sum_of(nodes_with(NODES, "A100")) == {"CPU": 16.0, "GPU": 6.0}
 
 
-def test_a_trial_of_an_accelerator_claims_what_its_nodes_have_to_spare() -> None:
+def test_trial_resources_of_an_accelerator_claims_a_gpu() -> None:
     there = sum_of(nodes_with([node(0), node(4, "L4")], "L4"))
     claim = trial_resources(there, gpus_per_trial=None, cpus_per_trial=None)
     assert claim == {"cpu": 1.0, "gpu": 1.0}
 
 
-def test_what_no_node_holds_is_said() -> None:
+def test_no_room_names_the_claim_and_the_largest_node() -> None:
     assert no_room(NODES, {"cpu": 1, "gpu": 4}, None) == ""
     assert no_room(NODES, {"cpu": 1, "gpu": 4}, "A100") == ""
     assert no_room(NODES, {"cpu": 1, "gpu": 1}, "H100") == (

@@ -1,4 +1,4 @@
-"""What Ray Tune is handed, and when: as many Runs as there are workers, which start once each."""
+"""The searcher: gives Ray Tune a Run for each worker, at the right time."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def tiny(num: int) -> list[Run]:
 
 
 class Tune:
-    """The searcher of a study of many Runs, asked as Tune asks it."""
+    """Calls the searcher of a study of many Runs as Tune does."""
 
     def __init__(self, store: Store, num_slots: int, **options: Any) -> None:
         from study.launching.on_ray.searcher import RunSearcher
@@ -54,7 +54,7 @@ class Tune:
         self.num = 0
 
     def handed(self) -> list[str]:
-        """The trials that are handed out until nothing more is."""
+        """Return the trials that the searcher suggests now."""
         new = []
         while self.searcher.suggest(str(self.num)) is not None:
             new.append(str(self.num))
@@ -68,7 +68,7 @@ class Tune:
         self.searcher.on_trial_complete(trial, {"outcome": "finished", "error": ""})
 
 
-def test_a_worker_that_is_free_gets_a_new_run_while_another_starts(empty: Store) -> None:
+def test_searcher_free_worker_gets_a_run_while_another_starts(empty: Store) -> None:
     tune = Tune(empty, num_slots=2)
     assert tune.handed() == ["0", "1"]
     tune.begin("0")
@@ -79,14 +79,14 @@ def test_a_worker_that_is_free_gets_a_new_run_while_another_starts(empty: Store)
     assert tune.handed() == []
 
 
-def test_no_more_than_the_user_wants(empty: Store) -> None:
+def test_searcher_respects_max_concurrent(empty: Store) -> None:
     tune = Tune(empty, num_slots=8, max_concurrent=3, may_grow=True)
     assert tune.handed() == ["0", "1", "2"]
     tune.begin("0", "1", "2")
     assert tune.handed() == []
 
 
-def test_an_autoscaler_sees_one_more_which_gets_the_next_free_worker(empty: Store) -> None:
+def test_searcher_keeps_one_trial_pending_for_an_autoscaler(empty: Store) -> None:
     tune = Tune(empty, num_slots=0, may_grow=True)
     assert tune.handed() == ["0"], "so that a first node comes"
     tune.num_slots = 2
@@ -103,7 +103,7 @@ def test_an_autoscaler_sees_one_more_which_gets_the_next_free_worker(empty: Stor
     assert tune.handed() == ["4"]
 
 
-def test_a_trial_that_waits_for_room_is_not_passed_over_for_ever(
+def test_searcher_pending_trial_is_not_starved(
     empty: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = 1000.0
@@ -134,7 +134,7 @@ RUNS = [
 @pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="looks into /proc")
-def test_no_more_workers_are_started_than_there_are_slots(store: Store, tmp_path: Path) -> None:
+def test_run_starts_at_most_one_worker_per_slot(store: Store, tmp_path: Path) -> None:
     (tmp_path / "tiny.py").write_text(SPACE)
     flags = ["--root", store.root, "--gpus-per-trial", "0", "--max-concurrent", "2"]
     driver = subprocess.Popen(
