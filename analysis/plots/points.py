@@ -61,7 +61,7 @@ def draw_cuts(axes: Axes, cuts: xr.Dataset, *, by: str = "source") -> pd.DataFra
         for column, row in enumerate(best):
             if np.isfinite(row):
                 cell = one.isel(size=column)
-                told.append((x[column], row, _cut_text(str(value), cell, words)))
+                shown.append((x[column], row, _cut_text(str(value), cell, words)))
     axes.set_xlim(-0.5, cuts.sizes["size"] - 0.5)
     axes.set_ylim(-0.5, len(counts) - 0.5)
     images = plot_style.whole_numbers(cuts["size"].values)
