@@ -16,9 +16,11 @@ from matplotlib.figure import Figure
 
 from analysis import load
 from analysis.claims import claims
+from analysis.claims.contrasts import measure, of_arm, one_image
+from analysis.claims.pooled_curves import freezing_curves, freezing_peak
 from analysis.claims.registration import LOST_REGISTRATIONS, RULES
 from analysis.descent import EPSILON
-from analysis.descent.intervals import LEVEL
+from analysis.descent.intervals import LEVEL, mean_interval
 from analysis.load import Study
 from analysis.load.export import (
     kept_disagreement,
@@ -113,6 +115,10 @@ def values() -> dict[str, Any]:
         "before": _claims(1),
         "level": _level("reduced"),
         "at_least": _at_least("reduced"),
+        "by_size": _peaks_by_size("reduced"),
+        "late": _late_fall(),
+        "sources": _sources(),
+        "rises": [100 * (curve.test[curve.peak] - curve.test[0]) for curve in curves],
         "curves": curves,
         "others": [_other(study, name) for study, name in OTHERS.items()],
         "rates": _rates(),
@@ -181,6 +187,62 @@ def _at_least(study: str) -> str:
     """Return the part of C3's verdict on how many replicates have its difference; "" if there is none."""
     found = re.search(r"≥ .*? replicates", str(_verdict(study, "C3", RULES).remarks))
     return "" if found is None else found[0]
+
+
+def _peaks_by_size(study: str) -> list[dict[str, Any]]:
+    """Return the height of C4's peak for each target size, over the sources."""
+    lines = of_arm(measure(_opened(study), epsilon=EPSILON).lines, "transfer")
+    found = []
+    for size, some in lines.groupby("size"):
+        peak = freezing_peak(freezing_curves(some), EPSILON, step=one_image(lines))
+        assert peak is not None and peak.judgement.height is not None, size
+        height = peak.judgement.height
+        found.append(
+            {"size": size, "effect": height.estimate, "low": height.low, "high": height.high}
+        )
+    return found
+
+
+def _late_fall() -> dict[str, Any]:
+    """Return the fall over the last two windows of epochs in `reduced` at SIZE images, frozen 6 and 7."""
+    measures = measure(_opened("reduced"), epsilon=EPSILON)
+    lines = of_arm(measures.lines, "transfer")
+    lines = lines[(lines["size"] == SIZE) & lines["frozen"].isin([6, 7])]
+    falls = pd.Series(
+        {i: measures.curves[i].test[-2] - measures.curves[i].test[-1] for i in lines.index}
+    )
+    by_seed = falls.groupby(lines["seed"]).mean()
+    fall = mean_interval(by_seed.to_numpy())
+    return {
+        "size": SIZE,
+        "effect": fall.estimate,
+        "low": fall.low,
+        "high": fall.high,
+        "num_falls": int((by_seed > 0).sum()),
+        "num_seeds": len(by_seed),
+    }
+
+
+def _sources() -> dict[str, dict[str, float]]:
+    """Return errors of `reduced_sources` by arm and size of the source, "transfer_small" and so on.
+
+    `test`, `train`: of the source; `target`: test error of its targets, mean over the cuts.
+    """
+    errors = _errors("reduced_sources")
+    recipes = {run.recipe.id: run.recipe for run in _opened("reduced_sources").wanted}
+    is_source = errors["arm"] == "source"
+    has_steps = errors["recipe"].map(lambda name: recipes[name].num_steps is not None)
+    found = {}
+    for arm, of_arm_ in (("transfer", ~has_steps), ("matched steps", has_steps)):
+        sources = errors[is_source & of_arm_].sort_values("size")
+        targets = errors[errors["arm"] == arm].groupby("source_size")["test_error"].mean()
+        for which, row in (("small", sources.iloc[0]), ("large", sources.iloc[-1])):
+            found[f"{arm.replace(' ', '_')}_{which}"] = {
+                "test": row["test_error"],
+                "train": row["train_error"],
+                "target": targets[row["size"]],
+            }
+    return found
 
 
 def _rates() -> dict[str, Any]:
