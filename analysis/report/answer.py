@@ -253,7 +253,9 @@ def _best_points(best: Best, bests: Sequence[Best]) -> list[str]:
         points = ["Which cut is best is not known from one seed."]
     else:
         num_others = best.num_choices - 1
-        if best.others:
+        if len(best.others) == num_others:
+            text = f"With {best.num_seeds} seeds, no choice of {best.num_choices} is shown to be better."
+        elif best.others:
             more = len(best.others) - MAX_NAMED
             named = "; ".join(best.others[:MAX_NAMED]) + (f"; {more} more" if more > 0 else "")
             text = f"Of {num_others} other choices, these may be as good: {named}."
