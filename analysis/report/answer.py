@@ -282,9 +282,9 @@ def _is_asked(study: Study, one: Verdict) -> bool:
 def _descent_sentence(one: Verdict) -> str:
     holds, does_not = WORDS[FREEZING]
     if one.answer == CANNOT_TELL:
-        return f"Whether {holds} is open ({FREEZING}: {CANNOT_TELL})."
+        return f"Whether {holds} is open (claim {FREEZING}: {CANNOT_TELL})."
     words = holds if one.answer == HOLDS else does_not
-    text = f"{words[0].upper()}{words[1:]} ({FREEZING} {one.answer})"
+    text = f"{words[0].upper()}{words[1:]} (claim {FREEZING} {one.answer})"
     effect = one.effect
     if one.answer == HOLDS and effect is not None:
         low, high = (f"{100 * end:.1f}" for end in (effect.low, effect.high))
@@ -369,8 +369,8 @@ def _open(study: Study, verdicts: Sequence[Verdict]) -> list[str]:
         else:
             not_asked.append(f"{one.claim}{beside}")
     return [
-        f"Open: {'; '.join(open_claims)}." if open_claims else "",
-        f"Not asked by this study: {', '.join(not_asked)}." if not_asked else "",
+        f"Open claims: {'; '.join(open_claims)}." if open_claims else "",
+        f"Claims that this study does not ask: {', '.join(not_asked)}." if not_asked else "",
     ]
 
 

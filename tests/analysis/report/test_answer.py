@@ -53,7 +53,7 @@ def test_first_screen_of_bundled_study_agrees_with_its_verdicts_and_marks(name: 
     verdicts = claims(study)
     screen = first_screen(study, summaries, list(verdicts.values()))
     c4 = verdicts["C4"].answer
-    assert f"C4 {c4}" in screen.headline or f"C4: {c4}" in screen.headline
+    assert f"claim C4 {c4}" in screen.headline or f"claim C4: {c4}" in screen.headline
     assert "face value" not in str(screen)
     # A circle of the map is a curve that the seeds show, and the counted curves are the circles.
     circles = sum(
@@ -146,14 +146,14 @@ def test_first_screen_says_what_is_decided_open_and_not_asked(noisy: Summarised)
         ],
     )
     assert (
-        "The test error descends twice over the frozen layers (C4 holds): the peak, where the network "
-        "just fits its training set, is 2.5 points high [1.3, 3.7]."
+        "The test error descends twice over the frozen layers (claim C4 holds): the peak, where the "
+        "network just fits its training set, is 2.5 points high [1.3, 3.7]."
     ) in screen.headline
     assert "Also decided: with fewer frozen layers, larger target sets are fitted (C3 holds)." in (
         screen.points
     )
-    assert "Open: C1: no effect so far; more epochs would tell." in screen.points
-    assert "Not asked by this study: C2." in screen.points
+    assert "Open claims: C1: no effect so far; more epochs would tell." in screen.points
+    assert "Claims that this study does not ask: C2." in screen.points
 
 
 def test_first_screen_without_rows(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def tiny() -> list[Run]:
 ANSWER = re.compile(
     r"Lowest test error after transfer with 1,000 training images: 0\.\d+ ± 0\.\d+, nothing frozen from "
     r"near \(head only .*, chance 0\.900\)\. Whether the test error descends twice over the frozen layers "
-    r"is open \(C4: cannot tell\)\."
+    r"is open \(claim C4: cannot tell\)\."
 )
 
 
@@ -227,7 +227,11 @@ def test_page_answer_comes_first_then_curves_then_map_then_claims(written: Path)
     heading = re.search("<h1.*?>(.*)</h1>", written.read_text(encoding="utf-8"))
     assert heading is not None
     assert ANSWER.fullmatch(heading[1])
-    assert page.text.index("Open: ") < page.text.index("Six terms") < page.text.index("Claims")
+    assert (
+        page.text.index("Open claims: ")
+        < page.text.index("Six terms")
+        < page.text.index("Primary contrasts")
+    )
 
 
 @pytest.mark.slow
@@ -242,7 +246,7 @@ def test_an_incomplete_study_needs_the_word_and_says_so_first(tmp_path: Path) ->
         report.write_report(study, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     page = page_of(report.write_report(study, tmp_path / "out", partial=True))
-    before_claims = page.text[: page.text.index("Claims")]
+    before_claims = page.text[: page.text.index("Primary contrasts")]
     assert f"So far ({len(runs) - 3} of {len(runs)} Runs): Lowest " in before_claims
     assert f"Partial: 3 of {len(runs)} Runs" in before_claims
     assert "2 Runs diverged" in before_claims
@@ -461,7 +465,7 @@ def test_every_claim_has_its_verdict_on_the_page(written: Path) -> None:
     table = pd.read_csv(written.parent / "tables" / "verdicts.csv")
     primary = table[table["kind"] == "primary"]
     assert list(primary["claim"]) == ["C1", "C2", "C3", "C4", "C5a", "C5b"]
-    verdicts = page.text[page.text.index("Claims") :]
+    verdicts = page.text[page.text.index("Primary contrasts") :]
     for _, line in primary.iterrows():
         assert line["claim"] in verdicts
         assert line["answer"] in verdicts
