@@ -201,9 +201,9 @@ def _of_pair(
         return verdict(claim, measures, arm, _both_ways(ask, names), [])
     terms = difference_terms(lines, *pair, epsilon=measures.epsilon)
     extra: list[ExploratoryResult] = []
-    for frozen, some in lines.groupby("frozen"):
+    for cut, some in lines.sort_values("frozen").groupby("cut", sort=False):
         alone = difference_terms(some, *pair, epsilon=measures.epsilon)
-        what = f"test error, {pair[0]} − {pair[1]}, {frozen:.3g} frozen layers"
+        what = f"test error, {pair[0]} − {pair[1]}, {cut}"
         extra += explored(what, contrast(alone["end"]), "error")
     if claim == "C5a":
         extra += explored(

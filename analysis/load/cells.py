@@ -27,6 +27,8 @@ AXES: Final = tuple(
 )
 CELL: Final = tuple(c.name for c in COORDINATES if c.makes_cell)
 
+MAX_CUTS: Final = 4  # listed one by one
+
 # The values of coordinates that a Run lacks.
 _ABSENT: Final = {c.name: c.absent for c in COORDINATES if c.absent is not None}
 
@@ -150,6 +152,14 @@ def cut_in_words(
         return "head only"
     layers = f"{frozen:g} layer{'' if frozen == 1 else 's'}" if frozen else ""
     return f"{' + '.join(filter(None, [layers, part]))} frozen"
+
+
+def list_cuts(cells: pd.DataFrame) -> str:
+    """List the cuts from few to many trained parameters; if there are many, only their ends."""
+    cuts = cells.sort_values("frozen", ascending=False)["cut"].unique().tolist()
+    if len(cuts) > MAX_CUTS:
+        return f"{len(cuts)} cuts from {cuts[0]} to {cuts[-1]}"
+    return ", ".join(cuts)
 
 
 def cut_place(

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from analysis.load import export
 from analysis.load.arms import SOURCE
-from analysis.load.cells import ENDED, STATES, cells_of, selected
+from analysis.load.cells import ENDED, STATES, cells_of, list_cuts, selected
 from analysis.load.rows import Evaluations, Rows, StoreRows, TableRows, read, survey
 from study.deprecation import warn_deprecated
 from study.messages import did_you_mean
@@ -25,7 +25,6 @@ from study.store import Store, open_store, read_study, schema, study_names
 from study.store.schema import DAMAGED, DIVERGED, FAILED, MISSING, OTHER_START
 
 MAX_LISTED: Final = 8
-MAX_CUTS: Final = 4
 _NONE: Final = ("none", 0, "")
 
 
@@ -46,7 +45,7 @@ def lines_of(name: str, cells: pd.DataFrame, coverage: Mapping[str, int]) -> lis
             f"{_listed(targets['task'])}; {_listed(targets['size'])} images; label noise {noise}",
         ),
         ("sources", _sources(targets)),
-        ("networks", f"{networks}; {_cuts(targets)}"),
+        ("networks", f"{networks}; {list_cuts(targets)}"),
         ("seeds", f"{_listed(targets['seed'])}{ends}; arms: {_listed(cells['arm'])}"),
     ]
 
@@ -71,14 +70,6 @@ def _sources(targets: pd.DataFrame) -> str:
         return "none"
     sizes = named.loc[named["source_size"] > 0, "source_size"]
     return _listed(named["source_task"]) + (f"; {_listed(sizes)} images" if len(sizes) else "")
-
-
-def _cuts(targets: pd.DataFrame) -> str:
-    """List the cuts from few to many trained parameters; if there are many, only their ends."""
-    cuts = targets.sort_values("frozen", ascending=False)["cut"].unique().tolist()
-    if len(cuts) > MAX_CUTS:
-        return f"{len(cuts)} cuts from {cuts[0]} to {cuts[-1]}"
-    return ", ".join(cuts)
 
 
 def _listed(values: pd.Series, empty: str = "none") -> str:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from analysis.load import Study
 from analysis.load.arms import SOURCE
+from analysis.load.cells import list_cuts
 from analysis.load.rows import StoreRows, TableRows
 from analysis.report import slices
 from study.run import describe
@@ -85,7 +86,7 @@ def facts(study: Study) -> dict[str, str]:
         "Label noise": ", ".join(f"{noise:.0%}" for noise in sorted(cells["label_noise"].unique())),
         "Source images": _listed(cells.loc[cells["source_size"] > 0, "source_size"]),
         "Training images": _listed(cells["size"]),
-        "Frozen layers": _listed(cells["frozen"]),
+        "Cuts": list_cuts(cells),
         "Seeds": str(cells["seed"].nunique()),
         "Epochs": _listed(epochs) if epochs.nunique() < 6 else f"up to {epochs.max():,.0f}",
     }
@@ -93,7 +94,7 @@ def facts(study: Study) -> dict[str, str]:
         "Target": "task",
         "Label noise": "label_noise",
         "Training images": "size",
-        "Frozen layers": "frozen",
+        "Cuts": "frozen",
         "Seeds": "seed",
         "Epochs": "epoch",
     }

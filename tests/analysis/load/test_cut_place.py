@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.load.cells import cells_of, cut_place
+from analysis.load.cells import cells_of, cut_in_words, cut_place
 from analysis.load.rows import Survey
 from study.networks.build import build
 from study.networks.catalogue import (
@@ -98,4 +98,21 @@ def test_nor_have_they_before_anything_is_known_of_the_network(model: str, width
             for frozen, channels, pieces in some
         ]  # fmt: skip
         cells = cells_of(runs, Survey(facts={}, evaluations={}, damaged={}), {})
-        assert cells["frozen"].is_unique
+        assert cells["frozen"].is_unique and cells["cut"].is_unique
+
+
+@pytest.mark.parametrize(
+    ("cut", "words"),
+    [
+        ((0, 0, 0), "nothing frozen"),
+        ((1, 0, 0), "1 layer frozen"),
+        ((8, 0, 0), "8 layers frozen"),
+        ((9, 32, 0), "8 layers + part of layer 9 frozen"),
+        ((9, 4, 0), "8 layers + 28 of 32 channels frozen"),
+        ((9, 0, 0), "head only"),
+        ((6, 0, 3), "6 layers + 3 of 5 pieces frozen"),
+        ((0, 0, 1), "1 of 5 pieces frozen"),
+    ],
+)
+def test_cut_in_words_names_what_is_frozen(cut: Cut, words: str) -> None:
+    assert cut_in_words(*cut, last=9, num_channels=32, num_pieces=5) == words
