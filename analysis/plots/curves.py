@@ -273,16 +273,6 @@ def has_band(error: xr.DataArray) -> bool:
     return bool((error.notnull().sum("seed") >= MIN_BAND_SEEDS).any())
 
 
-def with_bands(error: xr.DataArray) -> np.ndarray:
-    """Return the means over seeds and the ends of their bands, flat."""
-    mean = plot_style.seed_mean(error)[0]
-    if not has_band(error):
-        return mean.values.ravel()
-    seeds = error.transpose(*mean.dims, "seed").values.reshape(-1, error.sizes["seed"])
-    half = np.nan_to_num(_half(seeds))
-    return np.concatenate([mean.values.ravel() - half, mean.values.ravel() + half])
-
-
 def _half(seeds: np.ndarray) -> np.ndarray:
     """Half widths of the intervals of `seeds` (points, seeds); NaN below MIN_BAND_SEEDS seeds."""
     half = mean_intervals(seeds.T)[1]

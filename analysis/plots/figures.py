@@ -217,7 +217,7 @@ def capacity_grid(
         wrap, sheet: see `layout.grid`.
     """
     has_train = bool(train.notnull().any())
-    test_span = curves.span(curves.with_bands(test))
+    test_span = curves.span(test.values)
     train_span = curves.span(np.append(_known(train), [0.0, epsilon]))
 
     def draw(upper: Axes, lower: Axes, select: dict[str, Any]) -> tuple[xr.Dataset, ...]:
@@ -252,7 +252,7 @@ def capacity_grid(
         layout.legend_beneath(grid)
         remarks = [note]
         if curves.has_band(test):
-            remarks.append(f"band: {LEVEL:.0%} t-interval over seeds")
+            remarks.append(f"band: {LEVEL:.0%} t-interval over seeds, cut off at the frame")
         if has_train and all(markers(test, train, epsilon)):
             remarks.append(f"filled: train error ≤ {epsilon:g}; open: above")
         layout.remark(grid, *remarks)
