@@ -31,12 +31,13 @@ def pictures(
     *,
     epsilon: float,
     disagreements: Disagreements,
-    shown: Collection[str] = (),
+    mapped: Collection[str] = (),
+    drawn: Collection[str] = (),
 ) -> Iterator[Picture]:
     """Draw and save every figure of the study, slice by slice, then comparisons of networks.
 
     Args:
-        shown: names of slices whose transfer surface is already shown.
+        mapped, drawn: names of slices whose map, and curves, of the transfer are shown already.
     """
     for one in summaries:
         part = one.part
@@ -46,8 +47,10 @@ def pictures(
         for line in one.main:
             yield from _over_epochs(one, line, album, epsilon)
         if one.has_freezing:
-            yield from _maps_at_the_end(one, album, epsilon, part.name in shown)
-            yield from _curves_at_the_end(one, album, epsilon)
+            yield from _maps_at_the_end(one, album, epsilon, part.name in mapped)
+            if one.controls or part.name not in drawn:
+                yield from _curves_at_the_end(one, album, epsilon)
+            yield from _differences(one, album)
             yield from _best_cuts(part, one.end, album)
         if one.controls:
             yield from _controls_over_epochs(one, album, epsilon)
@@ -152,13 +155,12 @@ def _maps_at_the_end(
 
 
 def _curves_at_the_end(one: SliceSummary, album: Album, epsilon: float) -> Iterator[Picture]:
-    part, end = one.part, one.end
+    end = one.end
     each = "for each source" + (" and control" if one.controls else "")
-    counted = bool(np.isfinite(end["parameters_trained"]).all())
-    against = "number of trained parameters" if counted else "cut"
+    x = _axis_of(end)
+    against = "number of trained parameters" if x == "parameters_trained" else "cut"
     test, train = end["test_error"], end["train_error"]
     has_train = bool(train.notnull().any())
-    x = "parameters_trained" if counted else "frozen"
     yield album.add(
         figures.freezing_grid(
             test,
@@ -166,13 +168,23 @@ def _curves_at_the_end(one: SliceSummary, album: Album, epsilon: float) -> Itera
             x=x,
             wanted=end["wanted"],
             epsilon=epsilon,
-            title=f"{part.title}: after the last epoch",
+            title=f"{one.part.title}: after the last epoch",
         ),
         "curves-freezing",
         "Over the freezing, after the last epoch",
         f"Test error after the last epoch against the {against}, {each}."
         + (_marker_words(test, train, epsilon) if has_train else ""),
     )
+
+
+def _axis_of(end: xr.Dataset) -> str:
+    counted = bool(np.isfinite(end["parameters_trained"]).all())
+    return "parameters_trained" if counted else "frozen"
+
+
+def _differences(one: SliceSummary, album: Album) -> Iterator[Picture]:
+    part, test = one.part, one.end["test_error"]
+    x = _axis_of(one.end)
     sources = [line.label for line in one.main]
     for first, second in list(combinations(sources, 2))[:MAX_PAIRS]:
         name = f"{second} minus {first}"

@@ -40,13 +40,14 @@ class Lead:
         picture: test error over trained parameters.
         surface: the map over size × cut; None if no slice has two sizes.
         curves: the epoch curves of each point of `picture` as JSON; "" if epochs are unknown.
-        shown: names of the slices that `surface` shows completely.
+        mapped, drawn: names of the slices that `surface` and `picture` show completely, without controls.
     """
 
     picture: Picture
     surface: Picture | None
     curves: str
-    shown: frozenset[str]
+    mapped: frozenset[str]
+    drawn: frozenset[str]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -101,12 +102,13 @@ def lead(
         caption += f" {left_out} more such panels are below."
     picture = album.add(drawn, "curves", "Test error over trained parameters", caption)
     has_epochs = "epoch" in study.measured
-    surface, shown = _surface(alike, album, epsilon)
+    surface, mapped = _surface(alike, album, epsilon)
     return Lead(
         picture=picture,
         surface=surface,
         curves=_epoch_curves(panels, errors, epsilon) if has_epochs else "",
-        shown=shown,
+        mapped=mapped,
+        drawn=frozenset() if left_out else frozenset(one.part.name for one in alike),
     )
 
 

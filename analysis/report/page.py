@@ -134,7 +134,8 @@ def _draw(
             place / "figures",
             epsilon=epsilon,
             disagreements=predicted,
-            shown=first.shown if first else (),
+            mapped=first.mapped if first else (),
+            drawn=first.drawn if first else (),
         )
     )
     leading = first.picture if first else pictures.pop(0) if pictures else None
