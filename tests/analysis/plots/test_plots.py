@@ -24,6 +24,14 @@ from analysis.report import slices
 
 SIZES, FROZEN, SEEDS = [50, 200, 800], [0, 2, 5, 9], [0, 1, 2]
 EPOCHS = [0.0, 1.0, 2.0, 4.0, 8.0, 16.0]
+# Of FROZEN.
+OF_CUTS: dict[str, Any] = {
+    "cut": (
+        "frozen",
+        ["nothing frozen", "2 layers frozen", "8 layers + 28 of 32 channels frozen", "head only"],
+    ),
+    "parameters_trained": ("frozen", [44_622.0, 38_090.0, 1_490.0, 330.0]),
+}
 
 
 def errors(**sizes: list[float]) -> xr.DataArray:
@@ -282,6 +290,33 @@ def test_a_marker_is_filled_where_the_cell_interpolates(axes: Axes) -> None:
     assert np.asarray(hollow.get_xdata()).tolist() == [5, 9]
 
 
+def test_capacity_curves_shade_the_edge_between_open_and_filled_markers(axes: Axes) -> None:
+    both = errors(source=["near"], frozen=FROZEN, seed=SEEDS).assign_coords(OF_CUTS)
+    train = xr.full_like(both, 0.0).rename("train_error")
+    train.loc[{"frozen": [5, 9]}] = 0.5
+    below = Figure().add_subplot()
+    above, beneath = curves.capacity_curves(axes, below, both, train, by="source", epsilon=0.1)
+    for panel in (axes, below):
+        (edge,) = panel.patches
+        assert (edge.get_x(), edge.get_x() + edge.get_width()) == (1_490, 38_090)
+        assert panel.get_xscale() == "log" and panel.get_xlim()[0] < panel.get_xlim()[1]
+        marks = {
+            to_rgb(line.get_markerfacecolor()): np.asarray(line.get_xdata()).tolist()
+            for line in panel.lines
+            if line.get_linestyle() == "None"
+        }
+        assert marks == {
+            to_rgb(style.OKABE_ITO[0]): [38_090, 44_622],
+            to_rgb(style.PAPER): [330, 1_490],
+        }
+    assert below.get_xlabel().endswith("head only → nothing frozen")
+    assert above["test error"].values[0] == pytest.approx(both.mean("seed").values[0, ::-1])
+    assert list(beneath) == ["train error", "test error"]
+    axes.clear()
+    curves.capacity_curves(axes, None, both.drop_vars("parameters_trained"), train, by="source")
+    assert axes.get_xlim()[0] > axes.get_xlim()[1]  # frozen layers fall
+
+
 def test_a_paired_difference_is_of_the_same_seed(axes: Axes) -> None:
     some = errors(source_task=["near", "far"], frozen=FROZEN, seed=SEEDS)
     some[1] = some[0].values + 0.1
@@ -447,14 +482,6 @@ def texts_of(figure: Figure) -> list[tuple[str, Bbox]]:
     return [(text, box) for text, box in boxes if box.width > 0]
 
 
-# Of FROZEN.
-OF_CUTS: dict[str, Any] = {
-    "cut": (
-        "frozen",
-        ["nothing frozen", "2 layers frozen", "8 layers + 28 of 32 channels frozen", "head only"],
-    ),
-    "parameters_trained": ("frozen", [44_622.0, 38_090.0, 1_490.0, 330.0]),
-}
 LONG: list[Any] = ["tiny-imagenet-near", "tiny-imagenet-far"]
 
 
