@@ -83,26 +83,28 @@ def locate(
         Indices, (…, 3).
     """
     num = curves.shape[-1]
-    tie = TIE * np.ptp(curves, axis=-1)
-    may_begin = after_descent(curves, first_descent, start)
     ends = np.zeros((num, num), bool) if ends is None else ends
-    candidates = [j for j in range(1, num - 1) if near is None or near[j]] or [1]
-    best = np.full(curves.shape[:-1], -np.inf)
-    found = np.zeros((*curves.shape[:-1], 3), dtype=int)
-    for j in candidates:
-        # The neighbours are always included, so a point with higher neighbours has a negative height.
-        first = min(max(np.flatnonzero(ends[j, :j]), default=-1) + 1, j - 1)
-        last = max(min(np.flatnonzero(ends[j, j + 1 :]) + j + 1, default=num), j + 2)
-        allowed = np.where(may_begin[..., first:j], curves[..., first:j], np.inf)
-        before = np.where(np.isfinite(allowed).any(axis=-1), first + allowed.argmin(axis=-1), j)
-        later = j + 1 + curves[..., j + 1 : last].argmin(axis=-1)
-        places = np.stack([before, np.full_like(before, j), later], axis=-1)
-        low, top, end = np.moveaxis(np.take_along_axis(curves, places, -1), -1, 0)
-        height = np.minimum(top - low, top - end)
-        better = height > best + np.where(np.isfinite(best), tie, 0.0)
-        best = np.where(better, height, best)
-        found = np.where(better[..., None], places, found)
-    return found
+    peaks = np.array([j for j in range(1, num - 1) if near is None or near[j]] or [1])
+    at = np.arange(num)
+    # The neighbours are always included, so a point with higher neighbours has a negative height.
+    is_before, is_after = at < peaks[:, None], at > peaks[:, None]  # (peaks, points)
+    first = np.where(is_before & ends[peaks], at, -1).max(axis=1) + 1
+    last = np.where(is_after & ends[peaks], at, num).min(axis=1)
+    is_before &= at >= np.minimum(first, peaks - 1)[:, None]
+    is_after &= at < np.maximum(last, peaks + 2)[:, None]
+    each = curves[..., None, :]
+    may_begin = after_descent(curves, first_descent, start)[..., None, :]
+    lows = np.where(is_before & may_begin, each, np.inf)
+    laters = np.where(is_after, each, np.inf)
+    tops = curves[..., peaks]
+    low = lows.min(axis=-1)
+    before = np.where(low < np.inf, lows.argmin(axis=-1), peaks)
+    low = np.where(low < np.inf, low, tops)
+    heights = np.minimum(tops - low, tops - laters.min(axis=-1))
+    tie = TIE * np.ptp(curves, axis=-1)[..., None]
+    best = (heights >= heights.max(axis=-1, keepdims=True) - tie).argmax(axis=-1)[..., None]
+    places = [before, np.broadcast_to(peaks, before.shape), laters.argmin(axis=-1)]
+    return np.concatenate([np.take_along_axis(one, best, axis=-1) for one in places], axis=-1)
 
 
 def rise_is_smaller(others: np.ndarray, triples: np.ndarray) -> np.ndarray:
