@@ -1,1 +1,1 @@
-"""One file per question: each holds RUNS, a plain list of Runs, and TASKS where it defines its own."""
+"""One file per question: each holds RUNS, a plain list of Runs, and TASKS if it defines its own."""
