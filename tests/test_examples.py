@@ -83,7 +83,7 @@ def test_reading_code_of_the_readme_runs(
     wanted = synthetic.runs(
         num_epochs=60,
         source_tasks=("near",),
-        source_sizes=(300, 500),
+        source_sizes=(500, 600),
         sizes=(60, 240),
         label_noises=(0.2,),
         frozen=(0, 9),
@@ -104,7 +104,7 @@ def test_reading_code_of_the_readme_runs(
     answer = eval(last, names)
     assert answer["frozen"].to_list() == [9, 0] and answer["num_seeds"].to_list() == [2, 2]
     # Without the arm, sources would stand among the unfrozen.
-    held = names["mean"].squeeze().sel(source_size=300, size=240, frozen=[9, 0]).values.tolist()
+    held = names["mean"].squeeze().sel(source_size=600, size=240, frozen=[9, 0]).values.tolist()
     assert answer["test_error"].to_list() == pytest.approx(held)
     (query,) = re.findall(r"(SELECT.*?)\"\"\"", others, re.DOTALL)
     told = names["duckdb"].sql(query.format(**names)).fetchall()
