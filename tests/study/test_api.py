@@ -80,7 +80,7 @@ def test_plan_study_of_a_file_or_packaged_space_needs_no_name(store: Store, tmp_
     )
     assert run_study(own, root=store.root, inline=True).counts == {"done": 1}
     assert study_status(own, root=store.root).study == "own"
-    assert study_status("quickstart", root=store.root).counts == {"absent": 55}
+    assert study_status("quickstart", root=store.root).counts == {"absent": 88}
 
 
 def test_run_study_wrong_argument_is_named(store: Store) -> None:

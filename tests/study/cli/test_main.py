@@ -236,7 +236,7 @@ def test_what_comes_along_is_listed_with_its_question(capsys: pytest.CaptureFixt
     assert main(["spaces"]) == 0
     lines = capsys.readouterr().out.splitlines()
     (quickstart,) = (line for line in lines if line.startswith("quickstart "))
-    assert "55 Runs  Does the test error descend twice as fewer layers are frozen" in quickstart
+    assert "88 Runs  Does the test error descend twice as fewer layers are frozen" in quickstart
 
 
 def test_a_study_that_cannot_be_read_is_listed_with_the_others(
@@ -248,7 +248,7 @@ def test_a_study_that_cannot_be_read_is_listed_with_the_others(
     assert main(["spaces"]) == 0
     torn, whole = capsys.readouterr().out.splitlines()[-2:]
     assert "? Runs  studies/torn.json is damaged" in torn
-    assert "55 Runs  (a study in " in whole
+    assert "88 Runs  (a study in " in whole
 
 
 def test_a_new_space_is_short_and_can_be_planned(capsys: pytest.CaptureFixture[str]) -> None:

@@ -84,7 +84,7 @@ def test_load_space_file_beside_it_does_not_replace_a_package(tmp_path: Path) ->
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": str(Path(study.__file__).parents[1])},
     )
-    assert ended.stdout == "55\n", ended.stderr
+    assert ended.stdout == "88\n", ended.stderr
 
 
 def test_load_space_helper_with_a_packages_name_is_named(tmp_path: Path) -> None:
