@@ -87,7 +87,8 @@ def capacity_curves(
     """Draw test error over trained parameters (log scale) for each value of `by`, train error on `below`.
 
     From MIN_BAND_SEEDS seeds on, bands are t-intervals. A marker is filled if the mean train error is at
-    most `epsilon`. The edge of each curve, between the first filled marker and the one before, is shaded.
+    most `epsilon`. The edge of each curve of three or more cuts, between the first filled marker and the
+    one before, is shaded.
 
     Args:
         test, train: dims (by, frozen[, seed]), with `parameters_trained` over frozen; without it, the x
@@ -134,7 +135,8 @@ def capacity_curves(
             half = _half(test.isel({by: i}).transpose("frozen", "seed").values[asked[i]])
             above.fill_between(here, y - half, y + half, color=style["color"], alpha=0.15, lw=0)
         reached = np.flatnonzero(error <= epsilon)
-        if reached.size and reached[0]:
+        # Two cuts show no more than that the edge is between them.
+        if reached.size and reached[0] and len(error) > 2:
             edges.add((float(here[reached[0] - 1]), float(here[reached[0]])))
     drawn = [above] if below is None else [above, below]
     for axes in drawn:

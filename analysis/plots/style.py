@@ -253,6 +253,8 @@ def log_axis(axes: Axes, values: np.ndarray) -> None:
     axes.xaxis.set_major_locator(FixedLocator(ticks))
     axes.xaxis.set_major_formatter(FixedFormatter([f"{tick:,.12g}" for tick in ticks]))
     axes.xaxis.set_minor_formatter(NullFormatter())
+    if min(axes.get_xlim()) <= 0:  # nothing is drawn in this panel
+        axes.set_xlim(low / 1.1, high * 1.1)
 
 
 def category_axis(axes: Axes, which: str, names: Sequence[str], label: str) -> None:

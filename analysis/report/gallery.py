@@ -226,7 +226,7 @@ def _controls_over_epochs(one: SliceSummary, album: Album, epsilon: float) -> It
     if not one.errors:
         return
     controls = one.controls
-    labels = pd.Index([line.label for line in controls], name="source")
+    labels = pd.Index([line.label for line in controls], dtype=object, name="source")
     errors = [one.errors[label].isel(source_size=-1, drop=True) for label in labels]
     together = xr.concat(errors, labels, join="outer")
     test, train = together["test_error"], together["train_error"]
@@ -307,7 +307,7 @@ def _of_networks(
             *({line.label for line in part.lines if not line.is_control} for part in chosen)
         )
         for label in sorted(labels):
-            networks = pd.Index([part.network for part in chosen], name="network")
+            networks = pd.Index([part.network for part in chosen], dtype=object, name="network")
             errors = [ends[i].sel(source=label, drop=True) for i in members]
             together = xr.concat(errors, networks, join="outer", coords="all")
             wanted = together["wanted"].fillna(0).astype(bool)

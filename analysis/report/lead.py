@@ -196,7 +196,7 @@ def _together(panels: Mapping[str, Sequence[_Curve]]) -> xr.Dataset:
     """Return errors, `wanted` and `at` (the peak's frozen count): dims (panel, line, frozen, seed)."""
     rows = []
     for curves in panels.values():
-        lines = pd.Index([curve.names["line"] for curve in curves], name="line")
+        lines = pd.Index([curve.names["line"] for curve in curves], dtype=object, name="line")
         ends = [
             curve.at_the_end(curve.summary.end).assign(
                 at=curve.at_the_end(curve.summary.freezing)["at"]
@@ -204,7 +204,7 @@ def _together(panels: Mapping[str, Sequence[_Curve]]) -> xr.Dataset:
             for curve in curves
         ]
         rows.append(xr.concat(ends, lines, join="outer", coords="minimal", compat="override"))
-    names = pd.Index(list(panels), name="panel")
+    names = pd.Index(list(panels), dtype=object, name="panel")
     of_cuts = [name for name in style.OF_CUTS if name in rows[0].coords]
     found = xr.concat(rows, names, join="outer", coords=of_cuts, compat="override")
     return found.assign(wanted=found["wanted"].fillna(0).astype(bool))
@@ -239,7 +239,7 @@ def _surface(
         )
         for one, line, size in panels
     ]
-    names = pd.Index(labels, name="panel")
+    names = pd.Index(labels, dtype=object, name="panel")
     ends = [_of(one.end, line, size) for one, line, size in panels]
     of_cuts = [name for name in style.OF_CUTS if name in ends[0].coords]
     end = xr.concat(ends, names, join="outer", coords=of_cuts, compat="override")

@@ -133,7 +133,7 @@ def at_the_end(study: Study, lines: Sequence[Line]) -> xr.Dataset:
             for part in parts
         ]
     together = xr.concat(
-        parts, pd.Index([line.label for line in lines], name="source"), join="outer"
+        parts, pd.Index([line.label for line in lines], dtype=object, name="source"), join="outer"
     )
     # All lines have one network: if a line lacks a cut, its parameter count is taken from another.
     together = together.assign_coords(

@@ -518,3 +518,12 @@ def test_what_cannot_be_written_or_is_damaged_is_said_in_one_line(
     assert lines[1].startswith(f"study: {tmp_path}/file: File exists; ")
     assert lines[2].startswith(f"study: {tmp_path}: Is a directory; ")
     assert "studies/synthetic.json is damaged" in lines[3]
+
+
+@pytest.mark.slow
+def test_report_of_sources_without_a_common_cell_is_written(tmp_path: Path) -> None:
+    near = small(source_tasks=("near",), sizes=(250,), frozen=(0, 8, 9), label_noises=(0.2,))
+    far = small(source_tasks=("far",), sizes=(1_000,), frozen=(0, 8, 9), label_noises=(0.0, 0.2))
+    synthetic.write(tmp_path / "root", [*near, *far])
+    page = page_of(report.write_report(load.open_study(tmp_path / "root"), tmp_path / "out"))
+    assert "far minus near, after the last epoch" in page.text
