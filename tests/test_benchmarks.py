@@ -143,6 +143,7 @@ def test_surfaces_without_a_baseline_have_no_ratio() -> None:
     assert [line.ratio for line in surface_lines("all", ours, theirs)] == [2.0, 1.0, 8.0]
 
 
+@pytest.mark.slow
 def test_the_smallest_cells_are_measured(tmp_path: Path) -> None:
     found = measure("resnet18", (0, 5, 9), Sample(4, 12, 2), tmp_path, width=2)
     assert [each.cut for each in found] == [0, 5, 9]
@@ -154,6 +155,7 @@ def test_the_smallest_cells_are_measured(tmp_path: Path) -> None:
     assert set(FIVE_CUTS) == {"resnet18", "densenet121", "vit_tiny"}
 
 
+@pytest.mark.slow
 def test_groups_are_named_on_the_command_line() -> None:
     command = [sys.executable, "-m", "tests.benchmarks", "--quick"]
     root = Path(__file__).parents[1]

@@ -50,6 +50,7 @@ def test_import_loads_neither_torch_nor_ray() -> None:
         study.no_such  # noqa: B018
 
 
+@pytest.mark.slow
 def test_run_study_of_runs_can_be_opened_by_the_analysis(
     store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -348,6 +348,7 @@ def _never_exact(self: Driver, number: int, content: bytes) -> bool:
     return True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "owner, name, broken, noticed",
     [

@@ -39,24 +39,6 @@ def unit_costs(runs: list[Run]) -> dict[str, float]:
     return {each.id: 1.0 for each in runs}
 
 
-def test_queue_start_comes_before_its_cells_and_once() -> None:
-    source = run(0)
-    cells = [run(seed, source) for seed in range(1, 4)]
-    runs = with_starts(cells)
-    queue = RunQueue(runs, done=(), cost=unit_costs(runs))
-    assert queue.next() == source
-    assert queue.next() is None
-    queue.finish(source.id)
-    assert [queue.next() for _ in range(4)] == [*cells, None]
-
-
-def test_queue_done_start_is_skipped_and_unblocks_its_cells() -> None:
-    source, other = run(0), run(9)
-    runs = with_starts([run(1, source), run(2, source), other])
-    queue = RunQueue(runs, done={source.id, other.id}, cost=unit_costs(runs))
-    assert [queue.next(), queue.next(), queue.next()] == [runs[1], runs[2], None]
-
-
 def test_queue_order_is_longest_chain_then_longest_run() -> None:
     source = run(0)
     cell, short, long = run(1, source), run(2), run(3)
@@ -130,7 +112,7 @@ def test_queue_every_run_ends_once_after_its_start(
     while not queue.is_over:
         while len(in_flight) < slots and (each := queue.next()) is not None:
             assert each.source is None or queue.state[each.source.id] == DONE
-            assert each.id not in failed
+            assert each.id not in failed | done
             handed_out[each.id] += 1
             heapq.heappush(in_flight, (clock + cost[each.id], next(ticket), each))
         assert in_flight, "something waits, nothing runs, and nothing is given out"
@@ -146,6 +128,7 @@ def test_queue_every_run_ends_once_after_its_start(
             if queue.state[ended.source.id] == DONE:
                 handed_out[ended.source.id] = 0
                 queue.reopen(ended.source.id)
+                done.discard(ended.source.id)
             handed_out[ended.id] -= 1
             queue.again(ended.id)
         else:

@@ -301,8 +301,19 @@ def test_execute_diverged_run_has_rows_and_predictions_but_no_weights(store: Sto
         execute(replace(CELL, recipe=DIVERGING.recipe, start=DIVERGING), store)
 
 
-@pytest.mark.parametrize("captured", [False, True], ids=["eager", "captured"])
-@pytest.mark.parametrize("ends", ["finished", "diverged", "interrupted", "try again"])
+@pytest.mark.parametrize(
+    "captured",
+    [False, pytest.param(True, marks=pytest.mark.slow)],
+    ids=["eager", "captured"],
+)
+@pytest.mark.parametrize(
+    "ends",
+    [
+        "finished",
+        "interrupted",
+        *(pytest.param(e, marks=pytest.mark.slow) for e in ("diverged", "try again")),
+    ],
+)
 def test_training_after_any_outcome_is_freed_without_garbage_collection(
     store: Store, monkeypatch: pytest.MonkeyPatch, ends: str, captured: bool
 ) -> None:

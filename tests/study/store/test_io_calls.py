@@ -86,15 +86,8 @@ def kept(root: Path) -> dict[str, bytes]:
     return {name: content for name, content in files_of(root).items() if name[:5] != "lease"}
 
 
-@pytest.mark.parametrize(
-    "error",
-    [
-        errno.EIO,
-        pytest.param(errno.ENOSPC, marks=pytest.mark.slow),
-        pytest.param(errno.EINTR, marks=pytest.mark.slow),
-    ],
-    ids=errno.errorcode.get,
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("error", [errno.EIO, errno.ENOSPC, errno.EINTR], ids=errno.errorcode.get)
 def test_publishing_any_failing_call_leaves_whole_objects_and_can_be_repeated(
     error: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -132,6 +132,7 @@ class Trial:
         return hash(self.trial_id)
 
 
+@pytest.mark.slow
 def test_mlflow_resumed_run_is_one_run_without_repeated_steps(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
