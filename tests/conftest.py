@@ -29,7 +29,7 @@ settings.load_profile("any machine")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With `-n 2 --dist loadgroup` a file's tests share a process and its fixtures; one Ray at a time."""
+    """With `--dist loadgroup` a file's tests share a process and its fixtures; one Ray at a time."""
     for item in items:
         group = "ray" if item.get_closest_marker("ray") else item.path.name
         item.add_marker(pytest.mark.xdist_group(group))

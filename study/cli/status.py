@@ -325,5 +325,5 @@ def _run_named(given: str, store: Store) -> Run:
     ids = sorted(i for i in {*known, *finished_ids(store)} if i.startswith(given))
     if len(ids) != 1:
         which = f"{len(ids)} Runs, among them {', '.join(ids[:5])}" if ids else "no Run"
-        raise UserError(f"ID={given}: {store.shown} has {which} with an id that begins so")
+        raise UserError(f"ID={given}: {store.shown} has {which} with this id prefix")
     return known[ids[0]] if ids[0] in known else read_head(store, ids[0]).run
