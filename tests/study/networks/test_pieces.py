@@ -136,6 +136,21 @@ def test_check_frozen_pieces_outside_a_layer_is_an_error(
         check_frozen_pieces(model, width, frozen, pieces)
 
 
+@pytest.mark.parametrize(
+    ("model", "width", "frozen", "trained", "message"),
+    [
+        ("resnet18", 4, 9, 33, "has 32; choose 0 to 32"),
+        ("resnet18", 4, 8, 1, "resnet18 needs frozen=9; choose 0, or frozen=9"),
+        ("timm/resnet18", None, 9, 1, "timm/resnet18 is cut between layers only"),
+    ],
+)
+def test_check_trained_channels_outside_the_last_layer_is_an_error(
+    model: str, width: int | None, frozen: int, trained: int, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        check_trained_channels(model, width, frozen, trained)
+
+
 def test_divide_all_channels_of_a_basic_block_equal_its_second_piece() -> None:
     check_trained_channels("resnet18", 4, 9, num_channels("resnet18", 4))
     layers = build("resnet18", 4, 5, SHAPE)

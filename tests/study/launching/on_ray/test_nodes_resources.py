@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from study.launching.on_ray.nodes import (
     ACCELERATOR_LABEL,
     no_room,
     nodes_with,
+    num_slots,
     sum_of,
     trial_resources,
 )
@@ -28,10 +31,38 @@ def test_nodes_with_returns_live_nodes_with_the_accelerator() -> None:
     assert sum_of(nodes_with(NODES, "A100")) == {"CPU": 16.0, "GPU": 6.0}
 
 
-def test_trial_resources_of_an_accelerator_claims_a_gpu() -> None:
-    there = sum_of(nodes_with([node(0), node(4, "L4")], "L4"))
-    claim = trial_resources(there, gpus_per_trial=None, cpus_per_trial=None)
-    assert claim == {"cpu": 1.0, "gpu": 1.0}
+L4 = sum_of(nodes_with([node(0), node(4, "L4")], "L4"))
+
+
+@pytest.mark.parametrize(
+    ("there", "gpus", "claim"),
+    [
+        ({"CPU": 4.0}, None, {"cpu": 1.0}),
+        ({"CPU": 16.0, "GPU": 2.0}, None, {"cpu": 1.0, "gpu": 1.0}),
+        ({"CPU": 16.0, "GPU": 2.0}, 0, {"cpu": 1.0}),
+        ({"CPU": 4.0, "GPU": 2.0}, 0.25, {"cpu": 0.5, "gpu": 0.25}),
+        (L4, None, {"cpu": 1.0, "gpu": 1.0}),
+    ],
+)
+def test_trial_resources_share_cpus_between_trials(
+    there: dict[str, float], gpus: float | None, claim: dict[str, float]
+) -> None:
+    assert trial_resources(there, gpus_per_trial=gpus, cpus_per_trial=None) == claim
+
+
+@pytest.mark.parametrize(
+    ("cpus", "gpus", "claim", "num"),
+    [
+        (4, 2, {"cpu": 0.5, "gpu": 0.25}, 8),
+        (3, 0, {"cpu": 1.0}, 3),
+        (3, 0, {"cpu": 1.0, "gpu": 1.0}, 0),
+        (10, 0, {"cpu": 0.1}, 100),
+    ],
+)
+def test_num_slots_is_limited_by_every_resource(
+    cpus: float, gpus: float, claim: dict[str, float], num: int
+) -> None:
+    assert num_slots({"CPU": cpus, "GPU": gpus}, claim) == num
 
 
 def test_no_room_names_the_claim_and_the_largest_node() -> None:
