@@ -48,8 +48,8 @@ WORDS: Final[Mapping[str, tuple[str, str]]] = {
         "with fewer frozen layers, no larger target sets are fitted",
     ),
     FREEZING: (
-        "the test error descends twice over the frozen layers",
-        "the test error does not descend twice over the frozen layers",
+        "the test error descends twice as fewer layers are frozen",
+        "the test error does not descend twice as fewer layers are frozen",
     ),
     "C5a": (
         "with most layers frozen, the less related source is better, or on par",
@@ -238,13 +238,14 @@ def _baselines(one: SliceSummary, end: xr.Dataset, errors: xr.DataArray) -> dict
 def _best_sentence(best: Best, apart: str) -> str:
     error = f"{best.error:.3f}"
     if best.num_seeds > 1:
-        error += f" ± {best.standard_error:.3f}"
+        error += f" ± {best.standard_error:.3f} on held-out seeds"
     baselines = [f"{name} {value:.3f}" for name, value in best.baselines.items()]
     beside = ", ".join(text for text in baselines if not best.choice.startswith(text[:-6]))
     where = f"{best.size:,} training images" + (f", {apart}" if apart else "")
-    after = " after transfer" if SCRATCH in best.baselines else ""
-    return f"Lowest test error{after} with {where}: {error}, {best.choice}" + (
-        f" ({beside})." if beside else "."
+    after = " of the transfer" if SCRATCH in best.baselines else ""
+    return (
+        f"Lowest test error{after} after the last epoch, with {where}: {best.choice}, {error}"
+        + (f" ({beside})." if beside else ".")
     )
 
 
@@ -254,7 +255,10 @@ def _best_points(best: Best, bests: Sequence[Best]) -> list[str]:
     else:
         num_others = best.num_choices - 1
         if len(best.others) == num_others:
-            text = f"With {best.num_seeds} seeds, no choice of {best.num_choices} is shown to be better."
+            text = (
+                f"With {best.num_seeds} seeds, this is not shown to be better than any of the "
+                f"{num_others} other choices."
+            )
         elif best.others:
             more = len(best.others) - MAX_NAMED
             named = "; ".join(best.others[:MAX_NAMED]) + (f"; {more} more" if more > 0 else "")
@@ -262,7 +266,8 @@ def _best_points(best: Best, bests: Sequence[Best]) -> list[str]:
         else:
             text = f"Each of the {num_others} other choices is worse, tested over {best.num_seeds} seeds."
         points = [
-            f"{text} The error (± standard error) is that of seeds that did not take part in the choice."
+            f"{text} On held-out seeds: each seed's error at the choice of the other seeds, which can be "
+            "higher than the mean in the pictures."
         ]
     sizes = [
         f"{one.size:,} images: {one.choice}, {one.error:.3f}" for one in bests if one is not best
@@ -283,16 +288,16 @@ def _descent_sentence(one: Verdict) -> str:
     holds, does_not = WORDS[FREEZING]
     if one.answer == CANNOT_TELL:
         return f"Whether {holds} is open (claim {FREEZING}: {CANNOT_TELL})."
-    words = holds if one.answer == HOLDS else does_not
-    text = f"{words[0].upper()}{words[1:]} (claim {FREEZING} {one.answer})"
     effect = one.effect
     if one.answer == HOLDS and effect is not None:
         low, high = (f"{100 * end:.1f}" for end in (effect.low, effect.high))
-        text += (
-            f": the peak, where the network just fits its training set, is {100 * effect.estimate:.1f} "
-            f"points high [{low}, {high}]"
+        return (
+            "As fewer layers are frozen, the test error rises to a peak, near where the training set is "
+            f"just fitted, and falls again: both by at least {100 * effect.estimate:.1f} points, 95 % "
+            f"interval [{low}, {high}] (claim {FREEZING} {HOLDS})."
         )
-    return f"{text}."
+    words = holds if one.answer == HOLDS else does_not
+    return f"{words[0].upper()}{words[1:]} (claim {FREEZING} {one.answer})."
 
 
 def freezing_counts(summaries: Sequence[SliceSummary]) -> dict[str, Count]:
@@ -340,12 +345,12 @@ def _count(peaks: xr.Dataset) -> Count:
 def _counted(counted: Mapping[str, Mapping[str, Count]]) -> str:
     """Return how many curves over each axis show a second descent; "" if none could."""
     parts = [
-        f"{count.shown} of {count.could} {' '.join(filter(None, [where, name]))}"
+        f"{count.shown} of {count.could} curves {' '.join(filter(None, [where, name]))}"
         for where, counts in counted.items()
         for name, count in counts.items()
         if count.could
     ]
-    return f"Curves that show a second descent by themselves: {', '.join(parts)}." if parts else ""
+    return f"Judged alone, a second descent is shown by {', '.join(parts)}." if parts else ""
 
 
 def _decided(verdicts: Sequence[Verdict]) -> str:
@@ -358,19 +363,19 @@ def _decided(verdicts: Sequence[Verdict]) -> str:
 
 
 def _open(study: Study, verdicts: Sequence[Verdict]) -> list[str]:
-    """Return what would decide each open claim, and which claims the study does not ask."""
+    """Return what would decide each open claim, and which other bundled studies decide it."""
     undecided = [one for one in verdicts if one.answer == CANNOT_TELL]
     elsewhere = _decided_elsewhere(study)
-    open_claims, not_asked = [], []
+    open_claims, others = [], []
     for one in undecided:
-        beside = f" ({elsewhere[one.claim]})" if one.claim in elsewhere else ""
         if _is_asked(study, one):
-            open_claims.append(f"{one.claim}: {_why_open(one)}{beside}")
-        else:
-            not_asked.append(f"{one.claim}{beside}")
+            words = f"whether {WORDS[one.claim][0]} ({one.claim})"
+            open_claims.append(f"{one.claim if one.claim == FREEZING else words}: {_why_open(one)}")
+        if one.claim in elsewhere:
+            others.append(f"{one.claim} {elsewhere[one.claim]}")
     return [
-        f"Open claims: {'; '.join(open_claims)}." if open_claims else "",
-        f"Claims that this study does not ask: {', '.join(not_asked)}." if not_asked else "",
+        f"Open: {'; '.join(open_claims)}." if open_claims else "",
+        f"Other bundled studies: {'; '.join(others)}." if others else "",
     ]
 
 
@@ -401,7 +406,7 @@ def _decided_elsewhere(study: Study) -> dict[str, str]:
             if answer in (HOLDS, DOES_NOT_HOLD):
                 found.setdefault(claim, {}).setdefault(answer, []).append(name)
     return {
-        claim: "; ".join(f"{answer} in {', '.join(names)}" for answer, names in answers.items())
+        claim: ", ".join(f"{answer} in {', '.join(names)}" for answer, names in answers.items())
         for claim, answers in found.items()
     }
 

@@ -100,8 +100,10 @@ def lead(
         caption += f" Shaded: the edge, where the mean train error falls to {epsilon:g}."
     if left_out:
         caption += f" {left_out} more such panels are below."
-    picture = album.add(drawn, "curves", "Test error over trained parameters", caption)
     has_epochs = "epoch" in study.measured
+    if has_epochs:
+        caption += " The ring marks the point whose epochs are drawn beside."
+    picture = album.add(drawn, "curves", "Test error over trained parameters", caption)
     surface, mapped = _surface(alike, album, epsilon)
     return Lead(
         picture=picture,

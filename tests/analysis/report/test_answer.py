@@ -69,7 +69,7 @@ def test_first_screen_of_bundled_study_agrees_with_its_verdicts_and_marks(name: 
     noises = {one.part.label_noise for one in summaries}
     if len(noises) == 1:
         (count,) = epoch_counts(summaries).values()
-        assert f"{count.shown} of {count.could} over the epochs." in str(screen)
+        assert f"{count.shown} of {count.could} curves over the epochs." in str(screen)
 
 
 def test_held_out_errors_by_hand() -> None:
@@ -100,9 +100,9 @@ def test_first_screen_names_best_choice_and_baselines(tmp_path: Path) -> None:
     transfer = end.sel(source=[line.label for line in summaries[0].main]).mean("seed")
     assert best.error >= float(transfer.min())
     headline = first_screen(study, summaries, []).headline
-    start = f"Lowest test error after transfer with {best.size:,} training images: "
-    assert headline.startswith(start)
-    assert f"{best.error:.3f} ± {best.standard_error:.3f}, {best.choice} (" in headline
+    start = "Lowest test error of the transfer after the last epoch, with "
+    assert headline.startswith(f"{start}{best.size:,} training images: {best.choice}, ")
+    assert f"{best.error:.3f} ± {best.standard_error:.3f} on held-out seeds (" in headline
     assert "chance 0.900" in headline
 
 
@@ -119,7 +119,7 @@ def test_first_screen_counts_curves_by_label_noise(noisy: Summarised) -> None:
     counts = epoch_counts(summaries)
     assert set(counts) == {"without label noise", "with 20% label noise"}
     for name, one in counts.items():
-        assert f"{one.shown} of {one.could} over the epochs {name}" in text
+        assert f"{one.shown} of {one.could} curves over the epochs {name}" in text
     assert sum(one.could for one in freezing_counts(summaries).values()) > 1
 
 
@@ -146,14 +146,15 @@ def test_first_screen_says_what_is_decided_open_and_not_asked(noisy: Summarised)
         ],
     )
     assert (
-        "The test error descends twice over the frozen layers (claim C4 holds): the peak, where the "
-        "network just fits its training set, is 2.5 points high [1.3, 3.7]."
+        "rises to a peak, near where the training set is just fitted, and falls again: both by at least "
+        "2.5 points, 95 % interval [1.3, 3.7] (claim C4 holds)."
     ) in screen.headline
     assert "Also decided: with fewer frozen layers, larger target sets are fitted (C3 holds)." in (
         screen.points
     )
-    assert "Open claims: C1: no effect so far; more epochs would tell." in screen.points
-    assert "Claims that this study does not ask: C2." in screen.points
+    peak = "whether the peak over the epochs is higher with more target images"
+    assert f"Open: {peak} (C1): no effect so far; more epochs would tell." in screen.points
+    assert "C2" not in str(screen)  # the study has one source size
 
 
 def test_first_screen_without_rows(tmp_path: Path) -> None:
