@@ -50,7 +50,7 @@ not include the images drawn, the label flips and the initial values. The status
 `face_value` is the status that the curve would have without noise.
 
 *Weak or strong.* The gain is measured in windows and in sixteenths of a decade, in the two windows of the
-minima; one of the two must show it. A curve that falls until its end lies lower there than in its last
+minima; one of the two must show it. A curve that falls until its end is lower there than in its last
 window. A rise after the later minimum is reported as a final ascent; it changes no status.
 
 *Seeds that interpolate at different places.* Their peaks are smeared in the mean. If each seed's curve,

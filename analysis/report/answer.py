@@ -90,7 +90,7 @@ class Best:
 
     Args:
         error, standard_error: of seeds that did not choose it; with one seed, of this seed and NaN.
-        others: choices that cannot be told apart from it, as text.
+        others: choices that may be best too, as text.
         baselines: mean test errors by name, of the same source: head only, nothing frozen, …
     """
 

@@ -140,8 +140,8 @@ def _panels(alike: Sequence[SliceSummary]) -> tuple[dict[str, list[_Curve]], str
     panels: dict[str, list[_Curve]] = {}
     for curve, own in zip(curves, words, strict=True):
         names = dict(curve.names) | {"slice": ", ".join(w for w in own if w not in everywhere)}
-        told = [names[name] for name in apart if len({c.names[name] for c in curves}) > 1]
-        panels.setdefault(", ".join(filter(None, told)), []).append(
+        differing = [names[name] for name in apart if len({c.names[name] for c in curves}) > 1]
+        panels.setdefault(", ".join(filter(None, differing)), []).append(
             replace(curve, names=names | {"line": names[by] or curve.line.label})
         )
     first = sorted(

@@ -119,9 +119,9 @@
   });
 
   // The first picture, and beside it the curves over the epochs of one of its points.
-  var told = document.getElementById("curves");
-  if (!told) { return; }
-  var data = JSON.parse(told.textContent);
+  var packed = document.getElementById("curves");
+  if (!packed) { return; }
+  var data = JSON.parse(packed.textContent);
   var img = document.querySelector("#first img"), canvas = document.querySelector("#first .canvas");
   var drawn = JSON.parse(img.dataset.hover);
   // Each panel of curves has one with the train error beneath it.
