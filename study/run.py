@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property, lru_cache
 from typing import Any, Final
 
@@ -38,6 +38,7 @@ __all__ = [
     "describe",
     "from_json",
     "to_json",
+    "with_seed",
 ]
 
 PRETRAINED: Final = "pretrained"
@@ -151,6 +152,12 @@ class Run:
         """Deprecated: use `to_dict()`."""
         warn_deprecated("study.run.Run.plain", "Run.to_dict()")
         return self.to_dict()
+
+    @cached_property
+    def block(self) -> str:
+        """Return a key of the Runs that are trained as one network (`Recipe.seeds_together`)."""
+        first = self.seed - self.seed % self.recipe.seeds_together
+        return self.id if first == self.seed else with_seed(self, first).id
 
     @property
     def source(self) -> Run | None:
@@ -276,6 +283,14 @@ COORDINATES: Final = (
         meaning="id of the start's Recipe", absent="none",
     ),
 )  # fmt: skip
+
+
+def with_seed(run: Run, seed: int) -> Run:
+    """Return this Run with another seed; a start that has the Run's seed gets the other seed, too."""
+    start = run.source
+    if start is not None and start.seed == run.seed:
+        return replace(run, seed=seed, start=with_seed(start, seed))
+    return replace(run, seed=seed)
 
 
 def coordinates(run: Run) -> dict[str, Plain]:

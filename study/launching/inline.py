@@ -53,21 +53,22 @@ def run_inline(
         def on_row(run: Run, row: Row) -> None:
             progress.on_row(run, row.step)
 
-        while not should_stop() and (run := queue.next()) is not None:
-            progress.began(run)
+        while not should_stop() and (runs := queue.next()):
+            progress.began(runs)
             ended = attempt(
-                run,
+                runs,
                 store,
                 options,
-                keep_weights=run.id in keep,
-                keep_predictions=run.id in keep_predictions,
-                on_row=lambda row, run=run: on_row(run, row),  # type: ignore[misc]
+                keep_weights=keep,
+                keep_predictions=keep_predictions,
+                on_row=on_row,
                 should_stop=should_stop,
             )
-            outcomes.settle(run, ended)
-            if ended.has_failed:
-                progress.failed(run, last_line(ended.error))
-            progress.ended(run, finished=not queue.is_open(run.id))
+            for run in runs:
+                outcomes.settle(run, ended[run.id])
+                if ended[run.id].has_failed:
+                    progress.failed(run, last_line(ended[run.id].error))
+                progress.ended(run, finished=not queue.is_open(run.id))
     screen.end()
     if queue.is_over:
         outcomes.note_start_failed()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -80,11 +80,14 @@ class _Running:
     """A Run with a worker since `began`, at `first_step`; `step`: the last one reported.
 
     `paid`: features that existed at its beginning; `waited`: seconds between hand-out and beginning.
+    `block`: ids of the Runs trained as one network with it, itself included; each has an equal share of
+    the worker's time.
     """
 
     began: float
     paid: frozenset[Hashable]
     waited: float
+    block: tuple[str, ...]
     first_step: int | None = None
     first_seen: float = 0.0
     step: int = 0
@@ -119,23 +122,27 @@ class Progress:
         """Record that this Run is handed out, and waits for a worker."""
         self._starting[run.id] = time.monotonic()
 
-    def began(self, run: Run) -> None:
-        """Record that this Run has a worker."""
-        if run.id in self._running:
-            return
-        now = time.monotonic()
-        handed = self._starting.pop(run.id, now)
-        self._running[run.id] = _Running(
-            began=now, paid=self._paid_of(run.id), waited=min(now - handed, MAX_SECONDS_TO_HAND_OUT)
-        )
-        self._paid.update(key for key, _ in self._works[run.id].features)
+    def began(self, runs: Sequence[Run]) -> None:
+        """Record that these Runs, which are trained as one network, have a worker."""
+        now, block = time.monotonic(), tuple(run.id for run in runs)
+        for run_id in block:
+            if run_id in self._running:
+                continue
+            handed = self._starting.pop(run_id, now)
+            self._running[run_id] = _Running(
+                began=now,
+                paid=self._paid_of(run_id),
+                waited=min(now - handed, MAX_SECONDS_TO_HAND_OUT),
+                block=block,
+            )
+            self._paid.update(key for key, _ in self._works[run_id].features)
 
     def _paid_of(self, run_id: str) -> frozenset[Hashable]:
         return frozenset(key for key, _ in self._works[run_id].features if key in self._paid)
 
     def on_row(self, run: Run, step: int) -> None:
         """Record the step that this running Run has reached."""
-        self.began(run)
+        self.began([run])
         running, now = self._running[run.id], time.monotonic()
         if running.first_step is None:
             running.first_step, running.first_seen = step, now
@@ -171,6 +178,10 @@ class Progress:
         if not pace.num_measured:
             return None
         left = self._seconds_left_by_run(pace)
+        # One worker trains the running Runs of a block.
+        for run_id, running in self._running.items():
+            if running.block[0] != run_id and running.block[0] in left and run_id in left:
+                left[running.block[0]] += left.pop(run_id)
         return makespan(self._queue.runs, left, self._running.keys(), self._num_workers)
 
     def _seconds_left_now_and_then(self) -> float | None:
@@ -197,18 +208,19 @@ class Progress:
 
     def _measured(self, run_id: str, running: _Running) -> list[Measured]:
         """Return this Run's measurements so far: up to its first row, and of its steps since."""
-        work, first = self._works[run_id], running.first_step
+        work, first, num = self._works[run_id], running.first_step, len(running.block)
         if first is None:  # ended before a row was received
             parts = work.whole(running.paid)
             seconds = running.seen - running.began + running.waited
-            return [_as_measured(work, work.cut, parts, seconds)]
+            return [_as_measured(work, work.cut, parts, seconds / num)]
         measured = []
         if first == 0:  # a resumed Run begins differently
             seconds = running.first_seen - running.began + running.waited
-            measured.append(_as_measured(work, "", work.until(0, running.paid), seconds))
+            measured.append(_as_measured(work, "", work.until(0, running.paid), seconds / num))
         if running.step > first:
             parts = work.until(running.step, running.paid) - work.until(first, running.paid)
-            measured.append(_as_measured(work, work.cut, parts, running.seen - running.first_seen))
+            seconds = (running.seen - running.first_seen) / num
+            measured.append(_as_measured(work, work.cut, parts, seconds))
         return measured
 
     def _seconds_left_by_run(self, pace: Pace) -> dict[str, float]:
@@ -225,7 +237,8 @@ class Progress:
             seconds = pace.seconds(work.network, work.cut, parts)
             if running is not None:
                 # Assume that it has continued at this pace since its last report, without ending.
-                seconds = max(seconds - (time.monotonic() - max(running.seen, running.began)), 0.0)
+                elapsed = time.monotonic() - max(running.seen, running.began)
+                seconds = max(seconds - elapsed / len(running.block), 0.0)
             left[run_id] = seconds
             paid.update(key for key, _ in work.features)
         return left

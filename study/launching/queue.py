@@ -46,8 +46,9 @@ class RunQueue:
     `unusable`: those of `done` that diverged, from which nothing can start. `failed`: ids of Runs that
     must not be tried. `cost`: relative cost by id.
 
-    `next` hands out each Run once, unless `again` or `reopen` gives it back. While a Run waits, either
-    `next` returns one or another is running: no Run waits for ever.
+    Runs of one `Run.block` are handed out together, once the starts of all of them are done. `next` hands
+    out each Run once, unless `again` or `reopen` gives it back. While a Run waits, either `next` returns
+    some or others are running: no Run waits for ever.
     """
 
     def __init__(
@@ -69,6 +70,9 @@ class RunQueue:
             if run.source is not None:
                 assert run.source.id in self._position, f"{run.id}: its start is not among the Runs"
                 self._dependants[run.source.id].append(run.id)
+        self._blocks: dict[str, list[str]] = {}
+        for run_id, run in self.runs.items():
+            self._blocks.setdefault(run.block, []).append(run_id)
         self._ready: list[tuple[float, int, str]] = []
         self._path = self._critical_paths()
         for run_id in self.runs:
@@ -80,14 +84,16 @@ class RunQueue:
         for run_id in self._unusable:
             self._take_down_below(run_id)
 
-    def next(self) -> Run | None:
-        """Hand out the ready Run with the longest critical path; None if none is ready."""
+    def next(self) -> tuple[Run, ...]:
+        """Hand out the waiting Runs of the ready block with the longest critical path, or ()."""
         while self._ready:
-            _, _, run_id = heapq.heappop(self._ready)
-            if self._is_ready(run_id):
-                self._set(run_id, RUNNING)
-                return self.runs[run_id]
-        return None
+            _, _, block = heapq.heappop(self._ready)
+            if self._is_ready(block):
+                waiting = self._waiting(block)
+                for run_id in waiting:
+                    self._set(run_id, RUNNING)
+                return tuple(self.runs[run_id] for run_id in waiting)
+        return ()
 
     def finish(self, run_id: str, *, usable: bool = True) -> None:
         """Mark this running Run as done; its dependants become ready unless it diverged (not `usable`)."""
@@ -103,6 +109,7 @@ class RunQueue:
         """Give up this Run and, transitively, the Runs that wait for it."""
         assert self.state[run_id] in (RUNNING, WAITING), (run_id, self.state[run_id])
         self._set(run_id, FAILED)
+        self._offer(run_id)
         self._take_down_below(run_id)
 
     def again(self, run_id: str) -> None:
@@ -146,6 +153,7 @@ class RunQueue:
             each = below.pop()
             if self.state[each] == WAITING:
                 self._set(each, START_FAILED)
+                self._offer(each)  # the rest of its block may have waited for its start alone
                 below += self._dependants[each]
 
     def _wait(self, run_id: str) -> None:
@@ -157,15 +165,24 @@ class RunQueue:
             self._offer(run_id)
         else:
             self._set(run_id, START_FAILED)
+            self._offer(run_id)
             self._take_down_below(run_id)
 
-    def _is_ready(self, run_id: str) -> bool:
-        start = self.runs[run_id].source
-        return self.state[run_id] == WAITING and (start is None or self.state[start.id] == DONE)
+    def _waiting(self, block: str) -> list[str]:
+        return [run_id for run_id in self._blocks[block] if self.state[run_id] == WAITING]
+
+    def _is_ready(self, block: str) -> bool:
+        waiting = self._waiting(block)
+        starts = [self.runs[run_id].source for run_id in waiting]
+        return bool(waiting) and all(s is None or self.state[s.id] == DONE for s in starts)
 
     def _offer(self, run_id: str) -> None:
-        if self._is_ready(run_id):
-            heapq.heappush(self._ready, (-self._path[run_id], self._position[run_id], run_id))
+        """Offer the block of this Run, if it is ready."""
+        block = self.runs[run_id].block
+        if self._is_ready(block):
+            waiting = self._waiting(block)
+            longest = max(self._path[each] for each in waiting)
+            heapq.heappush(self._ready, (-longest, self._position[waiting[0]], block))
 
     def _critical_paths(self) -> dict[str, float]:
         path: dict[str, float] = {}

@@ -1,4 +1,4 @@
-"""Train one Run from its stored task and start to its published rows, and record failures.
+"""Train a block of Runs from stored task and starts to published rows, and record failures.
 
 Independent of Ray: it gives the same rows on a cluster, in a notebook and in a debugger."""
 
@@ -11,7 +11,7 @@ import platform
 import socket
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -61,7 +61,8 @@ from study.store.unfinished import (
 from study.tasks.prepared_file import PreparedTask
 from study.training.cut import starting_network
 from study.training.feature_cache import node_folder
-from study.training.loop import PREDICTED, Diverged, Training
+from study.training.loop import PREDICTED, Training
+from study.training.stacked import together
 
 DEFAULT_OPTIONS: Final = LaunchOptions()
 _ABOUT: Final = "execute"  # checkpoint entry that is not part of the training's state
@@ -87,14 +88,27 @@ class _Start:
     digest: str | None
 
 
-class Checkpoints:
-    """Writes checkpoints of one Run in a thread, while training continues.
+@dataclass(frozen=True, kw_only=True)
+class _Job:
+    """A Run to be trained and published; `before`: the provenance of rows that will be replaced."""
 
-    The state is copied first. A failed write raises at the next write, or on leaving.
+    run: Run
+    task: PreparedTask
+    training: Training
+    about: dict[str, Any]
+    before: Provenance | None
+    keep_weights: bool
+    keep_predictions: bool
+
+
+class Checkpoints:
+    """Writes checkpoints of Runs that are trained together in a thread, while training continues.
+
+    The states are copied first. A failed write raises at the next write, or on leaving.
     """
 
-    def __init__(self, run: Run, store: Store, seconds: float, about: dict[str, Any]) -> None:
-        self._run, self._store, self._about = run, store, about
+    def __init__(self, jobs: Sequence[_Job], store: Store, seconds: float) -> None:
+        self._jobs, self._store = jobs, store
         self._seconds, self._last = seconds, time.monotonic()
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: Future[None] | None = None
@@ -109,29 +123,34 @@ class Checkpoints:
             self.wait()
 
     def is_due(self) -> bool:
-        """Return True if the interval is over and the last checkpoint is written."""
+        """Return True if the interval is over and the last checkpoints are written."""
         idle = self._pending is None or self._pending.done()
         return idle and time.monotonic() - self._last >= self._seconds
 
-    def write(self, training: Training) -> None:
-        """Copy the state and start to write it."""
+    def write(self) -> None:
+        """Copy the states and start to write them."""
         self.wait()
-        tensors = {key: value.clone() for key, value in training.state().items()}
-        tensors[_ABOUT] = torch.tensor(list(json.dumps(self._about).encode()), dtype=torch.uint8)
-        self._pending = self._writer.submit(self._publish, tensors)
+        states = {}
+        for job in self._jobs:
+            tensors = {key: value.clone() for key, value in job.training.state().items()}
+            about = json.dumps(job.about).encode()
+            tensors[_ABOUT] = torch.tensor(list(about), dtype=torch.uint8)
+            states[job.run.id] = tensors
+        self._pending = self._writer.submit(self._publish, states)
         self._last = time.monotonic()
 
     def wait(self) -> None:
-        """Wait until the last checkpoint is written. Raises OSError if that failed."""
+        """Wait until the last checkpoints are written. Raises OSError if that failed."""
         if self._pending is not None:
             self._pending.result()
             self._pending = None
 
-    def _publish(self, tensors: dict[str, Tensor]) -> None:
-        write_checkpoint(self._store, self._run.id, tensors_to_bytes(tensors))
-        if not self._has_dropped:
-            drop_outdated(self._store, self._run.id)
-            self._has_dropped = True
+    def _publish(self, states: dict[str, dict[str, Tensor]]) -> None:
+        for run_id, tensors in states.items():
+            write_checkpoint(self._store, run_id, tensors_to_bytes(tensors))
+            if not self._has_dropped:
+                drop_outdated(self._store, run_id)
+        self._has_dropped = True
 
 
 def execute(
@@ -155,6 +174,66 @@ def execute(
     requested; ValueError if the task or the start is missing; Damaged if either fails its checksum. A
     damaged checkpoint is quarantined and the Run starts over.
     """
+    outcome = execute_block(
+        [run],
+        store,
+        options,
+        keep_weights=[run.id] if keep_weights else [],
+        keep_predictions=[run.id] if keep_predictions else [],
+        on_row=None if on_row is None else lambda _, row: on_row(row),
+        should_stop=should_stop,
+    )[run.id]
+    if isinstance(outcome, Exception):
+        try:
+            raise outcome
+        finally:
+            del outcome  # else its frames, with the whole training, would be in a cycle
+    return outcome
+
+
+def execute_block(
+    runs: Sequence[Run],
+    store: Store,
+    options: LaunchOptions,
+    *,
+    keep_weights: Collection[str],
+    keep_predictions: Collection[str],
+    on_row: Callable[[Run, Row], None] | None,
+    should_stop: Callable[[], bool] | None,
+) -> dict[str, str | Exception]:
+    """`execute` these Runs of one block (`Run.block`) as one network; return the result or error of each.
+
+    `keep_weights`, `keep_predictions`: ids of Runs. If the checkpoints of some have another step, those
+    are trained one after another: which Runs are trained together does not change their bits.
+    """
+    assert len({run.block for run in runs}) == 1, runs
+    # Bits depend on the thread count, and a worker keeps the last Run's setting.
+    torch.set_num_threads(options.num_threads)
+    ended: dict[str, str | Exception] = {}
+    at_step: dict[tuple[int, int], list[_Job]] = {}
+    for run in runs:
+        try:
+            job = _job(run, store, options, run.id in keep_weights, run.id in keep_predictions)
+        except Exception as error:
+            ended[run.id] = error
+            continue
+        if isinstance(job, _Job):
+            at_step.setdefault((job.training.step, len(job.training.rows)), []).append(job)
+        else:
+            ended[run.id] = job
+    for jobs in at_step.values():
+        try:
+            for run_id, outcome in _trained(jobs, store, options, on_row, should_stop):
+                ended[run_id] = outcome
+        except Exception as error:
+            ended |= {job.run.id: error for job in jobs if job.run.id not in ended}
+    return ended
+
+
+def _job(
+    run: Run, store: Store, options: LaunchOptions, keep_weights: bool, keep_predictions: bool
+) -> _Job | str:
+    """Return the Run at its checkpoint or step 0, or its outcome if there is nothing to do."""
     before = _made_before(run, store)
     if before is not None:
         if _is_whole(run, store, before, keep_weights, keep_predictions):
@@ -162,8 +241,6 @@ def execute(
         # The rows will be replaced: artifacts that they name, and others rely on, are written again.
         keep_weights = keep_weights or before.weights_digest is not None
         keep_predictions = keep_predictions or before.predictions_digest is not None
-    # Bits depend on the thread count, and a worker keeps the last Run's setting.
-    torch.set_num_threads(options.num_threads)
     task = load_task(run.task, store, options.node_cache)
     start = _start(run, store, task)
     device = torch.device(options.device)
@@ -177,56 +254,89 @@ def execute(
         "num_resumes": 0,
     }
     note_began(store, run.id, this_process())
+    return _Job(
+        run=run,
+        task=task,
+        training=training,
+        about=about,
+        before=before,
+        keep_weights=keep_weights,
+        keep_predictions=keep_predictions,
+    )
 
-    outcome, diverged_step = FINISHED, None
+
+def _trained(
+    jobs: Sequence[_Job],
+    store: Store,
+    options: LaunchOptions,
+    on_row: Callable[[Run, Row], None] | None,
+    should_stop: Callable[[], bool] | None,
+) -> Iterator[tuple[str, str | Exception]]:
+    """Train and publish these Runs, which are at the same step; yield the outcome of each by id."""
+    trained = together([job.training for job in jobs])
     is_lease_lost = lease_lost_check(store)
-    with Checkpoints(run, store, options.checkpoint_seconds, about) as checkpoints:
-        try:
-            for row in training:
-                if row is not None and on_row is not None:
-                    on_row(row)
-                if is_lease_lost():
-                    raise Interrupted(PASSED_OVER)
-                if should_stop is not None and should_stop():
-                    checkpoints.write(training)
-                    checkpoints.wait()
-                    raise Interrupted(f"{describe(run)}: stopped at step {training.step}")
-                if checkpoints.is_due():
-                    checkpoints.write(training)
-        except Diverged as diverged:
-            if not training.rows:
-                raise ValueError(
-                    f"{describe(run)}: the loss is not finite before training"
-                ) from None
-            outcome, diverged_step = DIVERGED, diverged.step
-
+    with Checkpoints(jobs, store, options.checkpoint_seconds) as checkpoints:
+        for rows in trained:
+            for training, row in rows:
+                if on_row is not None:
+                    on_row(training.run, row)
+            if is_lease_lost():
+                raise Interrupted(PASSED_OVER)
+            is_stopped = should_stop is not None and should_stop()
+            if is_stopped or checkpoints.is_due():
+                trained.copy_back()
+                checkpoints.write()
+            if is_stopped:
+                checkpoints.wait()
+                raise Interrupted(f"{describe(jobs[0].run)}: stopped at step {trained.step}")
+    trained.copy_back()
     if lease_lost(store):
         raise Interrupted(PASSED_OVER)
+    for job in jobs:
+        run_id, diverged_step = job.run.id, trained.diverged.get(job.run.id)
+        if not job.training.rows:
+            text = f"{describe(job.run)}: the loss is not finite before training"
+            yield run_id, ValueError(text)
+        else:
+            yield run_id, _published(job, store, options, diverged_step, [j.run.id for j in jobs])
+
+
+def _published(
+    job: _Job,
+    store: Store,
+    options: LaunchOptions,
+    diverged_step: int | None,
+    trained_together: Sequence[str],
+) -> str:
+    """Publish a trained Run, and return its outcome."""
+    run, training = job.run, job.training
+    outcome = FINISHED if diverged_step is None else DIVERGED
     weights_digest = predictions_digest = None
-    if keep_weights and outcome == FINISHED:
+    if job.keep_weights and outcome == FINISHED:
         weights_digest = publish_weights(store, run.id, tensors_to_bytes(training.weights()))
-    if keep_predictions:
+    if job.keep_predictions:
         predictions_digest = publish_predictions(
-            store, run.id, _predictions_table(training), task.fingerprint
+            store, run.id, _predictions_table(training), job.task.fingerprint
         )
     made_by = Provenance(
         code_version=provenance.code_version(),
         packages=provenance.packages(),
         device=_device_name(training.device, options.num_threads),
         host=socket.gethostname(),
-        began_at=about["began_at"],
+        began_at=job.about["began_at"],
         ended_at=provenance.now(),
-        num_resumes=about["num_resumes"],
+        num_resumes=job.about["num_resumes"],
         weights_digest=weights_digest,
-        start_digest=start.digest,
-        task_fingerprint=task.fingerprint,
+        start_digest=job.about["start_digest"],
+        task_fingerprint=job.task.fingerprint,
         diverged_step=diverged_step,
         predictions_digest=predictions_digest,
         trainer=provenance.TRAINER,
+        trained_together=list(trained_together) if run.recipe.seeds_together > 1 else [],
     )
-    sizes = training.sizes(task.info.num_classes)
+    sizes = training.sizes(job.task.info.num_classes)
     table = rows_table(run, sizes, training.rows, outcome)
-    if not publish_rows(store, run, table, made_by, replace=before is not None):
+    if not publish_rows(store, run, table, made_by, replace=job.before is not None):
         outcome = _keep_first_rows(run, store, made_by)
     drop_unfinished(store, run.id)
     return outcome
@@ -357,16 +467,16 @@ ERROR_CHARACTERS: Final = 8_000
 
 
 def attempt(
-    run: Run,
+    runs: Sequence[Run],
     store: Store,
     options: LaunchOptions,
     *,
-    keep_weights: bool,
-    keep_predictions: bool,
-    on_row: Callable[[Row], None] | None = None,
+    keep_weights: Collection[str],
+    keep_predictions: Collection[str],
+    on_row: Callable[[Run, Row], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
-) -> Attempt:
-    """Train the Run, from its checkpoint if it has one, and return the outcome.
+) -> dict[str, Attempt]:
+    """`execute_block`, and return the outcome of each Run by id.
 
     An exception is stored with the number of attempts, including earlier launches, and gives "try
     again", or "failed" after MAX_TRIES; "failed unnoted" if it cannot be stored (a full disk). A
@@ -375,9 +485,9 @@ def attempt(
     """
     try:
         if lease_lost(store) or (should_stop is not None and should_stop()):
-            return Attempt("interrupted")
-        outcome = execute(
-            run,
+            return {run.id: Attempt("interrupted") for run in runs}
+        ended = execute_block(
+            runs,
             store,
             options,
             keep_weights=keep_weights,
@@ -385,35 +495,38 @@ def attempt(
             on_row=on_row,
             should_stop=should_stop,
         )
-        return Attempt("diverged" if outcome == "diverged" else "finished")
-    except Interrupted:
-        return Attempt("interrupted")
-    except Exception as error:
-        text = "".join(traceback.format_exception(error))
-        # The exception's frames refer to the whole training, and the cause may be a lack of memory.
-        traceback.clear_frames(error.__traceback__)
-        try:
-            if lease_lost(store):
-                return Attempt("interrupted")
-            if run.source is not None and _is_lost(run.source, store, error):
-                return Attempt("start lost", str(error))
-            before = read_failure(store, run.id)
-            tries = 1 + (before.tries if before is not None and before.kind == "error" else 0)
-            failure = Failure(
-                tries=tries,
-                error=text[-ERROR_CHARACTERS:],
-                final=tries >= MAX_TRIES,
-                at=provenance.now(),
-            )
-            write_failure(store, run.id, failure)
-        except (OSError, Damaged) as unwritable:
-            return Attempt(
-                "failed unnoted",
-                f"{last_line(text)} (the failure could not be stored: {unwritable})",
-            )
-        return Attempt("failed" if tries >= MAX_TRIES else "try again", text)
+        return {run.id: _attempt_of(run, store, ended[run.id]) for run in runs}
     finally:
         _return_freed_memory()
+
+
+def _attempt_of(run: Run, store: Store, ended: str | Exception) -> Attempt:
+    if not isinstance(ended, Exception):
+        return Attempt("diverged" if ended == DIVERGED else "finished")
+    text = "".join(traceback.format_exception(ended))
+    # The exception's frames refer to the whole training, and the cause may be a lack of memory.
+    traceback.clear_frames(ended.__traceback__)
+    if isinstance(ended, Interrupted):
+        return Attempt("interrupted")
+    try:
+        if lease_lost(store):
+            return Attempt("interrupted")
+        if run.source is not None and _is_lost(run.source, store, ended):
+            return Attempt("start lost", str(ended))
+        before = read_failure(store, run.id)
+        tries = 1 + (before.tries if before is not None and before.kind == "error" else 0)
+        failure = Failure(
+            tries=tries,
+            error=text[-ERROR_CHARACTERS:],
+            final=tries >= MAX_TRIES,
+            at=provenance.now(),
+        )
+        write_failure(store, run.id, failure)
+    except (OSError, Damaged) as unwritable:
+        return Attempt(
+            "failed unnoted", f"{last_line(text)} (the failure could not be stored: {unwritable})"
+        )
+    return Attempt("failed" if tries >= MAX_TRIES else "try again", text)
 
 
 def _return_freed_memory() -> None:

@@ -107,6 +107,23 @@ def check_trained_channels(model: str, width: int | None, frozen: int, num_train
         )
 
 
+def check_seeds_together(model: str, num_seeds: int, frozen: int, num_trained: int) -> None:
+    """Raise ValueError unless this many seeds can be trained as one network at this cut.
+
+    The layers of "timm/<name>" need torch: `study.training.stacked.check_timm_layers`.
+    """
+    last = num_layers(model) - 1
+    is_head = frozen == last and num_trained == 0
+    if num_seeds == 1 or is_head or model.startswith(TIMM):
+        return
+    if _architecture(model).family != "resnet":
+        cut = f"frozen={frozen}" + (f", trained_channels={num_trained}" if num_trained else "")
+        raise ValueError(
+            f"Recipe.seeds_together={num_seeds} with {cut}: together, seeds of {model} train less than "
+            f"1.5 times as fast, except for the head alone; choose seeds_together=1, or frozen={last}"
+        )
+
+
 def num_channels(model: str, width: int | None) -> int:
     """Return how many channels of the last layer before the head can be trained; 0 for "timm/<name>"."""
     if model.startswith(TIMM):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -102,6 +103,20 @@ def _parameter(place: Tensor, links: ChannelLinks | None) -> nn.Parameter:
     return nn.Parameter(links.own(place))
 
 
-def split(features: Tensor, *sizes: int) -> tuple[Tensor, ...]:
-    """Split features that were joined along their channels, (n, c, …)."""
-    return torch.split(features, list(sizes), dim=1)
+def split(features: Tensor, *sizes: int, networks: int = 1) -> tuple[Tensor, ...]:
+    """Split features that were joined along their channels, (n, c, …).
+
+    `networks`: the channels are those of this many networks, one after another; each part is too.
+    """
+    if networks == 1:
+        return torch.split(features, list(sizes), dim=1)
+    last = features.movedim(1, -1).unflatten(-1, (networks, -1))
+    return tuple(part.flatten(-2).movedim(-1, 1) for part in torch.split(last, list(sizes), dim=-1))
+
+
+def join(parts: Sequence[Tensor], *, networks: int = 1) -> Tensor:
+    """Join features along their channels, as `split` expects them."""
+    if networks == 1:
+        return torch.cat(list(parts), dim=1)
+    last = [part.movedim(1, -1).unflatten(-1, (networks, -1)) for part in parts]
+    return torch.cat(last, dim=-1).flatten(-2).movedim(-1, 1)

@@ -13,7 +13,7 @@ import torch
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet, make_blocks
 from torch import nn
 
-from study.networks.partial_layers import ChannelLinks, PartialLayer, outputs, split
+from study.networks.partial_layers import ChannelLinks, PartialLayer, join, outputs, split
 from study.networks.table import NUM_CHANNELS, Architecture, resnet_layer_names
 
 
@@ -92,6 +92,8 @@ class _FrozenPart(nn.Module):
 class _TrainedPart(nn.Module):
     """From the output of `_FrozenPart` to the block's output, (n, channels, h, w)."""
 
+    networks = 1  # whose channels the features hold
+
     def __init__(self, block: Any, num_frozen: int, trained: slice, links: ChannelLinks) -> None:
         super().__init__()
         convolution, norm, activation = _last(block)
@@ -101,9 +103,9 @@ class _TrainedPart(nn.Module):
         self.sizes = (convolution.in_channels, num_frozen, self.norm.num_features)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        x, kept, shortcut = split(features, *self.sizes)
+        x, kept, shortcut = split(features, *self.sizes, networks=self.networks)
         new = self.activation(self.norm(self.convolution(x)) + shortcut)
-        return torch.cat([kept, new], dim=1)
+        return join([kept, new], networks=self.networks)
 
 
 def part(block: Any, num_trained: int) -> PartialLayer:
@@ -138,12 +140,15 @@ class _FirstPiece(nn.Module):
 class _SecondPiece(nn.Module):
     """From the output of `_FirstPiece` to the block's output."""
 
+    networks = 1  # whose channels the features hold
+
     def __init__(self, block: Any) -> None:
         super().__init__()
         self.conv2, self.bn2, self.act2 = block.conv2, block.bn2, block.act2
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        x, shortcut = features.chunk(2, dim=1)
+        half = features.shape[1] // (2 * self.networks)
+        x, shortcut = split(features, half, half, networks=self.networks)
         x = self.bn2(self.conv2(x))
         x += shortcut
         return self.act2(x)

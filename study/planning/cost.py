@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Final
 
+import psutil
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -48,7 +49,7 @@ class LayerCost:
 
 @dataclass(frozen=True, kw_only=True)
 class Memory:
-    """Bytes that a Run holds at once on its device, by purpose."""
+    """Bytes that a Run holds at once on its device, by purpose, with the seeds trained together."""
 
     weights: int
     optimiser: int
@@ -100,18 +101,20 @@ def cost_of(run: Run, info: TaskInfo) -> Cost:
     feature = trained[0].inputs * BYTES if frozen and constant else 0
     widest = 2 * max(layer.outputs for layer in layers)  # input and output
     batch = min(recipe.batch_size, run.size)
+    together = recipe.seeds_together
     return Cost(
         flops=flops,
         pass_flops=prefix_images * prefix if constant else 0,
         pass_bytes=sum(counts) * feature,
         memory=Memory(
-            weights=BYTES * (parameters + of_suffix),  # and the gradients
-            optimiser=BYTES * of_suffix * OPTIMISER_VALUES[recipe.optimizer],
-            activations=max(
+            weights=together * BYTES * (parameters + of_suffix),  # and the gradients
+            optimiser=together * BYTES * of_suffix * OPTIMISER_VALUES[recipe.optimizer],
+            activations=together
+            * max(
                 batch * sum(layer.saved_bytes for layer in trained),
                 min(EVALUATION_BATCH_SIZE, max(counts)) * widest * BYTES,
             ),
-            images_and_features=sum(counts) * (channels * height * width + feature),
+            images_and_features=together * sum(counts) * (channels * height * width + feature),
         ),
     )
 
@@ -184,10 +187,22 @@ def has_gpu() -> bool:
     return torch.cuda.is_available()
 
 
+def device_bytes() -> int:
+    """Return the memory of this machine's smallest GPU, or of the machine if it has none."""
+    if has_gpu():
+        return min(
+            torch.cuda.get_device_properties(index).total_memory
+            for index in range(torch.cuda.device_count())
+        )
+    return psutil.virtual_memory().total
+
+
 def network_name(run: Run) -> str:
     name = run.model if run.width is None else f"{run.model} width {run.width}"
     precision = run.recipe.precision
-    return name if precision == "float32" else f"{name}, {precision}"
+    together = run.recipe.seeds_together
+    name = name if precision == "float32" else f"{name}, {precision}"
+    return name if together == 1 else f"{name}, {together} seeds together"
 
 
 def features_key(run: Run) -> tuple[object, ...]:

@@ -42,6 +42,7 @@ from study.training.cut import cut, set_evaluation, set_training
 from study.training.features import WORTH_SECONDS_PER_GIB
 from study.training.inputs import EVALUATION_BATCH_SIZE
 from study.training.preprocessing import precision, set_precision
+from study.training.stacked import joined, widened
 
 MAX_NETWORKS: Final = 4
 MAX_CUTS: Final = 4  # per network
@@ -101,14 +102,17 @@ def _measured(run: Run, work: Work, info: TaskInfo, device: str) -> list[Measure
     most = EVALUATION_BATCH_SIZE if device != "cpu" else max(2, int(MAX_FLOPS / per_image))
     images = torch.rand(min(EVALUATION_BATCH_SIZE, most), *info.image_shape, device=device)
     batch = max(2, min(run.recipe.batch_size, run.size, most // 3))
-    labels = torch.zeros(batch, dtype=torch.int64, device=device)
-    optimiser = torch.optim.Adam(parts.suffix.parameters(), lr=1e-4, fused=True)
+    together, suffix = run.recipe.seeds_together, parts.suffix
+    if together > 1:
+        suffix = widened(suffix, together)
+    labels = torch.zeros(batch * together, dtype=torch.int64, device=device)
+    optimiser = torch.optim.Adam(suffix.parameters(), lr=1e-4, fused=True)
     set_precision(run.recipe)
 
-    def timed(work_parts: Parts, action: Callable[[], object]) -> Measured:
+    def timed(work_parts: Parts, action: Callable[[], object], num_runs: int = 1) -> Measured:
         with precision(run.recipe, torch.device(device)):
             seconds = _seconds(action, device)
-        return Measured(work.network, work.cut, np.array(work_parts), seconds)
+        return Measured(work.network, work.cut, np.array(work_parts), seconds / num_runs)
 
     measured = []
     with torch.no_grad():
@@ -116,18 +120,24 @@ def _measured(run: Run, work: Work, info: TaskInfo, device: str) -> list[Measure
         if frozen:
             measured.append(timed(feature_parts(frozen, len(images)), lambda: parts.prefix(images)))
 
+    if together > 1:
+        features = joined([features] * together)
+
     def step() -> None:
-        loss = nn.functional.cross_entropy(parts.suffix(features[:batch]), labels)
+        logits = suffix(features[:batch])
+        loss = nn.functional.cross_entropy(logits.flatten(0, -2), labels)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
 
     set_training(parts, run.recipe.frozen_batchnorm)
-    measured.append(timed(training_parts(trained, batch), step))
+    suffix.train()
+    measured.append(timed(training_parts(trained, batch), step, together))
     set_evaluation(parts)
+    suffix.eval()
     with torch.no_grad():
         measured.append(
-            timed(evaluation_parts(trained, len(images), 1), lambda: parts.suffix(features))
+            timed(evaluation_parts(trained, len(images), 1), lambda: suffix(features), together)
         )
     return measured
 

@@ -17,14 +17,16 @@ from study.networks.catalogue import (
     check_images,
     check_model,
     check_pretrained,
+    check_seeds_together,
     check_trained_channels,
     num_layers,
 )
+from study.networks.table import TIMM
 from study.planning.inventory import Inventory, take_inventory
 from study.planning.spaces import Space
-from study.run import PRETRAINED, Recipe, Run, describe
+from study.run import PRETRAINED, Recipe, Run, describe, with_seed
 from study.store import Damaged, Store, study_path
-from study.store.schema import DONE
+from study.store.schema import ABSENT, DONE, PARTIAL
 from study.store.store import without_secrets
 from study.tasks import TaskInfo
 from study.tasks.draws import check_size
@@ -55,9 +57,13 @@ def make_plan(space: Space, store: Store, data: Path | None) -> Plan:
     infos, unprepared, wrong = _tasks(space, store, data)
     wrong += _store_faults(space, store)
     wrong += _grouped(space.runs, lambda run: _run_faults(run, infos))
+    inventory = take_inventory(space.runs, store, keep_predictions=space.with_predictions)
+    if not wrong:
+        left = [inventory.runs[run_id] for run_id in inventory.ids(PARTIAL, ABSENT)]
+        wrong += _grouped(left, lambda run: _memory_faults(run, infos))
     return Plan(
         space=space,
-        inventory=take_inventory(space.runs, store, keep_predictions=space.with_predictions),
+        inventory=inventory,
         infos=infos,
         unprepared=tuple(unprepared),
         wrong=tuple(wrong),
@@ -146,6 +152,15 @@ def _run_faults(run: Run, infos: Mapping[str, TaskInfo]) -> Iterator[str]:
         yield from _message(
             lambda: check_frozen_pieces(run.model, run.width, run.frozen, run.frozen_pieces)
         )
+        yield from _message(
+            lambda: check_seeds_together(
+                run.model, run.recipe.seeds_together, run.frozen, run.trained_channels
+            )
+        )
+        if run.recipe.seeds_together > 1 and run.model.startswith(TIMM):
+            from study.training.stacked import check_timm_layers  # loads torch
+
+            yield from _message(lambda: check_timm_layers(run.model, run.frozen))
     if fault is None and run.start == PRETRAINED:
         yield from _message(lambda: check_pretrained(run.model))
     info = infos.get(run.task)
@@ -160,6 +175,30 @@ def _run_faults(run: Run, infos: Mapping[str, TaskInfo]) -> Iterator[str]:
             f"Run.start: images of task {info.name!r} have the shape {info.image_shape}, those of "
             f"its start's task {theirs.name!r} {theirs.image_shape}; give one of them an image_size"
         )
+
+
+def _memory_faults(run: Run, infos: Mapping[str, TaskInfo]) -> Iterator[str]:
+    together = run.recipe.seeds_together
+    if together == 1 or run.task not in infos:
+        return
+    needed, there = _bytes_together(with_seed(run, 0), infos[run.task])
+    if needed > there:
+        most = there * together // needed
+        yield (
+            f"Recipe.seeds_together={together}: the networks and features of {together} seeds take "
+            f"{needed / 2**30:.1f} GiB at once, this machine has {there / 2**30:.1f} GiB; choose "
+            f"{max(most, 1)} or fewer"
+        )
+
+
+@cache
+def _bytes_together(run: Run, info: TaskInfo) -> tuple[int, int]:
+    from study.planning.cost import (
+        cost_of,
+        device_bytes,
+    )  # load torch, so only if seeds are stacked
+
+    return cost_of(run, info).memory.total, device_bytes()
 
 
 @cache

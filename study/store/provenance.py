@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -39,6 +39,8 @@ class Provenance:
     - `diverged_step`: the step at which a loss was not finite, None for a finished Run.
     - `code_version`: release and source hash, for tracing. `trainer`: TRAINER, which decides whether two
       Runs were made by the same version of the code.
+    - `trained_together`: ids of the Runs that were trained as one network with it, itself included;
+      empty if it was trained alone (`Recipe.seeds_together` of 1).
     """
 
     code_version: str
@@ -54,6 +56,7 @@ class Provenance:
     diverged_step: int | None = None
     predictions_digest: str | None = None
     trainer: int = FIRST_TRAINER
+    trained_together: list[str] = field(default_factory=list)
 
 
 def to_json(provenance: Provenance) -> str:

@@ -77,12 +77,29 @@ class Evaluator:
         """Return the values of a Measured, float64, in its order, and the labels predicted for the test
         images, shape (test images,), uint8 for at most 256 classes, else int16. Both on the device.
         """
-        if self._form not in _at_once:
-            _at_once[self._form] = images_at_once(suffix, inputs.of_test(slice(0, LEAST)))
-        at_once = _at_once[self._form]
-        train_logits = _logits(suffix, len(self._labels), inputs.of_training, at_once)
+        return self.judge(*self.logits(suffix, inputs.of_training, inputs.of_test))
+
+    def logits(
+        self,
+        suffix: nn.Sequential,
+        of_training: Callable[[slice], Tensor],
+        of_test: Callable[[slice], Tensor],
+        *,
+        seeds_together: int = 1,
+    ) -> tuple[Tensor, Tensor]:
+        """Return float32 logits of the training and of the test images: (images, …, classes) each."""
+        form = (self._form, seeds_together)
+        if form not in _at_once:
+            _at_once[form] = images_at_once(suffix, of_test(slice(0, LEAST)))
+        at_once = _at_once[form]
+        return (
+            _logits(suffix, len(self._labels), of_training, at_once),
+            _logits(suffix, self.num_test, of_test, at_once),
+        )
+
+    def judge(self, train_logits: Tensor, test_logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what a call returns, of these logits: (images, classes) each."""
         train_losses, train_wrong, _ = _judged(train_logits, self._labels)
-        test_logits = _logits(suffix, self.num_test, inputs.of_test, at_once)
         test_losses, test_wrong, predicted = _judged(test_logits, self._test_labels)
         values = {
             "train_loss": train_losses,

@@ -67,26 +67,26 @@ class Inputs:
         # Trained channels split a layer; if only the head is trained, its constant part is in the
         # prefix.
         self._is_cut_between_layers = not run.trained_channels and len(parts.suffix) > 1
-        self._train_features: Tensor | None = None
-        self._test_features: Tensor | Features | None = None
+        self.train_features: Tensor | None = None
+        self.test_features: Tensor | Features | None = None
         if cached and is_constant(run.recipe) and len(parts.prefix) > 0:
             if shared is None:
-                self._train_features = self._features(self.train_images)
-                self._test_features = self._features(self._test_images)
+                self.train_features = self._features(self.train_images)
+                self.test_features = self._features(self._test_images)
             else:
                 key = prefix_key(run, parts.prefix)
                 # Batches gather training images from all chunks, so each Run joins them into its own
                 # tensor.
                 drawn = self._shared(self.train_images, shared, key, TRAINING_WORTH_SECONDS)
-                self._train_features = drawn.joined()
-                self._test_features = self._shared(
+                self.train_features = drawn.joined()
+                self.test_features = self._shared(
                     self._test_images, shared, key, TEST_WORTH_SECONDS
                 )
 
     @property
     def place(self) -> torch.device:
         """Return the device that gathers training images: `device`, or the host if features do not fit."""
-        return self._device if self._train_features is None else self._train_features.device
+        return self._device if self.train_features is None else self.train_features.device
 
     def at_cut(self) -> Tensor | None:
         """Return the values at the cut for each training image, in float32: (n, …), at `place`.
@@ -94,15 +94,15 @@ class Inputs:
         None if they are not held, or held in another form.
         """
         is_whole = self._is_cut_between_layers and self._recipe.precision == "float32"
-        return self._train_features if is_whole else None
+        return self.train_features if is_whole else None
 
     def of_training(self, span: Span, augment: CropsAndFlips | None = None) -> Tensor:
         """Return the inputs of this span of training images, with `augment` cropped and flipped by epoch.
 
         Positions are at `place`.
         """
-        if self._train_features is not None:
-            return on_device(self._train_features[span], self._device)
+        if self.train_features is not None:
+            return on_device(self.train_features[span], self._device)
         images = self.train_images[span]
         if augment is not None:
             assert isinstance(span, Tensor)
@@ -112,8 +112,8 @@ class Inputs:
 
     def of_test(self, span: slice) -> Tensor:
         """Return the inputs of this span of test images."""
-        if self._test_features is not None:
-            return on_device(self._test_features[span], self._device)
+        if self.test_features is not None:
+            return on_device(self.test_features[span], self._device)
         with torch.no_grad():
             return self._prefix(self._normalise(self._test_images[span]))
 

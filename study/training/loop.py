@@ -85,24 +85,24 @@ class Training:
         self.last_step = total_steps(recipe, run.size)
         self._seconds_before = 0.0
         self._began = time.perf_counter()
-        self._finite = torch.ones((), dtype=torch.bool, device=device)
+        self.finite = torch.ones((), dtype=torch.bool, device=device)
         self._sound_step = 0
-        self._spans = batch_spans(run.size, recipe.batch_size)
-        self._evaluated = set(evaluated_steps(recipe, run.size))
+        self.spans = batch_spans(run.size, recipe.batch_size)
+        self.evaluated = set(evaluated_steps(recipe, run.size))
         self._in_training = False
-        self._epoch = -1  # of `_order` and `_augment`
-        self._order = torch.empty(0)
-        self._augment: CropsAndFlips | None = None
+        self._epoch = -1  # of `order` and `augment`
+        self.order = torch.empty(0)
+        self.augment: CropsAndFlips | None = None
 
         self.parts = cut(self.layers, run)
         set_precision(recipe)
-        self._labels = torch.from_numpy(drawn.labels).to(device)
+        self.labels = torch.from_numpy(drawn.labels).to(device)
         cut_at = (run.frozen, run.frozen_pieces, run.trained_channels)
         images_are = (test_images.shape[1:], recipe.precision, str(device))
         form = (run.model, run.width, *cut_at, *images_are)
-        self._evaluator = Evaluator(drawn, test_labels, device, form)
-        self._optimizer = _optimizer(recipe, self.parts.suffix)
-        self._inputs = Inputs(
+        self.evaluator = Evaluator(drawn, test_labels, device, form)
+        self.optimizer = optimizer_for(recipe, self.parts.suffix)
+        self.inputs = Inputs(
             run,
             self.parts,
             train_images,
@@ -111,12 +111,12 @@ class Training:
             cached=cached,
             shared=shared_features,
         )
-        is_possible = self._inputs.place.type == device.type
-        self._steps = Steps(self._spans[0].stop, capture_on(device, is_possible=is_possible))
+        is_possible = self.inputs.place.type == device.type
+        self._steps = Steps(self.spans[0].stop, capture_on(device, is_possible=is_possible))
 
     def at_cut(self) -> Tensor | None:
         """Return `Inputs.at_cut` of the training images."""
-        return self._inputs.at_cut()
+        return self.inputs.at_cut()
 
     def sizes(self, num_classes: int) -> Sizes:
         total, trained = (
@@ -131,7 +131,7 @@ class Training:
             num_channels=num_channels(self.run.model, self.run.width),
             num_pieces=num_pieces(self.run.model, self.run.frozen),
             last_piece_channels=last_piece_channels(self.run.model, self.run.width),
-            num_test=self._evaluator.num_test,
+            num_test=self.evaluator.num_test,
         )
 
     def __iter__(self) -> Iterator[Row | None]:
@@ -143,66 +143,66 @@ class Training:
             yield self._measure()
         while self.step < self.last_step:
             self._train_step()
-            yield self._measure() if self.step in self._evaluated else None
+            yield self._measure() if self.step in self.evaluated else None
 
     def _train_step(self) -> None:
         recipe = self.run.recipe
-        epoch, position = divmod(self.step, len(self._spans))
+        epoch, position = divmod(self.step, len(self.spans))
         if epoch != self._epoch:
-            self._begin_epoch(epoch)
-        rate = learning_rate(recipe, self.step, self.last_step)
-        for group in self._optimizer.param_groups:
-            if isinstance(group["lr"], Tensor):
-                group["lr"].fill_(rate)
-            else:
-                group["lr"] = rate
+            self.begin_epoch(epoch)
+        set_rate(self.optimizer, learning_rate(recipe, self.step, self.last_step))
         if not self._in_training:
             set_training(self.parts, recipe.frozen_batchnorm)
             self._in_training = True
-        self._steps.take(self._compute_step, self._order[self._spans[position]])
+        self._steps.take(self._compute_step, self.order[self.spans[position]])
         self.step += 1
 
     def _compute_step(self, positions: Tensor) -> None:
         # Must not read a value from the device.
         with precision(self.run.recipe, self.device):
-            inputs = self._inputs.of_training(positions, self._augment)
-            labels = self._labels[on_device(positions, self.device)]
+            inputs = self.inputs.of_training(positions, self.augment)
+            labels = self.labels[on_device(positions, self.device)]
             loss = nn.functional.cross_entropy(self.parts.suffix(inputs), labels)
-        self._optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        self._optimizer.step()
+        self.optimizer.step()
         # Stays on the device: reading the value would wait for the device at every step.
-        self._finite &= torch.isfinite(loss.detach())
+        self.finite &= torch.isfinite(loss.detach())
 
-    def _begin_epoch(self, epoch: int) -> None:
+    def begin_epoch(self, epoch: int) -> None:
+        """Draw this epoch's order and augmentation."""
         run = self.run
         names = (run.task, run.part, run.size, run.seed, epoch)
         order = torch.from_numpy(permutation(run.size, "order", *names))
-        self._order = on_device(order, self._inputs.place)
+        self.order = on_device(order, self.inputs.place)
         if run.recipe.augmentation == "crop_flip":
-            height = self._inputs.train_images.shape[-2]
+            height = self.inputs.train_images.shape[-2]
             drawn = crops_and_flips(run.size, height, self.device, *names)
-            if self._augment is None:
-                self._augment = drawn
+            if self.augment is None:
+                self.augment = drawn
             else:
-                self._augment.take(drawn)
+                self.augment.take(drawn)
         self._epoch = epoch
 
     def _measure(self) -> Row:
         set_evaluation(self.parts)
         self._in_training = False
         with precision(self.run.recipe, self.device):
-            values, predicted = self._evaluator(self.parts.suffix, self._inputs)
+            values, predicted = self.evaluator(self.parts.suffix, self.inputs)
+        return self.record(values, predicted)
+
+    def record(self, values: Tensor, predicted: Tensor) -> Row:
+        """Add the Row of this step to `rows`, by the results of `Evaluator.judge`. Raises Diverged."""
         if self.keep_predictions:
             self._keep(predicted)
         # Only here, the host waits for the device.
-        *numbers, finite = torch.cat([values, self._finite[None].double()]).tolist()
-        measured = self._evaluator.measured(numbers)
+        *numbers, finite = torch.cat([values, self.finite[None].double()]).tolist()
+        measured = self.evaluator.measured(numbers)
         if not (finite and all(math.isfinite(loss) for loss in measured.losses)):
             raise Diverged(self._sound_step)
         self._sound_step = self.step
         row = Row(
-            epoch=self.step / len(self._spans),
+            epoch=self.step / len(self.spans),
             step=self.step,
             **vars(measured),
             learning_rate=learning_rate(self.run.recipe, max(self.step - 1, 0), self.last_step),
@@ -217,7 +217,7 @@ class Training:
         self._predicted[len(self.rows)].copy_(predicted, non_blocking=True)
 
     def _room_for(self, predicted: Tensor) -> Tensor:
-        shape = (len(self._evaluated), len(predicted))
+        shape = (len(self.evaluated), len(predicted))
         return torch.empty(shape, dtype=predicted.dtype, pin_memory=self.device.type == "cuda")
 
     def predictions(self) -> Tensor:
@@ -241,7 +241,7 @@ class Training:
         """
         names = [name for name, _ in self.parts.suffix.named_parameters()]
         tensors = {f"weights.{key}": value for key, value in self.weights().items()}
-        for index, values in self._optimizer.state_dict()["state"].items():
+        for index, values in self.optimizer.state_dict()["state"].items():
             tensors |= {
                 f"optimizer.{names[index]}/{key}": value.cpu().contiguous()
                 for key, value in values.items()
@@ -251,7 +251,7 @@ class Training:
             "run": self.run.id,
             "step": self.step,
             "sound_step": self._sound_step,
-            "finite": bool(self._finite),
+            "finite": bool(self.finite),
             "wall_seconds": self.seconds(),
             "rows": [asdict(row) for row in self.rows],
         }
@@ -277,11 +277,11 @@ class Training:
             if key.startswith("optimizer."):
                 name, field = key.removeprefix("optimizer.").rsplit("/", 1)
                 state.setdefault(index[name], {})[field] = value
-        groups = self._optimizer.state_dict()["param_groups"]
-        self._optimizer.load_state_dict({"state": state, "param_groups": groups})
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
         self._steps.forget()
         self.step, self._sound_step = values["step"], values["sound_step"]
-        self._finite.fill_(values["finite"])
+        self.finite.fill_(values["finite"])
         self.rows = [Row(**row) for row in values["rows"]]
         if self.keep_predictions:
             kept = tensors[PREDICTED]
@@ -290,10 +290,20 @@ class Training:
         self._seconds_before, self._began = values["wall_seconds"], time.perf_counter()
 
 
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Set the learning rate of the next steps, also of a captured step."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
+
+
 _FUSED: Final = ("cpu", "cuda")
 
 
-def _optimizer(recipe: Recipe, suffix: nn.Sequential) -> torch.optim.Optimizer:
+def optimizer_for(recipe: Recipe, suffix: nn.Sequential) -> torch.optim.Optimizer:
+    """Return the recipe's optimizer for the parameters of the trained layers."""
     parameters = list(suffix.parameters())
     device, decay = parameters[0].device, recipe.weight_decay
     fused = device.type in _FUSED

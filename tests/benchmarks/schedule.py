@@ -68,7 +68,8 @@ def makespan(
     queue = RunQueue(runs, done=(), cost=cost)
     now, busy = 0.0, list[tuple[float, str]]()
     while True:
-        while len(busy) < num_slots and (run := queue.next()) is not None:
+        while len(busy) < num_slots and (handed := queue.next()):
+            (run,) = handed
             heapq.heappush(busy, (now + seconds[run.id], run.id))
         if not busy:
             assert queue.is_over

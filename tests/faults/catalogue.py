@@ -18,6 +18,7 @@ from tests.faults import (
     power_loss,
     rivals,
     signals,
+    stacks,
     versions,
 )
 from tests.faults.harness import Harness, Outcome
@@ -68,6 +69,9 @@ FAULTS: Final[Mapping[str, Fault]] = {
     "bug-worker-lost": Fault(bugs.worker_always_lost, one_in=10),
     "two-drivers": Fault(rivals.in_a_directory),
     "driver-passed-over": Fault(rivals.lease_lost),
+    "stack-killed": Fault(stacks.killed, one_in=2),
+    "stack-extended": Fault(stacks.extended, one_in=2),
+    "stack-one-lost": Fault(stacks.one_lost, one_in=2),
     "power-loss": Fault(power_loss.at_every_call),
     "io-call-fails": Fault(io_calls.some),
     "io-call-fails-each": Fault(io_calls.every, is_asked_for=True),

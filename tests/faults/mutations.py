@@ -112,8 +112,8 @@ def _rows_before_weights() -> None:
 
 def _rarer_checkpoints() -> None:
     def rarer(inner: Any) -> Any:
-        def init(self: Any, run: Any, store: Any, seconds: float, about: Any) -> None:
-            inner(self, run, store, 15 * seconds, about)
+        def init(self: Any, jobs: Any, store: Any, seconds: float) -> None:
+            inner(self, jobs, store, 15 * seconds)
 
         return init
 
@@ -197,7 +197,7 @@ def _nothing_quarantined() -> None:
 
 def _signals_write_nothing() -> None:
     def only_when_due(inner: Any) -> Any:
-        return lambda self, training: inner(self, training) if self.is_due() else None
+        return lambda self: inner(self) if self.is_due() else None
 
     _replace("study.launching.train_run", "Checkpoints.write", only_when_due)
 
@@ -238,6 +238,28 @@ def _failures_unexplained() -> None:
 
 def _versions_alike() -> None:
     _only_in("study.store.provenance", "TRAINER", lambda _: 1)
+
+
+def _one_order() -> None:
+    def same(inner: Any) -> Any:
+        def init(self: Any, members: Any) -> None:
+            inner(self, members)
+            for each in members[1:]:
+                each.begin_epoch = lambda epoch, each=each: vars(each).update(
+                    order=members[0].order
+                )
+
+        return init
+
+    _replace("study.training.stacked", "Stack.__init__", same)
+
+
+def _one_state() -> None:
+    _replace("study.training.stacked", "_of_place", _first_place)
+
+
+def _first_place(inner: Any) -> Any:
+    return lambda wide, place, num_places, *, like: inner(wide, 0, num_places, like=like)
 
 
 _ALL: Final = (
@@ -327,6 +349,18 @@ _ALL: Final = (
         "an object of which a write failed is published as it is",
         ("io-call-fails",),
         _failed_writes_pass,
+    ),
+    Mutation(
+        "stack-one-order",
+        "seeds trained together see their images in the order of the first",
+        ("stack-one-lost",),
+        _one_order,
+    ),
+    Mutation(
+        "stack-one-state",
+        "all seeds trained together save the weights and optimiser state of one place",
+        ("stack-killed", "stack-extended"),
+        _one_state,
     ),
     Mutation("no-fsync", "nothing is flushed to the disk", ("power-loss",), _no_fsync),
     Mutation(

@@ -82,12 +82,21 @@ RUNS = [
 ]
 '''
 
+# Three seeds of a block of four, which are trained as one network.
+SEEDS: Final = "seed=(0, 1, 3)"
+STACKED: Final = (
+    TINY.format(source_epochs=12)
+    .replace("seed=0", SEEDS)
+    .replace("learning_rate=1e-3", "learning_rate=1e-3, seeds_together=4")
+)
+
 TEXTS: Final[Mapping[str, str]] = {
     "tiny": TINY.format(source_epochs=12),
     "slow_source": TINY.format(source_epochs=60),
     "slower_source": TINY.format(source_epochs=300),
     "with_bugs": WITH_BUGS,
     "one": ONE,
+    "stacked": STACKED,
 }
 
 

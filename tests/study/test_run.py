@@ -115,11 +115,12 @@ def test_recipe_id_changes_with_every_field() -> None:
         {"evaluation": "log_spaced", "num_evaluations": 5},
         {"evaluation": "log_spaced", "num_evaluations": 6},
         {"calibration": "images"},
+        {"seeds_together": 10},
     ]
     assert {name for change in changes for name in change} == {
         field.name for field in dataclasses.fields(Recipe)
     }
-    assert len({dataclasses.replace(sgd, **change).id for change in changes} | {sgd.id}) == 17
+    assert len({dataclasses.replace(sgd, **change).id for change in changes} | {sgd.id}) == 18
 
 
 def test_run_id_does_not_change_with_later_fields(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,8 +9,10 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
+from ray import tune
 from ray.tune.logger import TBXLoggerCallback
 
+from study.launching.on_ray.trial import outcomes_in, rows_in
 from study.launching.options import LOGS
 from study.run import from_json
 
@@ -47,6 +49,70 @@ class TensorBoardFiles(TBXLoggerCallback):
             writer.close()
 
 
+class _RunOfTrial:
+    """A trial as the logging callbacks use it, of one of its Runs."""
+
+    def __init__(self, trial: Any, run: str) -> None:
+        self._trial = trial
+        self.config = {"run": run}
+        self.trial_id = f"{trial.trial_id}-{from_json(run).id}"
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._trial, name)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _RunOfTrial) and self.trial_id == other.trial_id
+
+    def __hash__(self) -> int:
+        return hash(self.trial_id)
+
+
+class EachRun(tune.Callback):
+    """Tune callback: passes the rows and the outcome of each Run of a trial to a logging callback."""
+
+    def __init__(self, logger: Any) -> None:
+        self._logger = logger
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        for each in _runs(trial):
+            self._logger.log_trial_start(each)
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        rest = {name: value for name, value in result.items() if name not in ("rows", "outcomes")}
+        rows, outcomes = rows_in(result), outcomes_in(result) or {}
+        for each in _runs(trial):
+            run_id = from_json(each.config["run"]).id
+            ended = vars(outcomes[run_id]) if run_id in outcomes else {}
+            self._logger.log_trial_result(iteration, each, rest | rows.get(run_id, {}) | ended)
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        for each in _runs(trial):
+            self._logger.log_trial_end(each, failed=False)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        for each in _runs(trial):
+            self._logger.log_trial_end(each, failed=True)
+
+    def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
+        self._logger.on_experiment_end(trials, **info)
+
+    def where(self) -> str:
+        where: str = self._logger.where()
+        return where
+
+    def close(self) -> None:
+        self._logger.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune pickles its Tuner into its folder, from which nothing is ever read
+
+
+def _runs(trial: Any) -> list[_RunOfTrial]:
+    return [_RunOfTrial(trial, run) for run in trial.config["runs"]]
+
+
 def loggers(names: Collection[str], folder: Path, remark: Callable[[str], None]) -> list[Any]:
     """Return Tune's callbacks of these names (`study.launching.options.LOGS`).
 
@@ -67,4 +133,4 @@ def loggers(names: Collection[str], folder: Path, remark: Callable[[str], None])
         made.append(MlflowRuns(folder, remark))
     for each in made:
         remark(each.where())
-    return made
+    return [EachRun(each) for each in made]

@@ -12,11 +12,12 @@ from ray import tune
 
 from study.launching.display import Screen
 from study.launching.on_ray.nodes import NODE, Nodes, nodes_with, num_slots
+from study.launching.on_ray.trial import outcomes_in, rows_in, runs_of
 from study.launching.progress import Progress
-from study.launching.queue import MAX_TRIES, Attempt, Outcomes, RunQueue
+from study.launching.queue import MAX_TRIES, Outcomes, RunQueue
 from study.launching.signals import STOPPING, StopRequest
 from study.messages import last_line
-from study.run import Run, from_json, to_json
+from study.run import Run, to_json
 from study.store import Damaged, Store, read_failure
 
 SECONDS_BETWEEN_LOOKS: Final = 5.0  # between checks of the nodes
@@ -54,7 +55,7 @@ class Watch(tune.Callback):
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self.begun.add(trial.trial_id)
-        self.progress.began(_run_of(trial))
+        self.progress.began(runs_of(trial.config))
         self._remark(self._nodes.on_worker_started(trial.trial_id))
 
     def on_trial_result(
@@ -67,12 +68,12 @@ class Watch(tune.Callback):
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self.begun.discard(trial.trial_id)  # its worker is lost, and it waits for another
-        run = _run_of(trial)
-        with suppress(OSError, Damaged):  # the store cannot be read at the moment
-            noted = read_failure(self._store, run.id)
-            error = "its worker was lost" if noted is None else last_line(noted.error)
-            self.progress.failed(run, f"{error}; it is tried again")
-        self.progress.lost(run)
+        for run in runs_of(trial.config):
+            with suppress(OSError, Damaged):  # the store cannot be read at the moment
+                noted = read_failure(self._store, run.id)
+                error = "its worker was lost" if noted is None else last_line(noted.error)
+                self.progress.failed(run, f"{error}; it is tried again")
+            self.progress.lost(run)
         self._nodes.on_worker_lost(trial.trial_id)
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
@@ -104,10 +105,6 @@ class Watch(tune.Callback):
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune pickles its Tuner into its folder, from which nothing is ever read
-
-
-def _run_of(trial: Any) -> Run:
-    return from_json(trial.config["run"])
 
 
 SECONDS_BETWEEN_COUNTS: Final = 1.0  # a count of the cluster's slots is a round trip to Ray's head
@@ -155,7 +152,7 @@ class RunSearcher(tune.search.Searcher):
         self._max_concurrent = max_concurrent
         self._accelerator, self._may_grow = accelerator, may_grow
         self._num_slots, self._counted_at = 0, -float("inf")
-        self._trials: dict[str, Run] = {}
+        self._trials: dict[str, tuple[Run, ...]] = {}
         self._handed_at: dict[str, float] = {}
         self._step: dict[str, int] = {}
         self._step_at_loss: dict[str, int] = {}
@@ -165,15 +162,16 @@ class RunSearcher(tune.search.Searcher):
             return self.FINISHED
         if not self._has_room():
             return None
-        run = self._queue.next()
-        if run is None:
+        runs = self._queue.next()
+        if not runs:
             return None
-        self._trials[trial_id], self._handed_at[trial_id] = run, time.monotonic()
-        self._watch.progress.starts(run)
+        self._trials[trial_id], self._handed_at[trial_id] = runs, time.monotonic()
+        for run in runs:
+            self._watch.progress.starts(run)
         return {
-            "run": to_json(run),
-            "keep_weights": run.id in self._keep,
-            "keep_predictions": run.id in self._keep_predictions,
+            "runs": [to_json(run) for run in runs],
+            "keep_weights": [run.id for run in runs if run.id in self._keep],
+            "keep_predictions": [run.id for run in runs if run.id in self._keep_predictions],
         }
 
     def _has_room(self) -> bool:
@@ -195,25 +193,28 @@ class RunSearcher(tune.search.Searcher):
         return self._num_slots
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        if "step" in result:
-            run = self._trials[trial_id]
-            self._step[run.id] = result["step"]
-            self._watch.progress.on_row(run, result["step"])
+        rows = rows_in(result)
+        for run in self._trials[trial_id]:
+            if run.id in rows:
+                self._step[run.id] = rows[run.id]["step"]
+                self._watch.progress.on_row(run, rows[run.id]["step"])
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        run = self._trials.pop(trial_id)
+        runs = self._trials.pop(trial_id)
         del self._handed_at[trial_id]
         self._watch.begun.discard(trial_id)
-        if error or result is None or "outcome" not in result:
-            self._lose(run)
-        else:
-            ended = Attempt(result["outcome"], result["error"])
-            self.outcomes.settle(run, ended)
-            if ended.has_failed:
-                self._watch.progress.failed(run, last_line(ended.error))
-        self._watch.progress.ended(run, finished=not self._queue.is_open(run.id))
+        outcomes = None if error else outcomes_in(result)
+        for run in runs:
+            if outcomes is None:
+                self._lose(run)
+            else:
+                ended = outcomes[run.id]
+                self.outcomes.settle(run, ended)
+                if ended.has_failed:
+                    self._watch.progress.failed(run, last_line(ended.error))
+            self._watch.progress.ended(run, finished=not self._queue.is_open(run.id))
 
     def _lose(self, run: Run) -> None:
         step = self._step.get(run.id, 0)

@@ -1,4 +1,4 @@
-"""Train one Run in a Ray worker, report samples of its rows to Tune, and check for stop requests."""
+"""Train a block of Runs in a Ray worker, report samples of rows to Tune, check for stop requests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from study.launching.on_ray.nodes import NODE
 from study.launching.options import LaunchOptions
 from study.launching.queue import Attempt
 from study.launching.train_run import attempt
-from study.run import from_json
+from study.run import Run, from_json
 from study.store import Store, open_store
 from study.store.schema import Row
 
@@ -37,7 +37,7 @@ def trainable(
         device = os.environ.get("STUDY_DEVICE") or ("cuda" if claim.get("gpu") else "cpu")
         reports = Reports(first_row=bool(options.logs))
         ended = attempt(
-            from_json(config["run"]),
+            runs_of(config),
             replace(open_store(root), lease_number=lease_number),
             options.of_trial(claim, device=device),
             keep_weights=config["keep_weights"],
@@ -45,17 +45,35 @@ def trainable(
             on_row=reports.row,
             should_stop=stop_check(flag),
         )
-        if ended.outcome == "try again":
-            # Raised so that Tune retries in a new process; this one may be the cause.
-            raise RuntimeError(ended.error)
+        for each in ended.values():
+            if each.outcome == "try again":
+                # Raised so that Tune retries in a new process; this one may be the cause.
+                raise RuntimeError(each.error)
         return reports.end(ended)
 
     return trial
 
 
+def runs_of(config: Mapping[str, Any]) -> list[Run]:
+    """Return the Runs of a trial with this configuration."""
+    return [from_json(text) for text in config["runs"]]
+
+
+def rows_in(result: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the values of METRICS in this report, by the id of the Run."""
+    return dict(result.get("rows", ()))
+
+
+def outcomes_in(result: Mapping[str, Any] | None) -> dict[str, Attempt] | None:
+    """Return the outcome of each Run of the trial by id; None if the report is not its last."""
+    if result is None or "outcomes" not in result:
+        return None
+    return {run_id: Attempt(*ended) for run_id, *ended in result["outcomes"]}
+
+
 class Reports:
-    """Reports to Tune: the node, a row if the last report is old enough, and the last row with the
-    outcome.
+    """Reports to Tune: the node, rows if the last report is old enough, and the last rows with the
+    outcomes. Read them with `rows_in` and `outcomes_in`.
 
     `first_row`: report the first row too, though it shows no progress.
     """
@@ -64,22 +82,24 @@ class Reports:
         # The node, before the first row: computing features of frozen layers may take long.
         tune.report({NODE: ray.get_runtime_context().get_node_id()})
         self._reported_at = -float("inf") if first_row else time.monotonic()
-        self._untold: Row | None = None
+        self._untold: dict[str, Row] = {}
 
-    def row(self, row: Row) -> None:
-        """Report the row, or keep it for the end."""
-        self._untold = row
+    def row(self, run: Run, row: Row) -> None:
+        """Report the row, or keep it for a later report."""
+        self._untold[run.id] = row
         if time.monotonic() - self._reported_at >= SECONDS_BETWEEN_REPORTS:
             tune.report(self._values())
             self._reported_at = time.monotonic()
 
-    def end(self, ended: Attempt) -> dict[str, Any]:
-        """Report the outcome, with the last row unless it was reported."""
-        return {**self._values(), "outcome": ended.outcome, "error": ended.error}
+    def end(self, ended: Mapping[str, Attempt]) -> dict[str, Any]:
+        """Report the outcomes, with the last rows unless they were reported."""
+        outcomes = [(run_id, each.outcome, each.error) for run_id, each in ended.items()]
+        return {**self._values(), "outcomes": outcomes}
 
     def _values(self) -> dict[str, Any]:
-        row, self._untold = self._untold, None
-        return {} if row is None else {name: getattr(row, name) for name in METRICS}
+        untold, self._untold = self._untold, {}
+        # A list: Tune flattens dicts within a result.
+        return {"rows": [(i, {n: getattr(row, n) for n in METRICS}) for i, row in untold.items()]}
 
 
 def stop_check(flag: Any) -> Callable[[], bool]:

@@ -66,9 +66,23 @@ def _watch_train(module: ModuleType) -> None:
     _around(module.Training, "_train_step", None, stepped)
 
 
+def _watch_stack(module: ModuleType) -> None:
+    def begun(stack: Any) -> None:
+        for member in stack.members:
+            note("begin", member.run.id, stack.step)
+
+    def stepped(stack: Any) -> None:
+        for member in stack.members:
+            note("step", member.run.id, stack.step)
+
+    _around(module.Stack, "__iter__", begun, None)
+    _around(module.Stack, "_train_step", None, stepped)
+
+
 def _watch_run(module: ModuleType) -> None:
-    def copying(_: Any, training: Any) -> None:
-        note("save", training.run.id, training.step)
+    def copying(checkpoints: Any) -> None:
+        for job in checkpoints._jobs:
+            note("save", job.run.id, job.training.step)
 
     _around(module.Checkpoints, "write", copying, None)
     _break()
@@ -94,6 +108,7 @@ def _break() -> None:
 _WATCHED = {
     "study.launching.train_run": _watch_run,
     "study.training.loop": _watch_train,
+    "study.training.stacked": _watch_stack,
     "study.store.unfinished": _watch_checkpoint,
     "study.store.rows": _watch_rows,
 }

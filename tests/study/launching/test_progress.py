@@ -50,8 +50,7 @@ def test_seconds_left_counts_only_work_of_this_launch(
     runs = runs_of(3)
     queue = RunQueue(runs, done=(), cost={run.id: 6.0 for run in runs})
     progress = progress_of(queue)
-    taken_up = queue.next()
-    assert taken_up is not None
+    (taken_up,) = queue.next()
     progress.on_row(taken_up, 10)
     assert progress.seconds_left() is None
     clock.now = 130.0
@@ -73,8 +72,7 @@ def test_seconds_left_before_any_run_has_ended_uses_its_progress(
     runs = runs_of(1)
     queue = RunQueue(runs, done=(), cost={run.id: 6.0 for run in runs})
     progress = progress_of(queue)
-    run = queue.next()
-    assert run is not None
+    (run,) = queue.next()
     progress.on_row(run, 0)
     clock.now += 36.0
     progress.on_row(run, 1)
@@ -103,15 +101,13 @@ def test_snapshot_shows_workers_dearest_run_and_last_error() -> None:
     runs = runs_of(4)
     queue = RunQueue(runs, done=(), cost={run.id: 1.0 + run.seed for run in runs})
     progress = progress_of(queue)
-    dear, cheap = queue.next(), queue.next()
-    assert dear is not None
-    assert cheap is not None
+    (dear,), (cheap,) = queue.next(), queue.next()
     progress.starts(dear)
     progress.starts(cheap)
     assert progress.look().text() == (
         "0 done, 2 workers starting, 2 waiting, 0 failed, estimating the time left"
     )
-    progress.began(cheap)
+    progress.began([cheap])
     progress.on_row(dear, 7)
     seen = progress.look()
     assert "2 running, 2 waiting" in seen.text()

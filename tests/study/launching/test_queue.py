@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import random
+from dataclasses import replace
 from itertools import count
 
 import pytest
@@ -19,9 +20,10 @@ from study.store.schema import DONE, FAILED, RUNNING, START_FAILED, WAITING
 RECIPE = Recipe(num_epochs=1)
 
 
-def run(seed: int, start: Run | None = None) -> Run:
+def run(seed: int, start: Run | None = None, together: int = 1) -> Run:
+    recipe = replace(RECIPE, seeds_together=together)
     return Run(
-        task="digits", size=10, model="resnet18", width=4, recipe=RECIPE, seed=seed, start=start
+        task="digits", size=10, model="resnet18", width=4, recipe=recipe, seed=seed, start=start
     )
 
 
@@ -29,14 +31,30 @@ def run(seed: int, start: Run | None = None) -> Run:
 def forests(draw: st.DrawFn) -> list[Run]:
     """Draw Runs, some of which start from others in chains of any depth."""
     runs: list[Run] = []
+    together = draw(st.sampled_from([1, 3]))
     for seed in range(draw(st.integers(1, 12))):
         start = draw(st.sampled_from([None, *runs]))
-        runs.append(run(seed, start))
+        runs.append(run(seed, start, together))
     return with_starts(draw(st.permutations(runs)))
 
 
 def unit_costs(runs: list[Run]) -> dict[str, float]:
     return {each.id: 1.0 for each in runs}
+
+
+def test_queue_block_is_handed_out_once_all_its_starts_are_done() -> None:
+    sources = [run(seed) for seed in (0, 1, 3)]
+    cells = [run(source.seed, source, together=3) for source in sources]
+    runs = with_starts(cells)
+    queue = RunQueue(runs, done=(), cost=unit_costs(runs))
+    assert {queue.next() for _ in range(3)} == {(source,) for source in sources}
+    queue.finish(sources[0].id)
+    queue.finish(sources[2].id)
+    assert [queue.next(), queue.next()] == [(cells[2],), ()], "seed 1 of the first block is missing"
+    queue.fail(sources[1].id)
+    assert [queue.next(), queue.next()] == [(cells[0],), ()], "seed 1 has failed"
+    queue.again(cells[0].id)
+    assert queue.next() == (cells[0],)
 
 
 def test_queue_order_is_longest_chain_then_longest_run() -> None:
@@ -45,7 +63,7 @@ def test_queue_order_is_longest_chain_then_longest_run() -> None:
     runs = with_starts([short, long, cell])
     cost = {source.id: 1.0, cell.id: 5.0, short.id: 2.0, long.id: 4.0}
     queue = RunQueue(runs, done=(), cost=cost)
-    assert [queue.next(), queue.next(), queue.next()] == [source, long, short]
+    assert [queue.next(), queue.next(), queue.next()] == [(source,), (long,), (short,)]
 
 
 def test_queue_failed_start_fails_only_its_cells() -> None:
@@ -54,7 +72,7 @@ def test_queue_failed_start_fails_only_its_cells() -> None:
     last = run(2, middle)
     runs = with_starts([last, run(3, source), alone])
     queue = RunQueue(runs, done=(), cost=unit_costs(runs))
-    assert {queue.next(), queue.next()} == {source, alone}
+    assert {queue.next(), queue.next()} == {(source,), (alone,)}
     queue.fail(source.id)
     assert queue.state[source.id] == FAILED
     assert [queue.state[each.id] for each in (middle, last)] == [START_FAILED, START_FAILED]
@@ -68,9 +86,9 @@ def test_queue_diverged_start_fails_its_cells() -> None:
     source, earlier = run(0), run(5)
     runs = with_starts([run(1, source), run(6, earlier)])
     queue = RunQueue(runs, done={earlier.id}, unusable={earlier.id}, cost=unit_costs(runs))
-    assert queue.next() == source
+    assert queue.next() == (source,)
     queue.finish(source.id, usable=False)
-    assert queue.next() is None
+    assert queue.next() == ()
     assert queue.counts() == {DONE: 2, START_FAILED: 2}
 
 
@@ -78,7 +96,7 @@ def test_queue_earlier_failure_is_not_retried() -> None:
     source = run(0)
     runs = with_starts([run(1, source)])
     queue = RunQueue(runs, done=(), failed={source.id}, cost=unit_costs(runs))
-    assert queue.next() is None
+    assert queue.next() == ()
     assert queue.is_over
     assert queue.counts() == {FAILED: 1, START_FAILED: 1}
 
@@ -88,12 +106,12 @@ def test_queue_reopened_start_is_trained_before_its_cells() -> None:
     first, second = run(1, source), run(2, source)
     runs = with_starts([first, second])
     queue = RunQueue(runs, done={source.id}, cost=unit_costs(runs))
-    assert queue.next() == first
+    assert queue.next() == (first,)
     queue.reopen(source.id)
     queue.again(first.id)
-    assert [queue.next(), queue.next()] == [source, None]
+    assert [queue.next(), queue.next()] == [(source,), ()]
     queue.finish(source.id)
-    assert [queue.next(), queue.next(), queue.next()] == [first, second, None]
+    assert [queue.next(), queue.next(), queue.next()] == [(first,), (second,), ()]
 
 
 @settings(max_examples=200, deadline=None)
@@ -110,11 +128,13 @@ def test_queue_every_run_ends_once_after_its_start(
     clock, handed_out = 0.0, dict.fromkeys(queue.runs, 0)
     gives_up, ticket = 20, count()
     while not queue.is_over:
-        while len(in_flight) < slots and (each := queue.next()) is not None:
-            assert each.source is None or queue.state[each.source.id] == DONE
-            assert each.id not in failed | done
-            handed_out[each.id] += 1
-            heapq.heappush(in_flight, (clock + cost[each.id], next(ticket), each))
+        while len(in_flight) < slots and (block := queue.next()):
+            assert len({each.block for each in block}) == 1
+            for each in block:
+                assert each.source is None or queue.state[each.source.id] == DONE
+                assert each.id not in failed | done
+                handed_out[each.id] += 1
+                heapq.heappush(in_flight, (clock + cost[each.id], next(ticket), each))
         assert in_flight, "something waits, nothing runs, and nothing is given out"
         clock, _, ended = heapq.heappop(in_flight)
         luck = chance.random() if gives_up else 1.0
@@ -147,9 +167,10 @@ def test_queue_with_one_slot_never_idles(runs: list[Run], chance: random.Random)
     cost = {each.id: chance.random() for each in runs}
     queue = RunQueue(runs, done=(), cost=cost)
     order = []
-    while (each := queue.next()) is not None:
-        order.append(each)
-        queue.finish(each.id)
+    while block := queue.next():
+        order += block
+        for each in block:
+            queue.finish(each.id)
     assert sorted(each.id for each in order) == sorted(cost)
     assert queue.remaining_cost() == 0
 

@@ -116,9 +116,10 @@ class Machine:
         busy: dict[str, tuple[float, float]] = {}  # times of the first row and of the end
         worked, asked_at, left = 0.0, 0.0, None
         while not queue.is_over:
-            while len(busy) < self.num_workers and (run := queue.next()) is not None:
+            while len(busy) < self.num_workers and (handed := queue.next()):
+                (run,) = handed
                 progress.starts(run)
-                progress.began(run)
+                progress.began([run])
                 work, noise = self.works[run.id], self.noise[run.id]
                 before, seconds = (
                     self.clock + float(parts @ self.prices) * noise

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from study.launching import lease
 from study.launching import train_run as execute_module
 from study.launching.train_run import DEFAULT_OPTIONS, Interrupted, attempt, execute
 from study.planning.inventory import take_inventory
-from study.run import Run
+from study.run import Run, with_seed
 from study.store import (
     Damaged,
     Provenance,
@@ -35,7 +36,7 @@ from study.store import (
     weights_path,
 )
 from study.store.artifacts import predictions_there, publish_weights
-from study.store.layout import unfinished_path
+from study.store.layout import task_path, unfinished_path
 from study.store.rows import publish_rows
 from study.store.schema import DONE, Row
 from study.store.unfinished import list_unfinished, read_checkpoint
@@ -252,8 +253,8 @@ def test_execute_lease_lost_ends_the_run_without_a_checkpoint(
     monkeypatch.setattr(lease, "SECONDS_BETWEEN_QUESTIONS", 1e9)  # only checked at the end
     with pytest.raises(Interrupted, match="taken over"):
         execute(SOURCE, ours)
-    ended = attempt(SOURCE, ours, DEFAULT_OPTIONS, keep_weights=True, keep_predictions=False)
-    assert ended.outcome == "interrupted"
+    ended = attempt([SOURCE], ours, DEFAULT_OPTIONS, keep_weights=[SOURCE.id], keep_predictions=())
+    assert ended[SOURCE.id].outcome == "interrupted"
     assert finished_ids(store) == frozenset()
     assert read_checkpoint(store, SOURCE.id) is None
     assert execute(SOURCE, replace(store, lease_number=2)) == "finished"
@@ -345,15 +346,79 @@ def test_training_after_any_outcome_is_freed_without_garbage_collection(
     gc.disable()
     try:
         ended = attempt(
-            run,
+            [run],
             store,
             DEFAULT_OPTIONS,
-            keep_weights=True,
-            keep_predictions=True,
-            on_row=on_row,
+            keep_weights=[run.id],
+            keep_predictions=[run.id],
+            on_row=lambda _, row: on_row(row),
             should_stop=should_stop,
         )
-        assert ended.outcome == ends
+        assert ended[run.id].outcome == ends
         assert [training() for training in made] == [None]
     finally:
         gc.enable()
+
+
+def _block(of: Run, seeds: Sequence[int]) -> list[Run]:
+    """Return the Runs of these seeds; sources and cells are trained in blocks of 4 seeds."""
+    recipe = replace(SOURCE.recipe, seeds_together=4)
+    source = replace(SOURCE, recipe=recipe)
+    run = source if of is SOURCE else replace(of, recipe=recipe, start=source)
+    return [with_seed(run, seed) for seed in seeds]
+
+
+def _train(runs: Sequence[Run], store: Store, num_steps: int | None = None) -> set[str]:
+    """Train the Runs, with weights and predictions, and return their outcomes."""
+    ids, asked = [run.id for run in runs], count()
+    ended = attempt(
+        runs,
+        store,
+        DEFAULT_OPTIONS,
+        keep_weights=ids,
+        keep_predictions=ids,
+        should_stop=lambda: num_steps is not None and next(asked) > num_steps,
+    )
+    return {each.outcome for each in ended.values()}
+
+
+def test_block_killed_extended_or_without_some_rows_has_the_bits_of_an_undisturbed_one(
+    store: Store, tmp_path: Path
+) -> None:
+    disturbed = open_store(tmp_path / "disturbed")
+    for name in ("digits-low", "digits-high"):
+        disturbed.put(task_path(name), store.get(task_path(name)))
+    for kind in (SOURCE, CELL):
+        runs = _block(kind, (0, 1, 3))
+        assert _train(runs, store) == {"finished"}
+        assert _train(runs[:2], disturbed, num_steps=4) == {"interrupted"}
+        assert all("checkpoint" in list_unfinished(disturbed)[run.id].files for run in runs[:2])
+        assert _train(runs, disturbed) == {"finished"}
+        for again in (runs[1], runs[2]):
+            disturbed.remove(rows_path(again.id))
+            assert _train([again], disturbed) == {"finished"}
+        for run in runs:
+            assert outcome(disturbed, run.id) == outcome(store, run.id)
+            assert made_by(store, run).trained_together == [each.id for each in runs]
+        assert [made_by(disturbed, run).num_resumes for run in runs] == [1, 0, 0]
+    assert list_unfinished(disturbed) == {}
+
+
+def test_block_with_a_lost_start_trains_the_other_seeds(store: Store) -> None:
+    sources, cells = _block(SOURCE, (0, 1, 3)), _block(CELL, (0, 1, 3))
+    assert _train(sources, store) == {"finished"}
+    digest = made_by(store, sources[1]).weights_digest
+    assert digest is not None
+    store.remove(weights_path(sources[1].id, digest))
+    ended = attempt(cells, store, DEFAULT_OPTIONS, keep_weights=(), keep_predictions=())
+    assert [ended[cell.id].outcome for cell in cells] == ["finished", "start lost", "finished"]
+
+
+def test_a_run_without_a_recipe_for_blocks_is_a_block_of_its_own() -> None:
+    assert CELL.block == CELL.id
+    first, second, other = _block(CELL, (5, 6, 8))
+    assert first.block == second.block == with_seed(first, 4).id != other.block
+    assert with_seed(first, 6) == second
+    assert second.source is not None and second.source.seed == 6
+    shared = [replace(run, start=first.source) for run in (first, second)]
+    assert with_seed(shared[1], 7).start == first.source, "not the start of this seed alone"

@@ -114,7 +114,7 @@ def test_training_captured_steps_give_the_same_outcome(
     training = training_of(run, store)
     places: set[tuple[int, ...]] = set()
     for _ in training:
-        drawn = training._augment
+        drawn = training.augment
         if drawn is not None:
             places.add(tuple(each.data_ptr() for each in (drawn.top, drawn.left, drawn.mirror)))
     # Five batches an epoch, of which the last has ten images.

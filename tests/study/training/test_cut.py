@@ -60,7 +60,7 @@ def measured_test_error(weights: Weights, run: Run, store: Store, training: Trai
     layers.load_state_dict(weights)
     task = load(run.task, store)
     with torch.no_grad():
-        images = training._inputs._normalise(torch.from_numpy(task.test_images.copy()))
+        images = training.inputs._normalise(torch.from_numpy(task.test_images.copy()))
         answers = layers.eval()(images).argmax(1).numpy()
     return float((answers != task.test_labels).mean())
 
@@ -101,9 +101,9 @@ def test_training_any_cut_freezes_below_trains_above_and_resumes(
         elif value.is_floating_point():
             assert not torch.equal(value, start[key]), key
     by_key = dict(training.layers.named_parameters())
-    held = {id(p) for group in training._optimizer.param_groups for p in group["params"]}
+    held = {id(p) for group in training.optimizer.param_groups for p in group["params"]}
     assert held == {id(p) for key, p in by_key.items() if key not in frozen}
-    assert {id(p) for p in training._optimizer.state} == held
+    assert {id(p) for p in training.optimizer.state} == held
     for key in by_key.keys() & frozen:
         assert not by_key[key].requires_grad and by_key[key].grad is None
     assert training.sizes(5).parameters_trained == sum(
@@ -112,7 +112,7 @@ def test_training_any_cut_freezes_below_trains_above_and_resumes(
     assert measured_test_error(after, run, store, training) == training.rows[-1].test_error
 
     live = training_of(run, store, start, cached=False)
-    assert training._inputs._train_features is not None and live._inputs._train_features is None
+    assert training.inputs.train_features is not None and live.inputs.train_features is None
     for other in (live, resumed(run, store, start, at=1)):
         assert outcome(to_the_end(other)) == outcome(training)
 
@@ -305,7 +305,7 @@ def test_training_with_moving_statistics_changes_them_and_no_frozen_parameter(
     start = network().state_dict()
     run = with_recipe(cell(), frozen_batchnorm="training")
     training = to_the_end(training_of(run, store, start))
-    assert training._inputs._train_features is None  # they change with the statistics
+    assert training.inputs.train_features is None  # they change with the statistics
     prefix = training.parts.prefix
     assert all(torch.equal(value, start[key]) for key, value in prefix.named_parameters())
     moving = [(k, v) for k, v in prefix.named_buffers() if k.endswith("running_mean")]
@@ -398,7 +398,7 @@ def test_training_channels_changes_only_them_and_the_head_and_resumes(
     assert error == pytest.approx(training.rows[-1].test_error, abs=2 / 179)
     assert outcome(to_the_end(resumed(run, store, start, at=3))) == outcome(training)
     num_parameters = len([*training.parts.suffix.named_parameters()])
-    assert len(training._optimizer.state_dict()["state"]) == num_parameters
+    assert len(training.optimizer.state_dict()["state"]) == num_parameters
 
     # With the start's values in the trained channels, all but the head is the start.
     fresh = training_of(run, store, start)

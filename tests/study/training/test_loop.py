@@ -44,7 +44,7 @@ def test_last_row_is_the_test_error_of_the_weights(store: Store) -> None:
     training = to_the_end(training_of(RUN, store))
     task = load(RUN.task, store)
     training.layers.eval()
-    images = training._inputs._normalise(torch.from_numpy(np.array(task.test_images)))
+    images = training.inputs._normalise(torch.from_numpy(np.array(task.test_images)))
     with torch.no_grad():
         answers = training.layers(images).argmax(1).numpy()
     assert training.rows[-1].test_error == (answers != task.test_labels).mean()
@@ -167,8 +167,8 @@ def test_loop_infinite_loss_raises_diverged_with_finite_rows(store: Store) -> No
 def test_order_is_the_same_for_all_cuts_and_differs_between_seeds(store: Store) -> None:
     def order(run: Run) -> list[float]:
         training = training_of(run, store)
-        training._begin_epoch(1)
-        return training._order.tolist()
+        training.begin_epoch(1)
+        return training.order.tolist()
 
     assert order(RUN) == order(replace(RUN, frozen=5, label_noise=0.0))
     assert order(RUN) != order(replace(RUN, seed=2))
@@ -187,7 +187,7 @@ def test_bfloat16_changes_losses_a_little(store: Store) -> None:
         )
         for each in ("bfloat16", "float32")
     )
-    assert low._inputs._train_features is not None
-    assert low._inputs._train_features.dtype == torch.bfloat16
+    assert low.inputs.train_features is not None
+    assert low.inputs.train_features.dtype == torch.bfloat16
     assert low.rows[-1].test_loss != full.rows[-1].test_loss
     assert low.rows[-1].test_loss == pytest.approx(full.rows[-1].test_loss, rel=0.2)

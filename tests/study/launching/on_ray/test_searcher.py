@@ -65,7 +65,8 @@ class Tune:
         self.watch.begun |= set(trials)
 
     def end(self, trial: str) -> None:
-        self.searcher.on_trial_complete(trial, {"outcome": "finished", "error": ""})
+        outcomes = [(run.id, "finished", "") for run in self.searcher._trials[trial]]
+        self.searcher.on_trial_complete(trial, {"outcomes": outcomes})
 
 
 def test_searcher_free_worker_gets_a_run_while_another_starts(empty: Store) -> None:
