@@ -67,7 +67,11 @@ def make_plan(space: Space, store: Store, data: Path | None) -> Plan:
         infos=infos,
         unprepared=tuple(unprepared),
         wrong=tuple(wrong),
-        warnings=(*_store_doubts(store), *_grouped(space.runs, _doubts)),
+        warnings=(
+            *_store_doubts(store),
+            *_block_doubts(space.runs),
+            *_grouped(space.runs, _doubts),
+        ),
     )
 
 
@@ -211,6 +215,21 @@ def _message(check: Callable[[], None]) -> Iterator[str]:
         check()
     except ValueError as error:
         yield str(error)
+
+
+def _block_doubts(runs: Sequence[Run]) -> Iterator[str]:
+    by_number: dict[int, list[str]] = {}
+    for run in runs:
+        if run.recipe.seeds_together > 1:
+            by_number.setdefault(run.recipe.seeds_together, []).append(run.block)
+    for together, blocks in by_number.items():
+        num_places = together * len(set(blocks))
+        if 2 * len(blocks) < num_places:
+            yield (
+                f"Recipe.seeds_together={together}: the Runs use {len(blocks)} of {num_places} places, "
+                f"and an empty place takes as long; choose whole blocks of seeds (0 to {together - 1}), "
+                "or fewer seeds together"
+            )
 
 
 def _doubts(run: Run) -> Iterator[str]:

@@ -101,8 +101,8 @@ def widened(suffix: nn.Sequential, networks: int) -> nn.Sequential:
             module.networks = networks
         elif not (type(module) in _CHANNELWISE or (type(module) is nn.Dropout and not module.p)):
             raise ValueError(
-                f"Recipe.seeds_together={networks}: {name}, a {type(module).__name__}, cannot be trained "
-                "for several seeds at once; choose 1"
+                f"Recipe.seeds_together: {name}, a {type(module).__name__}, cannot be trained for several "
+                "seeds at once; choose 1, or train the head alone"
             )
         if wide is not module:
             setattr(made.get_submodule(above), last, wide)

@@ -18,6 +18,7 @@ from tests import s3_server
 from tests.stored import a_bucket_in
 
 RECIPE = Recipe(num_epochs=2)
+TOGETHER = Recipe(num_epochs=2, seeds_together=4)
 
 
 def run(**changed: object) -> Run:
@@ -84,6 +85,24 @@ def test_make_plan_bucket_with_conditional_writes_has_no_warning(
         ({"frozen_pieces": 1}, ["frozen_pieces=1 with frozen=0", "stem", "choose 0"]),
         ({"model": "densenet121", "width": 4, "task": "small"}, ["image_shape", "densenet121"]),
         ({"start": "pretrained"}, ["start='pretrained'", "resnet18"]),
+        (
+            {"model": "densenet121", "frozen": 10, "recipe": TOGETHER},
+            ["seeds_together=4 with frozen=10", "densenet121", "seeds_together=1, or frozen=11"],
+        ),
+        (
+            {
+                "model": "vit_tiny",
+                "width": 12,
+                "frozen": 13,
+                "trained_channels": 2,
+                "recipe": TOGETHER,
+            },
+            ["seeds_together=4 with frozen=13, trained_channels=2", "vit_tiny"],
+        ),
+        (
+            {"recipe": Recipe(num_epochs=2, seeds_together=10**7)},
+            ["seeds_together=10000000", "GiB at once", "or fewer"],
+        ),
         ({"start": run(task="small")}, ["(3, 16, 16)", "(3, 4, 4)", "image_size"]),
     ],
 )
@@ -115,6 +134,15 @@ def test_make_plan_shared_images_are_a_warning_except_in_halves(
     assert "share images" in planned(absent, run(start=run())).warnings[0]
     assert planned(absent, run(part="b", start=run(part="a"))).warnings == ()
     assert planned(absent, run(part="a", start=run(part="a"))).warnings != ()
+
+
+def test_make_plan_seeds_that_fill_less_than_half_of_their_blocks_are_a_warning(
+    absent: Store,
+) -> None:
+    runs = [run(seed=seed, recipe=TOGETHER) for seed in (3, 4, 5)]
+    assert planned(absent, *runs[1:]).warnings == ()
+    (warning,) = planned(absent, *runs).warnings
+    assert "3 of 8 places" in warning
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from study.networks.catalogue import num_layers
 from study.run import Recipe, Run
 from study.store import Store
 from study.training.loop import Training
-from study.training.stacked import Stack
+from study.training.stacked import Stack, check_timm_layers
 from tests.trainings import to_the_end, training_of
 
 TOGETHER = 4
@@ -148,3 +148,23 @@ def test_stack_continues_from_the_states_of_its_members_with_the_same_bits(store
         members.append(fresh)
     for member, expected in zip(trained(Stack(members)).members, whole.members, strict=True):
         assert_equal_bits(member, expected)
+
+
+@pytest.mark.parametrize(
+    ("model", "frozen", "module"),
+    [
+        ("timm/resnet18", 0, None),
+        ("timm/densenet121", 11, None),
+        ("timm/vit_tiny_patch16_224", 13, None),
+        ("timm/densenet121", 3, "DenseBlock"),
+        ("timm/resnest14d", 1, "ResNestBottleneck"),  # computes across channels
+    ],
+)
+def test_check_timm_layers_names_a_module_that_cannot_be_widened(
+    model: str, frozen: int, module: str | None
+) -> None:
+    if module is None:
+        check_timm_layers(model, frozen)
+    else:
+        with pytest.raises(ValueError, match=f"seeds_together: .* a {module}, .* choose 1"):
+            check_timm_layers(model, frozen)
