@@ -177,7 +177,7 @@ def together(members: Sequence[Training]) -> Stack | Alone:
 
 
 class Stack:
-    """Runs of one block (`study.run.block_of`) in training, all at the same step.
+    """Runs of one block (`Run.block`) in training, all at the same step.
 
     A place in the block without a member computes a copy of the first member, and its results are
     dropped. `members`: as they start or as they were restored; after `copy_back` each has its own weights
@@ -210,8 +210,8 @@ class Stack:
         self._finite = torch.stack([m.finite for m in self._at])
         for m in members:
             m.finite = self._finite[self._place[m.run.id]]
-        self._places = torch.arange(networks, device=first.inputs.place)
         self._train_features, self._test_features = self._joined_features()
+        self._places = torch.arange(networks, device=first.inputs.place)
         is_possible = first.inputs.place.type == self._device.type
         capture = capture_on(self._device, is_possible=is_possible)
         self._steps = Steps(first.spans[0].stop, capture)
@@ -359,7 +359,7 @@ class Stack:
             self._optimizer.state[wide] = made = {}
             for key, first in states[0].items():
                 if first is None or first.ndim == 0:  # the number of steps
-                    made[key] = first if first is None else first.clone()
+                    made[key] = None if first is None else first.clone()
                 else:
                     values = torch.empty_like(wide)
                     _fill(values, [state[key] for state in states])
