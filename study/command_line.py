@@ -13,6 +13,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from study.messages import UserError, did_you_mean, is_required, missing_text, show_message
+from study.signals import INTERRUPTED_STATUS, interrupt_on_signals
 from study.store import Damaged, Newer
 from study.store.errors import os_error_text
 from study.store.store import default_root, without_secrets
@@ -20,6 +21,7 @@ from study.store.store import default_root, without_secrets
 OK: Final = 0
 SOME_FAILED: Final = 1
 WRONG_INPUT: Final = 2
+_INTERRUPTED_BY_TYPER: Final = 130  # typer returns it for a KeyboardInterrupt
 
 
 def option(
@@ -91,9 +93,16 @@ def perform(app: typer.Typer, prog: str, argv: Sequence[str] | None) -> int:
         near = did_you_mean(given[0], verbs)
         return _failed(f"VERB={given[0]}: choose one of {', '.join(verbs)}{near}", WRONG_INPUT)
     line = f"{prog} {without_secrets(shlex.join(given), mark='…')}"
+    go_on = f"interrupted; to go on: {line}"
     try:
-        status: int = app(given, prog_name=prog, standalone_mode=False, obj=line)
-        return status
+        with interrupt_on_signals(go_on, is_last=argv is None):
+            status: int = app(given, prog_name=prog, standalone_mode=False, obj=line)
+            if status == _INTERRUPTED_BY_TYPER:
+                raise KeyboardInterrupt
+            return status
+    except KeyboardInterrupt:
+        print(go_on)
+        return INTERRUPTED_STATUS
     except typer.TyperException as error:
         verb = [word for word in given[:1] if word in verbs]
         return _failed(_usage_text(error, " ".join([prog, *verb, "--help"])), WRONG_INPUT)

@@ -50,14 +50,27 @@ def run_analysis(
     found_in = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
     # The root may contain credentials, and arguments are public.
     variables = {"STUDY_ROOT": root, "PYTHONPATH": os.pathsep.join(found_in)}
-    return subprocess.run(
+    with subprocess.Popen(
         # -P: the user's working directory may have a folder `analysis`.
         [sys.executable, "-P", "-m", "analysis", *words, "--", *arguments],
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         encoding="utf-8",
         env=os.environ | variables | {"PYTHONIOENCODING": "utf-8"},
-        check=False,
-    )
+    ) as process:
+        try:
+            out, err = process.communicate()
+        except BaseException:
+            process.terminate()  # it removes its drafts; else it would publish them later
+            try:
+                process.communicate(timeout=SECONDS_TO_END)
+            except subprocess.TimeoutExpired:
+                process.kill()
+            raise
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+SECONDS_TO_END: Final = 10.0
 
 
 REPORTS: Final = Path("reports")  # relative to the working directory

@@ -10,8 +10,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Final, Never
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -60,7 +59,6 @@ from study.command_line import (
 from study.grid import with_starts
 from study.launching.display import Screen
 from study.launching.options import LOGS, LaunchOptions
-from study.launching.signals import INTERRUPTED_STATUS
 from study.messages import (
     UserError,
     did_you_mean,
@@ -75,6 +73,7 @@ from study.messages import (
 from study.planning.plan import make_plan
 from study.planning.spaces import chosen_ids, load_space, packaged
 from study.run import describe
+from study.signals import INTERRUPTED_STATUS
 from study.store import Registration, finished_ids, read_failures, read_registrations, study_names
 from study.store.errors import naming
 from study.store.prepared_tasks import repeated_text
@@ -92,8 +91,7 @@ def check(space_name: SpaceName, root: Root, data: Data) -> int:
     """Train the first epochs of two Runs, keep nothing."""
     require("torch", "timm", "safetensors", "psutil")
     # A shell starts background jobs with SIGINT ignored.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         return _check(space_name, root, data)
     except KeyboardInterrupt:
@@ -358,7 +356,6 @@ def _run(
     refuse_passing_places(root, out)
     if chosen is None:
         _refuse_unwritable("report", report_place(out, space.name, store))
-    signal.signal(signal.SIGTERM, _as_keyboard_interrupt)
     try:
         found = run_study(
             space,
@@ -399,9 +396,6 @@ def _run(
         return SOME_FAILED if failed or written != OK else OK
     except LeaseHeld as held:
         raise UserError(str(held)) from held
-    except KeyboardInterrupt:
-        print(options.resume_hint)
-        return INTERRUPTED_STATUS
 
 
 def _refuse_unwritable(what: str, place: Path | None) -> None:
@@ -410,10 +404,6 @@ def _refuse_unwritable(what: str, place: Path | None) -> None:
     wrong = [] if place is None else list(place_faults(what, place))
     if wrong:
         raise UserError("\n".join(wrong))
-
-
-def _as_keyboard_interrupt(number: int, frame: FrameType | None) -> Never:
-    raise KeyboardInterrupt
 
 
 def retry(space_name: SpaceName, root: Root, data: Data) -> int:

@@ -13,7 +13,6 @@ import typer
 
 from study.cli.arguments import Data, Named, SpaceName, store_named, study_of
 from study.command_line import OK, SOME_FAILED, Root, switch
-from study.launching.signals import INTERRUPTED_STATUS
 from study.messages import UserError, duration
 from study.planning.durations import ASSUMED_SHARE
 from study.planning.inventory import (
@@ -26,6 +25,7 @@ from study.planning.inventory import (
 )
 from study.planning.plan import Plan, predictions_bytes
 from study.run import Run, describe, to_json
+from study.signals import INTERRUPTED_STATUS
 from study.store import (
     Store,
     finished_ids,

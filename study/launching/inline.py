@@ -13,10 +13,10 @@ from study.launching.display import Screen
 from study.launching.options import LaunchOptions
 from study.launching.progress import Progress
 from study.launching.queue import Outcomes, RunQueue
-from study.launching.signals import stop_on_signals
 from study.launching.train_run import attempt
 from study.messages import last_line
 from study.run import Run
+from study.signals import stop_on_signals
 from study.store import Store
 from study.store.schema import Row
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import resource
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -18,7 +17,7 @@ import torch
 from study import tasks
 from study.grid import with_starts
 from study.launching.options import LaunchOptions
-from study.launching.temporary_files import CHECK_PREFIX
+from study.launching.temporary_files import CHECK_PREFIX, temporary_folder
 from study.launching.train_run import Interrupted, execute
 from study.run import Run
 from study.store import Store, open_store
@@ -67,7 +66,7 @@ def scratch_store(
     Prepared tasks of `store` are linked (or copied, from a bucket); others are prepared (by their
     definition in `wanted`; None: prepared already). It also caches features of frozen layers.
     """
-    with tempfile.TemporaryDirectory(prefix=f"{CHECK_PREFIX}{os.getpid()}-") as folder:
+    with temporary_folder(CHECK_PREFIX) as folder:
         before = os.environ.get(FOLDER_VARIABLE)
         os.environ[FOLDER_VARIABLE] = str(Path(folder) / "features")
         scratch = open_store(Path(folder) / "store")

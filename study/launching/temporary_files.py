@@ -1,12 +1,14 @@
-"""Find temporary files and folders that killed processes left on this machine."""
+"""Make temporary folders, and find those that killed processes left on this machine."""
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import tempfile
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -23,6 +25,18 @@ _OURS: Final = re.compile(
 _LIVES_SECONDS: Final = 24 * 3600.0
 
 
+@contextmanager
+def temporary_folder(prefix: str) -> Iterator[str]:
+    """Yield a new folder that `leftovers` leaves alone, even in a container that shares only /tmp."""
+    with tempfile.TemporaryDirectory(prefix=f"{prefix}{os.getpid()}-") as folder:
+        held = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(held, fcntl.LOCK_SH)
+            yield folder
+        finally:
+            os.close(held)
+
+
 def leftovers() -> list[Path]:
     """Return temporary files, folders and cached features of this user that no process uses."""
     found = []
@@ -36,6 +50,20 @@ def leftovers() -> list[Path]:
 
 def _is_used(path: Path, pid: str | None) -> bool:
     if pid is not None:
-        return is_alive(int(pid))
+        return is_alive(int(pid)) or _is_locked(path)
     newest = max(each.lstat().st_mtime for each in (path, *path.rglob("*")))
     return time.time() - newest < _LIVES_SECONDS
+
+
+def _is_locked(path: Path) -> bool:
+    """Return True if a process holds the folder; its number means nothing in another PID namespace."""
+    if not path.is_dir() or path.is_symlink():
+        return False
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False

@@ -15,9 +15,9 @@ import study
 from analysis import load
 from study import StoredStudy, plan_study, run_study, study_status
 from study.grid import grid
-from study.launching.signals import stop_on_signals
 from study.messages import UserError
 from study.run import Recipe, Run
+from study.signals import stop_on_signals
 from study.store import Store
 
 

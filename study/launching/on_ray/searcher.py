@@ -15,9 +15,9 @@ from study.launching.on_ray.nodes import NODE, Nodes, nodes_with, num_slots
 from study.launching.on_ray.trial import outcomes_in, rows_in, runs_of
 from study.launching.progress import Progress
 from study.launching.queue import MAX_TRIES, Outcomes, RunQueue
-from study.launching.signals import STOPPING, StopRequest
 from study.messages import last_line
 from study.run import Run, to_json
+from study.signals import STOPPING, StopRequest
 from study.store import Damaged, Store, read_failure
 
 SECONDS_BETWEEN_LOOKS: Final = 5.0  # between checks of the nodes

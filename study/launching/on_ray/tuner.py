@@ -5,7 +5,6 @@ Tune's state is temporary: only the store decides which Runs are finished."""
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
@@ -30,9 +29,9 @@ from study.launching.on_ray.trial import trainable
 from study.launching.options import LOCAL, LaunchOptions
 from study.launching.progress import Progress
 from study.launching.queue import MAX_TRIES, RunQueue
-from study.launching.signals import StopFlag, stop_on_signals
-from study.launching.temporary_files import TUNE_PREFIX
+from study.launching.temporary_files import TUNE_PREFIX, temporary_folder
 from study.messages import UserError
+from study.signals import StopFlag, stop_on_signals
 from study.store import Store
 
 _TUNE: Final = {
@@ -76,7 +75,7 @@ def launch(
         os.environ.setdefault(name, value)
     with (
         connected(options.address),
-        tempfile.TemporaryDirectory(prefix=f"{TUNE_PREFIX}{os.getpid()}-") as scratch,
+        temporary_folder(TUNE_PREFIX) as scratch,
     ):
         refuse_other_nodes(store.local_path(""))
         claim = _claim_with_room(options, screen)
