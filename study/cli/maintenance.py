@@ -16,6 +16,7 @@ from study.launching.temporary_files import leftovers
 from study.messages import UserError
 from study.planning.integrity import Checked, check, not_needed
 from study.store import Store, layout
+from study.store.atomic import Unreadable
 from study.store.unfinished import sweep
 
 
@@ -105,6 +106,10 @@ def _repair(store: Store, found: Checked) -> int:
     """Quarantine damaged objects; return how many could not be moved."""
     num_left = 0
     for path, damaged in found.damaged.items():
+        if isinstance(damaged, Unreadable):
+            print(f"  {damaged}")
+            num_left += 1
+            continue
         place = store.quarantine(path)
         num_left += place is None
         what = "it cannot be moved" if place is None else f"moved to {place}"

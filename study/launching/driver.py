@@ -22,10 +22,11 @@ from study.launching.queue import RunQueue
 from study.messages import UserError, show_message
 from study.planning.durations import TYPICAL, TYPICAL_GPU, Pace
 from study.planning.inventory import Inventory, take_inventory
-from study.planning.plan import make_plan
+from study.planning.plan import find_faults
 from study.planning.spaces import Space
 from study.store import Damaged, Head, Store, finished_ids, read_heads, read_study
 from study.store.artifacts import check_predictions, empty_weights
+from study.store.atomic import Unreadable
 from study.store.errors import naming
 from study.store.prepared_tasks import repeated_text
 from study.store.processes import this_process
@@ -107,10 +108,10 @@ def _inventory(
 
 def refuse_faults(space: Space, store: Store, data: Path | None) -> None:
     """Raise UserError with all faults of the plan; show its warnings."""
-    plan = make_plan(space, store, data)
-    if plan.wrong:
-        raise UserError("\n".join(plan.wrong))
-    for warning in plan.warnings:
+    _, _, wrong, warnings = find_faults(space, store, data)
+    if wrong:
+        raise UserError("\n".join(wrong))
+    for warning in warnings:
         show_message(f"warning: {warning}")
 
 
@@ -162,7 +163,8 @@ def _is_prepared(name: str, store: Store) -> bool:
 
 def _note_study(space: Space, store: Store) -> None:
     try:
-        read_study(store, space.name)
+        if read_study(store, space.name) == list(space.runs):
+            return
     except FileNotFoundError:
         pass  # not stored yet
     except Damaged as damaged:
@@ -179,12 +181,15 @@ def _quarantine_damaged(space: Space, store: Store) -> set[str]:
     """
     left = set()
     for run_id, why in _damaged(space, store, {run.id for run in space.runs}).items():
+        if isinstance(why, Unreadable):
+            show_message(f"{why}; Run {run_id} counts as done")
+            continue
         place = store.quarantine(why.path)
         if place is None:
             left.add(run_id)
         show_message(f"{why}; {_where_moved(place)}, Run {run_id} is trained again")
     starts = {run.source.id for run in space.runs if run.source is not None}
-    for empty in empty_weights(store, starts):
+    for empty in empty_weights(store, starts) if starts else ():
         aside = _where_moved(store.quarantine(empty.path))
         show_message(f"{empty}; {aside}, it is trained again if a Run starts from it")
     return left

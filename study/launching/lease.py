@@ -5,7 +5,7 @@ number, so only one of two drivers can replace a dead one. On buckets without co
 drivers that start at the same moment can both continue for one heartbeat.
 
 The number is also a fencing token: everything written about a Run in flight is stored under it
-(`Store.lease_number`), and a trial checks regularly for a higher one (`lease_lost_check`).
+(`Store.lease_number`), and a trial checks regularly for a higher one (`lease_lost_if_due`).
 
 A holder on this machine is checked by its process. A holder elsewhere is alive while its heartbeat is
 recent by the file system's clock. If it looks old, or that clock is ahead, the holder counts as dead
@@ -31,7 +31,7 @@ from typing import Final, Protocol
 from study.messages import show_message
 from study.store import Store, atomic, layout, open_store
 from study.store.layout import LEASE, LEASE_NAME, lease_path
-from study.store.processes import Process, this_process
+from study.store.processes import Process, process_from, this_process
 from study.store.unfinished import highest_number
 
 RELEASED: Final = b"{}\n"
@@ -186,7 +186,7 @@ class Bucket:
         self._put(number, content, content)
 
     def release(self, number: int) -> None:
-        self._put(number, self.read(number), RELEASED)
+        self._put(number, None, RELEASED)
 
     def remove(self, number: int) -> None:
         self.store.remove(lease_path(number))
@@ -194,7 +194,7 @@ class Bucket:
     def pause(self, seconds: float) -> None:
         time.sleep(seconds)
 
-    def _put(self, number: int, expected: bytes, content: bytes) -> None:
+    def _put(self, number: int, expected: bytes | None, content: bytes) -> None:
         path = lease_path(number)
         if not self.is_exact:
             self.store.put(path, content)
@@ -295,24 +295,23 @@ def lease_lost(store: Store) -> bool:
     """Return True if a later driver than that of `lease_number` holds the store."""
     if not store.lease_number:
         return False
+    _asked_at[store.root, store.lease_number] = time.monotonic()
     numbers = store.matching(layout.LEASE, layout.LEASE_NAME)
     return max(map(int, numbers), default=0) > store.lease_number
 
 
-def lease_lost_check(store: Store) -> Callable[[], bool]:
-    """Return a check that calls `lease_lost` now and then; without an answer it returns False."""
-    asked_at = time.monotonic()
+# When this process last looked, by root and lease number: on a bucket, each look is a request.
+_asked_at: dict[tuple[str, int], float] = {}
 
-    def is_lease_lost() -> bool:
-        nonlocal asked_at
-        if time.monotonic() - asked_at < SECONDS_BETWEEN_QUESTIONS:
-            return False
-        asked_at = time.monotonic()
-        with suppress(OSError):
-            return lease_lost(store)
+
+def lease_lost_if_due(store: Store) -> bool:
+    """Call `lease_lost` unless this process has done so just now; without an answer, return False."""
+    before = _asked_at.get((store.root, store.lease_number), -math.inf)
+    if time.monotonic() - before < SECONDS_BETWEEN_QUESTIONS:
         return False
-
-    return is_lease_lost
+    with suppress(OSError):
+        return lease_lost(store)
+    return False
 
 
 def take(
@@ -326,24 +325,30 @@ def take(
     while True:
         highest = max(place.stamps(), default=0)
         try:
-            if highest and place.read(highest) == mine:
+            content = place.read(highest) if highest else b""
+            if content == mine:
                 # Ours, from an earlier try whose last step failed.
                 number = highest
             else:
                 if highest:
-                    _check_free(place, highest, shown, expiry)
+                    _check_free(place, highest, content, shown, expiry)
                 number = (highest or lowest()) + 1
-                if not place.create(number, mine) or place.read(number) != mine:
+                if not place.create(number, mine):
+                    continue
+                if not place.is_exact and place.read(number) != mine:
                     continue
         except FileNotFoundError:
             continue  # removed since, because there is a higher one
         # A driver with an old listing may create a number that has since been removed as outdated.
-        if max(place.stamps(), default=0) == number:
+        there = place.stamps()
+        if max(there, default=0) == number:
             break
         place.remove(number)
-    for older in place.stamps():
-        if older < number:
-            place.remove(older)
+    for older in there:
+        # Only the highest number counts: another user's lease may stay in a folder with a sticky bit.
+        with suppress(OSError):
+            if older < number:
+                place.remove(older)
     return number
 
 
@@ -376,8 +381,7 @@ def _is_ours(place: Place, number: int, owner: Owner) -> bool:
     return place.is_exact or place.read(number) == to_json(owner)
 
 
-def _check_free(place: Place, number: int, shown: str, expiry: float) -> None:
-    content = place.read(number)
+def _check_free(place: Place, number: int, content: bytes, shown: str, expiry: float) -> None:
     owner = _owner_from(content)
     alive = owner.process.is_alive() if owner is not None else None
     if content.lstrip() == RELEASED or alive is False:
@@ -418,9 +422,10 @@ def _makes_progress(place: Place, number: int, content: bytes, patience: float) 
 def _owner_from(content: bytes) -> Owner | None:
     try:
         plain = json.loads(content)
-        return Owner(**(plain | {"process": Process(**plain["process"])}))
-    except (ValueError, TypeError, KeyError):
+        owner = Owner(**(plain | {"process": process_from(plain["process"])}))
+    except (ValueError, TypeError, KeyError, RecursionError):
         return None
+    return owner if isinstance(owner.since, str) and owner.since.isprintable() else None
 
 
 def _this_driver() -> Owner:

@@ -24,7 +24,7 @@ from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor
 
 from study.launching import worker_cache
-from study.launching.lease import lease_lost, lease_lost_check
+from study.launching.lease import lease_lost, lease_lost_if_due
 from study.launching.options import LaunchOptions
 from study.launching.queue import MAX_TRIES, Attempt
 from study.launching.worker_cache import load_task, record_similarity
@@ -50,8 +50,9 @@ from study.store.provenance import Provenance
 from study.store.rows import publish_rows
 from study.store.schema import DIVERGED, FINISHED, Row, rows_table
 from study.store.unfinished import (
+    Unfinished,
+    drop_known,
     drop_outdated,
-    drop_unfinished,
     find_unfinished,
     note_began,
     read_checkpoint,
@@ -97,6 +98,7 @@ class _Job:
     training: Training
     about: dict[str, Any]
     before: Provenance | None
+    unfinished: Unfinished | None
     keep_weights: bool
     keep_predictions: bool
 
@@ -112,7 +114,7 @@ class Checkpoints:
         self._seconds, self._last = seconds, time.monotonic()
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: Future[None] | None = None
-        self._has_dropped = False
+        self.num_written = 0
 
     def __enter__(self) -> Checkpoints:
         return self
@@ -148,9 +150,9 @@ class Checkpoints:
     def _publish(self, states: dict[str, dict[str, Tensor]]) -> None:
         for run_id, tensors in states.items():
             write_checkpoint(self._store, run_id, tensors_to_bytes(tensors))
-            if not self._has_dropped:
+            if not self.num_written:
                 drop_outdated(self._store, run_id)
-        self._has_dropped = True
+        self.num_written += 1
 
 
 def execute(
@@ -248,7 +250,8 @@ def _job(
     record_similarity(
         run, store, task, start.weights, start.digest, device=device, at_cut=training.at_cut()
     )
-    about = _resumed(training, store, start) or {
+    before_us = find_unfinished(store, run.id)
+    about = _resumed(training, store, start, before_us) or {
         "start_digest": start.digest,
         "began_at": provenance.now(),
         "num_resumes": 0,
@@ -260,6 +263,7 @@ def _job(
         training=training,
         about=about,
         before=before,
+        unfinished=before_us,
         keep_weights=keep_weights,
         keep_predictions=keep_predictions,
     )
@@ -274,13 +278,12 @@ def _trained(
 ) -> Iterator[tuple[str, str | Exception]]:
     """Train and publish these Runs, which are at the same step; yield the outcome of each by id."""
     trained = together([job.training for job in jobs])
-    is_lease_lost = lease_lost_check(store)
     with Checkpoints(jobs, store, options.checkpoint_seconds) as checkpoints:
         for rows in trained:
             for training, row in rows:
                 if on_row is not None:
                     on_row(training.run, row)
-            if is_lease_lost():
+            if lease_lost_if_due(store):
                 raise Interrupted(PASSED_OVER)
             is_stopped = should_stop is not None and should_stop()
             if is_stopped or checkpoints.is_due():
@@ -298,7 +301,17 @@ def _trained(
             text = f"{describe(job.run)}: the loss is not finite before training"
             yield run_id, ValueError(text)
         else:
-            yield run_id, _published(job, store, options, diverged_step, [j.run.id for j in jobs])
+            yield (
+                run_id,
+                _published(
+                    job,
+                    store,
+                    options,
+                    diverged_step,
+                    [each.run.id for each in jobs],
+                    has_checkpoint=checkpoints.num_written > 0,
+                ),
+            )
 
 
 def _published(
@@ -307,6 +320,8 @@ def _published(
     options: LaunchOptions,
     diverged_step: int | None,
     trained_together: Sequence[str],
+    *,
+    has_checkpoint: bool,
 ) -> str:
     """Publish a trained Run, and return its outcome."""
     run, training = job.run, job.training
@@ -338,7 +353,7 @@ def _published(
     table = rows_table(run, sizes, training.rows, outcome)
     if not publish_rows(store, run, table, made_by, replace=job.before is not None):
         outcome = _keep_first_rows(run, store, made_by)
-    drop_unfinished(store, run.id)
+    drop_known(store, run.id, job.unfinished, has_checkpoint=has_checkpoint)
     return outcome
 
 
@@ -361,10 +376,10 @@ def _outcome(made_by: Provenance) -> str:
 
 def _made_before(run: Run, store: Store) -> Provenance | None:
     """Return the provenance of existing rows; None without rows. Quarantines damaged rows."""
-    if not store.exists(rows_path(run.id)):
-        return None
     try:
         return read_rows(store, run.id).provenance
+    except FileNotFoundError:
+        return None
     except Damaged as damaged:
         store.quarantine(damaged.path)
         return None
@@ -395,9 +410,10 @@ def _start(run: Run, store: Store, task: PreparedTask) -> _Start:
         return _Start(weights=weights.tensors, digest=weights.digest)
     if run.source is None:
         return _Start(weights=None, digest=None)
-    if not store.exists(rows_path(run.source.id)):
-        raise ValueError(f"{run.id}: its start {run.source.id} is not trained yet")
-    made_by = read_head(store, run.source.id).provenance
+    try:
+        made_by = read_head(store, run.source.id).provenance
+    except FileNotFoundError:
+        raise ValueError(f"{run.id}: its start {run.source.id} is not trained yet") from None
     if made_by.diverged_step is not None:
         raise ValueError(f"{run.id}: its start {run.source.id} diverged, it has no weights")
     if made_by.weights_digest is None:
@@ -432,11 +448,15 @@ def _predictions_table(training: Training) -> pa.Table:
     )
 
 
-def _resumed(training: Training, store: Store, start: _Start) -> dict[str, Any] | None:
-    """Restore `training` from its checkpoint; return None without a usable one."""
+def _resumed(
+    training: Training, store: Store, start: _Start, there: Unfinished | None
+) -> dict[str, Any] | None:
+    """Restore `training` from its checkpoint; return None without a usable one. `there`: its files."""
     run_id = training.run.id
+    if there is None:
+        return None
     try:
-        payload = read_checkpoint(store, run_id)
+        payload = read_checkpoint(store, run_id, there)
     except Damaged as damaged:
         store.quarantine(damaged.path)
         return None
@@ -446,9 +466,7 @@ def _resumed(training: Training, store: Store, start: _Start) -> dict[str, Any] 
     about: dict[str, Any] = json.loads(bytes(tensors.pop(_ABOUT).tolist()))
     if about["start_digest"] != start.digest:
         # Its start was trained again with other bits; resuming would mix the two.
-        there = find_unfinished(store, run_id)
-        if there is not None and "checkpoint" in there.paths:
-            store.quarantine(there.paths["checkpoint"])
+        store.quarantine(there.paths["checkpoint"])
         return None
     if training.keep_predictions and PREDICTED not in tensors:
         return None  # written without predictions, so those of its rows are lost
@@ -484,7 +502,7 @@ def attempt(
     quarantined.
     """
     try:
-        if lease_lost(store) or (should_stop is not None and should_stop()):
+        if lease_lost_if_due(store) or (should_stop is not None and should_stop()):
             return {run.id: Attempt("interrupted") for run in runs}
         ended = execute_block(
             runs,

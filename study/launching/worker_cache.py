@@ -27,7 +27,7 @@ from study.networks.families import ImageShape
 from study.run import Run
 from study.store import Damaged, Store, open_store, read_weights, similarity, weights_path
 from study.store.atomic import draft_beside
-from study.store.layout import similarity_path, task_path
+from study.store.layout import task_path
 from study.store.prepared_tasks import read_task_head
 from study.tasks import prepared_file
 from study.tasks.draws import TrainingSet, draw
@@ -177,6 +177,8 @@ def load_task(name: str, store: Store, node_cache: Path | None) -> PreparedTask:
     Raises the same errors; a damaged file in messages is the store's own, never a copy.
     """
     shared = store.local_path(task_path(name))
+    if shared is None and store.lease_number:
+        return _task_of_lease(name, store, store.lease_number)
     if node_cache is None or shared is None or not shared.exists():
         return prepared_file.load(name, store)
     with store.opened(task_path(name)) as file:
@@ -199,6 +201,12 @@ def load_task(name: str, store: Store, node_cache: Path | None) -> PreparedTask:
             raise
         return prepared_file.load(name, store)
     return _checked(name, copies, fingerprint) or prepared_file.load(name, store)
+
+
+@lru_cache(maxsize=64)
+def _task_of_lease(name: str, store: Store, lease_number: int) -> PreparedTask:
+    # A bucket's task does not change while a driver holds the lease; looking takes five requests.
+    return prepared_file.load(name, store)
 
 
 def _checked(name: str, copies: Store, fingerprint: str) -> PreparedTask | None:
@@ -242,10 +250,10 @@ def record_similarity(
 
 
 def _recorded_start(store: Store, run_id: str) -> str | None:
-    if not store.exists(similarity_path(run_id)):
-        return None
     try:
         return similarity.read(store, run_id)["start_digest"][0].as_py()
+    except FileNotFoundError:
+        return None
     except Damaged as damaged:
         store.quarantine(damaged.path)
         return None

@@ -94,8 +94,8 @@ def take_inventory(
     has any: its dependants are "start failed".
     """
     by_id = {run.id: run for run in runs}
-    failures = read_failures(store)
     unfinished = list_unfinished(store)
+    failures = read_failures(store, unfinished)
     done = set(finished_ids(store) & by_id.keys()) - set(not_whole)
     without = _without_predictions(store, done & set(keep_predictions))
     done, diverged, lost = _usable(runs, store, done - without)
@@ -150,7 +150,8 @@ def _usable(
     """Return `done` without starts whose needed weights are gone; starts that diverged; those now gone."""
     lost: list[str] = []
     diverged: set[str] = set()
-    weights = ids_with_weights(store)
+    needs_weights = any(run.source is not None and run.id not in done for run in runs)
+    weights = ids_with_weights(store) if needs_weights else frozenset()
     for run in reversed(runs):  # each start precedes the Runs that need it
         start = run.source
         if start is None or run.id in done or start.id not in done or start.id in weights:

@@ -25,7 +25,7 @@ from study.networks.table import TIMM
 from study.planning.inventory import Inventory, take_inventory
 from study.planning.spaces import Space
 from study.run import PRETRAINED, Recipe, Run, describe, with_seed
-from study.store import Damaged, Store, study_path
+from study.store import Damaged, Store, layout, study_names, study_path
 from study.store.schema import ABSENT, DONE, PARTIAL
 from study.store.store import without_secrets
 from study.tasks import TaskInfo
@@ -54,9 +54,7 @@ def make_plan(space: Space, store: Store, data: Path | None) -> Plan:
 
     Raises OSError if the store's root cannot be listed.
     """
-    infos, unprepared, wrong = _tasks(space, store, data)
-    wrong += _store_faults(space, store)
-    wrong += _grouped(space.runs, lambda run: _run_faults(run, infos))
+    infos, unprepared, wrong, warnings = find_faults(space, store, data)
     inventory = take_inventory(space.runs, store, keep_predictions=space.with_predictions)
     if not wrong:
         left = [inventory.runs[run_id] for run_id in inventory.ids(PARTIAL, ABSENT)]
@@ -67,12 +65,23 @@ def make_plan(space: Space, store: Store, data: Path | None) -> Plan:
         infos=infos,
         unprepared=tuple(unprepared),
         wrong=tuple(wrong),
-        warnings=(
-            *_store_doubts(store),
-            *_block_doubts(space.runs),
-            *_grouped(space.runs, _doubts),
-        ),
+        warnings=tuple(warnings),
     )
+
+
+def find_faults(
+    space: Space, store: Store, data: Path | None
+) -> tuple[dict[str, TaskInfo], list[str], list[str], list[str]]:
+    """Return infos, unprepared tasks, faults and warnings of a plan, without the state of its Runs."""
+    infos, unprepared, wrong = _tasks(space, store, data)
+    wrong += _store_faults(space, store)
+    wrong += _grouped(space.runs, lambda run: _run_faults(run, infos))
+    doubts = [
+        *_store_doubts(store),
+        *_block_doubts(space.runs),
+        *_grouped(space.runs, _doubts),
+    ]
+    return infos, unprepared, wrong, doubts
 
 
 def _tasks(
@@ -108,9 +117,21 @@ def _store_faults(space: Space, store: Store) -> Iterator[str]:
     except ValueError as error:
         where = f"{space.path}: {error}; the file's name is the study's"
         yield where if space.path is not None else f"name={space.name!r}: {error}"
+    names = [] if store.local_path("") is None else study_names(store)
+    for name in names:
+        # A case-insensitive file system would store both studies in one file.
+        if name.casefold() == space.name.casefold() and space.name not in names:
+            yield (
+                f"study={space.name}: {store.shown} has a study {name}, whose name differs only in upper "
+                "and lower case. Rename the search-space file"
+            )
     root = store.local_path("")
     if root is not None:
-        yield from place_faults("root", root)
+        faults = list(place_faults("root", root))
+        for folder in () if faults else layout.WRITTEN:
+            if (root / folder).is_dir():
+                faults += place_faults("root", root / folder)
+        yield from faults
 
 
 def _store_doubts(store: Store) -> Iterator[str]:

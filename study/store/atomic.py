@@ -48,6 +48,13 @@ class Damaged(Exception):
         return f"{self.path} is damaged: {self.why}"
 
 
+class Unreadable(Damaged):
+    """An object that this user may not read, and may not replace: it can be whole."""
+
+    def __str__(self) -> str:
+        return f"{self.path} cannot be read ({self.why}); have its owner let you read it"
+
+
 @dataclass(frozen=True)
 class Entry:
     """A file of a directory, or an object of a bucket, in a listing; `mtime` in UTC."""
@@ -214,7 +221,7 @@ def sweep(folder: Path, pattern: str = "**/.*.tmp") -> list[Path]:
     removed = []
     for path in folder.glob(pattern):
         match = _TEMPORARY.fullmatch(path.name)
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError, PermissionError):
             old = time.time() - path.stat().st_mtime > _TEMPORARY_LIVES_SECONDS
             orphaned = (
                 match is not None and match["host"] == _host() and not is_alive(int(match["pid"]))

@@ -13,7 +13,7 @@ import secrets
 import shutil
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -111,10 +111,11 @@ class Buckets:
 
         On a bucket without conditions, two simultaneous callers may both get True.
         """
-        # Some servers ignore a condition that they do not support.
-        if self.exists(path, waits):
-            return False
         place = (self, path.partition("/")[0])
+        # Some servers ignore a condition that they do not support.
+        is_proven = place in _refusals and _refusals[place] is None
+        if not is_proven and self.exists(path, waits):
+            return False
         if _refusals.get(place) is None:
             try:
                 return self._put_if(path, b"".join(parts), "create", waits)
@@ -123,13 +124,13 @@ class Buckets:
         self.put(path, parts, waits)
         return True
 
-    def swap(self, path: str, expected: bytes, content: bytes, waits: Waits) -> bool:
-        """Replace an object that holds `expected`; return True if it holds `content` now.
+    def swap(self, path: str, expected: bytes | None, content: bytes, waits: Waits) -> bool:
+        """Replace an object that holds `expected` (None: anything); return True if it holds `content` now.
 
         Raises FileNotFoundError.
         """
         there, version = self._read(path, waits)
-        if there != expected:
+        if expected is not None and there != expected:
             return there == content
         return self._put_if(path, content, version, waits)
 
@@ -172,6 +173,11 @@ class Buckets:
         with self._asked("remove", path, waits) as (client, key):
             client.delete([entry["path"] for entry in client.list(key).collect()])
 
+    def remove_each(self, paths: Sequence[str], waits: Waits) -> None:
+        """Remove these objects of one bucket in one request."""
+        with self._asked("remove", paths[0], waits) as (client, _), suppress(FileNotFoundError):
+            client.delete([path.partition("/")[2] for path in paths])
+
     def move(self, path: str, new_path: str, waits: Waits) -> None:
         """Rename an object by copy and remove. Raises FileNotFoundError."""
         with self._asked("move", path, waits) as (client, key):
@@ -197,14 +203,15 @@ class Buckets:
     def _probe(self, path: str, waits: Waits) -> None:
         """Raise Unavailable unless a put that must fail fails, and one that must succeed succeeds."""
         try:
-            if not self._put_if(path, b"first", "create", waits):
+            first = self._put(path, b"first", "create", waits)
+            if first is None and self.read(path, waits) != b"first":
                 raise Unavailable("a conditional write of a new object fails as if it existed")
-            _, version = self._read(path, waits)
-            if self._put_if(path, b"second", "create", waits):
+            version = first or self._read(path, waits)[1]
+            if self._put(path, b"second", "create", waits) is not None:
                 raise Unavailable("a conditional write replaced an object that existed")
             if not self._put_if(path, b"second", version, waits):
                 raise Unavailable("a conditional write with the current version fails")
-            if self._put_if(path, b"third", version, waits):
+            if self._put(path, b"third", version, waits) is not None:
                 raise Unavailable("a conditional write replaced an object that had changed")
         finally:
             # The first error is the one to report.
@@ -213,23 +220,26 @@ class Buckets:
 
     def _put_if(self, path: str, content: bytes, mode: str | Version, waits: Waits) -> bool:
         """Put an object on a condition; return True if it holds `content` now. Raises Unavailable."""
+        if self._put(path, content, mode, waits) is not None:
+            return True
+        # The object may be another process's, or our own from a try whose response was lost.
+        try:
+            return self.read(path, waits) == content
+        except FileNotFoundError:
+            return False
+
+    def _put(self, path: str, content: bytes, mode: str | Version, waits: Waits) -> Version | None:
+        """Put an object on a condition; return its version, or None if the condition was not met."""
         try:
             with self._asked("write", path, waits) as (client, key):
-                client.put(key, content, mode=mode, use_multipart=False)
+                return _version_of(client.put(key, content, mode=mode, use_multipart=False))
         except _Refused:
-            # The object may be another process's, or our own from a try whose response was lost.
-            try:
-                return self.read(path, waits) == content
-            except FileNotFoundError:
-                return False
-        return True
+            return None
 
     def _read(self, path: str, waits: Waits) -> tuple[bytes, Version]:
         with self._asked("read", path, waits) as (client, key):
             found = client.get(key)
-            tags = {name: found.meta.get(name) for name in ("e_tag", "version")}
-            given = {name: tag for name, tag in tags.items() if tag is not None}
-            return bytes(found.bytes()), given
+            return bytes(found.bytes()), _version_of(found.meta)
 
     @contextmanager
     def _asked(self, verb: str, path: str, waits: Waits) -> Iterator[tuple[Any, str]]:
@@ -356,6 +366,11 @@ def _region(bucket: str) -> str | None:
             headers = error.headers
         return str(headers["x-amz-bucket-region"] or "")
     return None
+
+
+def _version_of(meta: Mapping[str, Any]) -> Version:
+    tags = {name: meta.get(name) for name in ("e_tag", "version")}
+    return {name: tag for name, tag in tags.items() if tag is not None}
 
 
 class _File:

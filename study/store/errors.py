@@ -23,6 +23,7 @@ _RIGHTS: Final = (
     "permissions for this bucket"
 )
 
+_TO_READ: Final = "have its owner let you read it"
 _TO_DO: Final = {
     errno.ENOENT: "check the path",
     errno.ENOTDIR: "a part of this path is a file, not a folder: choose another",
@@ -37,9 +38,11 @@ _TO_DO: Final = {
     errno.EIO: "the disk cannot read or write it: `study verify SPACE` lists what else is damaged",
     errno.EMFILE: "raise the limit of open files (ulimit -n)",
 }
+_RENEW: Final = f"renew the token (log in again) {_AGAIN}"
 OF_CLIENT: Final = "bucket's client"  # precedes the cause in each error of `buckets`
 # Advice for a bucket's error, by the first pattern that its cause contains.
 _OF_BUCKET: Final = (
+    (r"ExpiredToken|TokenRefreshRequired|InvalidToken", _RENEW),
     # The address that serves the keys of a cloud machine.
     (r"HTTP status 40[13]|no keys found|//169\.254\.", _RIGHTS),
     (r"HTTP status 404", "make the bucket, or check its name"),
@@ -70,6 +73,8 @@ def os_error_text(error: OSError, *, advise: bool = True) -> str:
     said = re.sub(r".*Detail: \[errno \d+\] ", "", said)
     text = f"{path}: {said}" if path else said
     to_do = _TO_DO.get(error.errno or 0, "")
+    if isinstance(error, PermissionError) and re.match("cannot (read|list|look at)", said):
+        to_do = _TO_READ
     return f"{text}; {to_do}" if to_do and advise else text
 
 

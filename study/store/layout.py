@@ -33,16 +33,20 @@ REGISTRATIONS: Final = "registrations"
 REPORTS: Final = "reports"
 DAMAGED: Final = "damaged"
 LEASE: Final = "lease"
+# The folders in which every `study run` writes.
+WRITTEN: Final = (ROWS, WEIGHTS, PREDICTIONS, SIMILARITY, UNFINISHED, STUDIES, LEASE)
 
 _ID: Final = r"[0-9a-f]{12}"
 ROWS_NAME: Final = re.compile(rf"({_ID})\.arrow")
 WEIGHTS_NAME: Final = re.compile(rf"({_ID})-[0-9a-f]{{12}}\.safetensors")
 PREDICTIONS_NAME: Final = re.compile(rf"({_ID}-[0-9a-f]{{12}}\.arrow)")
 # No number: a Run trained without a lease, or by an earlier release.
+# A lease number has eight digits; more only if somebody has made a very high one.
+_NUMBER: Final = r"\d{8}|[1-9]\d{8,}"
 UNFINISHED_NAME: Final = re.compile(
-    rf"({_ID})/(?:(\d{{8}})/)?(checkpoint|began\.json|failure\.json)"
+    rf"({_ID})/(?:({_NUMBER})/)?(checkpoint|began\.json|failure\.json)"
 )
-LEASE_NAME: Final = re.compile(r"(\d{8})\.json")
+LEASE_NAME: Final = re.compile(rf"({_NUMBER})\.json")
 STUDY_NAME: Final = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)\.json")
 TASK_NAME: Final = re.compile(r"([^/]+)\.arrow")
 

@@ -7,6 +7,7 @@ import socket
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +27,18 @@ class Process:
         """Return whether it still runs; None if that cannot be seen from here."""
         if self.machine is None or self.machine != _machine():
             return None
-        return _start_of(self.pid) == self.pid_start
+        return self.pid_start is not None and _start_of(self.pid) == self.pid_start
+
+
+def process_from(plain: Any) -> Process:
+    """Return the process with these plain values, from a file. Raises ValueError, TypeError."""
+    process = Process(**plain)
+    kinds = {"host": str, "pid": int, "machine": str | None, "pid_start": int | None}
+    for name, kind in kinds.items():
+        value = getattr(process, name)
+        if not isinstance(value, kind) or (isinstance(value, str) and not value.isprintable()):
+            raise ValueError(f"{name}={value!r}: not of a process")
+    return process
 
 
 def this_process() -> Process:

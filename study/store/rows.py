@@ -138,6 +138,8 @@ def from_bytes(payload: bytes, run_id: str, path: str) -> Finished:
     if found != head.rows_digest:
         raise Damaged(path, f"rows digest {found[:12]}, written as {head.rows_digest[:12]}")
     rows = schema.completed(table, head.run, head.format)
+    if why := schema.fault_in_rows(rows, [head.run], [rows.num_rows]):
+        raise Damaged(path, f"{why}, although its checksum fits")
     return Finished(run=head.run, table=rows, provenance=head.provenance, is_sealed=is_sealed)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Final
 
+import numpy as np
 import pyarrow as pa
 
 from study import run as runs
@@ -219,3 +220,67 @@ def completed(table: pa.Table, run: Run, number: int) -> pa.Table:
 def rows_of(table: pa.Table) -> list[Row]:
     """Return the measured rows of one Run's table, in order."""
     return [Row(**row) for row in table.select([field.name for field in fields(Row)]).to_pylist()]
+
+
+def fault_in_rows(table: pa.Table, runs: Sequence[Run], num_rows: Sequence[int]) -> str | None:
+    """Return why these rows cannot be rows of these Runs; None if they can.
+
+    A checksum shows that a file has not changed, not that a trainer wrote it.
+
+    Args:
+        table: Columns of ROWS; first all rows of the first Run, then those of the next one.
+        runs, num_rows: the Runs, and how many rows each has.
+    """
+    if min(num_rows, default=0) < 1 or sum(num_rows) != table.num_rows:
+        return f"{table.num_rows} rows are not those of {len(runs)} Runs"
+    first = np.cumsum([0, *num_rows[:-1]])
+    given = [{"run_id": run.id, **coordinates(run)} for run in runs]
+    values: dict[str, np.ndarray] = {}
+
+    def found(wrong: np.ndarray, name: str, what: str) -> str | None:
+        if not wrong.any():
+            return None
+        row = int(np.argmax(wrong))
+        run = runs[int(np.searchsorted(first, row, side="right")) - 1]
+        return f"{name} of Run {run.id} {what}"
+
+    for column in COLUMNS:
+        name, texts = column.name, {}
+        if column.since > 1 and name not in table.column_names:
+            continue
+        array = table[name].combine_chunks()
+        if column.type == NAME:
+            texts = {text: code for code, text in enumerate(array.dictionary.to_pylist())}
+            array = array.indices
+        values[name] = held = (array.fill_null(-1) if array.null_count else array).to_numpy()
+        if name in given[0]:  # -1 is no value of a coordinate: null
+            own = [each[name] for each in given]
+            wanted = [
+                texts.get(value, -2) if texts and value is not None else value for value in own
+            ]
+            expected = np.array([-1 if value is None else value for value in wanted])
+            if why := found(held != np.repeat(expected, num_rows), name, "is that of another Run"):
+                return why
+        elif column in COORDINATES:
+            if why := found(held != np.repeat(held[first], num_rows), name, "changes"):
+                return why
+            if name == "outcome" and not texts.keys() <= {FINISHED, DIVERGED}:
+                return f"outcome: {', '.join(map(repr, texts))}"
+            if why := found(held < 0, name, "is negative"):
+                return why
+        else:
+            high = 1.0 if column.unit == "fraction" else np.finfo(np.float64).max
+            possible = (held >= 0.0) & (held <= high)  # False for NaN
+            if array.null_count:
+                possible |= array.is_null().to_numpy(zero_copy_only=False)
+            if why := found(~possible, name, "is no possible value"):
+                return why
+    for name in ("epoch", "step"):
+        falls = np.diff(values[name]) <= 0
+        falls[first[1:] - 1] = False
+        if why := found(np.append(False, falls), name, "does not ascend"):
+            return why
+    parts = values["parameters_trained"] + values["parameters_frozen"]
+    return found(
+        parts != values["parameters_total"], "parameters_total", "is not the sum of its parts"
+    )

@@ -6,7 +6,7 @@ import errno
 import os
 import re
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ from typing import Final, Protocol, TypeVar
 import pyarrow as pa
 
 from study.store import atomic, layout
-from study.store.atomic import Damaged, Entry
+from study.store.atomic import Damaged, Entry, Unreadable
 from study.store.buckets import Buckets, parse
 from study.store.errors import WAITS, Waits
 
@@ -78,8 +78,10 @@ class Store:
         """Call `create`, but never leave a torn file, even in a directory without hard links."""
         return self._files.create(self._at(path), parts, self.waits, always_whole=True)
 
-    def swap(self, path: str, expected: bytes, content: bytes) -> bool:
-        """Replace an object of a bucket that holds `expected`; return True if it holds `content` now.
+    def swap(self, path: str, expected: bytes | None, content: bytes) -> bool:
+        """Replace an object of a bucket; return True if it holds `content` now.
+
+        `expected`: what it must hold before; None for anything.
 
         Raises FileNotFoundError. Requires that `conditions_unheeded` returns None.
         """
@@ -146,6 +148,13 @@ class Store:
     def remove_folder(self, folder: str) -> None:
         """Remove a folder's content, if any."""
         self._files.remove_folder(self._at(folder), self.waits)
+
+    def remove_each(self, folder: str, paths: Collection[str]) -> None:
+        """Remove a folder that contains only these files: one request to a bucket, without a listing."""
+        if self.buckets is None:
+            self.remove_folder(folder)
+        elif paths:
+            self.buckets.remove_each([self._at(path) for path in paths], self.waits)
 
     def quarantine(self, path: str) -> str | None:
         """Move a damaged object to damaged/…, and return its new path. Raises FileNotFoundError.
@@ -240,7 +249,7 @@ def concurrently(
 ) -> dict[str, Answer | Damaged]:
     """Return the result of `read` for each id, several at a time, or the Damaged that it raises.
 
-    Ids whose object does not exist are left out.
+    A PermissionError becomes Unreadable. Ids whose object does not exist are left out.
     """
     answers: dict[str, Answer | Damaged] = {}
 
@@ -249,6 +258,8 @@ def concurrently(
             answers[run_id] = read(run_id)
         except Damaged as damaged:
             answers[run_id] = damaged
+        except PermissionError as error:
+            answers[run_id] = unreadable(error)
         except FileNotFoundError:
             pass  # removed since it was listed: another process has finished or quarantined it
 
@@ -256,6 +267,11 @@ def concurrently(
     with ThreadPoolExecutor(_NUM_READERS) as readers:
         list(readers.map(ask, ids))
     return {run_id: answers[run_id] for run_id in ids if run_id in answers}
+
+
+def unreadable(error: PermissionError) -> Unreadable:
+    """Return the error about one object as a value."""
+    return Unreadable(str(error.filename), os.strerror(error.errno or errno.EACCES))
 
 
 def damaged_among(read: Callable[[str], object], run_ids: Iterable[str]) -> dict[str, Damaged]:

@@ -7,6 +7,7 @@ its lease cannot overwrite its successor's files. Readers use the highest number
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -14,7 +15,7 @@ from typing import Any, Literal
 from study.store import atomic, layout, studies
 from study.store.atomic import Damaged, Newer
 from study.store.layout import unfinished_folder, unfinished_path
-from study.store.processes import Process
+from study.store.processes import Process, process_from
 from study.store.rows import finished_ids
 from study.store.store import Store, concurrently
 
@@ -100,6 +101,20 @@ def drop_unfinished(store: Store, run_id: str) -> None:
     store.remove_folder(unfinished_folder(run_id))
 
 
+def drop_known(
+    store: Store, run_id: str, before: Unfinished | None, *, has_checkpoint: bool
+) -> None:
+    """Remove all files of a Run in flight, without a listing on a bucket.
+
+    `before`: its files when this attempt began; `has_checkpoint`: this attempt has written one.
+    """
+    own = [_BEGAN, *([_CHECKPOINT] if has_checkpoint else [])]
+    paths = {unfinished_path(run_id, name, store.lease_number) for name in own}
+    if before is not None:
+        paths |= {*before.paths.values(), *before.outdated}
+    store.remove_each(unfinished_folder(run_id), paths)
+
+
 def write_checkpoint(store: Store, run_id: str, payload: bytes) -> None:
     """Replace the Run's checkpoint of this lease."""
     path = unfinished_path(run_id, _CHECKPOINT, store.lease_number)
@@ -116,9 +131,10 @@ def drop_outdated(store: Store, run_id: str) -> None:
                 store.remove(path)
 
 
-def read_checkpoint(store: Store, run_id: str) -> bytes | None:
-    """Return the Run's checkpoint, or None. Raises Damaged."""
-    path = _found(store, run_id, _CHECKPOINT)
+def read_checkpoint(store: Store, run_id: str, there: Unfinished | None = None) -> bytes | None:
+    """Return the Run's checkpoint, or None. `there`: its files, if known. Raises Damaged."""
+    there = there or find_unfinished(store, run_id)
+    path = None if there is None else there.paths.get(_CHECKPOINT)
     try:
         return None if path is None else studies.unframe(store.get(path), path)
     except FileNotFoundError:
@@ -147,16 +163,16 @@ def read_began(store: Store, run_id: str) -> Process | None:
 def _began_at(store: Store, path: str) -> Process | None:
     try:
         content, _ = studies.unseal(store.get(path), path)
-        return Process(**content)
+        return process_from(content)
     except FileNotFoundError:
         return None
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise Damaged(path, f"not a process ({error})") from error
 
 
 def trained_by(store: Store) -> dict[str, Process]:
     """Return the process that last started each Run in flight, by id, without unreadable notes."""
-    paths = _paths(store, _BEGAN)
+    paths = _paths(list_unfinished(store), _BEGAN)
     read = concurrently(lambda run_id: _began_at(store, paths[run_id]), paths)
     return {i: process for i, process in read.items() if isinstance(process, Process)}
 
@@ -187,15 +203,16 @@ def _failure_at(store: Store, path: str) -> Failure | None:
         raise Newer(path, written_by, str(error)) from error
 
 
-def read_failures(store: Store) -> dict[str, Failure]:
-    """Return `read_failure` of all failed Runs by id."""
-    paths = _paths(store, _FAILURE)
+def read_failures(
+    store: Store, found: Mapping[str, Unfinished] | None = None
+) -> dict[str, Failure]:
+    """Return `read_failure` of all failed Runs by id. `found`: `list_unfinished(store)`, if known."""
+    paths = _paths(list_unfinished(store) if found is None else found, _FAILURE)
     read: dict[str, Any] = concurrently(lambda run_id: _failure_at(store, paths[run_id]), paths)
     return {run_id: failure for run_id, failure in read.items() if failure is not None}
 
 
-def _paths(store: Store, name: str) -> dict[str, str]:
-    found = list_unfinished(store)
+def _paths(found: Mapping[str, Unfinished], name: str) -> dict[str, str]:
     return {run_id: there.paths[name] for run_id, there in found.items() if name in there.paths}
 
 
@@ -218,7 +235,9 @@ def sweep(store: Store, keep: Collection[str] = ()) -> list[str]:
     if root is not None:
         removed += [path.relative_to(root).as_posix() for path in atomic.sweep(root)]
     unfinished = list_unfinished(store)
-    for run_id in sorted((finished_ids(store) & unfinished.keys()) - set(keep)):
-        drop_unfinished(store, run_id)
-        removed.append(unfinished_folder(run_id))
+    done = finished_ids(store) if unfinished else frozenset()
+    for run_id in sorted((done & unfinished.keys()) - set(keep)):
+        with suppress(PermissionError):  # another user's, in a folder with a sticky bit
+            drop_unfinished(store, run_id)
+            removed.append(unfinished_folder(run_id))
     return removed

@@ -116,6 +116,7 @@ def publish(
         ):
             writer.write_batch(batch)
         store.put_file(task_path(info.name), local)
+    _head_of_lease.cache_clear()
 
 
 def load(name: str, store: Store) -> PreparedTask:
@@ -125,12 +126,16 @@ def load(name: str, store: Store) -> PreparedTask:
     prepared, Damaged if its file is corrupted, Newer if a later release wrote it.
     """
     path = task_path(name)
-    if not store.exists(path):
-        raise ValueError(f"task={name!r}: not prepared in {store.shown}, run: study prepare {name}")
     local = store.local_path(path)
+    missing = f"task={name!r}: not prepared in {store.shown}, run: study prepare {name}"
     if local is not None:
+        if not store.exists(path):
+            raise ValueError(missing)
         return _opened(local, path, name, _version(local))
-    about = _head(store, path)
+    try:
+        about = _head(store, path)
+    except FileNotFoundError:
+        raise ValueError(missing) from None
     local = scratch_folder(store) / f"{name}-{about['fingerprint'][:16]}.arrow"
     if local.exists():
         try:
@@ -146,9 +151,10 @@ def load(name: str, store: Store) -> PreparedTask:
 def load_info(name: str, store: Store) -> TaskInfo | None:
     """Return the prepared task's numbers without reading its images; None if it is not prepared."""
     path = task_path(name)
-    if not store.exists(path):
+    try:
+        return _info_from(_head(store, path), path)
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    return _info_from(_head(store, path), path)
 
 
 def scratch_folder(store: Store) -> Path:
@@ -159,12 +165,24 @@ def scratch_folder(store: Store) -> Path:
         return local
     folder = Path(tempfile.gettempdir()) / f"freezewise-{os.getuid()}"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if folder.stat().st_uid != os.getuid():
+    if folder.lstat().st_uid != os.getuid():  # of the link, if it is one
         raise PermissionError(f"{folder} belongs to somebody else: set TMPDIR to a folder of yours")
     return folder
 
 
 def _head(store: Store, path: str) -> dict[str, Any]:
+    if store.local_path(path) is None and store.lease_number:
+        return _head_of_lease(store, path, store.lease_number)
+    return _read_head(store, path)
+
+
+@lru_cache(maxsize=64)
+def _head_of_lease(store: Store, path: str, lease_number: int) -> dict[str, Any]:
+    # A bucket's task changes only by `write` while this driver holds the lease.
+    return _read_head(store, path)
+
+
+def _read_head(store: Store, path: str) -> dict[str, Any]:
     try:
         with store.opened(path, whole=False) as file:
             return read_task_head(file, path)

@@ -271,6 +271,9 @@ def test_execute_rows_published_meanwhile_stay_with_their_weights(
     table = table.set_column(
         index, table.schema.field(index), column.cast(table.schema.types[index])
     )
+    index = table.schema.get_field_index("seed")
+    seeds = pa.array([SOURCE.seed] * len(table), pa.int64())
+    table = table.set_column(index, table.schema.field(index), seeds)
     payload = read_weights(store, other.id, str(first.weights_digest))
 
     def overtake(row: object) -> None:
