@@ -5,11 +5,13 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_type_hints
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.csv as csv
@@ -19,6 +21,7 @@ from analysis.load import output
 from analysis.load.arms import arms
 from analysis.load.cells import ARM
 from analysis.load.rows import (
+    SIZES,
     Evaluations,
     ExportRows,
     Facts,
@@ -28,8 +31,9 @@ from analysis.load.rows import (
     read_group,
 )
 from study import run as runs
-from study.fields import digest_of
-from study.run import Run
+from study.fields import canonical_json, digest_of
+from study.messages import last_line
+from study.run import COORDINATES, Run
 from study.store import (
     Damaged,
     Newer,
@@ -42,9 +46,9 @@ from study.store import (
 )
 from study.store.errors import naming
 from study.store.layout import is_study_name
-from study.store.provenance import release
+from study.store.provenance import Provenance, release
 from study.store.schema import known_schemas
-from study.store.store import open_uri, without_secrets
+from study.store.store import open_uri, unreadable, without_secrets
 from study.store.studies import Registration, read_registrations
 
 METADATA_KEY: Final = b"freezewise"
@@ -104,12 +108,14 @@ class Written:
         return remarks
 
 
-def export(store: Store, study: str, path: str | Path) -> Written:
+def export(store: Store, study: str, path: str | Path, *, is_public: bool = False) -> Written:
     """Write all rows of a study to a local file: Parquet (zstd), or CSV if its name ends in ".csv".
 
     Both contain the table of `schema.ROWS` with each Run's arm. Parquet metadata also contain the wanted
     Runs, their states, the registrations and the provenance, so `load.open_study` restores the study. CSV
     has no checksum; missing values are empty.
+
+    `is_public`: without host names and file paths: of a failure, only the kind of error is written.
 
     Memory is bounded by one row group (`ROWS_A_GROUP`). Every row file's checksum is checked; damaged
     files are left out and reported. The export is written atomically.
@@ -147,6 +153,9 @@ def export(store: Store, study: str, path: str | Path) -> Written:
                 except Damaged as damage:
                     damaged[run.id] = str(damage)
                     continue
+                except PermissionError as error:
+                    damaged[run.id] = str(unreadable(error))
+                    continue
                 if (
                     sum(table.num_rows for table in gathered) + finished.table.num_rows
                     > ROWS_A_GROUP
@@ -157,13 +166,19 @@ def export(store: Store, study: str, path: str | Path) -> Written:
                 num_rows += finished.table.num_rows
                 facts.append(_to_plain(run.id, facts_of(finished, {})))
             _write(writer, gathered)
+            failures = failures_of(store, wanted)
+            if is_public:
+                for fact in facts:
+                    fact["provenance"] = {**fact["provenance"], "host": ""}
+                failures = {run_id: _kind_of(text) for run_id, text in failures.items()}
+                damaged = dict.fromkeys(damaged, "its rows cannot be read")
             header = {
                 "format": FORMAT,
                 "written_by": release(),
                 "study": study,
                 "wanted": [json.loads(runs.to_json(run)) for run in wanted],
                 "ended": facts,
-                "failures": failures_of(store),
+                "failures": failures,
                 "damaged": damaged,
                 "registrations": [asdict(one) for one in registrations],
             }
@@ -203,69 +218,187 @@ def open_export(path: str | Path) -> Exported:
         Newer: the export was written by a later release.
     """
     file = _opened(path)
-    path = without_secrets(str(path))
+    shown = without_secrets(str(path))
+    header = _header(shown, file)
+    try:
+        return _exported(shown, file, header)
+    except _NOT_AS_WRITTEN as error:
+        raise ValueError(
+            f"{shown}: {_brief(error)}. The file was not written by `study export`."
+        ) from error
+
+
+# What reading a forged header or table can raise.
+_NOT_AS_WRITTEN: Final = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+    pa.ArrowException,
+)
+_MAX_NAME: Final = 200  # characters; file systems allow 255 bytes
+_MAX_COUNT: Final = 2**31 - 1  # as in the table's columns
+
+
+def _header(shown: str, file: pq.ParquetFile) -> dict[str, Any]:
     metadata = file.metadata.metadata or {}
     if METADATA_KEY not in metadata:
-        raise ValueError(f"{path}: a Parquet file, but not one that `study export` wrote")
+        raise ValueError(f"{shown}: a Parquet file, but not one that `study export` wrote")
     if metadata.get(DIGEST_KEY) != digest_of(metadata[METADATA_KEY]).encode():
-        raise ValueError(f"{path}: its metadata do not match their digest")
-    header = json.loads(metadata[METADATA_KEY])
-    if header["format"] not in FORMATS:
-        raise Newer(str(path), header.get("written_by", ""), header["format"])
-    if not isinstance(header["study"], str) or not is_study_name(header["study"]):
-        # The report is written to reports/<study>, so the name must not contain another path.
+        raise ValueError(f"{shown}: its metadata do not match their digest")
+    try:
+        header = dict(json.loads(metadata[METADATA_KEY]))
+        form, by = header["format"], header.get("written_by", "")
+    except _NOT_AS_WRITTEN as error:
+        raise ValueError(f"{shown}: its metadata are no header of an export") from error
+    if form not in FORMATS:
+        raise Newer(shown, _brief(by), _brief(form))
+    return header
+
+
+def _exported(shown: str, file: pq.ParquetFile, header: Mapping[str, Any]) -> Exported:
+    """Check everything in a file that may be a stranger's; raise one of _NOT_AS_WRITTEN."""
+    study = header["study"]
+    # The report is written to reports/<study>, so the name must not contain another path.
+    if not isinstance(study, str) or not is_study_name(study):
         raise ValueError(
-            f"{path}: study={header['study']!r} in its metadata: not a study name (letters, digits, "
-            "'.', '_' and '-'). The file was not written by `study export`."
+            f"study={study!r} in its metadata: not a study name (letters, digits, '.', '_' and '-')"
         )
-    forms = known_schemas()
-    if header["format"] != FORMATS[0]:
-        forms = [form.append(ARM_FIELD) for form in forms]
-    if not any(file.schema_arrow.equals(form, check_metadata=False) for form in forms):
-        raise ValueError(f"{path}: its columns are not those of a study's table")
+    wanted = tuple(runs.from_json(json.dumps(plain)) for plain in header["wanted"])
+    by_id = {run.id: run for run in wanted}
+    _expect(bool(wanted) and len(by_id) == len(wanted), "wanted: no Runs, or one of them twice")
+    for run in wanted:
+        _check_run(run)
     ended = dict(map(_from_plain, header["ended"]))
-    num_rows = {run_id: fact.num_rows for run_id, fact in ended.items()}
+    _expect(len(ended) == len(header["ended"]), "ended: one Run twice")
+    _expect(ended.keys() <= by_id.keys(), "ended: a Run that the study does not want")
+    for facts in ended.values():
+        _check_facts(facts)
+    for name in ("failures", "damaged"):
+        told = header[name].items()
+        _expect(all(_is_text(a) and _is_text(b.replace("\n", "")) for a, b in told), name)
     evaluations: dict[str, Evaluations] = {}
-    groups = []
-    order = iter(ended)
-    for index in range(file.num_row_groups):
-        table = read_group(str(path), file, index, ["epoch", "step"])
-        epochs, steps = (table.column(name).to_numpy() for name in ("epoch", "step"))
-        ids, first = [], 0
-        while first < table.num_rows:
-            run_id = next(order)
-            last = first + num_rows[run_id]
-            found = name_evaluations(epochs[first:last], steps[first:last], evaluations)
-            if found != ended[run_id].evaluations:
-                raise ValueError(f"{path}: the rows of Run {run_id} are out of place")
-            ids.append(run_id)
-            first = last
-        groups.append(tuple(ids))
-    return Exported(
-        study=header["study"],
-        wanted=tuple(runs.from_json(json.dumps(plain)) for plain in header["wanted"]),
-        failures=header["failures"],
-        survey=Survey(facts=ended, evaluations=evaluations, damaged=header["damaged"]),
-        rows=ExportRows(str(path), file, tuple(groups), num_rows, _registrations(header)),
+    rows = ExportRows(
+        shown,
+        file,
+        _groups(shown, file, by_id, ended, header["format"], evaluations),
+        {run_id: fact.num_rows for run_id, fact in ended.items()},
+        _registrations(header),
     )
+    survey = Survey(facts=ended, evaluations=evaluations, damaged=header["damaged"])
+    return Exported(
+        study=study, wanted=wanted, failures=header["failures"], survey=survey, rows=rows
+    )
+
+
+def _groups(
+    shown: str,
+    file: pq.ParquetFile,
+    by_id: Mapping[str, Run],
+    ended: Mapping[str, Facts],
+    form: str,
+    evaluations: dict[str, Evaluations],
+) -> tuple[tuple[str, ...], ...]:
+    """Return the ids in each row group. Check every value, and add to `evaluations`."""
+    forms = known_schemas()
+    if form != FORMATS[0]:
+        forms = [each.append(ARM_FIELD) for each in forms]
+    if not any(file.schema_arrow.equals(each, check_metadata=False) for each in forms):
+        raise ValueError("its columns are not those of a study's table")
+    groups, left = [], list(ended)
+    for index in range(file.num_row_groups):
+        table = read_group(shown, file, index, file.schema_arrow.names)
+        ends = np.cumsum([ended[run_id].num_rows for run_id in left])
+        num_runs = int(np.searchsorted(ends, table.num_rows)) + 1
+        ids, left = tuple(left[:num_runs]), left[num_runs:]
+        num_rows = [ended[run_id].num_rows for run_id in ids]
+        if why := schema.fault_in_rows(table, [by_id[run_id] for run_id in ids], num_rows):
+            raise ValueError(why)
+        epochs, steps = (table.column(name).to_numpy() for name in ("epoch", "step"))
+        own = table.select([*set(FACTS_IN_ROWS) & set(table.column_names)])
+        for run_id, last in zip(ids, ends, strict=False):
+            facts, first = ended[run_id], last - ended[run_id].num_rows
+            found = name_evaluations(epochs[first:last], steps[first:last], evaluations)
+            told = {name: getattr(facts, name) for name in own.column_names}
+            same = facts.evaluations == found and own.slice(first, 1).to_pylist() == [told]
+            _expect(same, f"the rows of Run {run_id} are out of place")
+        groups.append(ids)
+    _expect(not left, "ended: Runs without rows")
+    return tuple(groups)
+
+
+FACTS_IN_ROWS: Final = ("outcome", *SIZES)
+
+
+def _expect(is_so: bool, otherwise: str) -> None:
+    if not is_so:
+        raise ValueError(otherwise)
+
+
+def _is_text(value: Any) -> bool:
+    """Return True for a text without control characters, which could rewrite a terminal's screen."""
+    return isinstance(value, str) and value.isprintable()
+
+
+def _brief(error: Any) -> str:
+    return " ".join(str(error).split())[:_MAX_NAME] or type(error).__name__
+
+
+def _check_run(run: Run) -> None:
+    for name in (run.task, run.model):
+        is_name = _is_text(name) and len(name) <= _MAX_NAME
+        _expect(is_name and "/" not in run.task, f"Run.task={run.task!r}, Run.model={run.model!r}")
+    counts = [coordinate.of(run) for coordinate in COORDINATES if coordinate.kind == "count"]
+    recipe = [value for value in run.recipe.to_dict().values() if isinstance(value, int)]
+    huge = [each for each in [*counts, *recipe] if isinstance(each, int) and each > _MAX_COUNT]
+    _expect(not huge, f"Run {run.id}: a number is above {_MAX_COUNT:,}")
+    if run.source is not None:
+        _check_run(run.source)
+
+
+def _check_facts(facts: Facts) -> None:
+    _expect(facts.outcome in (schema.FINISHED, schema.DIVERGED), f"outcome={facts.outcome!r}")
+    _expect(type(facts.num_rows) is int and 1 <= facts.num_rows <= _MAX_COUNT, "num_rows")
+    packages = facts.provenance["packages"].items()
+    _expect(all(_is_text(a) and _is_text(b) for a, b in packages), "packages")
+    for name, kind in get_type_hints(Provenance).items():
+        value = facts.provenance.get(name)
+        is_right = value is None or name == "packages" or isinstance(value, kind)
+        _expect(is_right and (not isinstance(value, str) or _is_text(value)), f"{name}={value!r}")
 
 
 def _registrations(header: Mapping[str, Any]) -> tuple[Registration, ...] | None:
     # Older files do not contain registrations: None means unknown.
     if "registrations" not in header:
         return None
-    return tuple(
-        Registration(**{**one, "run_ids": tuple(one["run_ids"])}) for one in header["registrations"]
-    )
+    found = []
+    for plain in header["registrations"]:
+        one = Registration(**{**plain, "run_ids": tuple(plain["run_ids"])})
+        texts = (one.registered_at, one.terms.get("code", ""), *one.run_ids)
+        _expect(all(map(_is_text, texts)) and isinstance(one.is_late, bool), "registrations")
+        # Raises for numbers that are not finite, or too large for a float.
+        canonical_json(json.loads(canonical_json(one.terms), parse_int=float))
+        found.append(one)
+    return tuple(found)
 
 
-def failures_of(store: Store) -> dict[str, str]:
-    """Return why Runs failed, by id, without Runs that will be retried."""
+def failures_of(store: Store, wanted: Iterable[Run]) -> dict[str, str]:
+    """Return why Runs of a study failed, by id, without Runs that will be retried."""
+    ids = {run.id for run in wanted}
     return {
         run_id: f"{failure.kind}: {failure.error}"
         for run_id, failure in read_failures(store).items()
-        if failure.final
+        if failure.final and run_id in ids
     }
+
+
+def _kind_of(failure: str) -> str:
+    """Return the kind and the exception's name of a failure, without its message: `error: OSError`."""
+    kind = failure.partition(":")[0]
+    name = re.match(r"[\w.]+", last_line(failure))
+    return f"{kind}: {name[0]}" if name else kind
 
 
 # Keys in the files stay the same if a field is renamed.
@@ -317,6 +450,12 @@ def _write(writer: pq.ParquetWriter | csv.CSVWriter, gathered: list[pa.Table]) -
         return
     table = pa.concat_tables(gathered).unify_dictionaries()
     if isinstance(writer, csv.CSVWriter):
+        for index, column in enumerate(table.columns):
+            if pa.types.is_dictionary(column.type):
+                texts = map(output.without_formula, column.chunk(0).dictionary.to_pylist())
+                safe = pa.array(texts, pa.string())
+                chunks = [pa.DictionaryArray.from_arrays(c.indices, safe) for c in column.chunks]
+                table = table.set_column(index, table.field(index), pa.chunked_array(chunks))
         writer.write_table(table.cast(_PLAIN))
     else:
         writer.write_table(table, row_group_size=table.num_rows)

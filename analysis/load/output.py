@@ -1,4 +1,4 @@
-"""Write files and folders atomically: a hidden draft, flushed, then renamed."""
+"""Write files and folders atomically (a hidden draft, flushed, then renamed), and CSV without formulas."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+import pandas as pd
+
 from study.store import atomic
 from study.store.errors import naming
 
 _DRAFT: Final = "draft"
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 
 
 def draft_of(path: Path) -> Path:
@@ -44,3 +47,14 @@ def folder(place: Path, *, last: str) -> Iterator[Path]:
             publish(path, place / path.relative_to(draft))
     finally:
         shutil.rmtree(draft)
+
+
+def without_formula(text: str) -> str:
+    """Return the text with an apostrophe before it if a spreadsheet would run it as a formula."""
+    return f"'{text}" if text.startswith(_FORMULA) else text
+
+
+def write_csv(table: pd.DataFrame, path: Path) -> None:
+    """Write a table to a CSV file without its index; no text in it is a formula."""
+    safe = table.map(lambda value: without_formula(value) if isinstance(value, str) else value)
+    safe.to_csv(path, index=False)

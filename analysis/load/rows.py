@@ -16,6 +16,7 @@ import pyarrow.ipc
 import pyarrow.parquet as pq
 
 from study.store import Damaged, Finished, Store, finished_ids, read_rows, rows_path, schema
+from study.store.store import unreadable
 from study.store.studies import Registration
 
 FILES_A_TASK: Final = 32
@@ -155,6 +156,9 @@ def survey(rows: StoreRows, wanted: Iterable[str]) -> Survey:
             finished = read_rows(store, run_id)
         except Damaged as damage:
             damaged[run_id] = str(damage)
+            return
+        except PermissionError as error:
+            damaged[run_id] = str(unreadable(error))
             return
         facts[run_id] = facts_of(finished, evaluations)
         rows.kept.add(run_id, {name: to_numpy(finished.table, name) for name in KEPT_AT_ONCE})

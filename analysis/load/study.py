@@ -284,7 +284,7 @@ def open_study(root: str | Path, study: str | None = None, *, partial: bool = Fa
         store = open_store(root)
         name = named_study(study, store)
         wanted = tuple(read_study(store, name))
-        failures = export.failures_of(store)
+        failures = export.failures_of(store, wanted)
         rows = StoreRows(store)
         found = survey(rows, [run.id for run in wanted])
     cells = cells_of(wanted, found, failures)

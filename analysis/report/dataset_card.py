@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -65,10 +66,10 @@ def publish(
     with output.folder(folder, last=CARD) as draft:
         rows = draft / ROWS
         rows.parent.mkdir(parents=True)
-        written = export(store, name, rows)
+        written = export(store, name, rows, is_public=True)
         opened = load.open_study(rows, partial=True)
         if space:
-            (draft / SPACE).write_text(space, encoding="utf-8")
+            (draft / SPACE).write_text(without_folders(space), encoding="utf-8")
         text = card(
             opened,
             pq.read_schema(rows),
@@ -80,6 +81,15 @@ def publish(
         )
         (draft / CARD).write_text(text, encoding="utf-8")
     return written
+
+
+# The last part of an absolute path in a string literal, and what precedes it.
+_FOLDERS: Final = re.compile(r"""(?<=["'])(?:~?/|[A-Za-z]:[\\/])[^"'\n]*?([^"'/\\\n]*)(?=["'])""")
+
+
+def without_folders(text: str) -> str:
+    """Return a search space's text with absolute paths cut down to their last part: "…/images"."""
+    return _FOLDERS.sub(r"…/\1", text)
 
 
 def card(
@@ -155,9 +165,15 @@ def _made(study: load.Study, registrations: Sequence[Registration], has_space: b
     command = f"study run {SPACE if has_space else study.name}"
     lines = [
         f"- by `{command}`"
-        + (f", of which [`{SPACE}`]({SPACE}) is the search space" if has_space else "")
+        + (
+            f", of which [`{SPACE}`]({SPACE}) is the search space (its absolute paths are cut down to "
+            "their last part)"
+            if has_space
+            else ""
+        )
         + f"; {len(study.runs):,} of the {len(study.cells):,} Runs of its search space have rows"
     ]
+    lines.append("- without host names, and without the messages of failed Runs")
     for kind, values in provenance(study).items():
         if kind in LISTED:
             lines.append(f"- {kind}: {_counted(values)}")

@@ -115,17 +115,16 @@ def _draw(
     for folder in ("figures", "tables"):
         (place / folder).mkdir(parents=True, exist_ok=True)
     errors = tables.final_errors(study, epsilon)
-    errors.to_csv(place / "tables" / "final_errors.csv", index=False)
-    study.cells.to_csv(place / "tables" / "runs.csv")
+    output.write_csv(errors, place / "tables" / "final_errors.csv")
+    output.write_csv(study.cells.reset_index(), place / "tables" / "runs.csv")
     parts = slices.slices(study)
     predicted = tables.disagreements(study, parts)
     if predicted.found:
-        tables.disagreement_table(predicted, parts).to_csv(
-            place / "tables" / "predictions.csv", index=False
-        )
+        table = tables.disagreement_table(predicted, parts)
+        output.write_csv(table, place / "tables" / "predictions.csv")
     summaries = summarise_slices(study, parts, epsilon)
     best = tables.best_cuts(summaries)
-    best.to_csv(place / "tables" / "best_cuts.csv", index=False)
+    output.write_csv(best, place / "tables" / "best_cuts.csv")
     first = lead(study, summaries, place / "figures", epsilon)
     pictures = list(
         gallery.pictures(
@@ -141,7 +140,7 @@ def _draw(
     leading = first.picture if first else pictures.pop(0) if pictures else None
     judged, unjudged = _judged(study, epsilon, related, arm)
     registration = registration_status(study, epsilon=epsilon, **related)
-    judged.to_dataframe().to_csv(place / "tables" / "verdicts.csv", index=False)
+    output.write_csv(judged.to_dataframe(), place / "tables" / "verdicts.csv")
     answer = first_screen(study, summaries, list(judged.values()))
     page = _template().render(
         study=study,

@@ -329,6 +329,11 @@ def _narrow(errors: xr.Dataset) -> xr.Dataset:
 Judge = Callable[[np.ndarray, np.ndarray], tuple[descent.Judgement, float] | None]
 
 
+def _has_curve(epochs: np.ndarray) -> bool:
+    """Return False if every seed diverged before its second row."""
+    return bool(epochs[-1] > 0)
+
+
 def epoch_peaks(errors: xr.Dataset, epsilon: float, *, resolution: float = 0.0) -> xr.Dataset:
     """Return peaks along the epochs, over GRID, by the rule that C1 uses (`resolution`: of one error).
 
@@ -342,8 +347,8 @@ def epoch_peaks(errors: xr.Dataset, epsilon: float, *, resolution: float = 0.0) 
     def judge(test: np.ndarray, train: np.ndarray) -> tuple[descent.Judgement, float] | None:
         known = np.isfinite(test).any(axis=0)
         epochs, test = errors["epoch"].values[known], test[:, known]
-        if epochs[-1] <= 0:
-            return None  # every seed diverged before its second row, so there is no curve
+        if not _has_curve(epochs):
+            return None
         found = descent.judge_epochs(
             epochs,
             test,
