@@ -80,6 +80,7 @@ class Proxy:
         self.authorizations: list[str] = []
         self._rules: list[list] = []
         self.unheeded = False
+        self.error_code = "InternalError"  # in the body of each answer that a rule gives
         self._lock = threading.Lock()
         # moto looks whether a condition holds, then writes, and two that read an object have one place
         # in it between them; S3 does each in one step.
@@ -101,8 +102,8 @@ class Proxy:
                     return
                 headers: list[tuple[str, str]] = []
                 content = (
-                    b"<Error><Code>InternalError</Code><Message>made to fail</Message></Error>"
-                )
+                    f"<Error><Code>{proxy.error_code}</Code><Message>made to fail</Message></Error>"
+                ).encode()
                 is_lost = status == LOST
                 if status in (0, LOST):
                     if proxy.unheeded:

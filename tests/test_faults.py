@@ -10,7 +10,7 @@ from typing import Final
 
 import pytest
 
-from tests.faults import catalogue, damage, drivers, journal, kills, mutations, table
+from tests.faults import catalogue, damage, drivers, journal, mutations, signals
 from tests.faults.harness import Harness, Outcome, Skipped, open_harness
 from tests.faults.journal import Event
 
@@ -18,13 +18,13 @@ Cause = Callable[[Harness, random.Random], Outcome]
 
 
 def _one_instant_of_each(harness: Harness, rng: random.Random) -> Outcome:
-    instants = [(rng.choice(list(kills.INSTANTS)), kind) for kind in kills.OBJECTS]
-    return kills.while_publishing(harness, rng, instants=instants)
+    instants = [(rng.choice(list(signals.INSTANTS)), kind) for kind in signals.OBJECTS]
+    return signals.while_publishing(harness, rng, instants=instants)
 
 
 # Of those that come often, fewer times; of those that take Ray or minutes, what fits a suite's time.
 SHORT: Final[Mapping[str, Cause]] = {
-    "kill-random": partial(kills.random_moments, times=2),
+    "kill-random": partial(signals.random_moments, times=2),
     "kill-publishing": _one_instant_of_each,
     **{
         name: catalogue.FAULTS[name].cause
@@ -41,6 +41,9 @@ SHORT: Final[Mapping[str, Cause]] = {
             "damaged-checkpoint",
             "damaged-study-file",
             "damaged-task",
+            "sealed-nonsense",
+            "lease-last-number",
+            "case-folding",
             "two-drivers",
             "stack-killed",
             "stack-extended",
@@ -102,7 +105,7 @@ def test_what_is_not_as_promised_is_noticed(harness: Harness) -> None:
     said = "\n".join(outcome.problems)
     for word in (cell, other, "temporary files are left", "left in unfinished/"):
         assert word in said
-    assert "NO" in table.rendered([outcome])
+    assert "NO" in catalogue.rendered([outcome])
 
 
 @pytest.mark.slow
@@ -165,16 +168,16 @@ def test_the_table_adds_up_rounds() -> None:
         Outcome(fault="b", times=0, skipped="no root"),
         Outcome(fault="a", times=1, num_runs=5, rows_lost=7, bit_equal=False, problems=("x",)),
     ]
-    a, b = table.merged(rounds)
+    a, b = catalogue.merged(rounds)
     assert (a.times, a.num_runs, a.rows_lost, a.bit_equal) == (3, 10, 7, False)
     assert (a.resume_seconds, a.redone_seconds, a.problems) == ((1.0, 3.0), 0.5, ("x",))
-    text = table.rendered([a, b])
-    missed = table.Noticed(
+    text = catalogue.rendered([a, b])
+    missed = catalogue.Noticed(
         mutations.MUTATIONS["no-fsync"], "power-loss", Outcome(fault="a", times=1)
     )
     assert missed.is_missed
-    assert "NO" in table.of_mutations([missed])
-    assert not table.Noticed(missed.mutation, "kill-random", missed.outcome).is_missed
-    assert not table.Noticed(missed.mutation, "power-loss", a).is_missed
+    assert "NO" in catalogue.of_mutations([missed])
+    assert not catalogue.Noticed(missed.mutation, "kill-random", missed.outcome).is_missed
+    assert not catalogue.Noticed(missed.mutation, "power-loss", a).is_missed
     assert "skipped: no root" in text
     assert "2.0, 3.0" in text

@@ -13,12 +13,14 @@ from __future__ import annotations
 import argparse
 import random
 import re
+import signal
 import sys
 import time
 import traceback
 from pathlib import Path
 
-from tests.faults import drivers, table
+from tests.faults import catalogue as table
+from tests.faults import drivers
 from tests.faults.catalogue import FAULTS
 from tests.faults.harness import Harness, Outcome, Skipped, open_harness
 from tests.faults.mutations import MUTATIONS
@@ -44,7 +46,7 @@ def main() -> int:
             for number in range(given.rounds):
                 for name in names:
                     if FAULTS[name].is_in(number):
-                        outcomes.append(_met(name, number, given.seed, harness))
+                        outcomes.append(_met(name, number, given.seed, harness, given.limit))
     except KeyboardInterrupt:
         print("\nended early: what follows is of the rounds so far", file=sys.stderr)
     finally:
@@ -66,7 +68,7 @@ def _mutate(given: argparse.Namespace) -> int:
                 for name in (n for n in faults if re.search(given.only, n)):
                     with harness.mutated(mutation.name):
                         print(f"{mutation.name}: {mutation.breaks}", file=sys.stderr, flush=True)
-                        outcome = _met(name, 0, given.seed, harness)
+                        outcome = _met(name, 0, given.seed, harness, given.limit)
                     noticed.append(table.Noticed(mutation, name, outcome))
     except KeyboardInterrupt:
         print("\nended early: what follows is of the mutations so far", file=sys.stderr)
@@ -76,8 +78,14 @@ def _mutate(given: argparse.Namespace) -> int:
     return 1 if any(each.is_missed for each in noticed) else 0
 
 
-def _met(name: str, number: int, seed: int, harness: Harness) -> Outcome:
+def _take_too_long(*_: object) -> None:
+    raise drivers.Hung("the time limit of one fault is over (--limit)")
+
+
+def _met(name: str, number: int, seed: int, harness: Harness, limit: int) -> Outcome:
     began = time.monotonic()
+    signal.signal(signal.SIGALRM, _take_too_long)
+    signal.alarm(limit)
     try:
         outcome = FAULTS[name].cause(harness, random.Random(f"{seed} {number} {name}"))
     except Skipped as skipped:
@@ -86,6 +94,8 @@ def _met(name: str, number: int, seed: int, harness: Harness) -> Outcome:
         drivers.end_processes_of(harness.folder)  # before the next fault begins
         told = (traceback.format_exc(),)
         outcome = Outcome(fault=name, times=1, bit_equal=False, problems=told)
+    finally:
+        signal.alarm(0)
     verdict = "NOT AS PROMISED" if outcome.problems else "ok"
     if outcome.skipped is not None:
         verdict = "skipped"
@@ -102,6 +112,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=1, help="how often (default 1)")
     parser.add_argument("--only", default="", metavar="REGEX", help="faults whose name fits")
     parser.add_argument("--seed", type=int, default=0, help="of the moments (default 0)")
+    parser.add_argument("--limit", type=int, default=1800, help="seconds a fault (default 1800)")
     parser.add_argument("--folder", type=Path, help="where stores are made (default: temporary)")
     parser.add_argument("--list", action="store_true", help="the names of all faults")
     parser.add_argument(

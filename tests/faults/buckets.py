@@ -18,7 +18,9 @@ STATUSES = (500, 503, None)  # None: the connection is closed without an answer
 
 
 @contextmanager
-def bucket(harness: Harness, rng: random.Random) -> Iterator[tuple[Scenario, FlakyProxy]]:
+def bucket(
+    harness: Harness, rng: random.Random, space: str = "tiny"
+) -> Iterator[tuple[Scenario, FlakyProxy]]:
     """A scenario on a server of its own, behind a proxy. Raises Skipped where there is no server."""
     if not s3_server.IS_INSTALLED:
         raise Skipped("needs moto's S3 server: pip install 'moto[server]'")
@@ -32,7 +34,7 @@ def bucket(harness: Harness, rng: random.Random) -> Iterator[tuple[Scenario, Fla
         proxy = FlakyProxy(port, rng.randrange(1000))
         try:
             root = s3_server.root(proxy.port, "faults")
-            yield harness.scenario(root=root, variables=variables), proxy
+            yield harness.scenario(space, root=root, variables=variables), proxy
         finally:
             proxy.close()
 
@@ -169,3 +171,45 @@ def _listening_at(port: int) -> int:
             if b"moto.server" in command and str(port).encode() in command:
                 return int(place.name)
     raise AssertionError(f"no server at port {port}")
+
+
+MOST_REQUESTS_A_RUN = 8
+MOST_REQUESTS_IDLE = 30
+
+
+def slow(harness: Harness, rng: random.Random) -> Outcome:
+    """A budget of requests: on a distant bucket, each takes a tenth of a second or more.
+
+    An idle driver reads the rows of every Run once, which the goal of 30 requests leaves out.
+    """
+    with bucket(harness, rng, space="ten") as (scenario, proxy):
+        num_runs = len(scenario.runs)
+        requests = []
+        for _ in ("training", "idle"):
+            proxy.heal()
+            scenario.finish()
+            requests.append(list(proxy.requests))
+        # Each Run looks at the lease once; a busy machine gives more heartbeats and looks.
+        training, idle = (sum("lease" not in each for each in some) for some in requests)
+        a_run = (training - idle) / num_runs + 1
+        scenario.expect(a_run <= MOST_REQUESTS_A_RUN, f"{a_run} requests for a Run")
+        num_idle = len(requests[1]) - num_runs
+        scenario.expect(num_idle <= MOST_REQUESTS_IDLE, f"{num_idle} requests of an idle run")
+        return scenario.judge("budget of requests", 1, is_bucket=True)
+
+
+def token_expires(harness: Harness, rng: random.Random) -> Outcome:
+    """From a checkpoint on, every request is answered as for an expired token."""
+    with bucket(harness, rng, space="slow_source") as (scenario, proxy):
+        driver = scenario.run()
+        scenario.wait_until(lambda: scenario.count("saved") > 0, driver, "a checkpoint")
+        proxy.error_code = "ExpiredToken"
+        proxy.fail(".*", 1_000_000, 400)
+        status = driver.wait()
+        scenario.expect(status == 1, f"status {status}: {driver.said()}")
+        scenario.expect("renew the token" in driver.said(), f"no advice: {driver.said()}")
+        scenario.expect_no_traceback(driver)
+        proxy.heal()
+        _drop_leases(scenario)
+        scenario.finish()
+        return scenario.judge("token expires", 1, is_bucket=True, may_be_late=True)

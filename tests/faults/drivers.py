@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 TRACER: Final = Path(__file__).parent / "tracer"
 PROJECT: Final = Path(__file__).parents[2]
@@ -124,10 +124,12 @@ def start(
     fresh: bool,
     project: Path = PROJECT,
     limits: Mapping[int, int] | None = None,
+    how: Mapping[str, Any] | None = None,
 ) -> Driver:
     """Starts `study ARGUMENTS` in a folder. `variables`: of the environment, the tracer's among them.
 
     `limits`: RLIMIT → value; RLIMIT_DATA is taken as bytes more than the process has. For forked ones.
+    `how`: further arguments of Popen, for fresh ones; "before" are words before Python.
     """
     out, err = folder / f"{name}.out", folder / f"{name}.err"
     started_at = time.monotonic()
@@ -135,13 +137,12 @@ def start(
     if fresh:
         assert not limits
         with out.open("wb") as to_out, err.open("wb") as to_err:
+            given = {"stdout": to_out, "stderr": to_err, "stdin": subprocess.DEVNULL, **(how or {})}
             process = subprocess.Popen(
-                [sys.executable, "-m", "study", *arguments],
+                [*given.pop("before", ()), sys.executable, "-m", "study", *arguments],
                 cwd=folder,
                 env=environment(project) | dict(variables),
-                stdout=to_out,
-                stderr=to_err,
-                stdin=subprocess.DEVNULL,
+                **given,
             )
     else:
         start_fork_server()
@@ -222,18 +223,18 @@ def _forked(
     import sitecustomize  # the tracer
 
     from study.cli import main, run
-    from tests.faults import io_calls, mutations, power_loss
+    from tests.faults import calls, mutations
 
     sitecustomize.arm()
     if "FAULTS_RECORD" in variables:
-        power_loss.record_into(Path(variables["FAULTS_RECORD"]), Path(variables["FAULTS_ROOT"]))
+        calls.record_into(Path(variables["FAULTS_RECORD"]), Path(variables["FAULTS_ROOT"]))
     if "FAULTS_FAIL" in variables:
         number, error, told = variables["FAULTS_FAIL"].split(" ", 2)
-        io_calls.fail_until_exit(
-            Path(variables["FAULTS_ROOT"]), int(number), int(error), Path(told)
-        )
+        calls.fail_until_exit(Path(variables["FAULTS_ROOT"]), int(number), int(error), Path(told))
     if "FAULTS_MUTATION" in variables:
-        mutations.MUTATIONS[variables["FAULTS_MUTATION"]].break_code()
+        mutation = mutations.MUTATIONS[variables["FAULTS_MUTATION"]]
+        if mutation.at.startswith("study."):
+            mutation.break_code()
     # Figures take longer than the training here; fresh drivers write them.
     run.write_report = lambda *_, **__: 0  # type: ignore[assignment]
     sys.exit(main.main(arguments))

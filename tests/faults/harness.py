@@ -32,7 +32,10 @@ TASKS: Final = ("digits-low", "digits-high")
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What became of a study under one fault; `problems`: everything that was not as promised."""
+    """What became of a study under one fault; `problems`: everything that was not as promised.
+
+    `resume_seconds`: None if no study was finished after the fault, empty if nothing was left to train.
+    """
 
     fault: str
     times: int
@@ -41,7 +44,7 @@ class Outcome:
     rows_doubled: int = 0
     sources_twice: int = 0
     bit_equal: bool = True
-    resume_seconds: tuple[float, ...] = ()
+    resume_seconds: tuple[float, ...] | None = None
     redone_seconds: float = 0.0
     problems: tuple[str, ...] = ()
     skipped: str | None = None
@@ -164,7 +167,7 @@ class Scenario:
     variables: dict[str, str] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     started: list[Driver] = field(default_factory=list)
-    resume_seconds: list[float] = field(default_factory=list)
+    resume_seconds: list[float] | None = None
     checkpoint_seconds: float = CHECKPOINT_SECONDS
 
     def __post_init__(self) -> None:
@@ -204,25 +207,29 @@ class Scenario:
         die_at: str | None = None,
         project: Path = drivers.PROJECT,
         limits: Mapping[int, int] | None = None,
+        how: Mapping[str, Any] | None = None,
     ) -> Driver:
         """Starts `study run`, by default inline."""
         means = ["--gpus-per-trial", "0"] if on_ray else ["--inline"]
         interval = ["--checkpoint-seconds", str(self.checkpoint_seconds)]
         given = ["run", f"{self.space}.py", "--root", self.root, *interval, *(flags or means)]
-        return self._start(given, die_at, fresh or on_ray or bool(flags), project, limits)
+        is_fresh = fresh or on_ray or bool(flags) or how is not None
+        return self._start(given, die_at, is_fresh, project, limits, how)
 
     def say(self, verb: str, *flags: str, fresh: bool = False) -> str:
         """What another verb says of the study; it must succeed, and without a traceback."""
-        driver = self._start(
-            [verb, f"{self.space}.py", "--root", self.root, *flags],
-            None,
-            fresh,
-            drivers.PROJECT,
-            None,
-        )
+        driver = self.start(verb, f"{self.space}.py", *flags, fresh=fresh)
         self.expect(driver.wait() == 0, f"study {verb}: {driver.said()}")
         self.expect_no_traceback(driver)
         return driver.said()
+
+    def start(
+        self, *words: str, fresh: bool = False, how: Mapping[str, Any] | None = None
+    ) -> Driver:
+        """Start `study WORDS` on this store."""
+        is_fresh = fresh or how is not None
+        given = [*words, "--root", self.root]
+        return self._start(given, None, is_fresh, drivers.PROJECT, None, how)
 
     def _start(
         self,
@@ -231,6 +238,7 @@ class Scenario:
         fresh: bool,
         project: Path,
         limits: Mapping[int, int] | None,
+        how: Mapping[str, Any] | None,
     ) -> Driver:
         variables = self.variables | self.watched
         if die_at is not None:
@@ -243,6 +251,7 @@ class Scenario:
             fresh=fresh,
             project=project,
             limits=limits,
+            how=how,
         )
         self.started.append(driver)
         return driver
@@ -277,8 +286,12 @@ class Scenario:
         self.expect(status == 0, f"the last `study run` ended with {status}: {driver.said()}")
         self.expect_no_traceback(driver)
         steps = [e for e in self.journal.events() if e.kind == "step" and e.pid not in before]
-        self.resume_seconds += [event.at - driver.started_at for event in steps[:1]]
+        self.note_resumed([event.at - driver.started_at for event in steps[:1]])
         return driver
+
+    def note_resumed(self, seconds: list[float]) -> None:
+        """Notes how soon training went on; an empty list if nothing was left to train."""
+        self.resume_seconds = (self.resume_seconds or []) + seconds
 
     def expect(self, is_so: bool, problem: str) -> None:
         """Notes a problem where it is not so."""
@@ -341,7 +354,7 @@ class Scenario:
             rows_doubled=doubled,
             sources_twice=len(twice & self.sources),
             bit_equal=found == expected,
-            resume_seconds=tuple(self.resume_seconds),
+            resume_seconds=None if self.resume_seconds is None else tuple(self.resume_seconds),
             redone_seconds=redone,
             problems=tuple(self.problems),
         )

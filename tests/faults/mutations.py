@@ -10,24 +10,37 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
+AT_TRAINING: Final = "study.launching.train_run"
+AT_EXPORT: Final = "analysis.load.export"
+AT_SIGNALS: Final = "study.signals"
+AT_TIDY: Final = "study.launching.temporary_files"
+AT_REPORT: Final = "analysis.report.page"
+AT_CARD: Final = "analysis.report.dataset_card"
+
 
 @dataclass(frozen=True)
 class Mutation:
-    """`breaks`: what the code does not do any more; `noticed_by`: names of faults, each of which must."""
+    """`breaks`: what the code does not do any more; `noticed_by`: names of faults, each of which must.
+
+    `at`: the module after whose import the code is broken.
+    """
 
     name: str
     breaks: str
     noticed_by: tuple[str, ...]
     break_code: Callable[[], None]
+    at: str = AT_TRAINING
 
 
 class _FitsText(str):
@@ -128,7 +141,7 @@ def _no_optimizer_state() -> None:
 
 
 def _no_checkpoint_read() -> None:
-    _replace("study.store.unfinished", "read_checkpoint", lambda _: lambda store, run_id: None)
+    _replace("study.store.unfinished", "read_checkpoint", lambda _: lambda *_: None)
 
 
 def _no_fsync() -> None:
@@ -219,7 +232,7 @@ def _second_signal_is_silent() -> None:
             os._exit(3)
         self.ask()
 
-    _replace("study.launching.signals", "StopRequest.handle", lambda _: handle)
+    _replace("study.signals", "StopRequest.handle", lambda _: handle)
 
 
 def _causes_untold() -> None:
@@ -437,4 +450,187 @@ _ALL: Final = (
         _versions_alike,
     ),
 )
-MUTATIONS: Final[Mapping[str, Mutation]] = {mutation.name: mutation for mutation in _ALL}
+
+
+def _keep_every_training() -> None:
+    held: list[Any] = []
+
+    def keeping(inner: Any) -> Any:
+        def training(*given: Any) -> Any:
+            held.append(inner(*given))
+            return held[-1]
+
+        return training
+
+    _only_in("study.launching.train_run", "_training", keeping)
+
+
+def _strangers_trusted() -> None:
+    _only_in("analysis.load.export", "is_study_name", lambda _: lambda name: True)
+    _replace("study.store.schema", "fault_in_rows", lambda _: lambda *_: None)
+
+
+def _requests_repeated() -> None:
+    from study.tasks import prepared_file
+
+    _only_in(
+        "study.launching.worker_cache",
+        "_task_of_lease",
+        lambda _: (
+            lambda name, store, number: prepared_file.load(name, replace(store, lease_number=0))
+        ),
+    )
+
+
+def _owners_unchecked() -> None:
+    import json
+
+    from study.launching.lease import Owner
+    from study.store.processes import Process
+
+    def careless(content: bytes) -> Any:
+        plain = json.loads(content)
+        return Owner(**(plain | {"process": Process(**plain["process"])}))
+
+    _only_in("study.launching.lease", "_owner_from", lambda _: careless)
+
+
+def _unreadable_ends_it() -> None:
+    def strict(error: OSError) -> Any:
+        raise error
+
+    _replace("study.store.store", "unreadable", lambda _: strict)
+
+
+def _as_before(name: str, new: Any, module: str = "study.signals") -> Callable[[], None]:
+    return lambda: _only_in(module, name, lambda _: new)
+
+
+_LATEST: Final = (
+    Mutation(
+        "hangup-ends-it",
+        "only SIGINT and SIGTERM are handled",
+        ("signal-hup", "signal-usr1"),
+        _as_before("STOP_SIGNALS", (signal.SIGINT, signal.SIGTERM)),
+        at=AT_SIGNALS,
+    ),
+    Mutation(
+        "nohup-undone",
+        "a handler is installed although the signal is ignored",
+        ("signal-hup-nohup",),
+        _as_before("_DEFAULT", (signal.SIG_DFL, signal.SIG_IGN, signal.default_int_handler)),
+        at=AT_SIGNALS,
+    ),
+    Mutation(
+        "later-signals-count",
+        "signals that follow the first one end the cleaning up",
+        ("signal-ray-start",),
+        lambda: _replace(
+            "study.signals",
+            "_Interrupt.handle",
+            lambda _: lambda self, number, frame: signal.default_int_handler(number, frame),
+        ),
+        at=AT_SIGNALS,
+    ),
+    Mutation(
+        "analysis-left-running",
+        "a signal to `study report` does not reach its analysis",
+        ("signal-report",),
+        lambda: _replace("subprocess", "Popen.terminate", lambda _: lambda self: os._exit(3)),
+        at=AT_SIGNALS,
+    ),
+    Mutation(
+        "divergence-breaks-reports",
+        "a curve of one point is judged",
+        ("all-diverged",),
+        lambda: _only_in("analysis.report.slices", "_has_curve", lambda _: lambda epochs: True),
+        at=AT_REPORT,
+    ),
+    Mutation(
+        "names-are-files",
+        "a name that is a folder here is not taken for a study",
+        ("root-named-as-study",),
+        lambda: _only_in("__main__", "_is_known", lambda _: lambda study, root: False),
+        at=AT_EXPORT,
+    ),
+    Mutation(
+        "trainings-held",
+        "finished trainings stay in memory",
+        ("memory-held",),
+        _keep_every_training,
+    ),
+    Mutation(
+        "strangers-trusted",
+        "neither the study's name nor the rows of an export are checked",
+        ("stranger-export",),
+        _strangers_trusted,
+        at=AT_EXPORT,
+    ),
+    Mutation(
+        "nonsense-accepted",
+        "rows with a right checksum are not looked at",
+        ("sealed-nonsense",),
+        lambda: _replace("study.store.schema", "fault_in_rows", lambda _: lambda *_: None),
+    ),
+    Mutation(
+        "published-as-it-is",
+        "a published data set is an ordinary export",
+        ("publish-private",),
+        lambda: _only_in(
+            AT_CARD, "export", lambda inner: lambda store, name, path, **_: inner(store, name, path)
+        ),
+        at=AT_CARD,
+    ),
+    Mutation(
+        "unreadable-ends-it",
+        "one unreadable file ends a command",
+        ("shared-users",),
+        _unreadable_ends_it,
+    ),
+    Mutation(
+        "old-leases-must-go",
+        "an old lease that cannot be removed is an error",
+        ("lease-unremovable",),
+        _as_before("suppress", lambda *_: nullcontext(), "study.launching.lease"),
+    ),
+    Mutation(
+        "eight-digits-only",
+        "a lease number has exactly eight digits",
+        ("lease-last-number",),
+        _as_before("LEASE_NAME", re.compile(r"(\d{8})\.json"), "study.launching.lease"),
+    ),
+    Mutation(
+        "owners-unchecked",
+        "what a lease says of its owner is believed",
+        ("lease-nested",),
+        _owners_unchecked,
+    ),
+    Mutation(
+        "case-matters",
+        "names of studies are compared letter by letter",
+        ("case-folding",),
+        _as_before("study_names", lambda _: [], "study.planning.plan"),
+    ),
+    Mutation(
+        "locks-unseen",
+        "a temporary folder is in use only if its process is seen",
+        ("tidy-other-namespace",),
+        _as_before("_is_locked", lambda _: False, "study.launching.temporary_files"),
+        at=AT_TIDY,
+    ),
+    Mutation(
+        "requests-repeated",
+        "each Run reads its task from the bucket again",
+        ("bucket-slow",),
+        _requests_repeated,
+    ),
+    Mutation(
+        "expiry-without-advice",
+        "an expired token is an error like any other",
+        ("bucket-token-expires",),
+        lambda: _only_in("study.store.errors", "_OF_BUCKET", lambda advice: advice[1:]),
+    ),
+)
+MUTATIONS: Final[Mapping[str, Mutation]] = {
+    mutation.name: mutation for mutation in (*_ALL, *_LATEST)
+}

@@ -90,6 +90,18 @@ STACKED: Final = (
     .replace("learning_rate=1e-3", "learning_rate=1e-3, seeds_together=4")
 )
 
+# 20 short Runs, and Runs whose loss is not finite at once.
+MANY: Final = (
+    ONE.replace("num_epochs=8", "num_epochs=1")
+    .replace("seed=0", "seed=seed")
+    .replace("    )\n]", "    )\n    for seed in range({count})\n]")
+)
+# The source does not diverge: its cells would count as failed.
+ALL_DIVERGED: Final = TINY.format(source_epochs=2).replace(
+    "num_epochs=6, batch_size=16, learning_rate=1e-3",
+    'num_epochs=6, batch_size=16, optimizer="sgd", learning_rate=1e30',
+)
+
 TEXTS: Final[Mapping[str, str]] = {
     "tiny": TINY.format(source_epochs=12),
     "slow_source": TINY.format(source_epochs=60),
@@ -97,6 +109,9 @@ TEXTS: Final[Mapping[str, str]] = {
     "with_bugs": WITH_BUGS,
     "one": ONE,
     "stacked": STACKED,
+    "ten": MANY.format(count=10),
+    "many": MANY.format(count=20),
+    "all_diverged": ALL_DIVERGED,
 }
 
 

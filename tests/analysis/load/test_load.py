@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pkgutil
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -15,17 +16,18 @@ import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
 
-import analysis
+import analysis.__main__
 from analysis import load, surfaces
 from analysis.load import export
 from analysis.load.arms import ARMS, arms
 from analysis.load.rows import StoreRows
-from study.fields import digest_of
+from analysis.report import write_report
 from study.run import Recipe, Run
 from study.store import buckets, open_store, read_failures, read_rows
 from study.store.rows import publish_rows
 from study.store.unfinished import write_failure
 from tests import s3_server, synthetic
+from tests.faults import damage
 from tests.stored import a_bucket_in
 from tests.synthetic import small
 
@@ -388,22 +390,42 @@ def test_other_files_are_no_export(tmp_path: Path) -> None:
         load.open_study(tmp_path / "none.parquet")
 
 
-@pytest.mark.parametrize("name", ["../../elsewhere", "/tmp/elsewhere", "a/b", "", ".hidden", 7])
-def test_export_study_name_that_is_a_path_is_rejected(whole: Path, name: object) -> None:
-    file = whole / "whole.parquet"
-    export.export(open_store(whole), "synthetic", file)
-    original = pq.ParquetFile(file)
-    header = json.loads(original.metadata.metadata[export.METADATA_KEY]) | {"study": name}
-    text = json.dumps(header)
-    forged = whole / "forged.parquet"
-    with pq.ParquetWriter(forged, export.COLUMNS, write_page_checksum=True) as writer:
-        writer.write_table(original.read().cast(export.COLUMNS))
-        digest = digest_of(text.encode())
-        writer.add_key_value_metadata(
-            {export.METADATA_KEY.decode(): text, export.DIGEST_KEY.decode(): digest}
-        )
-    with pytest.raises(ValueError, match=r"forged\.parquet: study=.*not a study name"):
-        load.open_study(forged)
+@pytest.mark.parametrize("name", [*damage.HEADERS, *damage.ROWS])
+def test_forged_export_is_rejected_in_one_line(
+    name: str, whole: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    original, forged = whole / "whole.parquet", whole / "forged.parquet"
+    if not original.exists():
+        export.export(open_store(whole), "synthetic", original)
+    how = (
+        {"header": damage.HEADERS[name]} if name in damage.HEADERS else {"rows": damage.ROWS[name]}
+    )
+    damage.forge(original, forged, **how)  # type: ignore[arg-type]
+    assert analysis.__main__.main(["report", str(forged), "--out", str(whole / "page")]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "forged.parquet" in said and said.strip().isprintable()
+    assert not (whole / "page").exists()
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "csv"])
+def test_task_that_looks_like_a_formula_is_a_text_in_csv_tables(
+    suffix: str, tmp_path: Path
+) -> None:
+    runs = [
+        replace(run, task="=1+1")
+        for run in small(seeds=(0,), sizes=(250,), frozen=(0,))
+        if run.source
+    ]
+    synthetic.write(tmp_path, runs)
+    file = tmp_path / f"all.{suffix}"
+    export.export(open_store(tmp_path), "synthetic", file)
+    if suffix == "csv":
+        assert set(pd.read_csv(file)["task"]) == {"'=1+1"}
+        return
+    page = write_report(load.open_study(file), tmp_path / "page")
+    assert set(load.open_study(file).cells["task"]) == {"=1+1"}
+    for table in (page.parent / "tables").glob("*.csv"):
+        assert not re.search(r"(^|,)\"?=", table.read_text(), re.MULTILINE), table
 
 
 def test_directory_named_like_an_export_is_a_store(tmp_path: Path) -> None:
@@ -449,7 +471,6 @@ def test_polars_in_two_lines(whole: Path) -> None:
 
 
 def test_the_export_says_where_it_comes_from(whole: Path) -> None:
-    import pyarrow.parquet as pq
 
     file = whole / "traced.parquet"
     export.export(open_store(whole), "synthetic", file)

@@ -22,6 +22,7 @@ import signal
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
@@ -62,7 +63,13 @@ def _watch_train(module: ModuleType) -> None:
     def stepped(training: Any) -> None:
         note("step", training.run.id, training.step)
 
-    _around(module.Training, "__iter__", begun, None)
+    live: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    def counted(training: Any) -> None:
+        live.add(training)
+        note("live", training.run.id, len(live))
+
+    _around(module.Training, "__iter__", begun, counted)
     _around(module.Training, "_train_step", None, stepped)
 
 
@@ -85,7 +92,7 @@ def _watch_run(module: ModuleType) -> None:
             note("save", job.run.id, job.training.step)
 
     _around(module.Checkpoints, "write", copying, None)
-    _break()
+    _break(module)
 
 
 def _watch_checkpoint(module: ModuleType) -> None:
@@ -96,13 +103,14 @@ def _watch_rows(module: ModuleType) -> None:
     _around(module, "publish_rows", None, lambda _, run, *__: note("published", run.id))
 
 
-def _break() -> None:
-    """By the mutation that is asked for, once all that it may be done to can be imported."""
+def _break(module: ModuleType) -> None:
+    """By the mutation that is asked for, once the module at which it is to be done is imported."""
     wish = os.environ.get("FAULTS_MUTATION")
     if wish is not None:
         from tests.faults.mutations import MUTATIONS
 
-        MUTATIONS[wish].break_code()
+        if MUTATIONS[wish].at == module.__name__:
+            MUTATIONS[wish].break_code()
 
 
 _WATCHED = {
@@ -111,6 +119,11 @@ _WATCHED = {
     "study.training.stacked": _watch_stack,
     "study.store.unfinished": _watch_checkpoint,
     "study.store.rows": _watch_rows,
+    "study.signals": _break,
+    "study.launching.temporary_files": _break,
+    "analysis.load.export": _break,
+    "analysis.report.page": _break,
+    "analysis.report.dataset_card": _break,
 }
 
 

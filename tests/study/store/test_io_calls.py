@@ -36,8 +36,8 @@ from study.store.unfinished import (
     sweep,
     write_checkpoint,
 )
-from tests.faults import io_calls
-from tests.faults.power_loss import files_of
+from tests.faults import calls as disk
+from tests.faults.calls import files_of
 from tests.stored import a_predictions, a_provenance, a_run, a_table
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="asks /proc for a file's name")
@@ -91,14 +91,14 @@ def kept(root: Path) -> dict[str, bytes]:
 def test_publishing_any_failing_call_leaves_whole_objects_and_can_be_repeated(
     error: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with io_calls.counted(tmp_path / "whole") as calls:
+    with disk.counted(tmp_path / "whole") as calls:
         drive(tmp_path / "whole")
     whole = kept(tmp_path / "whole")
     assert calls.num > 100
     num_told = 0
     for number in range(1, calls.num + 1):
         root = tmp_path / f"{number}"
-        with io_calls.counted(root, number, error) as failing:
+        with disk.counted(root, number, error) as failing:
             try:
                 drive(root)
             except (OSError, Damaged) as failure:

@@ -13,8 +13,8 @@ from study.launching.options import LaunchOptions
 from study.launching.train_run import execute
 from study.run import Recipe, Run
 from study.store import Store, open_store
-from tests.faults import power_loss
-from tests.faults.power_loss import Call, Disk
+from tests.faults import calls as disk
+from tests.faults.calls import Call, Disk
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="asks /proc for a file's name")
 
@@ -32,7 +32,7 @@ def publish(root: Path) -> list[Call]:
     """Publish in every way, and replace an object."""
     store = open_store(root)
     finished = root / ".finished.tmp"
-    with power_loss.recording(root) as calls:
+    with disk.recording(root) as calls:
         store.put("rows/a.arrow", b"first", b" version")
         store.put("rows/a.arrow", b"second version, longer")
         assert store.create("lease/1.json", b"held")
@@ -57,7 +57,7 @@ def test_publishing_survives_a_power_loss_at_any_call(tmp_path: Path) -> None:
         "unfinished/r/00000001/checkpoint",
         "weights/w",
     ]
-    assert power_loss.problems(calls, {}) == []
+    assert disk.problems(calls, {}) == []
 
 
 @pytest.mark.parametrize("left_out", [("sync", "flush"), ("sync",), ("flush",)])
@@ -66,7 +66,7 @@ def test_power_loss_missing_flush_or_sync_is_found(
 ) -> None:
     (tmp_path / "root").mkdir()
     calls = [call for call in publish(tmp_path / "root") if call.kind not in left_out]
-    found = power_loss.problems(calls, {})
+    found = disk.problems(calls, {})
     assert any(problem.startswith("rows/a.arrow is ") for problem in found)
     assert ("sync" in left_out) == any("is torn, 0 bytes (eager)" in each for each in found)
 
@@ -83,8 +83,8 @@ def test_power_loss_write_in_place_is_found(tmp_path: Path) -> None:
         Call("sync", "a", content=second),
         Call("published", "a"),
     ]
-    assert power_loss.problems(calls[:5] + calls[6:], {}) == []
-    assert len(power_loss.problems(calls, {})) == 2  # on either disk
+    assert disk.problems(calls[:5] + calls[6:], {}) == []
+    assert len(disk.problems(calls, {})) == 2  # on either disk
 
 
 def test_power_loss_unflushed_removal_is_undone() -> None:
@@ -98,10 +98,10 @@ def test_power_loss_unflushed_removal_is_undone() -> None:
 
 def test_execute_survives_a_power_loss_at_any_call(store: Store) -> None:
     root = Path(store.base)
-    before = power_loss.files_of(root)
-    with power_loss.recording(root) as calls, acquire(root) as lease:
+    before = disk.files_of(root)
+    with disk.recording(root) as calls, acquire(root) as lease:
         held = replace(store, lease_number=lease.number)
         execute(RUN, held, LaunchOptions(checkpoint_seconds=0.0), keep_weights=True)
     published = {call.path for call in calls if call.kind == "published"}
     assert {path.split("/")[0] for path in published} >= {"lease", "unfinished", "weights", "rows"}
-    assert power_loss.problems(calls, before) == []
+    assert disk.problems(calls, before) == []
