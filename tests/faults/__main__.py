@@ -37,6 +37,8 @@ def main() -> int:
     if given.mutations is not None and not any(re.search(given.mutations, m) for m in MUTATIONS):
         print("\n".join(MUTATIONS))
         return 2
+    # A shell starts background jobs with SIGINT ignored, and drivers would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     drivers.start_fork_server()
     if given.mutations is not None:
         return _mutate(given)
