@@ -104,14 +104,15 @@ def interrupt_on_signals(resume_hint: str, *, is_last: bool) -> Iterator[None]:
 
 
 def retake_signals() -> None:
-    """Install the handlers of `interrupt_on_signals` again after a library has replaced them.
-
-    Raises KeyboardInterrupt if the library has swallowed one.
-    """
+    """Install the handlers of `interrupt_on_signals` again after a library has replaced them."""
     if _interrupt is not None and _is_main_thread():
         _install(_interrupt.handle, lambda _, handler: handler is not signal.SIG_IGN)
-        if _interrupt.is_set:
-            raise KeyboardInterrupt
+
+
+def raise_if_swallowed() -> None:
+    """Raise KeyboardInterrupt if a signal has come and a library has swallowed the exception."""
+    if _interrupt is not None and _interrupt.is_set:
+        raise KeyboardInterrupt
 
 
 @contextmanager

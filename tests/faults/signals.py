@@ -172,7 +172,7 @@ def warned(harness: Harness, rng: random.Random) -> Outcome:
 
 
 def start_of_ray(harness: Harness, rng: random.Random) -> Outcome:
-    """SIGINT while Ray starts, where a library may swallow the exception; then many SIGTERM."""
+    """SIGINT while Ray starts, where a library may swallow the exception; then three SIGTERM."""
     scenario = harness.scenario("slow_source", checkpoint_seconds=NEVER_DUE)
     driver = scenario.run(on_ray=True)
     scenario.wait_until(lambda: "starting Ray" in driver.said(), driver, "the start of Ray")
@@ -182,13 +182,13 @@ def start_of_ray(harness: Harness, rng: random.Random) -> Outcome:
     driver = scenario.run(on_ray=True)
     scenario.wait_until(lambda: scenario.count("step") > steps, driver, "a step")
     caused += driver.send(signal.SIGTERM)
-    while driver.status() is None:
+    for _ in range(2):
         time.sleep(0.2)
         driver.send(signal.SIGTERM)
-    scenario.expect(driver.status() in (0, 3), f"status {driver.status()}: {driver.said()}")
+    scenario.expect(driver.wait() in (0, 3), f"status {driver.status()}: {driver.said()}")
     scenario.expect_no_traceback(driver)
     scenario.finish()
-    return scenario.judge("SIGINT while Ray starts, many SIGTERM", caused)
+    return scenario.judge("SIGINT while Ray starts, three SIGTERM", caused)
 
 
 def report(harness: Harness, rng: random.Random) -> Outcome:

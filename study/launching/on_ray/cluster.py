@@ -15,7 +15,7 @@ import ray
 from study.launching.on_ray.nodes import node_name
 from study.launching.options import LOCAL, refuse_unreachable
 from study.messages import UserError, last_line, show_message
-from study.signals import retake_signals
+from study.signals import raise_if_swallowed, retake_signals
 from study.store import provenance
 
 SECONDS_FOR_NODES: Final = 120.0  # to report; a process must start on each node
@@ -39,6 +39,7 @@ def connected(address: str) -> Iterator[None]:
             else:
                 _join(address)
             retake_signals()
+            raise_if_swallowed()
             # If a node or worker is lost, Ray prints the last lines of its log on stdout, even with
             # log_to_driver=False. Ray has no setting for this; the store records what matters.
             ray._private.worker._worker_logs_enabled = False
@@ -47,6 +48,7 @@ def connected(address: str) -> Iterator[None]:
             yield
         finally:
             ray.shutdown()
+            retake_signals()  # Ray's library leaves SIGTERM to the system
 
 
 @contextmanager
