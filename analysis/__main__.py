@@ -92,9 +92,13 @@ def _report(
     question: Question = None,
     more_related: Related = None,
     less_related: Related = None,
+    runs: Annotated[
+        Path | None, option("the study's Runs, if its search space changed since it ran", "FILE")
+    ] = None,
 ) -> int:
     """Write figures, tables, verdicts on the claims: an HTML page."""
     from analysis.report import make_report
+    from study.store.studies import runs_from
 
     root, study = _place(space, root)
     return make_report(
@@ -105,6 +109,7 @@ def _report(
         question=question or "",
         more_related=more_related,
         less_related=less_related,
+        runs=None if runs is None else runs_from(runs.read_bytes(), str(runs)),
     )
 
 
@@ -175,13 +180,16 @@ def _publish(
 ) -> int:
     """Write a folder that is a data set for the Hugging Face hub."""
     from analysis.load.study import named_study
-    from analysis.report.dataset_card import CARD, LICENCE, publish
+    from analysis.report.dataset_card import CARD, publish
     from study.store import open_store
 
     root, study = _place(space, root)
     if study is None:
         raise UserError(f"SPACE={space}: give a study of the store, not an export of it")
-    licence = licence or LICENCE
+    if licence is None:
+        raise UserError(
+            "--licence: missing. Choose the licence of the data set, as the hub spells it"
+        )
     try:
         store = open_store(root)
         written = publish(

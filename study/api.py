@@ -191,7 +191,10 @@ def _state_of(named: Named, store: Store) -> StoredStudy:
     wanted = named.space.with_predictions if named.space is not None else ()
     found = take_inventory(named.runs, store, keep_predictions=wanted)
     return _stored(
-        named.name, store, found, status_text(named.name, found, summarise_heads(found, store))
+        named.name,
+        store,
+        found,
+        status_text(named.name, found, summarise_heads(found, store), store.root),
     )
 
 

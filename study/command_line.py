@@ -68,7 +68,9 @@ Question = Annotated[str | None, option("the study's question, shown at the top"
 Related = Annotated[
     str | None, option("a source task; both flags name the pair that C5 compares", "TASK")
 ]
-Licence = Annotated[str | None, option("the licence's id on the hub; default: cc-by-4.0", "NAME")]
+Licence = Annotated[
+    str | None, option("the licence's id on the hub: cc-by-4.0, cc0-1.0, …", "NAME")
+]
 
 
 def new_app(text: str, *, completion: bool) -> typer.Typer:

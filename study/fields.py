@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import fields
 from typing import Any
 
 Plain = str | int | float | bool | None
@@ -31,6 +32,31 @@ def canonical(value: Any) -> Plain:
     if type(value) is float and math.isfinite(value):
         return int(value) if value.is_integer() else value
     raise ValueError(f"{value!r} ({type(value).__name__}) is not a plain value")
+
+
+def plain_value(value: Any) -> Any:
+    """Return a scalar of NumPy, pandas or torch as a Python value; any other value as it is.
+
+    A float of fewer than 64 bits becomes the number that it is printed as: np.float32(0.1) is 0.1.
+    """
+    if type(value) in (str, int, float, bool) or value is None:
+        return value
+    if not callable(getattr(value, "item", None)) or getattr(value, "shape", None) != ():
+        return str(value) if isinstance(value, str) else value
+    plain = value.item()
+    is_short = isinstance(plain, float) and 1 < getattr(value, "itemsize", 8) < 8
+    if is_short and math.isfinite(plain) and not hasattr(value, "requires_grad"):
+        return float(str(value))
+    return float(plain) if type(plain) not in (str, int, float, bool) else plain
+
+
+def make_plain(owner: Any) -> None:
+    """Convert all fields of a frozen dataclass by `plain_value`, in its `__post_init__`."""
+    for field in fields(owner):
+        value = getattr(owner, field.name)
+        plain = plain_value(value)
+        if plain is not value:
+            object.__setattr__(owner, field.name, plain)
 
 
 def known_fields(
@@ -60,7 +86,9 @@ def check_int(owner: str, name: str, given: Any, *, low: int, high: int | None =
     """Raise ValueError unless the value is an int (not a bool) within these bounds."""
     if type(given) is not int or given < low or (high is not None and given > high):
         bounds = f"{low} or more" if high is None else f"{low} to {high}"
-        raise ValueError(f"{owner}.{name}={given!r}: must be a whole number, {bounds}")
+        raise ValueError(
+            f"{owner}.{name}={given!r}: must be a whole number, {bounds}{_kind(given)}"
+        )
 
 
 def check_number(
@@ -81,5 +109,16 @@ def check_number(
         and (given < high if high_open else given <= high)
     )
     if not inside:
-        bracket = ("(" if low_open else "[") + f"{low:g}, {high:g}" + (")" if high_open else "]")
-        raise ValueError(f"{owner}.{name}={given!r}: must be a finite number in {bracket}")
+        least = "above" if low_open else "at least"
+        most = "below" if high_open else "at most"
+        bounds = f"{least} {low:g}" + (f", {most} {high:g}" if math.isfinite(high) else "")
+        raise ValueError(
+            f"{owner}.{name}={given!r}: must be a finite number, {bounds}{_kind(given)}"
+        )
+
+
+def _kind(given: Any) -> str:
+    """Return the end of a message if the value is no number by its type."""
+    if type(given) is bool:
+        return "; a bool is no number"
+    return "; remove the quotes" if isinstance(given, str) else ""

@@ -9,9 +9,10 @@ import inspect
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
-from itertools import product
+from itertools import islice, product
 from typing import Any, Final
 
+from study.fields import plain_value
 from study.messages import did_you_mean
 from study.networks.catalogue import (
     check_cut_inside,
@@ -60,7 +61,7 @@ def grid(
 ) -> list[Run]:
     """Return all combinations of the axes as Runs: each source, followed by the cells that start from it.
 
-    An axis is one value or a sequence of values.
+    An axis is one value or a sequence of values: a list, a range, a NumPy array, a pandas Series.
 
     - `frozen`: numbers of leading layers, or EVERY_CUT: 0 to L − 1 of each model.
     - `trained_channels`: of the last layer before the head, at the cut that freezes all but the head
@@ -80,6 +81,11 @@ def grid(
     Raises ValueError for an empty axis, a repeated value, an unknown field, an unknown model, an
     invalid width, too many frozen layers, channels or pieces, or any error of a Run.
     """
+    # Read once, because an axis may be an iterator.
+    frozen = _values("frozen", frozen)
+    trained_channels = _values("trained_channels", trained_channels)
+    frozen_pieces = _values("frozen_pieces", frozen_pieces)
+    source_size = _values("source_size", source_size)
     cells = []
     for (
         name,
@@ -163,14 +169,35 @@ def _chain(run: Run) -> Iterator[Run]:
 
 
 def _axis(name: str, given: Any) -> list[Any]:
-    if given is None or isinstance(given, str | int | float | Recipe):
-        return [given]
-    values = list(given)
+    values = _values(name, given)
+    if not isinstance(values, list):
+        return [values]
     if not values:
         raise ValueError(f"{name}={given!r}: an axis needs at least one value")
-    twice = [value for i, value in enumerate(values) if value in values[:i]]
-    if twice:
-        raise ValueError(f"{name}={given!r}: {twice[0]!r} is given twice")
+    seen: set[Any] = set()
+    for value in values:
+        if value in seen:
+            raise ValueError(f"{name}={given!r}: {value!r} is given twice")
+        seen.add(value)
+    return values
+
+
+MAX_VALUES: Final = 1_000_000
+
+
+def _values(name: str, given: Any) -> Any:
+    """Return one plain value, or a list of plain values. Arrays, Series and ranges are sequences."""
+    one = plain_value(given)
+    if one is None or isinstance(one, str | int | float | Recipe):
+        return one
+    if not isinstance(given, Iterable):
+        raise ValueError(f"{name}={given!r}: give a value, or a sequence of values")
+    values = [plain_value(value) for value in islice(given, MAX_VALUES + 1)]
+    if len(values) > MAX_VALUES:
+        raise ValueError(f"{name}={given!r:.80}: it has more than {MAX_VALUES:,} values")
+    for value in values:
+        if value is not None and not isinstance(value, str | int | float | Recipe):
+            raise ValueError(f"{name}: {value!r:.80} ({type(value).__name__}) is not one value")
     return values
 
 

@@ -16,6 +16,7 @@ from study.fields import (
     check_number,
     digest_of,
     known_fields,
+    make_plain,
 )
 
 CHOICES: Final[dict[str, tuple[str, ...]]] = {
@@ -78,6 +79,7 @@ class Recipe:
     seeds_together: int = 1
 
     def __post_init__(self) -> None:
+        make_plain(self)
         for name, choices in CHOICES.items():
             check_choice("Recipe", name, getattr(self, name), choices)
         check_number("Recipe", "learning_rate", self.learning_rate, low=0.0, low_open=True)

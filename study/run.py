@@ -21,6 +21,7 @@ from study.fields import (
     check_number,
     digest_of,
     known_fields,
+    make_plain,
 )
 from study.recipe import Recipe, from_plain
 
@@ -87,6 +88,7 @@ class Run:
     frozen_pieces: int = 0
 
     def __post_init__(self) -> None:
+        make_plain(self)
         for name in ("task", "model"):
             value = getattr(self, name)
             if type(value) is not str or not value:
@@ -114,7 +116,7 @@ class Run:
                     raise ValueError(
                         f"Run.{name}={ours!r}, but its start has {name}={theirs!r}: they must agree"
                     )
-        elif self.start not in (None, PRETRAINED):
+        elif self.start is not None and self.start != PRETRAINED:
             raise ValueError(
                 f"Run.start={self.start!r}: choose None, {PRETRAINED!r}, or another Run"
             )

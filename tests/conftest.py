@@ -1,5 +1,6 @@
 """Shared fixtures: a store with prepared digits, an S3 server, real image sets."""
 
+import importlib.util
 import os
 import shutil
 import uuid
@@ -7,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 from hypothesis import settings
 
 from study import tasks
@@ -15,8 +15,12 @@ from study.store import Store, open_store
 from tests import s3_server
 from tests.image_files import pixels_of, save
 
-# Tiny tensors over several threads are slower than over one, the more so on a busy machine.
-torch.set_num_threads(1)
+# Tests of images run without torch, too (.ci/run).
+if importlib.util.find_spec("torch"):
+    import torch
+
+    # Tiny tensors over several threads are slower than over one, the more so on a busy machine.
+    torch.set_num_threads(1)
 
 # In processes that the tests start, too, our old names are errors (pyproject.toml: filterwarnings).
 os.environ["PYTHONWARNINGS"] = ",".join(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from analysis.claims.contrasts import measure
 from analysis.claims.one_source import c1, c2, c3, c4
@@ -12,7 +12,8 @@ from analysis.claims.verdict import Decision, Verdict
 from analysis.claims.verdicts import Verdicts
 from analysis.descent import EPSILON
 from analysis.load import Study
-from analysis.load.arms import TRANSFER
+from analysis.load.arms import DEFAULT_ARM
+from analysis.load.rows import TableRows
 
 __all__ = ["Decision", "Verdict", "Verdicts", "c1", "c2", "c3", "c4", "c5a", "c5b", "claims"]
 
@@ -24,17 +25,29 @@ def claims(
     less_related: str | None = None,
     similarity: Mapping[str, float] | None = None,
     epsilon: float = EPSILON,
-    arm: str = TRANSFER,
+    arm: str = DEFAULT_ARM,
     **select: Any,
 ) -> Verdicts:
     """Read the rows once and return all six verdicts by claim; for the arguments see `c5a`.
+
+    `arm`: default transfer; for a table without it, the table's only arm. The first line of the printed
+    verdicts of a table names the claims that it cannot be asked.
 
     >>> found = claims(study)
     >>> found["C4"].answer
     <Decision.HOLDS: 'holds'>
     >>> found.to_dataframe().to_csv("verdicts.csv", index=False)
     """
-    measures = measure(study, epsilon=epsilon, **select)
+    arm = study.arm_of(arm)
+    try:
+        measures = measure(study, epsilon=epsilon, **select)
+    except ValueError as error:
+        if not isinstance(study.rows, TableRows):
+            raise
+        raise ValueError(
+            f"the claims cannot be asked of this table: {error}; for double descent along its widths or "
+            "parameters use surfaces.judge_along"
+        ) from error
     sources: dict[str, Any] = {
         "more_related": more_related,
         "less_related": less_related,
@@ -45,5 +58,29 @@ def claims(
             *(decide(measures, arm=arm) for decide in (c1, c2, c3, c4)),
             c5a(measures, arm=arm, **sources),
             c5b(measures, arm=arm, **sources),
-        ]
+        ],
+        note=_unasked(study, arm) if isinstance(study.rows, TableRows) else "",
     )
+
+
+_NEEDS: Final = {
+    "C1": ("size",),
+    "C2": ("source_size",),
+    "C3": ("size", "frozen"),
+    "C4": ("frozen",),
+    "C5a": ("source_task", "frozen"),
+    "C5b": ("source_task", "frozen"),
+}
+
+
+def _unasked(study: Study, arm: str) -> str:
+    """Return a line on the claims that need several values of what the table has once; "" if none do."""
+    cells = study.cells[study.cells["arm"] == arm]
+    single = {name for names in _NEEDS.values() for name in names if cells[name].nunique() < 2}
+    claims = [claim for claim, names in _NEEDS.items() if single.intersection(names)]
+    if not claims:
+        return ""
+    named = ", ".join(
+        name for name in ("size", "source_size", "frozen", "source_task") if name in single
+    )
+    return f"This table cannot be asked {', '.join(claims)}: it has one value of {named}."

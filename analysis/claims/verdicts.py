@@ -17,7 +17,8 @@ from study.deprecation import warn_deprecated
 class Verdicts(Mapping[str, Verdict]):
     """Mapping of claim ("C1" … "C5b") to verdict. `print` shows the verdicts and their reasons."""
 
-    def __init__(self, verdicts: Iterable[Verdict]) -> None:
+    def __init__(self, verdicts: Iterable[Verdict], *, note: str = "") -> None:
+        self.note = note
         self._by_claim = {one.claim: one for one in verdicts}
 
     def __getitem__(self, claim: str) -> Verdict:
@@ -40,7 +41,7 @@ class Verdicts(Mapping[str, Verdict]):
             for one in self.values()
         ]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = []
+        lines = [self.note] if self.note else []
         for one, row in zip(self.values(), rows, strict=True):
             cells = [f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)]
             lines.append("  ".join([*cells, one.statement]))

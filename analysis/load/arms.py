@@ -16,6 +16,8 @@ FROM_PRETRAINED: Final = "pretrained"
 MATCHED_STEPS: Final = "matched steps"
 SOURCE: Final = "source"
 
+DEFAULT_ARM: Final = "default"  # transfer; for a table without it, the table's only arm
+
 ARMS: Final = (
     TRANSFER,
     SCRATCH,

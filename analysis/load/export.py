@@ -109,7 +109,8 @@ class Written:
 
 
 def export(store: Store, study: str, path: str | Path, *, is_public: bool = False) -> Written:
-    """Write all rows of a study to a local file: Parquet (zstd), or CSV if its name ends in ".csv".
+    """Write all rows of a study to a local file: Parquet (zstd), or CSV if its name ends in ".csv", in an
+    existing folder.
 
     Both contain the table of `schema.ROWS` with each Run's arm. Parquet metadata also contain the wanted
     Runs, their states, the registrations and the provenance, so `load.open_study` restores the study. CSV
@@ -122,16 +123,19 @@ def export(store: Store, study: str, path: str | Path, *, is_public: bool = Fals
 
     Raises:
         FileNotFoundError: the study is missing.
-        ValueError: the file's name has another ending.
+        ValueError: the file's name has another ending, or its folder does not exist.
         Damaged, Newer: the registrations cannot be read.
         OSError: the file cannot be written; the message has its path.
     """
     path = Path(path).expanduser().absolute()
-    if path.suffix not in (*PARQUET, CSV):
+    suffix = path.suffix.lower()
+    if suffix not in (*PARQUET, CSV):
         raise ValueError(
             f"FILE={path.name}: cannot write {path.suffix} files; choose a name that ends in .parquet "
             "or .csv"
         )
+    if not path.parent.exists():
+        raise ValueError(f"FILE={path}: there is no folder {path.parent}; make it first")
     wanted = read_study(store, study)
     registrations = read_registrations(store, study)
     there, arm_of = finished_ids(store), arms(wanted)
@@ -143,7 +147,7 @@ def export(store: Store, study: str, path: str | Path, *, is_public: bool = Fals
     with naming(path):
         half = output.draft_of(path)
     try:
-        with naming(path, instead_of=half), _writer(half, path.suffix) as writer:
+        with naming(path, instead_of=half), _writer(half, suffix) as writer:
             gathered: list[pa.Table] = []
             for run in wanted:
                 if run.id not in there:

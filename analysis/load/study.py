@@ -15,7 +15,7 @@ import pandas as pd
 import pyarrow as pa
 
 from analysis.load import export
-from analysis.load.arms import SOURCE
+from analysis.load.arms import DEFAULT_ARM, SOURCE, TRANSFER
 from analysis.load.cells import ENDED, STATES, cells_of, list_cuts, selected
 from analysis.load.rows import Evaluations, Rows, StoreRows, TableRows, read, survey
 from study.deprecation import warn_deprecated
@@ -157,6 +157,20 @@ class Study:
         """Return False if the study is a table without this coordinate (`load.from_dataframe`)."""
         return not isinstance(self.rows, TableRows) or name in self.rows.known
 
+    def arm_of(self, given: str) -> str:
+        """Return the arm, or for DEFAULT_ARM "transfer"; in a table without it, the table's only arm.
+
+        Raises ValueError if such a table has several arms.
+        """
+        if given != DEFAULT_ARM:
+            return given
+        there = sorted(set(self.cells["arm"]))
+        if not isinstance(self.rows, TableRows) or TRANSFER in there:
+            return TRANSFER
+        if len(there) > 1:
+            raise ValueError(f"arm: the table has no transfer, choose one of {', '.join(there)}")
+        return str(there[0])
+
     def tells(self, coordinate: str) -> bool:
         """Deprecated: use `has_coordinate`."""
         warn_deprecated("analysis.load.Study.tells", "Study.has_coordinate")
@@ -263,10 +277,17 @@ class Study:
         return tuple(run for run in self.wanted if run.id in chosen)
 
 
-def open_study(root: str | Path, study: str | None = None, *, partial: bool = False) -> Study:
+def open_study(
+    root: str | Path,
+    study: str | None = None,
+    *,
+    partial: bool = False,
+    runs: Sequence[Run] | None = None,
+) -> Study:
     """Open a study in a store (a directory or URI) or in a Parquet file of `study export`.
 
     `study` may be omitted if there is only one. Every value of every row file is read once and checked.
+    `runs`: the wanted Runs, instead of those of the last `study run`; only for a store.
 
     Raises:
         Incomplete: wanted Runs have no rows, and `partial` is False.
@@ -283,7 +304,7 @@ def open_study(root: str | Path, study: str | None = None, *, partial: bool = Fa
     else:
         store = open_store(root)
         name = named_study(study, store)
-        wanted = tuple(read_study(store, name))
+        wanted = tuple(read_study(store, name) if runs is None else runs)
         failures = export.failures_of(store, wanted)
         rows = StoreRows(store)
         found = survey(rows, [run.id for run in wanted])

@@ -54,7 +54,8 @@ def from_dataframe(
         columns: Our name → the table's column. `test_error` is required. Other names: the rest of
             `schema.MEASUREMENTS`, `study.run.COORDINATES` except `start`, `arm` (`arms.ARMS`),
             `num_layers`, `num_classes`, `parameters_trained` and `parameters_total`. For any other axis,
-            choose the coordinate that is most similar.
+            choose the coordinate that is most similar; counts may be floats. Without `width`, it is
+            `parameters_trained`.
         constants: Our name → one value for all rows, instead of a column; "epoch" is allowed too.
         first_epoch: The table's number for the end of the first epoch: 1 (0 is then before training), or
             0 (nothing was evaluated before training). Required if the table has an epoch 0.
@@ -68,6 +69,9 @@ def from_dataframe(
     if "epoch" in own:
         own["epoch"] = _passes(own["epoch"], first_epoch)
     _check_source(own)
+    if "width" not in own and "parameters_trained" in own:
+        # Each number of parameters is a network of its own.
+        own["width"] = own["parameters_trained"]
     known = tuple(own.columns)
     own[ARM] = _arms(own)
     for missing, kind in _KINDS.items():
@@ -92,11 +96,16 @@ def table(
 def _as_pandas(frame: Any) -> pd.DataFrame:
     if isinstance(frame, pd.DataFrame):
         return frame
+    hint = ": collect() it first" if hasattr(frame, "collect") else ""
+    wrong = (
+        f"frame: {type(frame).__name__} is not a table{hint}. Pass a pandas, Polars or Arrow table."
+    )
     if not hasattr(frame, "__arrow_c_stream__"):
-        raise ValueError(
-            f"frame: {type(frame).__name__} is not a table. Pass a pandas, Polars or Arrow table."
-        )
-    made: pd.DataFrame = pa.table(frame).to_pandas()
+        raise ValueError(wrong)
+    try:
+        made: pd.DataFrame = pa.table(frame).to_pandas()
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{wrong} ({error})") from error
     return made
 
 
@@ -161,6 +170,11 @@ def _typed(ours: str, what: str, values: pd.Series) -> pd.Series:
         )
     elif _KINDS.get(ours) == "fraction":
         _check((numbers < 0) | (numbers >= 1), values, what, "a fraction in [0, 1) is needed")
+    elif _KINDS.get(ours) == "count":
+        _check(numbers < 0, values, what, "a number is needed, 0 or more")
+        if (numbers % 1 != 0).any():  # any axis may be a float, such as a width in thousands
+            return numbers
+        return (values if values.dtype.kind in "iu" else numbers).astype(np.int64)
     elif ours in _KINDS or ours in SIZES or ours == "step":
         _check(
             (numbers < 0) | (numbers % 1 != 0), values, what, "a whole number is needed, 0 or more"

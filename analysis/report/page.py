@@ -5,7 +5,7 @@ The page must not contain a date: equal rows give equal bytes."""
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -21,7 +21,7 @@ from analysis.claims.registration import registration_status
 from analysis.claims.verdicts import Verdicts, condition_text, effect_text, epsilons_text
 from analysis.descent import EPSILON
 from analysis.load import Incomplete, Study, output
-from analysis.load.arms import TRANSFER
+from analysis.load.arms import DEFAULT_ARM
 from analysis.load.export import is_export, kept_path
 from analysis.report import gallery, overview, slices, tables
 from analysis.report.answer import TERMS, first_screen
@@ -29,6 +29,7 @@ from analysis.report.lead import lead
 from analysis.report.picture import Picture
 from analysis.report.slices import summarise_slices
 from study.messages import show_message
+from study.run import Run
 from study.store import Damaged, open_store, study_names
 from study.store.errors import os_error_text
 
@@ -64,7 +65,7 @@ def write_report(
     epsilon: float = EPSILON,
     more_related: str | None = None,
     less_related: str | None = None,
-    arm: str = TRANSFER,
+    arm: str = DEFAULT_ARM,
     partial: bool = False,
 ) -> Path:
     """Write the report of a study into `directory` (made if needed); return its index.html.
@@ -192,6 +193,7 @@ def make_report(
     question: str = "",
     more_related: str | None = None,
     less_related: str | None = None,
+    runs: Sequence[Run] | None = None,
 ) -> int:
     """Write a report; print its answer, its verdicts and, as the last line, the path of the page.
 
@@ -201,6 +203,7 @@ def make_report(
         root: a store, or a file from `study export`.
         study: its name; required if the store has several.
         out: the directory; default reports/<study>.
+        runs: the wanted Runs, as for `load.open_study`.
         Others: see `write_report`.
 
     Returns:
@@ -210,7 +213,8 @@ def make_report(
         OSError: the store cannot be read, or the report cannot be written.
     """
     try:
-        opened = load.open_study(_kept_instead(root, study) or root, study, partial=partial)
+        place = _kept_instead(root, study) or root
+        opened = load.open_study(place, study, partial=partial, runs=runs)
         _check_sources(opened, more_related, less_related)
     except Incomplete as incomplete:
         show_message(f"{incomplete.what}; --partial writes the report from what is there")
@@ -223,7 +227,7 @@ def make_report(
         return 2
     related = {"more_related": more_related, "less_related": less_related}
     directory = out or Path("reports") / opened.name
-    page, text = _write(opened, directory, question, EPSILON, related, TRANSFER, partial)
+    page, text = _write(opened, directory, question, EPSILON, related, DEFAULT_ARM, partial)
     print(text)
     print(page)
     return 0

@@ -8,7 +8,14 @@ from analysis.load import Study
 from analysis.surfaces.best_cut import best_cut
 from analysis.surfaces.disagreement import disagreement
 from analysis.surfaces.grid import DIMENSIONS, EVALUATIONS
-from analysis.surfaces.measured import along, at_epoch, computed_surface, over_epochs, over_seeds
+from analysis.surfaces.measured import (
+    along,
+    at_epoch,
+    computed_surface,
+    judge_along,
+    over_epochs,
+    over_seeds,
+)
 from study.deprecation import renamed, warn_deprecated
 
 __all__ = [
@@ -19,6 +26,7 @@ __all__ = [
     "best_cut",
     "computed_surface",
     "disagreement",
+    "judge_along",
     "over_epochs",
     "over_seeds",
 ]

@@ -13,7 +13,7 @@ import xarray as xr
 
 from analysis.descent import EPSILON
 from analysis.load import Study
-from analysis.load.arms import TRANSFER
+from analysis.load.arms import DEFAULT_ARM
 from analysis.surfaces.measured import computed_surface
 
 
@@ -22,7 +22,7 @@ def first_interpolation(
     *,
     epsilon: float = EPSILON,
     x: str = "epoch",
-    arm: str | Sequence[str] | None = TRANSFER,
+    arm: str | Sequence[str] | None = DEFAULT_ARM,
     partial: bool | None = None,
     squeeze: bool = False,
     **select: Any,
@@ -59,7 +59,7 @@ def effective_capacity(
     study: Study,
     *,
     epsilon: float = EPSILON,
-    arm: str | Sequence[str] | None = TRANSFER,
+    arm: str | Sequence[str] | None = DEFAULT_ARM,
     partial: bool | None = None,
     **select: Any,
 ) -> xr.Dataset:

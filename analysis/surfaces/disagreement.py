@@ -18,7 +18,7 @@ import pyarrow as pa
 import xarray as xr
 
 from analysis.load import Incomplete, Study
-from analysis.load.arms import TRANSFER
+from analysis.load.arms import DEFAULT_ARM
 from analysis.load.cells import grouped
 from analysis.load.rows import StoreRows
 from analysis.surfaces.grid import (
@@ -147,7 +147,7 @@ def disagreement(
     study: Study,
     *,
     epoch: str | float = "last",
-    arm: str | Sequence[str] | None = TRANSFER,
+    arm: str | Sequence[str] | None = DEFAULT_ARM,
     evaluations: str = "same",
     partial: bool | None = None,
     squeeze: bool = False,

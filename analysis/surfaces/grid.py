@@ -33,6 +33,7 @@ def chosen(
         ValueError: for an unknown name or value, or if Runs share a cell.
         load.Incomplete: if a Run has no rows, unless `partial` (None: as the study was opened).
     """
+    arm = study.arm_of(arm) if isinstance(arm, str) else arm
     cells = selected(study.cells, {} if arm is None else {"arm": arm})
     cells = selected(cells, select)
     if not (study.partial if partial is None else partial):

@@ -5,14 +5,15 @@ Missing cells are NaN and need `partial=True`. Nothing is smoothed, interpolated
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, overload
+from typing import Any, Final, overload
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
+from analysis.descent import Judgement, Rule, judge
 from analysis.load import Study
-from analysis.load.arms import TRANSFER
+from analysis.load.arms import DEFAULT_ARM
 from analysis.load.cells import ENDED
 from analysis.surfaces.grid import (
     EVALUATIONS,
@@ -40,7 +41,7 @@ def over_epochs(
     values: str | list[str] = "test_error",
     *,
     x: str = "epoch",
-    arm: str | Sequence[str] | None = TRANSFER,
+    arm: str | Sequence[str] | None = DEFAULT_ARM,
     evaluations: str = "same",
     partial: bool | None = None,
     squeeze: bool = False,
@@ -56,7 +57,8 @@ def over_epochs(
     Args:
         values: measured columns of `schema.MEASUREMENTS`, or added by `load.add_column`. A name gives a
             DataArray; a list gives a Dataset, read in one pass.
-        arm: one or several of `arms.ARMS`, or None for all Runs, including sources.
+        arm: one or several of `arms.ARMS`, or None for all Runs, including sources. Default: transfer;
+            for a table without it, the table's only arm.
         evaluations: if cells were evaluated at different epochs: "same" (raise ValueError), "common" (the
             epochs that all have), "union" (all epochs, NaN if a cell was not evaluated).
         partial: allow absent cells, as NaN; None: as the study was opened.
@@ -104,7 +106,7 @@ def at_epoch(
     values: str | list[str] = "test_error",
     *,
     epoch: str | float = "last",
-    arm: str | Sequence[str] | None = TRANSFER,
+    arm: str | Sequence[str] | None = DEFAULT_ARM,
     partial: bool | None = None,
     squeeze: bool = False,
     **select: Any,
@@ -141,7 +143,7 @@ def computed_surface(
     *,
     unit: str = "",
     meaning: str = "",
-    arm: str | Sequence[str] | None = TRANSFER,
+    arm: str | Sequence[str] | None = DEFAULT_ARM,
     partial: bool | None = None,
     squeeze: bool = False,
     **select: Any,
@@ -172,12 +174,13 @@ def along(surface: xr.DataArray, axis: str | xr.DataArray) -> xr.DataArray:
     Args:
         axis: "parameters_trained" or "share_trained" (from head only to nothing frozen, so capacity
             grows); or a surface over "frozen", whose mean over seeds is used, such as the effective rank
-            at the cut (`similarity.similarity_surfaces`).
+            at the cut (`similarity.similarity_surfaces`). With a single cut, the parameters replace the
+            only other dimension that they vary along, such as "width". A dimension stays as it is.
 
     Raises:
         ValueError: if one frozen count has several values (several networks, tasks or sizes) or none.
     """
-    choices = ("frozen", "parameters_trained", "share_trained")
+    choices = (*map(str, surface.dims), "parameters_trained", "share_trained")
     if isinstance(axis, xr.DataArray):
         name, coordinate = str(axis.name), axis.mean("seed") if "seed" in axis.dims else axis
         if "frozen" not in coordinate.dims:
@@ -187,19 +190,74 @@ def along(surface: xr.DataArray, axis: str | xr.DataArray) -> xr.DataArray:
             raise ValueError(f"{name}: absent at some of the surface's frozen counts")
     elif axis not in choices:
         raise ValueError(f"axis={axis!r}: choose one of {', '.join(choices)}")
-    elif axis == "frozen":
+    elif axis in surface.dims:
         return surface
     else:
         name, coordinate = axis, surface.coords[axis]
+    longer = [str(other) for other in coordinate.dims if coordinate.sizes[other] > 1]
+    replaced = longer[0] if len(longer) == 1 else "frozen"
     for other in coordinate.dims:
-        if other == "frozen":
+        if other == replaced:
             continue
         if coordinate.sizes[other] > 1:
             raise ValueError(f"{name}: the surface has several of {other!r}, select one")
         coordinate = coordinate.isel({other: 0}, drop=True)
+    if replaced not in coordinate.dims:
+        raise ValueError(f"{name}: the surface has one value of it, so it is no axis")
     moved = surface.drop_vars(name, errors="ignore")
-    moved = moved.assign_coords({name: ("frozen", coordinate.values)})
-    return moved.swap_dims(frozen=name).sortby(name)
+    moved = moved.assign_coords({name: (replaced, coordinate.values)})
+    return moved.swap_dims({replaced: name}).sortby(name)
+
+
+CAPACITIES: Final = ("width", "frozen", "parameters_trained", "share_trained")
+
+
+def judge_along(
+    study: Study,
+    x: str = "parameters_trained",
+    *,
+    epoch: str | float = "last",
+    arm: str | Sequence[str] | None = DEFAULT_ARM,
+    rule: Mapping[str, Any] | None = None,
+    **select: Any,
+) -> Judgement:
+    """Decide whether there is double descent in the test error along an axis of capacity.
+
+    This is the question of C4 on any curve, such as a model-wise one: x="width". Train errors are used if
+    the study has them.
+
+    Args:
+        x: one of CAPACITIES. "frozen" counts from the most frozen layers to none.
+        rule: fields of `descent.Rule`.
+        Others: see `at_epoch`.
+
+    Raises:
+        ValueError: if the study has another axis with several values: select one of them.
+    """
+    if x not in CAPACITIES:
+        raise ValueError(f"x={x!r}: choose one of {', '.join(CAPACITIES)}")
+    names: list[str] = ["test_error"]
+    names += ["train_error"] if "train_error" in study.measured else []
+    found = at_epoch(study, names, epoch=epoch, arm=arm, **select)
+    curves = {}
+    for name in names:
+        curve = along(found[name], x)
+        others = [each for each in curve.dims if each not in (x, "seed") and curve.sizes[each] > 1]
+        if others:
+            raise ValueError(f"{x}: the study has several of {others[0]!r}, select one")
+        curve = curve.transpose("seed", x, ...).squeeze(
+            [each for each in curve.dims if each not in (x, "seed")]
+        )
+        curves[name] = curve.isel({x: slice(None, None, -1)}) if x == "frozen" else curve
+    test, train = curves["test_error"], curves.get("train_error")
+    values = test[x].values.astype(float)
+    return judge(
+        values.max() - values if x == "frozen" else values,
+        test.values,
+        Rule(**(rule or {})),
+        axis=x,
+        train_errors=None if train is None else train.values,
+    )
 
 
 def _dataset(

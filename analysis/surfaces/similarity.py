@@ -11,7 +11,7 @@ import pyarrow as pa
 import xarray as xr
 
 from analysis.load import Incomplete, Study
-from analysis.load.arms import TRANSFER
+from analysis.load.arms import DEFAULT_ARM
 from analysis.load.cells import ENDED
 from analysis.load.rows import StoreRows
 from analysis.surfaces.grid import axes_of, chosen, empty, flat_index, parameters
@@ -75,7 +75,7 @@ def _read_one(store: Store, run_id: str) -> pa.Table | str:
 def similarity_surfaces(
     study: Study,
     *,
-    arm: str | Sequence[str] | None = TRANSFER,
+    arm: str | Sequence[str] | None = DEFAULT_ARM,
     partial: bool | None = None,
     **select: Any,
 ) -> xr.Dataset:

@@ -7,15 +7,20 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 from study.cli.arguments import is_ray_job
 from study.command_line import OK
-from study.messages import MARK, UserError
-from study.store import Store
+from study.messages import MARK, UserError, show_message
+from study.planning.plan import other_study_text
+from study.planning.spaces import Space, packaged
+from study.store import Store, read_study, study_names
 from study.store.layout import report_folder
-from study.store.store import without_secrets
+from study.store.store import store_command, without_secrets
+from study.store.studies import runs_sealed
 
 
 def ask_analysis(verb: str, root: str, *arguments: str, **options: str | bool | None) -> int:
@@ -99,12 +104,51 @@ def refuse_passing_places(root: str, out: str | None) -> None:
     """Raise UserError if a Ray job would leave rows or report in its own folder, which is temporary."""
     if not is_ray_job():
         return
-    for flag, value in (("--root", root), ("--out", out)):
+    of_root = "STUDY_ROOT" if os.environ.get("STUDY_ROOT") == root else "--root"
+    for flag, value in (("root" if root == "./store" else of_root, root), ("--out", out)):
         if value and "://" not in value and not Path(value).expanduser().is_absolute():
             raise UserError(
                 f"{flag}={value}: the folder of a Ray job ({Path.cwd()}) is deleted when the job ends: "
                 "give an absolute path that all nodes can read; the root can also be a bucket"
             )
+
+
+@contextmanager
+def changed_runs(space: Space | None, store: Store) -> Iterator[str | None]:
+    """Yield a file of the space's Runs if they are not those of its last run; else None.
+
+    Prints the difference. Raises UserError if the store has no study of this space, or another one.
+    """
+    difference = None if space is None else difference_of(space, store)
+    if space is None or not difference:
+        yield None
+        return
+    show_message(f"{space.path}: {difference} since the last run")
+    with tempfile.NamedTemporaryFile(prefix="freezewise-runs-", suffix=".json") as file:
+        file.write(runs_sealed(space.runs))
+        file.flush()
+        yield file.name
+
+
+def difference_of(space: Space, store: Store) -> str:
+    """Return "+12, −3 Runs" if the Runs of the space are not those that the store has; else "".
+
+    Raises UserError if the store has no study of this space, unless it is a bundled one, or another one.
+    """
+    if space.name not in study_names(store):
+        if packaged().get(space.name) == space.path:
+            return ""
+        raise UserError(
+            f"SPACE={space.path}: {store.shown} has no study {space.name!r}; first: "
+            f"{store_command('run', str(space.path), root=store.root)}"
+        )
+    ours, theirs = (
+        {run.id for run in runs} for runs in (space.runs, read_study(store, space.name))
+    )
+    if ours.isdisjoint(theirs):
+        raise UserError(other_study_text(space, store))
+    added, removed = len(ours - theirs), len(theirs - ours)
+    return f"+{added}, −{removed} Runs" if added or removed else ""
 
 
 def write_report(

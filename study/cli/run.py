@@ -8,7 +8,9 @@ import json
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext, redirect_stdout
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -37,6 +39,8 @@ from study.cli.reports import (
     REPORTS,
     answer_of_analysis,
     ask_analysis,
+    changed_runs,
+    difference_of,
     log_folder,
     refuse_passing_places,
     report_place,
@@ -71,14 +75,22 @@ from study.messages import (
     show_message,
 )
 from study.planning.plan import make_plan
-from study.planning.spaces import chosen_ids, load_space, packaged
+from study.planning.spaces import Space, chosen_ids, load_space, packaged
 from study.run import describe
 from study.signals import INTERRUPTED_STATUS
-from study.store import Registration, finished_ids, read_failures, read_registrations, study_names
+from study.store import (
+    Registration,
+    Store,
+    finished_ids,
+    read_failures,
+    read_registrations,
+    study_names,
+)
 from study.store.errors import naming
 from study.store.prepared_tasks import repeated_text
 from study.store.provenance import now
 from study.store.schema import ABSENT, DONE, FAILED, PARTIAL, RUNNING, START_FAILED
+from study.store.store import store_command
 from study.store.studies import add_registration
 from study.store.unfinished import clear_failure
 from study.tasks import BUILTIN
@@ -100,8 +112,11 @@ def check(space_name: SpaceName, root: Root, data: Data) -> int:
 
 
 def _check(space_name: str, root: str, data: Path) -> int:
-    space, store = load_space(space_name), store_named(root)
-    plan = make_plan(space, store, data)
+    screen = _activity()
+    with screen:
+        screen.phase("checking what the study wants and what is there")
+        space, store = load_space(space_name), store_named(root)
+        plan = make_plan(space, store, data)
     if plan.wrong:
         raise UserError("\n".join(plan.wrong))
     from study.launching.smoke_test import first_epochs, scratch_store
@@ -119,7 +134,9 @@ def _check(space_name: str, root: str, data: Path) -> int:
     with scratch_store(store, wanted, data) as scratch:
         for which, run in chosen.items():
             try:
-                text = _text(first_epochs(run, scratch, options))
+                with screen:
+                    screen.phase(f"training the first epochs of the {which} Run")
+                    text = _text(first_epochs(run, scratch, options))
             except Exception as error:  # any error of a training is a result of the check
                 failed, text = True, f"fails: {type(error).__name__}: {last_line(str(error))}"
             print(f"{which}: {describe(run)}: {text}", flush=True)
@@ -171,6 +188,11 @@ def prepare(task_names: TaskNames, root: Root, data: Data) -> int:
     return OK
 
 
+def _activity() -> Screen:
+    """Return a display of phases on a terminal; elsewhere nothing is shown."""
+    return Screen(quiet=not sys.stderr.isatty())
+
+
 def plan(
     space_name: SpaceName,
     root: Root,
@@ -187,20 +209,24 @@ def plan(
     from study.cli.status import plan_text
     from study.planning.plan import make_plan, place_faults
 
-    space, store = load_space(space_name), store_named(root)
-    made = make_plan(space, store, data)
-    wrong = [*made.wrong, *place_faults("report", REPORTS / space.name)]
-    price, no_price = None, ""
-    left = made.inventory.ids(RUNNING, PARTIAL, ABSENT)
-    if left and not wrong:
-        try:
-            from study.planning.estimate import price as price_of  # torch
+    with _activity() as screen:
+        screen.phase("reading the search space")
+        space, store = load_space(space_name), store_named(root)
+        screen.phase("checking what the study wants and what is there")
+        made = make_plan(space, store, data)
+        wrong = [*made.wrong, *place_faults("report", REPORTS / space.name)]
+        price, no_price = None, ""
+        left = made.inventory.ids(RUNNING, PARTIAL, ABSENT)
+        if left and not wrong:
+            screen.phase("measuring a few steps")
+            try:
+                from study.planning.estimate import price as price_of  # torch
 
-            price = price_of([made.inventory.runs[run_id] for run_id in left], made.infos)
-        except ModuleNotFoundError as error:
-            if not is_required(str(error.name)):
-                raise
-            no_price = f"\n  cost      not known: {missing_text(str(error.name))}"
+                price = price_of([made.inventory.runs[run_id] for run_id in left], made.infos)
+            except ModuleNotFoundError as error:
+                if not is_required(str(error.name)):
+                    raise
+                no_price = f"\n  cost      not known: {missing_text(str(error.name))}"
     text = plan_text(made, price) + no_price
     # Resource options are checked against a cluster; without them or --address, Ray is not used.
     if (accelerator, gpus_per_trial, cpus_per_trial) != (None, None, None):
@@ -375,7 +401,8 @@ def _run(
             show_message(
                 f"{len(failed)} of {len(found.states)} Runs failed:", *failure_lines(found)
             )
-            show_message(f"after fixing the cause: study retry {space_name}, then run this again")
+            retry_line = store_command("retry", space_name, root=root)
+            show_message(f"after fixing the cause: {retry_line}, then run this again")
         if chosen is not None:
             print(
                 f"{len(found.ids(DONE))} of {len(chosen)} Runs of --only={only}, including starts, are "
@@ -385,14 +412,15 @@ def _run(
         written = OK
         if found.ids(DONE):
             screen.phase("writing the report")
-            written = write_report(
-                space.name,
-                store,
-                partial=bool(failed),
-                out=out,
-                question=space.doc,
-                **related_of(space),
-            )
+            with redirect_stdout(StringIO()) if screen.quiet else nullcontext():
+                written = write_report(
+                    space.name,
+                    store,
+                    partial=bool(failed),
+                    out=out,
+                    question=space.doc,
+                    **related_of(space),
+                )
         return SOME_FAILED if failed or written != OK else OK
     except LeaseHeld as held:
         raise UserError(str(held)) from held
@@ -422,8 +450,10 @@ def export(
     space_name: SpaceName, file: Annotated[str, typer.Argument()], root: Root, data: Data
 ) -> int:
     """Write all rows to one file: Parquet, or .csv."""
-    name, _ = space_among(space_name)
-    return ask_analysis("export", store_named(root).root, name, file)
+    store = store_named(root)
+    name, space = space_among(space_name)
+    _refuse_changed(space, store, "export")
+    return ask_analysis("export", store.root, name, file)
 
 
 def publish(
@@ -434,9 +464,18 @@ def publish(
     licence: Licence = None,
 ) -> int:
     """Write a folder that is a data set for the Hugging Face hub."""
+    if licence is None:
+        if not sys.stdin.isatty():
+            raise UserError(
+                "--licence: missing. Choose the licence of the data set, as the hub spells it: cc-by-4.0, "
+                "cc0-1.0, …"
+            )
+        licence = typer.prompt("licence of the data set, as the hub spells it", default="cc-by-4.0")
+    store = store_named(root)
     name, space = space_among(space_name)
+    _refuse_changed(space, store, "publish")
     options = {} if space is None else {"question": space.doc, "space_file": str(space.path)}
-    return ask_analysis("publish", store_named(root).root, name, folder, licence=licence, **options)
+    return ask_analysis("publish", store.root, name, folder, licence=licence, **options)
 
 
 def report(
@@ -462,14 +501,21 @@ def report(
                 )
         compared |= says
         question = question or space.doc
-    return write_report(
-        study,
-        store_named(root),
-        partial=partial,
-        out=out,
-        question=question,
-        **compared,
-    )
+    store = store_named(root)
+    with _activity() as screen, changed_runs(space, store) as runs:
+        screen.phase("writing the report")
+        return write_report(
+            study, store, partial=partial, out=out, question=question, runs=runs, **compared
+        )
+
+
+def _refuse_changed(space: Space | None, store: Store, verb: str) -> None:
+    """Raise UserError if the store's Runs are not those of the search space."""
+    if space is not None and (difference := difference_of(space, store)):
+        raise UserError(
+            f"SPACE={space.path}: {difference} since the last run; run it first, or {verb} the stored "
+            f"study by its name, {space.name}"
+        )
 
 
 def launch_files(folder: Annotated[Path, typer.Argument(metavar="DIR")]) -> int:

@@ -39,6 +39,7 @@ from study.store import (
     weights_path,
 )
 from study.store.schema import ABSENT, DONE, FAILED, PARTIAL, RUNNING, START_FAILED, rows_of
+from study.store.store import store_command
 from study.store.unfinished import find_unfinished
 
 if TYPE_CHECKING:
@@ -106,7 +107,16 @@ def _price_lines(price: Price) -> list[str]:
         f"{field.name.replace('_', ' ')} {bytes_text(getattr(memory, field.name))}"
         for field in fields(memory)
     )
-    return [*lines, f"  memory    up to {bytes_text(memory.total)} a trial: {parts}"]
+    lines.append(
+        f"  memory    up to {bytes_text(price.base_bytes + memory.total)} a process: Python and libraries "
+        f"{bytes_text(price.base_bytes)}, {parts}"
+    )
+    if price.num_unmeasured:
+        lines.append(
+            f"  warning: {price.num_unmeasured} Runs need more memory than the "
+            f"{bytes_text(price.machine_bytes)} of this machine; their time was not measured"
+        )
+    return lines
 
 
 def _predictions_lines(plan: Plan) -> list[str]:
@@ -161,7 +171,7 @@ def status_plain(name: str, found: Inventory, heads: HeadSummary) -> dict[str, A
     }
 
 
-def status_text(name: str, found: Inventory, heads: HeadSummary) -> str:
+def status_text(name: str, found: Inventory, heads: HeadSummary, root: str) -> str:
     """Format the status for people; name at most MAX_LISTED Runs per problem."""
     counts = found.counts()
     parts = [f"{counts[state]} {state}" for state in STATES]
@@ -196,7 +206,7 @@ def status_text(name: str, found: Inventory, heads: HeadSummary) -> str:
         some = f"{heads.num_read} of " if heads.num_read < counts[DONE] else ""
         lines.append(
             f"  only the headers of {some}the finished Runs were read; to check the rows: "
-            f"study verify {name}"
+            f"{store_command('verify', name, root=root)}"
         )
     return "\n".join(lines)
 
@@ -242,7 +252,7 @@ def status(
     elif watch:
         found = _watch(named, store, found, heads)
     else:
-        print(status_text(named.name, found, heads))
+        print(status_text(named.name, found, heads, store.root))
     if not exit_code:
         return OK
     if found.ids(RUNNING, PARTIAL, ABSENT):
@@ -255,7 +265,7 @@ def _watch(named: Named, store: Store, found: Inventory, heads: HeadSummary) -> 
     shown = ""
     try:
         while True:
-            text = status_text(named.name, found, heads)
+            text = status_text(named.name, found, heads, store.root)
             if sys.stdout.isatty():
                 print(f"{CLEAR}{text}", flush=True)
             elif text != shown:

@@ -28,7 +28,7 @@ class Screen:
 
     def __init__(self, stream: TextIO | None = None, *, quiet: bool = False) -> None:
         self._stream = stream or sys.stderr
-        self._quiet = quiet
+        self.quiet = quiet
         self._in_place = not quiet and self._stream.isatty() and os.environ.get("TERM") != "dumb"
         self._began = time.monotonic()
         self._phase, self._phase_began = "", self._began
@@ -59,7 +59,7 @@ class Screen:
         )
         if self._in_place:
             self._draw()
-        elif not self._quiet:
+        elif not self.quiet:
             self._line(f"study: {text}")
 
     def follow(self, look: Callable[[], Snapshot]) -> None:
@@ -70,7 +70,7 @@ class Screen:
     def tick(self) -> None:
         """Refresh the progress if it is old enough."""
         pause = SECONDS_BETWEEN_LOOKS if self._in_place else SECONDS_BETWEEN_LINES
-        if not self._quiet and time.monotonic() - self._looked_at >= pause:
+        if not self.quiet and time.monotonic() - self._looked_at >= pause:
             self._refresh()
 
     def remark(self, text: str) -> None:
@@ -81,7 +81,7 @@ class Screen:
         """Stop following Runs; the last progress stays as a line."""
         if self._look is None:
             return
-        if not self._quiet:
+        if not self.quiet:
             self._refresh()
         self._look, text = None, self._snapshot.text() if self._snapshot is not None else ""
         self.rest()

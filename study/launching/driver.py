@@ -116,14 +116,14 @@ def refuse_faults(space: Space, store: Store, data: Path | None) -> None:
 
 
 def prepare(
-    space: Space, store: Store, data: Path | None, names: Sequence[str]
+    space: Space, store: Store, data: Path | None, names: Sequence[str], *, quiet: bool = False
 ) -> dict[str, TaskInfo]:
     """Prepare these tasks, or check them if they are prepared; return infos by name."""
     infos = {}
     for name in names:
         try:
             if name in space.tasks:
-                shown = sys.stderr.isatty()
+                shown = sys.stderr.isatty() and not quiet
                 with naming(store.shown):
                     prepared = tasks.prepare(space.tasks[name], store, data, progress=shown)
             else:
@@ -145,7 +145,7 @@ def _prepared(
     if not were_there:
         screen.phase(f"preparing tasks: {', '.join(names)}")
         screen.rest()  # preparation shows its own progress bar
-    infos = prepare(space, store, data, names)
+    infos = prepare(space, store, data, names, quiet=screen.quiet)
     if not were_there:
         refuse_faults(space, store, data)  # now that all numbers are known
         for name in names:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -58,10 +59,15 @@ class LaunchOptions:
 SECONDS_TO_REACH: Final = 10.0
 
 
+def address_source(address: str) -> str:
+    """Return where the user gave this address: "RAY_ADDRESS", or else "--address"."""
+    return "RAY_ADDRESS" if os.environ.get("RAY_ADDRESS") == address else "--address"
+
+
 def refuse_unreachable(address: str, shown: str | None = None) -> None:
     """Raise UserError if nothing listens at host:port; other addresses are left to Ray.
 
-    `shown`: the address as the user wrote it.
+    `shown`: the address as the user wrote it, after its flag or variable.
     """
     host, _, port = address.rpartition(":")
     if not port.isdigit():
@@ -70,5 +76,5 @@ def refuse_unreachable(address: str, shown: str | None = None) -> None:
         socket.create_connection((host, int(port)), timeout=SECONDS_TO_REACH).close()
     except OSError as error:
         raise UserError(
-            f"--address={shown or address}: no Ray cluster answers there ({error})"
+            f"{shown or f'{address_source(address)}={address}'}: no Ray cluster answers there ({error})"
         ) from error

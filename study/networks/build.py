@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import torch
-from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
 from study.networks import timm_models
 from study.networks.catalogue import check_images, check_model, check_pretrained
 from study.networks.families import ImageShape, construct, layer_keys, layers_of
 from study.networks.table import ARCHITECTURES, TIMM
+from study.networks.timm_names import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from study.run import HEAD
 
 Module = TypeVar("Module", bound=nn.Module)

@@ -11,11 +11,11 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from timm.models.densenet import DenseBlock, DenseNet
 from torch import nn
 
 from study.networks.partial_layers import ChannelLinks, PartialLayer, outputs, owned, split
 from study.networks.table import NUM_CHANNELS, Architecture, densenet_layer_names, densenet_parts
+from study.networks.timm_names import DenseBlock, DenseNet
 
 
 def network(architecture: Architecture, width: int, num_classes: int) -> DenseNet:

@@ -13,14 +13,12 @@ from types import MappingProxyType
 from typing import Any, Final
 
 import torch
-from timm.models.densenet import DenseNet
-from timm.models.resnet import ResNet
-from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from study.networks import densenet, resnet, timm_models, vit
 from study.networks.partial_layers import PartialLayer
 from study.networks.table import ARCHITECTURES, TIMM
+from study.networks.timm_names import DenseNet, ResNet, VisionTransformer
 
 
 def check(

@@ -10,11 +10,11 @@ from collections import OrderedDict
 from typing import Any
 
 import torch
-from timm.models.resnet import BasicBlock, Bottleneck, ResNet, make_blocks
 from torch import nn
 
 from study.networks.partial_layers import ChannelLinks, PartialLayer, join, outputs, split
 from study.networks.table import NUM_CHANNELS, Architecture, resnet_layer_names
+from study.networks.timm_names import BasicBlock, Bottleneck, ResNet, make_blocks
 
 
 def network(architecture: Architecture, width: int, num_classes: int) -> ResNet:

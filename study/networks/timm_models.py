@@ -11,14 +11,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
-import timm
 import torch
-from timm.models.densenet import DenseNet
-from timm.models.resnet import ResNet
-from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from study.networks.table import NUM_CHANNELS, TIMM
+from study.networks.timm_names import DenseNet, ResNet, VisionTransformer, timm
 
 CLASSES: Final = (ResNet, DenseNet, VisionTransformer)
 TOTAL_STRIDE: Final = 32  # of timm's ResNets and DenseNets: their last map is a 32nd of the image

@@ -10,12 +10,11 @@ from collections import OrderedDict
 from typing import Any, Final
 
 import torch
-from timm.layers import trunc_normal_
-from timm.models.vision_transformer import VisionTransformer, global_pool_nlc
 from torch import nn
 
 from study.networks.partial_layers import ChannelLinks, PartialLayer, inputs, outputs
 from study.networks.table import NUM_CHANNELS, PATCH_SIZE, Architecture, vit_layer_names
+from study.networks.timm_names import VisionTransformer, global_pool_nlc, trunc_normal_
 
 
 def network(

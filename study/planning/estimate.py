@@ -174,7 +174,9 @@ class Price:
     - `machine`: this one, as "2 cores" or "1 GPU"; `wall_seconds`: the time of `study run` on it, by the
       measurement just made; `one_seconds`: the time on one core or GPU.
     - `elsewhere`: seconds on one GPU, by kind, if this machine has none; assumed, not measured.
-    - `largest`: memory of the Run that needs most.
+    - `largest`: memory of the Run that needs most; `base_bytes`: of a process with its libraries before a
+      Run, as this one has it; `machine_bytes`: of this machine.
+    - `num_unmeasured`: Runs that need more memory than this machine has; typical prices are used for them.
     """
 
     flops: int
@@ -185,6 +187,9 @@ class Price:
     one_seconds: float
     elsewhere: Mapping[str, float]
     largest: Memory | None
+    base_bytes: int
+    machine_bytes: int
+    num_unmeasured: int
 
 
 def price(runs: Sequence[Run], infos: Mapping[str, TaskInfo]) -> Price:
@@ -195,7 +200,14 @@ def price(runs: Sequence[Run], infos: Mapping[str, TaskInfo]) -> Price:
     own = sum(cost.flops - cost.pass_flops for cost in costs.values())
     on_gpus = has_gpu()
     works = {run.id: work_of(run, infos[run.task], shares_features=not on_gpus) for run in runs}
-    pace = measured_pace(runs, works, infos, "cuda" if on_gpus else "cpu")
+    import psutil  # not before torch: a missing torch is named first
+
+    base_bytes, machine_bytes = psutil.Process().memory_info().rss, psutil.virtual_memory().total
+    # A network that does not fit is not built.
+    fitting = [
+        run for run in runs if on_gpus or base_bytes + costs[run.id].memory.total < machine_bytes
+    ]
+    pace = measured_pace(fitting, works, infos, "cuda" if on_gpus else "cpu")
     seconds = _seconds_by_run(works, pace)
     num = torch.cuda.device_count() if on_gpus else num_cores()
     unit = "GPU" if on_gpus else "core"
@@ -221,6 +233,9 @@ def price(runs: Sequence[Run], infos: Mapping[str, TaskInfo]) -> Price:
         one_seconds=sum(seconds.values()),
         elsewhere=elsewhere,
         largest=max((c.memory for c in costs.values()), key=lambda m: m.total, default=None),
+        base_bytes=base_bytes,
+        machine_bytes=machine_bytes,
+        num_unmeasured=len(runs) - len(fitting),
     )
 
 

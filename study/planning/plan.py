@@ -25,7 +25,16 @@ from study.networks.table import TIMM
 from study.planning.inventory import Inventory, take_inventory
 from study.planning.spaces import Space
 from study.run import PRETRAINED, Recipe, Run, describe, with_seed
-from study.store import Damaged, Store, layout, study_names, study_path
+from study.store import (
+    Damaged,
+    Newer,
+    Store,
+    finished_ids,
+    layout,
+    read_study,
+    study_names,
+    study_path,
+)
 from study.store.schema import ABSENT, DONE, PARTIAL
 from study.store.store import without_secrets
 from study.tasks import TaskInfo
@@ -79,7 +88,7 @@ def find_faults(
     doubts = [
         *_store_doubts(store),
         *_block_doubts(space.runs),
-        *_grouped(space.runs, _doubts),
+        *_grouped(space.runs, lambda run: _doubts(run, infos.get(run.task))),
     ]
     return infos, unprepared, wrong, doubts
 
@@ -117,6 +126,9 @@ def _store_faults(space: Space, store: Store) -> Iterator[str]:
     except ValueError as error:
         where = f"{space.path}: {error}; the file's name is the study's"
         yield where if space.path is not None else f"name={space.name!r}: {error}"
+    else:
+        if _is_other_study(space, store):
+            yield other_study_text(space, store)
     names = [] if store.local_path("") is None else study_names(store)
     for name in names:
         # A case-insensitive file system would store both studies in one file.
@@ -132,6 +144,26 @@ def _store_faults(space: Space, store: Store) -> Iterator[str]:
             if (root / folder).is_dir():
                 faults += place_faults("root", root / folder)
         yield from faults
+
+
+def _is_other_study(space: Space, store: Store) -> bool:
+    """Return True if the store's study of this name has rows, but no Run of this space."""
+    try:
+        stored = {run.id for run in read_study(store, space.name)}
+    except (FileNotFoundError, NotADirectoryError, Damaged, Newer):  # `run` reports them
+        return False
+    ours = {run.id for run in space.runs}
+    return stored.isdisjoint(ours) and not stored.isdisjoint(finished_ids(store))
+
+
+def other_study_text(space: Space, store: Store) -> str:
+    """Return the message for a search space whose name another study of the store has."""
+    where = f"SPACE={space.path}" if space.path is not None else f"name={space.name!r}"
+    rename = "rename the file" if space.path is not None else "choose another name"
+    return (
+        f"{where}: the study {space.name!r} in {store.shown} has none of its {len(space.runs)} Runs, so "
+        f"it is another study; {rename}, or use another root"
+    )
 
 
 def _store_doubts(store: Store) -> Iterator[str]:
@@ -191,6 +223,8 @@ def _run_faults(run: Run, infos: Mapping[str, TaskInfo]) -> Iterator[str]:
     info = infos.get(run.task)
     if info is None:
         return
+    if info.num_classes < 2:
+        yield f"task {info.name!r}: it has {info.num_classes} class, a task needs 2 or more"
     yield from _message(lambda: check_size(info, part=run.part, size=run.size))
     if fault is None:
         yield from _message(lambda: check_images(run.model, info.image_shape))
@@ -253,7 +287,12 @@ def _block_doubts(runs: Sequence[Run]) -> Iterator[str]:
             )
 
 
-def _doubts(run: Run) -> Iterator[str]:
+def _doubts(run: Run, info: TaskInfo | None) -> Iterator[str]:
+    if info is not None and run.size < info.num_classes:
+        yield (
+            f"Run.size={run.size}: task {info.name!r} has {info.num_classes} classes, so some have no "
+            "training image"
+        )
     source = run.source
     if source is not None and source.task == run.task:
         parts = {source.part, run.part}

@@ -19,6 +19,7 @@ from study.fields import Plain
 from study.grid import with_starts
 from study.messages import UserError, did_you_mean, is_required, missing_text
 from study.run import COORDINATES, Run, describe
+from study.store.layout import study_path
 from study.tasks import BUILTIN, Task
 
 _NO_SUCH_NAME: Final = re.compile(r"cannot import name '(\w+)' from '([\w.]+)'")
@@ -33,6 +34,8 @@ def near_name(error: BaseException) -> str:
     For names that are imported, looked up or passed as an argument. Arguments of our own functions are all
     listed if none is similar.
     """
+    if "did you mean" in str(error).lower():  # Python 3.13 suggests some names itself
+        return ""
     if isinstance(error, ImportError) and (said := _NO_SUCH_NAME.match(str(error))):
         name, module = said.groups()
         return did_you_mean(name, _public(dir(sys.modules.get(module))))
@@ -135,6 +138,10 @@ def load_space(name_or_path: str | Path) -> Space:
     KEEP_PREDICTIONS, True or False.
     """
     path = _find(str(name_or_path))
+    try:
+        study_path(path.stem)
+    except ValueError as error:
+        raise UserError(f"SPACE={path}: {error}; the file's name is the study's") from error
     module = _execute(path)
     if not hasattr(module, "RUNS"):
         raise UserError(f"{path} does not define RUNS, a list of Runs (see study.grid)")

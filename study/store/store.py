@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import secrets
+import shlex
 from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -230,6 +231,13 @@ def open_uri(uri: str) -> pa.NativeFile:
 def default_root() -> str:
     """Return the default store: STUDY_ROOT, or ./store."""
     return os.environ.get("STUDY_ROOT") or "./store"
+
+
+def store_command(*words: str, root: str) -> str:
+    """Return a command line for messages; with `--root`, unless that is the default."""
+    is_default = root == default_root() or Path(root) == Path(default_root())
+    flags = [] if is_default else ["--root", without_secrets(root, mark="…")]
+    return shlex.join(["study", *words, *flags])
 
 
 def without_secrets(text: str, mark: str = "") -> str:

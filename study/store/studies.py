@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -68,13 +68,23 @@ def unframe(framed: bytes, path: str) -> bytes:
 
 def write_study(store: Store, name: str, runs: Sequence[Run]) -> None:
     """Store the Runs of a study, in their order, replacing an earlier list."""
-    store.put(study_path(name), seal({"runs": [run.to_dict() for run in runs]}))
+    store.put(study_path(name), runs_sealed(runs))
+
+
+def runs_sealed(runs: Iterable[Run]) -> bytes:
+    """Return the content of a study's file."""
+    return seal({"runs": [run.to_dict() for run in runs]})
 
 
 def read_study(store: Store, name: str) -> list[Run]:
     """Return the Runs of a study. Raises FileNotFoundError, Damaged, Newer."""
     path = study_path(name)
-    content, written_by = unseal(store.get(path), path)
+    return runs_from(store.get(path), path)
+
+
+def runs_from(payload: bytes, path: str) -> list[Run]:
+    """Return the argument of `runs_sealed`. Raises Damaged, Newer."""
+    content, written_by = unseal(payload, path)
     try:
         if further := [name for name in content if name != "runs"]:
             raise ValueError(f"{', '.join(map(repr, further))} beside its Runs")

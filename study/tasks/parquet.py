@@ -4,10 +4,11 @@ Hub files are downloaded only by `study prepare`, and only at a full commit hash
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -18,8 +19,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from study.messages import missing_text
-from study.tasks.images import Listing, Split, choices, shown
+from study.messages import did_you_mean, missing_text
+from study.tasks.images import Listing, Skipped, Split, choices, shown
 
 # A file of kilobytes may decode to gigabytes. Limits of an encoded image, of all rows in memory at a
 # time, and of a page, which is decoded at once (writers end a page after at most ROWS_A_PAGE rows).
@@ -35,8 +36,9 @@ class ParquetImages:
     """Parquet files of encoded images, in the Hugging Face hub's form.
 
     `train`, `test`: relative to the data directory; each is a file, a folder of files, a pattern like
-    "data/train-*.parquet", or several of these. `image_column` is a struct with `bytes`, or binary;
-    `label_column` has whole numbers, or names. Class names come from the `huggingface` metadata, if any.
+    "data/train-*.parquet" or "data/**/*.parquet", or several of these. `image_column` is a struct with
+    `bytes`, or binary; `label_column` has whole numbers, or names. Class names come from the
+    `huggingface` metadata, if any.
     """
 
     train: str | tuple[str, ...]
@@ -51,23 +53,48 @@ def parquet_files(source: ParquetImages, data: Path) -> list[Path]:
     return [*_found("train", source.train, data), *test]
 
 
+def skipped_beside(source: ParquetImages, data: Path) -> tuple[Skipped, ...]:
+    """Return the files of the source's folders that are not read."""
+    found = []
+    for split, given in (("train", source.train), ("test", source.test or ())):
+        for name in (given,) if isinstance(given, str) else given:
+            for file in sorted((data / name).rglob("*") if (data / name).is_dir() else ()):
+                is_read = file.parent == data / name and file.match("*.parquet")
+                if file.is_file() and not is_read:
+                    kind = f"{file.suffix} file" if file.suffix else "file without a suffix"
+                    where = "" if file.parent == data / name else " in a folder of its own"
+                    found.append(
+                        Skipped(reason=f"{kind}{where}", path=shown(file, data), split=split)
+                    )
+    return tuple(found)
+
+
 def list_parquet(source: ParquetImages, data: Path) -> Listing:
     """List the files' images. Raises ValueError for a missing file or column, or a label without class."""
     train_files = _found("train", source.train, data)
-    train_labels = _labels(train_files, source, data)
-    class_names = _names_in_metadata(train_files[0], source.label_column, data)
-    for file in parquet_files(source, data):
+    test_files = [] if source.test is None else _found("test", source.test, data)
+    files = [*train_files, *test_files]
+    for file in dict.fromkeys(files):
+        _check_images(file, source.image_column, data)
+    labels = {file: _labels(file, source.label_column, data) for file in dict.fromkeys(files)}
+    for field, those in (("train", train_files), ("test", test_files)):
+        if those and not any(map(len, map(labels.__getitem__, those))):
+            raise ValueError(f"{field}={getattr(source, field)!r}: {_several(those, data)} no rows")
+    filled = [file for file in files if len(labels[file])]
+    _check_kinds(filled, labels, source.label_column, data)
+    class_names = _names_in_metadata(filled[0], source.label_column, data)
+    for file in filled:
         names = _names_in_metadata(file, source.label_column, data)
         if names != class_names:  # the label numbers would mean other classes
             raise ValueError(
                 f"{shown(file, data)}: its class names {choices(names or ())} are not those of "
-                f"{shown(train_files[0], data)}, {choices(class_names or ())}"
+                f"{shown(filled[0], data)}, {choices(class_names or ())}"
             )
+    train_labels = _joined(train_files, labels)
     values = np.unique(train_labels)
-    if class_names is not None and train_labels.dtype.kind == "i":
-        values = np.arange(len(class_names))
-    elif class_names is not None:
-        values = np.asarray(class_names)
+    if class_names is not None:
+        is_number = train_labels.dtype.kind == "i"
+        values = np.arange(len(class_names)) if is_number else np.asarray(class_names)
 
     def split(files: list[Path], labels: np.ndarray) -> Split:
         order = np.argsort(values, kind="stable")
@@ -79,85 +106,178 @@ def list_parquet(source: ParquetImages, data: Path) -> Listing:
                 f"is not a class, choose from {choices(values.tolist())}"
             )
 
-        def read(positions: np.ndarray) -> Iterator[tuple[str, bytes]]:
+        def read(positions: np.ndarray) -> Iterator[tuple[str, bytes | ValueError]]:
             return _images(files, source.image_column, positions, data)
 
         return Split(labels=order[place].astype(np.int64), read=read)
 
-    test = None
-    if source.test is not None:
-        test_files = _found("test", source.test, data)
-        test = split(test_files, _labels(test_files, source, data))
     return Listing(
         class_names=class_names or tuple(str(value) for value in values),
         train=split(train_files, train_labels),
-        test=test,
+        test=split(test_files, _joined(test_files, labels)) if test_files else None,
+        remarks=tuple(_doubts(train_labels, source.label_column, values))
+        + tuple(f"{shown(file, data)} has no rows" for file in labels if not len(labels[file])),
     )
+
+
+def _several(files: Sequence[Path], data: Path) -> str:
+    first = shown(files[0], data)
+    return f"{first} has" if len(files) == 1 else f"{first} and {len(files) - 1} other files have"
+
+
+def _joined(files: Sequence[Path], labels: Mapping[Path, np.ndarray]) -> np.ndarray:
+    # An empty file may have labels of another type.
+    return np.concatenate([labels[file] for file in files if len(labels[file])])
+
+
+def _check_kinds(
+    files: Sequence[Path], labels: Mapping[Path, np.ndarray], column: str, data: Path
+) -> None:
+    """Raise ValueError if some files have numbers as labels, and others names: 0 and "0" may differ."""
+    kinds = {"i": "whole numbers", "U": "names"}
+    first = files[0]
+    for file in files:
+        ours, theirs = (labels[each].dtype.kind for each in (file, first))
+        if ours != theirs:
+            raise ValueError(
+                f"label_column={column!r}: {shown(file, data)} has {kinds[ours]} (row 0: "
+                f"{labels[file][0].item()!r}), but {shown(first, data)} has {kinds[theirs]} (row 0: "
+                f"{labels[first][0].item()!r}). Write the column in one type"
+            )
+
+
+def _doubts(labels: np.ndarray, column: str, values: np.ndarray) -> Iterator[str]:
+    """Yield what may be unintended in these labels without an error: placeholders taken for classes."""
+    for value in values.tolist():
+        if value < 0 if isinstance(value, int) else not value.strip():
+            number = int((labels == value).sum())
+            yield (
+                f"{column}={value!r} is a class of {number:,} training images; if it means that there is "
+                "no label, remove these rows or choose `classes`"
+            )
+
+
+_MAGIC: Final = re.compile(r"[*?[]")
 
 
 def _found(field: str, given: str | tuple[str, ...], data: Path) -> list[Path]:
     files: list[Path] = []
     for name in (given,) if isinstance(given, str) else given:
         path = data / name
-        if path.is_dir():
-            found = sorted(path.glob("*.parquet"))
-        elif "*" in path.name:
-            found = sorted(path.parent.glob(path.name))
+        if path.is_dir() or path.is_file() or not _MAGIC.search(name):
+            places = [path]
         else:
-            found = [path] if path.is_file() else []
+            below = name if Path(name).is_absolute() else f"{glob.escape(str(data))}/{name}"
+            places = sorted(map(Path, glob.glob(below, recursive=True)))  # noqa: PTH207 (recursive)
+        found = [
+            file
+            for place in places
+            for file in (sorted(place.glob("*.parquet")) if place.is_dir() else [place])
+        ]
+        for file in found:
+            if file.is_symlink() and not file.exists():
+                raise ValueError(f"{field}={name!r}: {file} is a broken link")
+        found = [file for file in found if file.is_file()]
         if not found:
             raise ValueError(
-                f"{field}={name!r}: no Parquet file at {path} (data directory: {data})"
+                f"{field}={name!r}: no Parquet file at {path} (data directory: {data}){_below(path, name)}"
             )
-        files += found
+        # A pattern may name a folder and the files in it.
+        files += dict.fromkeys(found)
     return files
 
 
+def _below(path: Path, name: str) -> str:
+    """Return the end of a message if a folder has Parquet files only in folders of its own."""
+    inner = next(path.rglob("*.parquet"), None) if path.is_dir() else None
+    return "" if inner is None else f"; for {inner.relative_to(path)}, give '{name}/**/*.parquet'"
+
+
 def _names_in_metadata(file: Path, label_column: str, data: Path) -> tuple[str, ...] | None:
+    """Return the class names in the file's `huggingface` metadata, or None."""
     with _open(file, data) as opened:
         text = (opened.schema_arrow.metadata or {}).get(b"huggingface")
     if text is None:
         return None
-    features = json.loads(text).get("info", {}).get("features") or {}
-    names = features.get(label_column, {}).get("names")
-    return None if names is None else tuple(names)
-
-
-def _labels(files: list[Path], source: ParquetImages, data: Path) -> np.ndarray:
-    """Return the labels of all files: int64 or str, shape (n,)."""
-    field = source.label_column
-    columns = []
-    for file in files:
-        name = shown(file, data)
-        with _open(file, data) as opened:
-            _check_column("label_column", field, opened, name)
-            column: Any = opened.read(columns=[field]).column(0).combine_chunks()
-        if column.null_count:
-            row = column.is_valid().index(False).as_py()
-            raise ValueError(f"{name} row {row}: no {field}")
-        if pa.types.is_dictionary(column.type):
-            column = column.dictionary_decode()
-        if pa.types.is_integer(column.type):
-            columns.append(column.cast(pa.int64()).to_numpy(zero_copy_only=False))
-        elif pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-            columns.append(np.asarray(column.to_pylist(), dtype=np.str_))
-        else:
+    where = f"{shown(file, data)}: its metadata 'huggingface'"
+    fix = "write the file without it, or anew with the library `datasets`"
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"{where} are not JSON ({error}); {fix}") from error
+    for key in ("info", "features", label_column, "names"):
+        if not isinstance(found, dict):
             raise ValueError(
-                f"label_column={field!r}: {name} has {column.type} there, "
-                "choose a column of whole numbers or of names"
+                f"{where} have {_short(found)} instead of an object with {key!r}; {fix}"
             )
-    return np.concatenate(columns)
+        found = found.get(key)
+        if found is None:
+            return None
+    is_list = isinstance(found, list) and all(isinstance(name, str) for name in found)
+    if not is_list or len(set(found)) < len(found):
+        raise ValueError(
+            f"{where} have the names {_short(found)} for column {label_column!r}, which must be a list of "
+            f"different names; {fix}"
+        )
+    return tuple(found)
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:60]}…"
+
+
+def _labels(file: Path, field: str, data: Path) -> np.ndarray:
+    """Return the labels of a file: int64 or str, shape (n,)."""
+    name = shown(file, data)
+    with _open(file, data) as opened:
+        _check_column("label_column", field, opened, name)
+        column: Any = opened.read(columns=[field]).column(0).combine_chunks()
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if len(column) == 0:
+        return np.empty(0, dtype=np.int64)
+    if column.null_count:
+        row = column.is_valid().index(False).as_py()
+        raise ValueError(f"{name} row {row}: no {field}")
+    if pa.types.is_integer(column.type):
+        values = column.to_numpy(zero_copy_only=False)
+        large = np.flatnonzero(values > np.iinfo(np.int64).max)
+        if len(large):
+            raise ValueError(
+                f"{name} row {large[0]}: {field}={values[large[0]].item()} does not fit into int64; "
+                "number the classes from 0"
+            )
+        return values.astype(np.int64)
+    if not (
+        pa.types.is_string(column.type)
+        or pa.types.is_large_string(column.type)
+        or pa.types.is_string_view(column.type)
+    ):
+        raise ValueError(
+            f"label_column={field!r}: {name} has {column.type} there (row 0: {_value(column[0])}), "
+            "choose a column of whole numbers or of names"
+        )
+    try:
+        column.validate(full=True)
+        return np.asarray(column.to_pylist(), dtype=np.str_)
+    except (pa.ArrowInvalid, UnicodeDecodeError) as error:
+        raise ValueError(f"{name}: {field} has a name that is not UTF-8 ({error})") from error
+
+
+def _value(scalar: Any) -> str:
+    text = repr(scalar.as_py())
+    return text if len(text) <= 60 else f"{text[:60]}…"
 
 
 def _images(
     files: list[Path], field: str, positions: np.ndarray, data: Path
-) -> Iterator[tuple[str, bytes]]:
-    """Yield the encoded images at these ascending positions over all files' rows."""
+) -> Iterator[tuple[str, bytes | ValueError]]:
+    """Yield the encoded images at these ascending positions over all files' rows, or why there is none."""
     before = 0
     for file in files:
         name = shown(file, data)
         with _open(file, data) as opened:
-            _check_column("image_column", field, opened, name)
             leaves = (opened.schema.column(index) for index in range(len(opened.schema)))
             # Keep dictionary encoding: an image in many rows is in memory once.
             encoded = [
@@ -179,19 +299,50 @@ def _images(
                 bounds = before + first_row, before + first_row + len(batch)
                 wanted = positions[slice(*np.searchsorted(positions, bounds))] - bounds[0]
                 for row in wanted.tolist():
-                    image = batch.column(0)[row].as_py()
-                    content = image.get("bytes") if isinstance(image, dict) else image
                     where = f"{name} row {first_row + row}"
-                    if not isinstance(content, bytes):
-                        raise ValueError(f"{where}: no image bytes in column {field!r}")
-                    if len(content) > MAX_ENCODED_BYTES:
-                        raise ValueError(
-                            f"{where}: an image of {len(content):,} bytes, the limit is "
-                            f"{MAX_ENCODED_BYTES:,}"
-                        )
-                    yield where, content
+                    yield where, _content(batch.column(0)[row].as_py(), field, where)
                 first_row += len(batch)
             before += first_row
+
+
+def _content(image: Any, field: str, where: str) -> bytes | ValueError:
+    """Return the bytes of an encoded image, or why there are none."""
+    content = image.get("bytes") if isinstance(image, dict) else image
+    if content is None:
+        text = f"{where}: no image bytes in column {field!r}"
+        path = image.get("path") if isinstance(image, dict) else None
+        if path:
+            text += f", only the path {path!r}; write the file's bytes into the column, too"
+        return ValueError(text)
+    if len(content) > MAX_ENCODED_BYTES:
+        return ValueError(
+            f"{where}: an image of {len(content):,} bytes, the limit is {MAX_ENCODED_BYTES:,}"
+        )
+    return bytes(content)
+
+
+def _check_images(file: Path, field: str, data: Path) -> None:
+    """Raise ValueError unless the file's column can hold encoded images by its type."""
+    name = shown(file, data)
+    with _open(file, data) as opened:
+        _check_column("image_column", field, opened, name)
+        inner = kind = opened.schema_arrow.field(field).type
+    if pa.types.is_struct(kind):
+        index = kind.get_field_index("bytes")
+        inner = kind.field(index).type if index >= 0 else kind
+    if pa.types.is_dictionary(inner):
+        inner = inner.value_type
+    is_binary = (
+        pa.types.is_binary(inner)
+        or pa.types.is_large_binary(inner)
+        or pa.types.is_binary_view(inner)
+        or pa.types.is_null(inner)  # no row has bytes, as each row's error says
+    )
+    if not is_binary:
+        raise ValueError(
+            f"image_column={field!r}: {name} has {kind} there, choose a column of encoded images "
+            "(binary, or a struct with `bytes`)"
+        )
 
 
 def _rows_at_once(opened: pq.ParquetFile, field: str, name: str) -> int:
@@ -232,7 +383,10 @@ def _row(files: list[Path], position: int, data: Path) -> str:
 def _check_column(field: str, value: str, opened: pq.ParquetFile, name: str) -> None:
     names = opened.schema_arrow.names
     if value not in names:
-        raise ValueError(f"{field}={value!r}: not in {name}, choose from {choices(names)}")
+        near = did_you_mean(value, names)
+        raise ValueError(f"{field}={value!r}: not in {name}, choose from {choices(names)}{near}")
+    if names.count(value) > 1:
+        raise ValueError(f"{field}={value!r}: {name} has {names.count(value)} columns of this name")
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from __future__ import annotations
 import math
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,10 +16,21 @@ from typing import Final
 import numpy as np
 
 from study.fields import canonical_json
+from study.messages import show_message
 from study.seeds import permutation
 from study.store import Damaged, Newer, Store
 from study.store.layout import task_path
-from study.tasks.images import Encoded, Listing, Split, choices, to_pixels
+from study.tasks.images import (
+    Encoded,
+    Listing,
+    Notes,
+    Skipped,
+    Split,
+    choices,
+    plain_name,
+    skipped_text,
+    to_pixels,
+)
 from study.tasks.prepared_file import (
     PreparedTask,
     TaskInfo,
@@ -28,7 +39,7 @@ from study.tasks.prepared_file import (
     publish,
     scratch_folder,
 )
-from study.tasks.task import Task, is_origin, list_images, origin_of
+from study.tasks.task import Task, is_origin, list_images, origin_of, source_files
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +69,10 @@ def select(
     Raises ValueError for an unknown class, and one without images.
     """
     chosen = _chosen(classes, listing.class_names)
+    if len(chosen) < 2:
+        raise ValueError(
+            f"it has {len(chosen)} class ({choices(listing.class_names)}), a task needs 2 or more"
+        )
     number = np.full(len(listing.class_names), -1)
     number[chosen] = np.arange(len(chosen))
     names = tuple(listing.class_names[index] for index in chosen)
@@ -67,31 +82,38 @@ def select(
         labels = number[split.labels[positions]].astype(np.int64)
         empty = np.flatnonzero(np.bincount(labels, minlength=len(names)) == 0)
         if len(empty):
+            others = f", nor have {len(empty) - 1} other classes" if len(empty) > 1 else ""
             raise ValueError(
                 f"class {names[empty[0]]!r} has no {what} image"
-                + (f", nor have {len(empty) - 1} other classes" if len(empty) > 1 else "")
-                + "; narrow the task by `classes`"
+                f"{_only_skipped(listing, names[empty[0]], what)}{others}; narrow the task by `classes`"
             )
         return Part(split=split, positions=positions, labels=labels)
 
-    train = np.ones(len(listing.train.labels), dtype=bool)
+    everything = np.ones(len(listing.train.labels), dtype=bool)
+    train_part = part("training", listing.train, everything)
     if listing.test is not None:
-        everything = np.ones(len(listing.test.labels), dtype=bool)
-        test_part = part("test", listing.test, everything)
+        test_part = part("test", listing.test, np.ones(len(listing.test.labels), dtype=bool))
     else:
         counts = np.bincount(listing.train.labels, minlength=len(number))
         for index in chosen:
             if counts[index] < 2:
                 raise ValueError(
-                    f"class {listing.class_names[index]!r} has {counts[index]} images: drawing "
+                    f"class {listing.class_names[index]!r} has {counts[index]} images"
+                    f"{_only_skipped(listing, listing.class_names[index], 'training')}: drawing "
                     "a test split needs 2 or more"
                 )
         test = _drawn_test(listing.train.labels, counts, test_fraction)
-        train = ~test
+        train_part = part("training", listing.train, ~test)
         test_part = part("test", listing.train, test)
-    return Selection(
-        class_names=names, train=part("training", listing.train, train), test=test_part
-    )
+    return Selection(class_names=names, train=train_part, test=test_part)
+
+
+def _only_skipped(listing: Listing, name: str, what: str) -> str:
+    """Return the part of a message about files of this class that are not read; "" if there are none."""
+    skipped = [
+        each for each in listing.skipped if each.of_class == name and what.startswith(each.split)
+    ]
+    return f", only {'; '.join(skipped_text(skipped, 3))}" if skipped else ""
 
 
 def _chosen(classes: tuple[int | str, ...] | None, class_names: tuple[str, ...]) -> list[int]:
@@ -149,15 +171,19 @@ def prepare(task: Task, store: Store, data: Path | None, *, progress: bool) -> P
 
     It is decoded again only if its definition, or a name, size or time of its files, has changed; then the
     pixels are compared. (JPEG decoders differ in the last bit: prepare a task once and share it between
-    machines.) `progress`: show a bar on stderr. Raises ValueError for an unreadable source, and if the
-    store has another version under this name; a damaged task is quarantined and made again.
+    machines.) Warnings name skipped files and lost values; `progress`: show a bar on stderr. Raises
+    ValueError for an unreadable source, and if the store has another version under this name; a damaged
+    task is quarantined and made again.
     """
     try:
-        return _prepare(task, store, data, progress)
+        prepared = _prepare(task, store, data, progress)
     except Newer:
         raise
     except ValueError as error:
         raise ValueError(f"task {task.name!r}: {error}") from error
+    for remark in prepared.remarks:
+        show_message(f"warning: task {task.name!r}: {remark}")
+    return prepared
 
 
 def _prepare(task: Task, store: Store, data: Path | None, progress: bool) -> PreparedTask:
@@ -168,17 +194,26 @@ def _prepare(task: Task, store: Store, data: Path | None, progress: bool) -> Pre
             there = load(task.name, store)
         except Damaged:
             store.quarantine(task_path(task.name))
-    if there and there.definition == definition and is_origin(task.images, data, there.origin):
-        return there
+    if there and there.definition == definition:
+        try:
+            files, skipped = source_files(task.images, data)
+        except ValueError:  # files are missing, but a prepared task does not need them
+            return there
+        if is_origin(task.images, files, data, there.origin):
+            _show_skipped(task, skipped)
+            return there
 
     listing = list_images(task.images, data, download=True)
-    origin = origin_of(task.images, data)
+    files, skipped = source_files(task.images, data)
+    _show_skipped(task, skipped)
+    origin = origin_of(task.images, files, data)
     selection = select(listing, task.classes, task.test_fraction)
     info = _info(task, listing, selection)
     # Written image by image to an unnamed file: it needs no memory, a full disk is an ordinary error,
     # and a killed process leaves nothing behind.
+    notes = Notes()
     with tempfile.TemporaryFile(dir=scratch_folder(store)) as file:
-        for pixels in _decoded(task, selection, info, progress):
+        for pixels in _decoded(task, selection, info, notes, progress):
             file.write(pixels.data)
         file.flush()
         shape = (info.num_train + info.num_test, *info.image_shape)
@@ -202,8 +237,27 @@ def _prepare(task: Task, store: Store, data: Path | None, progress: bool) -> Pre
             fingerprint=fingerprint,
             definition=definition,
             origin=origin,
+            remarks=(*listing.remarks, *_similar(info.classes), *notes.remarks),
         )
     return load(task.name, store)
+
+
+def _show_skipped(task: Task, skipped: Sequence[Skipped]) -> None:
+    for each in skipped_text(skipped):
+        show_message(f"warning: task {task.name!r}: skipped {each}")
+
+
+def _similar(class_names: Sequence[str]) -> Iterator[str]:
+    """Yield a sentence for class names that differ only in case, spaces or the form of their letters."""
+    groups: dict[str, list[str]] = {}
+    for name in class_names:
+        groups.setdefault(plain_name(name), []).append(name)
+    for names in groups.values():
+        if len(names) > 1:
+            yield (
+                f"the classes {choices(names)} differ only in case, spaces or Unicode form; if they are "
+                "one class, give their images one label"
+            )
 
 
 def _definition(task: Task) -> str:
@@ -218,8 +272,7 @@ def _info(task: Task, listing: Listing, selection: Selection) -> TaskInfo:
     elif listing.image_shape is not None:
         shape = listing.image_shape
     else:
-        where, first = next(train.split.read(train.positions[:1]))
-        shape = to_pixels(first, where, None).shape
+        shape = _first_shape(train)
     return TaskInfo(
         name=task.name,
         num_train=len(train.labels),
@@ -227,6 +280,20 @@ def _info(task: Task, listing: Listing, selection: Selection) -> TaskInfo:
         classes=selection.class_names,
         image_shape=shape,
     )
+
+
+def _first_shape(part: Part) -> tuple[int, int, int]:
+    """Return the shape of the first readable image. Raises the first image's error if there is none."""
+    first_error: ValueError | None = None
+    for where, encoded in part.split.read(part.positions):
+        try:
+            channels, height, width = to_pixels(encoded, where, None).shape
+        except ValueError as error:
+            first_error = first_error or error
+        else:
+            return channels, height, width
+    assert first_error is not None, "each class has an image"
+    raise first_error
 
 
 def _some(
@@ -246,25 +313,36 @@ def _some(
         yield gathered
 
 
-def _decoded(
-    task: Task, selection: Selection, info: TaskInfo, progress: bool
-) -> Iterator[np.ndarray]:
-    """Yield all images in order, train first: uint8, shape (c, h, w)."""
+MAX_NAMED: Final = 10
 
-    def decode(where: str, encoded: Encoded) -> np.ndarray:
-        pixels = to_pixels(encoded, where, task.image_size)
+
+def _decoded(
+    task: Task, selection: Selection, info: TaskInfo, notes: Notes, progress: bool
+) -> Iterator[np.ndarray]:
+    """Yield all images in order, train first: uint8, shape (c, h, w).
+
+    Raises ValueError after the last image if any could not be decoded; names the first ones.
+    """
+
+    def decode(where: str, encoded: Encoded) -> np.ndarray | ValueError:
+        try:
+            pixels = to_pixels(encoded, where, task.image_size, notes)
+        except ValueError as error:
+            return error
         if pixels.shape != info.image_shape:
-            raise ValueError(
+            return ValueError(
                 f"image_size=None: {where} is {pixels.shape[2]}×{pixels.shape[1]} pixels, the first "
                 f"image {info.image_shape[2]}×{info.image_shape[1]}; choose an image_size"
             )
         return pixels
 
-    def decode_lot(lot: list[tuple[str, Encoded]]) -> list[np.ndarray]:
+    def decode_lot(lot: list[tuple[str, Encoded]]) -> list[np.ndarray | ValueError]:
         return [decode(where, encoded) for where, encoded in lot]
 
     from tqdm import tqdm  # not needed if nothing is decoded
 
+    errors: list[str] = []
+    num_errors = 0
     with (
         # Pillow releases the GIL while it decodes and resizes. A small image costs less than handing it
         # to a thread, so threads get lots.
@@ -280,5 +358,17 @@ def _decoded(
             for some in _some(part.split.read(part.positions), info):
                 lots = [some[start : start + 32] for start in range(0, len(some), 32)]
                 for lot in decoders.map(decode_lot, lots):
-                    yield from lot
+                    for pixels in lot:
+                        if isinstance(pixels, np.ndarray):
+                            yield pixels
+                            continue
+                        num_errors += 1
+                        if num_errors <= MAX_NAMED:
+                            errors.append(str(pixels))
                     bar.update(len(lot))
+    if num_errors > MAX_NAMED:
+        errors.append(f"… and {num_errors - MAX_NAMED:,} more images")
+    if errors:
+        raise ValueError(
+            "\n  ".join(errors if num_errors == 1 else ["these images are broken:", *errors])
+        )

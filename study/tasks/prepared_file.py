@@ -11,6 +11,7 @@ import errno
 import hashlib
 import os
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -25,6 +26,7 @@ from study.store.atomic import draft_beside, make_folder
 from study.store.errors import WAITS, tried
 from study.store.layout import task_path
 from study.store.prepared_tasks import metadata_of, newer, read_task_head
+from study.store.store import store_command
 
 SPLITS: Final = ("train", "test")
 _BYTES_AT_ONCE: Final = 1 << 24
@@ -52,6 +54,7 @@ class PreparedTask:
     - `fingerprint`: SHA-256 over images, labels, split and class names, in hex.
     - `definition`: canonical JSON of the Task that it was prepared from.
     - `origin`: digest of the names, sizes and times of the source's files.
+    - `remarks`: what may be unintended, such as lost values.
     """
 
     info: TaskInfo
@@ -62,6 +65,7 @@ class PreparedTask:
     train_labels: np.ndarray
     test_images: np.ndarray
     test_labels: np.ndarray
+    remarks: tuple[str, ...] = ()
 
 
 def fingerprint_of(info: TaskInfo, images: np.ndarray, labels: np.ndarray) -> str:
@@ -83,6 +87,7 @@ def publish(
     fingerprint: str,
     definition: str,
     origin: str,
+    remarks: Sequence[str] = (),
 ) -> None:
     """Write the task's file and put it into the store as one object.
 
@@ -105,6 +110,7 @@ def publish(
             "definition": definition,
             "origin": origin,
         }
+        | ({"remarks": list(remarks)} if remarks else {})
     )
     batch = pa.record_batch(columns).replace_schema_metadata(head)
     with draft_beside(scratch_folder(store) / f"{info.name}.arrow") as local:
@@ -127,7 +133,10 @@ def load(name: str, store: Store) -> PreparedTask:
     """
     path = task_path(name)
     local = store.local_path(path)
-    missing = f"task={name!r}: not prepared in {store.shown}, run: study prepare {name}"
+    missing = (
+        f"task={name!r}: not prepared in {store.shown}, run: "
+        f"{store_command('prepare', name, root=store.root)}"
+    )
     if local is not None:
         if not store.exists(path):
             raise ValueError(missing)
@@ -231,6 +240,7 @@ def _opened(local: Path, path: str, name: str, version: tuple[int, ...]) -> Prep
         train_labels=labels[:num],
         test_images=images[num:],
         test_labels=labels[num:],
+        remarks=tuple(about.get("remarks", ())),
     )
 
 

@@ -3,22 +3,39 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from study.fields import canonical_json, digest_of
+from study.fields import (
+    canonical_json,
+    check_int,
+    check_number,
+    digest_of,
+    make_plain,
+    plain_value,
+)
 from study.tasks.images import (
     Digits,
     ImageFolderImages,
     Listing,
+    Skipped,
+    first_folder_files,
     folder_files,
+    known_digits,
     list_digits,
     list_folder,
     shown,
 )
-from study.tasks.parquet import HubImages, ParquetImages, list_hub, list_parquet, parquet_files
+from study.tasks.parquet import (
+    HubImages,
+    ParquetImages,
+    list_hub,
+    list_parquet,
+    parquet_files,
+    skipped_beside,
+)
 from study.tasks.torchvision_sets import (
     TinyImageNetImages,
     TorchvisionImages,
@@ -40,7 +57,7 @@ def list_images(images: Images, data: Path | None, *, download: bool) -> Listing
     """
     match images:
         case Digits():
-            return list_digits()
+            return list_digits() if download else known_digits()
         case ImageFolderImages():
             return list_folder(images, _needed(data))
         case ParquetImages():
@@ -55,33 +72,42 @@ def list_images(images: Images, data: Path | None, *, download: bool) -> Listing
             return known_listing(images)
 
 
-def _files(images: Images, data: Path | None) -> list[Path]:
+def source_files(images: Images, data: Path | None) -> tuple[list[Path], tuple[Skipped, ...]]:
+    """Return the files that are read, unless checksums or a commit identify them, and the skipped ones.
+
+    Raises ValueError for a missing folder or file.
+    """
     match images:
-        case Digits() | TorchvisionImages() | HubImages():  # identified by checksums or commit
-            return []
+        case Digits() | TorchvisionImages() | HubImages():
+            return [], ()
         case ImageFolderImages():
             return folder_files(images, _needed(data))
         case ParquetImages():
-            return parquet_files(images, _needed(data))
+            data = _needed(data)
+            return parquet_files(images, data), skipped_beside(images, data)
         case TinyImageNetImages():
-            return tiny_imagenet_files(images, _needed(data))
+            return tiny_imagenet_files(images, _needed(data)), ()
 
 
-def origin_of(images: Images, data: Path | None) -> str:
-    """Return a digest over names, sizes and modification times of the source's files."""
-    files = [(shown(file, _needed(data)), file.stat()) for file in _files(images, data)]
-    plain = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in files]
-    return digest_of(canonical_json(plain))
+# Precedes origins of folder trees since the rules of what is read changed: more suffixes, no junk.
+_RULE: Final = "2:"
 
 
-def is_origin(images: Images, data: Path | None, origin: str) -> bool:
-    """Return True if the source's files are those of `origin`, or not available."""
-    if data is None:
-        return True
-    try:
-        return origin_of(images, data) == origin
-    except ValueError:  # files are missing, but a prepared task does not need them
-        return True
+def origin_of(images: Images, files: Sequence[Path], data: Path | None) -> str:
+    """Return a digest over names, sizes and modification times of `source_files`."""
+    return (_RULE if isinstance(images, ImageFolderImages) else "") + _digest(files, data)
+
+
+def is_origin(images: Images, files: Sequence[Path], data: Path | None, origin: str) -> bool:
+    """Return True if the source's files are those of `origin`, by the rules of its release."""
+    if isinstance(images, ImageFolderImages) and not origin.startswith(_RULE):
+        return _digest(first_folder_files(images, _needed(data)), data) == origin
+    return origin_of(images, files, data) == origin
+
+
+def _digest(files: Sequence[Path], data: Path | None) -> str:
+    there = [(shown(file, _needed(data)), file.stat()) for file in files]
+    return digest_of(canonical_json([(name, s.st_size, s.st_mtime_ns) for name, s in there]))
 
 
 def _needed(data: Path | None) -> Path:
@@ -110,14 +136,24 @@ class Task:
     test_fraction: float = 0.2
 
     def __post_init__(self) -> None:
+        make_plain(self)
+        if self.classes is not None and not isinstance(self.classes, str):
+            object.__setattr__(self, "classes", tuple(map(plain_value, self.classes)))
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):
             raise ValueError(f"Task.name={self.name!r}: choose letters, digits, '.', '_' and '-'")
-        if self.classes is not None and len(self.classes) < 2:
+        if self.classes is not None and (isinstance(self.classes, str) or len(self.classes) < 2):
             raise ValueError(f"Task.classes={self.classes!r}: a task needs 2 classes or more")
-        if self.image_size is not None and self.image_size < 1:
-            raise ValueError(f"Task.image_size={self.image_size!r}: choose 1 or more, or None")
-        if not 0 < self.test_fraction < 1:
-            raise ValueError(f"Task.test_fraction={self.test_fraction!r}: must be inside (0, 1)")
+        if self.image_size is not None:
+            check_int("Task", "image_size", self.image_size, low=1)
+        check_number(
+            "Task",
+            "test_fraction",
+            self.test_fraction,
+            low=0,
+            high=1,
+            low_open=True,
+            high_open=True,
+        )
 
 
 # The digits are 16×16 instead of their own 8×8: a ResNet halves the image three times, and its deeper

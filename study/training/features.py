@@ -19,12 +19,12 @@ from typing import Final
 
 import numpy as np
 import psutil
-import timm
 import torch
 from torch import Tensor, nn
 
 from study.fields import canonical_json, digest_of
 from study.networks.build import normalisation
+from study.networks.timm_names import timm
 from study.run import Run
 from study.store.processes import this_process
 from study.store.provenance import TRAINER

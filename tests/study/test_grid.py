@@ -1,8 +1,10 @@
 """Grids: order, uniqueness, starts, and errors."""
 
 from dataclasses import replace
+from itertools import count
 from typing import Any
 
+import numpy as np
 import pytest
 
 from study.grid import EVERY_CUT, EVERY_PIECE, LOG_SPACED, grid, union, with_starts
@@ -52,6 +54,34 @@ def test_grid_longer_axis_keeps_the_other_runs() -> None:
     ]:
         large = grid(**AXES | {axis: values})
         assert set(small) < set(large)
+
+
+@pytest.mark.parametrize("form", ["numpy", "pandas", "polars", "generator", "torch"])
+def test_grid_numpy_and_frame_values_have_the_ids_of_plain_ones(form: str) -> None:
+    def given(values: list[Any]) -> Any:
+        if form == "generator":
+            return (value for value in values)
+        package = pytest.importorskip(form)
+        make = {"numpy": "array", "pandas": "Series", "polars": "Series", "torch": "tensor"}[form]
+        return getattr(package, make)(values)
+
+    axes = AXES | {"label_noise": [0.0, 0.2], "model": ["resnet18", "resnet34"]}
+    axes |= {"learning_rate": [1e-4, 1e-3]}
+    if form == "torch":
+        axes |= {
+            "learning_rate": [0.25, 0.5],
+            "label_noise": [0.0, 0.5],
+        }  # float32 is exact for them
+    several = ("source_size", "target_size", "frozen", "label_noise", "seed", "learning_rate")
+    runs = grid(**axes | {name: given(list(axes[name])) for name in several})
+    assert [run.id for run in runs] == [run.id for run in grid(**axes)]
+    assert {type(run.size) for run in runs} == {type(run.seed) for run in runs} == {int}
+    one = {"seed": np.int32(1), "width": np.uint8(4), "label_noise": np.float32(0.1)}
+    plain = {"seed": 1, "width": 4, "label_noise": 0.1}
+    assert grid(**AXES | one) == grid(**AXES | plain)
+    assert Recipe(learning_rate=np.float64(1e-3), num_epochs=np.int64(5)).id == (
+        Recipe(learning_rate=1e-3, num_epochs=5).id
+    )
 
 
 def test_grid_same_cell_of_another_grid_is_the_same_run() -> None:
@@ -175,6 +205,10 @@ def test_with_starts_adds_the_whole_chain() -> None:
         ({"frozen": (1, 1)}, "1 is given twice"),
         ({"label_noise": (0, 0.0)}, "given twice"),
         ({"seed": ()}, "needs at least one value"),
+        ({"seed": count()}, "it has more than 1,000,000 values"),
+        ({"seed": np.zeros((2, 2), int)}, r"seed: array\(\[0, 0\]\) \(ndarray\) is not one value"),
+        ({"seed": object()}, "seed=<object .*: give a value, or a sequence of values"),
+        ({"target_size": np.array([True, False])}, "Run.size=True: .*a bool is no number"),
         ({"model": "resnet19"}, "resnet18"),
         ({"width": 0}, "width"),
         ({"width": (None, 64)}, r"width=\(None, 64\): the same width twice, as in .*width 64"),
@@ -188,7 +222,7 @@ def test_with_starts_adds_the_whole_chain() -> None:
         ({"frozen_pieces": 2}, "frozen_pieces=2: no layer of resnet18 has more than 1"),
         (
             {"frozen_pieces": (0, 2), "frozen": EVERY_CUT},
-            r"frozen_pieces=\(0, 2\): no layer .*choose 0 to 1",
+            r"frozen_pieces=\[0, 2\]: no layer .*choose 0 to 1",
         ),
         ({"frozen_pieces": 1, "frozen": 8}, "the training of frozen=9 with trained_channels=32"),
         (

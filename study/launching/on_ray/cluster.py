@@ -13,7 +13,7 @@ from typing import Any, Final
 import ray
 
 from study.launching.on_ray.nodes import node_name
-from study.launching.options import LOCAL, refuse_unreachable
+from study.launching.options import LOCAL, address_source, refuse_unreachable
 from study.messages import UserError, last_line, show_message
 from study.signals import raise_if_swallowed, retake_signals
 from study.store import provenance
@@ -105,30 +105,31 @@ def _init_own() -> None:
 
 
 def _join(address: str) -> None:
+    given = address_source(address)
     try:
         found = ray._private.services.canonicalize_bootstrap_address(address)
     except (ConnectionError, ValueError, OSError) as error:
-        raise UserError(f"--address={address}: no Ray cluster is found ({error})") from error
+        raise UserError(f"{given}={address}: no Ray cluster is found ({error})") from error
     where = found if found == address else f"{address}, which is {found}"
-    refuse_unreachable(found, where)
+    refuse_unreachable(found, f"{given}={where}")
     try:
         # Ray itself would try for 20 s, and then report a rejection as an unreachable cluster.
         ray._raylet.GcsClient(address=found)
     except ray.exceptions.AuthenticationError as error:
         raise UserError(
-            f"--address={where}: the Ray cluster there rejected this process ({error.message})\n"
+            f"{given}={where}: the Ray cluster there rejected this process ({error.message})\n"
             "If it is yours, give its token in RAY_AUTH_TOKEN_PATH or RAY_AUTH_TOKEN, with "
             "RAY_AUTH_MODE=token; if not, name your own by --address host:port"
         ) from error
     except ray.exceptions.RpcError as error:
-        raise UserError(f"--address={where}: no Ray cluster answers there ({error})") from error
+        raise UserError(f"{given}={where}: no Ray cluster answers there ({error})") from error
     try:
         with _in_package_folder():
             ray.init(address=found, log_to_driver=False, logging_level=logging.ERROR)
     except ConnectionError as error:
-        raise UserError(f"--address={where}: no Ray cluster answers there ({error})") from error
+        raise UserError(f"{given}={where}: no Ray cluster answers there ({error})") from error
     except RuntimeError as error:  # another version of Ray or Python
-        raise UserError(f"--address={where}: {error}") from error
+        raise UserError(f"{given}={where}: {error}") from error
 
 
 def refuse_other_nodes(root: Path | None) -> None:

@@ -308,6 +308,9 @@ def test_the_export_tells_what_the_store_tells(
     path.write_bytes(path.read_bytes()[:-100])
     monkeypatch.setattr(export, "ROWS_A_GROUP", 40)
     file = root / "exports" / "study.parquet"
+    with pytest.raises(ValueError, match=r"there is no folder .*exports; make it first"):
+        export.export(open_store(root), "synthetic", file)
+    file.parent.mkdir()
     written = export.export(open_store(root), "synthetic", file)
     assert written.num_runs == 24
     assert set(written.damaged) == {cells[-1].id}

@@ -196,7 +196,8 @@ def hole(values: pd.Series) -> pd.Series:
         (spoilt(ep=hole), {}, {}, r"epoch'\]='ep': line 5 has no value"),
         (spoilt(err="high"), {}, {}, "'high' in line 0 .from 0.: a finite number"),
         (spoilt(run="first"), {}, {}, r"seed'\]='run': 'first' in line 0"),
-        (spoilt(k=1.5), {}, {}, r"width'\]='k': 1.5 in line 0 .from 0.: a whole number"),
+        (spoilt(run=1.5), {}, {}, r"seed'\]='run': 1.5 in line 0 .from 0.: a whole number"),
+        (spoilt(k=-1.5), {}, {}, r"width'\]='k': -1.5 in line 0 .from 0.: a number is needed, 0"),
         (spoilt(ep=-1), {}, {}, "epochs are 0 or more"),
         (curves().iloc[:0], {}, {}, "it has no line"),
         ({"err": [0.1]}, {}, {}, "frame: dict is not a table. Pass a pandas, Polars or Arrow"),
@@ -226,6 +227,45 @@ def test_a_wrong_table_is_refused_with_field_value_and_choices(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         load.from_dataframe(frame, NAMES | columns, constants=constants)
+
+
+@pytest.mark.parametrize("x", ["width", "parameters_trained"])
+@pytest.mark.parametrize("scale", [1, 1_000])  # widths in thousands are floats
+def test_judge_along_finds_the_peak_of_a_model_wise_curve(x: str, scale: int) -> None:
+    widths = np.array([1, 2, 4, 8, 16, 32, 64, 128])
+    random = np.random.default_rng(0)
+    lines = [
+        {
+            "k": width if x == "parameters_trained" else width / scale,
+            "run": seed,
+            "err": 0.5 / width**0.3 + 0.3 * (width == 16) + 0.002 * random.standard_normal(),
+            "tr": max(0.0, 0.6 - 0.6 * width / 16),
+        }
+        for width in widths
+        for seed in range(4)
+    ]
+    names = {"test_error": "err", "train_error": "tr", "seed": "run", x: "k"}
+    study = load.from_dataframe(pd.DataFrame(lines), names)
+    found = surfaces.judge_along(study, x)
+    expected = 16 if x == "parameters_trained" else 16 / scale
+    assert (found.status, found.peak, found.axis) == ("strong", expected, x)
+    assert surfaces.at_epoch(study, squeeze=True).sizes == {"width": 8, "seed": 4}
+    with pytest.raises(ValueError, match="x='size': choose one of width"):
+        surfaces.judge_along(study, "size")
+    with pytest.raises(ValueError, match=r"claims cannot be asked of this table: .*judge_along"):
+        claims(study)
+
+
+def test_claims_of_a_table_name_what_it_cannot_be_asked() -> None:
+    study = load.from_dataframe(curves(), NAMES, constants={"task": "MNIST"})
+    first = str(claims(study)).splitlines()[0]
+    said = "one value of size, source_size, frozen, source_task."
+    assert first == f"This table cannot be asked C1, C2, C3, C4, C5a, C5b: it has {said}"
+    two = pd.concat([curves().assign(a="scratch"), curves().assign(a="reinitialised")])
+    both = load.from_dataframe(two, NAMES | {"arm": "a"})
+    with pytest.raises(ValueError, match="no transfer, choose one of reinitialised, scratch"):
+        claims(both)
+    assert surfaces.over_epochs(both, arm="scratch").size == surfaces.over_epochs(study).size
 
 
 def test_the_test_error_must_be_named() -> None:

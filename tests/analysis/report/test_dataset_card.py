@@ -45,7 +45,10 @@ def test_the_hubs_own_library_reads_it(
 ) -> None:
     datasets = pytest.importorskip("datasets")
     folder = tmp_path / "set"
-    assert main(["publish", "asked", str(folder), "--root", str(root)]) == 0
+    assert main(["publish", "asked", str(folder), "--root", str(root)]) == 2
+    assert "--licence: missing. Choose the licence" in capsys.readouterr().err
+    licensed = ["--licence", "cc-by-4.0", "--root", str(root)]
+    assert main(["publish", "asked", str(folder), *licensed]) == 0
     said = capsys.readouterr()
     study = load.open_study(root, "asked", partial=True)
     num_rows = study.read(["test_error"]).num_rows
@@ -98,7 +101,7 @@ def test_a_folder_that_holds_something_is_left_alone(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "README.md").write_text("mine")
-    assert main(["publish", "asked", str(tmp_path), "--root", str(root)]) == 2
+    assert main(["publish", "asked", str(tmp_path), "--licence", "mit", "--root", str(root)]) == 2
     assert "something is there already" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
     assert (tmp_path / "README.md").read_text() == "mine"

@@ -23,7 +23,7 @@ from study.planning.spaces import load_space
 from study.store import Store, open_store, read_registrations
 from study.store.layout import registration_path, study_path, unfinished_path
 from study.store.provenance import TRAINER, code_version
-from study.store.store import without_secrets
+from study.store.store import store_command, without_secrets
 from study.store.studies import add_registration, write_study
 from tests import s3_server
 
@@ -435,3 +435,33 @@ def test_what_fails_for_good_is_named_and_wanted_again_after_retry(
     assert "5 Runs" in capsys.readouterr().out
     assert main(["run", tiny, "--inline", *root]) == 0
     assert not list(Path(store.root, "unfinished").iterdir())
+
+
+@pytest.mark.parametrize("verb", ["plan", "run", "check"])
+@pytest.mark.parametrize("name", ["my study.py", "größe.py"])
+def test_main_invalid_study_name_is_an_error_at_once(
+    capsys: pytest.CaptureFixture[str], verb: str, name: str
+) -> None:
+    assert "the file's name is the study's" in refused(capsys, verb, space(name=name))
+    assert "the file's name is the study's" in refused(capsys, "new", f"ä{name}")
+
+
+def test_plan_fewer_images_than_classes_is_a_warning(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", space(SPACE.replace("30, 50", "3, 50"))]) == 0
+    said = "warning: Run.size=3: task 'digits-high' has 5 classes, so some have no training image"
+    shown = capsys.readouterr().out
+    assert said in shown and "a process: Python and libraries" in shown
+
+
+def test_store_command_keeps_a_root_that_is_not_the_default() -> None:
+    assert store_command("verify", "tiny", root="./store") == "study verify tiny"
+    assert store_command("verify", "my tiny", root="r") == "study verify 'my tiny' --root r"
+    assert "secret" not in store_command("retry", "tiny", root="s3://key:secret@bucket/store")
+
+
+def test_run_address_from_the_environment_is_named_as_such(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
+    said = refused(capsys, "plan", space(), "--cpus-per-trial", "1")
+    assert "RAY_ADDRESS=127.0.0.1:9" in said and "--address=" not in said

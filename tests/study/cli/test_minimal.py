@@ -67,7 +67,7 @@ def ran(folder: Path, *verbs: str) -> list[tuple[int, str]]:
 
 def test_verbs_that_read_a_store_need_neither_torch_nor_ray(tmp_path: Path) -> None:
     shutil.copytree(STORE, tmp_path / "store")
-    status, show, export, table, retry, verify = ran(
+    status, show, export, table, retry, verify, *others = ran(
         tmp_path,
         "status every",
         "show 5cc9",
@@ -75,7 +75,16 @@ def test_verbs_that_read_a_store_need_neither_torch_nor_ray(tmp_path: Path) -> N
         "export every all.csv",
         "retry every",
         "verify every",
+        "spaces",
+        "new mine.py",
+        "plan quickstart",
+        "plan mine.py",
+        "register mine.py",
+        "publish every set --licence mit",
+        "tidy",
+        "launch-files files",
     )
+    assert [ended for ended, _ in others] == [0] * 8, others
     assert status[0] == 0 and "2 done" in status[1]
     assert show[0] == 0 and "rows/5cc927ff7f4e.arrow" in show[1]
     assert export == (0, "all.parquet: 6 rows of 2 Runs")
@@ -102,16 +111,16 @@ def test_what_needs_more_says_in_one_line_what_to_install(tmp_path: Path) -> Non
         "RUNS = grid(target_task='tiny', target_size=3, model='resnet18', width=1, frozen=0, seed=0,\n"
         "            recipe=Recipe(num_epochs=1, learning_rate=0.1))\n"
     )
-    plan, other_plan, run, prepare = ran(
-        tmp_path, "plan planned.py", "plan quickstart", "run quickstart", "prepare digits"
+    plan, check, run, prepare = ran(
+        tmp_path, "plan planned.py", "check quickstart", "run quickstart", "prepare digits"
     )
     assert plan[0] == 0, plan
     assert "1 absent" in plan[1]
     assert "cost      not known: this needs torch, which is not installed here: " in plan[1]
     for (status, said), needs in (
-        (other_plan, "scikit-learn"),
+        (check, "torch"),
         (run, "torch"),
-        (prepare, "scikit"),
+        (prepare, "scikit-learn"),
     ):
         assert status == 2
         assert len(said.splitlines()) == 1
@@ -125,10 +134,9 @@ def test_what_is_missing_is_named_as_it_is_installed() -> None:
 @pytest.mark.parametrize("verb", ["report", "export", "publish"])
 def test_study_and_analysis_verbs_take_the_same_words(verb: str) -> None:
     ours, theirs = (_words(get_command(each.app), verb) for each in (main, analysis_command))
-    # Every verb of `study` takes --data; `study publish` reads the rest from the search space.
-    assert ours - {"--data"} == theirs - (
-        {"--question", "--space-file"} if verb == "publish" else set()
-    )
+    # Every verb of `study` takes --data; it reads the rest from the search space.
+    of_space = {"publish": {"--question", "--space-file"}, "report": {"--runs"}, "export": set()}
+    assert ours - {"--data"} == theirs - of_space[verb]
 
 
 def _words(command: Any, verb: str) -> set[str]:

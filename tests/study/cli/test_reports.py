@@ -12,7 +12,7 @@ import pytest
 from study.cli.main import main
 from study.cli.reports import report_place, run_analysis, write_report
 from study.run import Recipe, Run
-from study.store import open_store
+from study.store import open_store, read_study
 from study.store.rows import publish_rows
 from study.store.studies import write_study
 from tests import s3_server
@@ -59,6 +59,46 @@ def test_run_analysis_root_is_in_environment_and_not_in_arguments(
         "<-P>\n<-m>\n<analysis>\n<report>\n<--partial>\n<--question=Why?\n\n→ So.>\n<-->\n<-x.csv>\n"
         f"root {root}\n"
     )
+
+
+SPACE = """
+from study.grid import grid
+from study.run import Recipe
+RUNS = grid(target_task="digits-low", target_size=40, model="resnet18", width=1, frozen=0,
+            recipe=Recipe(num_epochs=3), seed={seed})
+"""
+
+
+def test_report_of_a_changed_space_uses_its_runs_and_never_another_study(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = open_store("store")
+    for seed in (0, 1, 2):
+        run = replace(RUN, seed=seed)
+        publish_rows(store, run, a_table(run), replace(a_provenance(), weights_digest=None))
+    for folder, seeds in (("a", "(1, 2, 3)"), ("b", "range(5, 8)")):
+        Path(folder).mkdir()
+        Path(folder, "tiny.py").write_text(SPACE.format(seed=seeds))
+    assert main(["report", "a/tiny.py"]) == 2
+    assert "has no study 'tiny'; first: study run a/tiny.py" in capfd.readouterr().err
+    write_study(store, "tiny", [RUN, replace(RUN, seed=1)])
+
+    assert (
+        main(["report", "a/tiny.py"]) == 1
+    )  # seed 3 has no rows; those of seed 2 are of another study
+    said = capfd.readouterr().err
+    assert "study: a/tiny.py: +2, −1 Runs since the last run" in said
+    assert "1 of 3 Runs have no rows to read (1 missing)" in said
+    for verb in ("export", "publish"):
+        licence = ["--licence", "mit"] if verb == "publish" else []
+        assert main([verb, "a/tiny.py", "x.csv", *licence]) == 2
+        assert "+2, −1 Runs since the last run; run it first, or" in capfd.readouterr().err
+    for verb in (["report"], ["plan"], ["run", "--inline"], ["register"], ["export", "x.csv"]):
+        assert main([verb[0], "b/tiny.py", *verb[1:]]) == 2
+        said = "has none of its 3 Runs, so it is another study; rename the file"
+        assert said in capfd.readouterr().err
+    assert [run.id for run in read_study(store, "tiny")] == [RUN.id, replace(RUN, seed=1).id]
 
 
 @pytest.mark.parametrize("flags", [(), ("--root", "here"), ("--root", "/shared", "--out", "here")])

@@ -66,7 +66,7 @@ def test_plan_and_status_count_missing_predictions(store: Store) -> None:
     shown = plan_text(plan, None)
     assert "predictions of 2 Runs are kept: 2.1 KiB still to come" in shown
     heads = summarise_heads(plan.inventory, store)
-    for text in (shown, status_text("tiny", plan.inventory, heads)):
+    for text in (shown, status_text("tiny", plan.inventory, heads, "store")):
         assert "2 finished Runs lack the requested predictions" in text
     plain = status_plain("tiny", plan.inventory, heads)
     assert plain["without_predictions"] == [run.id for run in CELLS]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from types import SimpleNamespace
 
+import psutil
 import pytest
 import torch
 
@@ -95,6 +97,15 @@ def test_measured_pace_uses_the_recipes_precision(monkeypatch: pytest.MonkeyPatc
     assert pace.num_measured == 3, "a pass of the frozen layers, a step, an evaluation"
     assert dtypes[-1] == torch.bfloat16
     assert len(dtypes) > 2 * len(layer_costs("resnet18", 2, 5, INFO.image_shape))
+
+
+def test_price_of_a_network_larger_than_the_machine_builds_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=2**20))
+    monkeypatch.setattr(estimate, "build", lambda *_: pytest.fail("a network was built"))
+    found = estimate.price([run()], {"made up": INFO})
+    assert (found.num_unmeasured, found.machine_bytes) == (1, 2**20)
 
 
 def test_pace_follows_measurements() -> None:

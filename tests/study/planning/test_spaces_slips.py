@@ -22,12 +22,12 @@ RUN_AND_RECIPE = "from study.run import Recipe, Run\n"
         ("RUNS = rnage(3)", "did you mean 'range'?"),
         (
             "Recipe(num_epoch=3)",
-            "unexpected keyword argument 'num_epoch'; did you mean 'num_epochs'?",
+            "did you mean 'num_epochs'?",
         ),
         ("Recipe(x_y_z=3)", "; choose from "),
         ("Run.zzzz(1)", "has no attribute 'zzzz'"),
         ("def own(size): ...\nown(q=1)", "unexpected keyword argument 'q'"),
-        ("[].sort(kee=1)", "'kee' is an invalid keyword argument for sort()"),
+        ("[].append(kee=1)", "takes no keyword arguments"),
         (
             "class Own:\n    __signature__ = 3\n    def __call__(self): ...\nOwn()(q=1)",
             "argument 'q'",
@@ -41,6 +41,8 @@ def test_load_space_misspelled_name_suggests_the_right_one(
     space.write_text(RUN_AND_RECIPE + line)
     with pytest.raises(UserError) as caught:
         load_space(space)
-    assert end in str(caught.value)
-    if ";" not in end and "did you" not in end:
-        assert str(caught.value).endswith(end), "nothing is made up"
+    said = str(caught.value)
+    assert end.lower() in said.lower()  # Python 3.13 suggests some names itself, in its own words
+    assert said.lower().count("did you mean") == (1 if "did you" in end else 0), (
+        "nothing is made up"
+    )

@@ -18,7 +18,7 @@ def test_refuse_unreachable_closed_port_is_an_error() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # not listening
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        with pytest.raises(UserError, match=f"--address=mine, which is {address}: no Ray cluster"):
+        with pytest.raises(UserError, match=f"mine, which is {address}: no Ray cluster"):
             refuse_unreachable(address, f"mine, which is {address}")
     refuse_unreachable("auto")  # for Ray to find
 

@@ -1,0 +1,43 @@
+"""Import what is used of timm, without wandb, which timm imports if it is installed."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def _hidden(module: str) -> Iterator[None]:
+    """Let imports of this module fail in the block, unless it is loaded already."""
+    if module in sys.modules:
+        yield
+        return
+    sys.modules[module] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[module]
+
+
+# Half of timm's import time would be wandb's, in every worker.
+with _hidden("wandb"):
+    import timm
+    from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+    from timm.layers import trunc_normal_
+    from timm.models.densenet import DenseBlock, DenseNet
+    from timm.models.resnet import BasicBlock, Bottleneck, ResNet, make_blocks
+    from timm.models.vision_transformer import VisionTransformer, global_pool_nlc
+
+__all__ = [
+    "IMAGENET_DEFAULT_MEAN",
+    "IMAGENET_DEFAULT_STD",
+    "BasicBlock",
+    "Bottleneck",
+    "DenseBlock",
+    "DenseNet",
+    "ResNet",
+    "VisionTransformer",
+    "global_pool_nlc",
+    "make_blocks",
+    "timm",
+    "trunc_normal_",
+]
