@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import platform
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import chdir, contextmanager, nullcontext
 from pathlib import Path
@@ -65,8 +66,14 @@ def _start() -> None:
             _init_own()
     # Ray raises many types of errors from its processes and files; a timeout is a bare Exception.
     except Exception as error:
+        cause = last_line(str(error))
+        if "path length" in cause:
+            raise RayNotStarted(
+                f"TMPDIR={tempfile.gettempdir()}: too long for Ray's sockets ({cause}). Choose a folder "
+                "with a short path, or train without Ray: --inline"
+            ) from error
         raise RayNotStarted(
-            f"Ray did not start on this machine: {last_line(str(error))}\n"
+            f"Ray did not start on this machine: {cause}\n"
             "Its processes must start within half a minute, which fails on a busy machine or a full "
             "disk. Try again when less else runs, or train without Ray: --inline"
         ) from error

@@ -87,3 +87,16 @@ def test_connected_local_ray_listens_on_loopback_only() -> None:
     assert len(listening) > 5
     beyond = [each for each in listening if each[0] not in ("127.0.0.1", "::1", "::ffff:127.0.0.1")]
     assert not beyond
+
+
+def test_start_temporary_folder_with_a_long_path_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    from study.launching.on_ray import cluster
+
+    def refuse() -> None:
+        raise OSError(
+            "validate_socket_filename failed: AF_UNIX path length cannot exceed 107 bytes"
+        )
+
+    monkeypatch.setattr(cluster, "_init_own", refuse)
+    with pytest.raises(cluster.RayNotStarted, match=r"TMPDIR=.*: too long for Ray's sockets"):
+        cluster._start()
