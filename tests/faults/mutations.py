@@ -522,14 +522,10 @@ _LATEST: Final = (
         at=AT_SIGNALS,
     ),
     Mutation(
-        "later-signals-count",
-        "signals that follow the first one end the cleaning up",
+        "interrupts-lost",
+        "a signal before the training is swallowed, and nothing remembers it",
         ("signal-ray-start",),
-        lambda: _replace(
-            "study.signals",
-            "_Interrupt.handle",
-            lambda _: lambda self, number, frame: signal.default_int_handler(number, frame),
-        ),
+        lambda: _replace("study.signals", "_Interrupt.handle", lambda _: lambda *_: None),
         at=AT_SIGNALS,
     ),
     Mutation(
