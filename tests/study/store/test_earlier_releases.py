@@ -137,7 +137,7 @@ def test_store_0_1_0_larger_grid_starts_from_its_weights(old: Store) -> None:
     # Rows of 0.1.0 are of TRAINER 1, so old and new rows are of one version of the code.
     heads = summarise_heads(found, old)
     assert len(heads.code_versions) == 2 and heads.trainers == {TRAINER: 4}
-    assert "versions of the code" not in status_text("fixture", found, heads)
+    assert "versions of the code" not in status_text("fixture", found, heads, old.root)
     assert read_rows(old, more.id).provenance.start_digest is not None
     assert all(files_of(old)[path] == before[path] for path in before if path.startswith("rows/"))
 
