@@ -367,9 +367,12 @@ def _check_facts(facts: Facts) -> None:
     _expect(type(facts.num_rows) is int and 1 <= facts.num_rows <= _MAX_COUNT, "num_rows")
     packages = facts.provenance["packages"].items()
     _expect(all(_is_text(a) and _is_text(b) for a, b in packages), "packages")
+    ids = facts.provenance.get("trained_together", [])
+    _expect(isinstance(ids, list) and all(map(_is_text, ids)), "trained_together")
     for name, kind in get_type_hints(Provenance).items():
         value = facts.provenance.get(name)
-        is_right = value is None or name == "packages" or isinstance(value, kind)
+        is_checked = name in ("packages", "trained_together")
+        is_right = value is None or is_checked or isinstance(value, kind)
         _expect(is_right and (not isinstance(value, str) or _is_text(value)), f"{name}={value!r}")
 
 
