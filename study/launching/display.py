@@ -36,6 +36,7 @@ class Screen:
         self._snapshot: Snapshot | None = None
         self._looked_at = -float("inf")
         self._shown = ""
+        self._remarks: set[str] = set()
         self._live: Any = None
 
     def __enter__(self) -> Screen:
@@ -73,9 +74,11 @@ class Screen:
         if not self.quiet and time.monotonic() - self._looked_at >= pause:
             self._refresh()
 
-    def remark(self, text: str) -> None:
-        """Print one line that stays: a loss or a failure."""
-        show_message(text)
+    def remark(self, text: str, *, once: bool = False) -> None:
+        """Print one line that stays: a loss or a failure. `once`: unless it was printed before."""
+        if not (once and text in self._remarks):
+            show_message(text)
+        self._remarks.add(text)
 
     def end(self) -> None:
         """Stop following Runs; the last progress stays as a line."""

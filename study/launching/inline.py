@@ -34,7 +34,8 @@ def run_inline(
 ) -> Mapping[str, str]:
     """Train every Run of the queue in this process, until a stop is requested.
 
-    Uses a GPU if there is one, unless the options claim none. `keep`, `keep_predictions`: ids of Runs
+    Uses a GPU if there is one, unless the options claim none. Stops after an error that makes the GPU
+    unusable in this process: each later Run would fail, too. `keep`, `keep_predictions`: ids of Runs
     whose weights and predictions are kept. `must_stop` is called after every step, in addition to the
     process's signals. Returns why Runs failed, by id, if the store could not record it.
     """
@@ -65,11 +66,29 @@ def run_inline(
                 should_stop=should_stop,
             )
             for run in runs:
-                outcomes.settle(run, ended[run.id])
-                if ended[run.id].has_failed:
-                    progress.failed(run, last_line(ended[run.id].error))
+                each = ended[run.id]
+                outcomes.settle(run, each)
+                if each.remark:
+                    screen.remark(each.remark, once=True)
+                if each.has_failed:
+                    progress.failed(run, last_line(each.error))
                 progress.ended(run, finished=not queue.is_open(run.id))
+            has_failed = any(each.has_failed for each in ended.values())
+            if has_failed and use_gpu and (why := _gpu_error()):
+                screen.remark(
+                    f"the GPU cannot be used any more in this process ({why}): no further Run is started"
+                )
+                break
     screen.end()
     if queue.is_over:
         outcomes.note_start_failed()
     return outcomes.unnoted
+
+
+def _gpu_error() -> str:
+    """Return the error that every call to the GPU raises from now on; "" if there is none."""
+    try:
+        torch.cuda.synchronize()
+    except RuntimeError as error:
+        return str(error).partition("\n")[0]
+    return ""

@@ -26,13 +26,14 @@ Outcome = Literal[
 
 @dataclass(frozen=True)
 class Attempt:
-    """The outcome of an attempt; `error`: the exception's text, if any.
+    """The outcome of an attempt; `error`: the exception's text, if any; `remark`: a line for the user.
 
-    For "failed unnoted" it is one line, because the store could not record more.
+    For "failed unnoted" the error is one line, because the store could not record more.
     """
 
     outcome: Outcome
     error: str = ""
+    remark: str = ""
 
     @property
     def has_failed(self) -> bool:

@@ -71,6 +71,8 @@ PASSED_OVER: Final = (
     "another driver has taken over the store, the lease of this Run's driver is lost"
 )
 
+NOT_CAPTURED: Final = "steps are not captured as a CUDA graph, and are slower"
+
 _log = logging.getLogger(__name__)
 
 
@@ -163,14 +165,15 @@ def execute(
     keep_weights: bool = False,
     keep_predictions: bool = False,
     on_row: Callable[[Row], None] | None = None,
+    on_remark: Callable[[str], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> str:
     """Train `run` to its end, from its checkpoint if it has one, and publish it.
 
     Its task must be prepared and its start finished in `store`. If its rows exist (and its weights, if
     `keep_weights`, and its predictions, if `keep_predictions`), nothing is done; if one is missing, all
-    are made again. `on_row` receives each row measured in this process; `should_stop` is called after
-    every step.
+    are made again. `on_row` receives each row measured in this process, and `on_remark` a line for the
+    user; `should_stop` is called after every step.
 
     Returns "finished" or "diverged". Raises Interrupted after the checkpoint that `should_stop`
     requested; ValueError if the task or the start is missing; Damaged if either fails its checksum. A
@@ -183,6 +186,7 @@ def execute(
         keep_weights=[run.id] if keep_weights else [],
         keep_predictions=[run.id] if keep_predictions else [],
         on_row=None if on_row is None else lambda _, row: on_row(row),
+        on_remark=None if on_remark is None else lambda _, text: on_remark(text),
         should_stop=should_stop,
     )[run.id]
     if isinstance(outcome, Exception):
@@ -201,6 +205,7 @@ def execute_block(
     keep_weights: Collection[str],
     keep_predictions: Collection[str],
     on_row: Callable[[Run, Row], None] | None,
+    on_remark: Callable[[Run, str], None] | None,
     should_stop: Callable[[], bool] | None,
 ) -> dict[str, str | Exception]:
     """`execute` these Runs of one block (`Run.block`) as one network; return the result or error of each.
@@ -225,7 +230,7 @@ def execute_block(
             ended[run.id] = job
     for jobs in at_step.values():
         try:
-            for run_id, outcome in _trained(jobs, store, options, on_row, should_stop):
+            for run_id, outcome in _trained(jobs, store, options, on_row, on_remark, should_stop):
                 ended[run_id] = outcome
         except Exception as error:
             ended |= {job.run.id: error for job in jobs if job.run.id not in ended}
@@ -274,6 +279,7 @@ def _trained(
     store: Store,
     options: LaunchOptions,
     on_row: Callable[[Run, Row], None] | None,
+    on_remark: Callable[[Run, str], None] | None,
     should_stop: Callable[[], bool] | None,
 ) -> Iterator[tuple[str, str | Exception]]:
     """Train and publish these Runs, which are at the same step; yield the outcome of each by id."""
@@ -300,18 +306,21 @@ def _trained(
         if not job.training.rows:
             text = f"{describe(job.run)}: the loss is not finite before training"
             yield run_id, ValueError(text)
-        else:
-            yield (
-                run_id,
-                _published(
-                    job,
-                    store,
-                    options,
-                    diverged_step,
-                    [each.run.id for each in jobs],
-                    has_checkpoint=checkpoints.num_written > 0,
-                ),
-            )
+            continue
+        if trained.not_captured and on_remark is not None:
+            on_remark(job.run, f"{NOT_CAPTURED}: {trained.not_captured}")
+        yield (
+            run_id,
+            _published(
+                job,
+                store,
+                options,
+                diverged_step,
+                trained.not_captured,
+                [each.run.id for each in jobs],
+                has_checkpoint=checkpoints.num_written > 0,
+            ),
+        )
 
 
 def _published(
@@ -319,6 +328,7 @@ def _published(
     store: Store,
     options: LaunchOptions,
     diverged_step: int | None,
+    not_captured: str,
     trained_together: Sequence[str],
     *,
     has_checkpoint: bool,
@@ -348,6 +358,7 @@ def _published(
         predictions_digest=predictions_digest,
         trainer=provenance.TRAINER,
         trained_together=list(trained_together) if run.recipe.seeds_together > 1 else [],
+        not_captured=not_captured or None,
     )
     sizes = training.sizes(job.task.info.num_classes)
     table = rows_table(run, sizes, training.rows, outcome)
@@ -501,6 +512,7 @@ def attempt(
     missing or damaged start is no failure of the Run: it gives "start lost", and damaged objects are
     quarantined.
     """
+    remarks: dict[str, str] = {}
     try:
         if lease_lost_if_due(store) or (should_stop is not None and should_stop()):
             return {run.id: Attempt("interrupted") for run in runs}
@@ -511,16 +523,19 @@ def attempt(
             keep_weights=keep_weights,
             keep_predictions=keep_predictions,
             on_row=on_row,
+            on_remark=lambda run, text: remarks.update({run.id: text}),
             should_stop=should_stop,
         )
-        return {run.id: _attempt_of(run, store, ended[run.id]) for run in runs}
+        return {
+            run.id: _attempt_of(run, store, ended[run.id], remarks.get(run.id, "")) for run in runs
+        }
     finally:
         _return_freed_memory()
 
 
-def _attempt_of(run: Run, store: Store, ended: str | Exception) -> Attempt:
+def _attempt_of(run: Run, store: Store, ended: str | Exception, remark: str) -> Attempt:
     if not isinstance(ended, Exception):
-        return Attempt("diverged" if ended == DIVERGED else "finished")
+        return Attempt("diverged" if ended == DIVERGED else "finished", remark=remark)
     text = "".join(traceback.format_exception(ended))
     # The exception's frames refer to the whole training, and the cause may be a lack of memory.
     traceback.clear_frames(ended.__traceback__)

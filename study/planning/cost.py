@@ -20,6 +20,7 @@ from study.planning.durations import Parts, Work
 from study.run import HEAD, Run
 from study.tasks import TaskInfo
 from study.training.cut import divide
+from study.training.evaluation import MOST_ON_GPU
 from study.training.inputs import EVALUATION_BATCH_SIZE, is_constant
 from study.training.steps import batch_spans, evaluated_steps, steps_per_epoch, total_steps
 
@@ -222,7 +223,8 @@ def work_of(run: Run, info: TaskInfo, *, shares_features: bool) -> Work:
     frozen, trained = layers_of(run, info)
     counts = (run.size, info.num_test)
     images = run.size / steps_per_epoch(run.recipe, run.size)
-    calls = sum(len(batch_spans(count, EVALUATION_BATCH_SIZE)) for count in counts)
+    at_once = EVALUATION_BATCH_SIZE if shares_features else MOST_ON_GPU
+    calls = sum(len(batch_spans(count, at_once)) for count in counts)
     per_step = training_parts(trained, images)
     per_evaluation = evaluation_parts(trained, sum(counts), calls)
     features: tuple[tuple[Hashable, Parts], ...] = ()

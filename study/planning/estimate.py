@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from study.networks.build import build
 from study.networks.initial_values import initialise
@@ -38,10 +38,11 @@ from study.planning.durations import (
 )
 from study.run import Run
 from study.tasks import TaskInfo
+from study.training.cuda_graphs import NUM_WARM, Steps, capture_on
 from study.training.cut import cut, set_evaluation, set_training
 from study.training.features import WORTH_SECONDS_PER_GIB
 from study.training.inputs import EVALUATION_BATCH_SIZE
-from study.training.preprocessing import precision, set_precision
+from study.training.preprocessing import layout, precision, set_precision
 from study.training.stacked import joined, widened
 
 MAX_NETWORKS: Final = 4
@@ -96,6 +97,8 @@ def _measured(run: Run, work: Work, info: TaskInfo, device: str) -> list[Measure
     layers = build(run.model, run.width, info.num_classes, info.image_shape)
     initialise(layers, run.model, run.seed)
     layers.to(device)
+    if layout(run.recipe, torch.device(device)) == torch.channels_last:
+        layers.to(memory_format=torch.channels_last)
     parts = cut(layers, run)
     frozen, trained = layers_of(run, info)
     per_image = sum(layer.flops for layer in (*frozen, *trained))
@@ -106,11 +109,15 @@ def _measured(run: Run, work: Work, info: TaskInfo, device: str) -> list[Measure
     if together > 1:
         suffix = widened(suffix, together)
     labels = torch.zeros(batch * together, dtype=torch.int64, device=device)
-    optimiser = torch.optim.Adam(suffix.parameters(), lr=1e-4, fused=True)
+    on_device = torch.device(device)
+    capture, _ = capture_on(on_device, inputs=on_device)
+    optimiser = torch.optim.Adam(
+        suffix.parameters(), lr=1e-4, fused=True, capturable=capture is not None
+    )
     set_precision(run.recipe)
 
     def timed(work_parts: Parts, action: Callable[[], object], num_runs: int = 1) -> Measured:
-        with precision(run.recipe, torch.device(device)):
+        with precision(run.recipe, on_device):
             seconds = _seconds(action, device)
         return Measured(work.network, work.cut, np.array(work_parts), seconds / num_runs)
 
@@ -123,16 +130,23 @@ def _measured(run: Run, work: Work, info: TaskInfo, device: str) -> list[Measure
     if together > 1:
         features = joined([features] * together)
 
-    def step() -> None:
-        logits = suffix(features[:batch])
+    def compute(positions: Tensor) -> None:
+        logits = suffix(features[positions])
         loss = nn.functional.cross_entropy(logits.flatten(0, -2), labels)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
 
+    steps, positions = Steps(batch, capture), torch.arange(batch, device=device)
     set_training(parts, run.recipe.frozen_batchnorm)
     suffix.train()
-    measured.append(timed(training_parts(trained, batch), step, together))
+    if capture is not None:
+        with precision(run.recipe, on_device):
+            for _ in range(NUM_WARM + 1):  # only replays are timed
+                steps.take(compute, positions)
+    measured.append(
+        timed(training_parts(trained, batch), lambda: steps.take(compute, positions), together)
+    )
     set_evaluation(parts)
     suffix.eval()
     with torch.no_grad():

@@ -37,6 +37,7 @@ class Provenance:
     - `weights_digest`, `predictions_digest`: of the published weights and predictions, None if not kept;
       `start_digest`: of the start's weights; `task_fingerprint`: of the task's images and labels.
     - `diverged_step`: the step at which a loss was not finite, None for a finished Run.
+    - `not_captured`: why a GPU's steps were not captured as a CUDA graph; None if they were, or on a CPU.
     - `code_version`: release and source hash, for tracing. `trainer`: TRAINER, which decides whether two
       Runs were made by the same version of the code.
     - `trained_together`: ids of the Runs that were trained as one network with it, itself included;
@@ -56,6 +57,7 @@ class Provenance:
     diverged_step: int | None = None
     predictions_digest: str | None = None
     trainer: int = FIRST_TRAINER
+    not_captured: str | None = None
     trained_together: list[str] = field(default_factory=list)
 
 

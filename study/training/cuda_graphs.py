@@ -1,18 +1,16 @@
 """Run training steps of one shape as a CUDA graph.
 
-If a capture fails, training continues without graphs and reports it once. Does nothing on a CPU."""
+If a capture fails, training continues without graphs, and `Steps.not_captured` has the reason."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 from typing import Final
 
 import torch
 from torch import Tensor
-
-from study.messages import show_message
 
 # 0 disables graphs: every step runs call by call.
 SWITCH: Final = "STUDY_CUDA_GRAPHS"
@@ -30,13 +28,16 @@ class Steps:
 
     The first NUM_WARM steps of that length are taken as they are, and so is every step of another
     length, or if `capture` is None.
+
+    `not_captured`: why steps on a GPU are not captured, "" if they are, or on a CPU.
     """
 
     # The function that computes a step is passed to each call and not kept: it is a method of the
     # training that holds this object. A reference back would be a cycle, and features, optimizer
     # and graph pool of a finished Run would stay in memory until the garbage collector finds it.
-    def __init__(self, length: int, capture: Capture | None) -> None:
+    def __init__(self, length: int, capture: Capture | None, not_captured: str = "") -> None:
         self._length, self._capture = length, capture
+        self.not_captured = not_captured
         self._num_warm = 0
         self._positions = torch.empty(0)
         self._replay: Replay | None = None
@@ -71,26 +72,32 @@ class Steps:
             self._replay = self._capture(partial(compute, self._positions))
         except RuntimeError as error:
             self._capture = None
-            _say_once(str(error).splitlines()[0])
+            self.not_captured = str(error).partition("\n")[0] or type(error).__name__
             return False
         return True
 
 
-def capture_on(device: torch.device, *, is_possible: bool = True) -> Capture | None:
-    """Return the function that captures steps on this device, or None, also if not `is_possible`."""
-    if device.type != "cuda" or not is_possible or os.environ.get(SWITCH) == "0":
-        return None
-    return cuda_graph
+def capture_on(device: torch.device, *, inputs: torch.device) -> tuple[Capture | None, str]:
+    """Return the function that captures steps on `device`, or None and the reason ("" on a CPU).
+
+    `inputs`: the device that gathers training images.
+    """
+    if device.type != "cuda":
+        return None, ""
+    if os.environ.get(SWITCH) == "0":
+        return None, f"{SWITCH}=0"
+    if inputs.type != "cuda":
+        return None, "the features of the frozen layers do not fit in the GPU's memory"
+    return cuda_graph, ""
 
 
 def cuda_graph(step: Replay) -> Replay:
     """Record the step without taking it. Raises RuntimeError if that is impossible."""
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        step()
+    graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+    try:
+        with torch.cuda.graph(graph):
+            step()
+    finally:
+        # If ending a capture fails, `torch.cuda.graph` leaves its own stream as the current one.
+        torch.cuda.set_stream(stream)
     return graph.replay
-
-
-@cache
-def _say_once(why: str) -> None:
-    show_message(f"steps are not captured as a CUDA graph, and are slower: {why}")

@@ -177,12 +177,27 @@ def _chunk_key(prefix_key: str, images: Tensor) -> str:
     return key.hexdigest()
 
 
+def free_bytes(device: torch.device) -> int:
+    """Return the GPU memory that this process can still allocate.
+
+    Includes memory that torch holds in its cache: after a large Run, that is most of the GPU, and the
+    driver does not count it as free.
+    """
+    free, total = torch.cuda.mem_get_info(device)
+    allocated = torch.cuda.memory_allocated(device)
+    cached = torch.cuda.memory_reserved(device) - allocated
+    share = torch.cuda.get_per_process_memory_fraction(device)
+    return min(free + cached, int(share * total) - allocated)
+
+
 def room(num_images: int, like: Tensor) -> Tensor:
     """Return a tensor for features like the first of `like`, placed as by `prefix_features`."""
     shape = (num_images, *like.shape[1:])
     num_bytes = num_images * like[0].numel() * like.element_size()
-    if like.device.type == "cuda" and num_bytes <= torch.cuda.mem_get_info(like.device)[0] // 2:
-        return torch.empty(shape, dtype=like.dtype, device=like.device)
+    if like.device.type == "cuda" and num_bytes <= free_bytes(like.device) // 2:
+        is_last = like.dim() == 4 and like.is_contiguous(memory_format=torch.channels_last)
+        form = torch.channels_last if is_last else torch.contiguous_format
+        return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=form)
     if num_bytes <= psutil.virtual_memory().available // 2:
         return torch.empty(shape, dtype=like.dtype)
     with tempfile.NamedTemporaryFile(prefix="freezewise-features-") as file:

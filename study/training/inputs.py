@@ -52,7 +52,7 @@ class Inputs:
         cached: bool,
         shared: Path | None = None,
     ) -> None:
-        self._prefix, self._device, self._recipe = parts.prefix, device, run.recipe
+        self.prefix, self._device, self._recipe = parts.prefix, device, run.recipe
         self._normalise = normalisation(*normalisation_of(run.model), device)
         self.train_images = torch.from_numpy(np.array(train_images)).to(device)
         self._test_images = torch.from_numpy(np.array(test_images)).to(device)
@@ -84,6 +84,11 @@ class Inputs:
                 )
 
     @property
+    def image_shape(self) -> tuple[int, ...]:
+        """Return (channels, height, width)."""
+        return tuple(self.train_images.shape[1:])
+
+    @property
     def place(self) -> torch.device:
         """Return the device that gathers training images: `device`, or the host if features do not fit."""
         return self._device if self.train_features is None else self.train_features.device
@@ -108,24 +113,24 @@ class Inputs:
             assert isinstance(span, Tensor)
             images = augment(images, span)
         with torch.no_grad():
-            return self._prefix(self._normalise(images))
+            return self.prefix(self._normalise(images))
 
     def of_test(self, span: slice) -> Tensor:
         """Return the inputs of this span of test images."""
         if self.test_features is not None:
             return on_device(self.test_features[span], self._device)
         with torch.no_grad():
-            return self._prefix(self._normalise(self._test_images[span]))
+            return self.prefix(self._normalise(self._test_images[span]))
 
     def _features(self, images: Tensor) -> Tensor:
         with precision(self._recipe, self._device):
-            return prefix_features(self._prefix, len(images), self._batches(images))
+            return prefix_features(self.prefix, len(images), self._batches(images))
 
     def _shared(self, images: Tensor, folder: Path, key: str, worth_seconds: float) -> Features:
         batches = self._batches(images)
         with precision(self._recipe, self._device):
             return shared_features(
-                self._prefix, images, batches, folder, key, worth_seconds=worth_seconds
+                self.prefix, images, batches, folder, key, worth_seconds=worth_seconds
             )
 
     def _batches(self, images: Tensor) -> Callable[[slice], Tensor]:

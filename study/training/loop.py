@@ -30,6 +30,7 @@ from study.training.inputs import Inputs
 from study.training.preprocessing import (
     CropsAndFlips,
     crops_and_flips,
+    layout,
     on_device,
     precision,
     set_precision,
@@ -77,6 +78,8 @@ class Training:
         assert len(train_images) == len(drawn.labels) == run.size, run.id
         self.run = run
         self.layers = layers.to(device)
+        if layout(recipe, device) == torch.channels_last:
+            self.layers.to(memory_format=torch.channels_last)
         self.device = device
         self.step = 0
         self.rows: list[Row] = []
@@ -111,8 +114,13 @@ class Training:
             cached=cached,
             shared=shared_features,
         )
-        is_possible = self.inputs.place.type == device.type
-        self._steps = Steps(self.spans[0].stop, capture_on(device, is_possible=is_possible))
+        capture, reason = capture_on(device, inputs=self.inputs.place)
+        self._steps = Steps(self.spans[0].stop, capture, reason)
+
+    @property
+    def not_captured(self) -> str:
+        """Return why steps on a GPU are not captured as a CUDA graph; "" if they are, or on a CPU."""
+        return self._steps.not_captured
 
     def at_cut(self) -> Tensor | None:
         """Return `Inputs.at_cut` of the training images."""
@@ -271,11 +279,14 @@ class Training:
         }
         self.layers.load_state_dict(weights, strict=True)
         self.parts.links.take_again()
-        index = {name: i for i, (name, _) in enumerate(self.parts.suffix.named_parameters())}
+        parameters = dict(self.parts.suffix.named_parameters())
+        index = {name: i for i, name in enumerate(parameters)}
         state: dict[int, dict[str, Tensor]] = {}
         for key, value in tensors.items():
             if key.startswith("optimizer."):
                 name, field = key.removeprefix("optimizer.").rsplit("/", 1)
+                if value.shape == parameters[name].shape:  # a fused update needs equal layouts
+                    value = torch.empty_like(parameters[name], dtype=value.dtype).copy_(value)
                 state.setdefault(index[name], {})[field] = value
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": state, "param_groups": groups})

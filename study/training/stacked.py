@@ -156,6 +156,10 @@ class Alone:
     def step(self) -> int:
         return self._training.step
 
+    @property
+    def not_captured(self) -> str:
+        return self._training.not_captured
+
     def __iter__(self) -> Iterator[list[tuple[Training, Row]]]:
         """Train to the end; yield after each step its Row, if one is measured."""
         try:
@@ -212,12 +216,16 @@ class Stack:
             m.finite = self._finite[self._place[m.run.id]]
         self._train_features, self._test_features = self._joined_features()
         self._places = torch.arange(networks, device=first.inputs.place)
-        is_possible = first.inputs.place.type == self._device.type
-        capture = capture_on(self._device, is_possible=is_possible)
-        self._steps = Steps(first.spans[0].stop, capture)
+        capture, reason = capture_on(self._device, inputs=first.inputs.place)
+        self._steps = Steps(first.spans[0].stop, capture, reason)
         self._epoch = -1
         self._orders = torch.empty(0)
         self._in_training = False
+
+    @property
+    def not_captured(self) -> str:
+        """Return `Training.not_captured` of the steps that are taken together."""
+        return self._steps.not_captured
 
     def __iter__(self) -> Iterator[list[tuple[Training, Row]]]:
         """Train to the end; yield after each step the Rows measured, with their members.
@@ -316,6 +324,8 @@ class Stack:
                 self._suffix,
                 lambda span: self._joined(lambda m: m.inputs.of_training(span)),
                 self._of_test,
+                [*first.inputs.prefix, *first.parts.suffix],
+                first.inputs.image_shape,
                 seeds_together=self.num_places,
             )
             for m in self.members:

@@ -6,7 +6,7 @@ import logging
 import os
 import platform
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import chdir, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Final
@@ -148,19 +148,7 @@ def refuse_other_nodes(root: Path | None) -> None:
     others = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] != here]
     asked = {_ask(node["NodeID"], root): node for node in others}
     answered, silent = ray.wait(list(asked), num_returns=len(asked), timeout=SECONDS_FOR_NODES)
-    wrong = []
-    for answer in answered:
-        name = node_name(asked[answer])
-        try:
-            found = ray.get(answer)
-        except ray.exceptions.RayError as error:
-            wrong.append(f"node {name} cannot run this package: {last_line(str(error))}")
-            continue
-        wrong += differences(name, found["versions"], versions())
-        if not found["sees_root"]:
-            wrong.append(
-                f"node {name} cannot read root={root}: give a folder that all nodes share, or a bucket"
-            )
+    wrong = [fault for answer in answered for fault in _faults(answer, asked[answer], root)]
     if wrong:
         raise UserError("\n".join(sorted(wrong)))
     for answer in silent:
@@ -169,6 +157,48 @@ def refuse_other_nodes(root: Path | None) -> None:
             f"node {node_name(asked[answer])} did not report its versions within "
             f"{SECONDS_FOR_NODES:.0f} s"
         )
+
+
+class NewNodes:
+    """Checks nodes that join during a launch as `refuse_other_nodes` does, without waiting for them.
+
+    `root`: as there. `nodes`: from Ray, those that are checked already.
+    """
+
+    def __init__(self, root: Path | None, nodes: Iterable[Mapping[str, Any]]) -> None:
+        self._root = root
+        self._known = {node["NodeID"] for node in nodes if node["Alive"]}
+        self._asked: dict[Any, Mapping[str, Any]] = {}
+
+    def look(self, nodes: Iterable[Mapping[str, Any]]) -> list[str]:
+        """Return a line for each fault of a node that joined; call again for answers to come."""
+        alive = {node["NodeID"]: node for node in nodes if node["Alive"]}
+        for node_id in alive.keys() - self._known:
+            self._known.add(node_id)
+            self._asked[_ask(node_id, self._root)] = alive[node_id]
+        if not self._asked:
+            return []
+        answered, _ = ray.wait(list(self._asked), num_returns=len(self._asked), timeout=0)
+        faults = []
+        for answer in answered:
+            node = self._asked.pop(answer)
+            if node["NodeID"] in alive:  # a node that is lost already has no fault
+                faults += _faults(answer, node, self._root)
+        return faults
+
+
+def _faults(answer: Any, node: Mapping[str, Any], root: Path | None) -> list[str]:
+    name = node_name(node)
+    try:
+        found = ray.get(answer)
+    except ray.exceptions.RayError as error:
+        return [f"node {name} cannot run this package: {last_line(str(error))}"]
+    faults = differences(name, found["versions"], versions())
+    if not found["sees_root"]:
+        faults.append(
+            f"node {name} cannot read root={root}: give a folder that all nodes share, or a bucket"
+        )
+    return faults
 
 
 def _ask(node_id: str, root: Path | None) -> Any:

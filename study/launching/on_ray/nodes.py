@@ -96,18 +96,24 @@ ACCELERATOR_LABEL: Final = "ray.io/accelerator-type"  # label of a node, e.g. "H
 
 
 def trial_resources(
-    cluster: Mapping[str, float], *, gpus_per_trial: float | None, cpus_per_trial: float | None
+    nodes: Iterable[Mapping[str, Any]],
+    *,
+    gpus_per_trial: float | None,
+    cpus_per_trial: float | None,
 ) -> dict[str, float]:
     """Return the claim of a trial as {"cpu": …, "gpu": …}: by default a GPU if there is any, and a core.
 
-    Less than a core if the cluster has fewer cores than trials that fit on its GPUs.
+    Less than a core if a node with GPUs has fewer cores than trials that fit on its GPUs. If no node has
+    a GPU yet, nodes with a core per GPU are assumed.
     """
-    gpus, cpus = cluster.get("GPU", 0.0), cluster.get("CPU", 0.0)
-    gpu = (1.0 if gpus else 0.0) if gpus_per_trial is None else gpus_per_trial
+    with_gpu = [each for each in (node["Resources"] for node in nodes) if each.get("GPU")]
+    gpu = (1.0 if with_gpu else 0.0) if gpus_per_trial is None else gpus_per_trial
     if cpus_per_trial is not None:
         cpu = cpus_per_trial
-    elif gpu and gpus:
-        cpu = min(1.0, max(0.01, int(100 * cpus * gpu / gpus) / 100))
+    elif gpu:
+        # Nodes without a GPU hold no such trial, so their cores do not count.
+        per_gpu = min((each.get("CPU", 0.0) / each["GPU"] for each in with_gpu), default=1.0)
+        cpu = min(1.0, max(0.01, int(100 * per_gpu * gpu) / 100))
     else:
         cpu = 1.0
     return {"cpu": cpu, "gpu": gpu} if gpu else {"cpu": cpu}
@@ -165,4 +171,18 @@ def no_room(
     return (
         f"a trial claims {resources_text(claim)}, and {which} has as much "
         f"(at most {resources_text(largest)}): lower --gpus-per-trial or --cpus-per-trial"
+    )
+
+
+def no_gpu_claimed(
+    nodes: Iterable[Mapping[str, Any]], claim: Mapping[str, float], gpus_per_trial: float | None
+) -> str:
+    """Return a remark if trials claim no GPU only because no node has one at the moment; else ""."""
+    if gpus_per_trial is not None or "gpu" in claim:
+        return ""
+    num = sum(1 for node in nodes if node["Alive"])
+    return (
+        f"none of {num} nodes has a GPU, and --gpus-per-trial is not given: each Run claims "
+        f"{resources_text(claim)}, also on GPU nodes that join later. To train on those, give "
+        "--gpus-per-trial 1"
     )

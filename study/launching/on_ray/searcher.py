@@ -11,6 +11,7 @@ import ray
 from ray import tune
 
 from study.launching.display import Screen
+from study.launching.on_ray.cluster import NewNodes
 from study.launching.on_ray.nodes import NODE, Nodes, nodes_with, num_slots
 from study.launching.on_ray.trial import outcomes_in, rows_in, runs_of
 from study.launching.progress import Progress
@@ -39,6 +40,7 @@ class Watch(tune.Callback):
         must_stop: Callable[[], bool],
         flag: Any,
         grace_seconds: float,
+        new_nodes: NewNodes,
         leave_when: Callable[[], bool],
     ) -> None:
         self.progress, self.screen = progress, screen
@@ -49,6 +51,7 @@ class Watch(tune.Callback):
         self._grace_seconds = grace_seconds
         self._leave_when = leave_when
         self._has_said_so = False
+        self._new_nodes = new_nodes
         self._nodes = Nodes(ray.get_runtime_context().get_node_id())
         self._looked_at = time.monotonic()
         self.begun: set[str] = set()  # ids of trials that have a worker
@@ -81,12 +84,17 @@ class Watch(tune.Callback):
             self.request.ask()
         if time.monotonic() - self._looked_at >= SECONDS_BETWEEN_LOOKS:
             self._looked_at = time.monotonic()
-            lost = self._nodes.look(ray.nodes())
+            nodes = ray.nodes()
+            lost = self._nodes.look(nodes)
             if self._nodes.is_here_lost:
                 # Tune would wait for ever. Trials stop when the flag, an actor on this node, is gone.
                 self._remark("Ray on this node has ended")
                 raise LeaveTuneLoop
             self._remark(*lost)
+            if faults := self._new_nodes.look(nodes):
+                # Its rows would be of another version, or its Runs would fail.
+                self._remark(*faults, "a node that joined is not like the others: the study stops")
+                self.request.ask()
         if self.request.is_set:
             if not self._has_said_so:
                 self._remark(STOPPING)
@@ -127,8 +135,8 @@ class WorkersMayStart(tune.schedulers.FIFOScheduler):
 class RunSearcher(tune.search.Searcher):
     """Gives Tune the next Run of the queue, as many at a time as the cluster holds.
 
-    `may_grow`: if all trials have a worker, one more Run waits for one, so that an autoscaler sees the
-    demand.
+    `may_grow`: as many Runs as have a worker, at least one, wait for workers beyond those, so that an
+    autoscaler sees the demand. With one waiting Run, nodes would come one after another.
     """
 
     def __init__(
@@ -181,7 +189,8 @@ class RunSearcher(tune.search.Searcher):
         num_handed = len(self._trials)
         if self._max_concurrent is not None and num_handed >= self._max_concurrent:
             return False
-        return num_handed < self._slots() + (self._may_grow and not waiting)
+        num_begun = num_handed - len(waiting)
+        return num_handed < self._slots() or (self._may_grow and len(waiting) < max(1, num_begun))
 
     def _slots(self) -> int:
         if time.monotonic() - self._counted_at >= SECONDS_BETWEEN_COUNTS:
@@ -212,6 +221,8 @@ class RunSearcher(tune.search.Searcher):
             else:
                 ended = outcomes[run.id]
                 self.outcomes.settle(run, ended)
+                if ended.remark:
+                    self._watch.screen.remark(ended.remark, once=True)
                 if ended.has_failed:
                     self._watch.progress.failed(run, last_line(ended.error))
             self._watch.progress.ended(run, finished=not self._queue.is_open(run.id))

@@ -5,10 +5,15 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from concurrent.futures import Future
+from dataclasses import astuple, replace
+from functools import cache
+from queue import SimpleQueue
+from threading import Thread
 from typing import Any, Final
 
 import ray
+import torch
 from ray import tune
 
 from study.launching.on_ray.nodes import NODE
@@ -35,15 +40,20 @@ def trainable(
     def trial(config: dict[str, Any]) -> dict[str, Any]:
         # Test clusters declare GPUs that do not exist.
         device = os.environ.get("STUDY_DEVICE") or ("cuda" if claim.get("gpu") else "cpu")
+        if device == "cuda" and claim.get("gpu", 1) < 1:
+            # Trials that share a GPU run out of memory on their own, not because of another one.
+            torch.cuda.set_per_process_memory_fraction(claim["gpu"])
         reports = Reports(first_row=bool(options.logs))
-        ended = attempt(
-            runs_of(config),
-            replace(open_store(root), lease_number=lease_number),
-            options.of_trial(claim, device=device),
-            keep_weights=config["keep_weights"],
-            keep_predictions=config["keep_predictions"],
-            on_row=reports.row,
-            should_stop=stop_check(flag),
+        ended = _worker_thread().call(
+            lambda: attempt(
+                runs_of(config),
+                replace(open_store(root), lease_number=lease_number),
+                options.of_trial(claim, device=device),
+                keep_weights=config["keep_weights"],
+                keep_predictions=config["keep_predictions"],
+                on_row=reports.row,
+                should_stop=stop_check(flag),
+            )
         )
         for each in ended.values():
             if each.outcome == "try again":
@@ -71,6 +81,44 @@ def outcomes_in(result: Mapping[str, Any] | None) -> dict[str, Attempt] | None:
     return {run_id: Attempt(*ended) for run_id, *ended in result["outcomes"]}
 
 
+_Work = Callable[[], dict[str, Attempt]]
+
+
+class WorkerThread:
+    """A thread that makes calls one after another, as long as the process lives.
+
+    Tune starts a thread per trial, and cuDNN keeps the algorithms that it has chosen per thread: in Tune's
+    threads, every Run would time its convolutions again.
+    """
+
+    def __init__(self) -> None:
+        self._calls: SimpleQueue[tuple[_Work, Future[dict[str, Attempt]]]] = SimpleQueue()
+        # A daemon, as Tune's threads are: the end of the process does not wait for a Run.
+        Thread(target=self._serve, name="runs", daemon=True).start()
+
+    def call(self, work: _Work) -> dict[str, Attempt]:
+        """Return the result of `work`, called in the thread, or raise its exception."""
+        future: Future[dict[str, Attempt]] = Future()
+        self._calls.put((work, future))
+        return future.result()
+
+    def _serve(self) -> None:
+        while True:
+            self._make(*self._calls.get())
+
+    @staticmethod
+    def _make(work: _Work, future: Future[dict[str, Attempt]]) -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:  # also SystemExit, by which Tune ends a trial
+            future.set_exception(error)
+
+
+@cache
+def _worker_thread() -> WorkerThread:
+    return WorkerThread()
+
+
 class Reports:
     """Reports to Tune: the node, rows if the last report is old enough, and the last rows with the
     outcomes. Read them with `rows_in` and `outcomes_in`.
@@ -93,7 +141,7 @@ class Reports:
 
     def end(self, ended: Mapping[str, Attempt]) -> dict[str, Any]:
         """Report the outcomes, with the last rows unless they were reported."""
-        outcomes = [(run_id, each.outcome, each.error) for run_id, each in ended.items()]
+        outcomes = [(run_id, *astuple(each)) for run_id, each in ended.items()]
         return {**self._values(), "outcomes": outcomes}
 
     def _values(self) -> dict[str, Any]:

@@ -13,10 +13,11 @@ import ray
 from ray import tune
 
 from study.launching.display import Screen
-from study.launching.on_ray.cluster import connected, refuse_other_nodes
+from study.launching.on_ray.cluster import NewNodes, connected, refuse_other_nodes
 from study.launching.on_ray.loggers import loggers
 from study.launching.on_ray.nodes import (
     ACCELERATOR_LABEL,
+    no_gpu_claimed,
     no_room,
     nodes_with,
     num_slots,
@@ -51,6 +52,11 @@ _TUNE: Final = {
 }
 
 
+WAITS: Final = (
+    "`study run` waits until an autoscaler brings a node; without an autoscaler, end it by Ctrl-C"
+)
+
+
 def launch(
     queue: RunQueue,
     store: Store,
@@ -77,7 +83,8 @@ def launch(
         connected(options.address),
         temporary_folder(TUNE_PREFIX) as scratch,
     ):
-        refuse_other_nodes(store.local_path(""))
+        root, nodes = store.local_path(""), ray.nodes()
+        refuse_other_nodes(root)
         claim = _claim_with_room(options, screen)
         flag = _flag()
         with stop_on_signals(options.resume_hint) as request:
@@ -90,6 +97,7 @@ def launch(
                 must_stop,
                 flag,
                 options.grace_seconds,
+                NewNodes(root, nodes),
                 # At its end, Tune saves every trial again, for a resumption that is never used.
                 leave_when=lambda: queue.is_over,
             )
@@ -145,23 +153,34 @@ def look_at_cluster(options: LaunchOptions) -> str:
         nodes = ray.nodes()
         claim = _claim(nodes, options)
         if why := no_room(nodes, claim, options.accelerator):
-            raise UserError(f"{why}; only an autoscaler could add one")
+            if options.address == LOCAL:
+                raise UserError(why)
+            return f"0 Runs at a time now: {why}; {WAITS}"
         fitting = nodes_with(nodes, options.accelerator)
         slots = sum(num_slots(node["Resources"], claim) for node in fitting)
         has = {name: sum_of(fitting).get(name.upper(), 0.0) for name in ("cpu", "gpu")}
         which = "" if options.accelerator is None else f" of {options.accelerator}"
-        return (
+        text = (
             f"{len(fitting)} node{'s' if len(fitting) > 1 else ''}{which} with {resources_text(has)}: "
             f"{slots} Runs at a time, of {resources_text(claim)} each"
         )
+        remark = _no_gpu_claimed(nodes, claim, options)
+        return f"{text}; {remark}" if remark else text
 
 
 def _claim(nodes: Sequence[Mapping[str, Any]], options: LaunchOptions) -> dict[str, float]:
-    # If no node has the accelerator yet, assume one whole GPU.
-    there = sum_of(nodes_with(nodes, options.accelerator)) or {"CPU": 1.0, "GPU": 1.0}
-    return trial_resources(
-        there, gpus_per_trial=options.gpus_per_trial, cpus_per_trial=options.cpus_per_trial
-    )
+    fitting, gpus = nodes_with(nodes, options.accelerator), options.gpus_per_trial
+    if gpus is None and options.accelerator is not None and not fitting:
+        gpus = 1.0  # no node has the accelerator yet
+    return trial_resources(fitting, gpus_per_trial=gpus, cpus_per_trial=options.cpus_per_trial)
+
+
+def _no_gpu_claimed(
+    nodes: Sequence[Mapping[str, Any]], claim: Mapping[str, float], options: LaunchOptions
+) -> str:
+    if options.address == LOCAL:  # no node joins
+        return ""
+    return no_gpu_claimed(nodes, claim, options.gpus_per_trial)
 
 
 def _claim_with_room(options: LaunchOptions, screen: Screen) -> dict[str, float]:
@@ -170,10 +189,9 @@ def _claim_with_room(options: LaunchOptions, screen: Screen) -> dict[str, float]
     if why := no_room(nodes, claim, options.accelerator):
         if options.address == LOCAL:
             raise UserError(why)
-        # Ray would wait without a message.
-        screen.remark(
-            f"{why}; waiting until an autoscaler adds one; if there is no autoscaler, stop with Ctrl-C"
-        )
+        screen.remark(f"{why}; {WAITS}")  # Ray would wait without a message
+    elif remark := _no_gpu_claimed(nodes, claim, options):
+        screen.remark(remark)
     return claim
 
 

@@ -14,14 +14,27 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from study.grid import union
+from study.launching.driver import run_study
+from study.launching.options import LaunchOptions
+from study.planning.spaces import space_of
 from study.run import Recipe
-from study.store import Failure, Store, finished_ids, open_store, read_rows, read_study
+from study.store import (
+    Failure,
+    Store,
+    finished_ids,
+    open_store,
+    read_failures,
+    read_rows,
+    read_study,
+)
 from study.store.layout import unfinished_path
 from study.store.provenance import now
-from study.store.schema import DONE, START_FAILED
+from study.store.schema import ABSENT, DONE, START_FAILED
 from study.store.unfinished import list_unfinished, trained_by, write_failure
+from study.training import loop
 from tests.processes import environment
 from tests.studies import inline, outcomes, small
 
@@ -161,6 +174,28 @@ def test_run_study_beside_another_driver_raises(store: Store) -> None:
     with acquire(store.root), pytest.raises(LeaseHeld):
         inline(store, small())
     assert inline(store, small()).counts() == {DONE: 5}
+
+
+def test_inline_study_stops_once_the_gpu_is_unusable(
+    store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # This machine has no GPU: the Run, and every later call to the GPU, fails.
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr("study.planning.cost.has_gpu", lambda: False)
+    found = run_study(space_of(small(), "tiny"), store, None, LaunchOptions())
+    assert found.counts() == {ABSENT: 5}
+    assert [each.tries for each in read_failures(store).values()] == [1]
+    assert capsys.readouterr().err.count("no further Run is started") == 1
+
+
+def test_reason_why_steps_are_not_captured_is_stored_and_shown_once(
+    store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(loop, "capture_on", lambda *_, **__: (None, "made up"))
+    assert inline(store, small()).counts() == {DONE: 5}
+    heads = [read_rows(store, run_id).provenance for run_id in finished_ids(store)]
+    assert [each.not_captured for each in heads] == ["made up"] * 5
+    assert capsys.readouterr().err.count("as a CUDA graph, and are slower: made up") == 1
 
 
 # On Ray.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -15,6 +16,7 @@ from study.planning.cost import cost_of, layer_costs, work_of
 from study.planning.durations import ASSUMED_SHARE, PEAK_RATES, TYPICAL, Measured, Pace
 from study.planning.estimate import SECONDS_TO_START, Price
 from study.run import Run
+from study.training.cuda_graphs import NUM_WARM
 from tests.made_up import INFO, run
 
 
@@ -106,6 +108,34 @@ def test_price_of_a_network_larger_than_the_machine_builds_none(
     monkeypatch.setattr(estimate, "build", lambda *_: pytest.fail("a network was built"))
     found = estimate.price([run()], {"made up": INFO})
     assert (found.num_unmeasured, found.machine_bytes) == (1, 2**20)
+
+
+def test_measured_pace_on_a_gpu_times_replays_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(estimate, "SECONDS_EACH", 0.0)
+    computed: list[bool] = []  # for each step: is it timed?
+    replayed: list[bool] = []
+    timing = False
+    seconds = estimate._seconds
+
+    def timed(action: Callable[[], object], device: str) -> float:
+        nonlocal timing
+        timing = True
+        try:
+            return seconds(action, device)
+        finally:
+            timing = False
+
+    def capture(step: Callable[[], None]) -> Callable[[], None]:
+        return lambda: replayed.append(timing)
+
+    monkeypatch.setattr(estimate, "_seconds", timed)
+    monkeypatch.setattr(estimate, "capture_on", lambda *_, **__: (capture, ""))
+    monkeypatch.setattr(torch.optim.Adam, "step", lambda _: computed.append(timing))
+    each = run(width=2, frozen=5)
+    works = {each.id: work_of(each, INFO, shares_features=False)}
+    estimate.measured_pace([each], works, {"made up": INFO}, "cpu")
+    assert computed == [False] * NUM_WARM
+    assert replayed.count(True) >= 2
 
 
 def test_pace_follows_measurements() -> None:

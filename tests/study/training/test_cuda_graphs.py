@@ -1,8 +1,15 @@
-"""CUDA graphs, as far as a CPU can test them: captured steps, failed captures, and no waits in a step."""
+"""The path of a GPU as far as a CPU can show it: fake CUDA tensors, device "meta", counted operations, and
+stand-ins for torch's graphs. None of it was run on a GPU."""
 
 from __future__ import annotations
 
 import dataclasses
+import gc
+import weakref
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,22 +17,27 @@ import pytest
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from study.networks.build import network
+from study.networks.build import build, network
 from study.networks.families import layers_of
+from study.networks.initial_values import initialise
 from study.run import Recipe, Run
 from study.store import Store
 from study.tasks.draws import TrainingSet
-from study.training import cuda_graphs, loop
-from study.training.cuda_graphs import NUM_WARM, Replay, Steps, capture_on
+from study.training import cuda_graphs, evaluation, features, loop
+from study.training.cuda_graphs import NUM_WARM, Replay, Steps, capture_on, cuda_graph
+from study.training.cut import cut
+from study.training.evaluation import MOST_ON_GPU, images_on_gpu
 from study.training.loop import Training
-from tests.trainings import outcome, to_the_end, training_of
+from study.training.preprocessing import CHANNELS_LAST, layout
+from tests.trainings import outcome, resumed, to_the_end, training_of
 
-CUDA = torch.device("cuda")
+CPU, CUDA, META = map(torch.device, ("cpu", "cuda", "meta"))
 
 
 class Recorder:
-    """Stands in for a CUDA graph: capturing does not run the step, each replay does."""
+    """In place of a CUDA graph: a step is recorded without being taken, and taken at each replay."""
 
     def __init__(self) -> None:
         self.num_captured = self.num_replayed = 0
@@ -40,7 +52,35 @@ class Recorder:
         return replay
 
 
-def test_steps_capture_one_length_once_after_warming_up() -> None:
+class Graphs:
+    """Stand-in for `torch.cuda`'s streams and graphs; `fails`: ending a capture raises.
+
+    As torch does, a failed end leaves the stream of the capture as the current one.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, fails: bool = False) -> None:
+        self.current, self.fails, self.num_replayed = "the worker's", fails, 0
+        monkeypatch.setattr(torch.cuda, "current_stream", lambda: self.current)
+        monkeypatch.setattr(torch.cuda, "set_stream", self._set_stream)
+        monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: SimpleNamespace(replay=self._replay))
+        monkeypatch.setattr(torch.cuda, "graph", self._graph)
+
+    def _set_stream(self, stream: str) -> None:
+        self.current = stream
+
+    def _replay(self) -> None:
+        self.num_replayed += 1
+
+    @contextmanager
+    def _graph(self, graph: Any) -> Iterator[None]:
+        before, self.current = self.current, "the capture's"
+        yield
+        if self.fails:
+            raise RuntimeError("operation not permitted when stream is capturing\nand more")
+        self.current = before
+
+
+def test_steps_capture_one_length_after_warm_up_and_never_the_tail() -> None:
     taken: list[list[int]] = []
     recorder = Recorder()
     steps = Steps(2, recorder)
@@ -62,38 +102,16 @@ def test_steps_capture_one_length_once_after_warming_up() -> None:
     assert recorder.num_replayed == 2 * (8 - NUM_WARM)
 
 
-def test_steps_failed_capture_runs_all_steps_and_warns_once(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    cuda_graphs._say_once.cache_clear()
-    taken: list[int] = []
-    num_tries = 0
-
-    def refuse(step: Replay) -> Replay:
-        nonlocal num_tries
-        num_tries += 1
-        raise RuntimeError("operation not permitted when stream is capturing\nand more")
-
-    for _ in range(2):
-        steps = Steps(1, refuse)
-        for number in range(10):
-            steps.take(lambda positions: taken.append(int(positions)), torch.tensor([number]))
-    assert taken == [*range(10)] * 2
-    assert num_tries == 2
-    said = capsys.readouterr().err
-    assert said.count("are not captured") == 1
-    assert "not permitted" in said and "and more" not in said
-
-
-def test_capture_on_needs_a_gpu_and_can_be_switched_off(
+def test_capture_on_any_device_returns_the_reason_if_it_does_not_capture(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv(cuda_graphs.SWITCH, raising=False)
-    assert capture_on(torch.device("cpu")) is None
-    assert capture_on(CUDA) is cuda_graphs.cuda_graph
-    assert capture_on(CUDA, is_possible=False) is None, "features are the host's"
+    assert capture_on(CPU, inputs=CPU) == (None, "")
+    assert capture_on(CUDA, inputs=CUDA) == (cuda_graph, "")
+    capture, reason = capture_on(CUDA, inputs=CPU)
+    assert capture is None and "do not fit" in reason
     monkeypatch.setenv(cuda_graphs.SWITCH, "0")
-    assert capture_on(CUDA) is None
+    assert capture_on(CUDA, inputs=CUDA) == (None, "STUDY_CUDA_GRAPHS=0")
 
 
 RECIPE = Recipe(num_epochs=4, batch_size=20, learning_rate=1e-2)
@@ -104,13 +122,13 @@ OTHER = {"optimizer": "sgd", "momentum": 0.9, "schedule": "cosine", "augmentatio
 
 
 @pytest.mark.parametrize("changes", [{}, OTHER], ids=["adam", "sgd-cosine-augmented"])
-def test_training_captured_steps_give_the_same_outcome(
+def test_captured_steps_give_the_rows_and_weights_of_eager_steps(
     store: Store, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
 ) -> None:
     run = dataclasses.replace(RUN, recipe=dataclasses.replace(RECIPE, **changes))
     plain = to_the_end(training_of(run, store))
     recorder = Recorder()
-    monkeypatch.setattr(loop, "capture_on", lambda *_, **__: recorder)
+    monkeypatch.setattr(loop, "capture_on", lambda *_, **__: (recorder, ""))
     training = training_of(run, store)
     places: set[tuple[int, ...]] = set()
     for _ in training:
@@ -123,26 +141,232 @@ def test_training_captured_steps_give_the_same_outcome(
     assert outcome(training) == outcome(plain)
 
 
-@pytest.mark.filterwarnings("ignore:CUDA is not available")
-@pytest.mark.parametrize("keep", [False, True], ids=["rows", "predictions-too"])
-@pytest.mark.parametrize(
-    "changes",
-    [{}, OTHER, {"optimizer": "adamw", "precision": "bfloat16", "schedule": "cosine"}],
-    ids=["adam", "sgd-cosine-augmented", "adamw-bfloat16"],
-)
-def test_training_on_a_gpu_waits_for_the_device_once_per_row(
-    monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], keep: bool
+def test_capture_that_cannot_be_ended_leaves_the_worker_as_if_it_was_not_tried(
+    store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Tensors without values, on a device that does not exist: reading a value, or mixing host and
-    # device, is an error.
-    recipe = dataclasses.replace(RECIPE, **changes)
-    run = dataclasses.replace(RUN, size=30, recipe=recipe)
-    copied: list[int] = []
+    plain = to_the_end(training_of(RUN, store))
+    monkeypatch.setattr(loop, "capture_on", lambda *_, **__: (_without_effects, ""))
+    graphs = Graphs(monkeypatch, fails=True)
+    training = to_the_end(training_of(RUN, store))
+    assert graphs.current == "the worker's"
+    assert training.not_captured == "operation not permitted when stream is capturing"
+    assert outcome(training) == outcome(plain)
+    graphs.fails = False
+    monkeypatch.setattr(loop, "capture_on", lambda *_, **__: (cuda_graph, ""))
+    following = to_the_end(training_of(RUN, store))
+    assert following.not_captured == ""
+    assert graphs.num_replayed == 4 * 4 - NUM_WARM
+
+
+def _without_effects(step: Replay) -> Replay:
+    return cuda_graph(lambda: None)  # while a step is captured, a GPU does not compute it
+
+
+def test_training_with_captured_steps_is_freed_without_garbage_collection(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Graphs(monkeypatch)
+    monkeypatch.setattr(loop, "capture_on", lambda *_, **__: (cuda_graph, ""))
+    training = to_the_end(training_of(RUN, store))
+    assert training._steps._replay is not None
+    held = weakref.ref(training)
+    gc.collect()
+    gc.disable()
+    try:
+        del training
+        assert held() is None
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("model", ["resnet18", "densenet121"])
+def test_training_in_channels_last_resumes_to_the_same_bits(
+    store: Store, monkeypatch: pytest.MonkeyPatch, model: str
+) -> None:
+    monkeypatch.setattr(loop, "layout", lambda *_: torch.channels_last)
+    run = dataclasses.replace(RUN, model=model, size=40, recipe=dataclasses.replace(RECIPE))
+    whole = to_the_end(training_of(run, store))
+    assert any(
+        each.dim() == 4 and not each.is_contiguous() for each in whole.parts.suffix.parameters()
+    )
+    assert outcome(to_the_end(resumed(run, store, None, at=5))) == outcome(whole)
+
+
+def test_layout_is_channels_last_on_a_gpu_in_reduced_precision_or_by_the_switch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv(CHANNELS_LAST, raising=False)
+    recipes = [dataclasses.replace(RECIPE, precision=p) for p in ("float32", "tf32", "bfloat16")]
+    plain, last = torch.contiguous_format, torch.channels_last
+    assert [layout(each, CPU) for each in recipes] == [plain] * 3
+    assert [layout(each, CUDA) for each in recipes] == [plain, last, last]
+    for switch, wanted in (("0", plain), ("1", last)):
+        monkeypatch.setenv(CHANNELS_LAST, switch)
+        assert [layout(each, CUDA) for each in recipes] == [wanted] * 3
+        assert layout(recipes[2], CPU) == plain
+
+
+GIB = 2**30
+
+
+@pytest.mark.parametrize(
+    ("free", "reserved", "allocated", "share", "expected"),
+    [
+        (70, 0, 0, 1.0, 70),
+        (10, 60, 2, 1.0, 68),  # a finished Run's memory is in torch's cache
+        (70, 0, 0, 0.25, 20),  # one of four workers of this GPU
+        (70, 15, 5, 0.25, 15),
+    ],
+)
+def test_free_bytes_counts_the_cache_of_torch_and_the_share_of_this_process(
+    monkeypatch: pytest.MonkeyPatch,
+    free: int,
+    reserved: int,
+    allocated: int,
+    share: float,
+    expected: int,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free * GIB, 80 * GIB))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: reserved * GIB)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: allocated * GIB)
+    monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", lambda _: share)
+    assert features.free_bytes(CUDA) == expected * GIB
+    with FakeTensorMode():
+        like = torch.empty(1, GIB // 4, device="cuda")
+        assert features.room(expected // 2, like).device.type == "cuda"
+        assert features.room(expected // 2 + 1, like).device.type == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("model", "width", "expected"),
+    [
+        ("resnet18", 4, MOST_ON_GPU),
+        ("resnet18", 64, 512),
+        ("densenet121", 8, 1638),
+        ("vit_tiny", 12, MOST_ON_GPU),
+    ],
+)
+def test_images_on_gpu_depend_on_free_memory_and_width(
+    model: str, width: int, expected: int
+) -> None:
+    layers = build(model, width, 10, (3, 32, 32)).eval()
+    counts = [images_on_gpu([*layers], (3, 32, 32), free) for free in (0, 8 * GIB, 200 * GIB)]
+    assert counts == [256, expected, MOST_ON_GPU]
+
+
+@pytest.mark.parametrize(
+    ("model", "frozen", "inside"),
+    [
+        ("resnet18", 9, {"trained_channels": 4}),
+        ("densenet121", 5, {"frozen_pieces": 1}),
+        ("vit_tiny", 13, {"trained_channels": 4}),
+    ],
+)
+def test_images_on_gpu_take_networks_with_a_cut_inside_a_layer(
+    model: str, frozen: int, inside: dict[str, int]
+) -> None:
+    run = dataclasses.replace(RUN, model=model, width=WIDTHS[model], frozen=frozen, **inside)
+    layers = build(model, WIDTHS[model], 5, (3, 8, 8))
+    parts = cut(layers, run)
+    assert images_on_gpu([*parts.prefix, *parts.suffix], (3, 8, 8), 64 * GIB) == MOST_ON_GPU
+    assert {each.device.type for each in layers.state_dict().values()} == {"cpu"}
+
+
+class Operations(TorchDispatchMode):
+    """Counts the operations that launch work on a GPU; `reads`: those that wait for a value."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counter[str] = Counter()
+
+    @property
+    def num(self) -> int:
+        return self.counts.total()
+
+    @property
+    def reads(self) -> set[str]:
+        return self.counts.keys() & {"_local_scalar_dense", "nonzero", "masked_select", "equal"}
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        name = func._schema.name.partition("::")[2]
+        launches = not func.is_view and func.namespace != "prim"
+        if launches and name not in ("empty", "empty_like", "set_data"):
+            self.counts[name] += 1
+        return func(*args, **(kwargs or {}))
+
+
+# Operations of a step with nothing, half and all but the head frozen. What is beyond the network's own is
+# the loop's: gathering images and labels, the loss, the optimiser, the check of the loss.
+STEPS = {
+    "resnet18": (182, 101, 27),
+    "densenet121": (1_160, 560, 27),
+    "vit_tiny": (415, 215, 30),
+}
+# An evaluation of two sets that take a batch each, on fake CUDA tensors.
+EVALUATIONS = {
+    "resnet18": (176, 102, 36),
+    "densenet121": (920, 460, 36),
+    "vit_tiny": (640, 330, 38),
+}
+WIDTHS = {"resnet18": 2, "densenet121": 2, "vit_tiny": 6}
+CUTS = {"resnet18": (0, 5, 9), "densenet121": (0, 6, 11), "vit_tiny": (0, 7, 13)}
+
+
+def training_on(
+    device: torch.device, layers: torch.nn.Sequential, run: Run, *, keep: bool = False
+) -> Training:
+    """A training on images of zeros, 30 to train on and 40 to test on."""
+    drawn = TrainingSet(
+        indices=np.arange(run.size),
+        clean_labels=np.arange(run.size) % 5,
+        labels=np.arange(run.size) % 5,
+        flipped=np.arange(run.size) < 6,
+    )
+    train, test = (np.zeros((num, 3, 8, 8), np.uint8) for num in (run.size, 40))
+    tests = np.arange(40) % 5
+    return Training(run, layers, drawn, train, test, tests, device=device, keep_predictions=keep)
+
+
+def cell(model: str, frozen: int, **changes: Any) -> Run:
+    recipe = {key: changes.pop(key) for key in list(changes) if key in Recipe.__dataclass_fields__}
+    whole = dataclasses.replace(RUN, model=model, width=WIDTHS[model], size=30)
+    start = dataclasses.replace(whole, recipe=Recipe(num_epochs=1)) if frozen else None
+    return dataclasses.replace(
+        whole,
+        start=start,
+        frozen=frozen,
+        recipe=dataclasses.replace(RECIPE, num_epochs=2, **recipe),
+        **changes,
+    )
+
+
+@pytest.mark.filterwarnings("ignore:CUDA is not available")
+@pytest.mark.parametrize(
+    ("model", "cut", "changes"),
+    [
+        *(("resnet18", cut, {}) for cut in range(3)),
+        ("resnet18", 0, OTHER),
+        ("resnet18", 0, {"optimizer": "adamw", "precision": "bfloat16", "schedule": "cosine"}),
+        *(
+            pytest.param(model, cut, {}, marks=pytest.mark.slow)
+            for model in ("densenet121", "vit_tiny")
+            for cut in range(3)
+        ),
+    ],
+)
+def test_on_a_gpu_a_step_reads_nothing_and_a_row_is_read_once(
+    monkeypatch: pytest.MonkeyPatch, model: str, cut: int, changes: dict[str, Any]
+) -> None:
+    # Fake tensors have a device but no values: reading a value, or mixing devices, is an error.
+    run = cell(model, CUTS[model][cut], **changes)
+    told: list[int] = []
     updated: list[int] = []
 
     def tolist(values: Tensor) -> list[float]:
         assert values.device == torch.device("cuda", 0)
-        copied.append(len(values))
+        told.append(len(values))
         return [0.5] * len(values)
 
     def backward(loss: Tensor) -> None:
@@ -156,36 +380,82 @@ def test_training_on_a_gpu_waits_for_the_device_once_per_row(
         updated.append(len(given[0]))
 
     monkeypatch.setattr(Tensor, "pin_memory", lambda self: self)
+    monkeypatch.setattr(features, "free_bytes", lambda _: GIB)
+    monkeypatch.setattr(evaluation, "free_bytes", lambda _: GIB)
+    monkeypatch.setattr(evaluation, "_at_once", {})
     # torch's own backward pass and fused updates need a real GPU.
     monkeypatch.setattr(Tensor, "backward", backward)
     for name in ("_fused_adam_", "_fused_adamw_", "_fused_sgd_"):
         monkeypatch.setattr(torch, name, update)
-    with FakeTensorMode():
+    drop_path = "timm.models.vision_transformer.calculate_drop_path_rates"
+    monkeypatch.setattr(drop_path, lambda _, depth: [0.0] * depth)  # it reads values
+    mode = FakeTensorMode()
+    mode.cache_enabled = False
+    with mode:
         torch.set_default_device("cuda")
-        layers = layers_of(network("resnet18", 2, 5, (3, 8, 8)))
+        layers = layers_of(network(model, WIDTHS[model], 5, (3, 8, 8)))
         torch.set_default_device(None)
-        monkeypatch.setattr(layers, "to", lambda device: layers)
-        training = Training(
-            run,
-            layers,
-            TrainingSet(
-                indices=np.arange(30),
-                clean_labels=np.arange(30) % 5,
-                labels=np.arange(30) % 5,
-                flipped=np.arange(30) < 6,
-            ),
-            np.zeros((30, 3, 8, 8), np.uint8),
-            np.zeros((40, 3, 8, 8), np.uint8),
-            np.arange(40) % 5,
-            device=CUDA,
-            keep_predictions=keep,
-        )
-        assert training._steps._capture is cuda_graphs.cuda_graph
+        monkeypatch.setattr(layers, "to", lambda *_, **__: layers)
+        training = training_on(CUDA, layers, run, keep=bool(changes))
+        assert training._steps._capture is cuda_graph
+        assert (training.inputs.train_features is not None) == (cut > 0)
         training._steps._capture = None
         monkeypatch.setattr(FakeTensor, "tolist", tolist)
         training._measure()
         for _ in range(4):
             training._train_step()
+        with Operations() as measured:
+            training._measure()
+    assert told == [9, 9]
+    assert updated == [len(list(training.parts.suffix.parameters()))] * 4
+    assert not measured.reads
+    assert measured.num <= EVALUATIONS[model][cut], measured.counts
+
+
+@pytest.mark.parametrize("model", WIDTHS)
+def test_steps_and_evaluations_have_a_bounded_number_of_operations(model: str) -> None:
+    for frozen, most in zip(CUTS[model], STEPS[model], strict=True):
+        layers = build(model, WIDTHS[model], 5, (3, 8, 8))
+        initialise(layers, model, 0)
+        training = training_on(CPU, layers, cell(model, frozen))
         training._measure()
-    assert copied == [9, 9]
-    assert updated == [len(list(layers.parameters()))] * 4
+        training._train_step()  # the first one makes the state of the optimiser
+        with Operations() as step:
+            training._train_step()
+        assert not step.reads
+        assert step.num <= most, (frozen, step.num, step.counts)
+
+
+@pytest.mark.parametrize(
+    ("model", "frozen", "changes"),
+    [
+        *((model, CUTS[model][1], {}) for model in WIDTHS),
+        ("resnet18", 9, {"trained_channels": 4}),
+        ("resnet18", 4, {"frozen_pieces": 1}),
+        ("resnet18", 5, {"frozen_batchnorm": "training"}),
+        ("resnet18", 0, OTHER),
+    ],
+)
+def test_whole_training_on_meta_never_mixes_devices_or_reads_a_value(
+    monkeypatch: pytest.MonkeyPatch, model: str, frozen: int, changes: dict[str, Any]
+) -> None:
+    torch.set_default_device("meta")
+    try:
+        layers = build(model, WIDTHS[model], 5, (3, 8, 8))
+    finally:
+        torch.set_default_device(None)
+    told: list[int] = []
+
+    def tolist(values: Tensor) -> list[float]:
+        assert values.device == META
+        told.append(len(values))
+        return [0.5] * len(values)
+
+    monkeypatch.setattr(
+        features, "room", lambda num, like: torch.empty(num, *like.shape[1:], device=META)
+    )
+    training = training_on(META, layers, cell(model, frozen, **changes))
+    monkeypatch.setattr(Tensor, "tolist", tolist)
+    to_the_end(training)
+    assert (training.step, len(training.rows)) == (4, 3)
+    assert told == [9, 9, 9]

@@ -100,3 +100,48 @@ def test_start_temporary_folder_with_a_long_path_is_named(monkeypatch: pytest.Mo
     monkeypatch.setattr(cluster, "_init_own", refuse)
     with pytest.raises(cluster.RayNotStarted, match=r"TMPDIR=.*: too long for Ray's sockets"):
         cluster._start()
+
+
+JOINING = """
+import os, sys, time
+import ray
+from ray.cluster_utils import Cluster
+from study.launching.on_ray.cluster import NewNodes
+
+small = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
+cluster = Cluster(initialize_head=True, head_node_args={**small, "include_dashboard": False})
+ray.init(address=cluster.address, log_to_driver=False)
+new_nodes = NewNodes(None, ray.nodes())
+for folder in (None, sys.argv[1]):
+    if folder is not None:
+        os.environ["PYTHONPATH"] = folder + os.pathsep + os.environ["PYTHONPATH"]
+    cluster.add_node(**small)
+    cluster.wait_for_nodes()
+    faults = new_nodes.look(ray.nodes())
+    assert new_nodes._asked or faults
+    while new_nodes._asked:
+        time.sleep(0.1)
+        faults += new_nodes.look(ray.nodes())
+    print("faults", *faults)
+ray.shutdown()
+cluster.shutdown()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_node_that_joins_later_with_another_version_is_named(tmp_path: Path) -> None:
+    other = tmp_path / "torch-1.0.dist-info"
+    other.mkdir()
+    (other / "METADATA").write_text("Metadata-Version: 2.1\nName: torch\nVersion: 1.0\n")
+    done = subprocess.run(
+        [sys.executable, "-c", JOINING, str(tmp_path)],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr
+    same, different = [line for line in done.stdout.splitlines() if line.startswith("faults")]
+    assert same == "faults"
+    assert "has torch 1.0 (here" in different and "install the same on every node" in different

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from study.launching.display import Screen
 from study.launching.progress import Progress
 from study.launching.queue import RunQueue
 from study.planning.durations import Pace, Parts, Work
@@ -64,8 +65,8 @@ class Tune:
     def begin(self, *trials: str) -> None:
         self.watch.begun |= set(trials)
 
-    def end(self, trial: str) -> None:
-        outcomes = [(run.id, "finished", "") for run in self.searcher._trials[trial]]
+    def end(self, trial: str, remark: str = "") -> None:
+        outcomes = [(run.id, "finished", "", remark) for run in self.searcher._trials[trial]]
         self.searcher.on_trial_complete(trial, {"outcomes": outcomes})
 
 
@@ -80,6 +81,18 @@ def test_searcher_free_worker_gets_a_run_while_another_starts(empty: Store) -> N
     assert tune.handed() == []
 
 
+def test_searcher_prints_the_same_remark_of_several_runs_once(
+    empty: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tune = Tune(empty, num_slots=2)
+    tune.watch.screen = Screen()
+    tune.handed()
+    tune.begin("0", "1")
+    for trial in ("0", "1"):
+        tune.end(trial, remark="steps are not captured")
+    assert capsys.readouterr().err.count("steps are not captured") == 1
+
+
 def test_searcher_respects_max_concurrent(empty: Store) -> None:
     tune = Tune(empty, num_slots=8, max_concurrent=3, may_grow=True)
     assert tune.handed() == ["0", "1", "2"]
@@ -87,21 +100,28 @@ def test_searcher_respects_max_concurrent(empty: Store) -> None:
     assert tune.handed() == []
 
 
-def test_searcher_keeps_one_trial_pending_for_an_autoscaler(empty: Store) -> None:
+def test_searcher_of_a_growing_cluster_lets_as_many_runs_wait_as_run(empty: Store) -> None:
     tune = Tune(empty, num_slots=0, may_grow=True)
     assert tune.handed() == ["0"], "so that a first node comes"
     tune.num_slots = 2
     assert tune.handed() == ["1"]
     tune.begin("0", "1")
-    assert tune.handed() == ["2"]
+    assert tune.handed() == ["2", "3"]
     tune.end("0")
-    assert tune.handed() == [], "the worker is for trial 2"
+    assert tune.handed() == [], "the worker is for a waiting trial"
     tune.begin("2")
-    assert tune.handed() == ["3"]
-    tune.num_slots = 3
-    assert tune.handed() == [], "trial 3 is for the node that has come"
-    tune.begin("3")
     assert tune.handed() == ["4"]
+
+
+def test_searcher_of_a_growing_cluster_asks_for_eight_nodes_in_four_rounds(empty: Store) -> None:
+    """Each round, an autoscaler brings a node for every trial that waits. One at a time needs eight."""
+    tune = Tune(empty, num_slots=0, may_grow=True)
+    waiting: list[str] = []
+    for num_nodes in (0, 1, 2, 4, 8):
+        assert tune.num_slots == num_nodes
+        waiting = tune.handed()
+        tune.num_slots += len(waiting)
+        tune.begin(*waiting)
 
 
 def test_searcher_pending_trial_is_not_starved(
