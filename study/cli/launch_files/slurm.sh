@@ -41,11 +41,19 @@ again() {
 }
 trap again USR1
 
-# The head's address as a number: its own hosts file may map its name to the loopback address.
+# The head's address, as another node resolves its name: the head's own hosts file may say loopback, and the
+# first of its addresses may be that of a bridge or of another network.
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
-address=$(srun --nodes=1 --ntasks=1 --nodelist="$head" hostname --all-ip-addresses | awk '{ print $1 }')
+other=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | tail -n 1)
+if [ "$other" = "$head" ]; then
+    address=127.0.0.1 # one node
+else
+    address=$(srun --nodes=1 --ntasks=1 --nodelist="$other" getent ahostsv4 "$head" | awk '{ print $1; exit }')
+fi
+[ -n "$address" ] || { echo "$other cannot resolve the name of $head"; exit 2; }
 
-srun ray symmetric-run --address "$address:$PORT" --min-nodes "$SLURM_JOB_NUM_NODES" -- \
+# --cpus-per-task: without it, Slurm may bind the task to a single core, although the node is the job's own.
+srun --cpus-per-task="$SLURM_CPUS_ON_NODE" ray symmetric-run --address "$address:$PORT" --min-nodes "$SLURM_JOB_NUM_NODES" -- \
     study run "$SPACE" --root "$ROOT" --address "$address:$PORT" "${FLAGS[@]}" &
 # bash runs a trap only between two waits.
 while kill -0 $! 2> /dev/null; do wait $!; done
