@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from study.run import Recipe, Run
+from study.training import loop
 from tests.benchmarks import __main__ as benchmarks
+from tests.benchmarks import day_one, epochs
 from tests.benchmarks.cells import SHARES, cell_lines, grid_lines
 from tests.benchmarks.epochs import FIVE_CUTS, Measured, Sample, Seconds, measure
 from tests.benchmarks.runs import Launch, inline_lines, ray_lines
 from tests.benchmarks.schedule import lower_bound, makespan
 from tests.benchmarks.surfaces import surface_lines
 from tests.benchmarks.table import Line, missed, number, rendered
+from tests.processes import environment
 
 
 def test_line_shows_if_its_goal_was_reached() -> None:
@@ -155,6 +160,74 @@ def test_the_smallest_cells_are_measured(tmp_path: Path) -> None:
     assert set(FIVE_CUTS) == {"resnet18", "densenet121", "vit_tiny"}
 
 
+class Recorder:
+    """In place of a CUDA graph: counts captures and replays, and takes the step at each replay."""
+
+    def __init__(self) -> None:
+        self.num_captured = self.num_replayed = 0
+
+    def __call__(self, step: Callable[[], None]) -> Callable[[], None]:
+        self.num_captured += 1
+
+        def replay() -> None:
+            self.num_replayed += 1
+            step()
+
+        return replay
+
+
+def test_measure_on_a_gpu_times_replays_only_against_torchs_defaults(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder = Recorder()
+    monkeypatch.setattr(loop, "capture_on", lambda *_, **__: (recorder, ""))
+    seen: list[tuple[int, int]] = []
+    defaults: list[tuple[bool, bool, str]] = []
+    seconds, evaluate = epochs._Way.seconds, epochs.Plain.evaluate
+
+    def counted(way: epochs._Way) -> Seconds:
+        before = recorder.num_captured, recorder.num_replayed
+        try:
+            return seconds(way)
+        finally:
+            seen.append((recorder.num_captured - before[0], recorder.num_replayed - before[1]))
+
+    def noted(plain: epochs.Plain) -> None:
+        evaluate(plain)
+        cudnn = torch.backends.cudnn
+        switches = cudnn.allow_tf32, cudnn.benchmark, torch.get_float32_matmul_precision()
+        defaults.append(switches)
+
+    monkeypatch.setattr(epochs._Way, "seconds", counted)
+    monkeypatch.setattr(epochs.Plain, "evaluate", noted)
+    measure("resnet18", (0,), Sample(4, 12, 3), tmp_path, width=2)
+    assert seen == [(0, 1)] * 3
+    assert set(defaults) == {(True, False, "highest")}
+
+
+def test_day_one_times_replays_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder = Recorder()
+    monkeypatch.setattr(loop, "capture_on", lambda *_, **__: (recorder, ""))
+    day = day_one.Day(torch.device("cpu"), 100, tmp_path, tiny=True)
+    timed = day.timed
+    replays: list[tuple[int, int]] = []  # of each timing of steps: those made, and those asked for
+
+    def counted(call: Callable[[], object], num: int) -> float:
+        before = recorder.num_captured, recorder.num_replayed
+        spent = timed(call, num)
+        if getattr(call, "__name__", "") == "_train_step":
+            assert recorder.num_captured == before[0]
+            replays.append((recorder.num_replayed - before[1], num))
+        return spent
+
+    monkeypatch.setattr(day, "timed", counted)
+    day_one.speed(day, ("resnet18", 4, 0.5, "float32", None, False))
+    *timings, eager = replays  # the last is of eager steps, on purpose
+    # Two full batches and then the epoch's smaller one, which is not captured.
+    assert timings == [(2, 2), (0, 1)] * 3
+    assert eager == (0, 2)
+
+
 @pytest.mark.slow
 def test_groups_are_named_on_the_command_line() -> None:
     command = [sys.executable, "-m", "tests.benchmarks", "--quick"]
@@ -165,6 +238,38 @@ def test_groups_are_named_on_the_command_line() -> None:
     assert "| schedule |" in said.stdout and "| cells" not in said.stdout
     wrong = subprocess.run([*command, "shedule"], cwd=root, capture_output=True, text=True)
     assert wrong.returncode == 2 and "choose of cells, grid" in wrong.stderr
+
+
+WITHOUT_AN_INSTALLATION = """
+import runpy, sys
+for name in ("ray", "obstore", "typer", "matplotlib", "xarray", "rich", "tensorboardX"):
+    sys.modules[name] = None
+sys.argv[1:] = ["--device", "cpu", "--tiny", "--out", sys.argv[1]]
+runpy.run_module("tests.benchmarks.day_one", run_name="__main__")
+"""
+
+
+@pytest.mark.slow
+def test_day_one_runs_through_on_a_cpu_without_ray(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_AN_INSTALLATION, str(tmp_path)],
+        cwd=Path(__file__).parents[1],
+        env=environment(),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    written = json.loads((tmp_path / "day_one.json").read_text())
+    lines = written["lines"]
+    assert [line["case"] for line in lines if line["ok"] is False] == []
+    phases = {"ceilings", "correct", "speed", "killed", "many", "processes", "failing"}
+    assert {line["phase"] for line in lines} == phases
+    assert all("skipped" not in line for line in lines)
+    speeds = [line for line in lines if line["phase"] == "speed"]
+    assert all(line["runs_an_hour"] > 0 and line["over_floor"] > 1 for line in speeds)
+    text = (tmp_path / "day_one.md").read_text()
+    assert f"torch {written['versions']['torch']}" in text.splitlines()[0]
+    assert all(line["case"] in text for line in lines)
 
 
 def test_a_group_that_fails_is_said_and_the_table_still_comes(

@@ -25,10 +25,12 @@ from study.planning.cost import TRAINING_FACTOR, layer_costs
 from study.run import Recipe, Run
 from study.tasks.draws import TrainingSet
 from study.training import features
+from study.training.cuda_graphs import NUM_WARM
 from study.training.cut import cut
 from study.training.inputs import TEST_WORTH_SECONDS
 from study.training.loop import Training
 from study.training.preprocessing import normalisation as normalise_by
+from study.training.preprocessing import set_precision
 from study.training.steps import batch_spans
 from tests.benchmarks.clocks import clock
 
@@ -130,12 +132,12 @@ def measure(
     )
     found = {k: Measured(cut=k, baseline=[], ours=[], floor=[]) for k in cuts}
     ways = {k: _Way(model, width, k, images, sample, folder, device) for k in cuts}
-    plain = {k: _Plain(model, width, k, images, sample, device) for k in cuts}
+    plain = {k: Plain(model, width, k, images, sample.num_train, device=device) for k in cuts}
     for _ in range(sample.rounds):
         rate = _rate(device)
         evaluation = _timed(plain[cuts[0]].evaluate, device) / len(images)
         for k in cuts:
-            step = _timed(plain[k].step, device) / sample.num_train
+            step = _timed(plain[k].epoch, device) / sample.num_train
             found[k].baseline.append(Seconds(step=step, evaluation=evaluation))
             found[k].ours.append(ways[k].seconds())
             flops = sum(layer.flops for layer in _layers(model, width)[k:])
@@ -145,37 +147,65 @@ def measure(
     return list(found.values())
 
 
-class _Plain:
-    """As a user would write it: tensors in memory, all layers forward, no gradient below the cut."""
+class Plain:
+    """A network as a user would train it: tensors in memory, all layers forward, no gradient below the
+    cut, torch's default switches, no graph.
+
+    `images`: uint8, `num_train` of them for training; `batch`: None for all of those at once.
+    """
 
     def __init__(
-        self, model: str, width: int, frozen: int, images: np.ndarray, sample: Sample, device: str
+        self,
+        model: str,
+        width: int,
+        frozen: int,
+        images: np.ndarray,
+        num_train: int,
+        *,
+        batch: int | None = None,
+        device: str,
+        precision: str = "float32",
     ) -> None:
-        self.layers = _network(model, width).to(device)
+        self.layers = _network(model, width, images.shape[1:]).to(device)
         self.layers[:frozen].requires_grad_(False)
         self.frozen = self.layers[:frozen]
         normalise = normalise_by(*normalisation(model), torch.device(device))
         self.images = normalise(torch.from_numpy(images).to(device))
-        self.num_train = sample.num_train
+        self.num_train, self.batch, self.precision = num_train, batch or num_train, precision
         self.labels = torch.arange(len(images), device=device) % NUM_CLASSES
         trained = [p for p in self.layers.parameters() if p.requires_grad]
         self.optimiser = torch.optim.Adam(trained, lr=1e-4)
 
-    def step(self) -> None:
+    def epoch(self) -> None:
+        self._use_defaults()
         self.layers.train()
         self.frozen.eval()
-        batch = torch.randperm(self.num_train, device=self.images.device)
-        loss = nn.functional.cross_entropy(self.layers(self.images[batch]), self.labels[batch])
-        self.optimiser.zero_grad()
-        loss.backward()
-        self.optimiser.step()
+        order = torch.randperm(self.num_train, device=self.images.device)
+        for batch in order.split(self.batch):
+            with self._cast():
+                loss = nn.functional.cross_entropy(
+                    self.layers(self.images[batch]), self.labels[batch]
+                )
+            self.optimiser.zero_grad()
+            loss.backward()
+            self.optimiser.step()
 
     def evaluate(self) -> None:
+        self._use_defaults()
         self.layers.eval()
-        with torch.no_grad():
-            logits = torch.cat([self.layers(part) for part in self.images.split(256)])
+        with torch.no_grad(), self._cast():
+            logits = torch.cat([self.layers(part) for part in self.images.split(256)]).float()
             nn.functional.cross_entropy(logits, self.labels).item()
             (logits.argmax(1) != self.labels).float().mean().item()
+
+    def _use_defaults(self) -> None:
+        # The switches are global, and a Training sets them: by default, torch's convolutions use TF32.
+        torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark = True, False
+        torch.set_float32_matmul_precision("high" if self.precision == "tf32" else "highest")
+
+    def _cast(self) -> torch.autocast:
+        is_low = self.precision == "bfloat16"
+        return torch.autocast(self.images.device.type, torch.bfloat16, enabled=is_low)
 
 
 class _Way:
@@ -243,10 +273,14 @@ class _Way:
         )
         self.num_train, self.num_images = num_train, num_train + num_test
         self.steps = -(-num_train // batch)
-        self._step()  # the first makes the optimiser's room
+        # The first makes the optimiser's room. On a GPU, more follow until a step is captured: only
+        # replays are timed.
+        for _ in range(NUM_WARM + 1 if self.training._steps._capture is not None else 1):
+            self._step()
 
     def seconds(self) -> Seconds:
         """A step and an evaluation, an image; of a head alone each repeated, as they take milliseconds."""
+        set_precision(self.training.run.recipe)  # the baseline has its own
         num = 20 if self.is_whole else 1
         step = _timed(self._step, self.device, num * self.steps) * self.steps / self.num_train
         evaluation = _timed(self.training._measure, self.device, num) / self.num_images
@@ -289,8 +323,9 @@ def _made(
     return made, key_seconds + (NUM_TRAIN + NUM_TEST) * found
 
 
-def _network(model: str, width: int) -> nn.Sequential:
-    layers = build(model, width, NUM_CLASSES, SHAPE)
+def _network(model: str, width: int, shape: tuple[int, ...] = SHAPE) -> nn.Sequential:
+    channels, height, side = shape
+    layers = build(model, width, NUM_CLASSES, (channels, height, side))
     initialise(layers, model, 0)
     return layers
 

@@ -22,7 +22,10 @@ def test_evaluator_predictions_give_its_errors(num_classes: int, kind: torch.dty
     answers = torch.arange(600) % num_classes
     images = nn.functional.one_hot(answers, num_classes).float()
     inputs: Any = SimpleNamespace(
-        of_training=lambda span: images[:100][span], of_test=lambda span: images[span]
+        of_training=lambda span: images[:100][span],
+        of_test=lambda span: images[span],
+        prefix=(),
+        image_shape=(),
     )
     labels = answers.clone()
     labels[::3] = (labels[::3] + 1) % num_classes
