@@ -180,7 +180,7 @@ def test_measure_on_a_gpu_times_replays_only_against_torchs_defaults(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recorder = Recorder()
-    monkeypatch.setattr(loop, "capture_on", lambda *_, **__: (recorder, ""))
+    monkeypatch.setattr(loop, "capture_on", lambda *_, **__: recorder)
     seen: list[tuple[int, int]] = []
     defaults: list[tuple[bool, bool, str]] = []
     seconds, evaluate = epochs._Way.seconds, epochs.Plain.evaluate
@@ -207,7 +207,7 @@ def test_measure_on_a_gpu_times_replays_only_against_torchs_defaults(
 
 def test_day_one_times_replays_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recorder = Recorder()
-    monkeypatch.setattr(loop, "capture_on", lambda *_, **__: (recorder, ""))
+    monkeypatch.setattr(loop, "capture_on", lambda *_, **__: recorder)
     day = day_one.Day(torch.device("cpu"), 100, tmp_path, tiny=True)
     timed = day.timed
     replays: list[tuple[int, int]] = []  # of each timing of steps: those made, and those asked for

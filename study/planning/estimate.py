@@ -110,7 +110,7 @@ def _measured(run: Run, work: Work, info: TaskInfo, device: str) -> list[Measure
         suffix = widened(suffix, together)
     labels = torch.zeros(batch * together, dtype=torch.int64, device=device)
     on_device = torch.device(device)
-    capture, _ = capture_on(on_device, inputs=on_device)
+    capture = capture_on(on_device)
     optimiser = torch.optim.Adam(
         suffix.parameters(), lr=1e-4, fused=True, capturable=capture is not None
     )

@@ -77,18 +77,20 @@ class Steps:
         return True
 
 
-def capture_on(device: torch.device, *, inputs: torch.device) -> tuple[Capture | None, str]:
-    """Return the function that captures steps on `device`, or None and the reason ("" on a CPU).
+def capture_on(device: torch.device, *, is_possible: bool = True) -> Capture | None:
+    """Return the function that captures steps on this device, or None, also if not `is_possible`."""
+    if device.type != "cuda" or not is_possible or os.environ.get(SWITCH) == "0":
+        return None
+    return cuda_graph
 
-    `inputs`: the device that gathers training images.
-    """
+
+def not_captured_on(device: torch.device, *, is_possible: bool) -> str:
+    """Return why `capture_on` returns None for a GPU; "" if it does not, or for a CPU."""
     if device.type != "cuda":
-        return None, ""
+        return ""
     if os.environ.get(SWITCH) == "0":
-        return None, f"{SWITCH}=0"
-    if inputs.type != "cuda":
-        return None, "the features of the frozen layers do not fit in the GPU's memory"
-    return cuda_graph, ""
+        return f"{SWITCH}=0"
+    return "" if is_possible else "the features of the frozen layers do not fit in the GPU's memory"
 
 
 def cuda_graph(step: Replay) -> Replay:

@@ -23,7 +23,7 @@ from study.run import Recipe, Run
 from study.seeds import permutation
 from study.store.schema import Row, Sizes
 from study.tasks.draws import TrainingSet
-from study.training.cuda_graphs import Steps, capture_on
+from study.training.cuda_graphs import Steps, capture_on, not_captured_on
 from study.training.cut import cut, set_evaluation, set_training
 from study.training.evaluation import Evaluator
 from study.training.inputs import Inputs
@@ -114,7 +114,9 @@ class Training:
             cached=cached,
             shared=shared_features,
         )
-        capture, reason = capture_on(device, inputs=self.inputs.place)
+        is_possible = self.inputs.place.type == device.type
+        capture = capture_on(device, is_possible=is_possible)
+        reason = not_captured_on(device, is_possible=is_possible)
         self._steps = Steps(self.spans[0].stop, capture, reason)
 
     @property

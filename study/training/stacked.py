@@ -21,7 +21,7 @@ from study.networks.initial_values import CLASSIFIER
 from study.networks.timm_models import image_shape, outline
 from study.networks.vit import Head
 from study.store.schema import Row
-from study.training.cuda_graphs import Steps, capture_on
+from study.training.cuda_graphs import Steps, capture_on, not_captured_on
 from study.training.cut import set_evaluation, set_training
 from study.training.features import CHUNK, room
 from study.training.loop import Diverged, Training, optimizer_for, set_rate
@@ -216,7 +216,9 @@ class Stack:
             m.finite = self._finite[self._place[m.run.id]]
         self._train_features, self._test_features = self._joined_features()
         self._places = torch.arange(networks, device=first.inputs.place)
-        capture, reason = capture_on(self._device, inputs=first.inputs.place)
+        is_possible = first.inputs.place.type == self._device.type
+        capture = capture_on(self._device, is_possible=is_possible)
+        reason = not_captured_on(self._device, is_possible=is_possible)
         self._steps = Steps(first.spans[0].stop, capture, reason)
         self._epoch = -1
         self._orders = torch.empty(0)

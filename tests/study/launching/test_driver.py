@@ -191,7 +191,7 @@ def test_inline_study_stops_once_the_gpu_is_unusable(
 def test_reason_why_steps_are_not_captured_is_stored_and_shown_once(
     store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(loop, "capture_on", lambda *_, **__: (None, "made up"))
+    monkeypatch.setattr(loop, "not_captured_on", lambda *_, **__: "made up")
     assert inline(store, small()).counts() == {DONE: 5}
     heads = [read_rows(store, run_id).provenance for run_id in finished_ids(store)]
     assert [each.not_captured for each in heads] == ["made up"] * 5

@@ -129,7 +129,7 @@ def test_measured_pace_on_a_gpu_times_replays_only(monkeypatch: pytest.MonkeyPat
         return lambda: replayed.append(timing)
 
     monkeypatch.setattr(estimate, "_seconds", timed)
-    monkeypatch.setattr(estimate, "capture_on", lambda *_, **__: (capture, ""))
+    monkeypatch.setattr(estimate, "capture_on", lambda *_, **__: capture)
     monkeypatch.setattr(torch.optim.Adam, "step", lambda _: computed.append(timing))
     each = run(width=2, frozen=5)
     works = {each.id: work_of(each, INFO, shares_features=False)}

@@ -26,7 +26,14 @@ from study.run import Recipe, Run
 from study.store import Store
 from study.tasks.draws import TrainingSet
 from study.training import cuda_graphs, evaluation, features, loop
-from study.training.cuda_graphs import NUM_WARM, Replay, Steps, capture_on, cuda_graph
+from study.training.cuda_graphs import (
+    NUM_WARM,
+    Replay,
+    Steps,
+    capture_on,
+    cuda_graph,
+    not_captured_on,
+)
 from study.training.cut import cut
 from study.training.evaluation import MOST_ON_GPU, images_on_gpu
 from study.training.loop import Training
@@ -106,12 +113,14 @@ def test_capture_on_any_device_returns_the_reason_if_it_does_not_capture(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv(cuda_graphs.SWITCH, raising=False)
-    assert capture_on(CPU, inputs=CPU) == (None, "")
-    assert capture_on(CUDA, inputs=CUDA) == (cuda_graph, "")
-    capture, reason = capture_on(CUDA, inputs=CPU)
-    assert capture is None and "do not fit" in reason
+    for device, capture in ((CPU, None), (CUDA, cuda_graph)):
+        assert capture_on(device) is capture
+        assert not_captured_on(device, is_possible=True) == ""
+    assert capture_on(CUDA, is_possible=False) is None
+    assert "do not fit" in not_captured_on(CUDA, is_possible=False)
     monkeypatch.setenv(cuda_graphs.SWITCH, "0")
-    assert capture_on(CUDA, inputs=CUDA) == (None, "STUDY_CUDA_GRAPHS=0")
+    assert capture_on(CUDA) is None
+    assert not_captured_on(CUDA, is_possible=True) == "STUDY_CUDA_GRAPHS=0"
 
 
 RECIPE = Recipe(num_epochs=4, batch_size=20, learning_rate=1e-2)
@@ -128,7 +137,7 @@ def test_captured_steps_give_the_rows_and_weights_of_eager_steps(
     run = dataclasses.replace(RUN, recipe=dataclasses.replace(RECIPE, **changes))
     plain = to_the_end(training_of(run, store))
     recorder = Recorder()
-    monkeypatch.setattr(loop, "capture_on", lambda *_, **__: (recorder, ""))
+    monkeypatch.setattr(loop, "capture_on", lambda *_, **__: recorder)
     training = training_of(run, store)
     places: set[tuple[int, ...]] = set()
     for _ in training:
@@ -145,14 +154,14 @@ def test_capture_that_cannot_be_ended_leaves_the_worker_as_if_it_was_not_tried(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain = to_the_end(training_of(RUN, store))
-    monkeypatch.setattr(loop, "capture_on", lambda *_, **__: (_without_effects, ""))
+    monkeypatch.setattr(loop, "capture_on", lambda *_, **__: _without_effects)
     graphs = Graphs(monkeypatch, fails=True)
     training = to_the_end(training_of(RUN, store))
     assert graphs.current == "the worker's"
     assert training.not_captured == "operation not permitted when stream is capturing"
     assert outcome(training) == outcome(plain)
     graphs.fails = False
-    monkeypatch.setattr(loop, "capture_on", lambda *_, **__: (cuda_graph, ""))
+    monkeypatch.setattr(loop, "capture_on", lambda *_, **__: cuda_graph)
     following = to_the_end(training_of(RUN, store))
     assert following.not_captured == ""
     assert graphs.num_replayed == 4 * 4 - NUM_WARM
@@ -166,7 +175,7 @@ def test_training_with_captured_steps_is_freed_without_garbage_collection(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Graphs(monkeypatch)
-    monkeypatch.setattr(loop, "capture_on", lambda *_, **__: (cuda_graph, ""))
+    monkeypatch.setattr(loop, "capture_on", lambda *_, **__: cuda_graph)
     training = to_the_end(training_of(RUN, store))
     assert training._steps._replay is not None
     held = weakref.ref(training)
