@@ -22,6 +22,9 @@ FEWER_SEEDS: Final = SEEDS[:5]
 # bfloat16 (autocast): on tensor cores, products are up to 15 times as fast as in float32 (data sheet of an
 # H100), and convolutions read half as many bytes. Weights, BatchNorm and the loss stay float32. `plan`
 # assumes a quarter of the peak: 88 Runs of `resnet` per hour on an H100, 6 in float32. Not measured.
+# On a CPU, a study of digits (width 8, 3 seeds, 2 sizes, 5 cuts, noise 0.4) has the same verdicts in both:
+# C3 +2.0 and +2.0 doublings, C4 +0.040 and +0.035. Mean test errors of a cell differ by at most 0.04, its
+# seeds by 0.01 to 0.06 (standard deviation).
 PRECISION: Final = "bfloat16"
 
 TARGET_RECIPE: Final = Recipe(
