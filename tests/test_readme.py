@@ -35,6 +35,7 @@ MOST_LINES = {
     "README.md": 150,
     "study/README.md": 300,
     "study/COMPARISON.md": 50,
+    "study/PERFORMANCE.md": 100,
     "analysis/README.md": 250,
     "analysis/results/README.md": 150,
     "search_spaces/README.md": 120,
