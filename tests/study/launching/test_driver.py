@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ from study.grid import union
 from study.launching.driver import run_study
 from study.launching.options import LaunchOptions
 from study.planning.spaces import space_of
-from study.run import Recipe
+from study.run import Recipe, Run
 from study.store import (
     Failure,
     Store,
@@ -34,7 +35,7 @@ from study.store.layout import unfinished_path
 from study.store.provenance import now
 from study.store.schema import ABSENT, DONE, START_FAILED
 from study.store.unfinished import list_unfinished, trained_by, write_failure
-from study.training import loop
+from study.training import loop, stacked
 from tests.processes import environment
 from tests.studies import inline, outcomes, small
 
@@ -176,25 +177,40 @@ def test_run_study_beside_another_driver_raises(store: Store) -> None:
     assert inline(store, small()).counts() == {DONE: 5}
 
 
+def _seeds(together: int) -> list[Run]:
+    """Return the Runs of as many seeds as are trained together."""
+    recipe = Recipe(num_epochs=2, batch_size=16, learning_rate=1e-3, seeds_together=together)
+    return small(seed=[*range(together)], recipe=recipe)
+
+
+@pytest.mark.parametrize("together", [1, 2])
 def test_inline_study_stops_once_the_gpu_is_unusable(
-    store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    store: Store,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    together: int,
 ) -> None:
     # This machine has no GPU: the Run, and every later call to the GPU, fails.
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr("study.planning.cost.has_gpu", lambda: False)
-    found = run_study(space_of(small(), "tiny"), store, None, LaunchOptions())
-    assert found.counts() == {ABSENT: 5}
-    assert [each.tries for each in read_failures(store).values()] == [1]
+    found = run_study(space_of(_seeds(together), "tiny"), store, None, LaunchOptions())
+    assert found.counts() == {ABSENT: 5 * together}
+    assert [each.tries for each in read_failures(store).values()] == [1] * together
     assert capsys.readouterr().err.count("no further Run is started") == 1
 
 
+@pytest.mark.parametrize(("together", "module"), [(1, loop), (2, stacked)])
 def test_reason_why_steps_are_not_captured_is_stored_and_shown_once(
-    store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    store: Store,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    together: int,
+    module: ModuleType,
 ) -> None:
-    monkeypatch.setattr(loop, "not_captured_on", lambda *_, **__: "made up")
-    assert inline(store, small()).counts() == {DONE: 5}
+    monkeypatch.setattr(module, "not_captured_on", lambda *_, **__: "made up")
+    assert inline(store, _seeds(together)).counts() == {DONE: 5 * together}
     heads = [read_rows(store, run_id).provenance for run_id in finished_ids(store)]
-    assert [each.not_captured for each in heads] == ["made up"] * 5
+    assert [each.not_captured for each in heads] == ["made up"] * 5 * together
     assert capsys.readouterr().err.count("as a CUDA graph, and are slower: made up") == 1
 
 

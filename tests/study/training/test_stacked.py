@@ -12,6 +12,8 @@ import torch
 from study.networks.catalogue import num_layers
 from study.run import Recipe, Run
 from study.store import Store
+from study.training import evaluation
+from study.training.evaluation import images_on_gpu
 from study.training.loop import Training
 from study.training.stacked import Stack, check_timm_layers
 from tests.trainings import to_the_end, training_of
@@ -168,3 +170,31 @@ def test_check_timm_layers_names_a_module_that_cannot_be_widened(
     else:
         with pytest.raises(ValueError, match=f"seeds_together: .* a {module}, .* choose 1"):
             check_timm_layers(model, frozen)
+
+
+@pytest.mark.parametrize("frozen", [0, 7])
+def test_stack_on_a_gpu_is_evaluated_by_the_memory_of_all_its_networks(
+    store: Store, monkeypatch: pytest.MonkeyPatch, frozen: int
+) -> None:
+    starts = {seed: to_the_end(training_of(replace(SOURCE, seed=seed), store)) for seed in SEEDS}
+    weights = {seed: start.weights() for seed, start in starts.items()}
+    run = replace(CELL, frozen=frozen, start=SOURCE)
+    expected = next(iter(stack_of(run, SEEDS, store, weights)))
+
+    free: list[int] = []
+
+    def on_gpu(*given: Any) -> int:
+        free.append(given[-1])
+        return images_on_gpu(*given)
+
+    monkeypatch.setattr(evaluation, "_at_once", {})
+    monkeypatch.setattr(evaluation, "free_bytes", lambda _: 2**30)
+    monkeypatch.setattr(evaluation, "images_on_gpu", on_gpu)
+    stack = stack_of(run, SEEDS, store, weights)
+    for member in stack.members:
+        member.evaluator._device = torch.device("cuda")  # decides the batches, and nothing else
+    found = next(iter(stack))
+    assert free == [2**30 // TOGETHER]
+    for (_, one), (_, other) in zip(found, expected, strict=True):
+        assert one.test_loss == pytest.approx(other.test_loss, rel=1e-5)
+        assert one.train_loss == pytest.approx(other.train_loss, rel=1e-5)
