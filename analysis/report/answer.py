@@ -293,8 +293,8 @@ def _descent_sentence(one: Verdict) -> str:
         low, high = (f"{100 * end:.1f}" for end in (effect.low, effect.high))
         return (
             "As fewer layers are frozen, the test error rises to a peak, near where the training set is "
-            f"just fitted, and falls again: both by at least {100 * effect.estimate:.1f} points, 95 % "
-            f"interval [{low}, {high}] (claim {FREEZING} {HOLDS})."
+            f"just fitted, and falls again; the smaller of the two is {100 * effect.estimate:.1f} points, "
+            f"95 % interval [{low}, {high}] (claim {FREEZING} {HOLDS})."
         )
     words = holds if one.answer == HOLDS else does_not
     return f"{words[0].upper()}{words[1:]} (claim {FREEZING} {one.answer})."

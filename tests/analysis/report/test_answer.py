@@ -146,8 +146,8 @@ def test_first_screen_says_what_is_decided_open_and_not_asked(noisy: Summarised)
         ],
     )
     assert (
-        "rises to a peak, near where the training set is just fitted, and falls again: both by at least "
-        "2.5 points, 95 % interval [1.3, 3.7] (claim C4 holds)."
+        "rises to a peak, near where the training set is just fitted, and falls again; the smaller of the "
+        "two is 2.5 points, 95 % interval [1.3, 3.7] (claim C4 holds)."
     ) in screen.headline
     assert "Also decided: with fewer frozen layers, larger target sets are fitted (C3 holds)." in (
         screen.points
