@@ -265,10 +265,7 @@ def _best_points(best: Best, bests: Sequence[Best]) -> list[str]:
             text = f"Of {num_others} other choices, these may be as good: {named}."
         else:
             text = f"Each of the {num_others} other choices is worse, tested over {best.num_seeds} seeds."
-        points = [
-            f"{text} On held-out seeds: each seed's error at the choice of the other seeds, which can be "
-            "higher than the mean in the pictures."
-        ]
+        points = [f"{text} On held-out seeds: each seed's error at the choice of the other seeds."]
     sizes = [
         f"{one.size:,} images: {one.choice}, {one.error:.3f}" for one in bests if one is not best
     ]

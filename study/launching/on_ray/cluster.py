@@ -68,8 +68,10 @@ def _start() -> None:
     except Exception as error:
         cause = last_line(str(error))
         if "path length" in cause:
+            folder = os.environ.get("RAY_TMPDIR")
+            shown = f"RAY_TMPDIR={folder}" if folder else f"TMPDIR={tempfile.gettempdir()}"
             raise RayNotStarted(
-                f"TMPDIR={tempfile.gettempdir()}: too long for Ray's sockets ({cause}). Choose a folder "
+                f"{shown}: too long for Ray's sockets ({cause}). Choose a folder "
                 "with a short path, or train without Ray: --inline"
             ) from error
         raise RayNotStarted(

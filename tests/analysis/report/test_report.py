@@ -390,7 +390,7 @@ def test_coverage_counts_every_wanted_run(whole: Path) -> None:
         (["report"], 2, "Missing argument 'SPACE'; see python -m analysis report --help"),
         (["report", "--help"], 0, "--more-related"),
         (
-            ["export", "synthetic", "{out}/study.parquet", "--root", "{root}"],
+            ["export", "synthetic", "{here}/study.parquet", "--root", "{root}"],
             0,
             "21 rows of 3 Runs",
         ),
@@ -407,7 +407,9 @@ def test_the_command_says_what_it_did_or_why_not(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     synthetic.write(tmp_path / "root", tiny())
-    given = [word.format(root=tmp_path / "root", out=tmp_path / "out") for word in words]
+    given = [
+        word.format(root=tmp_path / "root", out=tmp_path / "out", here=tmp_path) for word in words
+    ]
     assert command.main(given) == status
     shown = capsys.readouterr()
     assert said in shown.out + shown.err

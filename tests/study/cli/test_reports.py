@@ -73,6 +73,7 @@ def test_report_of_a_changed_space_uses_its_runs_and_never_another_study(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("STUDY_ROOT", "store")
     store = open_store("store")
     for seed in (0, 1, 2):
         run = replace(RUN, seed=seed)

@@ -154,7 +154,7 @@ def test_plan_text_shows_states_and_price(store: Store) -> None:
     assert "2 absent" in text
     assert "(prepared)" in text
     assert " here: about " in text
-    assert "a trial" in text
+    assert "a process: Python and libraries" in text
 
 
 def test_make_plan_thousands_of_runs_have_no_faults(absent: Store) -> None:
