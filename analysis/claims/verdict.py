@@ -105,7 +105,7 @@ def condition(
 
 
 def peak_condition(what: str, judged: Judgement) -> Condition:
-    """Return the condition that a curve shows double descent, with the bounds of its judgement."""
+    """Return the condition that a curve shows double descent, with the interval of its height."""
     interval = judged.height
     if judged.status in (WEAK, STRONG):
         answer = HOLDS

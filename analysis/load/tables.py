@@ -303,8 +303,8 @@ def _check_epochs(
             line, first = others.iloc[0], lines.iloc[0]
             num, expected = (len(evaluations[one["evaluations"]].epochs) for one in (line, first))
             raise ValueError(
-                f"{_text(line, known)} was evaluated at other epochs than seed {first['seed']} ({num} of "
-                f"them, there {expected}): the seeds of a cell need the same"
+                f"{_text(line, known)} was evaluated at other epochs than seed {first['seed']} ({num} "
+                f"epochs, not {expected}); all seeds of a cell need the same epochs"
             )
 
 

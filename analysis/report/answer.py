@@ -275,7 +275,7 @@ def _best_points(best: Best, bests: Sequence[Best]) -> list[str]:
 
 
 def _is_asked(study: Study, one: Verdict) -> bool:
-    """Return True if the arm of a verdict has two values of the field that the claim compares."""
+    """Return True if the verdict's arm has two or more values of the field that the claim compares."""
     cells = study.cells[study.cells["arm"] == one.arm]
     field = _NEEDS.get(one.claim)
     return field is None or cells[field].nunique() > 1

@@ -276,7 +276,9 @@ def _test_labels(store: Store, task: str, fingerprint: str | None) -> np.ndarray
     except (pa.ArrowException, KeyError, TypeError) as error:
         raise Damaged(path, f"not readable: {error}") from error
     if fingerprint != plain["fingerprint"]:
-        raise ValueError(f"task {task!r}: {store.shown} holds another version than was trained on")
+        raise ValueError(
+            f"task {task!r}: {store.shown} has another version than the one that was trained on"
+        )
     of_test: np.ndarray = labels[plain["info"]["num_train"] :]
     return of_test
 

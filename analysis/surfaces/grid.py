@@ -71,7 +71,7 @@ def flat_index(cells: pd.DataFrame, axes: Mapping[str, np.ndarray]) -> dict[str,
 
 
 def points_of(study: Study, name: str, x: str) -> np.ndarray:
-    """Return the epochs, or steps, of the evaluations of this name (`Study.evaluations`)."""
+    """Return the epochs, or steps, of an entry of `Study.evaluations`."""
     evaluations = study.evaluations[name]
     return evaluations.epochs if x == "epoch" else evaluations.steps
 

@@ -196,7 +196,7 @@ def status_text(name: str, found: Inventory, heads: HeadSummary, root: str) -> s
     lines += _without_lines(found)
     if heads.other_starts:
         lines.append(
-            f"  {len(heads.other_starts)} Runs started from other weights than their start has now: "
+            f"  {len(heads.other_starts)} Runs started from weights that have been replaced since: "
             + ", ".join(heads.other_starts[:MAX_LISTED])
         )
     if len(heads.trainers) > 1:

@@ -33,7 +33,7 @@ class ChannelLinks:
             place.copy_(mine)
 
     def take_again(self) -> None:
-        """Read the values again, after others were loaded into the whole layer."""
+        """Copy this part's values from the whole layer, after new weights were loaded into that."""
         for mine, place in self.pairs:
             mine.copy_(place)
 

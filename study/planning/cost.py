@@ -130,10 +130,10 @@ def layer_costs(
 ) -> tuple[LayerCost, ...]:
     """Return the cost of each layer of this network, first to last, counted without data.
 
-    `inside`: a cut inside a layer, by a Run's `frozen`, `trained_channels` and `frozen_pieces`; the layer
-    then counts as two, its frozen part and its trained part.
+    `inside`: a cut inside a layer (a Run's `frozen`, `trained_channels` and `frozen_pieces`); this layer
+    gets two entries, for its frozen and its trained part.
 
-    Attention is counted in its plain form: torch counts nothing for the CPU's fused one. For a ViT
+    Attention is counted unfused, because torch counts nothing for the CPU's fused kernel. For a ViT
     `saved_bytes` is therefore up to twice too large.
     """
     images = 2  # BatchNorm cannot train on one

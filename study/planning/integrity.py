@@ -84,7 +84,7 @@ class Checked:
     """The results of reading objects, by path.
 
     `newer`: in a later release's format, which cannot be checked; `foreign`: files that no release
-    wrote; `unsealed`: rows without a digest of their bytes, whose content was checked.
+    wrote; `unsealed`: rows stored without a digest; only their content was checked.
     """
 
     num_objects: int

@@ -197,7 +197,7 @@ class HeadSummary:
     - `trainers`: Runs per TRAINER that made them; `code_versions`: per release and source hash.
     - `diverged`: ids of Runs that ended because a loss was not finite.
     - `damaged`: why a rows file cannot be read, by id.
-    - `other_starts`: ids of Runs that started from other weights than their start has now.
+    - `other_starts`: ids of Runs that started from weights that have been replaced since.
     - `images_per_second`: training images per second of all Runs together, over the last hour of work;
       None if unknown.
     """

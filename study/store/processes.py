@@ -37,7 +37,7 @@ def process_from(plain: Any) -> Process:
     for name, kind in kinds.items():
         value = getattr(process, name)
         if not isinstance(value, kind) or (isinstance(value, str) and not value.isprintable()):
-            raise ValueError(f"{name}={value!r}: not of a process")
+            raise ValueError(f"{name}={value!r}: not a valid entry for a process")
     return process
 
 

@@ -144,7 +144,7 @@ def from_bytes(payload: bytes, run_id: str, path: str) -> Finished:
 
 
 def head_from(source: pa.NativeFile, run_id: str, path: str) -> Head:
-    """Return `from_bytes` without the rows, which are not read. Raises the same."""
+    """Read only the header of a rows file; see `from_bytes`. Raises the same errors."""
     with arrow_file.opened(source, path) as reader:
         return _checked_head(reader.schema, run_id, path)
 

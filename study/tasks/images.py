@@ -143,7 +143,7 @@ def to_pixels(
 
 
 def max_pixels() -> int:
-    """Return the largest number of pixels of an image that is decoded. Raises ValueError."""
+    """Return the most pixels that an image may have. Raises ValueError if the setting is invalid."""
     given = os.environ.get(MAX_PIXELS_VARIABLE)
     if not given:
         return MAX_PIXELS

@@ -1,4 +1,4 @@
-"""Write files that start a study on clusters, to change and keep; the tests check them."""
+"""Write files that start a study on clusters, for the user to edit and keep."""
 
 from __future__ import annotations
 

@@ -72,9 +72,12 @@ def launch(
 
     `keep`, `keep_predictions`: ids of Runs whose weights and predictions are kept. `must_stop` is called
     now and then, in addition to the process's signals; running trials then have `options.grace_seconds`
-    to write a checkpoint. Returns why Runs failed, by id, if the store could not record it. Raises
-    UserError if there is no cluster, nodes have other versions, or this machine cannot hold a trial, and
-    RayNotStarted.
+    to write a checkpoint. Returns the reasons of failures that the store could not record, by Run id.
+
+    Raises:
+        UserError: there is no cluster, a node's package versions differ from this machine's, or this
+            machine cannot hold a trial.
+        RayNotStarted: Ray did not start on this machine.
     """
     assert options.address is not None
     for name, value in _TUNE.items():
