@@ -142,7 +142,7 @@ def test_predictions_that_do_not_fit_the_rows_are_refused(tmp_path: Path) -> Non
     study = load.open_study(tmp_path)
     store = open_store(tmp_path)
     _, labels = prepare(store, shift=1)  # the same images under other labels
-    with pytest.raises(ValueError, match="another version than was trained on"):
+    with pytest.raises(ValueError, match="another version than the one that was trained on"):
         surfaces.disagreement(study)
     fingerprint, labels = prepare(store)
     other = predicted_by(runs[1], labels)
