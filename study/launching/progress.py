@@ -62,7 +62,8 @@ class Snapshot:
         """Return "11.2 a minute, about 2 min 5 s left", or that the time is still being estimated."""
         if not self.num_running + self.num_starting + self.num_waiting:
             return "none left"
-        rate = "" if self.runs_per_minute is None else f"{self.runs_per_minute:.2g} a minute, "
+        number = float(f"{self.runs_per_minute or 0:.2g}")  # never as 7.2e+02
+        rate = "" if self.runs_per_minute is None else f"{number:,g} a minute, "
         if self.seconds_left is None:
             return f"{rate}estimating the time left"
         return f"{rate}about {duration(self.seconds_left)} left"
@@ -209,7 +210,7 @@ class Progress:
     def _measured(self, run_id: str, running: _Running) -> list[Measured]:
         """Return this Run's measurements so far: up to its first row, and of its steps since."""
         work, first, num = self._works[run_id], running.first_step, len(running.block)
-        if first is None:  # ended before a row was received
+        if first is None or first == work.num_steps:  # no row before its last one was received
             parts = work.whole(running.paid)
             seconds = running.seen - running.began + running.waited
             return [_as_measured(work, work.cut, parts, seconds / num)]

@@ -84,6 +84,27 @@ def test_seconds_left_before_any_run_has_ended_uses_its_progress(
     assert progress.seconds_left() == pytest.approx(260, rel=0.2), "though nothing was heard since"
 
 
+def test_seconds_left_runs_that_report_only_their_last_row_are_measured(
+    clock: SimpleNamespace,
+) -> None:
+    runs = runs_of(3000)
+    queue = RunQueue(runs, done=(), cost={run.id: 6.0 for run in runs})
+    progress = progress_of(queue)
+    for _ in range(600):
+        (run,) = queue.next()
+        progress.starts(run)
+        clock.now += 0.05
+        progress.on_row(run, 20)
+        queue.finish(run.id)
+        progress.ended(run, finished=True)
+    assert progress.seconds_left() == pytest.approx(2400 * 0.05, rel=0.1)
+    assert (
+        progress.look()
+        .text()
+        .startswith("600 done, 0 running, 2400 waiting, 0 failed, 1,200 a minute, about 2 min")
+    )
+
+
 def test_makespan_is_bounded_by_the_longest_chain() -> None:
     recipe = Recipe(num_steps=2)
     source = Run(task="digits", size=100, model="resnet18", width=4, recipe=recipe, seed=0)
