@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import platform
+import secrets
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import chdir, contextmanager, nullcontext
@@ -74,6 +75,11 @@ def _start() -> None:
                 f"{shown}: too long for Ray's sockets ({cause}). Choose a folder "
                 "with a short path, or train without Ray: --inline"
             ) from error
+        if isinstance(error, PermissionError):
+            raise RayNotStarted(
+                f"Ray did not start on this machine: {cause}\n"
+                "Set TMPDIR to a folder of yours with a short path, or train without Ray: --inline"
+            ) from error
         raise RayNotStarted(
             f"Ray did not start on this machine: {cause}\n"
             "Its processes must start within half a minute, which fails on a busy machine or a full "
@@ -88,16 +94,34 @@ def _on_loopback() -> Iterator[None]:
     # loopback only. Ray's processes read the variable; this process has read it already.
     constants = ray._private.ray_constants
     name, before = constants.ENABLE_RAY_CLUSTERS_ENV_VAR, constants.ENABLE_RAY_CLUSTER
-    given = os.environ.get(name)
-    constants.ENABLE_RAY_CLUSTER, os.environ[name] = False, "0"
+    variables = {name: "0"}
+    if not _keeps_token():
+        variables["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    given = {each: os.environ.get(each) for each in variables}
+    constants.ENABLE_RAY_CLUSTER = False
+    os.environ.update(variables)
     try:
         yield
     finally:
         constants.ENABLE_RAY_CLUSTER = before
-        if given is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = given
+        for each, value in given.items():
+            if value is None:
+                del os.environ[each]
+            else:
+                os.environ[each] = value
+
+
+def _keeps_token() -> bool:
+    """Return True if Ray has an access token, or can write one below the home directory."""
+    if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"):
+        return True
+    try:
+        folder = Path.home() / ".ray"
+    except RuntimeError:  # no HOME, and a user id without an account
+        return False
+    if (folder / "auth_token").is_file():
+        return True
+    return os.access(folder if folder.is_dir() else folder.parent, os.W_OK | os.X_OK)
 
 
 def _init_own() -> None:

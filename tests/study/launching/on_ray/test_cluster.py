@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -78,8 +79,13 @@ with connected("local"):
 
 
 @pytest.mark.ray
-def test_connected_local_ray_listens_on_loopback_only() -> None:
-    done = subprocess.run([sys.executable, "-c", LISTENING], capture_output=True, text=True)
+def test_connected_local_ray_without_a_writable_home_listens_on_loopback_only() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LISTENING],
+        env=environment(HOME=os.devnull),
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     listening = [
         line.split()[1:] for line in done.stdout.splitlines() if line.startswith("listens")
@@ -89,16 +95,29 @@ def test_connected_local_ray_listens_on_loopback_only() -> None:
     assert not beyond
 
 
-def test_start_temporary_folder_with_a_long_path_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (
+            OSError("validate_socket_filename failed: AF_UNIX path length cannot exceed 107 bytes"),
+            r"TMPDIR=.*: too long for Ray's sockets",
+        ),
+        (
+            PermissionError(13, "Permission denied", "/tmp/ray"),
+            r"Permission denied: '/tmp/ray'\nSet TMPDIR to a folder of yours",
+        ),
+    ],
+)
+def test_start_temporary_folder_that_ray_cannot_use_is_named(
+    monkeypatch: pytest.MonkeyPatch, error: OSError, text: str
+) -> None:
     from study.launching.on_ray import cluster
 
     def refuse() -> None:
-        raise OSError(
-            "validate_socket_filename failed: AF_UNIX path length cannot exceed 107 bytes"
-        )
+        raise error
 
     monkeypatch.setattr(cluster, "_init_own", refuse)
-    with pytest.raises(cluster.RayNotStarted, match=r"TMPDIR=.*: too long for Ray's sockets"):
+    with pytest.raises(cluster.RayNotStarted, match=text):
         cluster._start()
 
 
