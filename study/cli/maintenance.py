@@ -17,6 +17,7 @@ from study.messages import UserError
 from study.planning.integrity import Checked, check, not_needed
 from study.store import Store, layout
 from study.store.atomic import Unreadable
+from study.store.store import store_command
 from study.store.unfinished import sweep
 
 
@@ -57,7 +58,8 @@ def verify(
         print("\n".join(f"    {path}" for path in found.unsealed[:MAX_LISTED]))
     print(_summary(store, found))
     if num_left and not repair:
-        print("  --repair quarantines it; the next `study run` that needs it creates it again")
+        again = store_command("verify", space_name or "--all", "--repair", root=root)
+        print(f"  to quarantine it: {again}. The next `study run` that needs it creates it again")
     if num_left or found.newer:
         return SOME_FAILED
     if everything:
@@ -137,7 +139,7 @@ def _print_surplus(store: Store) -> None:
     if local:
         print(f"  killed drivers have left {', '.join(map(str, local))}")
     if surplus or local:
-        print("  `study tidy` removes them")
+        print(f"  to remove them: {store_command('tidy', root=store.root)}")
     aside = store.quarantined()
     if aside:
         print(f"  {layout.DAMAGED}/ contains {len(aside)} quarantined files")

@@ -442,7 +442,8 @@ def retry(space_name: SpaceName, root: Root, data: Data) -> int:
     again = [run for run in runs if run.id in failures]
     for each in again:
         clear_failure(store, each.id)
-    print(f"the next `study run` tries {len(again)} Runs again")
+    run_line = store_command("run", space_name, root=root)
+    print(f"the next `{run_line}` tries {len(again)} Runs again")
     return OK
 
 

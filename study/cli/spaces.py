@@ -13,6 +13,7 @@ from study.messages import UserError
 from study.planning.spaces import load_space, packaged
 from study.store import Damaged, Newer, read_study, study_names
 from study.store.layout import study_path
+from study.store.store import store_command
 
 TEMPLATE: Final = '''\
 """Does freezing layers make the test error descend twice?"""  # the question, shown in the report
@@ -67,5 +68,6 @@ def new(path: Annotated[Path, typer.Argument(metavar="FILE")], root: Root, data:
     except FileExistsError:
         raise UserError(f"FILE={path}: it exists already; choose another name") from None
     num_runs = len(load_space(f"./{path}" if not path.is_absolute() else path).runs)
-    print(f"{path}: {num_runs} Runs on bundled images; change it, then: study plan {path}")
+    plan_line = store_command("plan", str(path), root=root)
+    print(f"{path}: {num_runs} Runs on bundled images; change it, then: {plan_line}")
     return OK

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -252,8 +253,10 @@ def test_a_study_that_cannot_be_read_is_listed_with_the_others(
 
 
 def test_a_new_space_is_short_and_can_be_planned(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["new", "birds.py"]) == 0
-    assert "birds.py: 27 Runs" in capsys.readouterr().out
+    assert main(["new", "birds.py", "--root", "nest"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("birds.py: 27 Runs")
+    assert said.endswith("then: study plan birds.py --root nest\n")
     assert len(Path("birds.py").read_text().splitlines()) <= 18
     planned = make_plan(load_space("birds.py"), open_store("store"), None)
     assert not planned.wrong and not planned.warnings
@@ -361,7 +364,8 @@ def test_a_study_from_plan_to_export(root: str, capsys: pytest.CaptureFixture[st
     assert "digits-low n=40 → digits-high" in shown
     assert main(["show", "no-id", *at_root]) == 2
     assert main(["retry", tiny, *at_root]) == 0
-    assert "the next `study run` tries 0 Runs again" in capsys.readouterr().out
+    run_line = shlex.join(["study", "run", tiny, *at_root])
+    assert f"the next `{run_line}` tries 0 Runs again" in capsys.readouterr().out
 
     assert main(["export", tiny, "all.parquet", *at_root]) == 0
     import pyarrow.parquet as pq

@@ -70,6 +70,7 @@ def test_every_object_is_read_and_what_is_damaged_named_and_set_aside(
         said = capsys.readouterr().out
         assert f"{path} is damaged" in said
         assert "1 damaged" in said
+        assert f"study verify --all --repair --root {full.root}." in said
         assert full.exists(path)
         assert main(["verify", "--all", "--repair", "--root", full.root]) == 0
         assert f"moved to damaged/{path}." in capsys.readouterr().out
@@ -126,6 +127,7 @@ def test_what_is_needed_stays_and_the_rest_is_told_then_removed(
     main(["verify", "--all", "--root", full.root])
     said = capsys.readouterr().out
     assert "3 are unused" in said
+    assert f"study tidy --root {full.root}\n" in said
     assert all(path in said for path in (*surplus[:3], str(dead)))
     assert sorted([*needed, *surplus]) == files_of(full), "it is only told"
     stale, fresh = (features_folder / f"{name}.features" for name in ("stale", "fresh"))

@@ -90,7 +90,7 @@ def test_verbs_that_read_a_store_need_neither_torch_nor_ray(tmp_path: Path) -> N
     assert export == (0, "all.parquet: 6 rows of 2 Runs")
     assert table == (0, "all.csv: 6 rows of 2 Runs")
     assert len((tmp_path / "all.csv").read_text().splitlines()) == 7
-    assert retry == (0, "the next `study run` tries 0 Runs again")
+    assert retry == (0, "the next `study run every` tries 0 Runs again")
     assert verify[0] == 0 and "0 damaged" in verify[1]
 
 
