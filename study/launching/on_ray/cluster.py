@@ -68,17 +68,17 @@ def _start() -> None:
     # Ray raises many types of errors from its processes and files; a timeout is a bare Exception.
     except Exception as error:
         cause = last_line(str(error))
+        variable = "RAY_TMPDIR" if os.environ.get("RAY_TMPDIR") else "TMPDIR"  # Ray's order
         if "path length" in cause:
-            folder = os.environ.get("RAY_TMPDIR")
-            shown = f"RAY_TMPDIR={folder}" if folder else f"TMPDIR={tempfile.gettempdir()}"
+            folder = os.environ.get(variable) or tempfile.gettempdir()
             raise RayNotStarted(
-                f"{shown}: too long for Ray's sockets ({cause}). Choose a folder "
+                f"{variable}={folder}: too long for Ray's sockets ({cause}). Choose a folder "
                 "with a short path, or train without Ray: --inline"
             ) from error
         if isinstance(error, PermissionError):
             raise RayNotStarted(
                 f"Ray did not start on this machine: {cause}\n"
-                "Set TMPDIR to a folder of yours with a short path, or train without Ray: --inline"
+                f"Set {variable} to a folder of yours with a short path, or train without Ray: --inline"
             ) from error
         raise RayNotStarted(
             f"Ray did not start on this machine: {cause}\n"

@@ -59,7 +59,7 @@ def test_run_ray_that_does_not_start_is_one_message(tmp_path: Path) -> None:
         timeout=600,
     )
     assert ran.returncode == 1, ran.stderr
-    assert f"RAY_TMPDIR={long}: too long for Ray's sockets" in ran.stderr
+    assert f"study: RAY_TMPDIR={long}: too long for Ray's sockets" in ran.stderr
     assert "--inline" in ran.stderr
     assert "Traceback" not in ran.stderr
 
@@ -100,7 +100,7 @@ def test_connected_local_ray_without_a_writable_home_listens_on_loopback_only() 
     [
         (
             OSError("validate_socket_filename failed: AF_UNIX path length cannot exceed 107 bytes"),
-            r"TMPDIR=.*: too long for Ray's sockets",
+            r"^TMPDIR=.*: too long for Ray's sockets",
         ),
         (
             PermissionError(13, "Permission denied", "/tmp/ray"),
@@ -116,6 +116,7 @@ def test_start_temporary_folder_that_ray_cannot_use_is_named(
     def refuse() -> None:
         raise error
 
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
     monkeypatch.setattr(cluster, "_init_own", refuse)
     with pytest.raises(cluster.RayNotStarted, match=text):
         cluster._start()
