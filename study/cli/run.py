@@ -62,7 +62,7 @@ from study.command_line import (
 )
 from study.grid import with_starts
 from study.launching.display import Screen
-from study.launching.options import LOGS, LaunchOptions
+from study.launching.options import LOGS, LaunchOptions, refuse_without_home
 from study.messages import (
     UserError,
     did_you_mean,
@@ -232,9 +232,10 @@ def plan(
     if (accelerator, gpus_per_trial, cpus_per_trial) != (None, None, None):
         address = address or default_address()
     if address is not None:
-        from study.launching.on_ray.tuner import look_at_cluster
-
         try:
+            refuse_without_home()
+            from study.launching.on_ray.tuner import look_at_cluster
+
             cluster = look_at_cluster(
                 LaunchOptions(
                     address=address,

@@ -16,7 +16,7 @@ from typing import Final
 from study import tasks
 from study.launching.display import Screen
 from study.launching.lease import acquire
-from study.launching.options import LOCAL, LaunchOptions, refuse_unreachable
+from study.launching.options import LOCAL, LaunchOptions, refuse_unreachable, refuse_without_home
 from study.launching.progress import Progress
 from study.launching.queue import RunQueue
 from study.messages import UserError, show_message
@@ -71,6 +71,7 @@ def _run_study(
     screen.phase("comparing the study with the store")
     refuse_faults(space, store, data)
     if options.address is not None:
+        refuse_without_home()
         refuse_unreachable(options.address)
     with acquire(store.root) as lease:
         store = replace(store, lease_number=lease.number)

@@ -64,6 +64,17 @@ def address_source(address: str) -> str:
     return "RAY_ADDRESS" if os.environ.get("RAY_ADDRESS") == address else "--address"
 
 
+def refuse_without_home() -> None:
+    """Raise UserError if this user has no home directory: Ray cannot be imported then."""
+    try:
+        Path.home()
+    except RuntimeError as error:
+        raise UserError(
+            f"HOME: not set, and user {os.getuid()} has no account; Ray needs a home directory. "
+            "Set HOME to a folder, or train without Ray: --inline"
+        ) from error
+
+
 def refuse_unreachable(address: str, shown: str | None = None) -> None:
     """Raise UserError if nothing listens at host:port; other addresses are left to Ray.
 

@@ -115,10 +115,7 @@ def _keeps_token() -> bool:
     """Return True if Ray has an access token, or can write one below the home directory."""
     if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"):
         return True
-    try:
-        folder = Path.home() / ".ray"
-    except RuntimeError:  # no HOME, and a user id without an account
-        return False
+    folder = Path.home() / ".ray"
     if (folder / "auth_token").is_file():
         return True
     return os.access(folder if folder.is_dir() else folder.parent, os.W_OK | os.X_OK)

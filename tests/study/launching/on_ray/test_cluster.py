@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from study.cli.main import main
 from study.launching.options import refuse_unreachable
 from study.messages import UserError
 from tests.processes import environment
@@ -22,6 +23,17 @@ def test_refuse_unreachable_closed_port_is_an_error() -> None:
         with pytest.raises(UserError, match=f"mine, which is {address}: no Ray cluster"):
             refuse_unreachable(address, f"mine, which is {address}")
     refuse_unreachable("auto")  # for Ray to find
+
+
+def test_run_and_plan_for_ray_without_a_home_name_the_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(os, "getuid", lambda: 54321)  # no account
+    for words in (["run", "quickstart"], ["plan", "quickstart", "--cpus-per-trial", "1"]):
+        assert main(words) == 2
+        assert "HOME: not set, and user 54321 has no account" in capsys.readouterr().err
 
 
 def test_differences_names_versions_that_differ() -> None:
