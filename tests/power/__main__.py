@@ -1,4 +1,4 @@
-"""`python -m tests.power [--simulations N]` simulates anew and rewrites table.md beside this file.
+"""`python -m tests.power [--simulations N]` simulates again and rewrites table.md beside this file.
 
 Two thousand studies a case and number of seeds tell 5 % to ± 1; it takes about half an hour on two cores.
 """
