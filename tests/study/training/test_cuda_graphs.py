@@ -301,7 +301,8 @@ class Operations(TorchDispatchMode):
     ) -> Any:
         name = func._schema.name.partition("::")[2]
         launches = not func.is_view and func.namespace != "prim"
-        if launches and name not in ("empty", "empty_like", "set_data"):
+        # torch 2.15 makes more of `_unsafe_view`, which launches nothing either, than 2.14.
+        if launches and name not in ("empty", "empty_like", "set_data", "_unsafe_view"):
             self.counts[name] += 1
         return func(*args, **(kwargs or {}))
 
@@ -311,7 +312,7 @@ class Operations(TorchDispatchMode):
 STEPS = {
     "resnet18": (182, 101, 27),
     "densenet121": (1_160, 560, 27),
-    "vit_tiny": (415, 215, 30),
+    "vit_tiny": (403, 209, 30),
 }
 # An evaluation of two sets that take a batch each, on fake CUDA tensors.
 EVALUATIONS = {
