@@ -63,7 +63,8 @@ def claims(
     )
 
 
-_NEEDS: Final = {
+# The fields of which a claim compares several values.
+_COMPARED: Final = {
     "C1": ("size",),
     "C2": ("source_size",),
     "C3": ("size", "frozen"),
@@ -73,11 +74,20 @@ _NEEDS: Final = {
 }
 
 
+def constant_fields(study: Study, claim: str, arm: str) -> list[str]:
+    """Return the fields that a claim compares, but of which this arm has fewer than two values.
+
+    If there are any, the study does not ask the claim.
+    """
+    cells = study.cells[study.cells["arm"] == arm]
+    return [name for name in _COMPARED[claim] if cells[name].nunique() < 2]
+
+
 def _unasked(study: Study, arm: str) -> str:
     """Return a line on the claims that need several values of what the table has once; "" if none do."""
-    cells = study.cells[study.cells["arm"] == arm]
-    single = {name for names in _NEEDS.values() for name in names if cells[name].nunique() < 2}
-    claims = [claim for claim, names in _NEEDS.items() if single.intersection(names)]
+    constant = {claim: constant_fields(study, claim, arm) for claim in _COMPARED}
+    single = {name for names in constant.values() for name in names}
+    claims = [claim for claim, names in constant.items() if names]
     if not claims:
         return ""
     named = ", ".join(

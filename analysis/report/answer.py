@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from analysis.claims import constant_fields
 from analysis.claims.registration import RULES
 from analysis.claims.verdict import CANNOT_TELL, DOES_NOT_HOLD, HOLDS, Verdict
 from analysis.load import Study
@@ -59,15 +60,6 @@ WORDS: Final[Mapping[str, tuple[str, str]]] = {
         "near the peak, the less related source is better",
         "near the peak, the less related source is not better",
     ),
-}
-# A claim is not asked by a study with a single value of this field.
-_NEEDS: Final = {
-    "C1": "size",
-    "C2": "source_size",
-    "C3": "size",
-    "C4": "frozen",
-    "C5a": "source_task",
-    "C5b": "source_task",
 }
 SCRATCH: Final = "from scratch"
 MAX_NAMED: Final = 4
@@ -132,7 +124,7 @@ def first_screen(
         (
             _descent_sentence(one)
             for one in verdicts
-            if one.claim == FREEZING and _is_asked(study, one)
+            if one.claim == FREEZING and not constant_fields(study, one.claim, one.arm)
         ),
         "",
     )
@@ -274,13 +266,6 @@ def _best_points(best: Best, bests: Sequence[Best]) -> list[str]:
     return points
 
 
-def _is_asked(study: Study, one: Verdict) -> bool:
-    """Return True if the verdict's arm has two or more values of the field that the claim compares."""
-    cells = study.cells[study.cells["arm"] == one.arm]
-    field = _NEEDS.get(one.claim)
-    return field is None or cells[field].nunique() > 1
-
-
 def _descent_sentence(one: Verdict) -> str:
     holds, does_not = WORDS[FREEZING]
     if one.answer == CANNOT_TELL:
@@ -365,7 +350,7 @@ def _open(study: Study, verdicts: Sequence[Verdict]) -> list[str]:
     elsewhere = _decided_elsewhere(study)
     open_claims, others = [], []
     for one in undecided:
-        if _is_asked(study, one):
+        if not constant_fields(study, one.claim, one.arm):
             words = f"whether {WORDS[one.claim][0]} ({one.claim})"
             open_claims.append(f"{one.claim if one.claim == FREEZING else words}: {_why_open(one)}")
         if one.claim in elsewhere:
