@@ -281,8 +281,8 @@ def _exported(shown: str, file: pq.ParquetFile, header: Mapping[str, Any]) -> Ex
     for facts in ended.values():
         _check_facts(facts)
     for name in ("failures", "damaged"):
-        told = header[name].items()
-        _expect(all(_is_text(a) and _is_text(b.replace("\n", "")) for a, b in told), name)
+        texts = header[name].items()
+        _expect(all(_is_text(a) and _is_text(b.replace("\n", "")) for a, b in texts), name)
     evaluations: dict[str, Evaluations] = {}
     rows = ExportRows(
         shown,
@@ -325,8 +325,8 @@ def _groups(
         for run_id, last in zip(ids, ends, strict=False):
             facts, first = ended[run_id], last - ended[run_id].num_rows
             found = name_evaluations(epochs[first:last], steps[first:last], evaluations)
-            told = {name: getattr(facts, name) for name in own.column_names}
-            same = facts.evaluations == found and own.slice(first, 1).to_pylist() == [told]
+            expected = {name: getattr(facts, name) for name in own.column_names}
+            same = facts.evaluations == found and own.slice(first, 1).to_pylist() == [expected]
             _expect(same, f"the rows of Run {run_id} are out of place")
         groups.append(ids)
     _expect(not left, "ended: Runs without rows")

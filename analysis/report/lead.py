@@ -127,7 +127,7 @@ def _model(one: SliceSummary) -> str:
 
 
 def _panels(alike: Sequence[SliceSummary]) -> tuple[dict[str, list[_Curve]], str, str, int]:
-    """Return the curves by panel, what tells the lines of a panel apart, the words that all curves share,
+    """Return the curves by panel, the field in which lines of a panel differ, the words that all share,
     and how many panels were left out. Panels with more label noise and more images come first."""
     curves = [curve for one in alike for curve in _curves(one)]
     words = [curve.names["slice"].split("\n") for curve in curves]

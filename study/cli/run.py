@@ -114,7 +114,7 @@ def check(space_name: SpaceName, root: Root, data: Data) -> int:
 def _check(space_name: str, root: str, data: Path) -> int:
     screen = _activity()
     with screen:
-        screen.phase("checking what the study wants and what is there")
+        screen.phase("comparing the study with the store")
         space, store = load_space(space_name), store_named(root)
         plan = make_plan(space, store, data)
     if plan.wrong:
@@ -212,7 +212,7 @@ def plan(
     with _activity() as screen:
         screen.phase("reading the search space")
         space, store = load_space(space_name), store_named(root)
-        screen.phase("checking what the study wants and what is there")
+        screen.phase("comparing the study with the store")
         made = make_plan(space, store, data)
         wrong = [*made.wrong, *place_faults("report", REPORTS / space.name)]
         price, no_price = None, ""

@@ -200,7 +200,7 @@ def _names_in_metadata(file: Path, label_column: str, data: Path) -> tuple[str, 
     if text is None:
         return None
     where = f"{shown(file, data)}: its metadata 'huggingface'"
-    fix = "write the file without it, or anew with the library `datasets`"
+    fix = "write the file without it, or write it again with the library `datasets`"
     try:
         found = json.loads(text)
     except ValueError as error:
