@@ -233,8 +233,8 @@ def _sources() -> dict[str, dict[str, float]]:
     is_source = errors["arm"] == "source"
     has_steps = errors["recipe"].map(lambda name: recipes[name].num_steps is not None)
     found = {}
-    for arm, of_arm_ in (("transfer", ~has_steps), ("matched steps", has_steps)):
-        sources = errors[is_source & of_arm_].sort_values("size")
+    for arm, is_in_arm in (("transfer", ~has_steps), ("matched steps", has_steps)):
+        sources = errors[is_source & is_in_arm].sort_values("size")
         targets = errors[errors["arm"] == arm].groupby("source_size")["test_error"].mean()
         for which, row in (("small", sources.iloc[0]), ("large", sources.iloc[-1])):
             found[f"{arm.replace(' ', '_')}_{which}"] = {
