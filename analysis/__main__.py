@@ -37,7 +37,7 @@ StudyName = Annotated[
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Perform the verb in `argv` (default: of the process); return the exit status.
+    """Perform the verb in `argv` (default: this process's arguments); return the exit status.
 
     0: done; 1: the study is incomplete, or something could not be read or written; 2: wrong input.
     """
@@ -45,10 +45,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _place(space: str, root: str) -> tuple[str, str | None]:
-    """Return root and study for `load.open_study`; `space` is a study's name or an export's path.
+    """Return (root, study) for `load.open_study`; (path, None) if `space` is the path of an export.
 
-    A name that the store or the package has is that study, even if a file or a directory in the
-    working directory has the same name (`./NAME` is then the file). Raises UserError.
+    The name of a stored or bundled study takes precedence over a file or directory of that name
+    (`./NAME` is then the file). Raises UserError.
     """
     from analysis.load.export import is_export
 

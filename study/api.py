@@ -24,7 +24,7 @@ class StoredStudy:
     """A study and its store: `analysis.load.open_study(it.root, it.study)` opens it.
 
     `counts`: number of Runs in each state ("done", "running", "partial", "failed", "absent",
-    "start failed"). Printed, it is the output of the verb of the same name.
+    "start failed"). `print` shows the text of `study plan` or `study status`.
     """
 
     root: str
@@ -49,15 +49,15 @@ def plan_study(
     related: tuple[str, str] | None = None,
     keep_predictions: bool = False,
 ) -> StoredStudy:
-    """Return the plan of a study: what it needs, what exists, and what the rest will cost. Starts nothing.
+    """Return the plan of a study: what it needs, what exists, what the rest will cost. Start nothing.
 
     - `space`: the path of a search-space file, the name of a bundled one, or Runs, which need a `name`.
     - `root`: the store, a directory or a URI (default: STUDY_ROOT, or ./store); `data`: the folder of
       image sets (default: STUDY_DATA, or ./data).
-    - `tasks`, `related`, `keep_predictions`: for Runs, as TASKS, RELATED and KEEP_PREDICTIONS in a
-      search-space file.
+    - `tasks`, `related`, `keep_predictions`: only if `space` is a list of Runs; as TASKS, RELATED and
+      KEEP_PREDICTIONS in a search-space file.
 
-    Raises UserError, a ValueError, with everything that is wrong, one line each.
+    Raises UserError, a ValueError, with one line for each problem.
 
     >>> from study import plan_study
     >>> print(plan_study("quickstart", root="store"))
@@ -145,7 +145,7 @@ def study_status(
     name: str | None = None,
     root: str | Path | None = None,
 ) -> StoredStudy:
-    """Return how far a study is. Starts nothing.
+    """Return the state of a study. Start nothing.
 
     `space`: as for `plan_study`, or the name of a study in the store at `root`.
 

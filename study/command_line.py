@@ -32,7 +32,7 @@ def option(
     default: Callable[[], Any] | None = None,
     completion: Callable[[], list[str]] | None = None,
 ) -> Any:
-    """Declare an option that takes a value. `default`: called when a command line is parsed."""
+    """Declare an option that takes a value. `default`: function that returns it, called at parsing."""
     return typer.Option(
         help=text,
         metavar=metavar,
@@ -85,7 +85,7 @@ def new_app(text: str, *, completion: bool) -> typer.Typer:
 
 
 def perform(app: typer.Typer, prog: str, argv: Sequence[str] | None) -> int:
-    """Run the command that `argv` names (None: that of the process); return its exit status.
+    """Run the command in `argv` (None: this process's arguments); return its exit status.
 
     A command's `typer.Context.obj` is the command line as text, without credentials.
     """

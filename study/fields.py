@@ -26,7 +26,10 @@ def digest_of(text: str | bytes) -> str:
 
 
 def canonical(value: Any) -> Plain:
-    """Return the value with every number in one form (0.0 as 0). Raises ValueError if it is not plain."""
+    """Return the value, whole floats as ints (0.0 as 0).
+
+    Raises ValueError for anything but None, str, bool, int and finite floats.
+    """
     if value is None or (isinstance(value, str | bool | int) and type(value) in (str, bool, int)):
         return value
     if type(value) is float and math.isfinite(value):
@@ -62,9 +65,9 @@ def make_plain(owner: Any) -> None:
 def known_fields(
     owner: str, plain: Any, names: Iterable[str], later: Mapping[str, Plain]
 ) -> dict[str, Any]:
-    """Return the JSON object `plain`, completed by fields that later releases added.
+    """Return the fields of the JSON object `plain`; missing ones in `later` get the value there.
 
-    Raises ValueError if it is no object, or has missing or unknown fields.
+    Raises ValueError if `plain` is not an object, or if fields are missing or unknown.
     """
     if not isinstance(plain, dict):
         raise ValueError(f"{owner}: {plain!r} is not a JSON object")
@@ -77,7 +80,7 @@ def known_fields(
 
 
 def check_choice(owner: str, name: str, given: Any, choices: Iterable[str]) -> None:
-    """Raise ValueError with field, value and choices."""
+    """Raise ValueError unless the value is one of the choices."""
     if type(given) is not str or given not in choices:
         raise ValueError(f"{owner}.{name}={given!r}: choose one of {', '.join(choices)}")
 
@@ -118,7 +121,7 @@ def check_number(
 
 
 def _kind(given: Any) -> str:
-    """Return the end of a message if the value is no number by its type."""
+    """Return the end of the message for a bool or a string; "" for other types."""
     if type(given) is bool:
         return "; a bool is no number"
     return "; remove the quotes" if isinstance(given, str) else ""

@@ -64,18 +64,18 @@ def grid(
     An axis is one value or a sequence of values: a list, a range, a NumPy array, a pandas Series.
 
     - `frozen`: numbers of leading layers, or EVERY_CUT: 0 to L − 1 of each model.
-    - `trained_channels`: of the last layer before the head, at the cut that freezes all but the head
-      (0: that cut itself); other cuts have none. LOG_SPACED: 1, 2, 4, … up to all of them.
+    - `trained_channels`: numbers of trained channels of the last layer before the head, if all layers
+      below are frozen (0: that layer, too); ignored at other cuts. LOG_SPACED: 1, 2, 4, … up to all.
     - `frozen_pieces`: leading pieces of the layer above the cut, frozen too (0: the cut itself).
-      EVERY_PIECE: 0 and all that the layer can have, often none. With frozen=EVERY_CUT, layers with
-      fewer pieces are left out; at a cut that `frozen` names, the layer must have them. A Run has
-      channels or pieces, never both.
+      EVERY_PIECE: 0 and every number that the layer allows, often none. With frozen=EVERY_CUT, layers
+      with fewer pieces are left out; at a cut that `frozen` names, the layer must have them. A Run has
+      trained channels or frozen pieces, never both.
     - `width`: None is the model's standard width.
     - `source_task`: None (random initial values), "pretrained" (timm's weights), or a task, on which
       one source of each `source_size` is trained.
-    - `source_recipe`: how sources are trained; by default like the cells, except fields about a cut.
-    - `source_seed`: one seed for all sources; by default each cell's own, so that replicates are
-      independent. With one seed the spread over seeds does not include the source's share.
+    - `source_recipe`: the sources' recipe; default: the cells', except for fields about a cut.
+    - `source_seed`: one seed for all sources; default: each cell's own, so that replicates are
+      independent. With one seed, the spread over seeds does not include that of the sources.
     - `axes`: any other field of a Run, or a field of the Recipe (then of `source_recipe`'s default too).
 
     Raises ValueError for an empty axis, a repeated value, an unknown field, an unknown model, an
@@ -218,7 +218,7 @@ def _only(names: Collection[str], values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _sources(tasks: list[str | None], size: Any) -> list[tuple[str | None, int | None]]:
-    """(task or other origin, size) of each source; only a task has a size."""
+    """Return (origin, size) of each source; the size is None unless the origin is a task."""
     named = [task for task in tasks if task not in (None, PRETRAINED)]
     if named and size is None:
         raise ValueError(f"source_size=None: the source tasks {named} need one size or more")
@@ -236,7 +236,7 @@ def _without_cut(recipe: Recipe) -> Recipe:
 
 
 def _calibrated(recipe: Recipe, origin: str | None, cut: int) -> Recipe:
-    """Return the recipe; layers frozen at random get statistics that weight all images equally."""
+    """Return the recipe; `calibration` is "images" if layers with random initial values are frozen."""
     is_random = origin is None and cut > 0
     return replace(recipe, calibration="images" if is_random else "batches")
 
@@ -281,6 +281,6 @@ def _pieces(model: str, width: int | None, cut: int, given: Any, *, is_named: bo
 
 
 def _inside(channels: list[int], pieces: list[int]) -> list[tuple[int, int]]:
-    """Return the cuts within or before a layer; one of the two numbers is always 0."""
+    """Return pairs (trained channels, frozen pieces); at least one of the two is 0."""
     of_channels = [(number, 0) for number in channels if number or 0 in pieces]
     return of_channels + [(0, number) for number in pieces if number]

@@ -39,7 +39,7 @@ def did_you_mean(given: str, choices: Iterable[str]) -> str:
 
 
 def last_line(error: str) -> str:
-    """Return the exception itself from the text of a failure."""
+    """Return the last line of a traceback, which has the exception."""
     return (error.strip().splitlines() or ["no message"])[-1]
 
 
@@ -57,14 +57,14 @@ def require(*modules: str) -> None:
 
 
 def require_extra(extra: str, modules: Iterable[str], *, what: str) -> None:
-    """Raise UserError if `what` needs an extra's modules, and one of them cannot be imported."""
+    """Raise UserError if one of an extra's modules cannot be imported; the message starts with `what`."""
     if any(importlib.util.find_spec(module) is None for module in modules):
         wanted = _requirements(extra) or [f"{PROJECT}[{extra}]"]
         raise UserError(f"{what} needs packages that are not installed here: {_pip(wanted)}")
 
 
 def missing_text(module: str) -> str:
-    """Return a message with the command that installs everything that is missing."""
+    """Return a message with the command that installs all missing requirements."""
     name = _package(module)
     missing = [r for r in _requirements() if not any(metadata.distributions(name=_name_of(r)))]
     return f"this needs {name}, which is not installed here: {_pip(missing or [name])}"

@@ -46,18 +46,19 @@ class Recipe:
     - `momentum`: for "sgd" only.
     - `inverse_sqrt_steps`: for "inverse_sqrt" only; the rate is
       `learning_rate / sqrt(1 + floor(step / inverse_sqrt_steps))` (Nakkiran et al. 2019, appendix B).
-    - `above_cut`: the layers between the cut and the new head start from the start's weights, or from
-      fresh initial values ("reinitialised"), not those that the start began with.
+    - `above_cut`: the layers between the cut and the new head begin with the weights of `Run.start`
+      ("start"), or with new random values ("reinitialised").
     - `frozen_batchnorm`: frozen BatchNorm layers use their stored statistics ("evaluation"), or those
       of the batch, and keep updating the stored ones ("training").
     - `precision`: "tf32" and "bfloat16" (autocast) apply to training steps and evaluations.
     - `evaluation`: after every epoch, or at `num_evaluations` log-spaced steps from 1 to the last;
       equal steps count once. Step 0 and the last step are always evaluated.
-    - `calibration`: how layers frozen at random average their BatchNorm statistics over batches: each
-      batch alike ("batches", the rule of the first release), or by its images ("images", as `grid` does).
+    - `calibration`: how frozen layers with random initial values average their BatchNorm statistics over
+      batches: unweighted ("batches", as in the first release), or weighted by their images ("images", as
+      `grid` sets).
     - `seeds_together`: K, to train Runs that differ only in the seed as one network, in blocks of K
       seeds: 0 to K − 1, K to 2K − 1, … . For ResNets, and for the head alone of any network. Narrow
-      networks train 2 to 5 times as fast; results differ from those of K = 1 as by another rounding.
+      networks train 2 to 5 times as fast; results differ from those of K = 1 by rounding.
     """
 
     optimizer: str = "adam"
@@ -120,16 +121,16 @@ class Recipe:
 
     @cached_property
     def cell_id(self) -> str:
-        """Return the id as a coordinate: without `calibration`, which makes no other cell."""
+        """Return the id without `calibration`: Recipes that differ only in it belong to the same cell."""
         return replace(self, calibration="batches").id
 
     @cached_property
     def base(self) -> Recipe:
-        """Return this Recipe for the transfer itself, without the fields that separate arms."""
+        """Return this Recipe with default `above_cut` and `calibration`, as ordinary transfer has."""
         return replace(self, above_cut="start", calibration="batches")
 
     def to_dict(self) -> dict[str, Plain]:
-        """Return the fields as plain values in canonical form.
+        """Return the fields as str, int, float, bool or None; whole floats as ints.
 
         Fields in ADDED_LATER are left out while they hold their original value.
         """

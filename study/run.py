@@ -71,7 +71,7 @@ class Run:
     - `frozen_pieces`: number of leading pieces of the first trained layer that are frozen too, with the
       start's values: a cut inside a layer (see `study.networks.catalogue.num_pieces`). Not together with
       `trained_channels`.
-    - `seed`: a whole replicate: images drawn, labels flipped, initial values, order.
+    - `seed`: determines all random choices: images drawn, labels flipped, initial values, order.
     """
 
     task: str
@@ -138,7 +138,7 @@ class Run:
         return digest_of(to_json(self))[:12]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as plain values in canonical form, with recipe and start as dicts too.
+        """Return the fields as in `Recipe.to_dict`, with recipe and start as dicts.
 
         Fields in ADDED_LATER are left out while they hold their original value.
         """
@@ -157,7 +157,7 @@ class Run:
 
     @cached_property
     def block(self) -> str:
-        """Return a key of the Runs that are trained as one network (`Recipe.seeds_together`)."""
+        """Return a key that Runs trained as one network share (`Recipe.seeds_together`)."""
         first = self.seed - self.seed % self.recipe.seeds_together
         return self.id if first == self.seed else with_seed(self, first).id
 
@@ -168,7 +168,7 @@ class Run:
 
     @property
     def generation(self) -> int:
-        """Return the number of trainings behind its start: 0 for random values, 1 for "pretrained"."""
+        """Return the number of trainings before this one; "pretrained" counts as one."""
         if self.source is not None:
             return self.source.generation + 1
         return 0 if self.start is None else 1
@@ -183,7 +183,7 @@ class Coordinate:
     - `group`: surfaces order their axes by GROUPS.
     - `is_axis`: a dimension of surfaces. `makes_cell`: Runs that differ in it are in different cells;
       Runs that differ only in seeds are replicates of one cell.
-    - `since`: the first format of rows files that has it.
+    - `since`: the first format version of rows files with this column.
     """
 
     name: str
@@ -288,7 +288,7 @@ COORDINATES: Final = (
 
 
 def with_seed(run: Run, seed: int) -> Run:
-    """Return this Run with another seed; a start that has the Run's seed gets the other seed, too."""
+    """Return this Run with another seed; a start with the Run's seed gets the new seed, too."""
     start = run.source
     if start is not None and start.seed == run.seed:
         return replace(run, seed=seed, start=with_seed(start, seed))
@@ -296,7 +296,7 @@ def with_seed(run: Run, seed: int) -> Run:
 
 
 def coordinates(run: Run) -> dict[str, Plain]:
-    """Return the value of each of COORDINATES by name; None if the Run has none."""
+    """Return the Run's value of each of COORDINATES, by name; None if it has none."""
     return {coordinate.name: coordinate.of(run) for coordinate in COORDINATES}
 
 
@@ -331,7 +331,7 @@ def describe(run: Run) -> str:
     return f"{origin}{target}, {model}, frozen {run.frozen}{later}, seed {run.seed}"
 
 
-# Thousands of Runs share a start and a recipe; the cache makes each one object, with one id.
+# Thousands of Runs share a start and a recipe: the cache keeps one object of each, with its id.
 @lru_cache(maxsize=10_000)
 def _run_from(text: str) -> Run:
     names = [field.name for field in fields(Run)]

@@ -119,9 +119,9 @@ def raise_if_swallowed() -> None:
 def stop_on_signals(resume_hint: str) -> Iterator[StopRequest]:
     """Let STOP_SIGNALS set the yielded request; restore the handlers afterwards.
 
-    SIGINT and SIGTERM do so even if they are ignored or handled, the others only by default. Enter it
-    after `ray.init`, which installs handlers of its own. Only a main thread gets signals: in another
-    thread, nothing sets the request.
+    Replaces any handler of SIGINT and SIGTERM, but only default handlers of other signals. Enter it after
+    `ray.init`, which installs handlers of its own. Only a main thread gets signals: in another thread,
+    nothing sets the request.
     """
     request, outer = StopRequest(resume_hint), _interrupt
     if not _is_main_thread():
@@ -159,7 +159,7 @@ def _is_main_thread() -> bool:
 
 
 def _forget_terminal() -> None:
-    """Let later output go nowhere: writing to a terminal that is gone raises OSError."""
+    """Redirect stdout and stderr to /dev/null: writing to a closed terminal raises OSError."""
     for descriptor in (1, 2):
         if stat.S_ISCHR(os.fstat(descriptor).st_mode):
             nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -168,7 +168,7 @@ def _forget_terminal() -> None:
 
 
 class StopFlag:
-    """A stop request that other processes can read, as an actor."""
+    """A Ray actor's class: a stop request that other processes can read."""
 
     def __init__(self) -> None:
         self._is_requested = False

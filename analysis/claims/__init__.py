@@ -30,8 +30,8 @@ def claims(
 ) -> Verdicts:
     """Read the rows once and return all six verdicts by claim; for the arguments see `c5a`.
 
-    `arm`: default transfer; for a table without it, the table's only arm. The first line of the printed
-    verdicts of a table names the claims that it cannot be asked.
+    `arm`: default transfer; for a table without it, the table's only arm. For a table, the first printed
+    line names the claims that it cannot answer.
 
     >>> found = claims(study)
     >>> found["C4"].answer
@@ -63,7 +63,7 @@ def claims(
     )
 
 
-# The fields of which a claim compares several values.
+# Fields that must have several values, by claim.
 _COMPARED: Final = {
     "C1": ("size",),
     "C2": ("source_size",),
@@ -75,16 +75,16 @@ _COMPARED: Final = {
 
 
 def constant_fields(study: Study, claim: str, arm: str) -> list[str]:
-    """Return the fields that a claim compares, but of which this arm has fewer than two values.
+    """Return the fields that the claim compares, but that have fewer than two values in this arm.
 
-    If there are any, the study does not ask the claim.
+    If there are any, the study cannot answer the claim.
     """
     cells = study.cells[study.cells["arm"] == arm]
     return [name for name in _COMPARED[claim] if cells[name].nunique() < 2]
 
 
 def _unasked(study: Study, arm: str) -> str:
-    """Return a line on the claims that need several values of what the table has once; "" if none do."""
+    """Return a line on the claims that the table cannot answer, and why; "" if it can answer all."""
     constant = {claim: constant_fields(study, claim, arm) for claim in _COMPARED}
     single = {name for names in constant.values() for name in names}
     claims = [claim for claim, names in constant.items() if names]

@@ -38,7 +38,7 @@ class Curves:
 class Measures:
     """A study's Runs, measured for the claims.
 
-    - `lines`: one row for each Run in state DONE: those of `Study.cells`, with five more columns:
+    - `lines`: the rows of `Study.cells` for Runs in state DONE, with five more columns:
       `test` and `train` (error, mean of the last window);
       `interpolated` (epoch at which the train error crosses `epsilon`, see `crossing`; inf if never);
       `spacing` (log10 between the evaluations beside that epoch);
@@ -149,9 +149,9 @@ def groups(lines: pd.DataFrame, *without: str) -> Iterator[tuple[tuple[Any, ...]
 
 
 def one_image(lines: pd.DataFrame) -> float:
-    """Return the test error of one image, the largest over tasks; 0 if no error ever changed.
+    """Return the test error of one image: 1 / number of test images, the largest over tasks.
 
-    If the number of test images is unknown, the smallest step between errors is used.
+    If the number is unknown: the smallest step between test errors; 0 if no error ever changed.
     """
     steps = lines.groupby("task")["step"].min().astype(float)
     steps = steps[np.isfinite(steps)]
@@ -218,7 +218,10 @@ def matrix(lines: pd.DataFrame, column: str, across: str) -> np.ndarray:
 
 
 def fullest(there: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return which groups and seeds to use of `there`, (groups, seeds) bool, so that none is missing.
+    """Choose groups and seeds such that no chosen group lacks a chosen seed.
+
+    Args:
+        there: (groups, seeds) bool, which seeds a group has.
 
     Returns:
         (groups,) bool and (seeds,) bool.
@@ -268,10 +271,10 @@ Group = tuple[Any, ...]
 
 @dataclass(frozen=True)
 class Bound:
-    """A capacity that is only bounded.
+    """A capacity (largest interpolated target size) outside the sizes studied.
 
-    `above`: the largest size is interpolated; else not even the smallest is. `fewest`: the capacity
-    with the fewest frozen layers; else the one with the most.
+    `above`: True if even the largest size is interpolated, False if not even the smallest is.
+    `fewest`: True for the fewest frozen layers, False for the most.
     """
 
     group: Group
@@ -284,7 +287,7 @@ def pace_terms(lines: pd.DataFrame) -> tuple[list[Term], Mapping[str, frozenset[
     """Return terms of log10 of the epoch at which the train error crosses ε, largest − smallest source.
 
     Also return the Runs that never cross it, by "larger" and "smaller" source, and the mean distance
-    between evaluations (log10). Those Runs count with their last epoch.
+    between evaluations (log10). Runs that never cross ε count with their last epoch.
     """
     smallest, largest = lines["source_size"].min(), lines["source_size"].max()
     if smallest == largest:
@@ -403,10 +406,10 @@ def difference_terms(
 def floor_terms(
     measures: Measures, lines: pd.DataFrame, source: str, control: pd.DataFrame
 ) -> tuple[list[Term], str]:
-    """Return terms of how far a source's test error is under a floor, and the floor's name.
+    """Return terms of a floor − the source's test error, with the most layers frozen; and its name.
 
-    With the most layers frozen. The floor is the error of the random frozen arm (`control`) at the same
-    cut. If the study has no such arm, the floor is halfway from chance to the best cut of the source.
+    The floor is the error of the random frozen arm (`control`) at the same cut. If the study has no such
+    arm, the floor is halfway from chance to the best cut of the source.
     """
     own = lines[lines["source_task"] == source]
     found = against_terms(measures, own, control, unfrozen=False)

@@ -57,8 +57,8 @@ def c1(measures: Measures, *, arm: str = TRANSFER) -> Verdict:
     """Decide C1: is epoch-wise double descent higher with more target images? Effect in test error.
 
     The height of a peak is the smaller of its rise and fall, so a rise to the end is no peak.
-    Exploratory: the same at each frozen count and at each lower label noise; largest against smallest
-    noise.
+    Exploratory: the same at each frozen count and at each lower label noise; the largest noise − the
+    smallest.
     """
     lines = of_arm(measures.lines, arm)
     noises = sorted(lines["label_noise"].unique())
@@ -98,7 +98,7 @@ def ask_c1(measures: Measures, lines: pd.DataFrame, arm: str) -> Answer:
 def decide_c1(
     smaller: Pooled, larger: Pooled, compared: str, *, epsilon: float, step: float
 ) -> Answer:
-    """Decide C1 from the pooled curves at two sizes; `step`: of one test error."""
+    """Decide C1 from the pooled curves at two sizes; `step`: the test error of one image."""
     if larger.judgement.height is None:
         return nothing(compared, *larger.judgement.reasons)
     peak = peak_condition("a peak at the larger size", larger.judgement)
@@ -353,7 +353,7 @@ def ask_c4(measures: Measures, lines: pd.DataFrame, arm: str) -> Answer:
 
 
 def decide_c4(curves: Sequence[OneCurve], epsilon: float, step: float, compared: str) -> Answer:
-    """Decide C4 from a study's freezing curves at one ε; `step`: of one test error."""
+    """Decide C4 from a study's freezing curves at one ε; `step`: the test error of one image."""
     compared += f"; ε = {epsilon:g}"
     found = freezing_peak(curves, epsilon, step=step)
     if found is None:

@@ -39,7 +39,7 @@ class OneCurve:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Pooled:
-    """Several curves pooled into one, with its judgement.
+    """The judgement on the mean of several curves (see `pooled`).
 
     `seeds`: in the order of the judgement's heights; `dropped`: number of bundles left out (incomplete
     in the seeds used, or not crossing ε); `left_out`: seeds left out.
@@ -54,9 +54,10 @@ class Pooled:
 
 
 def pooled(bundles: Sequence[Sequence[OneCurve]], rule: Rule, *, axis: str) -> list[Pooled] | None:
-    """Pool bundles of curves that belong together (a smaller and a larger size), place by place.
+    """Pool the first curves of all bundles, then the second ones, and so on.
 
-    All use the same seeds. Return None if no bundle crosses ε in all its curves.
+    The curves of a bundle are compared with each other, e.g. a smaller with a larger size. All curves use
+    the same seeds. Return None if each bundle has a curve that does not cross ε.
     """
     seeds = sorted({seed for bundle in bundles for one in bundle for seed in one.run_ids})
     there = np.array(
@@ -163,7 +164,7 @@ def freezing_curves(lines: pd.DataFrame) -> list[OneCurve]:
 
 
 def freezing_peak(curves: Sequence[OneCurve], epsilon: float, *, step: float) -> Pooled | None:
-    """Pool all curves whose mean train error crosses ε; None if none does. `step`: of one error."""
+    """Pool all curves whose mean train error crosses ε; None if none does. `step`: as in `decide_c4`."""
     crossing = [(one,) for one in curves if extent(mean_train(one.curve.train), epsilon) == SOME]
     if not crossing:
         return None

@@ -17,7 +17,7 @@ from analysis.descent import search_guard
 from analysis.descent.intervals import LEVEL, t_quantile
 
 POWER: Final = 0.8
-# 0.8 is the confidence of the spread's upper limit, which is used because few seeds often agree by chance.
+# 0.8 is the confidence of the spread's upper limit, used because few seeds often agree by chance.
 SURE: Final = 0.8
 MOST: Final = 1_000
 
@@ -36,7 +36,7 @@ SEARCHED: Final = ("C1", "C4")
 
 @dataclass(frozen=True, kw_only=True)
 class Need:
-    """The seeds that a claim needs for POWER at `effect`, in `unit`.
+    """The number of seeds that a claim needs to show `effect`, in `unit`, with probability POWER.
 
     `seeds`: None if more than MOST are needed. `spread`: standard deviation over the pilot's `num_pilot`
     seeds; `at_most`: its upper limit, from which `seeds` is computed. All three are None if there are

@@ -148,10 +148,10 @@ def c5b(
     similarity: Mapping[str, float] | None = None,
     arm: str = TRANSFER,
 ) -> Verdict:
-    """Decide C5b: is a less related source better near the freezing-wise peak, not only at the end?
+    """Decide C5b: is a less related source better near the freezing-wise peak, because of the peak?
 
     The effect is the test error of the more related source − the less related, at the edge of
-    interpolation. "The end" is the underparameterised one. For the arguments see `c5a`.
+    interpolation. It must exceed that with the most layers frozen. For the arguments see `c5a`.
     """
     return _of_pair("C5b", measures, arm, ask_c5b, more_related, less_related, similarity)
 
@@ -229,7 +229,7 @@ def _of_pair(
 
 
 def _both_ways(ask: AskPair, names: Sequence[str]) -> Ask:
-    """Give both readings if it is unknown which source is more related; none is decided."""
+    """Return an `Ask` for sources of unknown relatedness: it gives both readings and decides none."""
 
     def ask_arm(measures: Measures, lines: pd.DataFrame, arm: str) -> Answer:
         if len(names) != 2:

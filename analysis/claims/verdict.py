@@ -47,7 +47,7 @@ MAX_SEEDS: Final = 500
 
 @dataclass(frozen=True, kw_only=True)
 class Condition:
-    """A condition that must be true for a claim to hold; `interval` in `unit`, None if not a number.
+    """A condition that must be true for a claim to hold; `interval` in `unit`, None if unknown.
 
     `matters`: the smallest effect that matters; for "does not hold", the upper end must be below it.
     `tell`: for "cannot tell", what would decide the condition.
@@ -168,9 +168,9 @@ def more_seeds(
 
 
 def bounded(one: Condition, *, understated: bool, overstated: bool) -> Condition:
-    """Return the condition if some values are censored.
+    """Return the condition, answered "cannot tell" if censored values could be the reason for its answer.
 
-    A censored value is never evidence in the direction of censoring: the answer is then "cannot tell".
+    `understated`, `overstated`: censoring makes some values too small, or too large.
     """
     if one.answer == DOES_NOT_HOLD and understated:
         tell = "excluded so far: censored values make it too small"

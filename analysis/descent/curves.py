@@ -108,7 +108,7 @@ def locate(
 
 
 def rise_is_smaller(others: np.ndarray, triples: np.ndarray) -> np.ndarray:
-    """Return whether each curve's rise, at its three places, is at most its fall: (seeds,) bool."""
+    """Return whether each curve's rise is at most its fall, by `triples`, (seeds, 3): (seeds,) bool."""
     low, _, later = (np.take_along_axis(others, triples[:, [c]], 1)[:, 0] for c in range(3))
     return np.asarray(low >= later)
 
@@ -128,8 +128,8 @@ def nearest(x: np.ndarray, at: Sequence[float]) -> list[int]:
 # 4 windows resolve a minimum, a peak and a final descent about a decade of epochs apart.
 # 4,000 epochs have 15 windows, few enough that the search costs little power.
 WINDOWS_PER_DECADE: Final = 4
-# 16 is a quarter of a window. If a curve falls to its end, straight in log epoch, its last window is half
-# of that window's fall above the end, the last quarter only an eighth.
+# 16: quarters of windows. If a curve falls linearly in log epoch until its end, its last window's mean
+# exceeds the end value by half of the fall within the window; its last quarter's mean, by an eighth.
 PARTS_PER_DECADE: Final = 16
 
 

@@ -90,9 +90,9 @@ def standard_errors(values: np.ndarray, resolution: float = 0.0) -> np.ndarray:
 
 
 def mean_intervals(values: np.ndarray, level: float = LEVEL) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and half width of `mean_interval` at every place of `values`, (seeds, …): each (…).
+    """Return means and half widths of intervals over the seeds of `values`: (seeds, …) to two of (…).
 
-    A seed that is NaN at a place is left out there. The half width is NaN if fewer than two are left.
+    NaN values are left out. The half width is NaN if fewer than two values are left.
     """
     mean, half = np.full(values.shape[1:], np.nan), np.full(values.shape[1:], np.nan)
     for place in np.ndindex(mean.shape):

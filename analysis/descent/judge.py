@@ -124,7 +124,7 @@ def upper_bounds(
     level: float,
     resolution: float,
 ) -> tuple[float, float]:
-    """Return upper bounds on the height of a peak that counts, and on the rise since `late`."""
+    """Return upper bounds on the height of a peak in `near`, and on the rise from `late` to the end."""
     num, points = y.shape
     apart = y[:, None, :] - y[:, :, None]  # (seeds, from, to)
     index = np.arange(points)
@@ -186,7 +186,7 @@ class Rule:
     - `at`: first minimum, peak and later minimum on the axis, if they were named before any result was
       read; then there is no search.
     - `level`: of the intervals. `search`: the minimum number of standard errors that a height must
-      exceed if its place was searched. `resolution`: of one value.
+      exceed if its place was searched. `resolution`: see `mean_interval`.
     """
 
     epsilon: float = EPSILON
@@ -416,7 +416,7 @@ def judge(
         rises, falls, heights = held_out(triples)
         located_heights = _heights(y, places)
         rise, fall, gain = interval(rises), interval(falls), interval(falls - rises)
-        # The guard exceeds 2 % at each of the two gains, so both together are below 5 %.
+        # With this guard each of the two gains errs in at most 2 %, so both together in less than 5 %.
         low_part = _lowest((fine.sum(axis=0) - fine) / (num - 1), window_of, triples[:, [0, 2]])
         gain_of_parts = interval(-np.diff(np.take_along_axis(fine, low_part, 1))[:, 0])
         if _shown(gain_of_parts, matters, guard) and not _shown(gain, matters, guard):
@@ -586,7 +586,7 @@ def _heights(y: np.ndarray, places: np.ndarray) -> np.ndarray:
 
 
 def _lowest(curves: np.ndarray, window_of: np.ndarray, windows: np.ndarray) -> np.ndarray:
-    """Return the lowest part of each curve, (k, parts), in each of its windows, (k, n): (k, n) indices."""
+    """Return the index of the lowest part of each curve (k, parts) in each of its windows (k, n): (k, n)."""
     inside = window_of == windows[..., None]  # (k, n, parts)
     return np.asarray(np.where(inside, curves[:, None, :], np.inf).argmin(axis=-1))
 

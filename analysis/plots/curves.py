@@ -233,7 +233,7 @@ def paired_difference(
     by: str = "source_task",
     x: str = "frozen",
 ) -> xr.Dataset:
-    """Draw the error after `first` minus the error after `second`, seed by seed (C5); return the mean.
+    """Draw the error of source `first` minus that of `second`, seed by seed (C5); return the mean.
 
     Dots are the seeds that have both errors. From MIN_BAND_SEEDS seeds on, bars are t-intervals over them.
 
@@ -276,7 +276,7 @@ def has_band(error: xr.DataArray) -> bool:
 
 
 def _half(seeds: np.ndarray) -> np.ndarray:
-    """Half widths of the intervals of `seeds` (points, seeds); NaN below MIN_BAND_SEEDS seeds."""
+    """Return half widths of the intervals over `seeds` (points, seeds); NaN below MIN_BAND_SEEDS seeds."""
     half = mean_intervals(seeds.T)[1]
     return np.where(np.isfinite(seeds).sum(axis=1) >= MIN_BAND_SEEDS, half, np.nan)
 

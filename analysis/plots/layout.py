@@ -97,7 +97,7 @@ def grid(
     Args:
         height: of a panel, at least.
         beneath: height of a smaller panel under each panel; 0: none.
-        wrap: the most columns, 0: no limit. Beyond it each panel has its own heading.
+        wrap: maximum number of columns, 0: no limit. If panels wrap, each has its own heading.
         sheet: width to fill.
     """
     if len(_values(array, columns)) == 1:

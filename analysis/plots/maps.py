@@ -158,7 +158,7 @@ def freezing_map(
         ridge: frozen count of each row's peak, over the y dimension; NaN: no peak.
         ridge_shown: False for a peak at face value only.
         diverged: True if a seed diverged, like `error` without seed.
-        wanted: like `diverged`. A frozen count that is wanted at no y has no column.
+        wanted: like `diverged`. A frozen count without a wanted cell has no column.
     """
     y = plot_style.other_dim(error, "frozen", plot_style.SIZES)
     error = only_wanted(plot_style.narrowed(error, (y, "frozen")), wanted)
@@ -278,8 +278,8 @@ def shared_norm(error: xr.DataArray) -> Normalize:
 def epoch_norm(error: xr.DataArray) -> Normalize:
     """Return a colour scale for maps over epochs that resolves the errors after the first descent.
 
-    It ends at the highest mean that any curve reaches after its minimum, or halfway up all values if that
-    is more. Untrained networks would use up most of the scale. Higher values get the last colour.
+    It ends at the highest mean that any curve reaches after its minimum, but not below the middle of all
+    values. Else errors of untrained networks would use up most of it. Higher values get the last colour.
     """
     x = next(str(dim) for dim in plot_style.TIMES if dim in error.dims)
     mean = plot_style.seed_mean(error.sortby(x), along=x)[0].transpose(..., x)

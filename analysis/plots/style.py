@@ -99,8 +99,8 @@ def name_of(array: xr.DataArray | str) -> str:
 def frozen_colours(frozen: Iterable[float]) -> dict[float, str]:
     """Return a colour for each frozen count, in the order of a perceptually uniform scale.
 
-    The darkest is that with the fewest trained parameters. The palest fifth of viridis is left out because
-    it does not show on white.
+    The darkest colour has the fewest trained parameters. The palest part of viridis is left out, because
+    it is invisible on white.
     """
     counts = sorted({float(count) for count in frozen}, reverse=True)
     at = np.linspace(0.0, 0.86, max(len(counts), 2))
@@ -124,7 +124,7 @@ def cut_names(array: xr.DataArray | xr.Dataset) -> list[str]:
 
 
 def cut_texts(array: xr.DataArray | xr.Dataset) -> list[str]:
-    """Return `cut_names` as a sentence needs them, with the trained parameters if they are known."""
+    """Return `cut_names` for sentences, with the number of trained parameters if known."""
     names = cut_names(array)
     if "cut" in array.coords:
         whole = (NOTHING_FROZEN, HEAD_ONLY)
@@ -283,7 +283,7 @@ def capacity_axis(axes: Axes, array: xr.DataArray) -> None:
 
 
 def ends_in_words(array: xr.DataArray) -> str:
-    """Return ": head only → 6 layers frozen", the ends of the axis; "" without words."""
+    """Return the cuts at the axis's ends, ": head only → 6 layers frozen"; "" if cuts have no names."""
     if "cut" not in array.coords or array.sizes["frozen"] < 2:
         return ""
     ends = by_capacity(array).isel(frozen=[0, -1]).drop_vars("parameters_trained", errors="ignore")

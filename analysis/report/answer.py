@@ -20,7 +20,7 @@ from analysis.report.slices import NO_SOURCE, Line, SliceSummary
 from analysis.surfaces.best_cut import held_out_errors, may_be_best, smallest_step
 from study.store.schema import DIVERGED
 
-# One line each, as in README.md. The first screen does not use them; what follows does.
+# Terms that the report uses below its first screen. One line each, as in README.md.
 TERMS: Final[Mapping[str, str]] = {
     "Cut": "where the frozen layers end and the trained layers begin.",
     "Edge (of interpolation)": "the first cut, or the first epoch, at which the network fits its "
@@ -81,7 +81,8 @@ class Best:
     """The choice of source and cut with the lowest test error at one target size.
 
     Args:
-        error, standard_error: of seeds that did not choose it; with one seed, of this seed and NaN.
+        error, standard_error: over seeds, of each seed's error at the choice of the other seeds. With one
+            seed, its error and NaN.
         others: choices that may be best too, as text.
         baselines: mean test errors by name, of the same source: head only, nothing frozen, …
     """
@@ -98,7 +99,7 @@ class Best:
 
 @dataclass(frozen=True, kw_only=True)
 class Count:
-    """The curves that could show a peak, and those whose seeds show one."""
+    """Number of curves that could show a peak, and of those that show one over their seeds."""
 
     could: int
     shown: int
@@ -117,7 +118,7 @@ def first_screen(
     bests = [] if part is None else best_choices(part)
     counted = {"over the epochs": epoch_counts(summaries)}
     over_cuts = freezing_counts(summaries)
-    # The verdict speaks for a single curve over the frozen layers.
+    # The verdict covers a single curve over the frozen layers.
     if sum(count.could for count in over_cuts.values()) > 1:
         counted = {"over the frozen layers": over_cuts, **counted}
     about_descent = next(

@@ -102,7 +102,7 @@ def card(
     has_space: bool,
     licence: str,
 ) -> str:
-    """Return the card: YAML between dashes, then Markdown. `columns` have unit and meaning."""
+    """Return the card: YAML, then Markdown. `columns`: their metadata contain unit and meaning."""
     asked = question.strip().splitlines()
     about = "\n".join(
         f"- {word}: {text}" for word, text in lines_of(study.name, study.cells, study.coverage)

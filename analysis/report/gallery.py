@@ -37,7 +37,7 @@ def pictures(
     """Draw and save every figure of the study, slice by slice, then comparisons of networks.
 
     Args:
-        mapped, drawn: names of slices whose map, and curves, of the transfer are shown already.
+        mapped, drawn: names of slices whose map, or whose curves, of the transfer arm are shown already.
     """
     for one in summaries:
         part = one.part

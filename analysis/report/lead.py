@@ -28,7 +28,7 @@ MAX_VALUES: Final = 600_000
 SCALE: Final = 10_000  # errors are stored as integers, rounded to four digits
 ABSENT: Final = 2**16 - 1
 
-# The first of these in which curves differ has a line for each value; the others have panels.
+# The first of these fields in which curves differ distinguishes the lines of a panel; the others, panels.
 _LINES: Final = ("source", "size", "source_size", "slice")
 
 
@@ -127,8 +127,8 @@ def _model(one: SliceSummary) -> str:
 
 
 def _panels(alike: Sequence[SliceSummary]) -> tuple[dict[str, list[_Curve]], str, str, int]:
-    """Return the curves by panel, the field in which lines of a panel differ, the words that all share,
-    and how many panels were left out. Panels with more label noise and more images come first."""
+    """Return the curves by panel, the one of _LINES that distinguishes a panel's lines, the words common
+    to all curves, and the number of panels left out: those with less label noise and fewer images."""
     curves = [curve for one in alike for curve in _curves(one)]
     words = [curve.names["slice"].split("\n") for curve in curves]
     everywhere = [word for word in words[0] if all(word in other for other in words)]

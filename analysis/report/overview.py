@@ -1,4 +1,4 @@
-"""Write the warnings, the extent and the gaps of a study."""
+"""Summarise a study for its report: warnings, facts, and Runs that are not done."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from study.store.schema import DIVERGED, DONE
 
 
 def warnings(study: Study) -> list[str]:
-    """Return sentences that a reader must know before any number, the most serious first."""
+    """Return the warnings above the report's numbers, the most serious first."""
     found = []
     coverage = study.coverage
     gone = {state: n for state, n in coverage.items() if state not in (DONE, DIVERGED) and n}

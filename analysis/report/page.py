@@ -197,7 +197,7 @@ def make_report(
 ) -> int:
     """Write a report; print its answer, its verdicts and, as the last line, the path of the page.
 
-    If the store lacks the study, bundled results are used, and a message says so.
+    If the store lacks the study, bundled results are used, with a message.
 
     Args:
         root: a store, or a file from `study export`.

@@ -43,7 +43,7 @@ class Line:
 
     Args:
         is_control: the arm tests a rival explanation (analysis/README.md); False for the transfer.
-        cells: its lines of `Study.cells`.
+        cells: its rows of `Study.cells`.
     """
 
     label: str

@@ -22,7 +22,7 @@ from study.tasks import BUILTIN
 
 @dataclass(frozen=True, kw_only=True)
 class Named:
-    """A study by its name; `space`: its file, or None for a study of the store without a local file."""
+    """A study's name and Runs; `space`: its search space, None if the study was read from the store."""
 
     name: str
     runs: Sequence[Run]
@@ -38,9 +38,9 @@ def store_named(root: str | Path) -> Store:
 
 
 def study_of(given: str, store: Store) -> Named:
-    """Return the study of a search space, or else of the store.
+    """Return the study `given`: a search-space file, a bundled space or a study in the store.
 
-    Runs the file once: it is the user's, and may be slow.
+    Raises UserError if there is none.
     """
     spaces = packaged()
     if not is_file_name(given) and given not in spaces:
@@ -53,9 +53,9 @@ def study_of(given: str, store: Store) -> Named:
 
 
 def space_among(given: str) -> tuple[str, Space | None]:
-    """Return a study's name and search space if this is a file or a bundled space; else (given, None).
+    """Return the name and space of a search-space file or bundled space; else (given, None).
 
-    The analysis checks any other word: it may be a study of the store, or an export of one.
+    Any other word may name a stored study or an export; the analysis checks it.
     """
     if not given.endswith(".py") and given not in packaged():
         return given, None
@@ -64,7 +64,7 @@ def space_among(given: str) -> tuple[str, Space | None]:
 
 
 def related_of(space: Space | None) -> dict[str, str]:
-    """Return the two sources that the space compares, as arguments of the analysis; {} if it has none."""
+    """Return the space's two RELATED source tasks as options of `python -m analysis`; {} without them."""
     if space is None or space.related is None:
         return {}
     return dict(zip(("more_related", "less_related"), space.related, strict=True))
@@ -75,7 +75,7 @@ def default_data() -> Path:
 
 
 def is_ray_job() -> bool:
-    """Return True if `ray job submit` started this process: its folder is temporary then."""
+    """Return True if `ray job submit` started this process; its working directory is then temporary."""
     return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
 
 
@@ -143,7 +143,7 @@ def count(text: str) -> int:
 
 
 def _number(text: str) -> float:
-    """Return the text as a number; NaN, which fails every comparison, if it is none."""
+    """Return the number; NaN, which fails every comparison, if the text is not a number."""
     try:
         return float(text)
     except ValueError:

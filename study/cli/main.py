@@ -31,5 +31,5 @@ for name, act in VERBS.items():
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Perform the verb in `argv` (default: of the process); return the exit status."""
+    """Perform the verb in `argv` (default: this process's arguments); return the exit status."""
     return perform(app, "study", argv)

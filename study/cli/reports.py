@@ -1,4 +1,4 @@
-"""Write reports with the analysis, which runs in a process of its own."""
+"""Call the analysis in another process, to write reports."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def run_analysis(
             flag = f"--{name.replace('_', '-')}"
             words.append(flag if value is True else f"{flag}={value}")
     found_in = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
-    # The root may contain credentials, and arguments are public.
+    # Not an argument: other users can read those, and the root may contain credentials.
     variables = {"STUDY_ROOT": root, "PYTHONPATH": os.pathsep.join(found_in)}
     with subprocess.Popen(
         # -P: the user's working directory may have a folder `analysis`.
@@ -66,7 +66,7 @@ def run_analysis(
         try:
             out, err = process.communicate()
         except BaseException:
-            process.terminate()  # it removes its drafts; else it would publish them later
+            process.terminate()  # else it would still publish its unfinished report later
             try:
                 process.communicate(timeout=SECONDS_TO_END)
             except subprocess.TimeoutExpired:
@@ -84,8 +84,8 @@ REPORTS: Final = Path("reports")  # relative to the working directory
 def report_place(out: str | None, name: str, store: Store) -> Path | None:
     """Return the local folder of a report; None if it goes to the store's bucket.
 
-    `out`: the user's choice; by default `reports/<name>` here, or for a Ray job, whose folder is
-    temporary, below the root.
+    `out`: the user's choice. Default: `reports/<name>` in the working directory; for a Ray job, whose
+    working directory is temporary, below the store's root.
     """
     if out is not None:
         return Path(out)
@@ -95,13 +95,13 @@ def report_place(out: str | None, name: str, store: Store) -> Path | None:
 
 
 def log_folder(name: str, store: Store) -> Path:
-    """Return the local folder of logs: `logs/<name>`; for a Ray job below the root, if that is local."""
+    """Return the local folder of logs: `logs/<name>`, for a Ray job below the root if that is local."""
     below = store.local_path(f"logs/{name}") if is_ray_job() else None
     return below or Path("logs") / name
 
 
 def refuse_passing_places(root: str, out: str | None) -> None:
-    """Raise UserError if a Ray job would leave rows or report in its own folder, which is temporary."""
+    """Raise UserError if a Ray job would write rows or a report to its temporary working directory."""
     if not is_ray_job():
         return
     of_root = "STUDY_ROOT" if os.environ.get("STUDY_ROOT") == root else "--root"
@@ -115,9 +115,9 @@ def refuse_passing_places(root: str, out: str | None) -> None:
 
 @contextmanager
 def changed_runs(space: Space | None, store: Store) -> Iterator[str | None]:
-    """Yield a file of the space's Runs if they are not those of its last run; else None.
+    """Yield the path of a file with the space's Runs if they differ from the stored study's; else None.
 
-    Prints the difference. Raises UserError if the store has no study of this space, or another one.
+    Prints the difference. Raises UserError as `difference_of`.
     """
     difference = None if space is None else difference_of(space, store)
     if space is None or not difference:
@@ -131,9 +131,10 @@ def changed_runs(space: Space | None, store: Store) -> Iterator[str | None]:
 
 
 def difference_of(space: Space, store: Store) -> str:
-    """Return "+12, −3 Runs" if the Runs of the space are not those that the store has; else "".
+    """Return how the space's Runs differ from the stored study's, as "+12, −3 Runs"; "" if they do not.
 
-    Raises UserError if the store has no study of this space, unless it is a bundled one, or another one.
+    Raises UserError if the store has no study of this name (unless the space is bundled), or if the two
+    have no Run in common.
     """
     if space.name not in study_names(store):
         if packaged().get(space.name) == space.path:
@@ -156,7 +157,8 @@ def write_report(
 ) -> int:
     """Print the verdicts and, as the last line, the path of the page; return the exit status.
 
-    `study`: its name, or a file of `study export`; `says`: its question and the sources it compares.
+    `study`: a study's name, or a file of `study export`; `says`: further options of
+    `python -m analysis report`.
     """
     options = {"partial": partial, **says}
     if out is not None or not is_ray_job():  # by default reports/<study>, here

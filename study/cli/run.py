@@ -1,4 +1,4 @@
-"""Implement the verbs of `study`, and `study check` in full; each returns its exit status.
+"""Implement the verbs of `study`; each returns its exit status.
 
 Imports that only one verb needs stay inside it."""
 
@@ -189,7 +189,7 @@ def prepare(task_names: TaskNames, root: Root, data: Data) -> int:
 
 
 def _activity() -> Screen:
-    """Return a display of phases on a terminal; elsewhere nothing is shown."""
+    """Return a display of phases; it shows nothing if stderr is not a terminal."""
     return Screen(quiet=not sys.stderr.isatty())
 
 
@@ -204,7 +204,7 @@ def plan(
 ) -> int:
     """Show what is done, missing, wrong, and its cost; start nothing.
 
-    With an address or a claim, it also shows how many Runs the Ray cluster holds at a time.
+    With --address or options for resources, it also shows how many Runs fit on the Ray cluster at a time.
     """
     from study.cli.status import plan_text
     from study.planning.plan import make_plan, place_faults
@@ -512,7 +512,7 @@ def report(
 
 
 def _refuse_changed(space: Space | None, store: Store, verb: str) -> None:
-    """Raise UserError if the store's Runs are not those of the search space."""
+    """Raise UserError if the space's Runs differ from the stored study's."""
     if space is not None and (difference := difference_of(space, store)):
         raise UserError(
             f"SPACE={space.path}: {difference} since the last run; run it first, or {verb} the stored "

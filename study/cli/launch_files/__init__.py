@@ -20,7 +20,7 @@ FILES: Final = {
 
 
 def text_of(name: str) -> str:
-    """Return the file, with this machine's versions if nodes need the same."""
+    """Return a launch file's text with this machine's Python and Ray versions filled in."""
     text = (Path(__file__).parent / name).read_text(encoding="utf-8")
     major, minor, *_ = platform.python_version_tuple()
     return text.replace("@RAY_VERSION@", version("ray")).replace(
@@ -29,9 +29,9 @@ def text_of(name: str) -> str:
 
 
 def write_launch_files(folder: Path) -> list[Path]:
-    """Write all of FILES into the folder, which is made if missing.
+    """Write FILES into the folder; create it if missing.
 
-    Raises UserError if one of them exists: it may hold the user's changes.
+    Raises UserError if a file exists, because the user may have changed it.
     """
     there = [name for name in FILES if (folder / name).exists()]
     if there:
