@@ -1,4 +1,4 @@
-"""The axes and recipes of the full-scale spaces: equal sources are trained once and can be compared.
+"""The axes and recipes of the full-scale spaces; Runs that several spaces share are trained once.
 
 The recipe of arXiv 2211.11074 is not known to us. This one follows Nakkiran et al. 2019 (Adam, 1e-4,
 batches of 128, 4,000 epochs), without augmentation, so that a frozen prefix is computed once.
@@ -23,8 +23,8 @@ FEWER_SEEDS: Final = SEEDS[:5]
 # H100), and convolutions read half as many bytes. Weights, BatchNorm and the loss stay float32. `plan`
 # assumes a quarter of the peak: 88 Runs of `resnet` per hour on an H100, 6 in float32. Not measured.
 # On a CPU, a study of digits (width 8, 3 seeds, 2 sizes, 5 cuts, noise 0.4) has the same verdicts in both:
-# C3 +2.0 and +2.0 doublings, C4 +0.040 and +0.035. Mean test errors of a cell differ by at most 0.04, its
-# seeds by 0.01 to 0.06 (standard deviation).
+# C3 +2.0 and +2.0 doublings, C4 +0.040 and +0.035. A cell's mean test errors differ by at most 0.04; the
+# standard deviation over its seeds is 0.01 to 0.06.
 PRECISION: Final = "bfloat16"
 
 TARGET_RECIPE: Final = Recipe(

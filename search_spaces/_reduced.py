@@ -1,4 +1,4 @@
-"""What the reduced studies share: real images at 16×16, a narrow network, sizes that two CPU cores carry.
+"""The axes, recipes and tasks of the reduced studies: real images of 16×16, sized for two CPU cores.
 
 The four tasks are Parquet files in the Hugging Face hub's form, below `--data`:
 
@@ -7,16 +7,15 @@ The four tasks are Parquet files in the Hugging Face hub's form, below `--data`:
     tiny-imagenet-near/  Tiny ImageNet: all images of the ten classes of NEAR
     tiny-imagenet-far/   Tiny ImageNet: all images of the ten classes of FAR
 
-A task is known by its decoded pixels and labels, in their order (`study prepare` prints the fingerprint):
-files of the same images in the same order are the same task, whatever made them. With the official sets
-below `--data` the same questions are asked of more images, under names of their own, by
+A task is identified by its decoded pixels and labels, in their order: any files of the same images in the
+same order are the same task. To use the complete official sets instead, define tasks of other names:
 
     Task(name="cifar10-full-16px", images=TorchvisionImages(dataset="CIFAR10"), image_size=16)
     Task(name="tiny-near-full-16px", images=TinyImageNetImages(), classes=NEAR, image_size=16)
 
-Widths, sizes, epochs and cuts were chosen by the *train* error of seed 901, which no study here uses: with
-the recipe below 20 % noisy labels of 250 images are interpolated from 4 trained channels on, those of
-1,000 images from 8 on; with none and with one they are not.
+Widths, sizes, epochs and cuts were chosen by the *train* error of seed 901, which no study here uses. With
+RECIPE and 20 % noisy labels, 4 trained channels interpolate 250 images, and 8 interpolate 1,000; one or
+none interpolates neither.
 """
 
 from functools import partial

@@ -14,8 +14,8 @@
     noise 0         every arm with clean labels too
 
 All other axes are those of `resnet`, with seeds 0 to 4. All arms draw the target from half b, so they
-differ only in the arm. Random frozen layers at 0 are the scratch arm; layers reinitialised at 0 are the
-same from other initial values.
+differ only in the arm. With 0 frozen layers, the random frozen arm is the scratch arm; the reinitialised
+arm then differs from it only in the initial values.
 Expect: not yet run.
 """
 

@@ -6,7 +6,7 @@
 
 As `reduced`, with a DenseNet-121 of growth rate 4 in place of the ResNet, from CIFAR-100 (2,500 images, 20
 epochs) to 250 images; from none to all channels of the last piece before the head are trained, then the
-layer before it. Evaluated twelve times, not forty: evaluations are most of what it costs.
+layer before it. It is evaluated twelve times, not forty, because evaluations are most of the cost.
 
     axis            values                                        unit
     source task     cifar100 (16×16)
@@ -14,8 +14,8 @@ layer before it. Evaluated twelve times, not forty: evaluations are most of what
     label noise     0.2                                           fraction of the target's labels
     seed            0 to 9                                        replicates of source and target alike
 
-Size and cuts were chosen by the *train* error of seed 901, which no study uses: of 250 images 4 channels
-fit all, 2 all but 9 %, 1 all but 14 %, none all but 24 %.
+Size and cuts were chosen by the *train* error of seed 901, which no study uses: 0 with 4 channels (250
+images), 0.09 with 2, 0.14 with 1, 0.24 with none.
 Expect: C4 is undecided with ten seeds (`analysis/results/README.md`).
 """
 

@@ -5,8 +5,8 @@
     Runs      165: 5 sources and 160 cells
 
 The cuts around the edge of `reduced`, from CIFAR-100 to 1,000 images, with the recipe of `reduced`, with
-four times its epochs, and with a third and three times its learning rate. If the edge moves with them, it
-is not one of capacity alone.
+four times its epochs, and with a third and three times its learning rate. If the edge moves, it does not
+depend on capacity alone.
 
     axis            values                                        unit
     source task     cifar100 (16×16)

@@ -4,9 +4,9 @@
     cost      4.7e13 floating-point operations (`study plan reduced_sources`)
     Runs      100: 25 sources and 75 cells
 
-As `reduced`, from CIFAR-100 alone: sources of three sizes, each trained for 40 epochs, and the smallest
-and the largest also for as many steps as the middle one takes (arm "matched steps"), since ten times the
-images are ten times the steps.
+As `reduced`, from CIFAR-100 alone: sources of three sizes, each trained for 40 epochs. The smallest and
+the largest are also trained for as many steps as the middle one (arm "matched steps"), because with equal
+epochs a larger source takes more steps.
 
     axis            values                                        unit
     source task     cifar100 (16×16)

@@ -586,7 +586,7 @@ def _heights(y: np.ndarray, places: np.ndarray) -> np.ndarray:
 
 
 def _lowest(curves: np.ndarray, window_of: np.ndarray, windows: np.ndarray) -> np.ndarray:
-    """Return the index of the lowest part of each curve (k, parts) in each of its windows (k, n): (k, n)."""
+    """Return the index of each curve's lowest part in each of its windows: (k, parts), (k, n) → (k, n)."""
     inside = window_of == windows[..., None]  # (k, n, parts)
     return np.asarray(np.where(inside, curves[:, None, :], np.inf).argmin(axis=-1))
 

@@ -254,7 +254,7 @@ def _recipe_names(study: Study, ids: Sequence[str]) -> dict[str, str]:
         for field in fields(Recipe)
         if len({getattr(recipe, field.name) for recipe in recipes.values()}) > 1
     ]
-    # Of a table only the recipe's name is known.
+    # For a table, only the recipe's name is known.
     return {name: name for name in ids} | {
         name: ", ".join(f"{field} {getattr(recipe, field)}" for field in differ)
         for name, recipe in recipes.items()
@@ -335,7 +335,7 @@ def _has_curve(epochs: np.ndarray) -> bool:
 
 
 def epoch_peaks(errors: xr.Dataset, epsilon: float, *, resolution: float = 0.0) -> xr.Dataset:
-    """Return peaks along the epochs, over GRID, by the rule that C1 uses (`resolution`: of one error).
+    """Return peaks along the epochs, over GRID, by C1's rule (`resolution`: the test error of one image).
 
     - `at`: the epoch with the highest mean in the window that `descent` returns (the window's centre may
       be beside the drawn peak); NaN without a peak.

@@ -206,7 +206,7 @@ def best_cuts(summaries: Sequence[SliceSummary]) -> pd.DataFrame:
 def best_cuts_by_size(cuts: pd.DataFrame) -> pd.DataFrame:
     """Format `best_cuts` as text, a column for each size.
 
-    "head only (2 of 3 cuts may be the best, head only to 6 layers frozen)".
+    Example: "head only (2 of 3 cuts may be the best, head only to 6 layers frozen)".
     """
     frame = cuts.assign(text=cuts.apply(_text, axis=1)).rename(
         columns={"source_size": "source images"}

@@ -177,14 +177,14 @@ def _verdict(
 
 
 def _level(study: str) -> str:
-    """Return the part of C4's verdict on where the test error is level; "" if it is not level."""
+    """Return the range in which C4's test error is level, as text; "" if it is not level."""
     row = _verdict(study, "C4", RULES, epsilon=EPSILON)
     found = re.search(r"level .* trained parameters", row.compared)
     return "" if found is None else found[0]
 
 
 def _at_least(study: str) -> str:
-    """Return the part of C3's verdict on how many replicates have its difference; "" if there is none."""
+    """Return C3's lower bound and the replicates that it holds for, as text; "" if it has none."""
     found = re.search(r"≥ .*? replicates", str(_verdict(study, "C3", RULES).remarks))
     return "" if found is None else found[0]
 
@@ -204,7 +204,7 @@ def _peaks_by_size(study: str) -> list[dict[str, Any]]:
 
 
 def _late_fall() -> dict[str, Any]:
-    """Return the fall over the last two windows of epochs in `reduced` at SIZE images, frozen 6 and 7."""
+    """Return the fall over the last two windows of epochs in `reduced`: SIZE images, 6 or 7 layers frozen."""
     measures = measure(_opened("reduced"), epsilon=EPSILON)
     lines = of_arm(measures.lines, "transfer")
     lines = lines[(lines["size"] == SIZE) & lines["frozen"].isin([6, 7])]
@@ -292,7 +292,7 @@ def _disagreement(broad: Curve) -> list[float]:
 
 
 def _rise(arm: str) -> dict[str, float]:
-    """Return a control arm's test error at head only, and its highest up to the cut after the edge."""
+    """Return a control arm's test error at head only, and its maximum up to one cut after the edge."""
     errors = _errors("reduced_controls")
     noisy = errors[(errors["arm"] == arm) & (errors["label_noise"] > 0)]
     curve = _curve(arm, noisy)

@@ -63,8 +63,8 @@ class Spread:
     """Variances over seeds of the test error (a fraction, squared), each of shape (…).
 
     - `measured`: of the error on this test set.
-    - `finite_test_set`: if errors were independent between images. This is the variance of seeds that are
-      equally good on the distribution, because the test set is finite.
+    - `finite_test_set`: what `measured` would be if errors were independent between images, as if all
+      seeds were equally good on the distribution.
     - `beyond`: of the error on the whole distribution of images; the estimate is unbiased, so it may be
       negative.
     """
@@ -159,7 +159,7 @@ def disagreement(
 
     Args:
         epoch: "last", a number, or "all" for the additional dimension "epoch".
-        partial: if predictions of a Run are missing, its cell uses the other seeds.
+        partial: use a cell's other seeds if predictions of a Run are missing.
 
     The other arguments are those of `surfaces.over_epochs`.
 
@@ -232,7 +232,7 @@ def disagreement(
 
 
 def _numbers(predicted: np.ndarray, labels: np.ndarray) -> Mapping[str, np.ndarray | int]:
-    """Return all MEANINGS that have enough seeds; `predicted`: (seeds, evaluations, images)."""
+    """Return the values by MEANINGS; some need two seeds. `predicted`: (seeds, evaluations, images)."""
     numbers: dict[str, np.ndarray | int] = {"num_seeds": len(predicted)}
     numbers["error"] = (predicted != labels).mean(axis=(0, -1))
     if len(predicted) >= 2:

@@ -18,7 +18,7 @@ DIMENSIONS: Final = AXES
 # Options for cells that were evaluated at different epochs.
 EVALUATIONS: Final = ("same", "common", "union")
 
-# Coordinates that are no dimension. If Runs of one cell differ in one, the caller must select a value.
+# Coordinates that are not dimensions. If Runs of one cell differ in one, the caller must select a value.
 OTHERS: Final = tuple(name for name in NAMES if name not in DIMENSIONS)
 
 MAX_BYTES: Final = 2 * 2**30

@@ -175,7 +175,8 @@ def along(surface: xr.DataArray, axis: str | xr.DataArray) -> xr.DataArray:
         axis: "parameters_trained" or "share_trained" (from head only to nothing frozen, so capacity
             grows); or a surface over "frozen", whose mean over seeds is used, such as the effective rank
             at the cut (`similarity.similarity_surfaces`). With a single cut, the parameters replace the
-            only other dimension that they vary along, such as "width". A dimension stays as it is.
+            only other dimension that they vary along, such as "width". The name of a dimension changes
+            nothing.
 
     Raises:
         ValueError: if one frozen count has several values (several networks, tasks or sizes) or none.

@@ -50,8 +50,8 @@ def run_study(
 ) -> Inventory:
     """Train the Runs that the store lacks, and return the study's new inventory.
 
-    `only`: ids of the Runs to train and return, their starts included; None: all. The list that the
-    store keeps is the whole study. `screen`: None: on stderr.
+    `only`: ids of the Runs to train and return, their starts included; None: all. The study is stored with
+    all its Runs in any case. `screen`: default: a new one on stderr.
     Raises UserError if the plan finds faults or there is no cluster, lease.LeaseHeld if another driver is
     at work, and OSError if Ray does not start.
     """
@@ -253,7 +253,7 @@ def _train(
     )
     if queue.is_over:
         return {}
-    # If the GPUs are on other nodes, the first prices are a core's; finished Runs correct them.
+    # If the GPUs are on other nodes, the first estimate is for a CPU core; finished Runs correct it.
     on_gpus = options.gpus_per_trial != 0 and (bool(options.gpus_per_trial) or has_gpu())
     works = {
         run.id: work_of(run, infos[run.task], shares_features=not on_gpus)

@@ -34,10 +34,15 @@ def run_inline(
 ) -> Mapping[str, str]:
     """Train every Run of the queue in this process, until a stop is requested.
 
-    Uses a GPU if there is one, unless the options claim none. Stops after an error that makes the GPU
-    unusable in this process: each later Run would fail, too. `keep`, `keep_predictions`: ids of Runs
-    whose weights and predictions are kept. `must_stop` is called after every step, in addition to the
-    process's signals. Returns why Runs failed, by id, if the store could not record it.
+    Uses a GPU if there is one, unless `gpus_per_trial` is 0. Stops after an error that makes the GPU
+    unusable in this process, because each later Run would fail, too.
+
+    Args:
+        keep, keep_predictions: ids of Runs whose weights, or predictions, are kept.
+        must_stop: called after every step; True requests a stop, as signals do.
+
+    Returns:
+        The errors of failed Runs, by id, that the store could not record.
     """
     use_gpu = options.gpus_per_trial != 0 and torch.cuda.is_available()
     options = options.of_trial(

@@ -35,14 +35,15 @@ from study.store.processes import Process, process_from, this_process
 from study.store.unfinished import highest_number
 
 RELEASED: Final = b"{}\n"
-_LOST: Final = b"the disk has lost it"  # matches no owner; only its heartbeats show if it is alive
+_LOST: Final = b"the disk has lost it"  # an unreadable lease: has no owner, only heartbeats
 
 
 class Place(Protocol):
-    """The leases of one store. `read` and `beat` raise FileNotFoundError; all methods raise OSError.
+    """The leases of one store, by number. All methods may raise OSError.
 
-    `is_exact`: only one of several creators succeeds, and nothing overwrites its lease.
-    `pause_seconds`: between two looks at a watched lease.
+    `read` and `beat` raise FileNotFoundError if the lease does not exist. `is_exact`: if several drivers
+    create one number, one succeeds, and nothing overwrites its lease. `pause_seconds`: time between two
+    looks at a lease that is watched.
     """
 
     @property
@@ -60,7 +61,7 @@ class Place(Protocol):
         ...
 
     def read(self, number: int) -> bytes:
-        """Return the content."""
+        """Return the lease's content."""
         ...
 
     def create(self, number: int, content: bytes) -> bool:
@@ -68,15 +69,15 @@ class Place(Protocol):
         ...
 
     def beat(self, number: int, content: bytes) -> None:
-        """Mark it with the current time."""
+        """Give the lease a heartbeat: mark it with the current time."""
         ...
 
     def release(self, number: int) -> None:
-        """Mark it as released."""
+        """Mark the lease as released."""
         ...
 
     def remove(self, number: int) -> None:
-        """Remove it if it exists."""
+        """Remove the lease if it exists."""
         ...
 
     def pause(self, seconds: float) -> None: ...
@@ -292,7 +293,7 @@ def acquire(root: str | Path, *, expiry_seconds: float = EXPIRY_SECONDS) -> Iter
 
 
 def lease_lost(store: Store) -> bool:
-    """Return True if a later driver than that of `lease_number` holds the store."""
+    """Return True if another driver has taken over since `store.lease_number`."""
     if not store.lease_number:
         return False
     _asked_at[store.root, store.lease_number] = time.monotonic()
@@ -300,12 +301,12 @@ def lease_lost(store: Store) -> bool:
     return max(map(int, numbers), default=0) > store.lease_number
 
 
-# When this process last looked, by root and lease number: on a bucket, each look is a request.
+# Time of this process's last check, by root and lease number: on a bucket, each check is a request.
 _asked_at: dict[tuple[str, int], float] = {}
 
 
 def lease_lost_if_due(store: Store) -> bool:
-    """Call `lease_lost` unless this process has done so just now; without an answer, return False."""
+    """Call `lease_lost` at most every 10 s; return False in between, or if the store does not respond."""
     before = _asked_at.get((store.root, store.lease_number), -math.inf)
     if time.monotonic() - before < SECONDS_BETWEEN_QUESTIONS:
         return False
@@ -317,9 +318,9 @@ def lease_lost_if_due(store: Store) -> bool:
 def take(
     place: Place, owner: Owner, shown: str, expiry: float, lowest: Callable[[], int] = lambda: 0
 ) -> int:
-    """Create the next number, and return it. Raises LeaseHeld.
+    """Take the lease under the next number; return the number. Raises LeaseHeld.
 
-    `lowest`: return a higher number than this, even if somebody has removed all leases.
+    `lowest`: returns a number to exceed if somebody has removed all leases.
     """
     mine = to_json(owner)
     while True:
@@ -403,9 +404,9 @@ def _check_free(place: Place, number: int, content: bytes, shown: str, expiry: f
 
 
 def _makes_progress(place: Place, number: int, content: bytes, patience: float) -> bool:
-    """Return True if the lease changes within this many seconds, except by its release.
+    """Return True if the lease changes within `patience` seconds, except by its release.
 
-    Raises FileNotFoundError if it is no longer the highest.
+    Raises FileNotFoundError if its number is no longer the highest.
     """
     stamp = place.stamps().get(number)
     num_looks = math.ceil(patience / place.pause_seconds)

@@ -1,4 +1,4 @@
-"""Hold the execution options, and check that an address accepts connections."""
+"""Define the execution options, and check that an address accepts connections."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class LaunchOptions:
     """Execution options. They do not affect results (on one device type and thread count).
 
     - `address`: of a Ray cluster, "local" for a local one, None to train inline, without Ray.
-    - `gpus_per_trial`, `cpus_per_trial`: the claim of a trial; None: chosen by the cluster's resources.
+    - `gpus_per_trial`, `cpus_per_trial`: resources of a trial; None: see `trial_resources`.
     - `accelerator`: the required label of a trial's node in Ray ("H100"); None: any.
     - `max_concurrent`: Runs at the same time; None: as many as fit.
     - `device`: "cpu" or "cuda"; `num_threads`: of torch on the CPU. Both are set in the trial's process.
@@ -52,7 +52,7 @@ class LaunchOptions:
     resume_hint: str = "interrupted; to go on, give the same command again"
 
     def of_trial(self, claim: Mapping[str, float], *, device: str) -> LaunchOptions:
-        """Return these options for a trial with this claim ({"cpu": …, "gpu": …})."""
+        """Return these options for a trial with the resources `claim`, {"cpu": …, "gpu": …}."""
         return replace(self, device=device, num_threads=max(1, int(claim["cpu"])))
 
 

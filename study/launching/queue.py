@@ -41,15 +41,15 @@ class Attempt:
 
 
 class RunQueue:
-    """Which Run to train next, and the state of each.
+    """The state of each Run, and the order of training.
 
     `runs`: all wanted Runs, each start before its dependants. `done`: ids of Runs that need nothing.
-    `unusable`: those of `done` that diverged, from which nothing can start. `failed`: ids of Runs that
+    `unusable`: ids in `done` of diverged Runs, from which no other can start. `failed`: ids of Runs that
     must not be tried. `cost`: relative cost by id.
 
     Runs of one `Run.block` are handed out together, once the starts of all of them are done. `next` hands
-    out each Run once, unless `again` or `reopen` gives it back. While a Run waits, either `next` returns
-    some or others are running: no Run waits for ever.
+    out each Run once, unless `again` or `reopen` gives it back. While a Run waits, other Runs are running
+    or `next` returns Runs: none waits for ever.
     """
 
     def __init__(
@@ -139,7 +139,7 @@ class RunQueue:
         return sum(cost for run_id, cost in self.cost.items() if self.is_open(run_id))
 
     def is_open(self, run_id: str) -> bool:
-        """Return True if this launch has still to end this Run."""
+        """Return True if this Run is running or waiting."""
         return self.state[run_id] in (RUNNING, WAITING)
 
     def _set(self, run_id: str, state: str) -> None:
@@ -235,7 +235,7 @@ class Outcomes:
         return error
 
     def note_start_failed(self) -> None:
-        """Store, for readers, which Runs cannot be trained because their start failed."""
+        """Store which Runs cannot be trained because their start failed."""
         for run_id, state in self._queue.state.items():
             run = self._queue.runs[run_id]
             if state == START_FAILED and run.source is not None:

@@ -40,7 +40,7 @@ class FirstEpochs:
     - `num_steps` in `seconds`: including evaluations; `num_epochs`: the same in epochs.
     - `seconds_whole`: of all its steps at that rate.
     - `first`, `last`: the row before training, and the last measured row.
-    - `peak_bytes`: the peak of torch's memory on a GPU; on the CPU that of this process up to now.
+    - `peak_bytes`: peak of torch's memory on a GPU; on a CPU, of the memory of this process so far.
     """
 
     device: str

@@ -27,7 +27,7 @@ _LIVES_SECONDS: Final = 24 * 3600.0
 
 @contextmanager
 def temporary_folder(prefix: str) -> Iterator[str]:
-    """Yield a new folder that `leftovers` leaves alone, even in a container that shares only /tmp."""
+    """Yield a new folder; `leftovers` never returns it, even in another container that shares /tmp."""
     with tempfile.TemporaryDirectory(prefix=f"{prefix}{os.getpid()}-") as folder:
         held = os.open(folder, os.O_RDONLY)
         try:
@@ -56,7 +56,7 @@ def _is_used(path: Path, pid: str | None) -> bool:
 
 
 def _is_locked(path: Path) -> bool:
-    """Return True if a process holds the folder; its number means nothing in another PID namespace."""
+    """Return True if a process has locked the folder. Its PID may be that of another container."""
     if not path.is_dir() or path.is_symlink():
         return False
     descriptor = os.open(path, os.O_RDONLY)

@@ -106,7 +106,7 @@ class _Job:
 
 
 class Checkpoints:
-    """Writes checkpoints of Runs that are trained together in a thread, while training continues.
+    """Writes checkpoints of Runs that are trained together, in a background thread.
 
     The states are copied first. A failed write raises at the next write, or on leaving.
     """
@@ -210,8 +210,8 @@ def execute_block(
 ) -> dict[str, str | Exception]:
     """`execute` these Runs of one block (`Run.block`) as one network; return the result or error of each.
 
-    `keep_weights`, `keep_predictions`: ids of Runs. If the checkpoints of some have another step, those
-    are trained one after another: which Runs are trained together does not change their bits.
+    `keep_weights`, `keep_predictions`: ids of Runs. Runs whose checkpoints are at different steps are
+    trained separately, which does not change their bits.
     """
     assert len({run.block for run in runs}) == 1, runs
     # Bits depend on the thread count, and a worker keeps the last Run's setting.
@@ -462,7 +462,10 @@ def _predictions_table(training: Training) -> pa.Table:
 def _resumed(
     training: Training, store: Store, start: _Start, there: Unfinished | None
 ) -> dict[str, Any] | None:
-    """Restore `training` from its checkpoint; return None without a usable one. `there`: its files."""
+    """Restore `training` from its checkpoint in `there`; return the new `_Job.about`.
+
+    Return None without a usable checkpoint.
+    """
     run_id = training.run.id
     if there is None:
         return None
@@ -505,12 +508,12 @@ def attempt(
     on_row: Callable[[Run, Row], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> dict[str, Attempt]:
-    """`execute_block`, and return the outcome of each Run by id.
+    """Call `execute_block`; return the outcome of each Run by id.
 
-    An exception is stored with the number of attempts, including earlier launches, and gives "try
-    again", or "failed" after MAX_TRIES; "failed unnoted" if it cannot be stored (a full disk). A
-    missing or damaged start is no failure of the Run: it gives "start lost", and damaged objects are
-    quarantined.
+    If an exception is raised, the outcome is "try again", or "failed" after MAX_TRIES. The exception is
+    stored with the number of attempts in all launches; if it cannot be stored (a full disk), the outcome
+    is "failed unnoted". If the start is missing or damaged, the outcome is "start lost", which counts as
+    no attempt; damaged objects are quarantined.
     """
     remarks: dict[str, str] = {}
     try:

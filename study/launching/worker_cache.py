@@ -50,7 +50,7 @@ class Weights:
 
 
 def cached_draw(run: Run, task: PreparedTask) -> TrainingSet:
-    """Return `study.tasks.draws.draw` for the Run."""
+    """Return the Run's training set from a cache; see `study.tasks.draws.draw`."""
     kept = _draw(task, run.part, run.size, run.seed, float(run.label_noise))
     return replace(kept, **{name: values.copy() for name, values in vars(kept).items()})
 
@@ -62,7 +62,7 @@ def _draw(task: PreparedTask, part: str, size: int, seed: int, label_noise: floa
 
 
 class _WeightsKept:
-    """The most recent weights, up to MAX_WEIGHTS_BYTES, and always the last ones."""
+    """A cache of the last used weights, up to MAX_WEIGHTS_BYTES or one network."""
 
     def __init__(self) -> None:
         self._kept: OrderedDict[tuple[object, ...], Weights] = OrderedDict()
@@ -85,7 +85,7 @@ _weights = _WeightsKept()
 
 
 def cached_start_weights(store: Store, run_id: str, digest: str) -> Weights:
-    """Return `study.store.read_weights`, read and checked again if the file has changed.
+    """Return a start's weights from a cache; read them again if the file has changed.
 
     Raises FileNotFoundError, Damaged.
     """
@@ -119,9 +119,9 @@ def cached_similarity(
     device: torch.device,
     measure: Callable[[], pa.Table],
 ) -> pa.Table:
-    """Return `measure` (`study.store.similarity.TABLE`) for this start, cut and drawn images.
+    """Return `measure()` (`study.store.similarity.TABLE`) from a cache, by start, cut and drawn images.
 
-    It uses clean labels and whole layers: label noise, recipe and trained channels do not change it.
+    `measure` uses clean labels and whole layers: label noise, recipe and trained channels do not matter.
     """
     seen = (run.part, run.size, run.seed)
     cut = (run.model, run.width, run.frozen, run.frozen_pieces)
@@ -148,9 +148,10 @@ def start_network(
     digest: str,
     device: torch.device,
 ) -> nn.Sequential:
-    """Return `study.training.similarity.start_network` on `device`; `digest`: of the weights.
+    """Return a start's network on `device` from a cache; see `study.training.similarity.start_network`.
 
-    Only the last one is kept, because the cells of a start are trained one after another.
+    `digest`: of the weights. Only the last network is cached, because the cells of a start are trained
+    one after another.
     """
     key = (digest, run.model, run.width, image_shape, str(device))
     if key not in _networks:
@@ -162,7 +163,7 @@ def start_network(
 
 @lru_cache(maxsize=1)
 def pretrained_weights(model: str, image_shape: ImageShape) -> Weights:
-    """Return `study.networks.build.pretrained`."""
+    """Return timm's weights from a cache; see `study.networks.build.pretrained`."""
     tensors = pretrained(model, image_shape)
     payload = tensors_to_bytes(tensors)
     return Weights(tensors=tensors, digest=digest_of(payload), num_bytes=len(payload))
@@ -172,9 +173,9 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def load_task(name: str, store: Store, node_cache: Path | None) -> PreparedTask:
-    """Return `study.tasks.prepared_file.load`, from a copy in `node_cache` unless that is None.
+    """Load a prepared task as `study.tasks.prepared_file.load`, through a copy in `node_cache` if given.
 
-    Raises the same errors; a damaged file in messages is the store's own, never a copy.
+    Errors are always about the store's file, never about a copy.
     """
     shared = store.local_path(task_path(name))
     if shared is None and store.lease_number:
@@ -230,7 +231,7 @@ def record_similarity(
     """Publish the similarity of the start of `run` and its target, unless the store has it for this start.
 
     Does nothing for a Run whose start is not a Run. `start_weights`: of the whole start, with its head;
-    `at_cut`: see `study.training.similarity.measure`. Damaged ones are quarantined and measured again.
+    `at_cut`: see `study.training.similarity.measure`. A damaged similarity is quarantined and replaced.
     """
     if run.source is None:
         return

@@ -29,7 +29,7 @@ _CONTAINERS: Final = (dict, OrderedDict, list, set)
 def replica(module: Module, device: str | torch.device | None = None) -> Module:
     """Return a copy of the module with the same form, modes and buffers, sharing nothing with it.
 
-    Its parameters are not filled; they are on `device`, by default torch's default device.
+    Its parameters are uninitialised, on `device` (default: torch's default device).
     """
     made: Module = _module(module, device, {})
     return made
@@ -126,7 +126,7 @@ def _outline(
     device: torch.device,
     dtype: torch.dtype,
 ) -> nn.Sequential:
-    """Return the layers without values, as torch's defaults (`device`, `dtype`) make them."""
+    """Return the layers on the meta device. `device`, `dtype`: torch's defaults, for the cache's key."""
     assert (device, dtype) == (torch.get_default_device(), torch.get_default_dtype())
     return replica(layers_of(network(model, width, num_classes, image_shape)), "meta")
 

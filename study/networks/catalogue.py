@@ -110,7 +110,7 @@ def check_trained_channels(model: str, width: int | None, frozen: int, num_train
 def check_seeds_together(model: str, num_seeds: int, frozen: int, num_trained: int) -> None:
     """Raise ValueError unless this many seeds can be trained as one network at this cut.
 
-    The layers of "timm/<name>" need torch: `study.training.stacked.check_timm_layers`.
+    For "timm/<name>" see `study.training.stacked.check_timm_layers`, which needs torch.
     """
     last = num_layers(model) - 1
     is_head = frozen == last and num_trained == 0
@@ -142,9 +142,9 @@ def num_channels(model: str, width: int | None) -> int:
 def num_pieces(model: str, index: int) -> int:
     """Return the number of pieces between which this layer can be cut; 1: it cannot be cut.
 
-    A basic residual block: its first convolution with its norm, its second. A part of a DenseNet's last
-    dense block: its dense layers, and in the last part the final norm. A ViT's encoder block: attention,
-    MLP, each with the norm before it; its head: the final norm, the classifier. Any other: itself.
+    - Basic residual block: the first convolution with its norm; the second with its norm.
+    - Part of a DenseNet's last dense block: each dense layer; in the last part, also the final norm.
+    - ViT's encoder block: attention; MLP, each with the norm before it. ViT's head: norm; classifier.
     """
     if model.startswith(TIMM):
         return 1
@@ -178,7 +178,7 @@ def pieces_to_freeze(model: str, index: int) -> range:
 
 
 def check_cut_inside(model: str, given: object, *, most: int) -> None:
-    """Raise ValueError about `frozen_pieces=given` unless a layer can be cut behind `most` pieces."""
+    """Raise ValueError about `frozen_pieces=given` unless some layer can be cut after `most` pieces."""
     if model.startswith(TIMM):
         raise ValueError(
             f"frozen_pieces={given!r}: {model} is cut between layers only; choose 0, or a network of the "

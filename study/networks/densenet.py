@@ -1,7 +1,7 @@
 """DenseNet for small images: timm's own class with a stem that fits 32×32, and its layers.
 
 Huang et al. 2017: section 4.2 for the stem (3×3, stride 1, no max-pooling), table 1 for the depths of
-DenseNet-121. A cut inside a dense block carries the concatenation so far.
+DenseNet-121. The output of a cut inside a dense block is the concatenation so far.
 """
 
 from __future__ import annotations
@@ -74,9 +74,10 @@ def _dense_block(dense_layers: Iterable[tuple[str, nn.Module]]) -> DenseBlock:
 
 
 class _FrozenPart(nn.Module):
-    """The last part of a DenseNet without its last channels. Returns (n, c, h, w), joined: the frozen
-    channels as the trained dense layers get them (if any), the same after the final norm, and the input
-    of the partly trained convolution (if any).
+    """The frozen channels of the last part of a DenseNet.
+
+    Returns (n, c, h, w), concatenated: the frozen channels before the final norm (if a whole dense layer
+    is trained), after it, and the input of the partly trained convolution (if any).
     """
 
     def __init__(self, last: Any, num_whole: int, num_channels: int) -> None:
@@ -106,7 +107,7 @@ class _FrozenPart(nn.Module):
 
 
 class _TrainedPart(nn.Module):
-    """From the output of `_FrozenPart` to the part's output, (n, channels, h, w)."""
+    """Computes the part's output, (n, channels, h, w), from the output of `_FrozenPart`."""
 
     def __init__(self, last: Any, num_whole: int, num_channels: int, links: ChannelLinks) -> None:
         super().__init__()

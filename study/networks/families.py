@@ -159,7 +159,7 @@ def family_of(model: str) -> Family:
 
 
 def layer_keys(whole: nn.Module) -> dict[str, str]:
-    """Return our state-dict keys by timm's, matched one to one by the tensors themselves."""
+    """Return our state-dict key for each of timm's; both have the same tensor."""
     ours = {id(t): key for key, t in layers_of(whole).state_dict(keep_vars=True).items()}
     theirs = {key: id(t) for key, t in whole.state_dict(keep_vars=True).items()}
     assert len(set(theirs.values())) == len(theirs) and set(theirs.values()) == set(ours)

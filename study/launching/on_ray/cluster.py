@@ -185,7 +185,7 @@ def refuse_other_nodes(root: Path | None) -> None:
 class NewNodes:
     """Checks nodes that join during a launch as `refuse_other_nodes` does, without waiting for them.
 
-    `root`: as there. `nodes`: from Ray, those that are checked already.
+    `root`: as for `refuse_other_nodes`. `nodes`: Ray's list of the nodes that are already checked.
     """
 
     def __init__(self, root: Path | None, nodes: Iterable[Mapping[str, Any]]) -> None:
@@ -194,7 +194,7 @@ class NewNodes:
         self._asked: dict[Any, Mapping[str, Any]] = {}
 
     def look(self, nodes: Iterable[Mapping[str, Any]]) -> list[str]:
-        """Return a line for each fault of a node that joined; call again for answers to come."""
+        """Return a line for each fault of new nodes that was found since the last call."""
         alive = {node["NodeID"]: node for node in nodes if node["Alive"]}
         for node_id in alive.keys() - self._known:
             self._known.add(node_id)
@@ -245,7 +245,7 @@ def versions() -> dict[str, str]:
 
 
 def differences(node: str, there: Mapping[str, str], here: Mapping[str, str]) -> list[str]:
-    """Return a line for each other version of a node; "+cpu" and "+cu128" count as equal."""
+    """Return a line on the versions that differ on a node, or []; "+cpu" and "+cu128" count as equal."""
     other = [
         f"{name} {there.get(name, 'none')} (here {version})"
         for name, version in here.items()

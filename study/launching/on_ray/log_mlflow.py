@@ -38,10 +38,9 @@ def default_uri(folder: Path) -> str:
 
 
 class MlflowRuns(MLflowLoggerCallback):
-    """Ray's callback, but a Run that continues, or is trained again by the same code, continues its
-    MLflow run: no second run, no repeated step.
+    """Ray's callback, with one MLflow run for a Run even if it is resumed or trained again.
 
-    Raises UserError if the server does not answer.
+    No step is logged twice. Raises UserError if the server does not answer.
     """
 
     def __init__(self, folder: Path, remark: Callable[[str], None]) -> None:

@@ -26,7 +26,7 @@ DEFAULT_PROJECT: Final = "freezewise"
 
 
 class WandbRuns(WandbLoggerCallback):
-    """Ray's callback, but a continued Run, or one trained again by the same code, keeps its id.
+    """Ray's callback, with one W&B run for a Run even if it is resumed or trained again.
 
     Raises UserError if W&B has no user.
     """
@@ -104,7 +104,7 @@ class WandbRuns(WandbLoggerCallback):
             self._remark(f"W&B lacks some of the curves, the study goes on: {why}")
 
     def close(self) -> None:
-        """Wait a while until everything is uploaded or written."""
+        """Wait up to SECONDS_TO_FINISH until everything is uploaded or written."""
         for trial in list(self._trial_queues):
             self._signal_logging_actor_stop(trial)
         self.on_experiment_end([])

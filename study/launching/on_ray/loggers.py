@@ -1,6 +1,6 @@
 """Report training curves through Ray's logging callbacks.
 
-Curves are sampled every few seconds. The store has all rows, and never reads them from here.
+Curves are sampled every few seconds; only the store has all rows.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class TensorBoardFiles(TBXLoggerCallback):
 
 
 class _RunOfTrial:
-    """A trial as the logging callbacks use it, of one of its Runs."""
+    """One Run of a trial, for logging callbacks, which expect a trial per Run."""
 
     def __init__(self, trial: Any, run: str) -> None:
         self._trial = trial

@@ -28,7 +28,7 @@ class Nodes:
             self._where[trial_id] = node
 
     def on_worker_lost(self, trial_id: str) -> None:
-        """Record that this trial's worker is lost, with its node or without."""
+        """Record that this trial's worker is lost; its node may still be alive."""
         node = self._where.pop(trial_id, None)
         if node is not None:
             self._gone[trial_id] = node
@@ -61,7 +61,7 @@ class Nodes:
         return lines
 
     def on_worker_started(self, trial_id: str) -> str:
-        """Record this trial's worker; return a line if it was the last one of a lost node, else ""."""
+        """Record a worker of this trial; return a line if all Runs of a lost node have gone on, else ""."""
         node = self._gone.pop(trial_id, None)
         if node is None:
             return ""
@@ -85,7 +85,7 @@ def _runs(count: int) -> str:
 
 
 def node_name(node: Mapping[str, Any]) -> str:
-    """Return a node's name for people."""
+    """Return a node's name for messages."""
     # Several nodes of one machine share its address.
     address, name = node["NodeManagerAddress"], node.get("NodeName") or ""
     named = address if name in ("", address) else f"{name} ({address})"
@@ -101,10 +101,10 @@ def trial_resources(
     gpus_per_trial: float | None,
     cpus_per_trial: float | None,
 ) -> dict[str, float]:
-    """Return the claim of a trial as {"cpu": …, "gpu": …}: by default a GPU if there is any, and a core.
+    """Return the resources of a trial, {"cpu": …, "gpu": …}; default: a core, and a GPU if a node has any.
 
-    Less than a core if a node with GPUs has fewer cores than trials that fit on its GPUs. If no node has
-    a GPU yet, nodes with a core per GPU are assumed.
+    If a node with GPUs has fewer cores than trials that fit on its GPUs, the default is a fraction of a
+    core. If no node has a GPU yet, one core per GPU is assumed.
     """
     with_gpu = [each for each in (node["Resources"] for node in nodes) if each.get("GPU")]
     gpu = (1.0 if with_gpu else 0.0) if gpus_per_trial is None else gpus_per_trial
@@ -120,12 +120,12 @@ def trial_resources(
 
 
 def num_slots(cluster: Mapping[str, float], claim: Mapping[str, float]) -> int:
-    """Return the number of such trials that the cluster holds at once, as if it were a single machine."""
+    """Return how many trials that need `claim` fit on the cluster, as if it were a single machine."""
     return min(int(cluster.get(name.upper(), 0.0) / share + 1e-6) for name, share in claim.items())
 
 
 def resources_text(resources: Mapping[str, float]) -> str:
-    """Return resources for people: "2 GPU and 1 CPU"."""
+    """Return resources as text: "2 GPU and 1 CPU"."""
     return " and ".join(f"{value:g} {name.upper()}" for name, value in resources.items())
 
 

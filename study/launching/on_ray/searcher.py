@@ -25,7 +25,7 @@ SECONDS_BETWEEN_LOOKS: Final = 5.0  # between checks of the nodes
 
 
 class LeaveTuneLoop(BaseException):
-    """Leaves Tune's loop from inside. Not an Exception, for which Tune would clean up for minutes."""
+    """Leaves Tune's loop. Not an Exception, after which Tune would clean up for minutes."""
 
 
 class Watch(tune.Callback):
@@ -121,11 +121,11 @@ SECONDS_TO_BEGIN: Final = 120.0
 
 
 class WorkersMayStart(tune.schedulers.FIFOScheduler):
-    """Gives a free worker the Run that was handed out last, instead of the first one without a worker.
+    """Gives a free worker the newest trial, instead of the first one without a worker.
 
-    A worker takes seconds to start. Tune by default gives its trial to any worker that becomes free
-    before, ends the starting one, and starts another for the next trial. While Runs are shorter than
-    that, no second worker would ever get its first Run.
+    A worker takes seconds to start. If another worker becomes free meanwhile, Tune by default gives it
+    the trial, ends the starting worker, and starts one for the next trial. With short Runs, no second
+    worker would ever train.
     """
 
     def choose_trial_to_run(self, tune_controller: Any) -> None:
@@ -133,10 +133,10 @@ class WorkersMayStart(tune.schedulers.FIFOScheduler):
 
 
 class RunSearcher(tune.search.Searcher):
-    """Gives Tune the next Run of the queue, as many at a time as the cluster holds.
+    """Gives Tune the next Runs of the queue, as many at a time as fit on the cluster.
 
-    `may_grow`: as many Runs as have a worker, at least one, wait for workers beyond those, so that an
-    autoscaler sees the demand. With one waiting Run, nodes would come one after another.
+    `may_grow`: let further Runs wait for a worker, as many as have one (at least one), so that an
+    autoscaler sees the demand. For a single waiting Run it would add only one node at a time.
     """
 
     def __init__(

@@ -41,7 +41,7 @@ def trainable(
         # Test clusters declare GPUs that do not exist.
         device = os.environ.get("STUDY_DEVICE") or ("cuda" if claim.get("gpu") else "cpu")
         if device == "cuda" and claim.get("gpu", 1) < 1:
-            # Trials that share a GPU run out of memory on their own, not because of another one.
+            # A trial that shares a GPU must not run out of memory because of another trial.
             torch.cuda.set_per_process_memory_fraction(claim["gpu"])
         reports = Reports(first_row=bool(options.logs))
         ended = _worker_thread().call(
@@ -85,10 +85,10 @@ _Work = Callable[[], dict[str, Attempt]]
 
 
 class WorkerThread:
-    """A thread that makes calls one after another, as long as the process lives.
+    """A thread that executes calls one after another until the process ends.
 
-    Tune starts a thread per trial, and cuDNN keeps the algorithms that it has chosen per thread: in Tune's
-    threads, every Run would time its convolutions again.
+    Tune starts a thread per trial, but cuDNN caches its choice of algorithms per thread: in Tune's
+    threads, it would time the convolutions again for every Run.
     """
 
     def __init__(self) -> None:
@@ -120,10 +120,9 @@ def _worker_thread() -> WorkerThread:
 
 
 class Reports:
-    """Reports to Tune: the node, rows if the last report is old enough, and the last rows with the
-    outcomes. Read them with `rows_in` and `outcomes_in`.
+    """Reports to Tune: first the node, then rows at intervals, then the last rows with the outcomes.
 
-    `first_row`: report the first row too, though it shows no progress.
+    `rows_in` and `outcomes_in` read the reports. `first_row`: report the first row immediately.
     """
 
     def __init__(self, *, first_row: bool) -> None:
@@ -151,9 +150,9 @@ class Reports:
 
 
 def stop_check(flag: Any) -> Callable[[], bool]:
-    """Return a check that reads the flag now and then; only its first call waits for an answer.
+    """Return a function that checks the flag about once a second, and returns True after a stop request.
 
-    So a trial that starts after a stop request does not begin.
+    Only its first call waits for the answer, so that no trial begins after a stop request.
     """
     asked_at, answer, patience = -float("inf"), None, SECONDS_FOR_FIRST_ANSWER
 

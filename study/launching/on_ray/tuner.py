@@ -70,9 +70,13 @@ def launch(
 ) -> Mapping[str, str]:
     """Train every Run of the queue on a cluster, until a stop is requested.
 
-    `keep`, `keep_predictions`: ids of Runs whose weights and predictions are kept. `must_stop` is called
-    now and then, in addition to the process's signals; running trials then have `options.grace_seconds`
-    to write a checkpoint. Returns the reasons of failures that the store could not record, by Run id.
+    Args:
+        keep, keep_predictions: ids of Runs whose weights, or predictions, are kept.
+        must_stop: called in every step of Tune's loop; True requests a stop, as signals do. Trials then
+            have `options.grace_seconds` to write a checkpoint.
+
+    Returns:
+        The errors of failed Runs, by id, that the store could not record.
 
     Raises:
         UserError: there is no cluster, a node's package versions differ from this machine's, or this
@@ -148,7 +152,7 @@ def launch(
 def look_at_cluster(options: LaunchOptions) -> str:
     """Describe the cluster at `options.address`: "3 nodes with 24 CPU and 2 GPU: 2 Runs at a time".
 
-    Starts nothing there. Raises UserError as `launch` does, and if no node can hold a trial.
+    Starts no Run. Raises UserError as `launch` does, and if no node can hold a trial.
     """
     assert options.address is not None
     with connected(options.address):
