@@ -204,7 +204,7 @@ def _peaks_by_size(study: str) -> list[dict[str, Any]]:
 
 
 def _late_fall() -> dict[str, Any]:
-    """Return the fall over the last two windows of epochs in `reduced`: SIZE images, 6 or 7 layers frozen."""
+    """Return the fall over the last two windows of epochs in `reduced`: SIZE images, 6 or 7 frozen layers."""
     measures = measure(_opened("reduced"), epsilon=EPSILON)
     lines = of_arm(measures.lines, "transfer")
     lines = lines[(lines["size"] == SIZE) & lines["frozen"].isin([6, 7])]

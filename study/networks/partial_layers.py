@@ -22,7 +22,7 @@ class ChannelLinks:
     pairs: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
     def own(self, place: Tensor) -> Tensor:
-        """Return a copy of this place, linked to it."""
+        """Return a copy of `place`, a view of a tensor of the whole layer; link both."""
         mine = place.detach().clone().contiguous()
         self.pairs.append((mine, place.detach()))
         return mine
@@ -76,7 +76,7 @@ def outputs(module: Module, which: slice, links: ChannelLinks | None) -> Module:
 
 
 def inputs(linear: nn.Linear, which: slice, links: ChannelLinks | None, *, bias: bool) -> nn.Linear:
-    """Return a linear map from only these inputs; `bias`: add the whole map's."""
+    """Return a linear map of only these inputs; `bias`: whether it keeps the bias."""
     part = copy.deepcopy(linear)
     part.weight = _parameter(linear.weight[:, which], links)
     part.register_parameter("bias", linear.bias if bias else None)
@@ -104,9 +104,9 @@ def _parameter(place: Tensor, links: ChannelLinks | None) -> nn.Parameter:
 
 
 def split(features: Tensor, *sizes: int, networks: int = 1) -> tuple[Tensor, ...]:
-    """Split features that were joined along their channels, (n, c, …).
+    """Split features, (n, c, …), that `join` concatenated along the channels.
 
-    `networks`: the channels are those of this many networks, one after another; each part is too.
+    `networks`: the channels belong to this many networks, one after another, in each part as well.
     """
     if networks == 1:
         return torch.split(features, list(sizes), dim=1)
@@ -115,7 +115,7 @@ def split(features: Tensor, *sizes: int, networks: int = 1) -> tuple[Tensor, ...
 
 
 def join(parts: Sequence[Tensor], *, networks: int = 1) -> Tensor:
-    """Join features along their channels, as `split` expects them."""
+    """Concatenate features along their channels, as `split` expects them."""
     if networks == 1:
         return torch.cat(list(parts), dim=1)
     last = [part.movedim(1, -1).unflatten(-1, (networks, -1)) for part in parts]

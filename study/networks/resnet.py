@@ -55,8 +55,8 @@ def layers(whole: ResNet) -> OrderedDict[str, nn.Module]:
 
 
 class _FrozenPart(nn.Module):
-    """A residual block without the last output channels. Returns, joined: the input of its last
-    convolution, its frozen output, and the shortcut of the other channels.
+    """A residual block without the trained output channels. Returns, concatenated: the input of its last
+    convolution, its frozen output, and the shortcut of the trained channels.
     """
 
     def __init__(self, block: Any, frozen: slice, trained: slice) -> None:
@@ -90,9 +90,9 @@ class _FrozenPart(nn.Module):
 
 
 class _TrainedPart(nn.Module):
-    """From the output of `_FrozenPart` to the block's output, (n, channels, h, w)."""
+    """Computes the block's output, (n, channels, h, w), from the output of `_FrozenPart`."""
 
-    networks = 1  # whose channels the features hold
+    networks = 1  # number of networks whose channels the features contain
 
     def __init__(self, block: Any, num_frozen: int, trained: slice, links: ChannelLinks) -> None:
         super().__init__()
@@ -109,8 +109,8 @@ class _TrainedPart(nn.Module):
 
 
 def part(block: Any, num_trained: int) -> PartialLayer:
-    """Split a residual block whose last `num_trained` output channels are trained: those of its last
-    convolution, and their statistics and scales in the following norm.
+    """Split a residual block whose last `num_trained` output channels are trained: in its last convolution
+    and in the norm after it.
     """
     assert block.se is None and block.drop_path is None, block
     num_frozen = _last(block)[0].out_channels - num_trained
@@ -122,8 +122,8 @@ def part(block: Any, num_trained: int) -> PartialLayer:
 
 
 class _FirstPiece(nn.Module):
-    """A basic block up to its second convolution. Returns that one's input and the shortcut, of the same
-    shape, joined along the channels.
+    """A basic block before its second convolution. Returns that convolution's input and the shortcut, of
+    the same shape, concatenated along the channels.
     """
 
     def __init__(self, block: Any) -> None:
@@ -138,9 +138,9 @@ class _FirstPiece(nn.Module):
 
 
 class _SecondPiece(nn.Module):
-    """From the output of `_FirstPiece` to the block's output."""
+    """Computes the block's output from the output of `_FirstPiece`."""
 
-    networks = 1  # whose channels the features hold
+    networks = 1  # number of networks whose channels the features contain
 
     def __init__(self, block: Any) -> None:
         super().__init__()
@@ -155,7 +155,7 @@ class _SecondPiece(nn.Module):
 
 
 def pieces(block: Any, num_frozen: int) -> tuple[nn.Module, nn.Module]:
-    """Split a basic block, sharing its modules: its first convolution with any shortcut's; the rest."""
+    """Split a basic block, sharing its modules: first convolution and any shortcut convolution; the rest."""
     assert _is_basic(block) and num_frozen == 1, (block, num_frozen)
     assert block.se is None and block.drop_path is None, block
     return _FirstPiece(block), _SecondPiece(block)

@@ -32,7 +32,7 @@ def network(
     )
 
 
-# torch splits the rows of a LayerNorm's gradient among threads; only one or two get whole images.
+# torch divides the rows of a LayerNorm's gradient among threads; with at most two, each gets whole images.
 MAX_THREADS: Final = 2
 
 
@@ -100,18 +100,18 @@ def layers(whole: VisionTransformer) -> OrderedDict[str, nn.Module]:
 
 
 class ClassToken(nn.Module):
-    """From tokens, (n, tokens, width), to the class token, (n, 1, width)."""
+    """Selects the class token: (n, tokens, width) to (n, 1, width)."""
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         return tokens[:, :1]
 
 
 def part_head(head: Head) -> tuple[nn.Module, nn.Module]:
-    """Split the head into the choice of the class token, if only that token is read, and the rest.
+    """Split the head into the selection of the class token, if it reads only that token, and the rest.
 
-    The norm works on each token separately, so the others need no norm. If tokens are averaged or
-    attended to, all are read and nothing is constant. Nor on a CPU with three or more threads, which
-    would sum the norm's gradients in another order: other bits.
+    The norm works on each token separately, so the others need none. The first part is the identity if
+    tokens are averaged or attended to, and on a CPU with more than MAX_THREADS threads, which would sum
+    the norm's gradients in another order.
     """
     reads_one = head.attn_pool is None and head.pool_type == "token"
     on_cpu = head.classifier.weight.device.type == "cpu"
@@ -120,8 +120,8 @@ def part_head(head: Head) -> tuple[nn.Module, nn.Module]:
 
 
 class _FrozenPart(nn.Module):
-    """An encoder block without the last hidden units of its MLP: tokens (n, tokens, width). Returns,
-    joined along the last dimension, the block's output without these units, and the MLP's input.
+    """An encoder block without the trained hidden units of its MLP: tokens (n, tokens, width). Returns,
+    concatenated along the last dimension, the block's output without these units, and the MLP's input.
     """
 
     def __init__(self, block: Any, frozen: slice) -> None:
@@ -138,7 +138,7 @@ class _FrozenPart(nn.Module):
 
 
 class _TrainedPart(nn.Module):
-    """From the output of `_FrozenPart` to the block's output, (n, tokens, width)."""
+    """Computes the block's output, (n, tokens, width), from the output of `_FrozenPart`."""
 
     def __init__(self, block: Any, trained: slice, links: ChannelLinks) -> None:
         super().__init__()
@@ -152,8 +152,8 @@ class _TrainedPart(nn.Module):
 
 
 def part(block: Any, num_trained: int) -> PartialLayer:
-    """Split an encoder block whose last `num_trained` hidden units of the MLP are trained: their inputs
-    and outputs; the bias of the MLP's output stays frozen.
+    """Split an encoder block whose last `num_trained` hidden units of the MLP are trained: their weights
+    in both linear maps; the bias of the MLP's output stays frozen.
     """
     _check_plain(block)
     assert isinstance(block.mlp.norm, nn.Identity), block

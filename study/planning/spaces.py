@@ -31,8 +31,8 @@ _NO_SUCH_ARGUMENT: Final = re.compile(
 def near_name(error: BaseException) -> str:
     """Return the end of a message: "; did you mean 'x'?", or "" if no known name is similar.
 
-    For names that are imported, looked up or passed as an argument. Arguments of our own functions are all
-    listed if none is similar.
+    The wrong name was imported, looked up or passed as an argument. If no argument of a function of this
+    package is similar, all are listed.
     """
     if "did you mean" in str(error).lower():  # Python 3.13 suggests some names itself
         return ""
@@ -103,10 +103,10 @@ class Space:
 
     @cached_property
     def target_ids(self) -> frozenset[str]:
-        """Return the ids of the Runs that claims are about: all except mere starts.
+        """Return the ids of the Runs that claims are about: all except Runs that are only starts.
 
-        A start is also a cell if cells are trained on its task and part: Runs that start from something or
-        have frozen layers. It is then their scratch baseline.
+        A start counts as a scratch baseline, too, if other Runs on its task and part have a start or
+        frozen layers.
         """
         starts = {run.source for run in self.runs}
         cells = {(run.task, run.part) for run in self.runs if run.start is not None or run.frozen}
@@ -219,7 +219,7 @@ def _find(given: str) -> Path:
 
 
 def is_file_name(given: str) -> bool:
-    """Return True if this is a file's name, existing or not, and no bundled search space."""
+    """Return True if this is a file's name (the file may be missing), not a bundled search space."""
     return given.endswith(".py") or "/" in given
 
 
@@ -269,7 +269,7 @@ def _line(path: Path, error: BaseException) -> str:
 
 
 def _shadowed(path: Path, error: BaseException) -> str:
-    """Return the end of a message, "" unless a file beside this one has an installed package's name."""
+    """Return the end of a message if a file beside `path` has an installed package's name, else ""."""
     if isinstance(error, AttributeError) and isinstance(error.obj, ModuleType):
         name = error.obj.__name__
     elif isinstance(error, ImportError) and error.name:
@@ -352,8 +352,8 @@ def _keep_predictions(where: str, given: object) -> bool:
 def chosen_ids(given: str, runs: Sequence[Run]) -> frozenset[str]:
     """Return the ids of the Runs whose coordinates have these values, and of their starts.
 
-    `given`: a coordinate, "=", a value, further values after commas; then the next coordinate. Raises
-    UserError, with the choices, for an unknown coordinate or value, and if no Run matches all.
+    `given`: coordinates and values, as in "frozen=8,9,seed=0". Raises UserError, with the choices, for an
+    unknown coordinate or value, and if no Run matches all.
     """
     wanted = _parsed(given)
     of = {coordinate.name: coordinate.of for coordinate in COORDINATES}

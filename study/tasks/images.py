@@ -34,7 +34,7 @@ FORMATS: Final = (
 MAX_PIXELS: Final = 2**26
 MAX_PIXELS_VARIABLE: Final = "STUDY_MAX_PIXELS"
 
-# Content that is often found under an image's name: its first bytes → what to do.
+# Frequent content of files that have an image's name: first bytes → what it is, and the fix.
 _NO_IMAGES: Final = {
     b"version https://git-lfs": "a pointer of Git LFS: run git lfs pull",
     b"<!doctype html": "a web page, probably of a failed download",
@@ -49,7 +49,7 @@ _HEIC_TEXT: Final = (
 
 
 class Notes:
-    """What decoding found out about a task's images; several threads may add to it."""
+    """Collects remarks on a task's images while they are decoded. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -63,7 +63,7 @@ class Notes:
             self._animated = min(self._animated or where, where)
 
     def add_deep(self, where: str, lowest: int, highest: int) -> None:
-        """Note the values of an image of 16 bits a channel."""
+        """Add the range of values of an image of 16 bits a channel."""
         with self._lock:
             self._num_deep += 1
             self._deep = min(self._deep or where, where)
@@ -71,7 +71,7 @@ class Notes:
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """Return a sentence for each loss."""
+        """Return a sentence for each kind of lost information."""
         found = []
         if self._num_animated:
             found.append(
@@ -170,7 +170,7 @@ def _opened(file: io.BytesIO | Path) -> Image.Image:
 
 
 def _hint(encoded: Encoded) -> str:
-    """Return the end of a message if these bytes are something well-known that is no image; else ""."""
+    """Return the end of a message if the content is of a well-known other kind; else ""."""
     try:
         if isinstance(encoded, Path):
             with encoded.open("rb") as file:
@@ -235,7 +235,7 @@ SUFFIXES: Final = (
     ),
     *(".ppm", ".tif", ".tiff", ".webp", *((".avif",) if _HAS_AVIF else ())),
 )
-# Those of release 0.1.0, whose prepared tasks stay valid.
+# The suffixes of release 0.1.0, whose prepared tasks stay valid.
 FIRST_SUFFIXES: Final = (
     *(".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"),
 )
@@ -274,7 +274,7 @@ class Split:
 
 @dataclass(frozen=True, kw_only=True)
 class Skipped:
-    """A file or folder that is not read; `split`: "train" or "test"; `of_class`: "" in no class folder."""
+    """A file or folder that is not read; `split`: "train" or "test"; `of_class`: its class folder or ""."""
 
     reason: str
     path: str
@@ -556,7 +556,7 @@ TEST_NAMES: Final = ("test", "testing", "val", "valid", "validation", "dev", "ev
 
 
 def _split_files(field_name: str, folder: str, data: Path) -> _SplitFiles:
-    """Return the files below this folder. Raises ValueError if it has no class folders, but splits."""
+    """Return the files below this folder. Raises ValueError unless it has class folders."""
     path, found = data / folder, _SplitFiles()
     if not path.is_dir():
         raise ValueError(f"{field_name}={folder!r}: no folder {path} (data directory: {data})")
@@ -593,7 +593,8 @@ def _split_files(field_name: str, folder: str, data: Path) -> _SplitFiles:
 
 
 def _are_splits(path: Path, names: Sequence[str]) -> bool:
-    """Return True if these folders are probably splits: all by their names, or if they hold folders."""
+    """Return True if these folders are probably splits: all have such names, or the training folder does
+    and contains folders."""
     trains = [name for name in names if name.lower() in TRAIN_NAMES]
     tests = [name for name in names if name.lower() in TEST_NAMES]
     if not trains or not tests:
@@ -602,7 +603,7 @@ def _are_splits(path: Path, names: Sequence[str]) -> bool:
 
 
 def _likely(folder: str, data: Path, names: Sequence[str]) -> str:
-    """Return the end of a message: the likely intent, "" if none is likely."""
+    """Return the end of a message: "; did you mean …?", or "" without a guess."""
     trains = [name for name in names if name.lower() in TRAIN_NAMES]
     tests = [name for name in names if name.lower() in TEST_NAMES]
     if trains:

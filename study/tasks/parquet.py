@@ -54,7 +54,7 @@ def parquet_files(source: ParquetImages, data: Path) -> list[Path]:
 
 
 def skipped_beside(source: ParquetImages, data: Path) -> tuple[Skipped, ...]:
-    """Return the files of the source's folders that are not read."""
+    """Return the files in the source's folders that are not read."""
     found = []
     for split, given in (("train", source.train), ("test", source.test or ())):
         for name in (given,) if isinstance(given, str) else given:
@@ -147,7 +147,7 @@ def _check_kinds(
 
 
 def _doubts(labels: np.ndarray, column: str, values: np.ndarray) -> Iterator[str]:
-    """Yield what may be unintended in these labels without an error: placeholders taken for classes."""
+    """Yield a warning for each label that may be a placeholder rather than a class."""
     for value in values.tolist():
         if value < 0 if isinstance(value, int) else not value.strip():
             number = int((labels == value).sum())
@@ -188,7 +188,7 @@ def _found(field: str, given: str | tuple[str, ...], data: Path) -> list[Path]:
 
 
 def _below(path: Path, name: str) -> str:
-    """Return the end of a message if a folder has Parquet files only in folders of its own."""
+    """Return the end of a message if a folder has Parquet files only in its subfolders, else ""."""
     inner = next(path.rglob("*.parquet"), None) if path.is_dir() else None
     return "" if inner is None else f"; for {inner.relative_to(path)}, give '{name}/**/*.parquet'"
 
@@ -403,7 +403,7 @@ def _open(
 
 _COMMIT: Final = re.compile(r"[0-9a-f]{40}")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?")
-_DONE: Final = "freezewise-files.json"  # written when all files are there
+_DONE: Final = "freezewise-files.json"  # written after all files are downloaded
 SECONDS_TO_ANSWER: Final = 10.0
 
 
@@ -411,8 +411,8 @@ SECONDS_TO_ANSWER: Final = 10.0
 class HubImages:
     """A data set of the Hugging Face hub by its name, "uoft-cs/cifar10", at one commit.
 
-    - `revision`: the commit, 40 hexadecimal digits. Without it, or with a branch or a tag, an error
-      names the current commit in `study prepare`.
+    - `revision`: the commit, 40 hexadecimal digits. For None, a branch or a tag, `study prepare` raises an
+      error that names the current commit.
     - `train`, `test`: patterns of the data set's Parquet files, in which * matches any characters,
       including "/"; `test` None: it has no test split.
     - `image_column`, `label_column`: as in ParquetImages.

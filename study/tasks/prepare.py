@@ -44,7 +44,7 @@ from study.tasks.task import Task, is_origin, list_images, origin_of, source_fil
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """Images of one split of the source by position, ascending, with the task's own labels."""
+    """Images of one split of the source: ascending positions, and labels as the task numbers them."""
 
     split: Split
     positions: np.ndarray
@@ -299,7 +299,7 @@ def _first_shape(part: Part) -> tuple[int, int, int]:
 def _some(
     images: Iterator[tuple[str, Encoded]], info: TaskInfo
 ) -> Iterator[list[tuple[str, Encoded]]]:
-    """Yield the images in parts that take little memory, encoded and decoded."""
+    """Yield the images in lists that take little memory, both encoded and decoded."""
     most = max(1, min(IMAGES_AT_ONCE, BYTES_AT_ONCE // math.prod(info.image_shape)))
     gathered: list[tuple[str, Encoded]] = []
     num_bytes = 0

@@ -69,7 +69,7 @@ class PreparedTask:
 
 
 def fingerprint_of(info: TaskInfo, images: np.ndarray, labels: np.ndarray) -> str:
-    """Return SHA-256 in hex over all except the name. `images`, `labels`: train first, then test."""
+    """Return the SHA-256 in hex of info (without the name), images and labels (train first, then test)."""
     plain = asdict(info)
     del plain["name"]
     digest = hashlib.sha256(canonical_json(plain).encode())
@@ -158,7 +158,7 @@ def load(name: str, store: Store) -> PreparedTask:
 
 
 def load_info(name: str, store: Store) -> TaskInfo | None:
-    """Return the prepared task's numbers without reading its images; None if it is not prepared."""
+    """Return a prepared task's TaskInfo without reading its images; None if it is not prepared."""
     path = task_path(name)
     try:
         return _info_from(_head(store, path), path)
@@ -187,7 +187,7 @@ def _head(store: Store, path: str) -> dict[str, Any]:
 
 @lru_cache(maxsize=64)
 def _head_of_lease(store: Store, path: str, lease_number: int) -> dict[str, Any]:
-    # A bucket's task changes only by `write` while this driver holds the lease.
+    # While this driver holds the lease, a bucket's task changes only by `publish`.
     return _read_head(store, path)
 
 

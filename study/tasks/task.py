@@ -89,7 +89,7 @@ def source_files(images: Images, data: Path | None) -> tuple[list[Path], tuple[S
             return tiny_imagenet_files(images, _needed(data)), ()
 
 
-# Precedes origins of folder trees since the rules of what is read changed: more suffixes, no junk.
+# Prefix of folder trees' origins since the second rules of which files are read: more suffixes, no junk.
 _RULE: Final = "2:"
 
 

@@ -118,7 +118,7 @@ TINY_IMAGENET: Final = Known(
 
 @dataclass(frozen=True, kw_only=True)
 class TorchvisionImages:
-    """A data set of torchvision by its class's name, at torchvision's place in the data directory."""
+    """A data set of torchvision by its class's name, in torchvision's folders of the data directory."""
 
     dataset: str
 
@@ -164,7 +164,7 @@ def known_listing(source: TorchvisionImages | TinyImageNetImages) -> Listing:
 
 
 def list_torchvision(source: TorchvisionImages, data: Path) -> Listing:
-    """List the data set at torchvision's place below `data`; download it otherwise.
+    """List the data set in torchvision's folders below `data`; download it if it is missing.
 
     Raises ValueError if it can be neither read nor downloaded, or is not the official one.
     """
@@ -232,7 +232,7 @@ def list_tiny_imagenet(source: TinyImageNetImages, data: Path, *, download: bool
 
 
 def tiny_imagenet_files(source: TinyImageNetImages, data: Path) -> list[Path]:
-    """Return its files without the unlabelled test set. Raises ValueError for another layout."""
+    """Return Tiny ImageNet's files except the unlabelled test set. Raises ValueError for another layout."""
     root = data / source.folder
     texts = _checked_layout(source, data)
     return [*image_files(root / "train"), *image_files(root / "val"), *texts]
@@ -263,7 +263,7 @@ def _split_of(dataset: str, name: str, opened: Any, data: Path) -> Split:
 
 
 def _first_words(wnids: list[str], words: Path) -> tuple[str, ...]:
-    """Return the first word of each class, or all its words if another class has the same first one."""
+    """Return each class's first word, or all its words if another class has the same first word."""
     lines = (line.split("\t", 1) for line in words.read_text().splitlines() if "\t" in line)
     all_words = dict(lines)
     full = [all_words.get(wnid, wnid) for wnid in wnids]

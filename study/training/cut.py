@@ -122,7 +122,7 @@ def divide(
     trained_channels: int = 0,
     frozen_pieces: int = 0,
 ) -> Cut:
-    """Split the network at the cut of a Run with these fields; both parts together compute the same.
+    """Split the network at the cut of a Run with these fields; both parts together compute the network.
 
     The parts share its modules. With `trained_channels` the last frozen layer is in both, with separate
     values for its trained channels, and the result is the same except for rounding.

@@ -61,7 +61,7 @@ class Nodes:
         return lines
 
     def on_worker_started(self, trial_id: str) -> str:
-        """Record a worker of this trial; return a line if all Runs of a lost node have gone on, else ""."""
+        """Record a worker of this trial; return a line if all Runs of a lost node go on now, else ""."""
         node = self._gone.pop(trial_id, None)
         if node is None:
             return ""
