@@ -137,7 +137,6 @@ def measure(study: Study, *, epsilon: float = EPSILON, **select: Any) -> Measure
 
 
 def of_arm(lines: pd.DataFrame, arm: str) -> pd.DataFrame:
-    """Return the rows of an arm."""
     # With nothing frozen, the random frozen arm is the scratch arm.
     names = (RANDOM_FROZEN, SCRATCH) if arm == RANDOM_FROZEN else (arm,)
     return lines[lines["arm"].isin(names)]

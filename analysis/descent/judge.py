@@ -4,63 +4,63 @@ The input is one curve or a (seeds × x) matrix.
 
 *What is decided.* Let m be the curve without noise. It shows double descent if it rises from a minimum
 to a later peak and falls again, both by at least the height that matters.
+
 **weak**: m falls below the peak. **strong**: m also falls below the first minimum.
 **none**: a peak of a height that matters is excluded.
-**inconclusive**: the seeds cannot decide. It is also inconclusive if no point interpolates, or all do,
-because a second descent could not be seen. A missing peak is no evidence if the train error never fell
-below ε (Liu & Flanigan 2023).
-**none so far**: no peak, but the curve is not finished: it still rises at its end, or ends just at the
-edge of interpolation. It rises if its last point is shown to be above the lowest point of the last half
-decade. A level end does not rise.
+**none so far**: no peak, but the curve is not finished: it ends just at the edge of interpolation, or its
+last point is shown to be above the lowest point of the last half decade.
+**inconclusive**: the seeds cannot decide; or no point interpolates, or all do, so that a second descent
+could not be seen. A missing peak is no evidence if the train error never fell below ε (Liu & Flanigan
+2023).
 
-*Where a peak counts.* If train errors are given, a peak counts only near the edge of interpolation
-(`edges` defines the windows and gives the reasons). A peak shown elsewhere is reported as a bump before or
-beyond the edge, with its train error. It is not double descent.
+*Where a peak counts.* If train errors are given, a peak counts only near the edge of interpolation (see
+`edges`). A peak shown elsewhere is reported as a bump before or beyond the edge, with its train error.
 
 *Higher points elsewhere.* The search for the minima of a peak ends at a point that is shown to be higher,
 and is higher by the height that matters. If such a point may be far from the edge, between the minima,
 the status is inconclusive. If a bump far from the edge is shown to be higher by that height, the status is
-none, since the peak is not near the edge. Smaller differences decide nothing. A level stretch that
-reaches far beyond the edge is reported as a plateau.
+none.
 
 *Direction.* Along the epochs, x is the epoch or step, judged in log scale. Along the freezing, x is the
-number of trained parameters, ascending, from head only to nothing frozen. `judge_freezing` sorts by it, so
-a curve given in order of the frozen count is not read backwards.
+number of trained parameters, ascending, from head only to nothing frozen.
 
 *Noise: how a peak is shown.* Over 50 points, the maximum of a noisy flat curve is 4 standard deviations
 high. Therefore:
+
 (1) Epochs are averaged in fixed windows: quarters of a decade at 10^(k/4), whatever the data.
 (2) Minimum, peak and later minimum are located on the *other* seeds and measured on the held-out seed.
 This gives one height per seed: its rise or its fall, whichever is smaller on the other seeds.
 (3) The t-interval of the heights over seeds must be above zero.
+
 The held-out heights share the seeds that located them. By simulation this costs nothing up to three
 seeds. At ten seeds the nominal 5 % become 11 % on a curve that rises to a long plateau. So heights must
 exceed at least `SEARCH` standard errors.
 
-*Noise: how a peak is excluded.* Held-out heights are too low if the place found is not the true one.
-They exclude nothing; `upper_bounds` does.
+*Noise: how a peak is excluded.* Held-out heights are too low if the place found is not the true one, so
+they exclude nothing; `upper_bounds` does.
 A peak that matters needs three points, with a rise and a fall between them. It is excluded if, for *every*
 three points, the upper end of the rise's or the fall's t-interval over seeds is below the height that
 matters. Since all must be excluded, no correction for their number is needed. The error rate is at most
 5 % for any curve: 2.5 % for the rise and 2.5 % for the fall. The bound is the smallest height that is
 excluded in this way.
 
-*One seed.* One seed does not show the noise between replicates: its own jitter is autocorrelated and does
-not include the images drawn, the label flips and the initial values. The status is inconclusive;
-`face_value` is the status that the curve would have without noise.
+*One seed.* One seed does not show the noise between replicates: images drawn, label flips, initial values.
+The status is inconclusive; `face_value` is the status that the curve would have without noise.
 
 *Weak or strong.* The gain is measured in windows and in sixteenths of a decade, in the two windows of the
 minima; one of the two must show it. A curve that falls until its end is lower there than in its last
-window. A rise after the later minimum is reported as a final ascent; it changes no status.
+window.
 
-*Seeds that interpolate at different places.* Their peaks are smeared in the mean. If each seed's curve,
-moved to its own edge, shows a peak that is higher by the height that matters, this is reported; it
-changes no status.
+*Reported without changing the status.* A level stretch that reaches far beyond the edge is a plateau. A
+rise after the later minimum is a final ascent. If seeds interpolate at different places, their peaks are
+smeared in the mean: a sentence states if moving each seed's curve to its own edge makes the peak higher by
+the height that matters.
 
-*Heights are those of the windows.* A window of a quarter of a decade flattens a narrow peak. A peak of 8
-points that is a third of a decade wide has a height of 5.6 in its windows. `WINDOWED` explains this.
+*Heights are those of the windows.* A window flattens a narrow peak: one of 8 points that is a third of a
+decade wide has a height of 5.6 in its windows.
 
-How often each verdict occurs, by simulation: `tests/power/table.md`."""
+How often each verdict occurs, by simulation: `tests/power/table.md`.
+"""
 
 from __future__ import annotations
 

@@ -185,7 +185,6 @@ def note(axes: Axes, text: str) -> None:
 
 
 def note_seeds(axes: Axes, counts: np.ndarray) -> None:
-    """Note the number of seeds of the means."""
     if counts.size:
         low, high = int(counts.min()), int(counts.max())
         number = f"{high}" if low == high else f"{low}–{high}"

@@ -311,7 +311,7 @@ def _measured(study: Study) -> list[str]:
 
 
 def _with_all(errors: xr.Dataset) -> xr.Dataset:
-    """Add missing values as NaN."""
+    """Add missing columns of VALUES as NaN."""
     absent = [name for name in VALUES if name not in errors]
     return errors.assign({name: xr.full_like(errors["test_error"], np.nan) for name in absent})
 
@@ -450,7 +450,6 @@ class SliceSummary:
 
 
 def summarise_slices(study: Study, parts: Sequence[Slice], epsilon: float) -> list[SliceSummary]:
-    """Summarise every slice."""
     found = []
     for part in parts:
         end = at_the_end(study, part.lines)

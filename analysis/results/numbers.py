@@ -149,7 +149,6 @@ def _study(name: str) -> dict[str, Any]:
 
 
 def _claims(rules: int) -> dict[str, Any]:
-    """Return the verdicts in the table of claims."""
     return {
         "c1": _verdict("reduced", "C1", rules),
         "c2": _verdict("reduced_sources", "C2", rules),
@@ -204,7 +203,7 @@ def _peaks_by_size(study: str) -> list[dict[str, Any]]:
 
 
 def _late_fall() -> dict[str, Any]:
-    """Return the fall over the last two windows of epochs in `reduced`: SIZE images, 6 or 7 frozen layers."""
+    """Return the test error's fall over the last two windows of epochs, with 6 or 7 frozen layers."""
     measures = measure(_opened("reduced"), epsilon=EPSILON)
     lines = of_arm(measures.lines, "transfer")
     lines = lines[(lines["size"] == SIZE) & lines["frozen"].isin([6, 7])]

@@ -333,7 +333,6 @@ def _published(
     *,
     has_checkpoint: bool,
 ) -> str:
-    """Publish a trained Run, and return its outcome."""
     run, training = job.run, job.training
     outcome = FINISHED if diverged_step is None else DIVERGED
     weights_digest = predictions_digest = None

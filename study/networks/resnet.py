@@ -155,7 +155,7 @@ class _SecondPiece(nn.Module):
 
 
 def pieces(block: Any, num_frozen: int) -> tuple[nn.Module, nn.Module]:
-    """Split a basic block, sharing its modules: first convolution and any shortcut convolution; the rest."""
+    """Split a basic block, sharing its modules: first convolution and shortcut; the rest."""
     assert _is_basic(block) and num_frozen == 1, (block, num_frozen)
     assert block.se is None and block.drop_path is None, block
     return _FirstPiece(block), _SecondPiece(block)

@@ -274,7 +274,7 @@ class Split:
 
 @dataclass(frozen=True, kw_only=True)
 class Skipped:
-    """A file or folder that is not read; `split`: "train" or "test"; `of_class`: its class folder or ""."""
+    """A file or folder that is not read; `split`: "train" or "test"; `of_class`: class folder or ""."""
 
     reason: str
     path: str

@@ -232,7 +232,7 @@ def list_tiny_imagenet(source: TinyImageNetImages, data: Path, *, download: bool
 
 
 def tiny_imagenet_files(source: TinyImageNetImages, data: Path) -> list[Path]:
-    """Return Tiny ImageNet's files except the unlabelled test set. Raises ValueError for another layout."""
+    """Return all files except the unlabelled test set. Raises ValueError for another layout."""
     root = data / source.folder
     texts = _checked_layout(source, data)
     return [*image_files(root / "train"), *image_files(root / "val"), *texts]

@@ -78,7 +78,7 @@ class Steps:
 
 
 def capture_on(device: torch.device, *, is_possible: bool = True) -> Capture | None:
-    """Return a function that captures steps; None on a CPU, if graphs are disabled or not `is_possible`."""
+    """Return a function that captures steps; None on a CPU, or if graphs are disabled or not possible."""
     if device.type != "cuda" or not is_possible or os.environ.get(SWITCH) == "0":
         return None
     return cuda_graph

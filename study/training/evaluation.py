@@ -21,9 +21,9 @@ from study.training.inputs import EVALUATION_BATCH_SIZE, Inputs
 from study.training.steps import batch_spans
 
 # On the CPU, batches are so small that the values between two layers stay in its caches. Networks of
-# standard width use FEWEST: 1.3 to 2.2 times as fast as EVALUATION_BATCH_SIZE. With the latter, a
-# narrow network takes 0.5 to 0.7 times as long. From LEAST images on, a batch's size does not change an
-# image's bits; a smaller rest joins its neighbour.
+# standard width use FEWEST images: 1.3 to 2.2 times as fast as EVALUATION_BATCH_SIZE, with which a narrow
+# network takes 0.5 to 0.7 times as long. From LEAST images on, a batch's size does not change an image's
+# bits; a smaller last batch is merged with the one before.
 CACHED_BYTES: Final = 4 * 2**20
 FEWEST: Final = 64
 LEAST: Final = 32
@@ -37,13 +37,13 @@ MOST_ON_GPU: Final = 4_096
 SHARE_OF_FREE: Final = 4
 WITHIN_A_LAYER: Final = 16
 
-# By `Evaluator.form`, for the life of the process: finding a value takes a forward pass.
+# Number of images at once, by `Evaluator.form`. Kept, because finding it takes a forward pass.
 _at_once: dict[Hashable, int] = {}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """Mean losses in nats, errors as fractions; values of flipped images are None if there are none."""
+    """Mean losses in nats, errors as fractions; None for flipped images if no label is flipped."""
 
     train_loss: float
     train_error: float
@@ -122,7 +122,7 @@ class Evaluator:
         )
 
     def judge(self, train_logits: Tensor, test_logits: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what a call returns, of these logits: (images, classes) each."""
+        """Return the results of `__call__`, computed from logits, (images, classes) each."""
         train_losses, train_wrong, _ = _judged(train_logits, self._labels)
         test_losses, test_wrong, predicted = _judged(test_logits, self._test_labels)
         values = {
@@ -151,7 +151,7 @@ class Evaluator:
 
 
 def images_at_once(suffix: nn.Sequential, some: Tensor) -> int:
-    """Return how many images a CPU evaluates at once, by the sizes of the layers' values for `some`."""
+    """Return how many images a CPU evaluates at once; `some`: images, to measure the layers' inputs."""
     if len(suffix) <= 1:
         return EVALUATION_BATCH_SIZE  # a head alone costs less than a call
     widest, values = 0, some
@@ -183,7 +183,7 @@ def images_on_gpu(layers: Sequence[nn.Module], image_shape: tuple[int, ...], num
 def _logits(
     suffix: nn.Sequential, num_images: int, inputs: Callable[[slice], Tensor], at_once: int
 ) -> Tensor:
-    """Return float32, shape (images, classes)."""
+    """Return logits: float32, shape (images, classes)."""
     # Larger batches have nearly equal sizes: each size is one more search for cuDNN.
     num_batches = -(-num_images // max(at_once, EVALUATION_BATCH_SIZE))
     is_large = at_once > EVALUATION_BATCH_SIZE
@@ -207,7 +207,7 @@ def _parts(images: Tensor, at_once: int) -> list[Tensor]:
 
 
 def _judged(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return cross-entropy in nats, errors (float64 both), and answers (int64): (n,) each."""
+    """Return cross-entropies in nats and errors (float64), and predicted labels (int64): (n,) each."""
     losses = nn.functional.cross_entropy(logits, labels, reduction="none")
     answers = logits.argmax(1)
     return losses.double(), (answers != labels).double(), answers

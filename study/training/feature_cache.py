@@ -33,9 +33,10 @@ _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
 def node_folder() -> Path:
-    """Return this machine's folder of features: STUDY_FEATURES, or a private folder in the temporary one.
+    """Return this machine's folder of features: STUDY_FEATURES, or a private one in the temporary folder.
 
-    Made if missing. Raises PermissionError if it belongs to another user, OSError if it cannot be made.
+    Creates it if missing. Raises PermissionError if it belongs to another user, OSError if it cannot be
+    created.
     """
     folder = _where()
     for each in [folder] if os.environ.get(FOLDER_VARIABLE) else [folder.parent, folder]:
@@ -49,7 +50,7 @@ def node_folder() -> Path:
 
 
 def unused() -> list[Path]:
-    """Return this machine's features that nobody has used for a week; changes nothing."""
+    """Return this machine's files of features that were not used for a week; removes nothing."""
     try:
         return _unused(_where())
     except (FileNotFoundError, NotADirectoryError):
@@ -113,7 +114,7 @@ def write(folder: Path, key: str, features: Tensor) -> Tensor:
 def make_room(folder: Path, num_bytes: int) -> bool:
     """Return True if this many bytes may be written, after removing the longest unused files.
 
-    All files together take at most as much of the disk as they leave free.
+    All files together take at most half of the space that the disk would have without them.
     """
     _tidied_once(folder)
     files = _by_last_use(folder)

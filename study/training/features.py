@@ -52,7 +52,7 @@ class Features:
     chunks: list[Tensor]
 
     def __getitem__(self, span: slice) -> Tensor:
-        """Return those of a span of the images, (images, *feature_shape): a view if it is in one chunk."""
+        """Return the features of a span of images, (images, *feature_shape); a view if in one chunk."""
         start, stop, _ = span.indices(sum(map(len, self.chunks)))
         parts = []
         while start < stop:
@@ -63,7 +63,7 @@ class Features:
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def joined(self) -> Tensor:
-        """Return all in one tensor, (n, *feature_shape), placed as by `prefix_features`."""
+        """Return all features in one tensor, (n, *feature_shape), placed as by `prefix_features`."""
         held = room(sum(map(len, self.chunks)), self.chunks[0])
         torch.cat(self.chunks, out=held)
         return held
@@ -98,11 +98,11 @@ def shared_features(
     *,
     worth_seconds: float,
 ) -> Features:
-    """Return the same bits in chunks, on the CPU: from files in `folder` if they exist, else computed, and
-    written if that pays and there is room.
+    """Return the bits of `prefix_features` in chunks, on the CPU: from files in `folder`, or computed.
 
-    `images`: uint8, shape (n, c, h, w), contiguous; `batch` as in `prefix_features`. Writing does not pay
-    if a chunk is made within `worth_seconds`: a file takes some milliseconds however small it is.
+    Computed chunks are written to files if there is room, and if a chunk takes at least `worth_seconds`:
+    even a small file takes some milliseconds. `images`: uint8, shape (n, c, h, w), contiguous; `batch`:
+    as in `prefix_features`.
     """
     spans = batch_spans(len(images), CHUNK)
     keys = [_chunk_key(prefix_key, images[span]) for span in spans]
@@ -191,7 +191,7 @@ def free_bytes(device: torch.device) -> int:
 
 
 def room(num_images: int, like: Tensor) -> Tensor:
-    """Return a tensor for features like the first of `like`, placed as by `prefix_features`."""
+    """Return an empty tensor for `num_images` features such as `like[0]`; see `prefix_features`."""
     shape = (num_images, *like.shape[1:])
     num_bytes = num_images * like[0].numel() * like.element_size()
     if like.device.type == "cuda" and num_bytes <= free_bytes(like.device) // 2:

@@ -22,8 +22,8 @@ Span = slice | Tensor
 
 EVALUATION_BATCH_SIZE: Final = 256
 
-# Features are shared if their chunk took at least this long: those of training images serve the few
-# Runs of one draw, those of test images all Runs of a start and cut.
+# Features are shared if their chunk took at least this long. Features of training images are used by the
+# few Runs of one draw, those of test images by all Runs of a start and cut.
 TRAINING_WORTH_SECONDS: Final = 0.01
 TEST_WORTH_SECONDS: Final = 0.001
 
@@ -96,15 +96,15 @@ class Inputs:
     def at_cut(self) -> Tensor | None:
         """Return the values at the cut for each training image, in float32: (n, …), at `place`.
 
-        None if they are not held, or held in another form.
+        None if they are not cached, or not as such: at a cut inside a layer, or in another precision.
         """
         is_whole = self._is_cut_between_layers and self._recipe.precision == "float32"
         return self.train_features if is_whole else None
 
     def of_training(self, span: Span, augment: CropsAndFlips | None = None) -> Tensor:
-        """Return the inputs of this span of training images, with `augment` cropped and flipped by epoch.
+        """Return the inputs for a span of training images; `augment` crops and flips the images first.
 
-        Positions are at `place`.
+        A span of positions must be on the device `place`.
         """
         if self.train_features is not None:
             return on_device(self.train_features[span], self._device)
@@ -116,7 +116,7 @@ class Inputs:
             return self.prefix(self._normalise(images))
 
     def of_test(self, span: slice) -> Tensor:
-        """Return the inputs of this span of test images."""
+        """Return the inputs for a span of test images."""
         if self.test_features is not None:
             return on_device(self.test_features[span], self._device)
         with torch.no_grad():

@@ -37,13 +37,13 @@ from study.training.preprocessing import (
 )
 from study.training.steps import batch_spans, evaluated_steps, learning_rate, total_steps
 
-_PLAIN: Final = "plain"  # state entry of the plain values, as JSON
+_PLAIN: Final = "plain"  # state entry of step, rows and other plain values, as JSON
 
 PREDICTED: Final = "predicted"  # state entry of the predictions, if they are kept
 
 
 class Diverged(Exception):
-    """A loss was not finite; `step` is the last step that was sound."""
+    """A loss was not finite; `step` is the last evaluated step with finite losses."""
 
     def __init__(self, step: int) -> None:
         super().__init__(f"the loss was not finite after step {step}")
@@ -55,9 +55,8 @@ class Training:
 
     `layers`: the network as the Run starts, on the CPU. `train_images`, `test_images`: uint8, shape
     (n, c, h, w); the training images are those of `drawn`. `cached`, `shared_features`: see `Inputs`.
-    `keep_predictions`: hold the labels predicted for the test images at each evaluation, in memory and in
-    `state`: a byte per image and evaluation (two for more than 256 classes), 40 MB for 4,000
-    evaluations on 10,000 images.
+    `keep_predictions`: keep the labels predicted for the test images at each evaluation, in memory and in
+    `state`: one byte each (two for more than 256 classes), 40 MB for 4,000 evaluations on 10,000 images.
     """
 
     def __init__(
@@ -247,7 +246,7 @@ class Training:
     def state(self) -> dict[str, Tensor]:
         """Return everything that `restore` needs, as tensors by name that share the training's memory.
 
-        Named streams make the order of images and the augmentation again, so these are not included.
+        Without the order of images and the augmentation, which named streams draw again.
         """
         names = [name for name, _ in self.parts.suffix.named_parameters()]
         tensors = {f"weights.{key}": value for key, value in self.weights().items()}
@@ -271,7 +270,7 @@ class Training:
         return tensors
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
-        """Return to the point of `state`, in any process on the same kind of CPU."""
+        """Restore the training from a `state()`, in any process on the same kind of CPU."""
         values = json.loads(bytes(tensors[_PLAIN].tolist()))
         assert values["run"] == self.run.id, (values["run"], self.run.id)
         weights = {

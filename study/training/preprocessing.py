@@ -92,7 +92,7 @@ def crops_and_flips(
 ) -> CropsAndFlips:
     """Draw crops after padding by an eighth of the side with black (4 pixels at 32), and mirrorings.
 
-    He et al. 2016, section 4.2. `names`: of the stream, including the epoch.
+    He et al. 2016, section 4.2. `names`: names of the random stream, including the epoch.
     """
     padding = image_size // 8
     shifts = 2 * padding + 1
@@ -121,7 +121,7 @@ def set_precision(recipe: Recipe) -> None:
 def layout(recipe: Recipe, device: torch.device) -> torch.memory_format:
     """Return the layout of convolutions' weights.
 
-    On a GPU in reduced precision: channels last, which its tensor cores read. CHANNELS_LAST changes it.
+    Channels last on a GPU in reduced precision, because of its tensor cores; CHANNELS_LAST overrides it.
     """
     if device.type != "cuda":
         return torch.contiguous_format

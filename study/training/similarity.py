@@ -139,7 +139,7 @@ def _full_precision() -> Iterator[None]:
 
 
 def logme(features: Tensor, labels: Tensor) -> float | None:
-    """LogME in nats per image (You et al. 2021, section 4): mean over the classes present.
+    """Return LogME in nats per image (You et al. 2021, section 4): mean over the classes present.
 
     `features`: shape (n, d); `labels`: int64, shape (n,). For each class against the rest, the log
     evidence of y = F w + noise, with w ~ N(0, 1/α) and noise ~ N(0, 1/β), at the α and β that maximise
@@ -190,8 +190,8 @@ def _evidence(n: int, sigma: Tensor, projected: Tensor, residual: Tensor) -> Ten
 
 
 def _spectrum(f: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the eigenvalues of FFᵀ that are not 0, shape (k,); for each target the squares along their
-    eigenvectors, shape (classes, k), and the sum of squares outside, shape (classes,).
+    """Return the nonzero eigenvalues of FFᵀ, shape (k,); for each target its squared projections on their
+    eigenvectors, shape (classes, k), and the sum of squares of the rest, shape (classes,).
     """
     wide = f.shape[0] <= f.shape[1]
     sigma, vectors = torch.linalg.eigh(f @ f.T if wide else f.T @ f)

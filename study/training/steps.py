@@ -29,7 +29,6 @@ def steps_per_epoch(recipe: Recipe, size: int) -> int:
 
 
 def total_steps(recipe: Recipe, size: int) -> int:
-    """Return the optimiser steps of the whole training."""
     if recipe.num_steps is not None:
         return recipe.num_steps
     assert recipe.num_epochs is not None
