@@ -65,7 +65,7 @@ def make_plain(owner: Any) -> None:
 def known_fields(
     owner: str, plain: Any, names: Iterable[str], later: Mapping[str, Plain]
 ) -> dict[str, Any]:
-    """Return the fields of the JSON object `plain`; missing ones in `later` get the value there.
+    """Return the fields of the JSON object `plain`; fields of `later` may be missing and get its value.
 
     Raises ValueError if `plain` is not an object, or if fields are missing or unknown.
     """
@@ -121,7 +121,7 @@ def check_number(
 
 
 def _kind(given: Any) -> str:
-    """Return the end of the message for a bool or a string; "" for other types."""
+    """Return the end of an error message about a bool or a string; "" for other types."""
     if type(given) is bool:
         return "; a bool is no number"
     return "; remove the quotes" if isinstance(given, str) else ""

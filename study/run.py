@@ -314,7 +314,7 @@ def from_json(text: str) -> Run:
 
 
 def describe(run: Run) -> str:
-    """Return one line for people: what is trained, from which start, and how much is frozen."""
+    """Describe the Run in one line: what is trained, from which start, and how much is frozen."""
     model = run.model if run.width is None else f"{run.model} width {run.width}"
     part = "" if run.part == "all" else f" half {run.part}"
     noise = f" noise {run.label_noise:g}" if run.label_noise else ""

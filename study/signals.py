@@ -30,7 +30,7 @@ _DEFAULT: Final = (signal.SIG_DFL, signal.default_int_handler)
 
 
 class StopRequest:
-    """Whether, and since when, this process has been asked to stop."""
+    """Whether, and since when, a stop of this process is requested."""
 
     def __init__(self, resume_hint: str) -> None:
         self._resume_hint = resume_hint

@@ -160,7 +160,7 @@ def one_image(lines: pd.DataFrame) -> float:
 def contrast(terms: Iterable[Term]) -> Contrast | None:
     """Return one number per seed: the sum of a group's terms, averaged over the groups.
 
-    Only groups that have all their terms in every seed used count. If cells are missing, the seeds and
+    A group counts only if it has all its terms in every seed used. If cells are missing, the seeds and
     groups that keep the most cells are used. Return None if nothing is left.
     """
     sums: dict[tuple[Hashable, int], list[Term]] = defaultdict(list)
@@ -202,7 +202,7 @@ def contrast(terms: Iterable[Term]) -> Contrast | None:
 
 
 def replicates(terms: Iterable[Term], found: Contrast) -> dict[tuple[Hashable, int], float]:
-    """Return the sum of each group and seed that a contrast uses."""
+    """Return the sum of the terms of each group and seed that `found` uses."""
     sums: dict[tuple[Hashable, int], float] = defaultdict(float)
     for term in terms:
         if term.group in found.groups and term.seed in found.seeds:

@@ -138,14 +138,14 @@ def decide_c1(
 
 
 def _difference_at_least(smaller: Pooled, larger: Pooled) -> float:
-    """Return a lower bound on the difference of two heights, besides the interval's own."""
+    """Return a further lower bound on the difference of two heights, besides the interval's."""
     # A held-out height is too low if the place found is not the true one. At the smaller size this would
     # be evidence for the claim: 4.1 % false "holds" with equal peaks and twice the noise (3 seeds).
     return mean_interval(larger.judgement.heights - smaller.judgement.located_heights).low
 
 
 def _difference_at_most(smaller: Pooled, larger: Pooled) -> float:
-    """Return an upper bound on the difference of two heights, besides the interval's own."""
+    """Return a further upper bound on the difference of two heights, besides the interval's."""
     # If the larger size's peak is shown, only its place is uncertain: its height is taken where all seeds
     # have it. If not, its height may be missed: only its bound counts, minus the lower end of the smaller
     # size's height.

@@ -94,7 +94,7 @@ def upper_limit(spread: float, num_seeds: int) -> float:
 
 
 def needs(verdicts: Iterable[Verdict]) -> list[Need]:
-    """Return the need of each claim, from the spread of its primary contrast in a pilot's verdicts."""
+    """Return a Need for each verdict of a pilot study, from the spread of its primary contrast."""
     found = []
     for one in verdicts:
         interval, effect = one.effect, NAMED[one.claim]

@@ -79,8 +79,8 @@ def edge_of(train: np.ndarray | None, epsilon: float) -> int | None:
 def near_edge(x: np.ndarray, train: np.ndarray, edge: int, axis: str) -> np.ndarray:
     """Return at which points a peak counts: (points,) bool.
 
-    The window ends half a decade of epochs after the first point that fits the training set. On any other
-    axis it ends one cut, or a factor of NEAR_FACTOR, after that point.
+    On the axis of epochs, the window ends half a decade after the first point that fits the training set;
+    on any other axis, one cut or a factor of NEAR_FACTOR after it.
     """
     log = np.log10(x)
     tiny = 1e-9

@@ -315,7 +315,7 @@ def _depth_axis(axes: Axes, array: xr.DataArray, x: str) -> None:
 
 
 def _label_cuts(axes: Axes, counts: np.ndarray, names: Sequence[str]) -> None:
-    """Label the frozen counts that fit beside each other on the x axis; both ends point inwards."""
+    """Label the frozen counts that fit beside each other on the x axis; outer labels extend inwards."""
     inches = axes.get_window_extent().width / axes.figure.dpi
     x = (counts - counts.min()) / max(float(np.ptp(counts)), 1e-9) * inches
     half = np.array([plot_style.LETTER * (len(name) + 1) / 2 for name in names])

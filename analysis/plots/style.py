@@ -109,10 +109,8 @@ def frozen_colours(frozen: Iterable[float]) -> dict[float, str]:
 
 
 def cut_names(array: xr.DataArray | xr.Dataset) -> list[str]:
-    """Return what is frozen at each frozen count of an array, in words, without the last word "frozen".
-
-    The words are the coordinate `cut` of a surface; without it, they are the counts.
-    """
+    """Return a name for each frozen count: the coordinate `cut` without its last word "frozen", if the
+    array has it; else the number."""
     counts = array["frozen"].values.tolist()
     words = _over_frozen(array, "cut")
     if words is None:

@@ -159,7 +159,7 @@ def _apart(part: SliceSummary, summaries: Sequence[SliceSummary]) -> str:
 
 
 def best_choices(one: SliceSummary) -> list[Best]:
-    """Return the best choice for each target size with two measured cuts or more, by ascending size."""
+    """Return the best source and cut for each target size with two measured cuts or more, ascending."""
     bests = (_best(one, size) for size in sorted(one.end["size"].values.tolist()))
     return [best for best in bests if best is not None]
 

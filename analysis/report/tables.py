@@ -111,7 +111,7 @@ def coverage(study: Study) -> pd.DataFrame:
 
 
 def provenance(study: Study) -> dict[str, dict[str, int]]:
-    """Count the Runs that have each value of each kind of provenance (code version, device, …)."""
+    """Count the Runs by kind of provenance (code version, device, …) and its value."""
     kinds = {
         "trainer": "trainer",
         "code version": "code_version",

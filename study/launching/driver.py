@@ -235,7 +235,7 @@ def _train(
     screen: Screen,
     must_stop: Callable[[], bool],
 ) -> Mapping[str, str]:
-    """Return why Runs failed, by id, if the store could not record it."""
+    """Train the Runs; return the errors of failed Runs, by id, that the store could not record."""
     screen.phase("loading torch")
     from study.planning.cost import (  # loads torch, so only if there is something to train
         cost_of,

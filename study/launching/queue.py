@@ -196,7 +196,7 @@ class RunQueue:
 class Outcomes:
     """Passes outcomes of attempts to the queue, and to the store if a Run is given up.
 
-    `unnoted`: why Runs failed, by id, if the store could not record it.
+    `unnoted`: the errors of failed Runs, by id, that the store could not record.
     """
 
     def __init__(self, queue: RunQueue, store: Store) -> None:

@@ -61,7 +61,7 @@ class FirstEpochs:
 def scratch_store(
     store: Store, wanted: Mapping[str, Task | None], data: Path | None
 ) -> Iterator[Store]:
-    """Yield a temporary store with only these tasks.
+    """Yield a temporary store with only the tasks `wanted`.
 
     Prepared tasks of `store` are linked (or copied, from a bucket); others are prepared (by their
     definition in `wanted`; None: prepared already). It also caches features of frozen layers.

@@ -240,7 +240,7 @@ def execute_block(
 def _job(
     run: Run, store: Store, options: LaunchOptions, keep_weights: bool, keep_predictions: bool
 ) -> _Job | str:
-    """Return the Run at its checkpoint or step 0, or its outcome if there is nothing to do."""
+    """Return a `_Job` at the Run's checkpoint or step 0, or the Run's outcome if it needs no training."""
     before = _made_before(run, store)
     if before is not None:
         if _is_whole(run, store, before, keep_weights, keep_predictions):

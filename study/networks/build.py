@@ -134,7 +134,7 @@ def _outline(
 def normalisation(model: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return mean and standard deviation per channel, applied as (x / 255 − mean) / std before the layers.
 
-    ImageNet's for all networks of the table, the network's own for a timm network by name.
+    ImageNet's for networks in ARCHITECTURES; for "timm/<name>", the network's own.
     """
     if model.startswith(TIMM):
         made_for = timm_models.outline(model).pretrained_cfg

@@ -22,8 +22,8 @@ from study.networks.table import (
 def check_model(model: str, width: int | None) -> None:
     """Raise ValueError, with the choices, if there is no such network of that width.
 
-    A network of the table needs a width; "timm/<name>" has none. Its class must be exactly one of the
-    three families', and its sequence of layers must equal timm's own forward pass.
+    A network in ARCHITECTURES needs a width; "timm/<name>" must have none. The class of "timm/<name>" must
+    be exactly one of the three families', and its sequence of layers must equal timm's forward pass.
     """
     if model.startswith(TIMM):
         if width is not None:

@@ -62,7 +62,7 @@ def check(
 
 
 def as_after_training(whole: nn.Module) -> None:
-    """Give the norms scales, shifts and statistics that no fresh network has."""
+    """Set the norms' scales, shifts and statistics to random values, as after training."""
     with torch.no_grad():
         for name, parameter in whole.named_parameters():
             if parameter.ndim == 1:

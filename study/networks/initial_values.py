@@ -29,9 +29,9 @@ def initialise(
 ) -> None:
     """Draw initial values in place, on the CPU, by timm's scheme; reset BatchNorm statistics.
 
-    In a network of the table each module has a stream named by (model, seed, generation, layer, module),
-    so its values do not depend on the cut or the number of classes. A timm network by name has one
-    stream named by (model, seed, generation) for timm's constructor, except for the classifier. torch's
+    In a network of ARCHITECTURES, each module has a stream named by (model, seed, generation, layer,
+    module), so its values do not depend on the cut or the number of classes. "timm/<name>" has one stream,
+    named by (model, seed, generation), for timm's constructor, and one for the classifier. torch's
     generators do not change.
 
     - `generation`: `Run.generation`. A start's layers have adapted to the initial values of its other

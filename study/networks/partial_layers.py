@@ -33,7 +33,7 @@ class ChannelLinks:
             place.copy_(mine)
 
     def take_again(self) -> None:
-        """Copy this part's values from the whole layer, after new weights were loaded into that."""
+        """Copy the trained values from the whole layer again, after new weights were loaded into it."""
         for mine, place in self.pairs:
             mine.copy_(place)
 
@@ -85,7 +85,7 @@ def inputs(linear: nn.Linear, which: slice, links: ChannelLinks | None, *, bias:
 
 
 def owned(module: Module, links: ChannelLinks) -> Module:
-    """Return the whole module with its own values, linked to the module's."""
+    """Return a copy of the whole module, with values linked to the module's."""
     part = copy.deepcopy(module)
     mine, theirs = (
         dict([*each.named_parameters(), *each.named_buffers()]) for each in (part, module)

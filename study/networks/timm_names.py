@@ -1,4 +1,4 @@
-"""Import what is used of timm, without wandb, which timm imports if it is installed."""
+"""Import the names of timm that this package uses, without wandb, which timm imports if installed."""
 
 import sys
 from collections.abc import Iterator

@@ -131,7 +131,7 @@ def packaged() -> dict[str, Path]:
 
 
 def load_space(name_or_path: str | Path) -> Space:
-    """Return the search space of this name in `search_spaces`, or in this file.
+    """Return the bundled search space of this name, or the search space in this file.
 
     Raises UserError if the file does not exist, fails (with file, line and exception), or does not define
     RUNS, a list of different Runs, and at most TASKS, a list of Tasks, RELATED, two source tasks, and

@@ -273,7 +273,7 @@ def _value(scalar: Any) -> str:
 def _images(
     files: list[Path], field: str, positions: np.ndarray, data: Path
 ) -> Iterator[tuple[str, bytes | ValueError]]:
-    """Yield the encoded images at these ascending positions over all files' rows, or why there is none."""
+    """Yield name and encoded image, or why it is missing, at ascending positions over all files' rows."""
     before = 0
     for file in files:
         name = shown(file, data)

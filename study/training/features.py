@@ -141,7 +141,7 @@ def prefix_key(run: Run, prefix: nn.Sequential) -> str:
     """Return a digest of everything that determines an image's features, except the images of its chunk.
 
     That is the prefix's values, structure and layout, the normalisation, the precision, the number of
-    threads, the trainer's version, torch and timm, and this machine since its last boot.
+    threads, the versions of trainer, torch and timm, and this machine until its next boot.
     """
     here = this_process()
     weights = hashlib.sha256()

@@ -28,7 +28,7 @@ DEFAULT_PROJECT: Final = "freezewise"
 class WandbRuns(WandbLoggerCallback):
     """Ray's callback, with one W&B run for a Run even if it is resumed or trained again.
 
-    Raises UserError if W&B has no user.
+    Raises UserError if nobody is logged in to W&B.
     """
 
     def __init__(self, folder: Path, remark: Callable[[str], None]) -> None:

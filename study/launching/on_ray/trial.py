@@ -139,7 +139,7 @@ class Reports:
             self._reported_at = time.monotonic()
 
     def end(self, ended: Mapping[str, Attempt]) -> dict[str, Any]:
-        """Report the outcomes, with the last rows unless they were reported."""
+        """Return the last report: the outcomes, and the rows not yet reported."""
         outcomes = [(run_id, *astuple(each)) for run_id, each in ended.items()]
         return {**self._values(), "outcomes": outcomes}
 
