@@ -318,7 +318,7 @@ def _packed(values: np.ndarray) -> str:
 
 
 def _start(ordered: xr.Dataset) -> list[int]:
-    """Return panel, line and cut of the point selected at first: the highest peak, or the highest error."""
+    """Return panel, line and cut of the point selected first: the highest peak, or the highest error."""
     mean = style.seed_mean(ordered["test_error"])[0].transpose("panel", "line", "frozen")
     at_peak = mean.where(mean["frozen"] == ordered["at"]).transpose("panel", "line", "frozen")
     where = at_peak if bool(at_peak.notnull().any()) else mean

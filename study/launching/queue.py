@@ -178,7 +178,6 @@ class RunQueue:
         return bool(waiting) and all(s is None or self.state[s.id] == DONE for s in starts)
 
     def _offer(self, run_id: str) -> None:
-        """Offer the block of this Run, if it is ready."""
         block = self.runs[run_id].block
         if self._is_ready(block):
             waiting = self._waiting(block)

@@ -193,7 +193,6 @@ def _space(
     related: object,
     keep_predictions: object,
 ) -> Space:
-    """Make the Space; `where`: the file or study in messages."""
     checked = _runs(where, runs)
     return Space(
         name=name,
