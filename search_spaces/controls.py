@@ -4,7 +4,7 @@
     cost      4.8e19 floating-point operations: 170 h on an A100, 54 h on an H100 (assumed by `plan`)
     Runs      4,710: 30 sources and 4,680 cells
 
-    arm             how                                              the rival that it answers
+    arm             how                                              rival explanation
     transfer        cifar100 → half b of cifar10
     same task       half a of cifar10 → half b                       fragile co-adaptation
     random frozen   no source, frozen layers at random               capacity alone

@@ -4,7 +4,7 @@
     cost      4.6e13 floating-point operations (`study plan reduced_controls`)
     Runs      225: 10 sources and 215 cells
 
-    arm             how                                              the rival that it answers
+    arm             how                                              rival explanation
     transfer        cifar100 → half b of cifar10
     same task       half a of cifar10 → half b                       fragile co-adaptation
     random frozen   no source, frozen layers at random               capacity alone

@@ -337,8 +337,7 @@ def _has_curve(epochs: np.ndarray) -> bool:
 def epoch_peaks(errors: xr.Dataset, epsilon: float, *, resolution: float = 0.0) -> xr.Dataset:
     """Return peaks along the epochs, over GRID, by C1's rule (`resolution`: the test error of one image).
 
-    - `at`: the epoch with the highest mean in the window that `descent` returns (the window's centre may
-      be beside the drawn peak); NaN without a peak.
+    - `at`: the epoch with the highest mean within the peak's window in `descent`; NaN without a peak.
     - `shown`: `descent` finds double descent over the seeds. If False, the peak is that of the mean.
     - `could`: a peak is possible: the curve crosses the edge of interpolation, or the train error is
       unknown.

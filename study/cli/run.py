@@ -261,7 +261,7 @@ def plan(
 
 
 def register(space_name: SpaceName, root: Root, data: Data) -> int:
-    """Note by what a study will be judged, before its first row."""
+    """Store how a study will be judged, before its first result."""
     from study.planning.plan import make_plan
 
     space, store = load_space(space_name), store_named(root)

@@ -77,7 +77,7 @@ _log = logging.getLogger(__name__)
 
 
 class Interrupted(Exception):
-    """A stop was requested; the Run continues from its checkpoint, which is written.
+    """The training has stopped on request, after writing a checkpoint.
 
     If the driver has lost its lease, no checkpoint is written; another driver is training the Run.
     """
@@ -93,7 +93,10 @@ class _Start:
 
 @dataclass(frozen=True, kw_only=True)
 class _Job:
-    """A Run to be trained and published; `before`: the provenance of rows that will be replaced."""
+    """A Run to be trained and published.
+
+    `about`: start, beginning and resumptions, for checkpoints; `before`: provenance of rows to replace.
+    """
 
     run: Run
     task: PreparedTask

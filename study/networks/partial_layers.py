@@ -17,7 +17,7 @@ _BUFFERS = ("running_mean", "running_var")
 
 @dataclass(eq=False)
 class ChannelLinks:
-    """Pairs of a trained tensor and its place in a whole layer."""
+    """Pairs of a trained tensor and its place: a view of a tensor of the whole layer."""
 
     pairs: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 

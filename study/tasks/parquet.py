@@ -48,7 +48,7 @@ class ParquetImages:
 
 
 def parquet_files(source: ParquetImages, data: Path) -> list[Path]:
-    """Return all files of a source, train first. Raises ValueError if a field names none."""
+    """Return all files of a source, train first. Raises ValueError if `train` or `test` matches none."""
     test = () if source.test is None else _found("test", source.test, data)
     return [*_found("train", source.train, data), *test]
 

@@ -99,7 +99,7 @@ def origin_of(images: Images, files: Sequence[Path], data: Path | None) -> str:
 
 
 def is_origin(images: Images, files: Sequence[Path], data: Path | None, origin: str) -> bool:
-    """Return True if the source's files are those of `origin`, by the rules of its release."""
+    """Return True if `origin` is the digest of the source's files, by the rules of its release."""
     if isinstance(images, ImageFolderImages) and not origin.startswith(_RULE):
         return _digest(first_folder_files(images, _needed(data)), data) == origin
     return origin_of(images, files, data) == origin

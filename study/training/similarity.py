@@ -103,7 +103,6 @@ def pooled(features: Tensor) -> Tensor:
     """Return features of any layer as vectors: average maps (n, c, h, w) and tokens (n, t, c) to (n, c).
 
     In a ViT all tokens count: in early layers the class token has no information about the image yet.
-    The pixels are a map as well.
     """
     if features.ndim == 4:
         return features.mean((2, 3))
