@@ -1,1 +1,1 @@
-"""One file per question: each holds RUNS, a plain list of Runs, and TASKS if it defines its own."""
+"""One file per question: each defines RUNS, a list of Runs, and TASKS if it has tasks of its own."""

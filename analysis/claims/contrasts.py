@@ -1,6 +1,7 @@
 """Measure each Run for the claims, and pair the cells that the claims compare.
 
-A contrast must use one number per seed, over the same cells in every seed."""
+A cell has the Runs that differ only in their seeds. A contrast must use one number per seed, over the same
+cells in every seed."""
 
 from __future__ import annotations
 

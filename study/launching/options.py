@@ -60,7 +60,7 @@ SECONDS_TO_REACH: Final = 10.0
 
 
 def address_source(address: str) -> str:
-    """Return where the user gave this address: "RAY_ADDRESS", or else "--address"."""
+    """Return the origin of this address: "RAY_ADDRESS", or else "--address"."""
     return "RAY_ADDRESS" if os.environ.get("RAY_ADDRESS") == address else "--address"
 
 

@@ -22,7 +22,7 @@ class TrainingSet:
 
     - `indices`: int64, into the task's training images, in the order drawn.
     - `clean_labels`: int64, as in the task; `labels`: int64, used for training.
-    - `flipped`: bool, True where the two differ.
+    - `flipped`: bool, whether the two differ.
     """
 
     indices: np.ndarray
