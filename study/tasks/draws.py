@@ -84,9 +84,9 @@ def stratified_order(labels: np.ndarray, num: int, *names: str | int) -> np.ndar
     """Return the first `num` of an order of the images with these labels: int64, shape (num,).
 
     In every prefix each class is within one image of its share. The stream `names` orders the images of
-    a class; classes take turns like the jobs of a just-in-time schedule: the (j+1)-th of n_c images among
-    n may come once m·n_c/n > j, must have come when m·n_c/n ≥ j + 1, and the most urgent comes first,
-    which always succeeds (Steiner and Yeomans 1993).
+    a class; classes take turns like the jobs of a just-in-time schedule. With n_c images of a class among
+    n, its (j+1)-th image may take position m if m·n_c/n > j, and must have come if m·n_c/n ≥ j + 1. The
+    most urgent image comes first, which always succeeds (Steiner and Yeomans 1993).
     """
     n = len(labels)
     shuffled = permutation(n, *names)
