@@ -94,7 +94,7 @@ def not_captured_on(device: torch.device, *, is_possible: bool) -> str:
 
 
 def cuda_graph(step: Replay) -> Replay:
-    """Record the step without taking it. Raises RuntimeError if that is impossible."""
+    """Record the step as a CUDA graph; return its replay. Raises RuntimeError if that is impossible."""
     graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
     try:
         with torch.cuda.graph(graph):
