@@ -2,6 +2,8 @@
 
 import io
 import json
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from PIL import Image
 from study.store import Store
 from study.tasks import PreparedTask, Task, prepare
 from study.tasks.images import ImageFolderImages
+from study.tasks.parquet import ParquetImages
 
 PHOTOS = Task(name="photos", images=ImageFolderImages(train="photos"))
 
@@ -20,6 +23,20 @@ PHOTOS = Task(name="photos", images=ImageFolderImages(train="photos"))
 def pixels_of(seed: int, height: int = 4, width: int = 6) -> np.ndarray:
     """Random colours: uint8, shape (height, width, 3)."""
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def images_of(task: PreparedTask) -> Counter[tuple[bytes, int]]:
+    """Count the images of both splits with their labels."""
+    images = [*task.train_images, *task.test_images]
+    labels = [*task.train_labels.tolist(), *task.test_labels.tolist()]
+    return Counter((i.tobytes(), label) for i, label in zip(images, labels, strict=True))
+
+
+def images_from(seeds_and_labels: Iterable[tuple[int, int]]) -> Counter[tuple[bytes, int]]:
+    """`images_of` a task whose images are `pixels_of` these seeds."""
+    return Counter(
+        (pixels_of(s).transpose(2, 0, 1).tobytes(), label) for s, label in seeds_and_labels
+    )
 
 
 def save(path: Path, pixels: np.ndarray) -> None:
@@ -50,6 +67,10 @@ def parquet(path: Path, labels: Any, names: list[str] | None = None, **columns: 
         )
     pq.write_table(table, path, row_group_size=4)
     return path
+
+
+def parquet_task(train: str | tuple[str, ...], **fields: Any) -> Task:
+    return Task(name="p", images=ParquetImages(train=train, **fields))
 
 
 def prepare_quietly(task: Task, store: Store, data: Path | None) -> PreparedTask:
