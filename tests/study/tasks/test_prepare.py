@@ -1,4 +1,4 @@
-"""Tasks: what is prepared, how it is stored, what is refused, and by which words."""
+"""Tasks: what is prepared, how it is stored, and which errors there are."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import io
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,22 +19,20 @@ from sklearn.datasets import load_digits
 
 from study.store import Damaged, Newer, Store, buckets, open_store
 from study.store.prepared_tasks import metadata_of, read_task_head
-from study.tasks import BUILTIN, Task, describe, load, load_info, prepare, prepared_file
+from study.tasks import BUILTIN, describe, load, load_info, prepare
 from study.tasks.draws import draw
 from study.tasks.images import ImageFolderImages
-from study.tasks.parquet import ParquetImages
 from study.tasks.torchvision_sets import KNOWN
-from tests.image_files import PHOTOS, pixels_of, prepare_quietly, save
+from tests.image_files import PHOTOS, images_of, parquet_task, pixels_of, prepare_quietly, save
 from tests.stored import a_bucket_in
 
-# The digits.
+# Digits
 
 
-def test_the_digits_are_pinned(store: Store) -> None:
+def test_prepare_digits_are_pinned(store: Store) -> None:
     digits = load("digits", store)
     assert digits.info == describe(BUILTIN["digits"], None) == load_info("digits", store)
     assert (digits.info.num_train, digits.info.num_test) == (1438, 359)
-    assert digits.train_images.shape == (1438, 3, 16, 16)
     fingerprints = {
         name: load(name, store).fingerprint for name in ("digits", "digits-low", "digits-high")
     }
@@ -48,50 +47,34 @@ def test_the_digits_are_pinned(store: Store) -> None:
     assert drawn.labels.tolist() == [1, 3, 6, 9, 4, 5, 7, 6, 8, 1, 1, 7]
 
 
-def test_the_digits_without_resizing_are_those_of_scikit_learn(empty: Store) -> None:
-    digits = prepare_quietly(
-        replace(BUILTIN["digits"], name="own-size", image_size=None), empty, None
-    )
-    theirs = load_digits()
-    expected = np.rint(theirs.images / 16 * 255).astype(np.uint8)
-    # Each of their images stands once in one of the splits, in their order.
-    ours = np.concatenate([digits.train_images, digits.test_images])
-    labels = np.concatenate([digits.train_labels, digits.test_labels])
-    assert np.array_equal(ours[:, 0], ours[:, 1]) and np.array_equal(ours[:, 0], ours[:, 2])
-    key = sorted((image.tobytes(), label) for image, label in zip(ours[:, 0], labels, strict=True))
-    assert key == sorted(
+def test_prepare_digits_without_resizing_are_those_of_scikit_learn(empty: Store) -> None:
+    task = replace(BUILTIN["digits"], name="own-size", image_size=None)
+    digits, theirs = prepare_quietly(task, empty, None), load_digits()
+    grey = np.rint(theirs.images / 16 * 255).astype(np.uint8)
+    expected = np.repeat(grey[:, None], 3, axis=1)
+    assert images_of(digits) == Counter(
         (image.tobytes(), label) for image, label in zip(expected, theirs.target, strict=True)
     )
+    fifths = np.rint(np.bincount(theirs.target) * 0.2)
+    assert np.bincount(digits.test_labels).tolist() == fifths.tolist()
 
 
-def test_narrowed_tasks_agree_on_what_is_for_testing(store: Store) -> None:
+def test_prepare_narrowed_tasks_have_the_test_images_of_the_whole(store: Store) -> None:
     whole, low, high = (load(name, store) for name in ("digits", "digits-low", "digits-high"))
-    assert low.info.classes == ("0", "1", "2", "3", "4")
-    assert high.info.classes == ("5", "6", "7", "8", "9")
+    assert low.info.classes + high.info.classes == whole.info.classes
     assert np.array_equal(low.test_images, whole.test_images[whole.test_labels < 5])
     assert np.array_equal(high.test_images, whole.test_images[whole.test_labels >= 5])
     assert np.array_equal(high.train_labels + 5, whole.train_labels[whole.train_labels >= 5])
 
 
-def test_a_drawn_test_split_has_its_fraction_of_each_class(store: Store) -> None:
-    digits = load("digits", store)
-    counts = np.bincount(load_digits().target)
-    assert np.bincount(digits.test_labels).tolist() == np.rint(counts * 0.2).tolist()
-
-
-def test_arrays_are_read_only_and_of_the_promised_types(store: Store) -> None:
+def test_load_arrays_are_read_only_and_any_arrow_reader_reads_them(store: Store) -> None:
     digits = load("digits", store)
     for images in (digits.train_images, digits.test_images):
         assert images.dtype == np.uint8 and not images.flags.writeable
-        assert images.flags.c_contiguous
+        assert images.shape[1:] == (3, 16, 16) and images.flags.c_contiguous
     for labels in (digits.train_labels, digits.test_labels):
         assert labels.dtype == np.int64 and not labels.flags.writeable
-
-
-def test_the_file_can_be_read_by_any_arrow_reader(store: Store) -> None:
-    digits = load("digits", store)
-    path = store.local_path("tasks/digits.arrow")
-    with pa.memory_map(str(path)) as file:
+    with pa.memory_map(str(store.local_path("tasks/digits.arrow"))) as file:
         table = pa.ipc.open_file(file).read_all()
     assert table.column_names == ["image", "label", "split"]
     assert table["split"].to_pylist() == ["train"] * 1438 + ["test"] * 359
@@ -99,42 +82,42 @@ def test_the_file_can_be_read_by_any_arrow_reader(store: Store) -> None:
     assert table["label"].to_pylist()[-1] == digits.test_labels[-1]
 
 
-# The store.
+# The store
 
 
-def test_preparing_again_reads_nothing(photos: Path, empty: Store) -> None:
+def test_prepare_again_reads_nothing(photos: Path, empty: Store) -> None:
     task = prepare_quietly(PHOTOS, empty, photos)
-    path = empty.local_path("tasks/photos.arrow")
-    assert path is not None
+    [path] = (Path(empty.root) / "tasks").iterdir()
     written = path.stat()
-    assert prepare_quietly(PHOTOS, empty, photos) is task
-    assert prepare_quietly(PHOTOS, empty, None) is task
-    shutil.rmtree(photos / "photos")
-    assert prepare_quietly(PHOTOS, empty, photos) is task
+    for _ in range(2):
+        for data in (photos, None):
+            assert prepare_quietly(PHOTOS, empty, data) is task
+        shutil.rmtree(photos / "photos", ignore_errors=True)
     assert path.stat().st_mtime_ns == written.st_mtime_ns
-    assert [p.name for p in path.parent.iterdir()] == ["photos.arrow"]
+    assert [*path.parent.iterdir()] == [path]
 
 
-def test_a_changed_pixel_is_another_version_and_refused(photos: Path, empty: Store) -> None:
+def test_prepare_another_version_is_an_error_that_names_both(photos: Path, empty: Store) -> None:
     before = prepare_quietly(PHOTOS, empty, photos)
+    with pytest.raises(ValueError, match="holds another version") as raised:
+        prepare_quietly(replace(PHOTOS, image_size=4), empty, photos)
+    assert '"image_size":null' in str(raised.value) and '"image_size":4' in str(raised.value)
     pixels = pixels_of(10)
     pixels[0, 0, 0] ^= 1
     save(photos / "photos" / "bee" / "0.png", pixels)
     with pytest.raises(ValueError, match="holds another version") as raised:
         prepare_quietly(PHOTOS, empty, photos)
-    other = open_store(photos / "other")
-    after = prepare_quietly(PHOTOS, other, photos)
+    after = prepare_quietly(PHOTOS, open_store(photos / "other"), photos)
     assert after.fingerprint != before.fingerprint
     for fingerprint in (before.fingerprint, after.fingerprint):
         assert fingerprint[:12] in str(raised.value)
     assert load("photos", empty).fingerprint == before.fingerprint
 
 
-def test_another_definition_is_refused_unless_it_gives_the_same(photos: Path, empty: Store) -> None:
+def test_prepare_another_definition_of_the_same_images_replaces_it(
+    photos: Path, empty: Store
+) -> None:
     task = prepare_quietly(PHOTOS, empty, photos)
-    with pytest.raises(ValueError, match="holds another version") as raised:
-        prepare_quietly(replace(PHOTOS, image_size=4), empty, photos)
-    assert '"image_size":null' in str(raised.value) and '"image_size":4' in str(raised.value)
     (photos / "photos").rename(photos / "moved")
     moved = replace(PHOTOS, images=ImageFolderImages(train="moved"))
     assert prepare_quietly(moved, empty, photos).fingerprint == task.fingerprint
@@ -143,7 +126,7 @@ def test_another_definition_is_refused_unless_it_gives_the_same(photos: Path, em
     assert prepare_quietly(moved, empty, photos) is again  # not decoded each time
 
 
-def test_the_fingerprint_covers_labels_split_and_class_names(photos: Path) -> None:
+def test_fingerprint_changes_with_labels_and_class_names_only(photos: Path) -> None:
     def fingerprint(number: int) -> str:
         return prepare_quietly(PHOTOS, open_store(photos / f"store{number}"), photos).fingerprint
 
@@ -155,62 +138,31 @@ def test_the_fingerprint_covers_labels_split_and_class_names(photos: Path) -> No
     assert len({first, renamed, fingerprint(3)}) == 3
 
 
-def test_a_damaged_task_is_noticed_and_made_anew(photos: Path, empty: Store) -> None:
+def test_prepare_damaged_task_is_quarantined_and_created_again(photos: Path, empty: Store) -> None:
     task = prepare_quietly(PHOTOS, empty, photos)
-    path = empty.local_path("tasks/photos.arrow")
-    assert path is not None
-    whole = path.read_bytes()
-    at = whole.index(task.train_images[3].tobytes())
-    changed = bytearray(whole)
-    changed[at] ^= 1
-    for content in (bytes(changed), whole[: len(whole) // 2], whole[:-1], b""):
-        path.unlink()  # the old one stays mapped where it is
-        path.write_bytes(content)
-        with pytest.raises(Damaged, match=r"tasks/photos.arrow is damaged"):
-            load("photos", empty)
+    [path] = (Path(empty.root) / "tasks").iterdir()
+    damaged = bytearray(path.read_bytes())
+    damaged[damaged.index(task.train_images[3].tobytes())] ^= 1
+    path.unlink()  # the old one stays memory-mapped
+    path.write_bytes(damaged)
     assert prepare_quietly(PHOTOS, empty, photos).fingerprint == task.fingerprint
-    aside = list((Path(empty.root) / "damaged").rglob("photos.arrow*"))
-    assert len(aside) == 1
+    assert len([*(Path(empty.root) / "damaged").rglob("photos.arrow*")]) == 1
 
 
-def test_no_flipped_bit_is_ever_read_as_data(photos: Path, empty: Store) -> None:
-    task = prepare_quietly(PHOTOS, empty, photos)
-    path = empty.local_path("tasks/photos.arrow")
-    assert path is not None
-    whole = path.read_bytes()
-    num_damaged = 0
-    for at in range(0, len(whole), 13):
-        changed = bytearray(whole)
-        changed[at] ^= 1 << (at % 8)
-        path.unlink()
-        path.write_bytes(changed)
-        prepared_file._opened.cache_clear()
-        try:
-            found = load("photos", empty)
-        except Damaged:
-            num_damaged += 1
-        else:  # padding, or what is written twice
-            assert (found.info, found.definition) == (task.info, task.definition)
-            assert np.array_equal(found.train_images, task.train_images)
-            assert np.array_equal(found.test_labels, task.test_labels)
-    assert num_damaged > 0
-
-
-def test_a_task_that_is_not_prepared(empty: Store) -> None:
-    with pytest.raises(
-        ValueError, match=r"task='digits': not prepared in .*: study prepare digits"
-    ):
+def test_load_task_that_is_not_prepared_names_the_command(empty: Store) -> None:
+    said = r"task='digits': not prepared in .*: study prepare digits"
+    with pytest.raises(ValueError, match=said):
         load("digits", empty)
     assert load_info("digits", empty) is None
 
 
-def test_a_file_under_another_tasks_name(store: Store) -> None:
+def test_load_file_under_another_tasks_name_is_damaged(store: Store) -> None:
     shutil.copy(f"{store.root}/tasks/digits-low.arrow", f"{store.root}/tasks/other.arrow")
     with pytest.raises(Damaged, match="it holds the task 'digits-low'"):
         load("other", store)
 
 
-def test_a_bucket_is_fetched_once_and_again_where_the_copy_is_damaged(
+def test_load_from_a_bucket_fetches_once_and_again_if_the_copy_is_damaged(
     photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(photos / "cache"))
@@ -230,41 +182,33 @@ def test_a_bucket_is_fetched_once_and_again_where_the_copy_is_damaged(
     assert not list((photos / "cache").rglob("*.tmp"))
 
 
-# Real image sets.
+# Real image sets
 
 
 @pytest.mark.slow
-def test_cifar10_in_parquet_files(shared_data: Path, empty: Store) -> None:
-    images = ParquetImages(train="cifar10-25k/test.parquet")
-    task = prepare_quietly(
-        Task(name="ships", images=images, classes=("ship", "cat")), empty, shared_data
-    )
-    assert (task.info.num_train, task.info.num_test) == (1600, 400)
+def test_prepare_cifar10_has_the_images_of_its_classes(shared_data: Path, empty: Store) -> None:
+    task = replace(parquet_task("cifar10-25k/test.parquet"), classes=("ship", "cat"))
+    prepared = prepare_quietly(task, empty, shared_data)
+    assert (prepared.info.num_train, prepared.info.num_test) == (1600, 400)
     table = pq.read_table(shared_data / "cifar10-25k" / "test.parquet")
-    labels = np.array(table["label"])
-    row = int(np.flatnonzero(labels == 3)[0])
-    with Image.open(io.BytesIO(table["image"][row]["bytes"].as_py())) as image:
+    cat = table["image"][table["label"].to_pylist().index(3)]["bytes"].as_py()
+    with Image.open(io.BytesIO(cat)) as image:
         expected = np.asarray(image).transpose(2, 0, 1)
-    cats = np.concatenate(
-        [task.train_images[task.train_labels == 1], task.test_images[task.test_labels == 1]]
-    )
-    assert any(np.array_equal(cat, expected) for cat in cats)
+    assert (expected.tobytes(), 1) in images_of(prepared)
 
 
-def test_cifar100s_class_names_are_those_of_the_files(shared_data: Path) -> None:
-    images = ParquetImages(train="cifar100-20k/train.parquet")
-    info = describe(Task(name="c", images=images), shared_data)
+def test_describe_cifar100_has_the_known_class_names(shared_data: Path) -> None:
+    info = describe(parquet_task("cifar100-20k/train.parquet"), shared_data)
     assert info.classes == KNOWN["CIFAR100"].class_names
 
 
-def test_tiny_imagenet_images_some_of_them_grey(shared_data: Path, empty: Store) -> None:
-    images = ParquetImages(train="tiny-imagenet-near/test.parquet")
-    task = prepare_quietly(Task(name="near", images=images, image_size=32), empty, shared_data)
-    assert task.info.image_shape == (3, 32, 32)
-    assert (task.info.num_train, task.info.num_test) == (400, 100)
+def test_prepare_tiny_imagenet_has_grey_images(shared_data: Path, empty: Store) -> None:
+    task = replace(parquet_task("tiny-imagenet-near/test.parquet"), image_size=32)
+    info = prepare_quietly(task, empty, shared_data).info
+    assert (info.num_train, info.num_test, info.image_shape) == (400, 100, (3, 32, 32))
 
 
-def test_importing_tasks_imports_neither_torch_nor_scikit_learn() -> None:
+def test_import_of_tasks_loads_neither_torch_nor_scikit_learn() -> None:
     code = (
         "import sys, study.tasks, study.tasks.draws\n"
         "print({'torch', 'torchvision', 'sklearn', 'ray'} & {*sys.modules})"
@@ -276,7 +220,7 @@ def test_importing_tasks_imports_neither_torch_nor_scikit_learn() -> None:
 @pytest.mark.parametrize(
     "later", [{"format": "freezewise task 2"}, {"info": {"name": "digits-low", "depth": 7}}]
 )
-def test_a_task_of_a_later_release_is_named_with_it_and_left(
+def test_load_task_of_a_later_release_names_it_and_keeps_it(
     store: Store, later: dict[str, object]
 ) -> None:
     path = Path(store.base) / "tasks" / "digits-low.arrow"
