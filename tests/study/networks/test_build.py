@@ -42,24 +42,13 @@ TIMM = [
 
 
 def trained(model, width, size):
-    """Return a network after three steps on random images, and images: no norm has its initial values."""
+    """Return timm's network, with no norm at its initial values, and images."""
     whole = network(model, width, 5, (3, size, size))
     initialise(layers_of(whole), model, 0)
-    generator = torch.Generator().manual_seed(1)
-    optimiser = torch.optim.SGD(whole.parameters(), lr=0.05)
-    for _ in range(3):
-        images = torch.randn(4, 3, size, size, generator=generator)
-        labels = torch.randint(5, (4,), generator=generator)
-        optimiser.zero_grad()
-        nn.functional.cross_entropy(whole.train()(images), labels).backward()
-        optimiser.step()
-    with torch.no_grad():
-        for name, buffer in whole.named_buffers():
-            if name.endswith("running_mean"):
-                buffer.add_(0.1 * torch.randn(buffer.shape, generator=generator))
-            elif name.endswith("running_var"):
-                buffer.mul_(0.5 + torch.rand(buffer.shape, generator=generator))
-    return whole.eval(), torch.randn(3, 3, size, size, generator=generator)
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        families.as_after_training(whole)
+        return whole.eval(), torch.randn(3, 3, size, size)
 
 
 def logits_and_gradients(module, parameters, images):
@@ -98,27 +87,8 @@ def test_layers_do_not_change_their_input(model, width, size):
         for name, layer in layers_of(whole).named_children():
             before = images.clone()
             after = layer(images)
-            assert isinstance(after, torch.Tensor) and torch.equal(images, before), name
+            assert torch.equal(images, before), name
             images = after
-
-
-@pytest.mark.parametrize("model", ARCHITECTURES)
-def test_build_layers_have_their_names_and_each_further_cut_trains_less(model):
-    with torch.device("meta"):
-        layers = build(model, standard_width(model), 10, (3, 32, 32))
-    assert tuple(name for name, _ in layers.named_children()) == ARCHITECTURES[model].layer_names
-    assert {key.partition(".")[0] for key in layers.state_dict()} == set(
-        ARCHITECTURES[model].layer_names
-    )
-    assert [key for key in layers.state_dict() if key.startswith("head.classifier.")] == [
-        "head.classifier.weight",
-        "head.classifier.bias",
-    ]
-    trained_counts = [
-        sum(parameter.numel() for parameter in layers[cut:].parameters())
-        for cut in range(len(layers) + 1)
-    ]
-    assert all(more > fewer for more, fewer in itertools.pairwise(trained_counts))
 
 
 @pytest.mark.parametrize(
@@ -132,10 +102,19 @@ def test_build_layers_have_their_names_and_each_further_cut_trains_less(model):
         ("vit_small", 21_342_346),
     ],
 )
-def test_build_standard_width_has_the_published_parameter_count(model, count):
+def test_build_has_named_layers_and_the_published_parameter_count(model, count):
     with torch.device("meta"):
         layers = build(model, standard_width(model), 10, (3, 32, 32))
-    assert sum(parameter.numel() for parameter in layers.parameters()) == count
+    assert tuple(name for name, _ in layers.named_children()) == ARCHITECTURES[model].layer_names
+    keys = [*layers.state_dict()]
+    assert keys[-2:] == ["head.classifier.weight", "head.classifier.bias"]
+    assert {key.partition(".")[0] for key in keys} == set(ARCHITECTURES[model].layer_names)
+    trained_counts = [
+        sum(parameter.numel() for parameter in layers[cut:].parameters())
+        for cut in range(len(layers) + 1)
+    ]
+    assert trained_counts[0] == count
+    assert all(more > fewer for more, fewer in itertools.pairwise(trained_counts))
 
 
 def test_build_width_reaches_every_module():
@@ -143,23 +122,23 @@ def test_build_width_reaches_every_module():
     assert layers.stem.conv1.weight.shape == (5, 3, 3, 3)
     assert layers.stage1_block1.conv1.weight.shape == (5, 5, 3, 3)
     assert layers.head.classifier.in_features == 40
-    layers = build("densenet121", 3, 10, (3, 8, 8))
-    assert layers.stem.conv0.weight.shape == (6, 3, 3, 3)
+    assert build("densenet121", 3, 10, (3, 8, 8)).stem.conv0.weight.shape == (6, 3, 3, 3)
     layers = build("vit_small", 24, 10, (3, 8, 8))
     assert layers.embedding.pos_embed.shape == (1, 1 + 4, 24)
     assert layers.block1.attn.num_heads == 6
 
 
-def broken(change):
-    """Return the family of ResNets with wrong layers."""
-
-    def cut(whole):
-        layers = resnet.layers(whole)
-        change(layers)
-        return layers
-
-    kind = type(network("resnet18", 4, 5, (3, 8, 8)))
-    return {kind: replace(families.FAMILIES[kind], layers=cut)}
+@pytest.mark.parametrize(
+    ("model", "width", "num_classes", "size", "message"),
+    [
+        ("resnet18", 4, 1, 8, "num_classes=1"),
+        ("vit_tiny", 12, 5, 6, "multiples of 4"),
+        ("resnet18", None, 5, 8, "width=None"),
+    ],
+)
+def test_build_wrong_arguments_are_an_error(model, width, num_classes, size, message):
+    with pytest.raises(ValueError, match=message):
+        build(model, width, num_classes, (3, size, size))
 
 
 class Detached(nn.Module):
@@ -171,6 +150,10 @@ class Detached(nn.Module):
         return self.inner(images).detach()
 
 
+def nested(layers):
+    return nn.Sequential(layers["stage1_block2"], layers["stage1_block1"])
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -178,44 +161,39 @@ class Detached(nn.Module):
         (lambda layers: layers.update(stem=Detached(layers["stem"])), "gradient of conv1.weight"),
         (lambda layers: layers.pop("stage2_block2"), "exactly one"),
         (lambda layers: layers.update(extra=nn.Identity()), "no parameters in extra"),
-        (
-            lambda layers: layers.update(
-                stage1_block2=nn.Sequential(layers["stage1_block2"], layers["stage1_block1"])
-            ),
-            "exactly one",
-        ),
+        (lambda layers: layers.update(stage1_block2=nested(layers)), "exactly one"),
     ],
 )
 def test_check_composition_wrong_sequence_is_an_error(monkeypatch, change, reason):
-    monkeypatch.setattr(families, "FAMILIES", broken(change))
+    def changed(whole):
+        layers = resnet.layers(whole)
+        change(layers)
+        return layers
+
+    kind = type(network("resnet18", 4, 5, (3, 8, 8)))
+    wrong = replace(families.FAMILIES[kind], layers=changed)
+    monkeypatch.setattr(families, "FAMILIES", {kind: wrong})
     with pytest.raises(ValueError, match=reason):
         check_composition("resnet18", 4, (3, 8, 8))
 
 
-def test_build_wrong_arguments_are_an_error():
-    with pytest.raises(ValueError, match="num_classes=1"):
-        build("resnet18", 4, 1, (3, 8, 8))
-    with pytest.raises(ValueError, match="multiples of 4"):
-        build("vit_tiny", 12, 5, (3, 6, 6))
-    with pytest.raises(ValueError, match="width=None"):
-        build("resnet18", None, 5, (3, 8, 8))
-
-
 def test_layer_keys_are_mapped_one_to_one():
-    whole = network("densenet121", 2, 5, (3, 8, 8))
-    keys = layer_keys(whole)
-    assert keys["features.conv0.weight"] == "stem.conv0.weight"
-    assert (
-        keys["features.denseblock3.denselayer12.conv2.weight"]
-        == "block3_layer12.denselayer12.conv2.weight"
-    )
-    assert keys["features.transition1.conv.weight"] == "transition1.transition.conv.weight"
-    assert keys["features.norm5.weight"] == "block4_layer16.norm.weight"
-    assert keys["classifier.bias"] == "head.classifier.bias"
+    keys = layer_keys(network("densenet121", 2, 5, (3, 8, 8)))
+    for theirs, ours in (
+        ("features.conv0.weight", "stem.conv0.weight"),
+        (
+            "features.denseblock3.denselayer12.conv2.weight",
+            "block3_layer12.denselayer12.conv2.weight",
+        ),
+        ("features.transition1.conv.weight", "transition1.transition.conv.weight"),
+        ("features.norm5.weight", "block4_layer16.norm.weight"),
+        ("classifier.bias", "head.classifier.bias"),
+    ):
+        assert keys[theirs] == ours
     assert len(set(keys.values())) == len(keys)
 
 
-# Replicas: as copy.deepcopy, but faster, and with new memory for parameters
+# Networks are built as replicas of one that is kept
 
 
 def containers(module):
@@ -228,36 +206,26 @@ def containers(module):
     }
 
 
-def form(module):
-    return [
-        (name, type(each), each.training, sorted(each.__dict__), each.extra_repr())
-        for name, each in module.named_modules()
-    ]
-
-
 @pytest.mark.parametrize(("model", "width", "size"), NARROW[::2] + TIMM[::3])
-def test_replica_computes_the_same_and_shares_nothing(model, width, size):
-    layers = layers_of(network(model, width, 5, (3, size, size)))
-    initialise(layers, model, 0)
-    made = replica(layers)
-    assert form(made) == form(copy.deepcopy(layers))
-    assert str(made) == str(layers)
-    assert not containers(made) & containers(layers)
-    storages = [{t.data_ptr() for t in each.state_dict().values()} for each in (made, layers)]
+def test_build_twice_computes_the_same_and_shares_nothing(model, width, size):
+    first, second = (build(model, width, 5, (3, size, size)) for _ in range(2))
+    expected = layers_of(network(model, width, 5, (3, size, size)))
+    initialise(expected, model, 0)
+    for made in (first, second):
+        assert str(made) == str(expected)
+        assert [*made.__dict__] == [*expected.__dict__]
+        made.load_state_dict(expected.state_dict(), strict=True)
+    assert not containers(first) & containers(second)
+    storages = [{t.data_ptr() for t in each.state_dict().values()} for each in (first, second)]
     assert not storages[0] & storages[1]
-    assert not {id(m) for m in made.modules()} & {id(m) for m in layers.modules()}
-    made.load_state_dict(layers.state_dict(), strict=True)
+    assert not {*map(id, first.modules())} & {*map(id, second.modules())}
     images = torch.randn(4, 3, size, size, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(made.eval()(images), layers.eval()(images))
-    before = {key: value.clone() for key, value in layers.state_dict().items()}
-    optimiser = torch.optim.SGD(made.parameters(), lr=0.1)
-    made.train()(images).square().mean().backward()
-    optimiser.step()
-    assert all(torch.equal(before[key], value) for key, value in layers.state_dict().items())
-    assert all(parameter.grad is None for parameter in layers.parameters())
+    for training in (False, True):
+        expected.train(training)
+        assert torch.equal(first.train(training)(images), expected(images))
 
 
-def test_replica_keeps_shared_parameters_and_extra_attributes():
+def test_replica_keeps_shared_parameters():
     layers = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
     layers[1].weight = layers[0].weight
     layers.friend = {"first": layers[0]}
@@ -267,11 +235,8 @@ def test_replica_keeps_shared_parameters_and_extra_attributes():
     assert made[0].bias is not layers[0].bias
 
 
-def test_replica_on_the_meta_device_has_no_values():
-    layers = build("resnet18", 4, 5, (3, 8, 8))
-    assert {p.device.type for p in replica(layers, "meta").parameters()} == {"meta"}
-    with torch.device("meta"):
-        assert {
-            t.device.type for t in build("resnet18", 4, 5, (3, 8, 8)).state_dict().values()
-        } == {"meta"}
-    assert {p.device.type for p in build("resnet18", 4, 5, (3, 8, 8)).parameters()} == {"cpu"}
+def test_build_is_on_the_default_device_of_each_call():
+    for device in ("cpu", "meta", "cpu"):
+        with torch.device(device):
+            tensors = build("resnet18", 4, 5, (3, 8, 8)).state_dict().values()
+        assert {tensor.device.type for tensor in tensors} == {device}

@@ -36,11 +36,10 @@ def is_random(tensor):
 
 @pytest.mark.parametrize(("model", "width", "size"), FEW)
 def test_initialise_depends_on_names_seed_and_generation_only(model, width, size):
-    torch.manual_seed(3)
     state = torch.get_rng_state()
     first = drawn(model, width, size=size)
     assert torch.equal(torch.get_rng_state(), state)
-    torch.manual_seed(4)
+    torch.rand(1)
     again = drawn(model, width, size=size)
     assert all(torch.equal(first[key], again[key]) for key in first)
     varied = [key for key in first if is_random(first[key])]
@@ -56,33 +55,19 @@ def test_initialise_depends_on_names_seed_and_generation_only(model, width, size
 
 
 @pytest.mark.parametrize(("model", "width", "size"), FEW)
-def test_initialise_only_changes_the_named_layers(model, width, size):
+@pytest.mark.parametrize("num_wanted", [0, 2])  # of the last layers; 0: all of them
+def test_initialise_fills_all_or_only_the_named_layers(model, width, size, num_wanted):
     layers = build(model, width, 5, (3, size, size))
     for tensor in layers.state_dict().values():
         tensor.fill_(7)
-    wanted = [name for name, _ in layers.named_children()][-2:]
-    initialise(layers, model, 0, only=wanted)
+    wanted = [name for name, _ in layers.named_children()][-num_wanted:]
+    initialise(layers, model, 0, only=wanted if num_wanted else None)
     fresh = drawn(model, width, size=size)
     for key, tensor in layers.state_dict().items():
         expected = fresh[key] if key.partition(".")[0] in wanted else torch.full_like(tensor, 7)
         assert torch.equal(tensor, expected), key
     with pytest.raises(ValueError, match=r"only=\['neck'\].*head"):
         initialise(layers, model, 0, only=["neck"])
-
-
-@pytest.mark.parametrize(("model", "width", "size"), FEW)
-def test_initialise_fills_every_parameter(model, width, size):
-    expected = build(model, width, 5, (3, size, size))
-    layers = build(model, width, 5, (3, size, size))
-    with torch.no_grad():
-        for tensor in layers.state_dict().values():
-            if tensor.is_floating_point():
-                tensor.fill_(float("nan"))
-    for each in (expected, layers):
-        initialise(each, model, 3)
-    state = layers.state_dict()
-    assert all(torch.equal(value, state[key]) for key, value in expected.state_dict().items())
-    assert all(torch.isfinite(value).all() for value in state.values())
 
 
 @pytest.mark.parametrize(("model", "width"), [("resnet18", 4), ("timm/test_resnet", None)])

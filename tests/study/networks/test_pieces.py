@@ -17,12 +17,10 @@ from study.networks.catalogue import (
     num_pieces,
     standard_width,
 )
-from study.networks.families import as_after_training, between_pieces
-from study.networks.initial_values import initialise
+from study.networks.families import between_pieces
 from study.networks.table import ARCHITECTURES
 from study.training.cut import divide
-
-SHAPE = (3, 16, 16)
+from tests.trainings import SHAPE, network
 
 
 def places(model: str) -> list[tuple[int, int]]:
@@ -83,11 +81,8 @@ def gradients(logits: torch.Tensor, parameters: list[nn.Parameter]) -> list[torc
 def test_divide_parts_compute_the_network_bit_for_bit(
     model: str, width: int, training: bool
 ) -> None:
-    torch.manual_seed(0)
-    layers = build(model, width, 5, SHAPE)
-    initialise(layers, model, 3)
-    as_after_training(layers)
-    images = torch.randn(5, *SHAPE)
+    layers = network(model, width)
+    images = torch.randn(5, *SHAPE, generator=torch.Generator().manual_seed(0))
     for index, some in places(model):
         parts = divide(layers, model, index, frozen_pieces=some)
         layers.eval()
@@ -115,40 +110,30 @@ def test_between_pieces_keeps_the_keys_of_the_network() -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "width", "frozen", "pieces", "message"),
+    ("model", "width", "frozen", "inside", "message"),
     [
-        ("resnet18", 4, 0, 1, "cut of resnet18, stem, has no pieces; choose 0"),
-        ("resnet18", 4, 3, 2, "frozen_pieces=2: no layer of resnet18 has more than 1"),
-        ("resnet18", 4, 8, 1, "training of frozen=9 with trained_channels=32 .*choose that"),
-        ("resnet18", 4, 9, 1, "head, has no pieces; choose 0"),
-        ("resnet50", 4, 3, 1, "resnet50 is cut between layers only; choose 0"),
-        ("densenet121", 4, 7, 1, "transition3, has no pieces; choose 0"),
-        ("densenet121", 4, 8, 5, "block4_layer5, has 5 pieces; choose 0 to 4"),
-        ("densenet121", 4, 9, 6, "frozen_pieces=6: no layer of densenet121 has more than 5"),
-        ("vit_tiny", 12, 0, 1, "embedding, has no pieces; choose 0"),
-        ("timm/resnet18", None, 3, 1, "timm/resnet18 is cut between layers only; .*resnet18"),
+        ("resnet18", 4, 0, {"pieces": 1}, "cut of resnet18, stem, has no pieces; choose 0"),
+        ("resnet18", 4, 3, {"pieces": 2}, "frozen_pieces=2: no layer of resnet18 has more than 1"),
+        ("resnet18", 4, 8, {"pieces": 1}, "frozen=9 with trained_channels=32 .*choose that"),
+        ("resnet18", 4, 9, {"pieces": 1}, "head, has no pieces; choose 0"),
+        ("resnet50", 4, 3, {"pieces": 1}, "resnet50 is cut between layers only; choose 0"),
+        ("densenet121", 4, 7, {"pieces": 1}, "transition3, has no pieces; choose 0"),
+        ("densenet121", 4, 8, {"pieces": 5}, "block4_layer5, has 5 pieces; choose 0 to 4"),
+        ("densenet121", 4, 9, {"pieces": 6}, "no layer of densenet121 has more than 5"),
+        ("vit_tiny", 12, 0, {"pieces": 1}, "embedding, has no pieces; choose 0"),
+        ("timm/resnet18", None, 3, {"pieces": 1}, "is cut between layers only; .*resnet18"),
+        ("resnet18", 4, 9, {"channels": 33}, "has 32; choose 0 to 32"),
+        ("resnet18", 4, 8, {"channels": 1}, "resnet18 needs frozen=9; choose 0, or frozen=9"),
+        ("timm/resnet18", None, 9, {"channels": 1}, "timm/resnet18 is cut between layers only"),
     ],
+    ids=str,
 )
-def test_check_frozen_pieces_outside_a_layer_is_an_error(
-    model: str, width: int | None, frozen: int, pieces: int, message: str
+def test_check_cut_outside_a_divisible_layer_is_an_error(
+    model: str, width: int | None, frozen: int, inside: dict[str, int], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        check_frozen_pieces(model, width, frozen, pieces)
-
-
-@pytest.mark.parametrize(
-    ("model", "width", "frozen", "trained", "message"),
-    [
-        ("resnet18", 4, 9, 33, "has 32; choose 0 to 32"),
-        ("resnet18", 4, 8, 1, "resnet18 needs frozen=9; choose 0, or frozen=9"),
-        ("timm/resnet18", None, 9, 1, "timm/resnet18 is cut between layers only"),
-    ],
-)
-def test_check_trained_channels_outside_the_last_layer_is_an_error(
-    model: str, width: int | None, frozen: int, trained: int, message: str
-) -> None:
-    with pytest.raises(ValueError, match=message):
-        check_trained_channels(model, width, frozen, trained)
+        check_frozen_pieces(model, width, frozen, inside.get("pieces", 0))
+        check_trained_channels(model, width, frozen, inside.get("channels", 0))
 
 
 def test_divide_all_channels_of_a_basic_block_equal_its_second_piece() -> None:

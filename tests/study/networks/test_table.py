@@ -18,8 +18,7 @@ from study.networks.table import ARCHITECTURES, densenet_parts
 
 
 def test_layer_counts_are_pinned():
-    counts = {name: num_layers(name) for name in ARCHITECTURES}
-    assert counts == {
+    assert {name: num_layers(name) for name in ARCHITECTURES} == {
         "resnet18": 10,
         "resnet34": 18,
         "resnet50": 18,
@@ -31,37 +30,13 @@ def test_layer_counts_are_pinned():
 
 def test_layer_names_are_pinned():
     # A layer's name is part of every stored weight's key and of the stream of its initial values.
-    assert layer_names("resnet18") == (
-        "stem",
-        "stage1_block1",
-        "stage1_block2",
-        "stage2_block1",
-        "stage2_block2",
-        "stage3_block1",
-        "stage3_block2",
-        "stage4_block1",
-        "stage4_block2",
-        "head",
-    )
-    assert layer_names("densenet121") == (
-        "stem",
-        "transition1",
-        "block2_layer6",
-        "transition2",
-        "block3_layer6",
-        "block3_layer12",
-        "block3_layer18",
-        "transition3",
-        "block4_layer5",
-        "block4_layer11",
-        "block4_layer16",
-        "head",
-    )
-    assert layer_names("vit_tiny") == (
-        "embedding",
-        *(f"block{i}" for i in range(1, 13)),
-        "head",
-    )
+    blocks = [f"stage{stage}_block{block}" for stage in (1, 2, 3, 4) for block in (1, 2)]
+    assert layer_names("resnet18") == ("stem", *blocks, "head")
+    parts = {2: (6,), 3: (6, 12, 18), 4: (5, 11, 16)}
+    second, third, fourth = ([f"block{b}_layer{i}" for i in ends] for b, ends in parts.items())
+    first, last = ["stem", "transition1", *second, "transition2"], ["transition3", *fourth, "head"]
+    assert [*layer_names("densenet121")] == [*first, *third, *last]
+    assert layer_names("vit_tiny") == ("embedding", *(f"block{i}" for i in range(1, 13)), "head")
 
 
 def test_architectures_have_unique_names_and_valid_standard_widths():
