@@ -6,15 +6,17 @@ import os
 import signal
 import subprocess
 import sys
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import study
 from analysis import load
-from study import StoredStudy, plan_study, run_study, study_status
+from study import plan_study, run_study, study_status
 from study.grid import grid
+from study.launching import inline
 from study.messages import UserError
 from study.run import Recipe, Run
 from study.signals import stop_on_signals
@@ -65,7 +67,7 @@ def test_run_study_of_runs_can_be_opened_by_the_analysis(
     assert [run.id for run in opened.wanted] == [run.id for run in runs]
     assert "3 done" in capsys.readouterr().err
 
-    # Cells alone bring their starts along, and what is there is found again.
+    # Cells alone include their starts, and finished Runs are found again.
     again = run_study((run for run in runs if run.source), "tiny", store.root, inline=True)
     assert again == ran
     assert study_status("tiny", root=store.root) == ran
@@ -84,28 +86,34 @@ def test_plan_study_of_a_file_or_packaged_space_needs_no_name(store: Store, tmp_
     assert study_status("quickstart", root=store.root).counts == {"absent": 88}
 
 
-def test_run_study_wrong_argument_is_named(store: Store) -> None:
-    with pytest.raises(UserError, match="name=None"):
-        run_study(some_runs(), root=store.root)
-    with pytest.raises(UserError, match=r"name='mine'.*quickstart"):
-        plan_study("quickstart", "mine", store.root)
-    with pytest.raises(UserError, match="name='not a name'"):
-        plan_study(some_runs(), "not a name", store.root)
-    with pytest.raises(UserError, match=r"study 'tiny': RUNS\[0\]=.* is not a Run"):
-        run_study(["resnet18"], "tiny", store.root)  # type: ignore[list-item]
-    with pytest.raises(UserError, match=r"RELATED=.*two of digits-low"):
-        plan_study(some_runs(), "tiny", store.root, related=("digits-low", "moon"))
+@pytest.mark.parametrize(
+    ("study", "fields", "message"),
+    [
+        (some_runs(), {}, "name=None"),
+        ("quickstart", {"name": "mine"}, r"name='mine'.*quickstart"),
+        (some_runs(), {"name": "not a name"}, "name='not a name'"),
+        (["resnet18"], {"name": "tiny"}, r"study 'tiny': RUNS\[0\]=.* is not a Run"),
+        (
+            some_runs(),
+            {"name": "tiny", "related": ("digits-low", "moon")},
+            "RELATED=.*two of digits",
+        ),
+    ],
+)
+def test_plan_study_wrong_argument_is_named(
+    store: Store, study: Any, fields: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        plan_study(study, root=store.root, **fields)
 
 
 def test_run_study_interrupted_continues_when_called_again(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from study.launching import inline
-
     trained = inline.attempt
 
-    def interrupted(*args: object, **kwargs: object) -> object:
-        ended = trained(*args, **kwargs)  # type: ignore[arg-type]
+    def interrupted(*args: Any, **kwargs: Any) -> object:
+        ended = trained(*args, **kwargs)
         os.kill(os.getpid(), signal.SIGINT)  # after the first Run
         return ended
 
@@ -113,17 +121,9 @@ def test_run_study_interrupted_continues_when_called_again(
         patched.setattr(inline, "attempt", interrupted)
         with pytest.raises(KeyboardInterrupt, match=r"1 done.*(?s:.)*same call again"):
             run_study(some_runs(), "tiny", store.root, inline=True)
-    assert run_study(some_runs(), "tiny", store.root, inline=True).counts == {"done": 3}
-
-
-def test_run_study_in_a_thread_works(store: Store) -> None:
-    ran: list[StoredStudy] = []
-    thread = threading.Thread(
-        target=lambda: ran.append(run_study(some_runs(), "tiny", store.root, inline=True))
-    )
-    thread.start()
-    thread.join()
-    assert ran[0].counts == {"done": 3}
+    with ThreadPoolExecutor() as threads:  # signals cannot be handled in a thread
+        again = threads.submit(run_study, some_runs(), "tiny", store.root, inline=True).result()
+    assert again.counts == {"done": 3}
 
 
 def test_run_study_second_interrupt_ends_the_call_only(

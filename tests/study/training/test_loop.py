@@ -2,11 +2,13 @@
 
 import math
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import optim
 
 from study.networks.build import normalisation
 from study.run import Recipe, Run
@@ -22,8 +24,9 @@ RUN = source(label_noise=0.2, recipe=Recipe(num_epochs=3, learning_rate=1e-2, ba
 
 
 def test_rows_have_epochs_steps_and_errors_of_both_parts(store: Store) -> None:
-    training = to_the_end(training_of(RUN, store))
-    rows = training.rows
+    generator = torch.random.get_rng_state()
+    rows = to_the_end(training_of(RUN, store)).rows
+    assert torch.equal(generator, torch.random.get_rng_state())
     assert [row.epoch for row in rows] == [0, 1, 2, 3]
     assert [row.step for row in rows] == [0, 3, 6, 9]
     assert rows[-1].train_error < rows[0].train_error
@@ -40,34 +43,25 @@ def test_rows_have_epochs_steps_and_errors_of_both_parts(store: Store) -> None:
         )
 
 
-def test_last_row_is_the_test_error_of_the_weights(store: Store) -> None:
-    training = to_the_end(training_of(RUN, store))
-    task = load(RUN.task, store)
-    training.layers.eval()
-    images = training.inputs._normalise(torch.from_numpy(np.array(task.test_images)))
-    with torch.no_grad():
-        answers = training.layers(images).argmax(1).numpy()
-    assert training.rows[-1].test_error == (answers != task.test_labels).mean()
+ADAMW = {"optimizer": "adamw", "weight_decay": 0.1}
+SGD = {"optimizer": "sgd", "momentum": 0.9, "weight_decay": 0.1}
+COSINE = {"schedule": "cosine"}
+LOG_SPACED = {"evaluation": "log_spaced", "num_evaluations": 4}
+INVERSE_SQRT = {"schedule": "inverse_sqrt", "inverse_sqrt_steps": 3}
 
 
 @pytest.mark.parametrize(
     ("changes", "optimizer", "rate"),
     [
-        ({}, lambda p: torch.optim.Adam(p, fused=True), lambda step: 1e-2),
+        ({}, partial(optim.Adam, fused=True), lambda step: 1e-2),
         (
-            {"optimizer": "adamw", "weight_decay": 0.1, "schedule": "cosine"},
-            lambda p: torch.optim.AdamW(p, weight_decay=0.1, fused=True),
+            ADAMW | COSINE,
+            partial(optim.AdamW, weight_decay=0.1, fused=True),
             lambda step: 1e-2 * (1 + math.cos(math.pi * step / 7)) / 2,
         ),
         (
-            {
-                "optimizer": "sgd",
-                "momentum": 0.9,
-                "weight_decay": 0.1,
-                "schedule": "inverse_sqrt",
-                "inverse_sqrt_steps": 3,
-            },
-            lambda p: torch.optim.SGD(p, lr=1, momentum=0.9, weight_decay=0.1, fused=True),
+            SGD | INVERSE_SQRT,
+            partial(optim.SGD, lr=1, momentum=0.9, weight_decay=0.1, fused=True),
             lambda step: 1e-2 / math.sqrt(1 + step // 3),
         ),
     ],
@@ -98,6 +92,10 @@ def test_loop_equals_a_plain_pytorch_loop(
     assert training.rows[-1].learning_rate == rate(6)
     for key, value in training.weights().items():
         assert torch.equal(value, layers.state_dict()[key]), key
+    with torch.no_grad():
+        test_images = (torch.from_numpy(task.test_images.copy()) / 255 - mean) / std
+        answers = layers.eval()(test_images).argmax(1).numpy()
+    assert training.rows[-1].test_error == (answers != task.test_labels).mean()
 
 
 def test_rows_without_label_noise_have_no_flipped_part(store: Store) -> None:
@@ -113,27 +111,8 @@ def test_rows_without_label_noise_have_no_flipped_part(store: Store) -> None:
     ("frozen", "changes"),
     [
         (0, {}),
-        (
-            0,
-            {
-                "optimizer": "sgd",
-                "momentum": 0.9,
-                "schedule": "cosine",
-                "augmentation": "crop_flip",
-                "evaluation": "log_spaced",
-                "num_evaluations": 4,
-            },
-        ),
-        (
-            3,
-            {
-                "optimizer": "adamw",
-                "weight_decay": 0.1,
-                "schedule": "inverse_sqrt",
-                "inverse_sqrt_steps": 2,
-                "frozen_batchnorm": "training",
-            },
-        ),
+        (0, {**SGD, **COSINE, **LOG_SPACED, "augmentation": "crop_flip"}),
+        (3, {**ADAMW, **INVERSE_SQRT, "frozen_batchnorm": "training"}),
         (3, {}),
     ],
     ids=["adam", "sgd-cosine-augmented", "adamw-inverse_sqrt-moving-statistics", "random-frozen"],
@@ -174,19 +153,9 @@ def test_order_is_the_same_for_all_cuts_and_differs_between_seeds(store: Store) 
     assert order(RUN) != order(replace(RUN, seed=2))
 
 
-def test_loop_does_not_use_torchs_generator(store: Store) -> None:
-    before = torch.random.get_rng_state()
-    to_the_end(training_of(RUN, store))
-    assert torch.equal(before, torch.random.get_rng_state())
-
-
 def test_bfloat16_changes_losses_a_little(store: Store) -> None:
-    low, full = (
-        to_the_end(
-            training_of(with_recipe(replace(RUN, frozen=3), precision=each, num_epochs=1), store)
-        )
-        for each in ("bfloat16", "float32")
-    )
+    runs = (with_recipe(RUN, precision=each, num_epochs=1) for each in ("bfloat16", "float32"))
+    low, full = (to_the_end(training_of(replace(run, frozen=3), store)) for run in runs)
     assert low.inputs.train_features is not None
     assert low.inputs.train_features.dtype == torch.bfloat16
     assert low.rows[-1].test_loss != full.rows[-1].test_loss

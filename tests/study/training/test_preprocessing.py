@@ -11,28 +11,20 @@ from study.training.preprocessing import crops_and_flips, normalisation
 CPU = torch.device("cpu")
 
 
-def pictures(n: int, height: int, width: int) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(0)
-    return torch.randint(0, 256, (n, 3, height, width), dtype=torch.uint8, generator=generator)
-
-
 def test_normalisation_equals_torchvision_bit_for_bit() -> None:
     every_value = np.arange(256, dtype=np.uint8).reshape(16, 16)
     picture = np.stack([every_value, every_value.T, every_value[::-1]], axis=2)
-    theirs = transforms.Compose(
-        [
-            transforms.ToTensor(),
-            transforms.Normalize(IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD),
-        ]
-    )
-    ours = normalisation(IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, CPU)
+    statistics = (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
+    theirs = transforms.Normalize(*statistics)(transforms.ToTensor()(picture))
     images = torch.from_numpy(picture.transpose(2, 0, 1).copy())[None]
-    assert torch.equal(ours(images)[0], theirs(picture))
+    assert torch.equal(normalisation(*statistics, CPU)(images)[0], theirs)
 
 
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (16, 24), (7, 7)])
 def test_crops_and_flips_pads_with_black_crops_and_mirrors(height: int, width: int) -> None:
-    images, padding = pictures(40, height, width), height // 8
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (40, 3, height, width), generator=generator).to(torch.uint8)
+    padding = height // 8
     augment = crops_and_flips(40, height, CPU, "a task", 3)
     assert augment.padding == padding
     padded = np.pad(images.numpy(), ((0, 0), (0, 0), (padding, padding), (padding, padding)))

@@ -22,27 +22,19 @@ def test_batch_spans_contain_every_image_once_and_no_single_one(n: int, batch_si
     assert min(lengths) >= 2
     assert all(length == batch_size for length in lengths[:-1])
     assert lengths[-1] <= batch_size + 1
-
-
-def test_batch_spans_tail_of_one_joins_the_last_batch() -> None:
-    assert batch_spans(257, 128) == [slice(0, 128), slice(128, 257)]
-    assert batch_spans(258, 128) == [slice(0, 128), slice(128, 256), slice(256, 258)]
+    assert (lengths[-1] > batch_size) == (n > batch_size and n % batch_size == 1)
 
 
 def test_total_steps_of_epochs_and_of_steps() -> None:
     epochs, steps = Recipe(num_epochs=10), Recipe(num_steps=10)
     assert steps_per_epoch(epochs, 8000) == 63
-    assert total_steps(epochs, 8000) == 630
-    assert total_steps(epochs, 500) == 40
-    assert total_steps(steps, 8000) == total_steps(steps, 500) == 10
+    assert [total_steps(epochs, size) for size in (8000, 500)] == [630, 40]
+    assert [total_steps(steps, size) for size in (8000, 500)] == [10, 10]
 
 
-def test_evaluated_steps_are_epochs_and_the_last_step() -> None:
+def test_evaluated_steps_are_pinned() -> None:
     assert evaluated_steps(Recipe(num_epochs=3), 500) == [0, 4, 8, 12]
     assert evaluated_steps(Recipe(num_steps=10), 500) == [0, 4, 8, 10]
-
-
-def test_evaluated_steps_log_spaced_are_pinned() -> None:
     recipe = Recipe(num_steps=1000, evaluation="log_spaced", num_evaluations=10)
     assert evaluated_steps(recipe, 500) == [0, 1, 2, 5, 10, 22, 46, 100, 215, 464, 1000]
 
