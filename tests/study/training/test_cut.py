@@ -18,12 +18,12 @@ from study.networks.initial_values import initialise
 from study.planning.cost import cost_of, layer_costs
 from study.run import Run
 from study.store import Store
-from study.tasks import load_info
 from study.tasks.prepared_file import load
 from study.training.cut import HEAD, cut, set_training, starting_network
 from study.training.features import room
 from study.training.inputs import calibrate
 from study.training.loop import Training
+from tests.made_up import INFO
 from tests.trainings import (
     SHAPE,
     cell,
@@ -56,13 +56,12 @@ def frozen_keys(layers: nn.Sequential, run: Run) -> set[str]:
 
 def measured_test_error(weights: Weights, run: Run, store: Store, training: Training) -> float:
     """Return the test error of a whole network with these weights."""
-    layers = build(run.model, run.width, 5, SHAPE)
+    layers = build(run.model, run.width, 5, SHAPE).eval()
     layers.load_state_dict(weights)
     task = load(run.task, store)
     with torch.no_grad():
         images = training.inputs._normalise(torch.from_numpy(task.test_images.copy()))
-        answers = layers.eval()(images).argmax(1).numpy()
-    return float((answers != task.test_labels).mean())
+        return float((layers(images).argmax(1).numpy() != task.test_labels).mean())
 
 
 @pytest.mark.parametrize(
@@ -88,27 +87,18 @@ def test_training_any_cut_freezes_below_trains_above_and_resumes(
 ) -> None:
     run = with_recipe(cell(model, width, **fields), **recipe)
     start = network(model, width).state_dict()
-    training = training_of(run, store, start)
-    set_training(training.parts, run.recipe.frozen_batchnorm)
-    norms = [each for each in training.parts.prefix.modules() if isinstance(each, _BatchNorm)]
-    assert not any(each.training for each in norms) and training.parts.suffix[0].training
-    to_the_end(training)
+    training = to_the_end(training_of(run, store, start))
     after, frozen = training.weights(), frozen_keys(training.layers, run)
     assert after.keys() == start.keys() and frozen
     for key, value in after.items():
-        if key in frozen:
-            assert torch.equal(value, start[key]), key
-        elif value.is_floating_point():
-            assert not torch.equal(value, start[key]), key
+        if key in frozen or value.is_floating_point():  # not BatchNorm's counts of batches
+            assert torch.equal(value, start[key]) == (key in frozen), key
     by_key = dict(training.layers.named_parameters())
-    held = {id(p) for group in training.optimizer.param_groups for p in group["params"]}
-    assert held == {id(p) for key, p in by_key.items() if key not in frozen}
-    assert {id(p) for p in training.optimizer.state} == held
-    for key in by_key.keys() & frozen:
-        assert not by_key[key].requires_grad and by_key[key].grad is None
-    assert training.sizes(5).parameters_trained == sum(
-        after[key].numel() for key in by_key.keys() - frozen
-    )
+    trained = {key: each for key, each in by_key.items() if key not in frozen}
+    assert {*training.optimizer.state} == {*trained.values()}
+    assert all(each.grad is None for key, each in by_key.items() if key in frozen)
+    num_trained = sum(each.numel() for each in trained.values())
+    assert training.sizes(5).parameters_trained == num_trained
     assert measured_test_error(after, run, store, training) == training.rows[-1].test_error
 
     live = training_of(run, store, start, cached=False)
@@ -192,8 +182,7 @@ def test_starting_network_reinitialised_draws_new_values_above_the_cut(
 
 
 def test_starting_network_reinitialised_keeps_the_frozen_channels() -> None:
-    start = network().state_dict()
-    run = cell(frozen=9, trained_channels=3)
+    start, run = network().state_dict(), cell(frozen=9, trained_channels=3)
     kept, drawn = (
         starting(each, start)["stage4_block2.conv2.weight"]
         for each in (run, with_recipe(run, above_cut="reinitialised"))
@@ -212,8 +201,7 @@ def test_starting_network_frozen_final_norm_comes_from_the_start() -> None:
         assert not torch.equal(whole[key], start[key]), key
         assert is_norm or torch.equal(inside[key], whole[key]), key
     # A start with other classes has the same norm.
-    more = {**start, "head.classifier.weight": torch.zeros(9, 12)}
-    again = starting(run, more)
+    again = starting(run, {**start, "head.classifier.weight": torch.zeros(9, 12)})
     assert all(torch.equal(again[key], value) for key, value in inside.items())
     without = {key: value for key, value in start.items() if not key.startswith(HEAD)}
     starting(replace(run, frozen_pieces=0), without)
@@ -275,10 +263,9 @@ def test_training_random_frozen_layers_calibrates_their_norms(
     for norm in frozen:
         assert not norm.training and norm.momentum is not None
         assert norm.running_mean is not None and (norm.running_mean != 0).any()
-        assert torch.equal(norm.weight, torch.ones_like(norm.weight))
+        assert (norm.weight == 1).all()
     assert all((norm.running_mean == 0).all() for norm in trained)
-    norms = [each for each in training.layers.modules() if isinstance(each, _BatchNorm)]
-    assert len(frozen) + len(trained) == len(norms)
+    assert frozen and trained
     live = to_the_end(training_of(run, store, cached=False))
     assert outcome(to_the_end(training)) == outcome(live)
 
@@ -314,28 +301,16 @@ def test_training_with_moving_statistics_changes_them_and_no_frozen_parameter(
 
 @pytest.mark.parametrize("frozen_batchnorm", ["evaluation", "training"])
 def test_set_training_reaches_the_suffix_and_at_most_frozen_norms(frozen_batchnorm: str) -> None:
-    parts = cut(starting_network(cell(), 5, SHAPE, network().state_dict()), cell())
+    layers = network()
+    for block in layers[1:-1]:
+        block.drop_path = DropPath(0.5)
+    parts = cut(layers, cell())
     set_training(parts, frozen_batchnorm)
     assert all(module.training for module in parts.suffix.modules())
     leaves = [m for m in parts.prefix.modules() if not list(m.children())]
     is_training = frozen_batchnorm == "training"
     assert {m.training for m in leaves if isinstance(m, _BatchNorm)} == {is_training}
     assert {m.training for m in leaves if not isinstance(m, _BatchNorm)} == {False}
-
-
-@pytest.mark.parametrize("frozen_batchnorm", ["evaluation", "training"])
-def test_set_training_keeps_dropout_off_below_the_cut(frozen_batchnorm: str) -> None:
-    layers = starting_network(source("vit_tiny", 12), 5, SHAPE, None)
-    for block in layers[1:-1]:
-        block.drop_path1, block.attn.proj_drop = DropPath(0.5), nn.Dropout(0.5)
-    parts = cut(layers, cell(frozen=6))
-    images = torch.randn(4, *SHAPE, generator=torch.Generator().manual_seed(0))
-    still = parts.prefix(images)
-    set_training(parts, frozen_batchnorm)
-    assert torch.equal(parts.prefix(images), still)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        assert not torch.equal(parts.suffix(still), parts.suffix(still))
 
 
 def test_room_without_memory_is_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -389,21 +364,18 @@ def test_training_channels_changes_only_them_and_the_head_and_resumes(
     num_trained = num_channels(model, width) // 2 + 1
     run = with_recipe(channels_cell(model, width, num_trained), num_epochs=2)
     start = network(model, width).state_dict()
-    training = training_of(run, store, start)
-    places = part_last(training.layers, model, num_trained).links.pairs
-    after = to_the_end(training).weights()
+    training = to_the_end(training_of(run, store, start))
+    after = training.weights()
     assert any(not torch.equal(after[key], start[key]) for key in start if HEAD not in key)
     error = measured_test_error(after, run, store, training)
     # The whole layer rounds differently from its two parts.
     assert error == pytest.approx(training.rows[-1].test_error, abs=2 / 179)
     assert outcome(to_the_end(resumed(run, store, start, at=3))) == outcome(training)
-    num_parameters = len([*training.parts.suffix.named_parameters()])
-    assert len(training.optimizer.state_dict()["state"]) == num_parameters
 
     # With the start's values in the trained channels, all but the head is the start.
-    fresh = training_of(run, store, start)
-    first = part_last(fresh.layers, model, num_trained).links.pairs
-    for (_, ours), (_, theirs) in zip(places, first, strict=True):
+    trainings = (training, training_of(run, store, start))
+    trained, fresh = (part_last(t.layers, model, num_trained).links.pairs for t in trainings)
+    for (_, ours), (_, theirs) in zip(trained, fresh, strict=True):
         ours.copy_(theirs)
     restored = training.layers.state_dict()
     for key, value in start.items():
@@ -419,7 +391,7 @@ def test_training_channels_of_random_layers_calibrates_the_frozen_ones(store: St
 
 
 @pytest.mark.parametrize(
-    ("model", "width", "cuts"),
+    ("model", "width", "cuts"),  # of each cut: frozen, frozen pieces, trained channels
     [
         ("resnet18", 4, [(3, 0, 0), (3, 1, 0), (4, 0, 0)]),
         ("resnet18", 4, [(8, 0, 0), (9, 0, 32), (9, 0, 8), (9, 0, 0)]),
@@ -428,14 +400,11 @@ def test_training_channels_of_random_layers_calibrates_the_frozen_ones(store: St
     ],
 )
 def test_cost_of_a_cut_inside_a_layer_is_between_its_neighbours(
-    model: str, width: int, cuts: list[tuple[int, int, int]], store: Store
+    model: str, width: int, cuts: list[tuple[int, int, int]]
 ) -> None:
-    info = load_info("digits-high", store)
-    assert info is not None
-    costs = [
-        cost_of(cell(model, width, frozen=k, frozen_pieces=p, trained_channels=m), info)
-        for k, p, m in cuts
-    ]
+    names = ("frozen", "frozen_pieces", "trained_channels")
+    runs = [cell(model, width, **dict(zip(names, each, strict=True))) for each in cuts]
+    costs = [cost_of(run, INFO) for run in runs]
     for values in ([c.flops for c in costs], [c.memory.optimiser for c in costs]):
         assert values == sorted(set(values), reverse=True)
     frozen, pieces, _ = cuts[1]
@@ -447,12 +416,10 @@ def test_cost_of_a_cut_inside_a_layer_is_between_its_neighbours(
             assert sum(getattr(c, name) for c in whole) == sum(getattr(c, name) for c in divided)
 
 
-def test_cost_of_the_head_alone_keeps_one_token_of_an_image(store: Store) -> None:
-    info, run = load_info("digits-high", store), cell("vit_tiny", 12, frozen=13, frozen_pieces=1)
-    assert info is not None
-    inside, head, below = (
-        cost_of(replace(run, **fields), info).memory.images_and_features  # type: ignore[arg-type]
-        for fields in ({}, {"frozen_pieces": 0}, {"frozen": 12, "frozen_pieces": 0})
-    )
+def test_cost_of_the_head_alone_keeps_one_token_of_an_image() -> None:
+    cuts = ({"frozen": 13, "frozen_pieces": 1}, {"frozen": 13}, {"frozen": 12})
+    runs = [cell("vit_tiny", 12, **fields) for fields in cuts]
+    inside, head, below = (cost_of(run, INFO).memory.images_and_features for run in runs)
     assert inside == head
-    assert below - inside == (run.size + info.num_test) * 4 * 12 * 4 * 4  # 16 more tokens
+    tokens = INFO.image_shape[1] * INFO.image_shape[2] // 4**2
+    assert below - inside == (runs[0].size + INFO.num_test) * tokens * 12 * 4
