@@ -6,7 +6,7 @@ from __future__ import annotations
 import gc
 import weakref
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from types import SimpleNamespace
@@ -172,12 +172,11 @@ def test_training_with_captured_steps_is_freed_without_garbage_collection(
     monkeypatch.setattr(loop, "capture_on", lambda *_, **__: cuda_graph)
     training = to_the_end(training_of(RUN, store))
     assert training._steps._replay is not None
-    held = weakref.ref(training)
-    gc.collect()
+    reference = weakref.ref(training)
     gc.disable()
     try:
         del training
-        assert held() is None
+        assert reference() is None
     finally:
         gc.enable()
 
@@ -226,10 +225,13 @@ def test_free_bytes_counts_the_cache_of_torch_and_the_share_of_this_process(
     share: float,
     expected: int,
 ) -> None:
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free * GIB, 80 * GIB))
-    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: reserved * GIB)
-    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: allocated * GIB)
-    monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", lambda _: share)
+    for name, value in {
+        "mem_get_info": (free * GIB, 80 * GIB),
+        "memory_reserved": reserved * GIB,
+        "memory_allocated": allocated * GIB,
+        "get_per_process_memory_fraction": share,
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, lambda _, value=value: value)
     assert features.free_bytes(CUDA) == expected * GIB
     with FakeTensorMode():
         like = torch.empty(1, GIB // 4, device="cuda")
@@ -267,10 +269,6 @@ class Operations(TorchDispatchMode):
         self.counts: Counter[str] = Counter()
 
     @property
-    def num(self) -> int:
-        return self.counts.total()
-
-    @property
     def reads(self) -> set[str]:
         return self.counts.keys() & {"_local_scalar_dense", "nonzero", "masked_select", "equal"}
 
@@ -283,6 +281,18 @@ class Operations(TorchDispatchMode):
         if launches and name not in ("empty", "empty_like", "set_data", "_unsafe_view"):
             self.counts[name] += 1
         return func(*args, **(kwargs or {}))
+
+
+class Reads(list[int]):
+    """In place of `Tensor.tolist`: has the number of values of each call."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, kind: type[Tensor], device: str) -> None:
+        def tolist(values: Tensor) -> list[float]:
+            assert values.device.type == device
+            self.append(len(values))
+            return [0.5] * len(values)
+
+        monkeypatch.setattr(kind, "tolist", tolist)
 
 
 # Operations of a step with nothing, half and all but the head frozen. What is beyond the network's own is
@@ -317,17 +327,11 @@ def training_on(
     return Training(run, layers, drawn, train, test, tests, device=device, keep_predictions=keep)
 
 
-def cell(model: str, frozen: int, **changes: Any) -> Run:
-    recipe = {key: changes.pop(key) for key in list(changes) if key in Recipe.__dataclass_fields__}
+def cell(model: str, frozen: int, recipe: Mapping[str, Any], **inside: int) -> Run:
     whole = replace(RUN, model=model, width=WIDTHS[model], size=30)
     start = replace(whole, recipe=Recipe(num_epochs=1)) if frozen else None
-    return replace(
-        whole,
-        start=start,
-        frozen=frozen,
-        recipe=replace(RECIPE, num_epochs=2, **recipe),
-        **changes,
-    )
+    recipe = replace(RECIPE, num_epochs=2, **recipe)
+    return replace(whole, start=start, frozen=frozen, recipe=recipe, **inside)
 
 
 @pytest.mark.filterwarnings("ignore:CUDA is not available")
@@ -348,14 +352,8 @@ def test_on_a_gpu_a_step_reads_nothing_and_a_row_is_read_once(
     monkeypatch: pytest.MonkeyPatch, model: str, cut: int, changes: dict[str, Any]
 ) -> None:
     # Fake tensors have a device but no values: reading a value, or mixing devices, is an error.
-    run = cell(model, CUTS[model][cut], **changes)
-    told: list[int] = []
+    run = cell(model, CUTS[model][cut], changes)
     updated: list[int] = []
-
-    def tolist(values: Tensor) -> list[float]:
-        assert values.device == torch.device("cuda", 0)
-        told.append(len(values))
-        return [0.5] * len(values)
 
     def backward(loss: Tensor) -> None:
         assert loss.requires_grad and loss.device.type == "cuda"
@@ -380,24 +378,23 @@ def test_on_a_gpu_a_step_reads_nothing_and_a_row_is_read_once(
     mode = FakeTensorMode()
     mode.cache_enabled = False
     with mode:
-        torch.set_default_device("cuda")
-        layers = layers_of(network(model, WIDTHS[model], 5, (3, 8, 8)))
-        torch.set_default_device(None)
+        with CUDA:
+            layers = layers_of(network(model, WIDTHS[model], 5, (3, 8, 8)))
         monkeypatch.setattr(layers, "to", lambda *_, **__: layers)
         training = training_on(CUDA, layers, run, keep=bool(changes))
         assert training._steps._capture is cuda_graph
         assert (training.inputs.train_features is not None) == (cut > 0)
         training._steps._capture = None
-        monkeypatch.setattr(FakeTensor, "tolist", tolist)
+        reads = Reads(monkeypatch, FakeTensor, "cuda")
         training._measure()
         for _ in range(4):
             training._train_step()
         with Operations() as measured:
             training._measure()
-    assert told == [9, 9]
+    assert reads == [9, 9]
     assert updated == [len(list(training.parts.suffix.parameters()))] * 4
     assert not measured.reads
-    assert measured.num <= EVALUATIONS[model][cut], measured.counts
+    assert measured.counts.total() <= EVALUATIONS[model][cut], measured.counts
 
 
 @pytest.mark.parametrize("model", WIDTHS)
@@ -405,45 +402,35 @@ def test_steps_and_evaluations_have_a_bounded_number_of_operations(model: str) -
     for frozen, most in zip(CUTS[model], STEPS[model], strict=True):
         layers = build(model, WIDTHS[model], 5, (3, 8, 8))
         initialise(layers, model, 0)
-        training = training_on(CPU, layers, cell(model, frozen))
+        training = training_on(CPU, layers, cell(model, frozen, {}))
         training._measure()
         training._train_step()  # the first one makes the state of the optimiser
         with Operations() as step:
             training._train_step()
         assert not step.reads
-        assert step.num <= most, (frozen, step.num, step.counts)
+        assert step.counts.total() <= most, (frozen, step.counts)
 
 
 @pytest.mark.parametrize(
-    ("model", "frozen", "changes"),
+    ("model", "frozen", "recipe", "inside"),
     [
-        *((model, CUTS[model][1], {}) for model in WIDTHS),
-        ("resnet18", 9, {"trained_channels": 4}),
-        ("resnet18", 4, {"frozen_pieces": 1}),
-        ("resnet18", 5, {"frozen_batchnorm": "training"}),
-        ("resnet18", 0, OTHER),
+        *((model, CUTS[model][1], {}, {}) for model in WIDTHS),
+        ("resnet18", 9, {}, {"trained_channels": 4}),
+        ("resnet18", 4, {}, {"frozen_pieces": 1}),
+        ("resnet18", 5, {"frozen_batchnorm": "training"}, {}),
+        ("resnet18", 0, OTHER, {}),
     ],
 )
 def test_whole_training_on_meta_never_mixes_devices_or_reads_a_value(
-    monkeypatch: pytest.MonkeyPatch, model: str, frozen: int, changes: dict[str, Any]
+    monkeypatch: pytest.MonkeyPatch, model: str, frozen: int, recipe: Any, inside: Any
 ) -> None:
-    torch.set_default_device("meta")
-    try:
+    with META:
         layers = build(model, WIDTHS[model], 5, (3, 8, 8))
-    finally:
-        torch.set_default_device(None)
-    told: list[int] = []
-
-    def tolist(values: Tensor) -> list[float]:
-        assert values.device == META
-        told.append(len(values))
-        return [0.5] * len(values)
-
     monkeypatch.setattr(
         features, "room", lambda num, like: torch.empty(num, *like.shape[1:], device=META)
     )
-    training = training_on(META, layers, cell(model, frozen, **changes))
-    monkeypatch.setattr(Tensor, "tolist", tolist)
+    training = training_on(META, layers, cell(model, frozen, recipe, **inside))
+    reads = Reads(monkeypatch, Tensor, "meta")
     to_the_end(training)
     assert (training.step, len(training.rows)) == (4, 3)
-    assert told == [9, 9, 9]
+    assert reads == [9, 9, 9]

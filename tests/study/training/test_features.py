@@ -14,7 +14,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -28,15 +27,7 @@ from study.training import feature_cache, features, inputs
 from study.training.cut import cut, starting_network
 from study.training.feature_cache import make_room, node_folder, read, tidy, write
 from study.training.features import Features, prefix_key, shared_features
-from tests.trainings import (
-    SHAPE,
-    cell,
-    network,
-    outcome,
-    source,
-    to_the_end,
-    training_of,
-)
+from tests.trainings import SHAPE, cell, network, outcome, source, to_the_end, training_of
 
 CELL = cell(size=300, label_noise=0.0)
 
@@ -54,32 +45,34 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "features"
 
 
+def features_in(folder: Path, images: torch.Tensor, worth_seconds: float = 0.0) -> Features:
+    """Return the shared features of a prefix that only flattens."""
+    prefix = nn.Sequential(nn.Flatten())
+
+    def batch(span: slice) -> torch.Tensor:
+        return images[span].float()
+
+    return shared_features(prefix, images, batch, folder, "k", worth_seconds=worth_seconds)
+
+
 def files(folder: Path) -> list[Path]:
     return sorted(folder.iterdir())
 
 
-class Counted:
-    """Count the images that pass through a prefix."""
+@pytest.fixture
+def batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The size of each batch that passes through a prefix."""
+    sizes: list[int] = []
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.images = 0
-        inner = features.shared_features
+    def counted(given: inputs.Inputs, images: torch.Tensor) -> Callable[[slice], torch.Tensor]:
+        def batch(span: slice) -> torch.Tensor:
+            sizes.append(len(images[span]))
+            return given._normalise(images[span])
 
-        def counting(
-            prefix: nn.Sequential,
-            images: torch.Tensor,
-            batch: Callable[[slice], Any],
-            *rest: Any,
-            **how: Any,
-        ) -> Features:
-            def counted(span: slice) -> torch.Tensor:
-                given: torch.Tensor = batch(span)
-                self.images += len(given)
-                return given
+        return batch
 
-            return inner(prefix, images, counted, *rest, **how)
-
-        monkeypatch.setattr("study.training.inputs.shared_features", counting)
+    monkeypatch.setattr(inputs.Inputs, "_batches", counted)
+    return sizes
 
 
 @pytest.mark.parametrize(
@@ -96,29 +89,22 @@ class Counted:
     ],
 )
 def test_shared_features_are_computed_once_and_give_the_same_outcome(
-    store: Store,
-    folder: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    model: str,
-    width: int,
-    changes: Any,
+    store: Store, folder: Path, batches: list[int], model: str, width: int, changes: Any
 ) -> None:
     run = cell(model, width, size=300, **changes)
     start = None if run.start is None else network(model, width).state_dict()
     own = outcome(to_the_end(training_of(run, store, start)))
-    counted = Counted(monkeypatch)
-    made, found = (
-        outcome(to_the_end(training_of(run, store, start, shared_features=folder)))
-        for _ in range(2)
-    )
-    assert own == made == found
-    assert counted.images == 300 + 179  # training and test images, once
+    batches.clear()
+    for _ in range(2):
+        shared = training_of(run, store, start, shared_features=folder)
+        assert outcome(to_the_end(shared)) == own
+    assert sum(batches) == 300 + 179  # training and test images, once
 
 
 def test_shared_features_of_cells_compute_only_missing_chunks(
-    store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch
+    store: Store, folder: Path, batches: list[int]
 ) -> None:
-    start, counted, images = network().state_dict(), Counted(monkeypatch), []
+    start, num_images = network().state_dict(), []
     for changes in (
         {},  # 300 training images, in chunks of 256 and 44, and 179 test images
         {"label_noise": 0.2},  # the same images
@@ -126,25 +112,24 @@ def test_shared_features_of_cells_compute_only_missing_chunks(
         {"size": 40},
         {"recipe": replace(CELL.recipe, learning_rate=0.1)},
     ):
-        before = counted.images
+        batches.clear()
         training_of(replace(CELL, **changes), store, start, shared_features=folder)
-        images.append(counted.images - before)
-    assert images == [300 + 179, 0, 43, 40, 0]
+        num_images.append(sum(batches))
+    assert num_images == [300 + 179, 0, 43, 40, 0]
 
 
 def test_run_study_shares_features_between_runs(
-    store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch
+    store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch, batches: list[int]
 ) -> None:
     monkeypatch.setenv("STUDY_FEATURES", str(folder))
-    counted = Counted(monkeypatch)
     cells = [
-        replace(CELL, size=size, seed=seed, label_noise=label_noise)
-        for size, seed, label_noise in [(300, 2, 0.0), (300, 2, 0.2), (40, 2, 0.0), (300, 3, 0.0)]
+        CELL,
+        *(replace(CELL, **each) for each in ({"label_noise": 0.2}, {"size": 40}, {"seed": 3})),
     ]
     run_study(space_of([source(), *cells], "cells"), store, None, LaunchOptions(gpus_per_trial=0))
     assert {run.id for run in cells} <= finished_ids(store)
     drawn = 300 + 40 + 300  # the noisy Run has the images of the first
-    assert counted.images == drawn + 179
+    assert sum(batches) == drawn + 179
 
 
 def test_prefix_key_changes_with_what_changes_features(
@@ -192,19 +177,15 @@ def test_prefix_key_changes_with_what_changes_features(
         run = replace(base, **changes)
         assert key(run) == plain
         assert run.id != base.id
+
+
+def test_shared_features_of_other_images_are_other_files(folder: Path) -> None:
     images = torch.zeros(4, *SHAPE, dtype=torch.uint8)
-    prefix = nn.Sequential(nn.Flatten())
-    given = [images, images.clone(), images.view(4, 3, 8, 32), torch.cat([images, images])]
-    given[1][3, 2, 15, 15] = 1
+    changed = images.clone()
+    changed[3, 2, 15, 15] = 1
+    given = [images, changed, images.view(4, 3, 8, 32), torch.cat([images, images])]
     for each in given:
-        shared_features(
-            prefix,
-            each,
-            lambda span, e=each: e[span].float(),  # type: ignore[misc]
-            folder,
-            "k",
-            worth_seconds=0.0,
-        )
+        features_in(folder, each)
     assert len(files(folder)) == len(given)
 
 
@@ -248,19 +229,16 @@ def test_read_damaged_features_removes_the_file(
     folder: Path, damage: Callable[[bytes], bytes], dtype: torch.dtype
 ) -> None:
     values = torch.randn(2, 40, generator=torch.Generator().manual_seed(0)).to(dtype)
-    kept = write(folder, "k", values)
-    found = read(folder, "k")
-    assert found is not None
-    for each in (kept, found):
-        assert each.dtype == dtype
-        assert torch.equal(each, values)
+    found = [write(folder, "k", values), read(folder, "k")]
     [path] = files(folder)
     whole = path.read_bytes()
     path.unlink()
     path.write_bytes(damage(whole))
     assert read(folder, "k") is None
     assert not files(folder)
-    assert torch.equal(found, values)  # the mapped values stay
+    for each in found:  # the mapped values stay
+        assert each is not None and each.dtype == dtype
+        assert torch.equal(each, values)
 
 
 def test_write_killed_process_leaves_no_readable_file(folder: Path) -> None:
@@ -298,18 +276,20 @@ def test_make_room_removes_the_least_recently_used(
     assert tidy(folder) == [folder / "a.features"]
 
 
-def test_write_full_disk_returns_the_values(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    number = errno.ENOSPC
-
-    def refused(*_: object) -> None:
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
+def test_write_full_disk_returns_the_values(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def failing(*_: object) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(feature_cache.os, "fsync", refused)
+    monkeypatch.setattr(feature_cache.os, "fsync", failing)
     values = torch.ones(3, 2)
-    assert write(folder, "k", values) is values
-    number = errno.EIO
-    with pytest.raises(OSError, match="error"):
-        write(folder, "k", values)
+    if number == errno.ENOSPC:
+        assert write(folder, "k", values) is values
+    else:
+        with pytest.raises(OSError, match="error"):
+            write(folder, "k", values)
     assert not files(folder)
 
 
@@ -318,11 +298,8 @@ def test_shared_features_cheap_ones_are_not_stored(
     folder: Path, monkeypatch: pytest.MonkeyPatch, of_gib: float, of_chunk: float
 ) -> None:
     monkeypatch.setattr(features, "WORTH_SECONDS_PER_GIB", of_gib)
-    images = torch.from_numpy(np.arange(600 * 4, dtype=np.int64) % 251).to(torch.uint8).view(600, 4)
-    made = shared_features(
-        nn.Sequential(), images, lambda span: images[span] / 2, folder, "k", worth_seconds=of_chunk
-    )
-    assert torch.equal(made.joined(), images / 2)
+    images = torch.arange(600 * 4).to(torch.uint8).view(600, 4)
+    assert torch.equal(features_in(folder, images, of_chunk).joined(), images.float())
     assert not files(folder)
 
 
