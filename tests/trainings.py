@@ -22,32 +22,34 @@ from study.training.loop import Training
 
 SHAPE = (3, 16, 16)
 RECIPE = Recipe(num_epochs=1, learning_rate=1e-2, batch_size=33)
+WIDTHS = {"resnet18": 4, "resnet34": 4, "resnet50": 4, "densenet121": 4, "vit_tiny": 12}
 
 
-def source(model: str = "resnet18", width: int = 4, **fields: Any) -> Run:
+def changed(run: Run, **fields: Any) -> Run:
+    """`dataclasses.replace` for the fields of a Run and of its recipe."""
+    of_recipe = {name: fields.pop(name) for name in [*fields] if hasattr(run.recipe, name)}
+    return replace(run, recipe=replace(run.recipe, **of_recipe), **fields)
+
+
+def source(model: str = "resnet18", **fields: Any) -> Run:
     """Return a Run of 100 images without a start."""
+    width = fields.pop("width", WIDTHS[model])
     plain = Run(task="digits-low", size=100, model=model, width=width, recipe=RECIPE, seed=1)
-    return replace(plain, **fields)
+    return changed(plain, **fields)
 
 
-def cell(model: str = "resnet18", width: int = 4, **fields: Any) -> Run:
+def cell(model: str = "resnet18", **fields: Any) -> Run:
     """Return a Run of 67 images with label noise, which starts from `source`."""
-    start = source(model, width)
+    start = source(model)
     plain = replace(
         start, task="digits-high", size=67, start=start, frozen=4, seed=2, label_noise=0.2
     )
-    return replace(plain, **fields)
+    return changed(plain, **fields)
 
 
-def with_recipe(run: Run, **fields: Any) -> Run:
-    return replace(run, recipe=replace(run.recipe, **fields))
-
-
-def network(
-    model: str = "resnet18", width: int = 4, *, num_classes: int = 5, size: int = 16
-) -> nn.Sequential:
+def network(model: str = "resnet18", num_classes: int = 5) -> nn.Sequential:
     """Return a network with values as after a training: no norm has its initial values."""
-    layers = build(model, width, num_classes, (3, size, size))
+    layers = build(model, WIDTHS[model], num_classes, SHAPE)
     initialise(layers, model, 3)
     with torch.random.fork_rng():
         torch.manual_seed(0)

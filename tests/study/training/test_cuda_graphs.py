@@ -6,9 +6,10 @@ from __future__ import annotations
 import gc
 import weakref
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -31,7 +32,7 @@ from study.training.cut import cut
 from study.training.evaluation import MOST_ON_GPU, images_on_gpu
 from study.training.loop import Training
 from study.training.preprocessing import CHANNELS_LAST, layout
-from tests.trainings import outcome, resumed, to_the_end, training_of
+from tests.trainings import WIDTHS, cell, changed, outcome, resumed, to_the_end, training_of
 
 CPU, CUDA, META = map(torch.device, ("cpu", "cuda", "meta"))
 
@@ -128,7 +129,7 @@ OTHER = {"optimizer": "sgd", "momentum": 0.9, "schedule": "cosine", "augmentatio
 def test_captured_steps_give_the_rows_and_weights_of_eager_steps(
     store: Store, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
 ) -> None:
-    run = replace(RUN, recipe=replace(RECIPE, **changes))
+    run = changed(RUN, **changes)
     plain = to_the_end(training_of(run, store))
     recorder = Recorder()
     monkeypatch.setattr(loop, "capture_on", lambda *_, **__: recorder)
@@ -308,7 +309,6 @@ EVALUATIONS = {
     "densenet121": (920, 460, 36),
     "vit_tiny": (640, 330, 38),
 }
-WIDTHS = {"resnet18": 2, "densenet121": 2, "vit_tiny": 6}
 CUTS = {"resnet18": (0, 5, 9), "densenet121": (0, 6, 11), "vit_tiny": (0, 7, 13)}
 
 
@@ -327,11 +327,7 @@ def training_on(
     return Training(run, layers, drawn, train, test, tests, device=device, keep_predictions=keep)
 
 
-def cell(model: str, frozen: int, recipe: Mapping[str, Any], **inside: int) -> Run:
-    whole = replace(RUN, model=model, width=WIDTHS[model], size=30)
-    start = replace(whole, recipe=Recipe(num_epochs=1)) if frozen else None
-    recipe = replace(RECIPE, num_epochs=2, **recipe)
-    return replace(whole, start=start, frozen=frozen, recipe=recipe, **inside)
+few = partial(cell, size=30, num_epochs=2, batch_size=20)
 
 
 @pytest.mark.filterwarnings("ignore:CUDA is not available")
@@ -352,7 +348,7 @@ def test_on_a_gpu_a_step_reads_nothing_and_a_row_is_read_once(
     monkeypatch: pytest.MonkeyPatch, model: str, cut: int, changes: dict[str, Any]
 ) -> None:
     # Fake tensors have a device but no values: reading a value, or mixing devices, is an error.
-    run = cell(model, CUTS[model][cut], changes)
+    run = few(model, frozen=CUTS[model][cut], **changes)
     updated: list[int] = []
 
     def backward(loss: Tensor) -> None:
@@ -397,12 +393,12 @@ def test_on_a_gpu_a_step_reads_nothing_and_a_row_is_read_once(
     assert measured.counts.total() <= EVALUATIONS[model][cut], measured.counts
 
 
-@pytest.mark.parametrize("model", WIDTHS)
+@pytest.mark.parametrize("model", CUTS)
 def test_steps_and_evaluations_have_a_bounded_number_of_operations(model: str) -> None:
     for frozen, most in zip(CUTS[model], STEPS[model], strict=True):
         layers = build(model, WIDTHS[model], 5, (3, 8, 8))
         initialise(layers, model, 0)
-        training = training_on(CPU, layers, cell(model, frozen, {}))
+        training = training_on(CPU, layers, few(model, frozen=frozen))
         training._measure()
         training._train_step()  # the first one makes the state of the optimiser
         with Operations() as step:
@@ -412,24 +408,24 @@ def test_steps_and_evaluations_have_a_bounded_number_of_operations(model: str) -
 
 
 @pytest.mark.parametrize(
-    ("model", "frozen", "recipe", "inside"),
+    ("model", "frozen", "fields"),
     [
-        *((model, CUTS[model][1], {}, {}) for model in WIDTHS),
-        ("resnet18", 9, {}, {"trained_channels": 4}),
-        ("resnet18", 4, {}, {"frozen_pieces": 1}),
-        ("resnet18", 5, {"frozen_batchnorm": "training"}, {}),
-        ("resnet18", 0, OTHER, {}),
+        *((model, CUTS[model][1], {}) for model in CUTS),
+        ("resnet18", 9, {"trained_channels": 4}),
+        ("resnet18", 4, {"frozen_pieces": 1}),
+        ("resnet18", 5, {"frozen_batchnorm": "training"}),
+        ("resnet18", 0, OTHER),
     ],
 )
 def test_whole_training_on_meta_never_mixes_devices_or_reads_a_value(
-    monkeypatch: pytest.MonkeyPatch, model: str, frozen: int, recipe: Any, inside: Any
+    monkeypatch: pytest.MonkeyPatch, model: str, frozen: int, fields: dict[str, Any]
 ) -> None:
     with META:
         layers = build(model, WIDTHS[model], 5, (3, 8, 8))
     monkeypatch.setattr(
         features, "room", lambda num, like: torch.empty(num, *like.shape[1:], device=META)
     )
-    training = training_on(META, layers, cell(model, frozen, recipe, **inside))
+    training = training_on(META, layers, few(model, frozen=frozen, **fields))
     reads = Reads(monkeypatch, Tensor, "meta")
     to_the_end(training)
     assert (training.step, len(training.rows)) == (4, 3)

@@ -26,14 +26,15 @@ from study.training.loop import Training
 from tests.made_up import INFO
 from tests.trainings import (
     SHAPE,
+    WIDTHS,
     cell,
+    changed,
     network,
     outcome,
     resumed,
     source,
     to_the_end,
     training_of,
-    with_recipe,
 )
 
 Weights = dict[str, torch.Tensor]
@@ -65,28 +66,27 @@ def measured_test_error(weights: Weights, run: Run, store: Store, training: Trai
 
 
 @pytest.mark.parametrize(
-    ("model", "width", "fields", "recipe"),
+    ("model", "fields"),
     [
-        ("resnet18", 4, {"frozen": 1, "size": 34}, {"num_epochs": 2}),  # one batch of 34
-        ("resnet18", 4, {"frozen": 4}, {"optimizer": "sgd", "momentum": 0.9}),
-        ("resnet18", 4, {"frozen": 9, "size": 100}, {"weight_decay": 0.1}),  # a tail of one
-        ("resnet18", 4, {"frozen": 3, "frozen_pieces": 1}, {"weight_decay": 0.1}),
-        pytest.param("resnet18", 4, {"frozen": 2, "frozen_pieces": 1}, {}, marks=slow),
-        pytest.param("densenet121", 2, {"frozen": 3}, {}, marks=slow),
-        pytest.param("densenet121", 4, {"frozen": 9, "frozen_pieces": 4}, {}, marks=slow),
-        pytest.param("densenet121", 2, {"frozen": 10, "frozen_pieces": 2}, {}, marks=slow),
-        pytest.param("densenet121", 4, {"frozen": 10, "frozen_pieces": 5}, {}, marks=slow),
-        pytest.param("vit_tiny", 12, {"frozen": 1}, {}, marks=slow),
-        pytest.param("vit_tiny", 12, {"frozen": 12, "frozen_pieces": 1}, {}, marks=slow),
-        ("vit_tiny", 12, {"frozen": 13, "frozen_pieces": 1}, {}),
+        ("resnet18", {"frozen": 1, "size": 34, "num_epochs": 2}),  # one batch of 34
+        ("resnet18", {"frozen": 4, "optimizer": "sgd", "momentum": 0.9}),
+        ("resnet18", {"frozen": 9, "size": 100, "weight_decay": 0.1}),  # a tail of one
+        ("resnet18", {"frozen": 3, "frozen_pieces": 1, "weight_decay": 0.1}),
+        pytest.param("resnet18", {"frozen": 2, "frozen_pieces": 1}, marks=slow),
+        pytest.param("densenet121", {"frozen": 3}, marks=slow),
+        pytest.param("densenet121", {"frozen": 9, "frozen_pieces": 4}, marks=slow),
+        pytest.param("densenet121", {"frozen": 10, "frozen_pieces": 2}, marks=slow),
+        pytest.param("densenet121", {"frozen": 10, "frozen_pieces": 5}, marks=slow),
+        pytest.param("vit_tiny", {"frozen": 1}, marks=slow),
+        pytest.param("vit_tiny", {"frozen": 12, "frozen_pieces": 1}, marks=slow),
+        ("vit_tiny", {"frozen": 13, "frozen_pieces": 1}),
     ],
     ids=str,
 )
 def test_training_any_cut_freezes_below_trains_above_and_resumes(
-    model: str, width: int, fields: dict[str, Any], recipe: dict[str, Any], store: Store
+    model: str, fields: dict[str, Any], store: Store
 ) -> None:
-    run = with_recipe(cell(model, width, **fields), **recipe)
-    start = network(model, width).state_dict()
+    run, start = cell(model, **fields), network(model).state_dict()
     training = to_the_end(training_of(run, store, start))
     after, frozen = training.weights(), frozen_keys(training.layers, run)
     assert after.keys() == start.keys() and frozen
@@ -109,13 +109,13 @@ def test_training_any_cut_freezes_below_trains_above_and_resumes(
 
 @pytest.mark.parametrize("num_images", [2, 33, 64])
 @pytest.mark.parametrize(
-    ("model", "width", "shape"),
-    [("resnet18", 4, (32,)), ("densenet121", 2, (64,)), ("vit_tiny", 12, (1, 12))],
+    ("model", "shape"),
+    [("resnet18", (32,)), ("densenet121", (128,)), ("vit_tiny", (1, 12))],
 )
 def test_cut_at_the_head_moves_its_constant_part_to_the_prefix_bit_for_bit(
-    model: str, width: int, shape: tuple[int, ...], num_images: int
+    model: str, shape: tuple[int, ...], num_images: int
 ) -> None:
-    run = source(model, width)
+    run = source(model)
     layers = starting_network(run, 5, SHAPE, None)
     parts = cut(layers, replace(run, frozen=len(layers) - 1))
     names = [name for name, _ in layers.named_parameters() if name.startswith(HEAD)]
@@ -133,7 +133,7 @@ def test_cut_at_the_head_moves_its_constant_part_to_the_prefix_bit_for_bit(
 
 def test_cut_at_the_head_with_three_threads_keeps_all_tokens() -> None:
     # With more threads torch sums the norm's gradients in another order.
-    run = source("vit_tiny", 12, frozen=13)
+    run = source("vit_tiny", frozen=13)
     layers, images = starting_network(run, 5, SHAPE, None), torch.zeros(2, *SHAPE)
     before = torch.get_num_threads()
     try:
@@ -157,23 +157,22 @@ def test_starting_network_has_the_starts_layers_and_a_new_head() -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "width", "fields"),
+    ("model", "fields"),
     [
-        ("resnet18", 4, {"frozen": 4}),
-        ("resnet18", 4, {"frozen": 3, "frozen_pieces": 1}),
-        ("densenet121", 4, {"frozen": 10, "frozen_pieces": 5}),
-        ("vit_tiny", 12, {"frozen": 13, "frozen_pieces": 1}),
+        ("resnet18", {"frozen": 4}),
+        ("resnet18", {"frozen": 3, "frozen_pieces": 1}),
+        ("densenet121", {"frozen": 10, "frozen_pieces": 5}),
+        ("vit_tiny", {"frozen": 13, "frozen_pieces": 1}),
     ],
 )
 def test_starting_network_reinitialised_draws_new_values_above_the_cut(
-    model: str, width: int, fields: dict[str, int]
+    model: str, fields: dict[str, int]
 ) -> None:
-    start = network(model, width).state_dict()
-    run = with_recipe(cell(model, width, **fields), above_cut="reinitialised")
+    start, run = network(model).state_dict(), cell(model, above_cut="reinitialised", **fields)
     layers = starting_network(run, 5, SHAPE, start)
     fresh = starting(replace(run, frozen=0, frozen_pieces=0), start)
     # Not the start's own initial values: its layers below the cut are fitted to those.
-    began = starting(source(model, width, seed=run.seed), None)
+    began = starting(source(model, seed=run.seed), None)
     frozen = frozen_keys(layers, run)
     for key, value in layers.state_dict().items():
         assert torch.equal(value, (start if key in frozen else fresh)[key]), key
@@ -185,15 +184,15 @@ def test_starting_network_reinitialised_keeps_the_frozen_channels() -> None:
     start, run = network().state_dict(), cell(frozen=9, trained_channels=3)
     kept, drawn = (
         starting(each, start)["stage4_block2.conv2.weight"]
-        for each in (run, with_recipe(run, above_cut="reinitialised"))
+        for each in (run, changed(run, above_cut="reinitialised"))
     )
     assert torch.equal(kept[:-3], drawn[:-3])
     assert not any(torch.equal(a, b) for a, b in zip(kept[-3:], drawn[-3:], strict=True))
 
 
 def test_starting_network_frozen_final_norm_comes_from_the_start() -> None:
-    start = network("vit_tiny", 12).state_dict()
-    run = cell("vit_tiny", 12, frozen=13, frozen_pieces=1)
+    start = network("vit_tiny").state_dict()
+    run = cell("vit_tiny", frozen=13, frozen_pieces=1)
     whole, inside = starting(replace(run, frozen_pieces=0), start), starting(run, start)
     for key in (key for key in start if key.startswith(HEAD)):
         is_norm = key.startswith("head.norm.")
@@ -212,7 +211,7 @@ def test_starting_network_frozen_final_norm_comes_from_the_start() -> None:
 @slow
 def test_starting_network_new_head_is_unrelated_to_the_starts_classes(store: Store) -> None:
     # The same task and seed on disjoint halves: only initial values could be in common.
-    first = with_recipe(source(part="a", size=300), num_epochs=10)
+    first = source(part="a", size=300, num_epochs=10)
     second = replace(first, part="b", start=first)
     began, after = starting(first, None), to_the_end(training_of(first, store)).weights()
 
@@ -244,17 +243,17 @@ def test_starting_network_weights_that_do_not_fit_are_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "width", "fields"),
+    ("model", "fields"),
     [
-        ("resnet18", 4, {"frozen": 4}),
-        ("resnet18", 4, {"frozen": 3, "frozen_pieces": 1}),
-        ("densenet121", 2, {"frozen": 9, "frozen_pieces": 2}),
+        ("resnet18", {"frozen": 4}),
+        ("resnet18", {"frozen": 3, "frozen_pieces": 1}),
+        ("densenet121", {"frozen": 9, "frozen_pieces": 2}),
     ],
 )
 def test_training_random_frozen_layers_calibrates_their_norms(
-    model: str, width: int, fields: dict[str, int], store: Store
+    model: str, fields: dict[str, int], store: Store
 ) -> None:
-    run = with_recipe(cell(model, width, start=None, **fields), calibration="images")
+    run = cell(model, start=None, calibration="images", **fields)
     training = training_of(run, store)
     frozen, trained = (
         [each for each in part.modules() if isinstance(each, _BatchNorm)]
@@ -290,7 +289,7 @@ def test_training_with_moving_statistics_changes_them_and_no_frozen_parameter(
     store: Store,
 ) -> None:
     start = network().state_dict()
-    run = with_recipe(cell(), frozen_batchnorm="training")
+    run = cell(frozen_batchnorm="training")
     training = to_the_end(training_of(run, store, start))
     assert training.inputs.train_features is None  # they change with the statistics
     prefix = training.parts.prefix
@@ -327,20 +326,18 @@ def test_room_without_memory_is_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
 
 # Trained channels of the last layer before the head
 
-NETWORKS = pytest.mark.parametrize(
-    ("model", "width"), [("resnet18", 4), ("resnet50", 4), ("densenet121", 4), ("vit_tiny", 12)]
-)
+NETWORKS = pytest.mark.parametrize("model", ["resnet18", "resnet50", "densenet121", "vit_tiny"])
 
 
-def channels_cell(model: str, width: int, num_trained: int) -> Run:
-    return cell(model, width, frozen=num_layers(model) - 1, trained_channels=num_trained)
+def channels_cell(model: str, num_trained: int, **fields: Any) -> Run:
+    return cell(model, frozen=num_layers(model) - 1, trained_channels=num_trained, **fields)
 
 
 @NETWORKS
 def test_part_last_any_channels_compute_the_layer_and_train_less_than_the_next_cut(
-    model: str, width: int
+    model: str,
 ) -> None:
-    layers, most = network(model, width), num_channels(model, width)
+    layers, most = network(model), num_channels(model, WIDTHS[model])
     counts = [sum(p.numel() for p in layers[-1].parameters())]
     with torch.no_grad():
         images = torch.randn(5, *SHAPE, generator=torch.Generator().manual_seed(0))
@@ -350,7 +347,7 @@ def test_part_last_any_channels_compute_the_layer_and_train_less_than_the_next_c
             part = part_last(layers, model, num_trained)
             found = part.trained(part.frozen.eval()(before))
             torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
-            suffix = cut(layers, channels_cell(model, width, num_trained)).suffix
+            suffix = cut(layers, channels_cell(model, num_trained)).suffix
             counts.append(sum(p.numel() for p in suffix.parameters()))
     assert counts == sorted(set(counts))
     assert counts[-1] < sum(p.numel() for p in layers[-2:].parameters())
@@ -359,11 +356,11 @@ def test_part_last_any_channels_compute_the_layer_and_train_less_than_the_next_c
 @slow
 @NETWORKS
 def test_training_channels_changes_only_them_and_the_head_and_resumes(
-    model: str, width: int, store: Store
+    model: str, store: Store
 ) -> None:
-    num_trained = num_channels(model, width) // 2 + 1
-    run = with_recipe(channels_cell(model, width, num_trained), num_epochs=2)
-    start = network(model, width).state_dict()
+    num_trained = num_channels(model, WIDTHS[model]) // 2 + 1
+    run = channels_cell(model, num_trained, num_epochs=2)
+    start = network(model).state_dict()
     training = to_the_end(training_of(run, store, start))
     after = training.weights()
     assert any(not torch.equal(after[key], start[key]) for key in start if HEAD not in key)
@@ -383,7 +380,7 @@ def test_training_channels_changes_only_them_and_the_head_and_resumes(
 
 
 def test_training_channels_of_random_layers_calibrates_the_frozen_ones(store: Store) -> None:
-    run = replace(channels_cell("resnet18", 4, 3), start=None)
+    run = channels_cell("resnet18", 3, start=None)
     assert (training_of(run, store).layers[-2].bn2.running_mean[:-3] != 0).all()
 
 
@@ -391,26 +388,26 @@ def test_training_channels_of_random_layers_calibrates_the_frozen_ones(store: St
 
 
 @pytest.mark.parametrize(
-    ("model", "width", "cuts"),  # of each cut: frozen, frozen pieces, trained channels
+    ("model", "cuts"),  # of each cut: frozen, frozen pieces, trained channels
     [
-        ("resnet18", 4, [(3, 0, 0), (3, 1, 0), (4, 0, 0)]),
-        ("resnet18", 4, [(8, 0, 0), (9, 0, 32), (9, 0, 8), (9, 0, 0)]),
-        pytest.param("densenet121", 4, [(9, 0, 0), (9, 5, 0), (10, 0, 0)], marks=slow),
-        ("vit_tiny", 12, [(6, 0, 0), (6, 1, 0), (7, 0, 0)]),
+        ("resnet18", [(3, 0, 0), (3, 1, 0), (4, 0, 0)]),
+        ("resnet18", [(8, 0, 0), (9, 0, 32), (9, 0, 8), (9, 0, 0)]),
+        pytest.param("densenet121", [(9, 0, 0), (9, 5, 0), (10, 0, 0)], marks=slow),
+        ("vit_tiny", [(6, 0, 0), (6, 1, 0), (7, 0, 0)]),
     ],
 )
 def test_cost_of_a_cut_inside_a_layer_is_between_its_neighbours(
-    model: str, width: int, cuts: list[tuple[int, int, int]]
+    model: str, cuts: list[tuple[int, int, int]]
 ) -> None:
     names = ("frozen", "frozen_pieces", "trained_channels")
-    runs = [cell(model, width, **dict(zip(names, each, strict=True))) for each in cuts]
+    runs = [cell(model, **dict(zip(names, each, strict=True))) for each in cuts]
     costs = [cost_of(run, INFO) for run in runs]
     for values in ([c.flops for c in costs], [c.memory.optimiser for c in costs]):
         assert values == sorted(set(values), reverse=True)
     frozen, pieces, _ = cuts[1]
     if pieces:
-        whole = layer_costs(model, width, 5, SHAPE, None)
-        divided = layer_costs(model, width, 5, SHAPE, (frozen, 0, pieces))
+        whole = layer_costs(model, WIDTHS[model], 5, SHAPE, None)
+        divided = layer_costs(model, WIDTHS[model], 5, SHAPE, (frozen, 0, pieces))
         assert len(divided) == len(whole) + 1
         for name in ("flops", "parameters"):
             assert sum(getattr(c, name) for c in whole) == sum(getattr(c, name) for c in divided)
@@ -418,7 +415,7 @@ def test_cost_of_a_cut_inside_a_layer_is_between_its_neighbours(
 
 def test_cost_of_the_head_alone_keeps_one_token_of_an_image() -> None:
     cuts = ({"frozen": 13, "frozen_pieces": 1}, {"frozen": 13}, {"frozen": 12})
-    runs = [cell("vit_tiny", 12, **fields) for fields in cuts]
+    runs = [cell("vit_tiny", **fields) for fields in cuts]
     inside, head, below = (cost_of(run, INFO).memory.images_and_features for run in runs)
     assert inside == head
     tokens = INFO.image_shape[1] * INFO.image_shape[2] // 4**2

@@ -76,23 +76,23 @@ def batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    ("model", "width", "changes"),
+    ("model", "changes"),
     [
-        ("resnet18", 4, {"frozen": 4}),
-        ("resnet18", 4, {"frozen": 9}),
-        ("resnet18", 4, {"frozen": 9, "trained_channels": 5}),
-        ("resnet18", 4, {"frozen": 3, "frozen_pieces": 1}),
-        ("resnet18", 4, {"frozen": 3, "start": None}),
-        pytest.param("densenet121", 2, {"frozen": 8}, marks=pytest.mark.slow),
-        pytest.param("vit_tiny", 12, {"frozen": 7}, marks=pytest.mark.slow),
-        ("vit_tiny", 12, {"frozen": 13}),
+        ("resnet18", {"frozen": 4}),
+        ("resnet18", {"frozen": 9}),
+        ("resnet18", {"frozen": 9, "trained_channels": 5}),
+        ("resnet18", {"frozen": 3, "frozen_pieces": 1}),
+        ("resnet18", {"frozen": 3, "start": None}),
+        pytest.param("densenet121", {"frozen": 8}, marks=pytest.mark.slow),
+        pytest.param("vit_tiny", {"frozen": 7}, marks=pytest.mark.slow),
+        ("vit_tiny", {"frozen": 13}),
     ],
 )
 def test_shared_features_are_computed_once_and_give_the_same_outcome(
-    store: Store, folder: Path, batches: list[int], model: str, width: int, changes: Any
+    store: Store, folder: Path, batches: list[int], model: str, changes: Any
 ) -> None:
-    run = cell(model, width, size=300, **changes)
-    start = None if run.start is None else network(model, width).state_dict()
+    run = cell(model, size=300, **changes)
+    start = None if run.start is None else network(model).state_dict()
     own = outcome(to_the_end(training_of(run, store, start)))
     batches.clear()
     for _ in range(2):

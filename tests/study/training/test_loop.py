@@ -11,16 +11,16 @@ import torch
 from torch import optim
 
 from study.networks.build import normalisation
-from study.run import Recipe, Run
+from study.run import Run
 from study.seeds import permutation
 from study.store import Store
 from study.tasks.draws import draw
 from study.tasks.prepared_file import load
 from study.training.cut import starting_network
 from study.training.loop import Diverged
-from tests.trainings import outcome, resumed, source, to_the_end, training_of, with_recipe
+from tests.trainings import changed, outcome, resumed, source, to_the_end, training_of
 
-RUN = source(label_noise=0.2, recipe=Recipe(num_epochs=3, learning_rate=1e-2, batch_size=40))
+RUN = source(label_noise=0.2, num_epochs=3, batch_size=40)
 
 
 def test_rows_have_epochs_steps_and_errors_of_both_parts(store: Store) -> None:
@@ -71,8 +71,7 @@ def test_loop_equals_a_plain_pytorch_loop(
     store: Store, changes: dict[str, Any], optimizer: Any, rate: Any
 ) -> None:
     # 81 images in batches of 40: two steps an epoch, the second of 41 images; seven steps.
-    recipe = replace(RUN.recipe, num_epochs=None, num_steps=7, **changes)
-    run = replace(RUN, size=81, recipe=recipe)
+    run = changed(RUN, size=81, num_epochs=None, num_steps=7, **changes)
     task = load(run.task, store)
     drawn = draw(task, part="all", size=81, seed=run.seed, label_noise=run.label_noise)
     layers = starting_network(run, 5, task.info.image_shape, None)
@@ -120,8 +119,7 @@ def test_rows_without_label_noise_have_no_flipped_part(store: Store) -> None:
 def test_resumed_from_any_step_gives_the_undisturbed_outcome(
     store: Store, frozen: int, changes: dict[str, Any], stop_at: int
 ) -> None:
-    recipe = replace(RUN.recipe, **changes)
-    run = replace(RUN, recipe=recipe, frozen=frozen)
+    run = changed(RUN, frozen=frozen, **changes)
     second = resumed(run, store, None, at=stop_at)
     began = second.rows[-1].wall_seconds if second.rows else 0.0
     assert outcome(to_the_end(second)) == outcome(to_the_end(training_of(run, store)))
@@ -135,8 +133,7 @@ def test_restore_state_of_another_run_fails(store: Store) -> None:
 
 
 def test_loop_infinite_loss_raises_diverged_with_finite_rows(store: Store) -> None:
-    recipe = replace(RUN.recipe, optimizer="sgd", learning_rate=1e30)
-    training = training_of(replace(RUN, recipe=recipe), store)
+    training = training_of(changed(RUN, optimizer="sgd", learning_rate=1e30), store)
     with pytest.raises(Diverged) as caught:
         to_the_end(training)
     assert caught.value.step == training.rows[-1].step
@@ -154,8 +151,8 @@ def test_order_is_the_same_for_all_cuts_and_differs_between_seeds(store: Store) 
 
 
 def test_bfloat16_changes_losses_a_little(store: Store) -> None:
-    runs = (with_recipe(RUN, precision=each, num_epochs=1) for each in ("bfloat16", "float32"))
-    low, full = (to_the_end(training_of(replace(run, frozen=3), store)) for run in runs)
+    runs = (changed(RUN, frozen=3, num_epochs=1, precision=p) for p in ("bfloat16", "float32"))
+    low, full = (to_the_end(training_of(run, store)) for run in runs)
     assert low.inputs.train_features is not None
     assert low.inputs.train_features.dtype == torch.bfloat16
     assert low.rows[-1].test_loss != full.rows[-1].test_loss

@@ -17,7 +17,7 @@ from study.tasks.draws import draw
 from study.tasks.prepared_file import load
 from study.training.cut import starting_network
 from study.training.similarity import effective_rank, linear_cka, logme, measure, start_network
-from tests.trainings import SHAPE, cell, network, training_of, with_recipe
+from tests.trainings import SHAPE, cell, network, training_of
 
 LABELS = np.arange(30) % 3
 
@@ -31,20 +31,20 @@ def measured(
 
 
 @pytest.mark.parametrize(
-    ("model", "width", "frozen", "pieces"),
+    ("model", "frozen", "pieces"),
     [
-        ("resnet18", 4, 0, 0),  # nothing is frozen: the features at the cut are the pixels
-        ("resnet18", 4, 3, 1),
-        ("densenet121", 4, 4, 0),
-        ("densenet121", 4, 10, 5),
-        ("vit_tiny", 12, 4, 0),
-        ("vit_tiny", 12, 13, 1),  # behind the norm and the pooling is the classifier's input
+        ("resnet18", 0, 0),  # nothing is frozen: the features at the cut are the pixels
+        ("resnet18", 3, 1),
+        ("densenet121", 4, 0),
+        ("densenet121", 10, 5),
+        ("vit_tiny", 4, 0),
+        ("vit_tiny", 13, 1),  # behind the norm and the pooling is the classifier's input
     ],
 )
 def test_measure_takes_features_at_the_cut_and_at_the_head(
-    model: str, width: int, frozen: int, pieces: int
+    model: str, frozen: int, pieces: int
 ) -> None:
-    layers, run = network(model, width), cell(model, width, frozen=frozen, frozen_pieces=pieces)
+    layers, run = network(model), cell(model, frozen=frozen, frozen_pieces=pieces)
     images = np.random.default_rng(0).integers(0, 256, (30, *SHAPE), dtype=np.uint8)
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in normalisation(model))
     inputs = (torch.from_numpy(images) / 255 - mean) / std
@@ -69,25 +69,24 @@ def test_measure_takes_features_at_the_cut_and_at_the_head(
 
 
 @pytest.mark.parametrize(
-    ("model", "width", "fields", "recipe", "is_held"),
+    ("model", "fields", "is_held"),
     [
-        ("resnet18", 4, {"frozen": 4}, {}, True),
-        ("resnet18", 4, {"frozen": 3, "frozen_pieces": 1}, {}, True),
-        ("vit_tiny", 12, {"frozen": 5}, {}, True),
-        ("densenet121", 2, {"frozen": 8}, {}, True),
-        ("resnet18", 4, {"frozen": 0}, {}, False),
-        ("resnet18", 4, {"frozen": 9}, {}, False),  # held after the head's pooling
-        ("resnet18", 4, {"frozen": 9, "trained_channels": 5}, {}, False),
-        ("resnet18", 4, {"frozen": 4}, {"precision": "bfloat16"}, False),
-        ("resnet18", 4, {"frozen": 4}, {"frozen_batchnorm": "training"}, False),
+        ("resnet18", {"frozen": 4}, True),
+        ("resnet18", {"frozen": 3, "frozen_pieces": 1}, True),
+        ("vit_tiny", {"frozen": 5}, True),
+        ("densenet121", {"frozen": 8}, True),
+        ("resnet18", {"frozen": 0}, False),
+        ("resnet18", {"frozen": 9}, False),  # held after the head's pooling
+        ("resnet18", {"frozen": 9, "trained_channels": 5}, False),
+        ("resnet18", {"frozen": 4, "precision": "bfloat16"}, False),
+        ("resnet18", {"frozen": 4, "frozen_batchnorm": "training"}, False),
     ],
     ids=str,
 )
 def test_measure_with_the_trainings_features_gives_the_same_values(
-    store: Store, model: str, width: int, fields: Any, recipe: Any, is_held: bool
+    store: Store, model: str, fields: dict[str, Any], is_held: bool
 ) -> None:
-    run = with_recipe(cell(model, width, size=300, **fields), **recipe)
-    start = network(model, width).state_dict()
+    run, start = cell(model, size=300, **fields), network(model).state_dict()
     at_cut = training_of(run, store, start).at_cut()
     assert (at_cut is not None) == is_held
     if is_held:
@@ -100,7 +99,7 @@ def test_measure_with_the_trainings_features_gives_the_same_values(
 
 
 def test_start_network_has_the_starts_own_head_and_layers() -> None:
-    run = with_recipe(cell(), above_cut="reinitialised")
+    run = cell(above_cut="reinitialised")
     weights = network(num_classes=7).state_dict()
     layers = start_network(run, SHAPE, weights)
     assert layers[-1](torch.zeros(1, 32, 2, 2)).shape == (1, 7)
