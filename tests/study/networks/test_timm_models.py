@@ -96,9 +96,9 @@ def test_pretrained_weights_that_do_not_fit_are_named(tmp_path):
     tensors = load_file(path)
     tensors["layer1.0.extra"] = tensors.pop("layer1.0.conv1.weight")
     save_file(tensors, path)
-    said = r"(?s)layer1.0.conv1.weight.*layer1.0.extra|layer1.0.extra.*layer1.0.conv1.weight"
+    expected = r"(?s)layer1.0.conv1.weight.*layer1.0.extra|layer1.0.extra.*layer1.0.conv1.weight"
     for model, file, message in (
-        ("timm/test_resnet", path, said),
+        ("timm/test_resnet", path, expected),
         ("timm/test_resnet", path.with_name("absent.safetensors"), "there is no file"),
         ("resnet18", None, "start='pretrained'"),
         ("timm/densenet264d", None, "start='pretrained'"),

@@ -146,7 +146,7 @@ def test_to_pixels_too_large_image_is_an_error_before_it_is_decoded(
         to_pixels(bomb, "a.png", 8)
     assert tracemalloc.get_traced_memory()[1] < 2**20
     tracemalloc.stop()
-    # As for an image that Pillow itself refuses.
+    # An image beyond Pillow's own limit.
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1_000)
     with pytest.raises(ValueError, match=r"a.png: .*the limit is .*set STUDY_MAX_PIXELS"):
         to_pixels(bomb, "a.png", 8)
@@ -297,8 +297,8 @@ def test_prepare_animated_image_names_it(
     first, second = (Image.fromarray(pixels_of(number)) for number in range(2))
     first.save(photos / "photos" / "cow" / "x.gif", save_all=True, append_images=[second])
     prepare_quietly(PHOTOS, empty, photos)
-    said = "1 image has several frames or pages, of which only the first is used, such as "
-    assert said in capsys.readouterr().err
+    expected = "1 image has several frames or pages, of which only the first is used, such as "
+    assert expected in capsys.readouterr().err
 
 
 # Folders: errors
@@ -327,8 +327,8 @@ def test_prepare_broken_images_are_named_and_nothing_is_published(
 def test_describe_class_of_heic_files_says_what_to_install(photos: Path) -> None:
     for file in (photos / "photos" / "bee").iterdir():
         file.rename(file.with_suffix(".heic"))
-    said = r"class 'bee' has no training image, only 10 .heic files, .*pip install pillow-heif"
-    with pytest.raises(ValueError, match=said):
+    expected = r"class 'bee' has no training image, only 10 .heic files, .*pip install pillow-heif"
+    with pytest.raises(ValueError, match=expected):
         describe(with_test("photos"), photos)
 
 

@@ -115,13 +115,13 @@ def test_prepare_parquet_doubtful_labels_and_files_are_reported(
     for name in ("n", "s"):
         prepare_quietly(replace(parquet_task(name), name=name), empty, tmp_path)
     shown = capsys.readouterr().err
-    for said in (
+    for expected in (
         "task 'n': label=-1 is a class of 2 training images; if it means that there is no label,",
         "task 'n': n/b.parquet has no rows",
         "task 'n': skipped 1 .parq file, such as n/c.parq",
         "task 's': the classes 'Cat', 'cat', 'cat ' differ only in case, spaces or Unicode form",
     ):
-        assert f"study: warning: {said}" in shown, said
+        assert f"study: warning: {expected}" in shown, expected
     assert len(shown.splitlines()) == 4
 
 

@@ -121,8 +121,8 @@ def test_prepare_hub_branch_is_an_error_that_names_its_commit(
     mirror: Mirror, empty: Store, tmp_path: Path
 ) -> None:
     for branch in ("main", None):
-        said = rf"revision={branch!r}: give a commit, 40 hex.*It is {COMMIT} now"
-        with pytest.raises(ValueError, match=f"task 'birds': {said}"):
+        expected = rf"revision={branch!r}: give a commit, 40 hex.*It is {COMMIT} now"
+        with pytest.raises(ValueError, match=f"task 'birds': {expected}"):
             prepare_quietly(birds(revision=branch), empty, tmp_path)
     with pytest.raises(ValueError, match=r"a tag moves: `study prepare` prints the current one$"):
         describe(birds(revision="main"), tmp_path)

@@ -148,8 +148,8 @@ def test_prepare_damaged_task_is_quarantined_and_created_again(photos: Path, emp
 
 
 def test_load_task_that_is_not_prepared_names_the_command(empty: Store) -> None:
-    said = r"task='digits': not prepared in .*: study prepare digits"
-    with pytest.raises(ValueError, match=said):
+    expected = r"task='digits': not prepared in .*: study prepare digits"
+    with pytest.raises(ValueError, match=expected):
         load("digits", empty)
     assert load_info("digits", empty) is None
 

@@ -1,5 +1,5 @@
-"""The path of a GPU as far as a CPU can show it: fake CUDA tensors, device "meta", counted operations, and
-stand-ins for torch's graphs. None of it was run on a GPU."""
+"""Training on a GPU, as far as a CPU can test it: fake CUDA tensors, device "meta", counted operations,
+and stand-ins for graphs of torch. None of these tests was run on a GPU."""
 
 from __future__ import annotations
 
