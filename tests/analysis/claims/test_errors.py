@@ -1,4 +1,4 @@
-"""Every null and planted effect of `tests/power`, small: no word of a verdict is false too often."""
+"""All nulls and planted effects of `tests/power` with few studies: wrong answers are rare enough."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CASES = {f"{case.claim}: {case.what}": case for case in all_cases()}
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
-def test_no_word_is_false_too_often(name: str) -> None:
+def test_verdict_false_answers_are_rare(name: str) -> None:
     case: Case = CASES[name]
     for num_seeds in SEEDS_OF_CLAIMS:
         found = shares(case.say, num_seeds=num_seeds, num=NUM)
@@ -28,7 +28,7 @@ def shown(name: str, num_seeds: int) -> dict[str, float]:
 
 
 @pytest.mark.slow
-def test_what_is_there_is_found_and_what_is_not_is_excluded() -> None:
+def test_verdict_finds_effects_and_excludes_missing_ones() -> None:
     assert shown("C1: a peak of 5 points at the larger", 5)[HOLDS] > 0.9
     assert shown("C4: a peak of 8 points one cut past the edge", 3)[HOLDS] > 0.8
     assert shown("C4: model-wise, the peak one width past ε = 0.1", 3)[HOLDS] > 0.8
@@ -39,7 +39,7 @@ def test_what_is_there_is_found_and_what_is_not_is_excluded() -> None:
 
 
 @pytest.mark.slow
-def test_a_curve_that_is_not_finished_cannot_tell() -> None:
+def test_verdict_unfinished_curve_is_undecided() -> None:
     for name in (
         "C1: a rise by 9 points to the last epoch",
         "C1: a rise by 5 points at the edge, then a long plateau",

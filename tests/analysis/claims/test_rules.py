@@ -1,4 +1,4 @@
-"""Planted cases for the corrections of RULES 2."""
+"""The rules of RULES 2 on planted curves, and how stable the verdict of C4 is."""
 
 from __future__ import annotations
 
@@ -41,34 +41,35 @@ def with_second_bump(extra: float) -> np.ndarray:
     return curve
 
 
-@pytest.mark.parametrize("extra", [-0.002, 0.0, 0.002])
-def test_c4_second_bump_of_equal_height_does_not_change_the_answer(extra: float) -> None:
-    found = answers_c4(with_second_bump(extra), 4, num=100, num_seeds=5, sd=0.005)
-    assert Counter(one.answer for one in found)[HOLDS] >= 97
-
-
-def test_c4_distant_bump_that_is_higher_counts_against_the_claim() -> None:
-    found = answers_c4(with_second_bump(0.03), 4, num=40, num_seeds=5, sd=0.005)
+@pytest.mark.parametrize(
+    ("extra", "num_seeds", "sd", "answer", "share", "said"),
+    [
+        (-0.002, 5, 0.005, HOLDS, 0.97, ""),
+        (0.0, 5, 0.005, HOLDS, 0.97, ""),
+        (0.002, 5, 0.005, HOLDS, 0.97, ""),
+        (0.03, 5, 0.005, DOES_NOT_HOLD, 0.75, "higher than any peak near the edge by 0.0"),
+        (0.02, 3, 0.01, CANNOT_TELL, 0.6, "the seeds cannot tell whether its peak"),
+    ],
+)
+def test_c4_second_bump_far_from_the_edge_counts_if_it_is_higher(
+    extra: float, num_seeds: int, sd: float, answer: str, share: float, said: str
+) -> None:
+    """A peak of 5 points at the fifth cut, and a bump three cuts past it, higher by `extra`."""
+    curve = np.array([0.30, 0.30, 0.32, 0.34, 0.35, 0.345, 0.34, 0.35 + extra, 0.32, 0.30])
+    found = answers_c4(curve, 4, num=60, num_seeds=num_seeds, sd=sd)
     words = Counter(one.answer for one in found)
-    assert words[HOLDS] == 0 and words[DOES_NOT_HOLD] > 30
-    against = next(one for one in found if one.answer == DOES_NOT_HOLD)
-    assert "higher than any peak near the edge by 0.0" in against.conditions[0].what
-
-
-def test_c4_distant_bump_that_is_higher_by_chance_leaves_it_undecided() -> None:
-    found = answers_c4(with_second_bump(0.02), 4, num=40, num_seeds=3, sd=0.01)
-    words = Counter(one.answer for one in found)
-    assert words[CANNOT_TELL] > 25
-    assert any("the seeds cannot tell whether its peak" in " ".join(one.reasons) for one in found)
+    assert words[answer] >= share * 60
+    assert extra != 0.03 or words[HOLDS] == 0
+    texts = [str(one.reasons) + str(one.conditions) for one in found if one.answer == answer]
+    assert any(said in text for text in texts)
 
 
 def test_c4_level_stretch_is_reported_as_a_plateau() -> None:
     curve = np.array([0.30, 0.30, 0.32, 0.33, 0.35, 0.35, 0.35, 0.35, 0.32, 0.30])
     (found,) = answers_c4(curve, 4, num=1, num_seeds=5, sd=0.002)
+    level = "level from 16,000 to 128,000 trained parameters, then it falls"
     assert found.answer == HOLDS
-    assert "level from 16,000 to 128,000 trained parameters, then it falls" in (
-        found.conditions[0].what
-    )
+    assert level in found.conditions[0].what
 
 
 EPOCHS = 10.0 ** np.arange(0, 4.51, 0.25)
@@ -102,23 +103,23 @@ LEVEL = over([1, 20, 100, 30_000], [0.9, 0.40, 0.45, 0.45])
 RISING = over([1, 20, 100, 30_000], [0.9, 0.40, 0.45, 0.55])
 
 
-def test_c1_smaller_size_that_ends_on_a_plateau_does_not_keep_it_from_holding() -> None:
-    found = answer_c1(LEVEL, DESCENT, num_seeds=5, sd=0.004)
-    assert found.answer == HOLDS, found.reasons
-
-
-def test_c1_smaller_size_that_still_rises_leaves_it_undecided() -> None:
-    found = answer_c1(RISING, DESCENT, num_seeds=5, sd=0.004)
-    assert found.answer == CANNOT_TELL
-    assert "its test error still rises at its end" in found.conditions[0].tell
-
-
-@pytest.mark.parametrize(("larger", "answer"), [(LEVEL, DOES_NOT_HOLD), (RISING, CANNOT_TELL)])
-def test_c1_larger_size_without_a_peak_is_decided_only_if_it_does_not_rise(
-    larger: np.ndarray, answer: str
+@pytest.mark.parametrize(
+    ("smaller", "larger", "sd", "answer", "said"),
+    [
+        (LEVEL, DESCENT, 0.004, HOLDS, ""),
+        (RISING, DESCENT, 0.004, CANNOT_TELL, "its test error still rises at its end"),
+        (LEVEL, LEVEL, 0.001, DOES_NOT_HOLD, ""),
+        (LEVEL, RISING, 0.001, CANNOT_TELL, "excluded so far: it still rises at its end"),
+    ],
+)
+def test_c1_is_decided_only_if_no_curve_rises_at_its_end(
+    smaller: np.ndarray, larger: np.ndarray, sd: float, answer: str, said: str
 ) -> None:
-    found = answer_c1(LEVEL, larger, num_seeds=5, sd=0.001)
-    assert found.answer == answer
+    found = answer_c1(smaller, larger, num_seeds=5, sd=sd)
+    assert found.answer == answer, found.reasons
+    assert said in found.conditions[0].tell
+    if answer != HOLDS:
+        assert found.effect is not None and (found.effect.high < ERROR) == (smaller is LEVEL)
 
 
 def test_crossing_interpolates_log_epoch_between_evaluations() -> None:
@@ -136,41 +137,33 @@ def words_c2(times: float) -> Counter[str]:
     return Counter(ask_c2(one, one.lines, TRANSFER).answer for one in found)
 
 
-def test_c2_shared_grid_of_epochs_does_not_decide() -> None:
+def test_c2_coarse_evaluations_do_not_decide() -> None:
     assert words_c2(1.02)[HOLDS] == 0
     assert words_c2(1.12)[DOES_NOT_HOLD] == 0
 
 
-def test_c3_capacities_on_two_sides_of_a_size_are_not_a_doubling_apart() -> None:
-    measures = capacities(np.random.default_rng(0), 505.0, 495.0, 10, 0.002)
+@pytest.mark.parametrize(
+    ("larger", "smaller", "answer", "interval", "said"),
+    [
+        # On two sides of a size, but not a doubling apart.
+        (505.0, 495.0, CANNOT_TELL, (0, 1, 2), ""),
+        (90_000.0, 1_100.0, HOLDS, None, "≥ 3 doublings in 10 of 10 replicates"),
+    ],
+)
+def test_c3_sizes_studied_limit_what_is_known_of_capacities(
+    larger: float, smaller: float, answer: str, interval: tuple[int, ...] | None, said: str
+) -> None:
+    measures = capacities(np.random.default_rng(0), larger, smaller, 10, 0.002)
     found = ask_c3(measures, measures.lines, TRANSFER)
-    assert found.answer == CANNOT_TELL
-    assert found.effect is not None
-    assert (found.effect.low, found.effect.estimate, found.effect.high) == (0.0, 1.0, 2.0)
-
-
-def test_c3_censored_capacities_are_reported_one_sided() -> None:
-    measures = capacities(np.random.default_rng(0), 90_000.0, 1_100.0, 10, 0.002)
-    found = ask_c3(measures, measures.lines, TRANSFER)
-    assert found.answer == HOLDS
-    assert "≥ 3 doublings in 10 of 10 replicates" in found.reasons
-
-
-def test_condition_excluded_but_unfinished_gives_the_reason() -> None:
-    values = np.array([0.001, 0.002, 0.003])
-    found = condition("", values, unit="error", matters=0.02, unfinished="it still rises")
-    assert (found.answer, found.tell) == (CANNOT_TELL, "excluded so far: it still rises")
-    assert condition("", values, unit="error", matters=0.02).answer == DOES_NOT_HOLD
-
-
-def test_c1_unfinished_larger_size_is_excluded_so_far() -> None:
-    found = answer_c1(LEVEL, RISING, num_seeds=5, sd=0.001)
-    assert found.effect is not None and found.effect.high < ERROR
-    assert all("excluded so far: it still rises at its end" in one.tell for one in found.conditions)
+    assert found.answer == answer and said in " ".join(found.reasons)
+    if interval:
+        effect = found.effect
+        assert effect is not None
+        assert (effect.low, effect.estimate, effect.high) == interval
 
 
 @given(st.lists(st.floats(-0.1, 0.1), min_size=1, max_size=8), st.sampled_from([0.0, 0.5]))
-def test_condition_never_prints_infinity_or_a_number_of_seeds_near_the_threshold(
+def test_condition_text_has_no_infinity_and_no_hopeless_number_of_seeds(
     values: list[float], grid: float
 ) -> None:
     found = condition("", np.array(values), unit="error", matters=0.01, grid=grid)
@@ -204,15 +197,11 @@ def external(error: np.ndarray) -> Measures:
     return measure(load.from_dataframe(frame, columns, constants={"task": "digits"}))
 
 
-def test_verdict_external_table_does_not_say_that_the_source_seed_is_fixed() -> None:
-    found = c2(external(np.linspace(0.5, 0.2, 30)))
-    assert not any("seed is fixed" in reason for reason in found.reasons)
-
-
 @pytest.mark.parametrize(("last", "warned"), [(0.97, True), (0.6, False)])
-def test_verdict_rising_error_above_090_warns_of_an_accuracy(last: float, warned: bool) -> None:
-    found = c2(external(np.interp(np.arange(30), [0, 8, 29], [0.4, last, last])))
-    assert any("Check that it is no accuracy" in one for one in found.reasons) == warned
+def test_c2_rising_error_above_090_warns_of_an_accuracy(last: float, warned: bool) -> None:
+    reasons = str(c2(external(np.interp(np.arange(30), [0, 8, 29], [0.4, last, last]))).reasons)
+    assert ("Check that it is no accuracy" in reasons) == warned
+    assert "seed is fixed" not in reasons  # this table does not say the source's seed
 
 
 def of_seeds(one: OneCurve, seeds: list[int]) -> OneCurve:
@@ -239,14 +228,10 @@ def test_c4_random_halves_of_the_seeds_of_reduced_agree(
     reduced: tuple[list[OneCurve], float],
 ) -> None:
     curves, step = reduced
-    random = np.random.default_rng(0)
-    halves = [
-        sorted(random.choice(list(curves[0].run_ids), 5, replace=False).tolist()) for _ in range(60)
-    ]
-    words = Counter(
-        decide_c4([of_seeds(one, half) for one in curves], EPSILON, step, "").answer
-        for half in halves
-    )
+    random, words = np.random.default_rng(0), Counter[str]()
+    for _ in range(60):
+        half = random.choice(list(curves[0].run_ids), 5, replace=False).tolist()
+        words[decide_c4([of_seeds(one, half) for one in curves], EPSILON, step, "").answer] += 1
     assert max(words.values()) >= 57
 
 

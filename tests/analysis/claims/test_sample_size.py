@@ -1,4 +1,4 @@
-"""How many seeds a claim needs: against known powers of the t test, and against chance itself."""
+"""The number of seeds that a claim needs, compared with the t test's power and with simulations."""
 
 from __future__ import annotations
 
@@ -11,21 +11,22 @@ from analysis.claims.sample_size import POWER, SURE, needs_text, power, seeds_ne
 from analysis.descent.intervals import mean_interval
 
 
-def test_the_power_is_that_of_the_t_test() -> None:
+def test_power_equals_published_values() -> None:
     # Two-sided 5 %, one sample: n = 10 at one standard deviation has 80.3 % (Cohen 1988).
     assert power(10, 1.0, 1.0, searched=False) == pytest.approx(0.803, abs=0.003)
     assert seeds_needed(1.0, 1.0, searched=False) == 10
     assert seeds_needed(0.5, 1.0, searched=False) == 34
+    assert (seeds_needed(0.5, 1.0, searched=True) or 0) > 34  # a search costs seeds
 
 
-def test_the_power_is_how_often_an_interval_clears_zero() -> None:
+def test_power_equals_the_share_of_intervals_above_zero() -> None:
     draws = np.random.default_rng(0).normal(0.05, 0.03, (4_000, 5))
     cleared = np.mean([mean_interval(row).low > 0 for row in draws])
     assert cleared == pytest.approx(power(5, 0.05, 0.03, searched=False), abs=0.025)
 
 
 @given(st.floats(0.05, 5), st.floats(0.01, 5), st.booleans())
-def test_one_seed_less_is_too_few(effect: float, spread: float, searched: bool) -> None:
+def test_seeds_needed_is_the_smallest_number(effect: float, spread: float, searched: bool) -> None:
     num = seeds_needed(effect, spread, searched=searched)
     if num is None:
         assert power(1_000, effect, spread, searched=searched) < POWER
@@ -34,13 +35,7 @@ def test_one_seed_less_is_too_few(effect: float, spread: float, searched: bool) 
     assert num == 2 or power(num - 1, effect, spread, searched=searched) < POWER
 
 
-def test_a_searched_place_needs_more() -> None:
-    plain, searched = (seeds_needed(0.02, 0.02, searched=flag) for flag in (False, True))
-    assert plain is not None and searched is not None
-    assert plain < searched
-
-
-def test_a_spread_that_is_none_needs_no_more_than_two() -> None:
+def test_seeds_needed_without_spread_is_two() -> None:
     assert seeds_needed(0.05, 0.0, searched=False) == 2
     assert needs_text([]) == ""
     with pytest.raises(ValueError, match="num_seeds=1"):
@@ -48,7 +43,7 @@ def test_a_spread_that_is_none_needs_no_more_than_two() -> None:
 
 
 @pytest.mark.parametrize("num_seeds", [2, 3, 5, 10])
-def test_the_spread_is_at_most_its_upper_limit_as_often_as_said(num_seeds: int) -> None:
+def test_upper_limit_has_its_level(num_seeds: int) -> None:
     draws = np.random.default_rng(1).normal(0, 1, (20_000, num_seeds))
     limits = [upper_limit(spread, num_seeds) for spread in draws.std(axis=1, ddof=1)]
     assert np.mean(np.array(limits) >= 1) == pytest.approx(SURE, abs=0.015)
