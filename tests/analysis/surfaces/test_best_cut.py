@@ -1,8 +1,6 @@
-"""The set of cuts that may be the best: how often it misses the truth, and what it never does."""
+"""The set of cuts that may be the best: its error rate, and laws that hold for every surface."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,9 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from analysis import load, surfaces
+from analysis import surfaces
 from analysis.surfaces.best_cut import may_be_best
-from tests import synthetic
 
 NUM_CUTS = 10
 # Two standard errors over 2,000 cells, in each of which a best cut is left out with a chance of 5 %.
@@ -25,9 +22,10 @@ SPREADS = {"equal": np.full(NUM_CUTS, 0.01), "unequal": np.geomspace(0.002, 0.05
 def cells(
     num_seeds: int, spread: np.ndarray, gap: float, *, num_test: int = 0, num: int = 2_000
 ) -> xr.DataArray:
-    """Errors of cells whose cut 5 is `gap` better than all others, which are alike: dims (cell, seed,
-    frozen). Seeds share a shift, as replicates of one draw do. `num_test`: errors are read off so many
-    images."""
+    """Return errors, dims (cell, seed, frozen), whose cut 5 is `gap` better than all equal others.
+
+    Each seed shifts all its cuts. `num_test`: number of test images that errors are rounded to.
+    """
     random = np.random.default_rng(num_seeds)
     shape = (num, num_seeds, NUM_CUTS)
     errors = 0.3 + spread * random.standard_normal(shape)
@@ -42,19 +40,22 @@ def cells(
 @pytest.mark.parametrize("num_seeds", [2, 3, 5, 10])
 @pytest.mark.parametrize("spread", SPREADS)
 @pytest.mark.parametrize("num_test", [0, 179])
-def test_the_truly_best_is_left_out_in_at_most_5_percent(
+def test_best_cut_set_misses_the_best_in_at_most_5_percent(
     num_seeds: int, spread: str, num_test: int
 ) -> None:
     found = surfaces.best_cut(cells(num_seeds, SPREADS[spread], 0.0, num_test=num_test))
-    # All are equally good, so each is a best one: the hardest case.
+    # All cuts are equally good, so each is a best cut: the hardest case.
     left_out = 1 - found["in_set"].mean("cell")
     assert float(left_out.mean()) <= 0.05 + CHANCE / 2
     assert float(left_out.max()) <= 0.05 + 1.5 * CHANCE  # the worst of ten such rates
 
 
 @pytest.mark.parametrize(("num_seeds", "most"), [(3, 9.0), (5, 5.0), (10, 1.1)])
-def test_a_cut_that_is_3_points_better_stands_out_by_seeds(num_seeds: int, most: float) -> None:
-    found = surfaces.best_cut(cells(num_seeds, SPREADS["equal"], 0.03))
+def test_best_cut_3_points_better_is_found_with_more_seeds(num_seeds: int, most: float) -> None:
+    errors = cells(num_seeds, SPREADS["equal"], 0.03)
+    found = surfaces.best_cut(errors)
+    assert found["best"].dims == ("cell",) and found["best"].attrs["units"] == "layers"
+    assert (found["best"] == errors.mean("seed").idxmin("frozen")).all()
     assert float(found["in_set"].sum("frozen").mean()) <= most
     assert float(found["in_set"].sel(frozen=5).mean()) >= 0.999
     assert float((found["best"] == 5).mean()) >= 0.95
@@ -71,7 +72,9 @@ errors = st.integers(2, 6).flatmap(
 
 @settings(max_examples=200, deadline=None)
 @given(values=errors, data=st.data())
-def test_laws_of_the_set(values: np.ndarray, data: st.DataObject) -> None:
+def test_may_be_best_ignores_order_and_shifts_of_seeds(
+    values: np.ndarray, data: st.DataObject
+) -> None:
     kept = may_be_best(values, resolution=1 / 200)
     assert kept[values.mean(axis=0).argmin()]
     if len(values) == 1:
@@ -93,14 +96,14 @@ def surface(values: list[list[float]]) -> xr.DataArray:
 NAN = float("nan")
 
 
-def test_one_seed_leaves_nothing_out() -> None:
+def test_best_cut_one_seed_keeps_every_cut() -> None:
     found = surfaces.best_cut(surface([[0.5, 0.1, 0.9]]))
     assert found["in_set"].values.tolist() == [True, True, True]
     assert (float(found["best"]), float(found["low"]), float(found["high"])) == (3, 0, 6)
     assert int(found["num_seeds"]) == 1
 
 
-def test_nothing_is_filled_in() -> None:
+def test_best_cut_missing_values_are_not_filled_in() -> None:
     far = [
         [0.50, 0.10, NAN, 0.9],
         [0.51, 0.12, NAN, 0.8],
@@ -108,7 +111,7 @@ def test_nothing_is_filled_in() -> None:
         [0.5, 0.1, NAN, 0.9],
     ]
     found = surfaces.best_cut(surface(far))
-    # The cut that nobody measured is in no set, the seed that lacks a measured one in no comparison.
+    # A cut without values is in no set; a seed that lacks a cut is in no comparison.
     assert found["in_set"].values.tolist() == [False, True, False, False]
     assert (int(found["num_seeds"]), int(found["num_cuts"])) == (3, 3)
     without = surfaces.best_cut(surface([far[0], far[1], far[3]]))
@@ -119,27 +122,12 @@ def test_nothing_is_filled_in() -> None:
     assert np.isnan(nothing["low"]) and not nothing["in_set"].any() and nothing["num_cuts"] == 0
 
 
-def test_seeds_that_agree_by_chance_decide_nothing_on_a_coarse_grid() -> None:
+def test_best_cut_few_test_images_decide_nothing() -> None:
     # Of 20 test images both seeds get one more right: the spread reads as zero.
     values = [[0.30, 0.35, 0.40], [0.40, 0.45, 0.35]]
     assert surfaces.best_cut(surface(values))["in_set"].all()
     finer = surfaces.best_cut(surface(values), resolution=1e-6)
     assert finer["in_set"].values.tolist() == [True, False, True]
-
-
-def test_it_is_a_surface_over_all_other_dimensions(tmp_path: Path) -> None:
-    wanted = synthetic.runs(
-        num_epochs=20, sizes=(250, 4_000), frozen=(9, 0, 4), seeds=(0, 1), label_noises=(0.2,)
-    )
-    synthetic.write(tmp_path, wanted)
-    final = surfaces.at_epoch(load.open_study(tmp_path))
-    found = surfaces.best_cut(final)
-    assert found["best"].dims == tuple(dim for dim in final.dims if dim not in ("frozen", "seed"))
-    here = {"source_task": "far", "size": 4_000}
-    mean = final.mean("seed").sel(here).isel(source_size=0)
-    best = found["best"].sel(here).isel(source_size=0)
-    assert best.item() == mean.idxmin("frozen").item()
-    assert found["best"].attrs["units"] == "layers"
 
 
 @pytest.mark.parametrize(
@@ -150,7 +138,7 @@ def test_it_is_a_surface_over_all_other_dimensions(tmp_path: Path) -> None:
         (surface([[0.1, 0.2]]), {"level": 1.0}, "level=1.0"),
     ],
 )
-def test_what_cannot_be_compared_is_refused(
+def test_best_cut_wrong_input_raises(
     given: xr.DataArray, options: dict[str, float], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):

@@ -1,4 +1,4 @@
-"""Disagreement and spread of seeds: known truths, and surfaces against the stored predictions."""
+"""Disagreement and spread of seeds: known truths, and surfaces compared with stored predictions."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ NUM_TEST = 60
 
 
 def prepare(store: Store, shift: int = 0) -> tuple[str, np.ndarray]:
-    """A task "target" of one-pixel images: its fingerprint and the labels of its test images."""
+    """Store a task "target" of one-pixel images; return its fingerprint and test labels."""
     info = TaskInfo(
         name="target",
         num_train=20,
@@ -48,7 +48,7 @@ def prepare(store: Store, shift: int = 0) -> tuple[str, np.ndarray]:
 
 
 def predicted_by(run: Run, labels: np.ndarray) -> np.ndarray:
-    """Labels (evaluations, images), fewer of them wrong at each evaluation, more with frozen layers."""
+    """Return labels (evaluations, images): errors fall over time and grow with frozen layers."""
     random = stream("predicted", run.id)
     share = np.linspace(0.8, 0.2 + run.frozen / 30, len(synthetic.evaluations(run)[0]))
     wrong = random.random((len(share), labels.size)) < share[:, None]
@@ -56,7 +56,7 @@ def predicted_by(run: Run, labels: np.ndarray) -> np.ndarray:
 
 
 def write(root: Path, seeds: int = 5) -> tuple[list[Run], np.ndarray]:
-    """A study whose cells have predictions, and rows that fit them."""
+    """Store a study whose cells have predictions, and rows that match them."""
     store = open_store(root)
     fingerprint, labels = prepare(store)
     wanted = synthetic.runs(
@@ -95,7 +95,7 @@ def cell(runs: list[Run], labels: np.ndarray, size: int, frozen: int) -> np.ndar
     return np.stack([predicted_by(run, labels) for run in some])
 
 
-def test_every_cell_holds_the_arithmetic_of_its_own_predictions(
+def test_disagreement_cells_equal_those_of_their_predictions(
     five: tuple[Path, list[Run], np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root, runs, labels = five
@@ -120,7 +120,7 @@ def test_every_cell_holds_the_arithmetic_of_its_own_predictions(
     assert np.allclose(curves["error"], mean.transpose("size", "frozen", "epoch"))
 
 
-def test_absent_predictions_need_a_word(tmp_path: Path) -> None:
+def test_disagreement_missing_predictions_need_partial(tmp_path: Path) -> None:
     runs, labels = write(tmp_path)
     store, study = open_store(tmp_path), load.open_study(tmp_path)
     gone = runs[0]
@@ -137,7 +137,7 @@ def test_absent_predictions_need_a_word(tmp_path: Path) -> None:
     assert float(here["disagreement"]) == pytest.approx(float(apart))
 
 
-def test_predictions_that_do_not_fit_the_rows_are_refused(tmp_path: Path) -> None:
+def test_disagreement_predictions_must_match_the_rows(tmp_path: Path) -> None:
     runs, _ = write(tmp_path)
     study = load.open_study(tmp_path)
     store = open_store(tmp_path)
@@ -158,7 +158,7 @@ def test_predictions_that_do_not_fit_the_rows_are_refused(tmp_path: Path) -> Non
         surfaces.disagreement(study)
 
 
-def test_where_there_is_nothing_to_read(tmp_path: Path) -> None:
+def test_disagreement_without_predictions_raises(tmp_path: Path) -> None:
     wanted = synthetic.runs(num_epochs=4, sizes=(250,), frozen=(0,), seeds=(0, 1))
     synthetic.write(tmp_path, wanted)
     with pytest.raises(ValueError, match="KEEP_PREDICTIONS = True"):
@@ -177,7 +177,7 @@ def predictions(draw: st.DrawFn) -> np.ndarray:
 
 @settings(max_examples=100, deadline=None)
 @given(predicted=predictions())
-def test_disagreement_is_the_mean_over_all_pairs(predicted: np.ndarray) -> None:
+def test_pair_disagreement_is_the_mean_over_all_pairs(predicted: np.ndarray) -> None:
     pairs = [
         (predicted[i] != predicted[j]).mean(axis=-1)
         for i in range(len(predicted))
@@ -186,48 +186,21 @@ def test_disagreement_is_the_mean_over_all_pairs(predicted: np.ndarray) -> None:
     assert np.allclose(pair_disagreement(predicted), np.mean(pairs, axis=0))
 
 
-def cases() -> tuple[np.ndarray, np.ndarray]:
-    """Of 20,000 images the chances of 10 labels, (images, labels), and their true labels: about as
-    uncertain as networks of which two disagree on 40 % of the images."""
-    random = np.random.default_rng(0)
-    labels = random.integers(0, 10, 20_000)
-    weights = random.gamma(0.08, size=(20_000, 10))
-    weights[np.arange(20_000), labels] += random.gamma(1.0, size=20_000)
-    return weights / weights.sum(axis=1, keepdims=True), labels
-
-
-def drawn(chances: np.ndarray, num_seeds: int, seed: int = 1) -> np.ndarray:
-    """Labels that so many independent seeds give: (seeds, images)."""
-    draws = np.random.default_rng(seed).random((num_seeds, len(chances), 1))
-    return (draws > chances.cumsum(axis=1)[:, :-1]).sum(axis=-1)
-
-
-def spreads(chances: np.ndarray, labels: np.ndarray, num: int) -> np.ndarray:
-    """measured, finite and beyond, means over many pairs of five seeds: (3,)."""
-    found = [finite_set_spread(drawn(chances, 5, seed=s), labels) for s in range(num)]
-    return np.mean([[f.measured, f.finite_test_set, f.beyond] for f in found], axis=0)
-
-
-def test_independent_errors_are_all_finite_test_set() -> None:
-    chances, labels = cases()
-    chances, labels = chances[:1_000], labels[:1_000]
-    right = chances[np.arange(1_000), labels]
-    expected = float((right * (1 - right)).mean() / 1_000)
-    measured, finite, beyond = spreads(chances, labels, 400)
-    assert finite == pytest.approx(expected, rel=0.02)
-    assert measured == pytest.approx(expected, rel=0.15)
-    assert abs(beyond) < 0.15 * expected
-
-
-def test_seeds_that_are_better_than_others_are_beyond_the_test_set() -> None:
-    """A seed's error on the distribution varies with standard deviation 0.03: that is what is found."""
+@pytest.mark.parametrize("sd", [0.0, 0.03])
+def test_finite_set_spread_separates_test_set_from_seeds(sd: float) -> None:
+    """The error of a seed on the distribution has standard deviation `sd`."""
     random = np.random.default_rng(3)
-    found = []
+    chances, found = random.uniform(0.1, 0.5, 500), []
     for _ in range(400):
-        chance = 0.3 + 0.03 * random.standard_normal((5, 1))
-        wrong = random.random((5, 500)) < chance
-        found.append(finite_set_spread(wrong.astype(int), np.zeros(500, int)).beyond)
-    assert float(np.mean(found)) == pytest.approx(0.03**2, rel=0.15)
+        wrong = random.random((5, 500)) < chances + sd * random.standard_normal((5, 1))
+        found.append(finite_set_spread(wrong.astype(int), np.zeros(500, int)))
+    expected = float((chances * (1 - chances)).mean() / 500)
+    finite = np.mean([one.finite_test_set for one in found])
+    assert finite == pytest.approx(expected, rel=0.02)
+    beyond = np.mean([one.beyond for one in found])
+    assert beyond == pytest.approx(sd**2, rel=0.15, abs=0.15 * expected)
+    measured = np.mean([one.measured for one in found])
+    assert measured == pytest.approx(expected + sd**2, rel=0.15)
 
 
 ONES = np.ones((5, 4), int)
@@ -244,6 +217,6 @@ ONES = np.ones((5, 4), int)
         (lambda: pair_disagreement(ONES[0]), "predicted: whole numbers"),
     ],
 )
-def test_wrong_arrays_are_refused(ask: object, message: str) -> None:
+def test_disagreement_wrong_arrays_raise(ask: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ask()  # type: ignore[operator]

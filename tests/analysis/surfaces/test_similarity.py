@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -25,6 +23,7 @@ from study.run import Run
 from study.store import Store, open_store, similarity
 from study.store.layout import similarity_path
 from tests import synthetic
+from tests.analysis.surfaces.test_surfaces import at
 from tests.stored import a_similarity
 
 pytestmark = pytest.mark.slow
@@ -59,14 +58,7 @@ def test_similarity_surfaces_are_on_the_grid_of_the_errors(
     xr.testing.assert_equal(xr.Dataset(surface.coords), xr.Dataset(error.coords))
     for run in studied[1]:
         assert run.source is not None
-        at = {
-            "source_task": run.source.task,
-            "source_size": run.source.size,
-            "size": run.size,
-            "frozen": run.frozen,
-            "seed": run.seed,
-        }
-        assert surface.sel(at).item() == value_of(run.source.size, run.frozen)
+        assert surface.sel(at(run)).item() == value_of(run.source.size, run.frozen)
     for name in ("logme", "linear_cka"):
         assert (both[name].sel(place="head") == surface + 1).all()
     assert both["linear_cka_debiased"].isnull().all()
@@ -106,8 +98,8 @@ def test_capacity_and_similarity_pairs_values_of_the_same_cell(
     assert set(pairs["similarity_size"]) == {1_000} and pairs.attrs["num_left_out"] == 0
     for _, line in pairs.iterrows():
         assert line["logme"] == value_of(line["source_size"], line["frozen"])
-        at = {name: line[name] for name in capacity["capacity"].dims}
-        assert capacity["capacity"].sel(at).item() == line["capacity"]
+        cell = {name: line[name] for name in capacity["capacity"].dims}
+        assert capacity["capacity"].sel(cell).item() == line["capacity"]
     with pytest.raises(ValueError, match="250, 1000"):
         capacity_and_similarity(capacity, surface, size=7)
     with pytest.raises(ValueError, match="same grid"):
@@ -121,10 +113,3 @@ def test_capacity_and_similarity_pairs_values_of_the_same_cell(
     assert len(arrows) == beyond.sum() > 0
     assert all(low < arrow.xy[1] < high for arrow in arrows)
     assert axes.get_xlabel() == "LogME at the cut (nats per image)"
-
-
-def test_similarity_surfaces_need_no_torch() -> None:
-    code = (
-        "import sys, analysis.surfaces.similarity; assert not {'torch', 'ray'} & set(sys.modules)"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[3])

@@ -1,9 +1,10 @@
-"""Surfaces against the rows themselves, read another way; what is absent stays absent."""
+"""Surfaces compared with the stored rows, which the tests read without the analysis."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,7 +19,7 @@ from analysis.surfaces import derived, grid
 from study.run import Recipe, Run, coordinates
 from tests import synthetic
 
-ARMS = ("transfer", "scratch", "random frozen")
+ARMS = ("reinitialised", "scratch", "random frozen")
 
 
 @pytest.fixture(scope="module")
@@ -43,13 +44,13 @@ def study(root: Path) -> load.Study:
 
 @pytest.fixture(scope="module")
 def rows(root: Path) -> pd.DataFrame:
-    """The table of the store, by no code of analysis."""
+    """Read the rows without the analysis."""
     table = pyarrow.dataset.dataset(f"{root}/rows", format="ipc").to_table().to_pandas()
     return table.astype(dict.fromkeys(table.select_dtypes("category").columns, object))
 
 
 def at(run: Run) -> dict[str, object]:
-    """Where a Run's cell lies."""
+    """Return the coordinates of a Run's cell."""
     source = run.source
     later = {name: value for name, value in coordinates(run).items() if name in grid.DIMENSIONS}
     return later | {
@@ -71,13 +72,12 @@ def at(run: Run) -> dict[str, object]:
     ("value", "arm"),
     [
         ("test_error", "transfer"),
-        ("train_loss_flipped", ("transfer", "scratch", "random frozen")),
+        ("train_loss_flipped", ARMS),
         ("step", "same task"),
         ("wall_seconds", "source"),
-        ("test_loss", "reinitialised"),
     ],
 )
-def test_every_cell_holds_its_rows_and_no_other_cell_anything(
+def test_surfaces_cells_contain_the_rows_of_their_runs(
     study: load.Study, rows: pd.DataFrame, value: str, arm: str | tuple[str, ...]
 ) -> None:
     surface = surfaces.over_epochs(study, value, arm=arm)
@@ -103,16 +103,16 @@ def test_every_cell_holds_its_rows_and_no_other_cell_anything(
     assert int(surface.notnull().sum()) == num_values
 
 
-def test_controls_stand_beside_the_transfer(study: load.Study) -> None:
-    surface = surfaces.at_epoch(study, arm=ARMS)
+def test_at_epoch_arms_without_a_source_have_one_cell(study: load.Study) -> None:
+    surface = surfaces.at_epoch(study, arm=("transfer", "scratch", "random frozen"))
     assert list(surface["source_task"].values) == ["none", "far", "near"]
-    none = surface.sel(source_task="none", source_size=0)
-    assert none.notnull().all()
-    assert surface.sel(source_task="none", source_size=[500, 5_000]).isnull().all()
-    assert surface.attrs["absent"] == []  # what nobody asked for is not absent
+    none = surface.sel(source_task="none")
+    assert none.sel(source_size=0).notnull().all()
+    assert none.sel(source_size=[500, 5_000]).isnull().all()
+    assert surface.attrs["absent"] == []  # cells that are in no search space are not absent
 
 
-def test_runs_of_one_cell_must_be_told_apart(tmp_path: Path) -> None:
+def test_over_epochs_two_runs_in_one_cell_raise(tmp_path: Path) -> None:
     recipe = Recipe(num_epochs=3)
 
     def run(part: str) -> Run:
@@ -125,20 +125,12 @@ def test_runs_of_one_cell_must_be_told_apart(tmp_path: Path) -> None:
     assert surfaces.over_epochs(study, arm="scratch", part="a").notnull().all()
 
 
-def test_select_and_squeeze(study: load.Study) -> None:
-    surface = surfaces.over_epochs(
-        study, source_task="near", source_size=5_000, size=[250, 4_000], label_noise=0.2
-    )
+def test_over_epochs_selects_and_squeezes(study: load.Study) -> None:
+    one: dict[str, Any] = {"source_task": "near", "source_size": 5_000, "label_noise": 0.2}
+    surface = surfaces.over_epochs(study, size=[250, 4_000], **one)
     assert list(surface["size"].values) == [250, 4_000]
     assert surface.sizes["source_task"] == surface.sizes["model"] == 1
-    squeezed = surfaces.over_epochs(
-        study,
-        source_task="near",
-        source_size=5_000,
-        size=[250, 4_000],
-        label_noise=0.2,
-        squeeze=True,
-    )
+    squeezed = surfaces.over_epochs(study, size=[250, 4_000], squeeze=True, **one)
     assert squeezed.dims == ("size", "frozen", "seed", "epoch")
     assert np.array_equal(squeezed, surface.squeeze())
 
@@ -155,29 +147,26 @@ def test_select_and_squeeze(study: load.Study) -> None:
         ({"depth": 3}, "select 'depth': choose from task, part"),
     ],
 )
-def test_a_wrong_name_is_answered_with_the_choices(
+def test_over_epochs_wrong_name_lists_the_choices(
     study: load.Study, options: dict[str, object], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
         surfaces.over_epochs(study, **options)  # type: ignore[arg-type]
 
 
-def test_no_epoch_is_interpolated(study: load.Study) -> None:
+def test_at_epoch_that_was_not_evaluated_raises(study: load.Study) -> None:
     with pytest.raises(ValueError, match=r"epoch=7.5: Run .* nearest are 7, 8"):
         surfaces.at_epoch(study, epoch=7.5)
     with pytest.raises(ValueError, match="'first': choose 'last' or a number"):
         surfaces.at_epoch(study, epoch="first")
 
 
-def test_an_array_that_cannot_be_held_is_refused(
+def test_over_epochs_too_large_array_raises(
     study: load.Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(grid, "MAX_BYTES", 10_000)
     with pytest.raises(ValueError, match="select fewer cells"):
         surfaces.over_epochs(study)
-
-
-# Absent and diverged cells.
 
 
 @pytest.fixture
@@ -191,7 +180,7 @@ def holes(tmp_path: Path) -> tuple[load.Study, list[Run], list[Run]]:
     return load.open_study(tmp_path, partial=True), absent, diverged
 
 
-def test_an_absent_cell_is_nan_listed_and_needs_a_word(
+def test_surfaces_missing_run_is_nan_and_needs_partial(
     holes: tuple[load.Study, list[Run], list[Run]],
 ) -> None:
     study, absent, _ = holes
@@ -201,7 +190,7 @@ def test_an_absent_cell_is_nan_listed_and_needs_a_word(
     assert surface.attrs["absent"] == [run.id for run in absent]
     with pytest.raises(load.Incomplete, match="2 of 12 Runs have no rows"):
         surfaces.over_epochs(study, partial=False)
-    # What was not asked for may be absent.
+    # Only selected cells must be present.
     surfaces.over_epochs(study, partial=False, seed=[1, 2])
     strict = replace(study, partial=False)
     with pytest.raises(load.Incomplete) as caught:
@@ -210,43 +199,27 @@ def test_an_absent_cell_is_nan_listed_and_needs_a_word(
     assert surfaces.at_epoch(strict, partial=True).attrs["absent"] == [r.id for r in absent]
 
 
-def test_a_diverged_run_ends_where_its_rows_end(
+def test_surfaces_diverged_run_is_nan_after_its_last_row(
     holes: tuple[load.Study, list[Run], list[Run]],
 ) -> None:
     study, _, diverged = holes
-    surface, last = surfaces.over_epochs(study), surfaces.at_epoch(study)
-    early = surfaces.at_epoch(study, epoch=1)
-    late = surfaces.at_epoch(study, epoch=11)
+    surface = surfaces.over_epochs(study)
+    early, late, last = (surfaces.at_epoch(study, epoch=epoch) for epoch in (1, 11, "last"))
     for run in diverged:
         assert surface.sel(at(run)).notnull().sum() == 3  # a quarter of 13
-        assert last.sel(at(run)).isnull() and late.sel(at(run)).isnull()
         assert early.sel(at(run)).notnull()
+        assert late.sel(at(run)).isnull() and last.sel(at(run)).isnull()
     assert surface.attrs["diverged"] == [run.id for run in diverged]
 
 
-def test_means_say_how_many_seeds_they_stand_on(
-    holes: tuple[load.Study, list[Run], list[Run]],
-) -> None:
-    surface = surfaces.at_epoch(holes[0])
-    over = surfaces.over_seeds(surface)
-    values = surface.values  # seed is the last dimension
-    assert np.array_equal(over["count"], (~np.isnan(values)).sum(axis=-1))
-    assert set(over["count"].values.ravel()) == {1, 3}
-    assert np.allclose(over["mean"], np.nanmean(values, axis=-1))
-    whole = over["count"].values == 3
-    error = np.std(values[whole], axis=-1, ddof=1) / np.sqrt(3)
-    assert np.allclose(over["standard_error"].values[whole], error)
-    assert np.isnan(over["standard_error"].values[~whole]).all()
-    assert over["mean"].attrs["units"] == "fraction"
-    assert over["mean"].dims == surface.dims[:-1] and "seed" not in over.coords
-
-
-def test_means_over_seeds_of_any_array() -> None:
+def test_over_seeds_counts_only_known_values() -> None:
     nan, inf = np.nan, np.inf
     surface = xr.DataArray(
         [[1.0, 2.0, nan, nan, inf], [3.0, nan, nan, 5.0, inf]], dims=("seed", "x")
     )
+    surface.attrs["units"] = "fraction"
     over = surfaces.over_seeds(surface)
+    assert over["mean"].attrs["units"] == "fraction" and over["mean"].dims == ("x",)
     assert np.array_equal(over["mean"], [2, 2, nan, 5, inf], equal_nan=True)
     assert np.array_equal(over["count"], [2, 1, 0, 1, 2])
     assert np.allclose(over["standard_error"], [1, nan, nan, nan, nan], equal_nan=True)
@@ -256,24 +229,13 @@ def test_means_over_seeds_of_any_array() -> None:
         surfaces.over_seeds(surface.isel(seed=0))
 
 
-# Evaluations at different epochs.
-
-
-def test_evaluations_are_not_mixed_silently(tmp_path: Path) -> None:
+def test_over_epochs_different_evaluations_need_a_choice(tmp_path: Path) -> None:
     recipe = Recipe(num_steps=400, evaluation="log_spaced", num_evaluations=20)
-    wanted = synthetic.runs(
-        recipe=recipe,
-        source_sizes=(500,),
-        sizes=(250, 1_000),
-        frozen=(0,),
-        seeds=(0,),
-        num_epochs=3,
-    )
-    synthetic.write(tmp_path, wanted)
+    one: dict[str, Any] = {"source_sizes": (500,), "frozen": (0,), "seeds": (0,), "num_epochs": 3}
+    synthetic.write(tmp_path, synthetic.runs(recipe=recipe, sizes=(250, 1_000), **one))
     study = load.open_study(tmp_path)
-    with pytest.raises(
-        ValueError, match=r"different epochs \(2 lists of them\).*evaluations='common'"
-    ):
+    message = r"different epochs \(2 lists of them\).*evaluations='common'"
+    with pytest.raises(ValueError, match=message):
         surfaces.over_epochs(study)
     by_step = surfaces.over_epochs(study, x="step")  # 400 steps, in both sizes
     assert by_step.notnull().all()
@@ -284,15 +246,13 @@ def test_evaluations_are_not_mixed_silently(tmp_path: Path) -> None:
     assert common.sizes["epoch"] < by_step.sizes["step"] < union.sizes["epoch"]
     for size in (250, 1_000):
         alone = surfaces.over_epochs(study, size=size)
-        within = union.sel(size=[size]).dropna("epoch")
-        assert np.array_equal(within["epoch"], alone["epoch"])
-        assert np.array_equal(within, alone)
+        xr.testing.assert_equal(union.sel(size=[size]).dropna("epoch"), alone)
         assert np.array_equal(alone.sel(epoch=common["epoch"]), common.sel(size=[size]))
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.sets(st.integers(0, 30), min_size=1), min_size=1, max_size=4))
-def test_a_row_stands_at_its_epoch_or_nowhere(evaluated: list[set[int]]) -> None:
+def test_positions_put_each_row_at_its_epoch(evaluated: list[set[int]]) -> None:
     own = [np.array(sorted(epochs), float) for epochs in evaluated]
     for points in (np.unique(np.concatenate(own)), own[0]):
         for epochs in own:
@@ -303,10 +263,7 @@ def test_a_row_stands_at_its_epoch_or_nowhere(evaluated: list[set[int]]) -> None
             assert np.array_equal(line, expected, equal_nan=True)
 
 
-# Axes of capacity, and derived surfaces.
-
-
-def test_the_axis_of_capacity_ascends_from_the_head_alone(study: load.Study) -> None:
+def test_along_parameters_ascends_from_head_only(study: load.Study) -> None:
     surface = surfaces.at_epoch(study)
     trained = surfaces.along(surface, "parameters_trained")
     assert "frozen" not in trained.dims
@@ -319,15 +276,12 @@ def test_the_axis_of_capacity_ascends_from_the_head_alone(study: load.Study) -> 
         surfaces.along(surface, "depth")
 
 
-def test_any_value_of_each_frozen_count_can_be_the_axis(study: load.Study) -> None:
+def test_along_array_is_sorted_by_its_values(study: load.Study) -> None:
     surface = surfaces.at_epoch(study)
-    rank = surface.isel({dim: [0] for dim in surface.dims if dim not in ("frozen", "seed")}) * 0
-    rank = (rank + xr.DataArray([20.0, 5.0, 9.0], dims="frozen")).rename("effective_rank")
-    assert list(rank["frozen"].values) == [0, 4, 9]
+    rank = xr.DataArray([20.0, 5.0, 9.0], {"frozen": [0, 4, 9]}, ["frozen"], name="effective_rank")
     moved = surfaces.along(surface, rank)
     assert moved.dims == tuple("effective_rank" if d == "frozen" else d for d in surface.dims)
     assert list(moved["effective_rank"].values) == [5, 9, 20]
-    assert list(moved["frozen"].values) == [4, 9, 0]
     assert np.array_equal(moved.values, surface.sel(frozen=[4, 9, 0]).values)
     with pytest.raises(ValueError, match="absent at some"):
         surfaces.along(surface, rank.where(rank["frozen"] > 0))
@@ -335,7 +289,7 @@ def test_any_value_of_each_frozen_count_can_be_the_axis(study: load.Study) -> No
         surfaces.along(surface, rank.isel(frozen=0))
 
 
-def test_several_networks_have_no_one_axis_of_capacity(tmp_path: Path) -> None:
+def test_along_several_networks_need_a_selection(tmp_path: Path) -> None:
     wanted = synthetic.runs(
         num_epochs=2, widths=(4, 8), source_sizes=(500,), sizes=(250,), frozen=(0, 9), seeds=(0,)
     )
@@ -348,25 +302,19 @@ def test_several_networks_have_no_one_axis_of_capacity(tmp_path: Path) -> None:
     assert np.array_equal(narrow["parameters_trained"], scalar["parameters_trained"])
 
 
-def test_first_interpolation(study: load.Study, rows: pd.DataFrame) -> None:
-    surface = derived.first_interpolation(study, epsilon=0.05)
-    steps = derived.first_interpolation(study, epsilon=0.05, x="step")
-    found = set()
-    by_run = dict(iter(rows.groupby("run_id")))
-    for run in study.wanted:
-        if study.cells.loc[run.id, "arm"] != "transfer":
-            continue
-        own = by_run[run.id].sort_values("epoch")
-        reached = own[own["train_error"] <= 0.05]
-        expected = reached["epoch"].iloc[0] if len(reached) else np.inf
-        assert float(surface.sel(at(run))) == expected
-        expected = reached["step"].iloc[0] if len(reached) else np.inf
-        assert float(steps.sel(at(run))) == expected
-        found.add(bool(len(reached)))
-    assert found == {True, False}
+@pytest.mark.parametrize("x", ["epoch", "step"])
+def test_first_interpolation_equals_the_first_row_below_epsilon(
+    study: load.Study, rows: pd.DataFrame, x: str
+) -> None:
+    surface = derived.first_interpolation(study, epsilon=0.05, x=x)
+    reached = rows[rows["train_error"] <= 0.05].groupby("run_id")[x].min()
+    cells = [run for run in study.wanted if study.cells.loc[run.id, "arm"] == "transfer"]
+    expected = [float(reached.get(run.id, np.inf)) for run in cells]
+    assert [float(surface.sel(at(run))) for run in cells] == expected
+    assert np.inf in expected and min(expected) < np.inf
 
 
-def test_a_run_that_diverged_before_is_not_one_that_never_came_there(
+def test_first_interpolation_diverged_run_is_unknown(
     holes: tuple[load.Study, list[Run], list[Run]],
 ) -> None:
     study, absent, diverged = holes
@@ -376,7 +324,7 @@ def test_a_run_that_diverged_before_is_not_one_that_never_came_there(
     assert int(np.isinf(first).sum()) == first.size - len(absent) - len(diverged)
 
 
-def test_effective_capacity(study: load.Study) -> None:
+def test_effective_capacity_equals_the_planted_one(study: load.Study) -> None:
     found = derived.effective_capacity(study, epsilon=0.01, source_size=500, label_noise=0.2)
     assert found["capacity"].dims == tuple(d for d in grid.DIMENSIONS if d != "size")
     by_frozen = found.squeeze().isel(seed=0, source_task=0)
@@ -386,23 +334,35 @@ def test_effective_capacity(study: load.Study) -> None:
     assert by_frozen["monotone"].all()
 
 
-def test_an_absent_size_leaves_the_capacity_open() -> None:
-    def capacity(first: list[float]) -> tuple[float, bool, bool]:
-        surface = xr.DataArray([first], dims=("frozen", "size"), coords={"size": [10, 20, 40]})
-        found = derived.capacity_of(surface)
-        return tuple(found[name].item() for name in ("capacity", "censored", "monotone"))
-
-    nan, inf = np.nan, np.inf
-    assert capacity([3, 5, inf]) == (20, False, True)
-    assert capacity([3, 5, 9]) == (40, True, True)
-    assert capacity([3, inf, 9]) == (40, True, False)
-    assert capacity([inf, inf, inf]) == (0, False, True)
-    assert capacity([nan, 5, inf]) == (20, False, True)
-    for open_end in ([3, 5, nan], [nan, nan, nan], [3, nan, inf], [inf, inf, nan]):
-        assert np.isnan(capacity(open_end)[0])
+NAN, INF = np.nan, np.inf
 
 
-def test_a_number_of_ones_own_from_each_run(study: load.Study) -> None:
+@pytest.mark.parametrize(
+    ("first", "capacity", "censored", "monotone"),
+    [
+        ([3, 5, INF], 20, False, True),
+        ([3, 5, 9], 40, True, True),
+        ([3, INF, 9], 40, True, False),
+        ([INF, INF, INF], 0, False, True),
+        ([NAN, 5, INF], 20, False, True),
+        # A missing size next to the largest fitted one leaves the capacity unknown.
+        ([3, 5, NAN], NAN, None, None),
+        ([NAN, NAN, NAN], NAN, None, None),
+        ([3, NAN, INF], NAN, None, None),
+        ([INF, INF, NAN], NAN, None, None),
+    ],
+)
+def test_capacity_of_is_the_largest_size_with_an_interpolation(
+    first: list[float], capacity: float, censored: bool | None, monotone: bool | None
+) -> None:
+    surface = xr.DataArray([first], dims=("frozen", "size"), coords={"size": [10, 20, 40]})
+    found = derived.capacity_of(surface)
+    assert np.array_equal(found["capacity"], [capacity], equal_nan=True)
+    if capacity == capacity:
+        assert (found["censored"].item(), found["monotone"].item()) == (censored, monotone)
+
+
+def test_computed_surface_applies_the_function_to_each_run(study: load.Study) -> None:
     best = surfaces.computed_surface(study, "best", ["test_error"], np.min, unit="fraction")
     assert np.array_equal(best, surfaces.over_epochs(study).min("epoch"))
     assert best.attrs["units"] == "fraction"
