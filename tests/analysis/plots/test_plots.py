@@ -1,10 +1,9 @@
-"""Pictures: what stands where, what is marked, and that a picture is the same each time."""
+"""Figures: positions, marks, texts that do not overlap, and the values that are returned."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,11 +18,13 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
-from analysis.plots import curves, figures, layout, maps, style
+from analysis import surfaces
+from analysis.plots import curves, figures, layout, maps, points, style
 from analysis.report import slices
 
 SIZES, FROZEN, SEEDS = [50, 200, 800], [0, 2, 5, 9], [0, 1, 2]
 EPOCHS = [0.0, 1.0, 2.0, 4.0, 8.0, 16.0]
+LIGHTNESS = np.array([0.2126, 0.7152, 0.0722])
 # Of FROZEN.
 OF_CUTS: dict[str, Any] = {
     "cut": (
@@ -49,19 +50,12 @@ def meshes(axes: Axes) -> list[QuadMesh]:
     return [artist for artist in axes.collections if isinstance(artist, QuadMesh)]
 
 
-def labels(axes: Axes) -> set[str]:
-    return set(axes.get_legend_handles_labels()[1])
-
-
 def tick_labels(axes: Axes) -> dict[str, float]:
     ticks, names = axes.get_xticks(), [t.get_text() for t in axes.get_xticklabels()]
     return dict(zip(names, ticks.tolist(), strict=True))
 
 
-# Peaks to mark.
-
-
-def test_a_ridge_lies_where_the_peak_is_seen_and_nowhere_without_one() -> None:
+def test_epoch_peaks_are_found_only_for_a_peak_that_the_seeds_show() -> None:
     epochs = np.arange(0.0, 401.0)
     log = np.log(np.maximum(epochs, 0.5))
     bump = 0.2 * np.exp(-0.5 * ((log - np.log(17)) / 0.4) ** 2)
@@ -69,8 +63,7 @@ def test_a_ridge_lies_where_the_peak_is_seen_and_nowhere_without_one() -> None:
     curves = np.stack([fall + bump, fall, np.full(len(epochs), np.nan)])
     test = curves[:, None, :] + 0.01 * np.arange(3)[None, :, None]
     test[0, 2, 30:] = np.nan  # this seed diverged
-    # Interpolated soon after the bump: elsewhere it would be none of double descent.
-    train = np.broadcast_to(0.9 * np.exp(-epochs / 8), test.shape)
+    train = np.broadcast_to(0.9 * np.exp(-epochs / 8), test.shape)  # interpolates after the bump
     dims = ("frozen", "seed", "epoch")
     both = xr.Dataset(
         {"test_error": (dims, test), "train_error": (dims, train)},
@@ -78,31 +71,28 @@ def test_a_ridge_lies_where_the_peak_is_seen_and_nowhere_without_one() -> None:
     )
     found = slices.epoch_peaks(both, 0.1)
     assert found["shown"].values.tolist() == [True, False, False]
-    # Not 13, the centre of the window from 10 to 17.
-    assert 16 <= float(found["at"][0]) <= 17
+    assert 16 <= float(found["at"][0]) <= 17  # not 13, the centre of the window from 10 to 17
     assert np.isnan(found["at"].values[1:]).all()
 
 
-def test_a_freezing_ridge_is_a_frozen_count() -> None:
+def test_freezing_peaks_are_frozen_counts() -> None:
     test = np.array([0.20, 0.35, 0.25, 0.30])[:, None] + 0.01 * np.arange(3)
+    train = np.broadcast_to([[0.0], [0.05], [0.2], [0.4]], (2, 4, 3))
     dims = ("size", "frozen", "seed")
     both = xr.Dataset(
         {
             "test_error": (dims, np.stack([test, np.sort(test, axis=0)])),
-            "train_error": (dims, np.broadcast_to([[0.0], [0.05], [0.2], [0.4]], (2, 4, 3))),
+            "train_error": (dims, train),
         },
         {"frozen": FROZEN, "size": [100, 400]},
     ).assign_coords(parameters_trained=("frozen", [9_000.0, 5_000.0, 800.0, 20.0]))
     found = slices.freezing_peaks(both, 0.1)
     assert found["shown"].values.tolist() == [True, False]
-    assert float(found["at"][0]) == 2 and np.isnan(found["at"][1])
-
-
-# Scales.
+    assert np.array_equal(found["at"], [2, np.nan], equal_nan=True)
 
 
 @given(st.sets(st.integers(1, 400_000), min_size=1, max_size=30), st.booleans())
-def test_every_epoch_lies_in_its_own_cell(steps: set[int], with_zero: bool) -> None:
+def test_log_edges_contain_each_epoch_in_its_own_cell(steps: set[int], with_zero: bool) -> None:
     x = np.array([0.0] * with_zero + [step / 63 for step in sorted(steps)])
     left, right = style.log_edges(x)
     at = style.epoch_positions(x)
@@ -111,30 +101,16 @@ def test_every_epoch_lies_in_its_own_cell(steps: set[int], with_zero: bool) -> N
     assert (left > 0).all()
 
 
-def test_epoch_0_has_a_tick_of_its_own_left_of_the_others(axes: Axes) -> None:
-    curves.epoch_curves(axes, errors(frozen=FROZEN, epoch=EPOCHS))
-    ticks = tick_labels(axes)
-    assert 0 < ticks["0"] < ticks["1"] == 1.0
-    assert axes.get_xlim()[0] < ticks["0"]
-
-
 @pytest.mark.parametrize("number", [2, 4, 10, 19])
-def test_frozen_counts_are_ordered_in_lightness(number: int) -> None:
-    colours = style.frozen_colours(range(number))
-    lightness = [np.dot(to_rgb(colour), (0.2126, 0.7152, 0.0722)) for colour in colours.values()]
-    assert (np.diff(lightness) > 0).all()
-    assert lightness[-1] < 0.8  # shows on white
+def test_colours_are_ordered_in_lightness(number: int) -> None:
+    frozen = [to_rgb(colour) for colour in style.frozen_colours(range(number)).values()]
+    errors = style.ERROR_COLOURS(np.linspace(0, 1, 64))[:, :3]
+    for colours in (np.array(frozen), errors):
+        assert (np.diff(colours @ LIGHTNESS) > 0).all()
+    assert frozen[-1] @ LIGHTNESS < 0.8  # can be seen on white
 
 
-def test_error_colours_are_ordered_in_lightness() -> None:
-    rgb = style.ERROR_COLOURS(np.linspace(0, 1, 64))[:, :3]
-    assert (np.diff(rgb @ [0.2126, 0.7152, 0.0722]) > 0).all()
-
-
-# Seeds.
-
-
-def test_a_mean_curve_ends_where_a_seed_ends() -> None:
+def test_seed_mean_ends_with_the_first_seed() -> None:
     curves = errors(epoch=EPOCHS, seed=SEEDS)
     curves[4:, 1] = np.nan  # diverged
     curves[:, 2] = np.nan  # absent
@@ -145,17 +121,7 @@ def test_a_mean_curve_ends_where_a_seed_ends() -> None:
     assert set(np.atleast_1d(counts)) == {2}
 
 
-def test_the_number_of_seeds_is_stated(axes: Axes) -> None:
-    some = errors(size=SIZES, frozen=FROZEN, seed=SEEDS)
-    some[0, 0, 1:] = np.nan
-    maps.freezing_map(axes, some)
-    assert "1–3 seeds" in axes.get_title(loc="right")
-
-
-# Maps.
-
-
-def test_a_map_shows_the_values_where_they_belong_whatever_their_order(axes: Axes) -> None:
+def test_freezing_map_does_not_depend_on_the_order(axes: Axes) -> None:
     some = errors(size=SIZES, frozen=FROZEN)
     shuffled = some.isel(size=[2, 0, 1], frozen=[1, 3, 0, 2]).transpose("frozen", "size")
     cells = maps.freezing_map(axes, shuffled)
@@ -166,7 +132,7 @@ def test_a_map_shows_the_values_where_they_belong_whatever_their_order(axes: Axe
     assert list(tick_labels(axes)) == ["9", "5", "2", "0"]
 
 
-def test_an_epoch_map_shows_epoch_0_apart(axes: Axes) -> None:
+def test_epoch_map_draws_epoch_0_apart(axes: Axes) -> None:
     some = errors(frozen=FROZEN, epoch=EPOCHS)
     cells = maps.epoch_map(axes, some)
     zero, rest = meshes(axes)
@@ -177,17 +143,41 @@ def test_an_epoch_map_shows_epoch_0_apart(axes: Axes) -> None:
     assert zero.get_coordinates()[..., 0].max() < rest.get_coordinates()[..., 0].min()
 
 
-def test_absent_cells_are_hatched_and_named(axes: Axes) -> None:
-    some = errors(size=SIZES, frozen=FROZEN)
+def test_freezing_map_marks_seeds_absent_diverged_cells_and_peaks(axes: Axes) -> None:
+    some = errors(size=SIZES, frozen=FROZEN, seed=SEEDS)
     some[1, 1:3] = np.nan
-    maps.freezing_map(axes, some)
-    (patch,) = axes.patches
-    assert patch.get_hatch()
-    assert patch.get_bbox().bounds == (0.5, 0.5, 2.0, 1.0)
-    assert "absent" in labels(axes)
+    some[0, 0, 1:] = np.nan
+    diverged = xr.zeros_like(some[..., 0], dtype=bool)
+    diverged[2, 3] = True
+    ridge = xr.DataArray([2.0, np.nan, 5.0], {"size": SIZES}, ["size"])
+    shown = xr.DataArray([True, False, False], {"size": SIZES}, ["size"])
+    maps.freezing_map(axes, some, ridge=ridge, ridge_shown=shown, diverged=diverged)
+    (hatch,) = axes.patches
+    assert hatch.get_hatch() and hatch.get_bbox().bounds == (0.5, 0.5, 2.0, 1.0)
+    marks = {
+        str(line.get_label()): [
+            (x, y) for x, y in zip(line.get_xdata(), line.get_ydata(), strict=True) if x == x
+        ]
+        for line in axes.lines
+    }
+    assert marks["peak"] == [(2, 0)]
+    assert marks["peak at face value: the seeds cannot tell"] == [(1, 2)]
+    assert marks["a seed diverged"] == [(0, 2)]
+    assert "absent" in axes.get_legend_handles_labels()[1]
+    assert "1–3 seeds" in axes.get_title(loc="right")
 
 
-def test_the_edge_of_interpolation_runs_between_cells_with_ticks_inwards(axes: Axes) -> None:
+def test_freezing_map_count_that_no_run_has_is_no_column(axes: Axes) -> None:
+    some = errors(size=SIZES, frozen=FROZEN)
+    wanted = xr.ones_like(some, dtype=bool)
+    wanted.loc[{"frozen": 5}] = False
+    some.loc[{"frozen": 5}] = np.nan
+    maps.freezing_map(axes, some, wanted=wanted)
+    assert list(tick_labels(axes)) == ["9", "2", "0"]
+    assert "absent" not in axes.get_legend_handles_labels()[1]
+
+
+def test_region_edge_is_between_cells_with_ticks_inwards(axes: Axes) -> None:
     inside = np.array([[True, True], [True, False]])
     edges = np.array([-0.5, 0.5, 1.5])
     axes.set_xlim(-0.5, 1.5)
@@ -201,14 +191,14 @@ def test_the_edge_of_interpolation_runs_between_cells_with_ticks_inwards(axes: A
     assert (ends.min(axis=1) < 0.5).all()  # towards the inside, never into the cell outside
 
 
-def test_no_edge_is_drawn_towards_an_absent_cell(axes: Axes) -> None:
+def test_region_has_no_edge_at_an_absent_cell(axes: Axes) -> None:
     inside, known = np.array([[True, False]]), np.array([[True, False]])
     maps.region(axes, inside, known, np.array([0.0, 1, 2]), np.array([0.0, 1]), 0.1)
     assert not axes.collections
     assert axes.get_title(loc="right") == "train error ≤ 0.1"
 
 
-def test_the_first_interpolating_epoch_stays_reached(axes: Axes) -> None:
+def test_epoch_map_edge_is_at_the_first_interpolation(axes: Axes) -> None:
     some = errors(frozen=[0, 1], epoch=EPOCHS)
     train = xr.DataArray([[1, 0.2, 0.01, 0.2, 0.01, 0.2], [1.0] * 6], some.coords, some.dims)
     maps.epoch_map(axes, some, train_error=train, epsilon=0.1)
@@ -218,56 +208,29 @@ def test_the_first_interpolating_epoch_stays_reached(axes: Axes) -> None:
     assert 1.0 < upright[0][0][0] < 2.0
 
 
-def test_peaks_at_face_value_look_different(axes: Axes) -> None:
-    some = errors(size=SIZES, frozen=FROZEN)
-    ridge = xr.DataArray([2.0, np.nan, 5.0], {"size": SIZES}, ["size"])
-    shown = xr.DataArray([True, False, False], {"size": SIZES}, ["size"])
-    maps.freezing_map(axes, some, ridge=ridge, ridge_shown=shown)
-    assert {"peak", "peak at face value: the seeds cannot tell"} <= labels(axes)
-    circles, dots = (line for line in axes.lines if len(line.get_xdata()))
-    assert np.asarray(circles.get_xdata())[0] == 2
-    assert np.isnan(np.asarray(circles.get_xdata())[1:]).all()
-    assert np.asarray(dots.get_xdata())[2] == 1
-
-
-def test_diverged_cells_are_crossed(axes: Axes) -> None:
-    some = errors(size=SIZES, frozen=FROZEN)
-    diverged = xr.zeros_like(some, dtype=bool)
-    diverged[2, 3] = True
-    maps.freezing_map(axes, some, diverged=diverged)
-    (cross,) = (line for line in axes.lines if line.get_label() == "a seed diverged")
-    assert (np.asarray(cross.get_xdata())[0], np.asarray(cross.get_ydata())[0]) == (0, 2)
-
-
-def test_the_epoch_scale_is_not_used_up_by_untrained_networks() -> None:
+def test_epoch_norm_ignores_untrained_networks() -> None:
     curve = np.array([0.9, 0.8, 0.3, 0.55, 0.7, 0.4])
     norm = maps.epoch_norm(xr.DataArray([curve], {"epoch": EPOCHS}, ["frozen", "epoch"]))
     assert (norm.vmin, norm.vmax) == (0.3, 0.7)
 
 
-# Curves.
-
-
-def test_curves_differ_in_more_than_colour(axes: Axes) -> None:
-    curves.epoch_curves(axes, errors(frozen=FROZEN, epoch=EPOCHS))
-    handles, names = axes.get_legend_handles_labels()
-    assert names == ["9", "5", "2", "0"]
-    assert len({handle.get_marker() for handle in handles}) == 4
-    assert len({str(handle.get_linestyle()) for handle in handles}) > 1
-
-
-def test_a_diverged_curve_ends_in_a_cross_and_an_absent_one_is_named(axes: Axes) -> None:
+def test_epoch_curves_differ_in_more_than_colour_and_end_in_a_cross(axes: Axes) -> None:
     some = errors(frozen=FROZEN, epoch=EPOCHS)
     some[1, 3:] = np.nan
     some[2] = np.nan
     curves.epoch_curves(axes, some)
-    note = axes.get_title(loc="right")
-    assert "diverged" in note
-    assert "absent: frozen 5" in note
+    handles, names = axes.get_legend_handles_labels()
+    assert names == ["9", "2", "0"]
+    assert len({handle.get_marker() for handle in handles}) == 3
+    assert len({str(handle.get_linestyle()) for handle in handles}) > 1
     assert any(line.get_marker() == "x" for line in axes.lines)
+    note = axes.get_title(loc="right")
+    assert "diverged" in note and "absent: frozen 5" in note
+    ticks = tick_labels(axes)
+    assert axes.get_xlim()[0] < ticks["0"] < ticks["1"] == 1.0 and ticks["0"] > 0
 
 
-def test_a_gap_is_left_for_an_absent_cell_but_not_for_one_that_nobody_asked_for(
+def test_freezing_curves_have_a_gap_only_at_absent_cells(
     axes: Axes,
 ) -> None:
     some = errors(source_task=["near", "far"], frozen=FROZEN)
@@ -282,7 +245,7 @@ def test_a_gap_is_left_for_an_absent_cell_but_not_for_one_that_nobody_asked_for(
     assert np.asarray(far.get_xdata()).tolist() == [0, 5, 9]
 
 
-def test_a_marker_is_filled_where_the_cell_interpolates(axes: Axes) -> None:
+def test_freezing_curves_fill_markers_of_interpolating_cells(axes: Axes) -> None:
     some = errors(source_task=["near"], frozen=FROZEN)
     train = xr.DataArray([[0.0, 0.0, 0.5, 0.5]], some.coords, some.dims)
     curves.freezing_curves(axes, some, train_error=train, epsilon=0.1)
@@ -290,7 +253,7 @@ def test_a_marker_is_filled_where_the_cell_interpolates(axes: Axes) -> None:
     assert np.asarray(hollow.get_xdata()).tolist() == [5, 9]
 
 
-def test_capacity_curves_shade_the_edge_between_open_and_filled_markers(axes: Axes) -> None:
+def test_capacity_curves_shade_the_edge_of_interpolation(axes: Axes) -> None:
     both = errors(source=["near"], frozen=FROZEN, seed=SEEDS).assign_coords(OF_CUTS)
     train = xr.full_like(both, 0.0).rename("train_error")
     train.loc[{"frozen": [5, 9]}] = 0.5
@@ -317,7 +280,7 @@ def test_capacity_curves_shade_the_edge_between_open_and_filled_markers(axes: Ax
     assert axes.get_xlim()[0] > axes.get_xlim()[1]  # frozen layers fall
 
 
-def test_a_paired_difference_is_of_the_same_seed(axes: Axes) -> None:
+def test_paired_difference_subtracts_the_same_seed(axes: Axes) -> None:
     some = errors(source_task=["near", "far"], frozen=FROZEN, seed=SEEDS)
     some[1] = some[0].values + 0.1
     some[0, 2, 1] = np.nan
@@ -328,7 +291,7 @@ def test_a_paired_difference_is_of_the_same_seed(axes: Axes) -> None:
     assert "below 0: far better" in axes.get_title(loc="right")
 
 
-def test_parameters_can_be_the_axis(axes: Axes) -> None:
+def test_freezing_curves_axis_is_the_share_of_parameters(axes: Axes) -> None:
     some = errors(model=["a"], frozen=FROZEN)
     share = ("frozen", [1.0, 0.5, 0.1, 0.01])
     how = {"by": "model", "x": "share_trained"}
@@ -338,14 +301,8 @@ def test_parameters_can_be_the_axis(axes: Axes) -> None:
         curves.freezing_curves(axes, some, **how)
 
 
-def test_an_array_with_too_many_dimensions_is_refused(axes: Axes) -> None:
-    some = errors(label_noise=[0.0, 0.2], size=SIZES, frozen=FROZEN)
-    with pytest.raises(ValueError, match="select first"):
-        maps.freezing_map(axes, some)
-
-
 @pytest.mark.parametrize("draw", ["epoch_curves", "freezing_curves", "epoch_map", "freezing_map"])
-def test_surfaces_are_drawn_squeezed_or_not(draw: str, axes: Axes) -> None:
+def test_draw_does_not_depend_on_length_1_dimensions(draw: str, axes: Axes) -> None:
     one = {"source_task": ["near"], "model": ["resnet18"], "frozen": FROZEN, "seed": SEEDS}
     if draw.startswith("epoch"):
         whole = errors(**one, size=[50], epoch=EPOCHS)
@@ -365,21 +322,36 @@ def test_surfaces_are_drawn_squeezed_or_not(draw: str, axes: Axes) -> None:
         )
 
 
-def test_what_is_left_over_is_named(axes: Axes) -> None:
+LEFT_OVER = r"'label_noise' \(0.0, 0.2\) and 'size' \(50, 200, 800\)"
+
+
+@pytest.mark.parametrize(
+    ("draw", "select", "message"),
+    [
+        (maps.freezing_map, {}, "select first"),
+        (curves.freezing_curves, {}, LEFT_OVER),
+        (
+            curves.freezing_curves,
+            {"label_noise": 0},
+            r"'size' \(50, 200, 800\) left over.*\.sel\(size=…\)",
+        ),
+        (curves.epoch_curves, {}, "one of epoch, step is needed"),
+        (
+            curves.freezing_curves,
+            {"label_noise": 0, "size": 0, "source_task": 0},
+            "'source_task' is no dimension of this array: it has 'frozen'",
+        ),
+    ],
+)
+def test_draw_wrong_dimensions_raise(
+    draw: Any, select: dict[str, int], message: str, axes: Axes
+) -> None:
     some = errors(label_noise=[0.0, 0.2], size=SIZES, source_task=["near"], frozen=FROZEN)
-    with pytest.raises(ValueError, match=r"'label_noise' \(0.0, 0.2\) and 'size' \(50, 200, 800\)"):
-        curves.freezing_curves(axes, some)
-    with pytest.raises(ValueError, match=r"'size' \(50, 200, 800\) left over.*\.sel\(size=…\)"):
-        curves.freezing_curves(axes, some.isel(label_noise=0))
-    with pytest.raises(ValueError, match="one of epoch, step is needed"):
-        curves.epoch_curves(axes, some)
-    with pytest.raises(
-        ValueError, match="'source_task' is no dimension of this array: it has 'frozen'"
-    ):
-        curves.freezing_curves(axes, some.isel(label_noise=0, size=0, source_task=0, drop=True))
+    with pytest.raises(ValueError, match=message):
+        draw(axes, some.isel(select, drop=True))
 
 
-def test_two_seeds_are_dots_and_no_band(axes: Axes) -> None:
+def test_freezing_curves_two_seeds_are_dots_without_a_band(axes: Axes) -> None:
     some = errors(source_task=["near"], frozen=FROZEN, seed=SEEDS)
     curves.freezing_curves(axes, some)
     assert len(axes.collections) == 1
@@ -390,17 +362,26 @@ def test_two_seeds_are_dots_and_no_band(axes: Axes) -> None:
     assert len(dots) == 2
 
 
-def test_counts_that_nobody_asked_for_have_no_column(axes: Axes) -> None:
-    some = errors(size=SIZES, frozen=FROZEN)
-    wanted = xr.ones_like(some, dtype=bool)
-    wanted.loc[{"frozen": 5}] = False
-    some.loc[{"frozen": 5}] = np.nan
-    maps.freezing_map(axes, some, wanted=wanted)
-    assert list(tick_labels(axes)) == ["9", "2", "0"]
-    assert "absent" not in labels(axes)
-
-
-# Whole figures.
+def test_draw_cuts_marks_the_row_of_each_cut(axes: Axes) -> None:
+    cuts = {"source": ["near", "far"], "size": [50, 800], "frozen": [0, 3, 8.75, 9], "seed": SEEDS}
+    some = xr.full_like(errors(**cuts), 0.4)
+    some.loc[{"source": "near", "frozen": 3}] -= 0.2
+    some.loc[{"source": "far", "size": 800}] = np.nan
+    found = points.draw_cuts(axes, surfaces.best_cut(some))
+    handles, labels = axes.get_legend_handles_labels()
+    near, far = (handle.get_ydata() for handle in handles)
+    assert labels == ["near", "far"]
+    assert near.tolist() == [2, 2]  # few trained parameters at the bottom: 9, 8.75, 3, 0
+    assert np.isnan(far[1]) and np.isfinite(far[0])
+    small = [line.get_ydata().tolist() for line in axes.lines if line.get_markersize() == 2.6]
+    assert small == [[2, 2], [0, 1, 2, 3]]  # all cuts of "far" may be the best at its one size
+    # The large markers are returned.
+    large = [
+        pair for line in handles for pair in zip(line.get_xdata(), line.get_ydata(), strict=True)
+    ]
+    drawn = [(float(x), float(y)) for x, y in large if np.isfinite(y)]
+    assert list(zip(found["x"], found["y"], strict=True)) == drawn
+    assert found["text"][1] == "near, 800 training images\nbest: frozen layers 3"
 
 
 @pytest.fixture(scope="module")
@@ -412,7 +393,7 @@ def grid() -> tuple[xr.DataArray, xr.DataArray]:
     return both[0], both[1].rename("train_error")
 
 
-def test_the_panel_grid_has_rows_of_source_sizes_and_columns_of_sizes(
+def test_panel_grid_has_rows_of_source_sizes(
     grid: tuple[xr.DataArray, xr.DataArray],
 ) -> None:
     figure, panels = figures.panel_grid(*grid, title="near → target")
@@ -441,7 +422,7 @@ def test_panel_grid_returns_the_values_that_it_draws(
             assert np.array_equal(line.get_xdata(), panel.values["at"].values[1:])
 
 
-def test_epochs_that_a_panel_was_not_evaluated_at_leave_no_gap(
+def test_layout_at_drops_epochs_without_values(
     grid: tuple[xr.DataArray, xr.DataArray],
 ) -> None:
     test = grid[0].copy()
@@ -450,24 +431,8 @@ def test_epochs_that_a_panel_was_not_evaluated_at_leave_no_gap(
     assert layout.at(test, {"size": 200}).sizes["epoch"] == 6
 
 
-@pytest.mark.slow
-def test_a_figure_is_saved_as_the_same_bytes_each_time(
-    grid: tuple[xr.DataArray, xr.DataArray], tmp_path: Path
-) -> None:
-    def saved(name: str) -> list[bytes]:
-        end = [array.isel(epoch=-1, drop=True) for array in grid]
-        figure, _ = figures.freezing_maps(*end, rows="", title="The same")
-        (tmp_path / name).mkdir()
-        paths = figures.save(figure, tmp_path / name / "map")
-        return [path.read_bytes() for path in paths.values()]
-
-    first = saved("a")
-    assert first == saved("b")
-    assert [content[:4] for content in first] == [b"\x89PNG", b"<?xm", b"%PDF"]
-
-
 def texts_of(figure: Figure) -> list[tuple[str, Bbox]]:
-    """Every text of a figure that is seen, and where it lies in pixels."""
+    """Return each visible text of a figure and its box in pixels."""
     figure.canvas.draw()
     view = figure.canvas.get_renderer()  # type: ignore[attr-defined]
     unseen = set()  # ticks beyond the ends of an axis
@@ -487,8 +452,10 @@ LONG: list[Any] = ["tiny-imagenet-near", "tiny-imagenet-far"]
 
 @pytest.mark.parametrize("seeds", [[0], [0, 1, 2]])
 @pytest.mark.parametrize("sizes", [[50], pytest.param([50, 200, 800], marks=pytest.mark.slow)])
-@pytest.mark.parametrize("kind", ["curves", "epochs", "freezing", "grid", "difference", "capacity"])
-def test_no_text_lies_on_another_or_leaves_the_figure(
+@pytest.mark.parametrize(
+    "kind", ["curves", "epochs", "freezing", "grid", "difference", "capacity", "cuts"]
+)
+def test_figure_texts_do_not_overlap_or_leave_it(
     kind: str, sizes: list[int], seeds: list[int]
 ) -> None:
     over: dict[str, Any] = {"source_size": [500, 5_000], "size": sizes, "frozen": FROZEN}
@@ -521,6 +488,7 @@ def test_no_text_lies_on_another_or_leaves_the_figure(
         ),
         "grid": lambda: figures.freezing_grid(end, end, x="parameters_trained", **named),
         "difference": lambda: figures.difference_grid(end, *LONG, **named),
+        "cuts": lambda: points.cut_grid(surfaces.best_cut(end), **named),
         "capacity": lambda: figures.capacity_grid(
             end.isel(source_size=0), end.isel(source_size=0), columns="size", by="source", **marked
         ),
@@ -536,8 +504,7 @@ def test_no_text_lies_on_another_or_leaves_the_figure(
 
 
 @pytest.mark.slow
-def test_pictures_need_no_global_state() -> None:
-    unwanted = "{'torch', 'ray', 'matplotlib.pyplot'}"
-    code = f"import sys, analysis.report; print(sorted({unwanted} & set(sys.modules)))"
+def test_report_does_not_import_pyplot() -> None:
+    code = "import sys, analysis.report; print('matplotlib.pyplot' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    assert done.stdout.strip() == "False"
