@@ -376,16 +376,6 @@ def test_judge_freezing_peak_counts_one_cut_from_the_edge(offset: int, seen: boo
     assert not verdict.so_far
 
 
-def test_judge_freezing_fine_grid_keeps_the_peak_near() -> None:
-    """Widths 8 to 16, the edge from 8 to 9, the peak at 12: ε = 0.1 and 0.01 give the same."""
-    widths = np.array([4.0, 6, 8, 9, 10, 11, 12, 14, 16])
-    train = np.tile([0.6, 0.4, 0.15, 0.09, 0.05, 0.02, 0.01, 0.0, 0.0], (3, 1))
-    test = over_seeds([0.3, 0.25, 0.24, 0.27, 0.30, 0.33, 0.34, 0.28, 0.2], 3)
-    for epsilon in (0.1, 0.01):
-        verdict = judge_freezing(widths, test, train_errors=train, epsilon=epsilon, min_height=0.01)
-        assert verdict.status == STRONG and verdict.peak == 12
-
-
 @pytest.mark.parametrize("per_octave", [1, 2, 4, 8])
 def test_near_edge_finer_cuts_do_not_shrink_the_window(per_octave: int) -> None:
     """The train error is 0.1 at 500 parameters and fitted at 1,000."""

@@ -1,9 +1,10 @@
-"""The first screen: the best cut on held-out seeds, double descent by the verdicts' rule, what is open."""
+"""The first screen: the best cut on held-out seeds, double descent by the verdicts' rule, open claims."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,6 @@ from analysis.descent.intervals import mean_interval
 from analysis.load.export import kept_names, kept_path
 from analysis.report import slices
 from analysis.report.answer import (
-    Count,
     best_choices,
     epoch_counts,
     first_screen,
@@ -46,7 +46,7 @@ def verdict(claim: str, word: str) -> Verdict:
 
 
 @pytest.mark.parametrize("name", kept_names())
-def test_first_screen_of_bundled_study_agrees_with_its_verdicts_and_marks(name: str) -> None:
+def test_first_screen_of_bundled_study_agrees_with_its_verdicts(name: str) -> None:
     path = kept_path(name)
     assert path is not None
     study, summaries = summarised(path)
@@ -72,18 +72,14 @@ def test_first_screen_of_bundled_study_agrees_with_its_verdicts_and_marks(name: 
         assert f"{count.shown} of {count.could} curves over the epochs." in str(screen)
 
 
-def test_held_out_errors_by_hand() -> None:
+def test_held_out_errors_choose_on_the_other_seeds() -> None:
     errors = np.array([[0.1, 0.3], [0.3, 0.2], [0.3, 0.2]])
     # Seed 0: the others prefer choice 1; seeds 1 and 2: the others prefer choice 0 (0.2 against 0.25).
     assert held_out_errors(errors).tolist() == [0.3, 0.3, 0.3]
-
-
-def test_held_out_errors_of_equal_choices_are_not_too_low() -> None:
-    errors = np.random.default_rng(0).normal(0.5, 0.05, (400, 3, 20))
-    lowest = np.mean([one.mean(axis=0).min() for one in errors])
-    held_out = np.mean([held_out_errors(one).mean() for one in errors])
-    assert lowest < 0.46
-    assert held_out == pytest.approx(0.5, abs=0.01)
+    # With equal choices, the lowest mean is too low.
+    equal = np.random.default_rng(0).normal(0.5, 0.05, (400, 3, 20))
+    assert np.mean([one.mean(axis=0).min() for one in equal]) < 0.46
+    assert np.mean([held_out_errors(one).mean() for one in equal]) == pytest.approx(0.5, abs=0.01)
 
 
 def test_first_screen_names_best_choice_and_baselines(tmp_path: Path) -> None:
@@ -106,11 +102,22 @@ def test_first_screen_names_best_choice_and_baselines(tmp_path: Path) -> None:
     assert "chance 0.900" in headline
 
 
-def test_first_screen_one_seed_does_not_choose_a_cut(tmp_path: Path) -> None:
-    synthetic.write(tmp_path, synthetic.small(num_epochs=6, seeds=(0,), source_tasks=("near",)))
-    screen = first_screen(*summarised(tmp_path), [])
-    assert "Which cut is best is not known from one seed." in screen.points
-    assert "±" not in str(screen)
+@pytest.mark.parametrize(
+    ("axes", "text", "absent"),
+    [
+        ({"seeds": (0,)}, "Which cut is best is not known from one seed.", "±"),
+        # The count of a single curve is left to the verdict.
+        ({"sizes": (250,), "frozen": (0, 4, 6, 8, 9)}, "test error", "over the frozen layers"),
+    ],
+)
+def test_first_screen_omits_what_is_not_known(
+    axes: dict[str, Any], text: str, absent: str, tmp_path: Path
+) -> None:
+    synthetic.write(tmp_path, synthetic.small(num_epochs=60, source_tasks=("near",), **axes))
+    study, summaries = summarised(tmp_path)
+    assert list(freezing_counts(summaries)) == [""]
+    screen = str(first_screen(study, summaries, []))
+    assert text in screen and absent not in screen
 
 
 def test_first_screen_counts_curves_by_label_noise(noisy: Summarised) -> None:
@@ -123,28 +130,14 @@ def test_first_screen_counts_curves_by_label_noise(noisy: Summarised) -> None:
     assert sum(one.could for one in freezing_counts(summaries).values()) > 1
 
 
-def test_first_screen_says_what_is_decided_open_and_not_asked(noisy: Summarised) -> None:
+def test_first_screen_lists_decided_and_open_claims(noisy: Summarised) -> None:
     effect = mean_interval(np.array([0.02, 0.03, 0.025]))
-    open_claim = replace(
-        verdict("C1", "cannot tell"),
-        conditions=(
-            Condition(
-                what="",
-                answer="cannot tell",
-                tell="excluded so far: it still rises: +0.1 [0.0, 0.2], so a peak may still come: "
-                "more epochs would tell",
-            ),
-        ),
-    )
-    screen = first_screen(
-        *noisy,
-        [
-            open_claim,
-            verdict("C2", "cannot tell"),
-            verdict("C3", "holds"),
-            replace(verdict("C4", "holds"), effect=effect, unit="error"),
-        ],
-    )
+    hint = "excluded so far: it still rises, so a peak may still come: more epochs would tell"
+    so_far = Condition(what="", answer="cannot tell", tell=hint)
+    open_claim = replace(verdict("C1", "cannot tell"), conditions=(so_far,))
+    peak = replace(verdict("C4", "holds"), effect=effect, unit="error")
+    given = [open_claim, verdict("C2", "cannot tell"), verdict("C3", "holds"), peak]
+    screen = first_screen(*noisy, given)
     assert (
         "rises to a peak, near where the training set is just fitted, and falls again; the smaller of the "
         "two is 2.5 points, 95 % interval [1.3, 3.7] (claim C4 holds)."
@@ -152,8 +145,8 @@ def test_first_screen_says_what_is_decided_open_and_not_asked(noisy: Summarised)
     assert "Also decided: with fewer frozen layers, larger target sets are fitted (C3 holds)." in (
         screen.points
     )
-    peak = "whether the peak over the epochs is higher with more target images"
-    assert f"Open: {peak} (C1): no effect so far; more epochs would tell." in screen.points
+    question = "whether the peak over the epochs is higher with more target images"
+    assert f"Open: {question} (C1): no effect so far; more epochs would tell." in screen.points
     assert "C2" not in str(screen)  # the study has one source size
 
 
@@ -162,20 +155,3 @@ def test_first_screen_without_rows(tmp_path: Path) -> None:
     synthetic.write(tmp_path, runs, absent=runs)
     screen = first_screen(*summarised(tmp_path, partial=True), [])
     assert str(screen) == "No Run has rows yet: nothing can be said."
-
-
-def test_count_of_single_curve_is_left_to_the_verdict(tmp_path: Path) -> None:
-    synthetic.write(
-        tmp_path,
-        synthetic.small(
-            num_epochs=60,
-            seeds=(0, 1),
-            source_tasks=("near",),
-            sizes=(250,),
-            frozen=(0, 4, 6, 8, 9),
-        ),
-    )
-    study, summaries = summarised(tmp_path)
-    assert list(freezing_counts(summaries)) == [""]
-    assert isinstance(freezing_counts(summaries)[""], Count)
-    assert "over the frozen layers" not in str(first_screen(study, summaries, []))

@@ -1,4 +1,4 @@
-"""The report in a browser: no error, no network, no sideways scrolling of the page, accessible, tooltips.
+"""The report in a browser: no error, no network, no horizontal scrolling, accessible, with tooltips.
 
 Needs Chromium; skipped without it."""
 
@@ -24,21 +24,21 @@ FLAGS = (
 
 
 def chromium() -> str:
-    """Its path: CHROMIUM, or a name that Linux distributions give it."""
+    """Return its path: CHROMIUM, or a usual name on Linux."""
     names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
     found = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
     if found is None:
-        pytest.skip("no Chromium here: apt-get install chromium, or name one in CHROMIUM")
+        pytest.skip("Chromium is missing: apt-get install chromium, or set CHROMIUM to its path")
     return found
 
 
 @dataclass
-class Seen:
-    """A page that is shown, and what the browser said and asked for meanwhile."""
+class Shown:
+    """An open page, the browser's messages and its requests."""
 
     page: Any
-    said: list[str] = field(default_factory=list)
-    asked: list[str] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """Chromium, with a folder of its own for what it keeps of a user, which is removed."""
+    """Chromium with a temporary profile."""
     path = chromium()
     sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: the extra test")
     with sync_api.sync_playwright() as driver:
@@ -63,15 +63,15 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture(params=[(size, scheme) for size in WIDTHS for scheme in ("light", "dark")])
-def seen(request: pytest.FixtureRequest, browser: Any, written: Path) -> Iterator[Seen]:
+def shown(request: pytest.FixtureRequest, browser: Any, written: Path) -> Iterator[Shown]:
     size, scheme = request.param
     context = browser.new_context(
         viewport={"width": WIDTHS[size], "height": 900}, color_scheme=scheme
     )
-    one = Seen(context.new_page())
-    one.page.on("console", lambda message: one.said.append(f"{message.type}: {message.text}"))
-    one.page.on("pageerror", lambda error: one.said.append(str(error)))
-    one.page.on("request", lambda request: one.asked.append(request.url))
+    one = Shown(context.new_page())
+    one.page.on("console", lambda message: one.messages.append(f"{message.type}: {message.text}"))
+    one.page.on("pageerror", lambda error: one.messages.append(str(error)))
+    one.page.on("request", lambda request: one.requests.append(request.url))
     one.page.goto(written.as_uri())
     yield one
     context.close()
@@ -79,8 +79,8 @@ def seen(request: pytest.FixtureRequest, browser: Any, written: Path) -> Iterato
 
 @pytest.mark.slow
 @pytest.mark.browser
-def test_the_page_in_a_browser(seen: Seen, written: Path) -> None:
-    page = seen.page
+def test_page_in_a_browser_works(shown: Shown, written: Path) -> None:
+    page = shown.page
     wide = page.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")
     assert wide[0] <= wide[1], "the page scrolls sideways"
     answer, first = (page.locator(name).first.bounding_box() for name in ("header", "#first"))
@@ -88,30 +88,30 @@ def test_the_page_in_a_browser(seen: Seen, written: Path) -> None:
     plates = page.locator(".plate")
     assert plates.count() == page.locator("img").count()
     for i in range(plates.count()):
-        shown = plates.nth(i).evaluate(
+        style = plates.nth(i).evaluate(
             "plate => [plate.scrollWidth > plate.clientWidth, getComputedStyle(plate).backgroundColor, "
             "getComputedStyle(plate.querySelector('img')).filter]"
         )
         # On a phone each figure scrolls in its own box. In dark mode its card stays white and its colours
         # stay as drawn, so an open marker means the same as in its legend.
-        assert shown == [wide[1] < 600, "rgb(255, 255, 255)", "none"]
+        assert style == [wide[1] < 600, "rgb(255, 255, 255)", "none"]
     images = page.locator("figure img, #first img")
     assert images.count() == page.locator("img").count() > 4
     for i in range(images.count()):
         assert images.nth(i).evaluate("img => img.complete && img.naturalWidth > 0"), i
 
-    _every_picture_answers_a_pointer(page)
-    _a_point_shows_its_epochs(page)
+    _check_tooltips(page)
+    _check_curves_of_points(page)
 
     violations = pytest.importorskip("axe_playwright_python.sync_playwright").Axe().run(page)
     assert not violations.response["violations"], violations.generate_report()
-    assert seen.said == []
-    outside = [url for url in seen.asked if not url.startswith(("data:", "blob:"))]
+    assert shown.messages == []
+    outside = [url for url in shown.requests if not url.startswith(("data:", "blob:"))]
     assert outside == [written.as_uri()]
 
 
-def _every_picture_answers_a_pointer(page: Any) -> None:
-    tip, told = page.locator("#tip"), set()
+def _check_tooltips(page: Any) -> None:
+    tip, texts = page.locator("#tip"), set()
     images = page.locator("img[data-hover]")
     assert images.count() == page.locator("img").count()
     for i in range(images.count()):
@@ -122,17 +122,17 @@ def _every_picture_answers_a_pointer(page: Any) -> None:
         box = image.bounding_box()
         middle = (left + width / 2) * box["width"], (top + height / 2) * box["height"]
         image.hover(position={"x": middle[0], "y": middle[1]})
-        assert tip.is_visible(), f"picture {i} says nothing"
+        assert tip.is_visible(), f"figure {i} has no tooltip"
         assert any(digit in tip.inner_text() for digit in "0123456789"), tip.inner_text()
         frame = tip.bounding_box()
         assert frame["x"] >= 0 and frame["x"] + frame["width"] <= page.viewport_size["width"]
-        told.add(tip.inner_text())
-    assert len(told) > 1
+        texts.add(tip.inner_text())
+    assert len(texts) > 1
     page.mouse.move(1, 1)
     assert tip.is_hidden()
 
 
-def _a_point_shows_its_epochs(page: Any) -> None:
+def _check_curves_of_points(page: Any) -> None:
     """By the pointer, then by the keyboard."""
     image, title = page.locator("#first img").first, page.locator("#cell-name")
     image.scroll_into_view_if_needed()

@@ -1,4 +1,4 @@
-"""A published study: what the hub's own library makes of the folder, and what its card says."""
+"""A published study: the hub's library reads the folder, and its card describes it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from analysis import load
+from analysis.report.dataset_card import publish
 from study.cli.main import main
 from study.store import Registration, open_store
 from study.store.studies import add_registration
@@ -33,14 +34,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def front_of(card: str) -> dict[str, object]:
-    _, front, _ = card.split("---\n", 2)
-    read = yaml.safe_load(front)
-    assert isinstance(read, dict)
-    return read
-
-
-def test_the_hubs_own_library_reads_it(
+def test_publish_folder_is_read_by_the_datasets_library(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     datasets = pytest.importorskip("datasets")
@@ -49,11 +43,11 @@ def test_the_hubs_own_library_reads_it(
     assert "--licence: missing. Choose the licence" in capsys.readouterr().err
     licensed = ["--licence", "cc-by-4.0", "--root", str(root)]
     assert main(["publish", "asked", str(folder), *licensed]) == 0
-    said = capsys.readouterr()
+    shown = capsys.readouterr()
     study = load.open_study(root, "asked", partial=True)
     num_rows = study.read(["test_error"]).num_rows
-    assert f"{num_rows:,} rows of {len(study.runs)} Runs, licence cc-by-4.0" in said.out
-    assert "1 Runs have no rows yet" in said.err
+    assert f"{num_rows:,} rows of {len(study.runs)} Runs, licence cc-by-4.0" in shown.out
+    assert "1 Runs have no rows yet" in shown.err
     assert {path.name for path in folder.iterdir()} == {"README.md", "data"}
 
     found = datasets.load_dataset(str(folder), cache_dir=str(tmp_path / "cache"))
@@ -62,27 +56,20 @@ def test_the_hubs_own_library_reads_it(
     assert found["train"].column_names == table.column_names
     for name in ("run_id", "arm", "frozen", "test_error"):
         assert list(found["train"][name]) == table[name].to_pylist(), name
-    # And it is the study still, but for the names of hosts.
+    # It is the same study, without the names of hosts.
     published = load.open_study(folder / "data" / "rows.parquet", partial=True)
     assert published.name == "asked"
     assert set(published.runs["host"]) == {""} != set(study.runs["host"])
 
 
-def test_the_card_says_how_it_was_made_and_what_columns_mean(root: Path, tmp_path: Path) -> None:
-    from analysis.report.dataset_card import publish
-
+def test_publish_card_describes_origin_and_columns(root: Path, tmp_path: Path) -> None:
     folder = tmp_path / "set"
     publish(open_store(root), "asked", folder, question="Does <it>?", space=SPACE, licence="mit")
     card = (folder / "README.md").read_text(encoding="utf-8")
-    front = front_of(card)
+    front = yaml.safe_load(card.split("---\n", 2)[1])
     assert front["license"] == "mit" and front["pretty_name"] == "asked"
-    assert front["configs"] == [
-        {
-            "config_name": "rows",
-            "default": True,
-            "data_files": [{"split": "train", "path": "data/rows.parquet"}],
-        }
-    ]
+    (config,) = front["configs"]
+    assert config["data_files"] == [{"split": "train", "path": "data/rows.parquet"}]
     assert "Does <it>?" in card
     text = (folder / "space.py").read_text(encoding="utf-8")
     assert text == SPACE.replace("/home/alice/images", "…/images")
@@ -97,7 +84,7 @@ def test_the_card_says_how_it_was_made_and_what_columns_mean(root: Path, tmp_pat
         assert f"| `{column.name}` | " in card and f" | {meaning} |" in card
 
 
-def test_a_folder_that_holds_something_is_left_alone(
+def test_publish_into_a_used_folder_changes_nothing(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "README.md").write_text("mine")
