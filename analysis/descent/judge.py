@@ -382,7 +382,7 @@ def judge(
                 is_before = train[anywhere[1]] > epsilon
                 bump = (
                     f"a bump {'before' if is_before else 'beyond'} the edge of interpolation: train error "
-                    f"{train[anywhere[1]]:.2g} at {x[anywhere[1]]:.3g} {axis}"
+                    f"{train[anywhere[1]]:.2g} at {_place(x[anywhere[1]])} {axis}"
                 )
     if num == 1:
         reasons.append("one seed: noise between replicates is unknown")
@@ -471,7 +471,9 @@ def judge(
         if status in (WEAK, STRONG):
             first, last = _level_stretch(mean, int(places[1]), matters)
             if edge is not None and x[last] > x[max(first, edge)] * 10**NEAR_DECADES:
-                plateau = f"level from {x[first]:,.0f} to {x[last]:,.0f} {axis}, then it falls"
+                plateau = (
+                    f"level from {_place(x[first])} to {_place(x[last])} {axis}, then it falls"
+                )
                 bump = "" if bump and first <= anywhere[1] <= last else bump
             rises_again = interval(y[:, -1] - np.take_along_axis(y, triples[:, [2]], 1)[:, 0])
             if _shown(rises_again, matters, guard):
@@ -572,9 +574,9 @@ def _at_own_edges(
     if own.height.estimate < height.estimate + matters:
         return []
     return [
-        f"the seeds interpolate at different places, from {x[edges.min()]:,.3g} to {x[edges.max()]:,.3g} "
-        f"{axis}, and their peaks differ in place, too: with each seed moved to its own edge, there is "
-        f"{own.status} double descent, {own.height.estimate:.3g} high"
+        f"the seeds interpolate at different places, from {_place(x[edges.min()])} to "
+        f"{_place(x[edges.max()])} {axis}, and their peaks differ in place, too: with each seed "
+        f"moved to its own edge, there is {own.status} double descent, {own.height.estimate:.3g} high"
     ]
 
 
@@ -592,7 +594,12 @@ def _lowest(curves: np.ndarray, window_of: np.ndarray, windows: np.ndarray) -> n
 
 
 def _ascent(x: np.ndarray, later: int, axis: str, rise: float) -> str:
-    return f"a final ascent: after {x[later]:,.3g} {axis} it rises again, by {rise:.3g}"
+    return f"a final ascent: after {_place(x[later])} {axis} it rises again, by {rise:.3g}"
+
+
+def _place(x: float) -> str:
+    """Return a number of epochs or of trained parameters as text."""
+    return f"{x:,.0f}" if x >= 100 else f"{x:.3g}"
 
 
 def _face_value(mean: np.ndarray, places: np.ndarray, matters: float) -> str:

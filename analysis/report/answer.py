@@ -14,9 +14,8 @@ from analysis.claims import constant_fields
 from analysis.claims.registration import RULES
 from analysis.claims.verdict import CANNOT_TELL, DOES_NOT_HOLD, HOLDS, Verdict
 from analysis.load import Study
-from analysis.load.arms import SOURCE
 from analysis.load.export import is_kept, kept_names, kept_verdicts
-from analysis.report.slices import NO_SOURCE, Line, SliceSummary
+from analysis.report.slices import NO_SOURCE, Line, SliceSummary, target_cells
 from analysis.surfaces.best_cut import held_out_errors, may_be_best, smallest_step
 from study.store.schema import DIVERGED
 
@@ -395,7 +394,6 @@ def _decided_elsewhere(study: Study) -> dict[str, str]:
 
 
 def _diverged(study: Study) -> str:
-    cells = study.cells[study.cells["arm"] != SOURCE]
-    cells = cells if len(cells) else study.cells
+    cells = target_cells(study)
     num = int((cells["state"] == DIVERGED).sum())
     return f"{num:,} of {len(cells):,} Runs diverged." if num else ""

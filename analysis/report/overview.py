@@ -73,8 +73,7 @@ def paragraphs(text: str) -> list[tuple[str, str]]:
 
 
 def facts(study: Study) -> dict[str, str]:
-    cells = study.cells[study.cells["arm"] != SOURCE]
-    cells = cells if len(cells) else study.cells
+    cells = slices.target_cells(study)
     network = slices.with_origins(study).loc[cells.index, "network"]
     sources = [name for name in cells["source_task"].unique() if name != "none"]
     epochs = study.runs.loc[study.runs["state"] == DONE, "last_epoch"]

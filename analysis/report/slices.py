@@ -221,6 +221,12 @@ def predictions_of(study: Study, line: Line) -> xr.Dataset:
     )
 
 
+def target_cells(study: Study) -> pd.DataFrame:
+    """Return `Study.cells` without sources; if all Runs are sources, return all."""
+    cells = study.cells[study.cells["arm"] != arms.SOURCE]
+    return cells if len(cells) else study.cells
+
+
 def with_origins(study: Study) -> pd.DataFrame:
     """Return `Study.cells` with columns that identify slices and lines: base_recipe, network, origin and
     fixed_source_seed (−1 if the source has the Run's own seed)."""

@@ -413,7 +413,10 @@ def test_verdicts_are_a_mapping_a_table_and_a_text() -> None:
         answer=Decision.HOLDS,
         compared="two sizes",
         run_ids=("a", "b"),
-        claim="C1", statement="It is so.", primary="", arm="transfer",
+        claim="C1",
+        statement="It is so.",
+        primary="",
+        arm="transfer",
     )
     found = Verdicts([holds, replace(holds, claim="C2", answer=Decision.CANNOT_TELL)])
     assert list(found) == ["C1", "C2"] and len(found) == 2 and "C3" not in found
