@@ -27,6 +27,18 @@ SOURCE = Run(
     seed=1,
 )
 CELL = replace(SOURCE, task="digits-high", start=SOURCE, frozen=3, label_noise=0.2)
+SMALL: dict[str, object] = {
+    "source_task": "digits-low",
+    "source_size": 40,
+    "target_task": "digits-high",
+    "target_size": [30, 50],
+    "model": "resnet18",
+    "width": 1,
+    "frozen": [0, 9],
+    "seed": 0,
+    "recipe": Recipe(num_epochs=2, batch_size=16, learning_rate=1e-3),
+}
+ONE_RUN = {"source_task": None, "source_size": None, "frozen": 0, "target_size": 40}
 DIVERGING = replace(
     SOURCE, recipe=replace(SOURCE.recipe, optimizer="sgd", learning_rate=1e30, weight_decay=0.0)
 )
@@ -64,18 +76,14 @@ def interrupt(run: Run, store: Store, after_steps: int, *, keep_predictions: boo
 
 def small(**changed: object) -> list[Run]:
     """Return the Runs of a grid: one source and four cells by default."""
-    values: dict[str, object] = {
-        "source_task": "digits-low",
-        "source_size": 40,
-        "target_task": "digits-high",
-        "target_size": [30, 50],
-        "model": "resnet18",
-        "width": 1,
-        "frozen": [0, 9],
-        "seed": 0,
-        "recipe": Recipe(num_epochs=2, batch_size=16, learning_rate=1e-3),
-    }
-    return grid(**{**values, **changed})  # type: ignore[arg-type]
+    return grid(**(SMALL | changed))  # type: ignore[arg-type]
+
+
+def write_space(path: Path, **changed: object) -> Path:
+    """Write a search space with the Runs of `small`."""
+    imports = "from study.grid import grid\nfrom study.run import Recipe\n"
+    path.write_text(f"{imports}RUNS = grid(**{SMALL | changed!r})\n")
+    return path
 
 
 def space_of(runs: list[Run], *, keep_predictions: bool = False) -> Space:

@@ -1,4 +1,4 @@
-"""The verbs as a user meets them: wrong input is one message and status 2, the rest does what it says."""
+"""The verbs as a user calls them: wrong input gives status 2 and a message, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -48,39 +49,41 @@ RUNS = grid(
     recipe=Recipe(num_epochs=2, batch_size=16, learning_rate=1e-3),
 )
 """
+FIXTURE = Path(__file__).parents[2] / "fixtures" / "store-every-kind"
+Reject = Callable[..., str]
 
 
 @pytest.fixture(autouse=True)
-def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The only file of the current folder: a search space."""
     monkeypatch.chdir(tmp_path)
     for name in ("STUDY_ROOT", "STUDY_DATA", "RAY_ADDRESS"):
         monkeypatch.delenv(name, raising=False)
+    path = Path("tiny.py")
+    path.write_text(SPACE)
+    return path
 
 
-def space(text: str = SPACE, name: str = "tiny.py") -> str:
-    Path(name).write_text(text)
-    return name
+@pytest.fixture
+def rejected(capsys: pytest.CaptureFixture[str]) -> Reject:
+    """Run a command that must be rejected and leave no store; return its messages."""
 
+    def run_it(*words: str) -> str:
+        assert main(words) == 2
+        error = capsys.readouterr().err
+        assert all(line.startswith("study: ") for line in error.splitlines())
+        assert "Traceback" not in error
+        assert not Path("store").exists()
+        return error
 
-def refused(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
-    """What `study …` says on stderr where it refuses; that it left nothing behind is checked."""
-    assert main(argv) == 2
-    said = capsys.readouterr()
-    assert all(line.startswith("study: ") for line in said.err.splitlines())
-    assert "Traceback" not in said.err
-    assert not Path("store").exists()
-    return said.err
+    return run_it
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "says"),
+    ("old", "new", "parts"),
     [
-        ("target_size=[30, 50]", "target_size=[30, 5000]", ["size=5000", "717", "digits-high"]),
-        (
-            '"digits-high"',
-            '"digits-hihg"',
-            ["'digits-hihg'", "cifar10", "did you mean 'digits-high'?"],
-        ),
+        ("[30, 50]", "[5000, 8000]", ["size=5000", "size=8000", "2 Runs", "717", "digits-high"]),
+        ('"digits-high"', '"digits-hihg"', ["cifar10", "did you mean 'digits-high'?"]),
         ("frozen=[0, 9]", "frozen=[0, 10]", ["frozen=10", "10 layers", "0 to 9", "line 8"]),
         ('"resnet18"', '"resnet19"', ["'resnet19'", "resnet18", "line 8"]),
         ("width=1", "width=0", ["width=0", "line 8"]),
@@ -92,369 +95,117 @@ def refused(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
         ('"digits-low"', '"cifar10"', ["(3, 16, 16)", "'cifar10' (3, 32, 32)"]),
     ],
 )
-def test_a_wrong_space_is_refused_with_its_message(
-    capsys: pytest.CaptureFixture[str], old: str, new: str, says: list[str]
+def test_run_wrong_space_is_rejected(
+    tiny: Path, rejected: Reject, old: str, new: str, parts: list[str]
 ) -> None:
     assert old in SPACE
-    said = refused(capsys, "run", space(SPACE.replace(old, new)))
-    for part in says:
-        assert part in said, said
-
-
-def test_everything_that_is_wrong_is_said_at_once(capsys: pytest.CaptureFixture[str]) -> None:
-    wrong = SPACE.replace("source_size=40", "source_size=9999").replace(
-        "target_size=[30, 50]", "target_size=[30, 8888]"
-    )
-    said = refused(capsys, "run", space(wrong))
-    assert "size=9999" in said
-    assert "size=8888" in said
-    assert "2 Runs" in said
+    tiny.write_text(SPACE.replace(old, new))
+    error = rejected("run", "tiny.py")
+    assert [part for part in parts if part not in error] == [], error
 
 
 @pytest.mark.parametrize(
-    ("argv", "says"),
+    ("command", "message"),
     [
-        ("run tiny.py --inline --address auto", "--address=auto: not allowed with --inline"),
-        ("status tiny.py --json --watch", "--watch: not allowed with --json"),
         ("", "VERB is missing; see study --help"),
         ("run", "Missing argument 'SPACE'; see study run --help"),
         ("run tiny.py other.py", "unexpected extra argument(s) (other.py); see study run --help"),
         ("run tiny.py --adress auto", "No such option: --adress (Possible options: --address)"),
         ("run tiny.py --root", "Option '--root' requires an argument"),
-        (
-            "run tiny.py --log wandbs",
-            "choose from tensorboard, wandb, mlflow; did you mean 'wandb'?",
-        ),
+        ("run tiny.py --inline --address auto", "--address=auto: not allowed with --inline"),
+        ("status tiny.py --json --watch", "--watch: not allowed with --json"),
+        ("run tiny.py --log wandbs", "tensorboard, wandb, mlflow; did you mean 'wandb'?"),
+        ("run tiny.py --gpus-per-trial 1.5", "study: --gpus-per-trial=1.5: "),
+        ("run tiny.py --gpus-per-trial many", "study: --gpus-per-trial=many: "),
+        ("run tiny.py --max-concurrent 0", "study: --max-concurrent=0: "),
+        ("run tiny.py --max-concurrent 1.5", "study: --max-concurrent=1.5: "),
+        ("run tiny.py --cpus-per-trial 0", "study: --cpus-per-trial=0: "),
+        ("run tiny.py --checkpoint-seconds -1", "study: --checkpoint-seconds=-1: "),
+        ("run tiny.py --address ray://host:1", "study: --address=ray://host:1: "),
+        ("plan tiny.py --root ftp2://nowhere", "root="),
+        *((f"{verb} tiny.py --root=", "root='': choose") for verb in ("plan", "status", "report")),
+        *((f"{verb} quikstart", "did you mean 'quickstart'?") for verb in ("plan", "status")),
+        ("prepare digts", "did you mean 'digits'?"),
+        ("statsu quickstart", "did you mean 'status'?"),
+        ("plan missing.py", "no such file"),
+        ("plan tiny", "give its name with .py"),
+        ("new tiny.py", "exists already"),
+        ("new birds", ".py"),
+        ("new größe.py", "the file's name is the study's"),
     ],
 )
-def test_main_wrong_command_line_is_one_line(
-    capsys: pytest.CaptureFixture[str], argv: str, says: str
-) -> None:
-    space()
-    said = refused(capsys, *argv.split())
-    assert says in said
-    assert len(said.splitlines()) == 1
-
-
-def test_run_inline_with_ray_address_in_environment_is_accepted(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("RAY_ADDRESS", "auto")
-    assert "SPACE=nowhere" in refused(capsys, "run", "nowhere", "--inline")
-
-
-@pytest.mark.parametrize("verb", ["plan", "run", "prepare"])
-@pytest.mark.parametrize("root", ["/proc/nowhere", "here/file/store"])
-def test_a_root_that_cannot_be_written_is_refused(
-    capsys: pytest.CaptureFixture[str], verb: str, root: str
-) -> None:
-    if root.startswith("/proc") and sys.platform != "linux":
-        pytest.skip("/proc is Linux'")
-    Path("here").mkdir()
-    Path("here", "file").touch()
-    said = refused(capsys, verb, space(), "--root", root)
-    assert f"root={Path(root).absolute()}: " in said
-    assert ("nothing can be written to /proc" in said) == (root == "/proc/nowhere")
-    assert [path.name for path in Path("here").iterdir()] == ["file"]
-
-
-@pytest.mark.parametrize("verb", ["plan", "run"])
-def test_a_report_that_cannot_be_written_is_refused_before_anything_is_trained(
-    capsys: pytest.CaptureFixture[str], verb: str
-) -> None:
-    Path("reports").touch()
-    said = refused(capsys, verb, space())
-    assert f"report=reports/tiny: {Path('reports').absolute()} is not a directory" in said
-
-
-def test_what_is_no_root_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "root=" in refused(capsys, "run", space(), "--root", "ftp2://nowhere")
-    for verb in ("plan", "run", "status", "report"):
-        assert "root='': choose a directory" in refused(capsys, verb, space(), "--root", "")
-
-
-def test_no_line_prints_the_secrets_of_a_uri() -> None:
-    secret = "AKIA:abc/def+g"
-    for given in (
-        f"study run x --root s3://{secret}@bucket/f?region=x",
-        f"study run x '--root=s3://{secret}@bucket/f@g'",
-        "s3://key:SECRET@b/r and abfs://acc/c?client_secret=SECRET&tenant=x",
-    ):
-        said = without_secrets(given, "…")
-        assert "abc" not in said
-        assert "SECRET" not in said
-        assert "…@b" in said
-    for plain in ("s3://bucket/a@b", "/home/x@y/store", "gs://bucket/f?scheme=http&region=x"):
-        assert without_secrets(plain, "…") == plain
-
-
-def test_a_missing_data_directory_is_named(capsys: pytest.CaptureFixture[str]) -> None:
-    own = SPACE.replace('target_task="digits-high"', 'target_task="mine"') + (
-        "from study.tasks import ImageFolderImages, Task\n"
-        'TASKS = [Task(name="mine", images=ImageFolderImages(train="mine/train"))]\n'
-    )
-    said = refused(capsys, "run", space(own), "--data", "nowhere")
-    assert "nowhere" in said
-    assert "mine" in said
-
-
-def test_a_space_that_is_not_there_is_refused_with_the_choices(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    for verb in ("run", "status", "plan"):
-        assert "did you mean 'quickstart'?" in refused(capsys, verb, "quikstart")
-    assert "did you mean 'digits'?" in refused(capsys, "prepare", "digts")
-    assert "did you mean 'status'?" in refused(capsys, "statsu", "quickstart")
-    assert "no such file" in refused(capsys, "plan", "missing.py")
-    space()
-    assert "give its name with .py" in refused(capsys, "plan", "tiny")
+def test_main_wrong_command_line_is_one_line(rejected: Reject, command: str, message: str) -> None:
+    (line,) = rejected(*command.split()).splitlines()
+    assert message in line
 
 
 @pytest.mark.parametrize(
-    "flags",
+    ("command", "environment", "message"),
     [
-        ["--gpus-per-trial", "1.5"],
-        ["--gpus-per-trial", "many"],
-        ["--max-concurrent", "0"],
-        ["--max-concurrent", "1.5"],
-        ["--checkpoint-seconds", "long"],
-        ["--address", "ray://127.0.0.1:10001"],
-        ["--cpus-per-trial", "0"],
-        ["--checkpoint-seconds", "-1"],
+        ("run nowhere --inline", "auto", "SPACE=nowhere"),
+        ("plan tiny.py --cpus-per-trial 1", "127.0.0.1:9", "study: RAY_ADDRESS=127.0.0.1:9"),
+        ("run tiny.py --address 127.0.0.1:1", "auto", "study: --address=127.0.0.1:1"),
     ],
 )
-def test_a_wrong_flag_is_refused(capsys: pytest.CaptureFixture[str], flags: list[str]) -> None:
-    said = refused(capsys, "run", space(), *flags)
-    assert said.startswith(f"study: {flags[0]}={flags[1]}: ")
-    assert len(said.splitlines()) == 1
-
-
-def test_a_part_that_no_run_is_of_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "choose from 0, 9" in refused(capsys, "run", space(), "--quiet", "--only", "frozen=8")
-
-
-def test_what_comes_along_is_listed_with_its_question(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["spaces"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    (quickstart,) = (line for line in lines if line.startswith("quickstart "))
-    assert "88 Runs  Does the test error descend twice as fewer layers are frozen" in quickstart
-
-
-def test_a_study_that_cannot_be_read_is_listed_with_the_others(
-    capsys: pytest.CaptureFixture[str],
+def test_main_wrong_address_is_named_with_its_source(
+    rejected: Reject,
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+    environment: str,
+    message: str,
 ) -> None:
-    store = open_store("store")
-    write_study(store, "whole", load_space("quickstart").runs)
-    store.put(study_path("torn"), b"{")
-    assert main(["spaces"]) == 0
-    torn, whole = capsys.readouterr().out.splitlines()[-2:]
-    assert "? Runs  studies/torn.json is damaged" in torn
-    assert "88 Runs  (a study in " in whole
+    monkeypatch.setenv("RAY_ADDRESS", environment)
+    assert message in rejected(*command.split())
 
 
-def test_a_new_space_is_short_and_can_be_planned(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["new", "birds.py", "--root", "nest"]) == 0
-    said = capsys.readouterr().out
-    assert said.startswith("birds.py: 27 Runs")
-    assert said.endswith("then: study plan birds.py --root nest\n")
-    assert len(Path("birds.py").read_text().splitlines()) <= 18
-    planned = make_plan(load_space("birds.py"), open_store("store"), None)
-    assert not planned.wrong and not planned.warnings
-    assert planned.inventory.counts() == {"absent": 27}
-    for wrong, says in (
-        ("birds.py", "exists already"),
-        ("birds", ".py"),
-        ("a b.py", "study='a b'"),
-    ):
-        assert says in refused(capsys, "new", wrong)
+@pytest.mark.parametrize("verb", ["plan", "run", "prepare"])
+@pytest.mark.parametrize("root", ["/proc/nowhere", "file/store"])
+def test_main_unwritable_root_is_rejected(rejected: Reject, verb: str, root: str) -> None:
+    Path("file").touch()
+    error = rejected(verb, "tiny.py", "--root", root)
+    assert f"root={Path(root).absolute()}: " in error
+    assert ("nothing can be written to /proc" in error) == (root == "/proc/nowhere")
+    assert {path.name for path in Path().iterdir()} == {"file", "tiny.py"}
 
 
-def test_the_version_is_that_of_the_code(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--version"]) == 0
-    assert capsys.readouterr().out == f"freezewise {code_version()}\n"
-
-
-def test_status_is_watched_until_nothing_is_left(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shutil.copytree(Path(__file__).parents[2] / "fixtures" / "store-every-kind", "store")
-    assert main(["status", "every", "--watch"]) == 0
-    said = capsys.readouterr().out
-    assert said.startswith("every: 2 Runs: 2 done")
-    assert "to check the rows: study verify every" in said
-
-    waits: list[float] = []
-
-    def ended(seconds: float) -> None:
-        waits.append(seconds)
-        if len(waits) == 3:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(time, "sleep", ended)
-    assert main(["status", space(), "--watch"]) == 0
-    assert len(waits) == 3
-    assert capsys.readouterr().out.count("5 absent") == 1, "said again though nothing has changed"
-
-
-def test_an_address_where_no_cluster_is_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    said = refused(capsys, "run", space(), "--address", "127.0.0.1:1")
-    assert "--address=127.0.0.1:1" in said
-
-
-@pytest.mark.slow
-def test_wrong_input_and_status_start_neither_ray_nor_torch() -> None:
-    """Also what they import in passing: a fresh process, or other tests' imports would count."""
-    code = (
-        "import sys; from study.cli.main import main; "
-        "assert main(['run', 'wrong.py']) == 2; assert main(['status', 'tiny.py']) == 0; "
-        "print(sorted({'ray', 'torch'} & set(sys.modules)))"
-    )
-    space()
-    space(SPACE.replace("30, 50", "30, 5000"), "wrong.py")
-    env = os.environ | {"PYTHONPATH": str(Path(study.__file__).parents[1])}
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=env, check=True
-    )
-    assert done.stdout.splitlines()[-1] == "[]", done.stdout + done.stderr
-
-
-@pytest.fixture(params=["directory", pytest.param("bucket", marks=pytest.mark.s3)])
-def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """Of a store that is not there yet."""
-    if request.param == "directory":
-        return str(tmp_path / "store")
-    request.getfixturevalue("s3_credentials")
-    return s3_server.root(request.getfixturevalue("s3_port"), uuid.uuid4().hex)
-
-
-@pytest.mark.slow
-def test_a_study_from_plan_to_export(root: str, capsys: pytest.CaptureFixture[str]) -> None:
-    tiny, at_root = space(), ["--root", root]
-    assert main(["plan", tiny, *at_root]) == 0
-    planned = capsys.readouterr().out
-    assert "5 Runs, 1 of them are starts" in planned
-    assert "5 absent" in planned
-    assert not open_store(root).listed("", recursive=True), "plan starts nothing"
-
-    assert main(["prepare", tiny, *at_root]) == 0
-    assert "digits-high: 717 training" in capsys.readouterr().out
-    assert main(["run", tiny, "--inline", *at_root]) == 0
-    page = Path(capsys.readouterr().out.splitlines()[-1])
-    assert page.is_file()
-    assert "Is a tiny study enough?" in page.read_text()
-
-    page.unlink()
-    assert main(["run", tiny, "--inline", "--only", "frozen=9,size=30", *at_root]) == 0
-    said = capsys.readouterr().out
-    assert (
-        said.startswith("2 of 2 Runs of --only=frozen=9,size=30, including starts, are done")
-        and not page.exists()
-    )
-
-    assert main(["status", tiny, "--json", *at_root]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["counts"]["done"] == 5
-    assert len(told["code_versions"]) == 1
-    assert told["trainers"] == {str(TRAINER): 5}
-
-    cell = list(told["states"])[-1]
-    assert main(["show", cell[:8], *at_root]) == 0
-    shown = capsys.readouterr().out
-    assert f"rows/{cell}.arrow" in shown
-    assert "digits-low n=40 → digits-high" in shown
-    assert main(["show", "no-id", *at_root]) == 2
-    assert main(["retry", tiny, *at_root]) == 0
-    run_line = shlex.join(["study", "run", tiny, *at_root])
-    assert f"the next `{run_line}` tries 0 Runs again" in capsys.readouterr().out
-
-    assert main(["export", tiny, "all.parquet", *at_root]) == 0
-    import pyarrow.parquet as pq
-
-    assert pq.read_table("all.parquet").num_rows == 5 * 3
-    assert main(["report", tiny, "--out", "elsewhere", *at_root]) == 0
-    assert Path("elsewhere/index.html").is_file()
-
-
-@pytest.mark.slow
-def test_a_study_is_registered_before_its_first_row_or_late(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tiny = space()
-    assert main(["register", tiny]) == 0
-    assert re.fullmatch(
-        r"tiny: registered at \S+: [0-9a-f]{12}, of 5 Runs\n", capsys.readouterr().out
-    )
-    assert main(["register", tiny]) == 0
-    assert "already registered at" in capsys.readouterr().out
-    (noted,) = read_registrations(open_store("store"), "tiny")
-    assert not noted.is_late and len(noted.run_ids) == 5
-
-    # A registration of 0.1.0 stored a digest of RULES 1: the study is registered by today's RULES.
-    store, in_0_1_0 = open_store("store"), {**noted.terms, "code": "9d0ac35d"}
-    for name in ("rules", "SEARCH", "NEAR_FACTOR"):
-        del in_0_1_0[name]
-    store.remove(registration_path("tiny"))
-    add_registration(store, "tiny", replace(noted, terms=in_0_1_0))
-    assert main(["register", tiny]) == 0
-    assert "already registered at" not in capsys.readouterr().out
-    first, second = read_registrations(store, "tiny")
-    assert first.terms == in_0_1_0 and second.terms == noted.terms
-
-    monkeypatch.setattr(run, "write_report", lambda *_, **__: 0)
-    assert main(["run", tiny, "--inline"]) == 0
-    space(SPACE.replace("seed=0", "seed=[0, 1]"))
-    assert main(["register", tiny]) == 0
-    assert "registered too late: target rows already exist" in capsys.readouterr().err
-    last = [one.is_late for one in read_registrations(open_store("store"), "tiny")]
-    assert last == [False, False, True]
-
-
-@pytest.mark.slow
-def test_what_fails_for_good_is_named_and_wanted_again_after_retry(
-    store: Store, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """The source cannot note that it began, whoever tries: a folder lies in the note's place."""
-    tiny, root = space(), ["--root", store.root]
-    assert main(["status", tiny, "--json", *root]) == 0
-    source = next(iter(json.loads(capsys.readouterr().out)["states"]))
-    obstacle = Path(store.root, unfinished_path(source, "began.json", 1))  # of the first driver
-    obstacle.mkdir(parents=True)
-    (obstacle / "in the way").touch()
-
-    assert main(["run", tiny, "--inline", *root]) == 1
-    said = capsys.readouterr().err
-    assert f"failed: {source}" in said
-    assert "4 tries" in said
-    assert said.count("start failed") == 4
-    assert "study retry tiny.py" in said
-
-    assert main(["run", tiny, "--inline", *root]) == 1, "not tried again unasked"
-    assert "running" not in capsys.readouterr().err
-    assert main(["status", tiny, *root]) == 0
-    assert "1 failed, 0 absent, 4 start failed" in capsys.readouterr().out
-
-    (obstacle / "in the way").unlink()
-    obstacle.rmdir()
-    assert main(["retry", tiny, *root]) == 0
-    assert "5 Runs" in capsys.readouterr().out
-    assert main(["run", tiny, "--inline", *root]) == 0
-    assert not list(Path(store.root, "unfinished").iterdir())
+@pytest.mark.parametrize("verb", ["plan", "run"])
+def test_main_unwritable_report_is_rejected_before_training(rejected: Reject, verb: str) -> None:
+    Path("reports").touch()
+    problem = f"report=reports/tiny: {Path('reports').absolute()} is not a directory"
+    assert problem in rejected(verb, "tiny.py")
 
 
 @pytest.mark.parametrize("verb", ["plan", "run", "check"])
 @pytest.mark.parametrize("name", ["my study.py", "größe.py"])
-def test_main_invalid_study_name_is_an_error_at_once(
-    capsys: pytest.CaptureFixture[str], verb: str, name: str
+def test_main_invalid_study_name_is_rejected(
+    tiny: Path, rejected: Reject, verb: str, name: str
 ) -> None:
-    assert "the file's name is the study's" in refused(capsys, verb, space(name=name))
-    assert "the file's name is the study's" in refused(capsys, "new", f"ä{name}")
+    assert "the file's name is the study's" in rejected(verb, str(tiny.rename(name)))
 
 
-def test_plan_fewer_images_than_classes_is_a_warning(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["plan", space(SPACE.replace("30, 50", "3, 50"))]) == 0
-    said = "warning: Run.size=3: task 'digits-high' has 5 classes, so some have no training image"
-    shown = capsys.readouterr().out
-    assert said in shown and "a process: Python and libraries" in shown
+def test_run_missing_images_name_the_task_and_the_folder(tiny: Path, rejected: Reject) -> None:
+    tiny.write_text(
+        SPACE.replace('target_task="digits-high"', 'target_task="mine"')
+        + "from study.tasks import ImageFolderImages, Task\n"
+        + 'TASKS = [Task(name="mine", images=ImageFolderImages(train="mine/train"))]\n'
+    )
+    error = rejected("run", "tiny.py", "--data", "nowhere")
+    assert "nowhere" in error and "mine" in error
+
+
+def test_run_only_without_a_matching_run_lists_the_values(rejected: Reject) -> None:
+    assert "choose from 0, 9" in rejected("run", "tiny.py", "--quiet", "--only", "frozen=8")
+
+
+def test_without_secrets_replaces_only_secrets() -> None:
+    for line in (
+        "study run x --root s3://AKIA:SECRET/def+g@bucket/f?region=x",
+        "study run x '--root=s3://AKIA:SECRET/def+g@bucket/f@g'",
+        "s3://key:SECRET@b/r and abfs://acc/c?client_secret=SECRET&tenant=x",
+    ):
+        assert "SECRET" not in without_secrets(line, "…") and "…@b" in without_secrets(line, "…")
+    for line in ("s3://bucket/a@b", "/home/x@y/store", "gs://bucket/f?scheme=http&region=x"):
+        assert without_secrets(line, "…") == line
 
 
 def test_store_command_keeps_a_root_that_is_not_the_default() -> None:
@@ -463,9 +214,187 @@ def test_store_command_keeps_a_root_that_is_not_the_default() -> None:
     assert "secret" not in store_command("retry", "tiny", root="s3://key:secret@bucket/store")
 
 
-def test_run_address_from_the_environment_is_named_as_such(
+def test_spaces_lists_bundled_spaces_and_readable_and_damaged_studies(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    store = open_store("store")
+    write_study(store, "whole", load_space("quickstart").runs)
+    store.put(study_path("torn"), b"{")
+    assert main(["spaces"]) == 0
+    *bundled, torn, whole = capsys.readouterr().out.splitlines()
+    (quickstart,) = (line for line in bundled if line.startswith("quickstart "))
+    assert "88 Runs  Does the test error descend twice as fewer layers are frozen" in quickstart
+    assert "? Runs  studies/torn.json is damaged" in torn
+    assert "88 Runs  (a study in " in whole
+
+
+def test_new_writes_a_short_space_that_has_a_plan(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["new", "birds.py", "--root", "nest"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("birds.py: 27 Runs")
+    assert printed.endswith("then: study plan birds.py --root nest\n")
+    assert len(Path("birds.py").read_text().splitlines()) <= 18
+    planned = make_plan(load_space("birds.py"), open_store("store"), None)
+    assert not planned.wrong and not planned.warnings
+    assert planned.inventory.counts() == {"absent": 27}
+
+
+def test_version_is_that_of_the_code(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"freezewise {code_version()}\n"
+
+
+def test_status_watch_ends_when_all_runs_are_done_or_interrupted(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
-    said = refused(capsys, "plan", space(), "--cpus-per-trial", "1")
-    assert "RAY_ADDRESS=127.0.0.1:9" in said and "--address=" not in said
+    shutil.copytree(FIXTURE, "store")
+    assert main(["status", "every", "--watch"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("every: 2 Runs: 2 done")
+    assert "to check the rows: study verify every" in printed
+
+    waits: list[float] = []
+
+    def interrupt_third(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(time, "sleep", interrupt_third)
+    assert main(["status", "tiny.py", "--watch"]) == 0
+    assert len(waits) == 3
+    assert capsys.readouterr().out.count("5 absent") == 1, "printed again without a change"
+
+
+def test_plan_fewer_images_than_classes_is_a_warning(
+    tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny.write_text(SPACE.replace("30, 50", "3, 50"))
+    assert main(["plan", "tiny.py"]) == 0
+    printed = capsys.readouterr().out
+    problem = "task 'digits-high' has 5 classes, so some have no training image"
+    assert f"warning: Run.size=3: {problem}" in printed
+    assert "a process: Python and libraries" in printed
+
+
+@pytest.mark.slow
+def test_wrong_input_and_status_load_neither_ray_nor_torch() -> None:
+    code = (
+        "import sys; from study.cli.main import main; "
+        "assert main(['run', 'wrong.py']) == 2; assert main(['status', 'tiny.py']) == 0; "
+        "print(sorted({'ray', 'torch'} & set(sys.modules)))"
+    )
+    Path("wrong.py").write_text(SPACE.replace("30, 50", "30, 5000"))
+    env = os.environ | {"PYTHONPATH": str(Path(study.__file__).parents[1])}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=env, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "[]", done.stdout + done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["directory", pytest.param("bucket", marks=pytest.mark.s3)])
+def test_study_from_plan_to_export_works_on_every_kind_of_store(
+    kind: str, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = str(Path("store").absolute())
+    if kind == "bucket":
+        request.getfixturevalue("s3_credentials")
+        root = s3_server.root(request.getfixturevalue("s3_port"), uuid.uuid4().hex)
+
+    def output_of(*words: str, status: int = 0) -> str:
+        assert main([*words, "--root", root]) == status
+        return capsys.readouterr().out
+
+    planned = output_of("plan", "tiny.py")
+    assert "5 Runs, 1 of them are starts" in planned and "5 absent" in planned
+    assert not open_store(root).listed("", recursive=True), "plan starts nothing"
+    assert "digits-high: 717 training" in output_of("prepare", "tiny.py")
+    page = Path(output_of("run", "tiny.py", "--inline").splitlines()[-1])
+    assert "Is a tiny study enough?" in page.read_text()
+
+    page.unlink()
+    part = output_of("run", "tiny.py", "--inline", "--only", "frozen=9,size=30")
+    assert part.startswith("2 of 2 Runs of --only=frozen=9,size=30, including starts, are done")
+    assert not page.exists()
+
+    status = json.loads(output_of("status", "tiny.py", "--json"))
+    assert status["counts"]["done"] == 5
+    assert len(status["code_versions"]) == 1
+    assert status["trainers"] == {str(TRAINER): 5}
+    cell = list(status["states"])[-1]
+    shown = output_of("show", cell[:8])
+    assert f"rows/{cell}.arrow" in shown and "digits-low n=40 → digits-high" in shown
+    output_of("show", "no-id", status=2)
+    run_line = shlex.join(["study", "run", "tiny.py", "--root", root])
+    assert f"the next `{run_line}` tries 0 Runs again" in output_of("retry", "tiny.py")
+
+    import pyarrow.parquet as pq
+
+    output_of("export", "tiny.py", "all.parquet")
+    assert pq.read_table("all.parquet").num_rows == 5 * 3
+    output_of("report", "tiny.py", "--out", "elsewhere")
+    assert Path("elsewhere/index.html").is_file()
+
+
+@pytest.mark.slow
+def test_register_after_the_first_row_is_late(
+    tiny: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(["register", "tiny.py"]) == 0
+    printed = capsys.readouterr().out
+    assert re.fullmatch(r"tiny: registered at \S+: [0-9a-f]{12}, of 5 Runs\n", printed)
+    assert main(["register", "tiny.py"]) == 0
+    assert "already registered at" in capsys.readouterr().out
+    store = open_store("store")
+    (noted,) = read_registrations(store, "tiny")
+    assert not noted.is_late and len(noted.run_ids) == 5
+
+    # A registration of 0.1.0 stored a digest of RULES 1: the study is registered by today's RULES.
+    in_0_1_0 = {**noted.terms, "code": "9d0ac35d"}
+    for name in ("rules", "SEARCH", "NEAR_FACTOR"):
+        del in_0_1_0[name]
+    store.remove(registration_path("tiny"))
+    add_registration(store, "tiny", replace(noted, terms=in_0_1_0))
+    assert main(["register", "tiny.py"]) == 0
+    assert "already registered at" not in capsys.readouterr().out
+    terms = [one.terms for one in read_registrations(store, "tiny")]
+    assert terms == [in_0_1_0, noted.terms]
+
+    monkeypatch.setattr(run, "write_report", lambda *_, **__: 0)
+    assert main(["run", "tiny.py", "--inline"]) == 0
+    tiny.write_text(SPACE.replace("seed=0", "seed=[0, 1]"))
+    assert main(["register", "tiny.py"]) == 0
+    assert "registered too late: target rows already exist" in capsys.readouterr().err
+    is_late = [one.is_late for one in read_registrations(store, "tiny")]
+    assert is_late == [False, False, True]
+
+
+@pytest.mark.slow
+def test_run_failed_source_is_named_and_trained_again_after_retry(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The source cannot record that it began: a folder is at the path of the record."""
+
+    def output_of(*words: str, status: int = 0) -> tuple[str, str]:
+        assert main([*words, "--root", store.root]) == status
+        return capsys.readouterr()
+
+    source = next(iter(json.loads(output_of("status", "tiny.py", "--json")[0])["states"]))
+    obstacle = Path(store.root, unfinished_path(source, "began.json", 1))  # of the first driver
+    obstacle.mkdir(parents=True)
+    (obstacle / "in the way").touch()
+
+    _, error = output_of("run", "tiny.py", "--inline", status=1)
+    assert f"failed: {source}" in error and "4 tries" in error
+    assert error.count("start failed") == 4
+    assert "study retry tiny.py" in error
+
+    _, error = output_of("run", "tiny.py", "--inline", status=1)
+    assert "running" not in error, "retried although nobody asked for it"
+    assert "1 failed, 0 absent, 4 start failed" in output_of("status", "tiny.py")[0]
+
+    shutil.rmtree(obstacle)
+    assert "5 Runs" in output_of("retry", "tiny.py")[0]
+    output_of("run", "tiny.py", "--inline")
+    assert not list(Path(store.root, "unfinished").iterdir())
