@@ -1,16 +1,16 @@
-"""A made-up study with planted effects, stored exactly as the store writes a real one.
+"""A study with planted effects, stored like a real one, for tests and benchmarks of `analysis`.
 
-For tests and benchmarks of `analysis`: the truth is known, so that a verdict can be checked against
-it. Rows go through `schema.ROWS` and `store.publish_rows`; the values are a formula plus jitter from
-named streams: a study made again is the same study. Trains nothing, proves nothing about networks.
+The values are a formula plus jitter from named streams, so the same study has the same values.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,35 +18,33 @@ import pyarrow as pa
 from study import store
 from study.run import Recipe, Run
 from study.seeds import stream
-from study.store import Failure, Provenance, schema
+from study.store import Provenance, schema
 from study.store.rows import publish_rows
 from study.store.schema import DIVERGED, FINISHED
 from study.store.studies import write_study
 from study.store.unfinished import write_failure
+from tests.stored import a_failure, a_provenance
 
 NUM_TEST = 10_000
 NUM_CLASSES = 10
 
 Columns = dict[str, np.ndarray]
-Measure = Callable[[Run], Columns]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Truth:
-    """What is planted; every effect is off at 0. Heights are in test error (a fraction).
+    """The planted effects; each is off at 0. Heights are test errors (fractions).
 
     - `epoch_peak`: height of the epoch-wise peak at 20 % label noise and the largest size; it grows
-      with noise and with size (C1); `peak_without_noise` is its height at no label noise.
-    - `slowdown`: interpolation and peak come this many times later per tenfold source size, as a
-      power of ten (C2).
-    - `capacity`: the largest target size that is interpolated with nothing frozen; it falls a
+      with noise and size (C1). `peak_without_noise`: its height without label noise.
+    - `slowdown`: a tenfold source size delays interpolation and peak by 10**slowdown (C2).
+    - `capacity`: largest target size that is interpolated with nothing frozen; it falls a
       hundredfold, in equal ratios, to the head alone (C3).
     - `freezing_peak`: height over the frozen counts where the size meets the capacity (C4).
-    - `overfreezing`: how much better the source "far" is than "near" with all but the head frozen;
-      with nothing frozen it is as much worse (C5a). `far_at_peak`: how much better near the peak of
-      the freezing axis (C5b).
-    - `jitter`: standard deviation between evaluations; `seed_spread`: between seeds (a seed shifts
-      its whole curve, the same in every cell of that seed).
+    - `overfreezing`: advantage of the source "far" over "near" with all but the head frozen; its
+      disadvantage with nothing frozen (C5a). `far_at_peak`: its advantage near the freezing peak (C5b).
+    - `jitter`: standard deviation between evaluations. `seed_spread`: between seeds, which shift
+      the whole curve, equally in every cell.
     """
 
     epoch_peak: float = 0.08
@@ -76,73 +74,45 @@ def runs(
     controls: bool = False,
     recipe: Recipe | None = None,
 ) -> list[Run]:
-    """Sources and cells "near"/"far" → "target", sources first; with `controls` every arm.
+    """Return sources, then cells "near"/"far" → "target"; with `controls` every arm.
 
     The controls use the largest source size: same task (half a → half b), random frozen, scratch,
     and re-initialised above the cut.
     """
-    recipe = recipe or Recipe(num_epochs=num_epochs)
     plain = Recipe(num_epochs=num_epochs)
-    again = Recipe(num_epochs=num_epochs, above_cut="reinitialised")
+    recipe = recipe or plain
+    again = replace(plain, above_cut="reinitialised")
+    points = [
+        {"size": size, "label_noise": noise, "frozen": cut}
+        for size, noise, cut in product(sizes, label_noises, frozen)
+    ]
     starts: list[Run] = []
     cells: list[Run] = []
-    for width in widths:
-        for seed in seeds:
-
-            def cell(
-                start: Run | None,
-                size: int,
-                noise: float,
-                cut: int,
-                recipe: Recipe = recipe,
-                part: str = "all",
-                width: int = width,
-                seed: int = seed,
-            ) -> Run:
-                return Run(
-                    task="target",
-                    part=part,
-                    size=size,
-                    label_noise=noise,
-                    model="resnet18",
-                    width=width,
-                    start=start,
-                    frozen=cut,
-                    recipe=recipe,
-                    seed=seed,
-                )
-
-            def source(
-                task: str, size: int, part: str = "all", width: int = width, seed: int = seed
-            ) -> Run:
-                return Run(
-                    task=task,
-                    part=part,
-                    size=size,
-                    model="resnet18",
-                    width=width,
-                    recipe=plain,
-                    seed=seed,
-                )
-
-            sources = [source(task, size) for task in source_tasks for size in source_sizes]
-            starts += sources
-            points = [
-                (size, noise, cut) for size in sizes for noise in label_noises for cut in frozen
+    for width, seed in product(widths, seeds):
+        base = Run(
+            task="target", size=max(source_sizes), model="resnet18", width=width, recipe=plain,
+            seed=seed,
+        )  # fmt: skip
+        sources = [
+            replace(base, task=task, size=size)
+            for task, size in product(source_tasks, source_sizes)
+        ]
+        starts += sources
+        arms: list[dict[str, Any]] = [{"start": start, "recipe": recipe} for start in sources]
+        if controls:
+            same = replace(base, part="a")
+            starts.append(same)
+            arms += [
+                {"start": same, "recipe": recipe, "part": "b"},
+                {"start": None, "recipe": recipe},  # scratch, and random frozen
+                {"start": replace(base, task=source_tasks[0]), "recipe": again},
             ]
-            cells += [cell(start, *point) for start in sources for point in points]
-            if controls:
-                same = source("target", max(source_sizes), part="a")
-                starts.append(same)
-                cells += [cell(same, *point, part="b") for point in points]
-                cells += [cell(None, *point) for point in points]  # scratch, and random frozen
-                again_from = source(source_tasks[0], max(source_sizes))
-                cells += [cell(again_from, *point, recipe=again) for point in points]
+        cells += [replace(base, **arm, **point) for arm in arms for point in points]
     return list(dict.fromkeys(starts + cells))
 
 
 def small(num_epochs: int = 12, **axes: object) -> list[Run]:
-    """A few of `runs`, of which `axes` may be others: two sizes, three cuts, two seeds."""
+    """Return a few of `runs`: two sizes, three cuts, two seeds; `axes` replaces some."""
     given = {
         "sizes": (250, 1_000),
         "source_sizes": (500,),
@@ -164,58 +134,43 @@ def write(
     diverged: Collection[Run] = (),
     failed: Collection[Run] = (),
 ) -> list[Run]:
-    """Publishes a study under `root`: its list of wanted Runs, and the rows of those that ended.
+    """Publish a study: its list of wanted Runs, and the rows of those that ended; return these Runs.
 
-    A Run in `absent` has no rows, one in `failed` neither and a recorded failure, one in `diverged`
-    ends after a quarter of its evaluations. `measured` gives the columns in place of `truth`.
-    Returns the Runs that have rows.
+    A Run in `absent` has no rows. One in `failed` has a recorded failure instead. One in `diverged`
+    ends after a quarter of its evaluations. `measured` returns the columns, instead of `truth`.
     """
-    place = store.open_store(root)
-    store_runs = [run for run in wanted if run not in absent and run not in failed]
-    for run in store_runs:
+    opened = store.open_store(root)
+    with_rows = [run for run in wanted if run not in absent and run not in failed]
+    for run in with_rows:
         columns = measured(run) if measured else measure(run, truth)
-        steps = columns["step"]
+        outcome = FINISHED
         if run in diverged:
-            columns = {key: values[: max(1, len(steps) // 4)] for key, values in columns.items()}
-        outcome = DIVERGED if run in diverged else FINISHED
-        publish_rows(
-            place,
-            run,
-            table(run, columns, outcome),
-            provenance(run, int(columns["step"][-1]), outcome),
-            replace=True,
-        )
+            num_rows = max(1, len(columns["step"]) // 4)
+            columns = {key: values[:num_rows] for key, values in columns.items()}
+            outcome = DIVERGED
+        made_by = provenance(run, int(columns["step"][-1]), outcome)
+        publish_rows(opened, run, table(run, columns, outcome), made_by, replace=True)
     for run in failed:
-        write_failure(
-            place,
-            run.id,
-            Failure(
-                tries=3, error="made up", final=True, at="2026-11-23T12:00:00+00:00", kind="error"
-            ),
-        )
-    write_study(place, name, wanted)
-    return store_runs
+        write_failure(opened, run.id, replace(a_failure(), error="made up", kind="error"))
+    write_study(opened, name, wanted)
+    return with_rows
 
 
 def provenance(run: Run, last_step: int, outcome: str = FINISHED) -> Provenance:
-    """What a real Run records, with made-up values."""
-    return Provenance(
+    """Return what a real Run records, with made-up values."""
+    return replace(
+        a_provenance(),
         code_version="0.1.0+synthetic",
         packages={"torch": "0.0", "timm": "0.0"},
-        device="cpu",
-        host="nowhere",
-        began_at="2026-11-23T11:00:00+00:00",
-        ended_at="2026-11-23T12:00:00+00:00",
         num_resumes=0,
         weights_digest=None,
-        start_digest=None,
         task_fingerprint="0" * 64,
         diverged_step=last_step if outcome == DIVERGED else None,
     )
 
 
 def dimensions(run: Run) -> schema.Sizes:
-    """The sizes of a ResNet-18 of this width with a 3×3 stem, by arithmetic."""
+    """Compute the sizes of a ResNet-18 of this width with a 3×3 stem."""
     layers, channels = layer_parameters(run.width or 64), 8 * (run.width or 64)
     is_block = 0 < run.frozen < len(layers) - 1
     trained = sum(layers[run.frozen :])
@@ -235,7 +190,7 @@ def dimensions(run: Run) -> schema.Sizes:
 
 
 def layer_parameters(width: int) -> list[int]:
-    """Parameters of each layer of ResNet-18, stem to head: 10 values."""
+    """Return the parameters of each of the 10 layers of ResNet-18, stem to head."""
     counts, channels = [27 * width + 2 * width], width
     for out in [width * 2**stage for stage in range(4) for _ in range(2)]:
         shortcut = channels * out + 2 * out if out != channels else 0
@@ -245,14 +200,10 @@ def layer_parameters(width: int) -> list[int]:
 
 
 def evaluations(run: Run) -> tuple[np.ndarray, np.ndarray]:
-    """The epochs (float64) and steps (int64) at which the Run's recipe has it evaluated."""
+    """Return the epochs (float64) and steps (int64) of the Run's evaluations."""
     recipe = run.recipe
     steps_per_epoch = math.ceil(run.size / recipe.batch_size)
-    last = (
-        recipe.num_steps
-        if recipe.num_steps is not None
-        else (recipe.num_epochs or 0) * steps_per_epoch
-    )
+    last = recipe.num_steps or (recipe.num_epochs or 0) * steps_per_epoch
     if recipe.evaluation == "every_epoch":
         steps = np.arange(0, last + 1, steps_per_epoch)
         if steps[-1] != last:
@@ -264,12 +215,12 @@ def evaluations(run: Run) -> tuple[np.ndarray, np.ndarray]:
 
 
 def capacity(run: Run, truth: Truth) -> float:
-    """The largest target size that this Run's frozen count lets it interpolate."""
+    """Return the largest target size that is interpolated with this frozen count."""
     return truth.capacity * 10 ** (-2 * run.frozen / (dimensions(run).num_layers - 1))
 
 
 def measure(run: Run, truth: Truth) -> Columns:
-    """Every measured column of a Run, with the effects of `truth`: shapes (evaluations,)."""
+    """Return every measured column, with the effects of `truth`; shapes (evaluations,)."""
     epochs, steps = evaluations(run)
     random = stream("synthetic", run.id)
     n, flipped = run.size, round(run.label_noise * run.size)
@@ -325,10 +276,7 @@ def measure(run: Run, truth: Truth) -> Columns:
 
 
 def table(run: Run, columns: Mapping[str, np.ndarray], outcome: str = FINISHED) -> pa.Table:
-    """`schema.rows_table` of columns in place of Rows: equal to it, and fast at 4,000 rows.
-
-    NaN in a nullable column stands for null.
-    """
+    """Return `schema.rows_table` of columns; NaN in a nullable column is null. Fast at 4,000 rows."""
     num_rows = len(columns["epoch"])
     row = {name: values[0].item() for name, values in columns.items()}
     one = schema.rows_table(run, dimensions(run), [schema.Row(**row)], outcome)
