@@ -1,4 +1,4 @@
-"""Processes that run this code, watched from outside: CPU time, memory, workers."""
+"""Watch processes that run this code from outside: CPU time, memory, workers."""
 
 from __future__ import annotations
 
@@ -20,11 +20,10 @@ def environment(**more: str) -> dict[str, str]:
 
 @dataclass
 class Watched:
-    """What was seen of a process (`own_…`) and of its descendants; for use as a context manager.
+    """The CPU time and memory of a process (`own_…`) and of its descendants, while in the context.
 
-    `workers`: CPU seconds of each worker of Ray that has loaded torch, by (pid, time of its start): those
-    that were started for trials, whether they came to one or not. A worker takes seconds to load torch,
-    so that none is missed. `others`: of all other descendants.
+    `workers`: CPU seconds of each Ray worker that has loaded torch, by (pid, start time). Loading torch
+    takes seconds, so no worker is missed. `others`: CPU seconds of all other descendants.
     """
 
     pid: int

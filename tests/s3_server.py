@@ -1,8 +1,4 @@
-"""A real S3 server on loopback (moto's, in a process of its own), and a proxy that makes it fail.
-
-`Proxy` forwards requests to the server. It answers the next requests that match a rule with a status, or
-closes the connection.
-"""
+"""A real S3 server on loopback (moto's, in a process of its own), and a proxy that makes it fail."""
 
 from __future__ import annotations
 
@@ -16,11 +12,14 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 BUCKET = "bucket"
-LOST = -1
+PASSED_ON, LOST = (
+    0,
+    -1,
+)  # statuses of `Proxy`: the server's answer, and none although it did the request
 IS_INSTALLED = all(importlib.util.find_spec(name) for name in ("moto", "flask", "flask_cors"))
 
 
@@ -67,23 +66,22 @@ class _Server(ThreadingHTTPServer):
 
 
 class Proxy:
-    """Passes requests on to the server at `port`, and counts them in `requests`.
+    """Pass requests on to the server at `port`, and record them as "METHOD path" in `requests`.
 
-    `fail(pattern, times, status)`: the next `times` requests whose "METHOD path" fits the pattern
-    get this status; None closes the connection after the request, without an answer. `unheeded`: the
-    server hears of no condition (If-Match, If-None-Match).
+    `unheeded`: remove conditions (If-Match, If-None-Match) from requests. `error_code`: in the body of
+    answers with a status of `fail`.
     """
 
     def __init__(self, port: int) -> None:
         self.server_port = port
         self.requests: list[str] = []
         self.authorizations: list[str] = []
-        self._rules: list[list] = []
         self.unheeded = False
-        self.error_code = "InternalError"  # in the body of each answer that a rule gives
+        self.error_code = "InternalError"
+        self._rules: list[list] = []
         self._lock = threading.Lock()
-        # moto looks whether a condition holds, then writes, and two that read an object have one place
-        # in it between them; S3 does each in one step.
+        # moto checks a condition, then writes, and two readers of an object share one position in it.
+        # S3 does each in one step.
         self._one_request = threading.Lock()
         proxy = self
 
@@ -94,49 +92,38 @@ class Proxy:
 
             def answer(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                status = proxy._verdict(f"{self.command} {self.path}")
                 if self.headers.get("Authorization"):
                     proxy.authorizations.append(self.headers["Authorization"])
-                if status is None:
-                    self._hang_up()
-                    return
-                headers: list[tuple[str, str]] = []
-                content = (
+                status = proxy._status_of(f"{self.command} {self.path}")
+                headers: dict[str, str] = {}
+                text = (
                     f"<Error><Code>{proxy.error_code}</Code><Message>made to fail</Message></Error>"
-                ).encode()
-                is_lost = status == LOST
-                if status in (0, LOST):
-                    if proxy.unheeded:
-                        for name in ("If-Match", "If-None-Match"):
-                            del self.headers[name]
-                    with proxy._one_request:
-                        server = connection(port)
-                        server.request(self.command, self.path, body, dict(self.headers))
-                        response = server.getresponse()
-                        status, headers, content = (
-                            response.status,
-                            response.getheaders(),
-                            response.read(),
-                        )
-                        server.close()
-                if is_lost:
-                    self._hang_up()
+                )
+                content, passed_on = text.encode(), PASSED_ON
+                if status in (PASSED_ON, LOST):
+                    passed_on, headers, content = self.pass_on(body)
+                if status in (None, LOST):
+                    self.close_connection = True
+                    self.connection.shutdown(socket.SHUT_RDWR)
                     return
-                self.send_response(status)
-                for name, value in headers:
+                self.send_response(status or passed_on)
+                for name, value in headers.items():
                     if name.lower() not in ("connection", "transfer-encoding", "content-length"):
                         self.send_header(name, value)
-                length = len(content)
-                if self.command == "HEAD":
-                    length = int(dict(headers).get("Content-Length", 0))
+                is_head = self.command == "HEAD"
+                length = headers.get("Content-Length", 0) if is_head else len(content)
                 self.send_header("Content-Length", str(length))
                 self.end_headers()
-                if self.command != "HEAD":
-                    self.wfile.write(content)
+                self.wfile.write(b"" if is_head else content)
 
-            def _hang_up(self) -> None:
-                self.close_connection = True
-                self.connection.shutdown(socket.SHUT_RDWR)
+            def pass_on(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
+                if proxy.unheeded:
+                    for name in ("If-Match", "If-None-Match"):
+                        del self.headers[name]
+                with proxy._one_request, closing(connection(port)) as server:
+                    server.request(self.command, self.path, body, dict(self.headers))
+                    answer = server.getresponse()
+                    return answer.status, dict(answer.getheaders()), answer.read()
 
             do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = answer  # noqa: N815
 
@@ -148,6 +135,7 @@ class Proxy:
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
 
     def fail(self, pattern: str, times: int, status: int | None = 500) -> None:
+        """Answer the next `times` matching requests with `status`; None: close the connection."""
         with self._lock:
             self._rules.append([re.compile(pattern), times, status])
 
@@ -165,11 +153,11 @@ class Proxy:
         self._server.shutdown()
         self._server.server_close()
 
-    def _verdict(self, request: str) -> int | None:
+    def _status_of(self, request: str) -> int | None:
         with self._lock:
             self.requests.append(request)
             for rule in self._rules:
                 if rule[1] > 0 and rule[0].search(request):
                     rule[1] -= 1
                     return rule[2]
-        return 0
+        return PASSED_ON

@@ -55,19 +55,15 @@ def a_predictions() -> pa.Table:
 
 def a_similarity(run: Run, start_digest: str = "0" * 64, value: float = 0.5) -> pa.Table:
     """Return a table with this value at the cut, and 1 more at the head."""
-    measured = [
-        similarity.Similarity(
-            place=place,
-            num_images=4,
-            num_classes=2,
-            num_features=3,
-            logme=value + (place != similarity.CUT),
-            linear_cka=value + (place != similarity.CUT),
-            linear_cka_debiased=None,
-            effective_rank=2.5,
-        )
-        for place in similarity.PLACES
-    ]
+    measured = []
+    for place in similarity.PLACES:
+        at_place = value + (place != similarity.CUT)
+        measured.append(
+            similarity.Similarity(
+                place=place, num_images=4, num_classes=2, num_features=3, logme=at_place,
+                linear_cka=at_place, linear_cka_debiased=None, effective_rank=2.5,
+            )
+        )  # fmt: skip
     return similarity.table_of(run, start_digest, measured, "0.1.0")
 
 
