@@ -1,4 +1,4 @@
-"""Shared fixtures: a store with prepared digits, an S3 server, real image sets."""
+"""Shared fixtures: a store with prepared digits, an S3 server, image sets."""
 
 import importlib.util
 import os

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from analysis import load, surfaces
 from analysis.load import export
 from study.store import open_store
 from tests import synthetic
+from tests.processes import environment
 
 EXAMPLES = Path(__file__).parent / "examples"
 
@@ -37,12 +37,7 @@ def printed_by(name: str, *arguments: Path) -> str:
         text=True,
         encoding="utf-8",
         cwd=EXAMPLES.parents[1],
-        env={
-            "PYTHONPATH": str(EXAMPLES.parents[1]),
-            "PYTHONUTF8": "1",
-            "PYTHONWARNINGS": os.environ["PYTHONWARNINGS"],
-            "PATH": "",
-        },
+        env=environment(PYTHONUTF8="1"),
     )
     assert answer.returncode == 0, answer.stderr
     return answer.stdout
@@ -51,25 +46,17 @@ def printed_by(name: str, *arguments: Path) -> str:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(path.name for path in EXAMPLES.glob("*.py")))
 def test_example_store_and_export_print_the_same(name: str, root: Path) -> None:
-    printed = [printed_by(name, source) for source in (root, root / "study.parquet")]
-    assert printed[0] == printed[1]
-    assert len(printed[0].splitlines()) >= 4
-
-
-@pytest.mark.slow
-def test_example_paper_table_has_the_means(root: Path) -> None:
-    printed = printed_by("paper_table.py", root)
-    final = 100 * surfaces.at_epoch(load.open_study(root), label_noise=0.2)
-    cell = final.sel(source_task="near", source_size=5_000, size=1_000, frozen=9)
-    assert f"{float(cell.mean()):.1f} ± " in printed
-
-
-@pytest.mark.slow
-def test_example_other_curves_show_the_planted_effects() -> None:
-    printed = printed_by("own_curves.py")
-    assert "over the widths: strong, peak at width 12" in printed
-    assert "width 12, over the epochs: strong" in printed
-    assert "width  2, over the epochs: none" in printed
+    printed, of_export = (printed_by(name, source) for source in (root, root / "study.parquet"))
+    assert printed == of_export
+    assert len(printed.splitlines()) >= 4
+    if name == "paper_table.py":
+        final = 100 * surfaces.at_epoch(load.open_study(root), label_noise=0.2)
+        cell = final.sel(source_task="near", source_size=5_000, size=1_000, frozen=9)
+        assert f"{float(cell.mean()):.1f} ± " in printed
+    if name == "own_curves.py":
+        assert "over the widths: strong, peak at width 12" in printed
+        assert "width 12, over the epochs: strong" in printed
+        assert "width  2, over the epochs: none" in printed
 
 
 def test_reading_code_of_the_readme_runs(
@@ -79,15 +66,9 @@ def test_reading_code_of_the_readme_runs(
     blocks = re.findall(r"^```python\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
     ours = next(block for block in blocks if 'load.open_study("store"' in block)
     others = next(block for block in blocks if "duckdb.sql(" in block)
-    # The study that the lines name, as small as they allow.
-    wanted = synthetic.runs(
-        num_epochs=60,
-        source_tasks=("near",),
-        source_sizes=(500, 600),
-        sizes=(60, 240),
-        label_noises=(0.2,),
-        frozen=(0, 9),
-        seeds=(0, 1),
+    # The study that the code reads, as small as it allows.
+    wanted = synthetic.small(
+        60, source_tasks=("near",), source_sizes=(500, 600), sizes=(60, 240), frozen=(0, 9)
     )
     synthetic.write(tmp_path / "store", wanted, name="quickstart")
     export.export(open_store(tmp_path / "store"), "quickstart", tmp_path / "quickstart.parquet")
@@ -103,9 +84,9 @@ def test_reading_code_of_the_readme_runs(
     assert "avg(test_error)" in capsys.readouterr().out
     answer = eval(last, names)
     assert answer["frozen"].to_list() == [9, 0] and answer["num_seeds"].to_list() == [2, 2]
-    # Without the arm, sources would stand among the unfrozen.
+    # Without the arm, sources would be among the unfrozen Runs.
     held = names["mean"].squeeze().sel(source_size=600, size=240, frozen=[9, 0]).values.tolist()
     assert answer["test_error"].to_list() == pytest.approx(held)
     (query,) = re.findall(r"(SELECT.*?)\"\"\"", others, re.DOTALL)
-    told = names["duckdb"].sql(query.format(**names)).fetchall()
-    assert [row[1] for row in told] == pytest.approx(held)
+    rows = names["duckdb"].sql(query.format(**names)).fetchall()
+    assert [row[1] for row in rows] == pytest.approx(held)

@@ -13,8 +13,9 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable, Mapping
+from itertools import product
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 from typer.main import get_command
@@ -44,6 +45,8 @@ MOST_LINES = {
 }
 TEXTS = {name: (HERE / name).read_text(encoding="utf-8") for name in MOST_LINES}
 README = TEXTS["README.md"]
+PYTEST = tomllib.loads((HERE / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["pytest"]
+MARKERS = {line.split(":")[0] for line in PYTEST["ini_options"]["markers"]}
 
 # Run in this order by `test_own_study_of_the_readme_runs`; under three minutes on two cores.
 RUN_HERE = (
@@ -95,18 +98,14 @@ def python_with(part: str, name: str) -> str:
 
 
 def study_words(command: str) -> list[str]:
-    """Return the words after `study`, of a command that may pass it to another."""
-    words = shlex.split(command)
-    return words[words.index("study") + 1 :]
+    """Return the words after `study`, also of a command that is an argument of another one."""
+    return shlex.split(command.partition("study ")[2])
 
 
 def run_study(command: str, folder: Path) -> str:
     """Run a `study` command in a folder, without this process's settings; return what it prints."""
-    env = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("STUDY_ROOT", "STUDY_DATA", "RAY_"))
-    }
+    settings = ("STUDY_ROOT", "STUDY_DATA", "RAY_")
+    env = {name: value for name, value in os.environ.items() if not name.startswith(settings)}
     answer = subprocess.run(
         [sys.executable, "-m", "study", *study_words(command)],
         cwd=folder,
@@ -117,11 +116,6 @@ def run_study(command: str, folder: Path) -> str:
     )
     assert answer.returncode == 0, (command, answer.stderr)
     return answer.stdout
-
-
-@pytest.mark.parametrize("name", TEXTS)
-def test_readme_length_is_within_its_limit(name: str) -> None:
-    assert len(TEXTS[name].splitlines()) <= MOST_LINES[name]
 
 
 def test_readme_commands_are_all_known() -> None:
@@ -149,40 +143,33 @@ def test_cluster_command_parses_and_its_space_has_a_plan(command: str, empty: St
 
 
 @pytest.mark.parametrize("name", TEXTS)
-def test_verbs_that_a_readme_mentions_exist(name: str) -> None:
-    assert {*re.findall(r"`study ([a-z][a-z-]*)", TEXTS[name])} <= {*VERBS}
-
-
-def test_table_of_verbs_is_complete() -> None:
-    (table,) = [b for b in blocks("text", TEXTS["study/README.md"]) if b.startswith("study ")]
-    assert sorted(line.split()[1] for line in table.splitlines()) == sorted(VERBS)
-
-
-@pytest.mark.parametrize("name", TEXTS)
-def test_modules_and_options_that_a_readme_mentions_exist(name: str) -> None:
-    markers = tomllib.loads((HERE / "pyproject.toml").read_text(encoding="utf-8"))
-    known = {line.split(":")[0] for line in markers["tool"]["pytest"]["ini_options"]["markers"]}
-    for module, rest in re.findall(r"python -m ((?:tests|analysis)[.\w]*)([^`\n]*)", TEXTS[name]):
+def test_readme_is_short_and_all_that_it_mentions_exists(name: str) -> None:
+    text, folder = TEXTS[name], (HERE / name).parent
+    assert len(text.splitlines()) <= MOST_LINES[name]
+    assert {*re.findall(r"`study ([a-z][a-z-]*)", text)} <= {*VERBS}
+    for block in blocks("python", text):
+        ast.parse(block)
+    for module, rest in re.findall(r"python -m ((?:tests|analysis)[.\w]*)([^`\n]*)", text):
         path = HERE / module.replace(".", "/")
         file = path / "__main__.py" if path.is_dir() else path.with_suffix(".py")
         source = file.read_text(encoding="utf-8")
         assert all(f'"{option}"' in source for option in re.findall(r"--[\w-]+", rest)), rest
-    for expression in re.findall(r'-m "(not [^"]+)"', TEXTS[name]):
-        assert {*re.findall(r"\w+", expression)} - {"not", "and"} <= known
-
-
-@pytest.mark.parametrize("name", TEXTS)
-def test_links_and_files_that_a_readme_mentions_exist(name: str) -> None:
-    text = TEXTS[name]
+    for expression in re.findall(r'-m "(not [^"]+)"', text):
+        assert {*re.findall(r"\w+", expression)} - {"not", "and"} <= MARKERS
     for target in re.findall(r"\]\((?!http)([^)]+)\)", text):
         path, _, anchor = target.partition("#")
-        file = (HERE / name).parent / path if path else HERE / name
+        file = folder / path if path else HERE / name
         assert file.exists(), target
         if anchor:
             titles = re.findall(r"^#+ (.*)$", file.read_text(encoding="utf-8"), re.MULTILINE)
             assert anchor in {re.sub(r"[^\w -]", "", t).lower().replace(" ", "-") for t in titles}
     for path in re.findall(r"`((?:study|analysis|tests|search_spaces|\.github)/[\w./]+\w)`", text):
         assert (HERE / path).exists(), path
+
+
+def test_table_of_verbs_is_complete() -> None:
+    (table,) = [b for b in blocks("text", TEXTS["study/README.md"]) if b.startswith("study ")]
+    assert sorted(line.split()[1] for line in table.splitlines()) == sorted(VERBS)
 
 
 @pytest.mark.parametrize("folder", ["study", "analysis"])
@@ -223,12 +210,6 @@ def test_example_space_has_a_grid_of_birds(tmp_path: Path) -> None:
     assert {run.seed for run in cells} == {*range(5)}
 
 
-@pytest.mark.parametrize("name", TEXTS)
-def test_python_blocks_parse(name: str) -> None:
-    for block in blocks("python", TEXTS[name]):
-        ast.parse(block)
-
-
 # The study of each verdict in README.md, and the text of its effect; None if no number is shown.
 EFFECTS: Final[Mapping[str, tuple[str, Callable[[float], str] | None]]] = {
     "C1": ("reduced", None),
@@ -244,18 +225,18 @@ EFFECTS: Final[Mapping[str, tuple[str, Callable[[float], str] | None]]] = {
 def test_verdict_in_the_readme_equals_the_bundled_one(claim: str) -> None:
     study, text_of = EFFECTS[claim]
     ((answer, effect),) = re.findall(rf"^\| {claim}: .* \| (.*) \| (.*) \|$", README, re.MULTILINE)
-    found = []
-    for rules in (1, RULES):
+
+    def bundled(rules: int) -> Any:
         table = kept_verdicts(study, rules)
         assert table is not None
-        is_asked = (table["claim"] == claim) & (table["kind"] == "primary")
-        found += [*table[is_asked].itertuples()]
-    before, kept = found
-    assert answer == kept.answer == before.answer
+        (row,) = table[(table["claim"] == claim) & (table["kind"] == "primary")].itertuples()
+        return row
+
+    kept = bundled(RULES)
+    assert answer == kept.answer == bundled(1).answer
     if text_of is not None:
         between = sorted(text_of(end) for end in (kept.low, kept.high))
-        assert f"{text_of(kept.effect)} " in effect
-        assert f"[{', '.join(between)}]" in effect
+        assert f"{text_of(kept.effect)} " in effect and f"[{', '.join(between)}]" in effect
 
 
 @pytest.mark.slow
@@ -271,19 +252,17 @@ def test_first_look_prints_what_the_readme_shows(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_own_study_of_the_readme_runs(tmp_path: Path) -> None:
     for part, number in (("train", 20), ("test", 5)):
-        for label, name in enumerate(("ant", "bee", "cow")):
-            for each in range(number):
-                pixels = pixels_of(1000 * label + each + 500 * (part == "test"), 20, 24)
-                pixels[..., label] //= 4  # there is something to learn
-                save(tmp_path / "data" / "photos" / part / name / f"{each}.png", pixels)
+        for (label, name), each in product(enumerate(("ant", "bee", "cow")), range(number)):
+            pixels = pixels_of(1000 * label + each + 500 * (part == "test"), 20, 24)
+            pixels[..., label] //= 4  # there is something to learn
+            save(tmp_path / "data" / "photos" / part / name / f"{each}.png", pixels)
     text = python_with('name="photos"', "README.md")
     (tmp_path / "photos.py").write_text(text, encoding="utf-8")
-    printed = {command: run_study(command, tmp_path) for command in RUN_HERE}
-    assert "60 training and 15 test images of 3×16×16, 3 classes" in printed[RUN_HERE[0]]
-    assert re.search(r"\d+ cores? here: about ", printed[RUN_HERE[1]])
-    page = Path(tmp_path, printed[RUN_HERE[2]].splitlines()[-1])
-    assert page.stat().st_size > 100_000
-    assert "14 Runs: 14 done" in printed[RUN_HERE[3]]
+    prepared, planned, report, status = (run_study(command, tmp_path) for command in RUN_HERE)
+    assert "60 training and 15 test images of 3×16×16, 3 classes" in prepared
+    assert re.search(r"\d+ cores? here: about ", planned)
+    assert Path(tmp_path, report.splitlines()[-1]).stat().st_size > 100_000
+    assert "14 Runs: 14 done" in status
 
 
 @pytest.mark.slow
