@@ -6,6 +6,7 @@ import heapq
 import random
 from dataclasses import replace
 from itertools import count
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -38,15 +39,17 @@ def forests(draw: st.DrawFn) -> list[Run]:
     return with_starts(draw(st.permutations(runs)))
 
 
-def unit_costs(runs: list[Run]) -> dict[str, float]:
-    return {each.id: 1.0 for each in runs}
+def queue_of(*runs: Run, **options: Any) -> RunQueue:
+    """Return the queue of these Runs and their starts, each with cost 1 by default."""
+    together = with_starts(runs)
+    cost = {each.id: 1.0 for each in together}
+    return RunQueue(together, **({"done": (), "cost": cost} | options))
 
 
 def test_queue_block_is_handed_out_once_all_its_starts_are_done() -> None:
     sources = [run(seed) for seed in (0, 1, 3)]
     cells = [run(source.seed, source, together=3) for source in sources]
-    runs = with_starts(cells)
-    queue = RunQueue(runs, done=(), cost=unit_costs(runs))
+    queue = queue_of(*cells)
     assert {queue.next() for _ in range(3)} == {(source,) for source in sources}
     queue.finish(sources[0].id)
     queue.finish(sources[2].id)
@@ -58,11 +61,10 @@ def test_queue_block_is_handed_out_once_all_its_starts_are_done() -> None:
 
 
 def test_queue_order_is_longest_chain_then_longest_run() -> None:
-    source = run(0)
-    cell, short, long = run(1, source), run(2), run(3)
-    runs = with_starts([short, long, cell])
+    source, short, long = run(0), run(2), run(3)
+    cell = run(1, source)
     cost = {source.id: 1.0, cell.id: 5.0, short.id: 2.0, long.id: 4.0}
-    queue = RunQueue(runs, done=(), cost=cost)
+    queue = queue_of(short, long, cell, cost=cost)
     assert [queue.next(), queue.next(), queue.next()] == [(source,), (long,), (short,)]
 
 
@@ -70,8 +72,7 @@ def test_queue_failed_start_fails_only_its_cells() -> None:
     source, alone = run(0), run(9)
     middle = run(1, source)
     last = run(2, middle)
-    runs = with_starts([last, run(3, source), alone])
-    queue = RunQueue(runs, done=(), cost=unit_costs(runs))
+    queue = queue_of(last, run(3, source), alone)
     assert {queue.next(), queue.next()} == {(source,), (alone,)}
     queue.fail(source.id)
     assert queue.state[source.id] == FAILED
@@ -82,30 +83,21 @@ def test_queue_failed_start_fails_only_its_cells() -> None:
     assert queue.is_over
 
 
-def test_queue_diverged_start_fails_its_cells() -> None:
-    source, earlier = run(0), run(5)
-    runs = with_starts([run(1, source), run(6, earlier)])
-    queue = RunQueue(runs, done={earlier.id}, unusable={earlier.id}, cost=unit_costs(runs))
-    assert queue.next() == (source,)
+def test_queue_diverged_or_earlier_failed_start_fails_its_cells() -> None:
+    source, diverged, failed = run(0), run(5), run(7)
+    cells = [run(1, source), run(6, diverged), run(8, failed)]
+    options = {"done": {diverged.id}, "unusable": {diverged.id}, "failed": {failed.id}}
+    queue = queue_of(*cells, **options)
+    assert [queue.next(), queue.next()] == [(source,), ()]
     queue.finish(source.id, usable=False)
-    assert queue.next() == ()
-    assert queue.counts() == {DONE: 2, START_FAILED: 2}
-
-
-def test_queue_earlier_failure_is_not_retried() -> None:
-    source = run(0)
-    runs = with_starts([run(1, source)])
-    queue = RunQueue(runs, done=(), failed={source.id}, cost=unit_costs(runs))
-    assert queue.next() == ()
-    assert queue.is_over
-    assert queue.counts() == {FAILED: 1, START_FAILED: 1}
+    assert queue.next() == () and queue.is_over
+    assert queue.counts() == {DONE: 2, FAILED: 1, START_FAILED: 3}
 
 
 def test_queue_reopened_start_is_trained_before_its_cells() -> None:
     source = run(0)
     first, second = run(1, source), run(2, source)
-    runs = with_starts([first, second])
-    queue = RunQueue(runs, done={source.id}, cost=unit_costs(runs))
+    queue = queue_of(first, second, done={source.id})
     assert queue.next() == (first,)
     queue.reopen(source.id)
     queue.again(first.id)
@@ -119,7 +111,7 @@ def test_queue_reopened_start_is_trained_before_its_cells() -> None:
 def test_queue_every_run_ends_once_after_its_start(
     runs: list[Run], chance: random.Random, slots: int
 ) -> None:
-    """Simulates a study on some slots: Runs fail or stop half-way, and weights are lost."""
+    """Simulate a study on some slots: Runs fail or stop half-way, and weights are lost."""
     done = {each.id for each in runs if chance.random() < 0.2}
     failed = {each.id for each in runs if chance.random() < 0.1} - done
     cost = {each.id: chance.random() for each in runs}
@@ -154,25 +146,13 @@ def test_queue_every_run_ends_once_after_its_start(
         else:
             queue.finish(ended.id)
     assert max(handed_out.values()) <= 1
+    assert queue.remaining_cost() == 0
     for each in runs:
         state = queue.state[each.id]
         assert state not in (WAITING, RUNNING)
         if state == START_FAILED:
             assert each.source is not None
             assert queue.state[each.source.id] in (FAILED, START_FAILED)
-
-
-@given(forests(), st.randoms(use_true_random=False))
-def test_queue_with_one_slot_never_idles(runs: list[Run], chance: random.Random) -> None:
-    cost = {each.id: chance.random() for each in runs}
-    queue = RunQueue(runs, done=(), cost=cost)
-    order = []
-    while block := queue.next():
-        order += block
-        for each in block:
-            queue.finish(each.id)
-    assert sorted(each.id for each in order) == sorted(cost)
-    assert queue.remaining_cost() == 0
 
 
 @pytest.mark.parametrize(

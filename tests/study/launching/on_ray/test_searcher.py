@@ -15,18 +15,10 @@ from study.launching.display import Screen
 from study.launching.progress import Progress
 from study.launching.queue import RunQueue
 from study.planning.durations import Pace, Parts, Work
-from study.run import Recipe, Run
+from study.run import Recipe
 from study.store import Store, finished_ids
 from tests.processes import Watched, environment
-
-RECIPE = Recipe(num_steps=2, batch_size=32, learning_rate=1e-3)
-
-
-def tiny(num: int) -> list[Run]:
-    return [
-        Run(task="digits-low", size=40, model="resnet18", width=1, recipe=RECIPE, seed=seed)
-        for seed in range(num)
-    ]
+from tests.studies import ONE_RUN, small, write_space
 
 
 class Tune:
@@ -35,7 +27,7 @@ class Tune:
     def __init__(self, store: Store, num_slots: int, **options: Any) -> None:
         from study.launching.on_ray.searcher import RunSearcher
 
-        runs = tiny(20)
+        runs = small(**ONE_RUN, seed=range(20))
         queue = RunQueue(runs, done=(), cost={run.id: 1.0 for run in runs})
         work = Work(
             network="resnet18 width 1",
@@ -50,16 +42,15 @@ class Tune:
         self.watch: Any = SimpleNamespace(begun=set(), request=request, progress=progress)
         given = {"max_concurrent": None, "may_grow": False} | options
         self.searcher = RunSearcher(queue, store, self.watch, (), (), {"cpu": 1.0}, **given)
-        self.num_slots = num_slots
+        self.num_slots, self.num_handed = num_slots, 0
         self.searcher._slots = lambda: self.num_slots  # type: ignore[method-assign]
-        self.num = 0
 
     def handed(self) -> list[str]:
         """Return the trials that the searcher suggests now."""
         new = []
-        while self.searcher.suggest(str(self.num)) is not None:
-            new.append(str(self.num))
-            self.num += 1
+        while self.searcher.suggest(str(self.num_handed)) is not None:
+            new.append(str(self.num_handed))
+            self.num_handed += 1
         return new
 
     def begin(self, *trials: str) -> None:
@@ -114,9 +105,8 @@ def test_searcher_of_a_growing_cluster_lets_as_many_runs_wait_as_run(empty: Stor
 
 
 def test_searcher_of_a_growing_cluster_asks_for_eight_nodes_in_four_rounds(empty: Store) -> None:
-    """Each round, an autoscaler brings a node for every trial that waits. One at a time needs eight."""
+    """Each round, an autoscaler adds a node for every waiting trial."""
     tune = Tune(empty, num_slots=0, may_grow=True)
-    waiting: list[str] = []
     for num_nodes in (0, 1, 2, 4, 8):
         assert tune.num_slots == num_nodes
         waiting = tune.handed()
@@ -139,24 +129,12 @@ def test_searcher_pending_trial_is_not_starved(
     assert tune.handed() == ["2"]
 
 
-SPACE = """
-from study.run import Recipe, Run
-
-RUNS = [
-    Run(
-        task="digits-low", size=40, model="resnet18", width=1, seed=seed,
-        recipe=Recipe(num_steps=2, batch_size=32, learning_rate=1e-3),
-    )
-    for seed in range(40)
-]
-"""
-
-
 @pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="looks into /proc")
 def test_run_starts_at_most_one_worker_per_slot(store: Store, tmp_path: Path) -> None:
-    (tmp_path / "tiny.py").write_text(SPACE)
+    recipe = Recipe(num_steps=2, batch_size=32, learning_rate=1e-3)
+    write_space(tmp_path / "tiny.py", **ONE_RUN, seed=range(40), recipe=recipe)
     flags = ["--root", store.root, "--gpus-per-trial", "0", "--max-concurrent", "2"]
     driver = subprocess.Popen(
         [sys.executable, "-m", "study", "run", "tiny.py", *flags],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 
@@ -29,32 +30,31 @@ def test_trials_of_a_worker_train_in_one_thread_with_their_share_of_the_gpu(
 ) -> None:
     from study.launching.on_ray import trial
 
+    attempts = iter([Attempt("finished"), Attempt("try again", "made up"), Attempt("diverged")])
     threads: list[int] = []
-    limited: list[float] = []
-    ended = [Attempt("finished"), Attempt("try again", "made up"), Attempt("diverged")]
+    fractions_set: list[float] = []
 
-    def attempt(runs: list[Run], *_: Any, **__: Any) -> dict[str, Attempt]:
+    def attempt(*_: Any, **__: Any) -> dict[str, Attempt]:
         threads.append(threading.get_ident())
-        return {run.id: ended[len(threads) - 1] for run in runs}
+        return {RUN.id: next(attempts)}
 
-    reports = SimpleNamespace(row=None, end=lambda each: {"outcome": each[RUN.id].outcome})
+    reports = SimpleNamespace(row=None, end=lambda ended: {"outcome": ended[RUN.id].outcome})
     monkeypatch.setattr(trial, "attempt", attempt)
     monkeypatch.setattr(trial, "Reports", lambda **_: reports)
-    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", limited.append)
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", fractions_set.append)
     train = trial.trainable(empty, LaunchOptions(), claim, flag=None)
     config = {"runs": [to_json(RUN)], "keep_weights": [], "keep_predictions": []}
-    told: list[Any] = []
 
-    def as_tune() -> None:
+    def outcome() -> str:
         try:
-            told.append(train(config)["outcome"])
+            return train(config)["outcome"]
         except RuntimeError as error:
-            told.append(str(error))
+            return str(error)
 
-    for _ in ended:
-        thread = threading.Thread(target=as_tune)
-        thread.start()
-        thread.join()
-    assert told == ["finished", "made up", "diverged"]
+    outcomes = []
+    for _ in range(3):
+        with ThreadPoolExecutor(1) as new_thread:
+            outcomes.append(new_thread.submit(outcome).result())
+    assert outcomes == ["finished", "made up", "diverged"]
     assert len(set(threads)) == 1 and threading.get_ident() not in threads
-    assert limited == fractions
+    assert fractions_set == fractions
