@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from study.cli.main import main
 from study.launching.options import refuse_unreachable
 from study.messages import UserError
 from tests.processes import environment
+from tests.studies import ONE_RUN, write_space
 
 
 def test_refuse_unreachable_closed_port_is_an_error() -> None:
@@ -40,40 +42,39 @@ def test_differences_names_versions_that_differ() -> None:
     from study.launching.on_ray.cluster import differences, versions
 
     here = {"python": "3.11.7", "torch": "2.14.1+cpu", "ray": "2.60.0", "freezewise": "0.1.0+aa"}
-    assert differences("n", here, here) == []
-    assert differences("n", here | {"torch": "2.14.1+cu128"}, here) == [], (
-        "the same for another device"
-    )
+    assert {*here} <= {*versions()}
+    assert differences("n", here | {"torch": "2.14.1+cu128"}, here) == [], "for another device"
     there = {"python": "3.11.7", "torch": "2.13.0+cu128", "freezewise": "0.1.0+bb"}
     assert differences("10.0.0.2, 7c685f", there, here) == [
         "node 10.0.0.2, 7c685f has torch 2.13.0+cu128 (here 2.14.1+cpu), ray none (here 2.60.0), "
         "freezewise 0.1.0+bb (here 0.1.0+aa): install the same on every node"
     ]
-    assert {"python", "torch", "ray", "freezewise"} <= versions().keys()
 
 
-@pytest.mark.ray
-def test_run_ray_that_does_not_start_is_one_message(tmp_path: Path) -> None:
-    """Ray raises a bare exception if the names of its sockets are too long."""
-    (tmp_path / "one.py").write_text(
-        "from study.run import Recipe, Run\n"
-        'RUNS = [Run(task="digits-low", size=40, model="resnet18", width=1, seed=0, '
-        "recipe=Recipe(num_steps=2, batch_size=32, learning_rate=1e-3))]\n"
-    )
-    long = tmp_path / ("x" * 120)
-    long.mkdir()
-    ran = subprocess.run(
-        [sys.executable, "-m", "study", "run", "one.py", "--root", "store"],
-        cwd=tmp_path,
-        env=environment(RAY_TMPDIR=str(long)),
+def output_of(*command: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run Python in another process, and return what it prints."""
+    return subprocess.run(
+        [sys.executable, *command],
+        env=environment(**variables),
         capture_output=True,
         text=True,
         timeout=600,
     )
+
+
+@pytest.mark.ray
+def test_run_ray_that_does_not_start_is_one_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray raises a bare exception if the names of its sockets are too long."""
+    monkeypatch.chdir(tmp_path)
+    write_space(tmp_path / "one.py", **ONE_RUN)
+    long = tmp_path / ("x" * 120)
+    long.mkdir()
+    ran = output_of("-m", "study", "run", "one.py", "--root", "store", RAY_TMPDIR=str(long))
     assert ran.returncode == 1, ran.stderr
     assert f"study: RAY_TMPDIR={long}: too long for Ray's sockets" in ran.stderr
-    assert "--inline" in ran.stderr
-    assert "Traceback" not in ran.stderr
+    assert "--inline" in ran.stderr and "Traceback" not in ran.stderr
 
 
 LISTENING = """
@@ -92,19 +93,11 @@ with connected("local"):
 
 @pytest.mark.ray
 def test_connected_local_ray_without_a_writable_home_listens_on_loopback_only() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", LISTENING],
-        env=environment(HOME=os.devnull),
-        capture_output=True,
-        text=True,
-    )
+    done = output_of("-c", LISTENING, HOME=os.devnull)
     assert done.returncode == 0, done.stderr
-    listening = [
-        line.split()[1:] for line in done.stdout.splitlines() if line.startswith("listens")
-    ]
-    assert len(listening) > 5
-    beyond = [each for each in listening if each[0] not in ("127.0.0.1", "::1", "::ffff:127.0.0.1")]
-    assert not beyond
+    addresses = re.findall(r"^listens (\S+)", done.stdout, re.MULTILINE)
+    assert len(addresses) > 5
+    assert {*addresses} <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}, done.stdout
 
 
 @pytest.mark.parametrize(
@@ -166,13 +159,7 @@ def test_node_that_joins_later_with_another_version_is_named(tmp_path: Path) -> 
     other = tmp_path / "torch-1.0.dist-info"
     other.mkdir()
     (other / "METADATA").write_text("Metadata-Version: 2.1\nName: torch\nVersion: 1.0\n")
-    done = subprocess.run(
-        [sys.executable, "-c", JOINING, str(tmp_path)],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
+    done = output_of("-c", JOINING, str(tmp_path))
     assert done.returncode == 0, done.stderr
     same, different = [line for line in done.stdout.splitlines() if line.startswith("faults")]
     assert same == "faults"

@@ -1,4 +1,4 @@
-"""`--log`: the values that the tools receive, read back, equal those of the rows."""
+"""`--log`: the tools receive the values of the rows."""
 
 from __future__ import annotations
 
@@ -13,21 +13,12 @@ from typing import Any
 import pytest
 
 from study.cli.main import main
-from study.run import to_json
+from study.run import Recipe, to_json
 from study.store import Store, finished_ids, read_rows
 from tests import made_up
 from tests.processes import environment
+from tests.studies import ONE_RUN, write_space
 
-SPACE = """
-from study.run import Recipe, Run
-
-RUNS = [
-    Run(
-        task="digits-low", size=40, model="resnet18", width=1, seed=0,
-        recipe=Recipe(num_steps=20, batch_size=8, learning_rate=1e-3),
-    )
-]
-"""
 MEASURED = ("train_loss", "train_error", "test_loss", "test_error")
 Point = tuple[str, int, float]  # name, step, value
 
@@ -65,8 +56,8 @@ def of_wandb(path: Path) -> Iterator[Point]:
 
 def of_mlflow(database: Path, experiment: str) -> Iterator[Point]:
     """Read all runs of the experiment with MLflow's client."""
+    client = mlflow_client(database)
     for run in mlflow_runs(database, experiment):
-        client = mlflow_client(database)
         for name in MEASURED:
             for point in client.get_metric_history(run.info.run_id, name):
                 yield name, point.step, point.value
@@ -86,10 +77,10 @@ def mlflow_runs(database: Path, experiment: str) -> Any:
 def test_loggers_receive_the_values_of_the_rows(store: Store, tmp_path: Path) -> None:
     for package in ("wandb", "mlflow", "sqlalchemy", "alembic"):
         pytest.importorskip(package)
-    (tmp_path / "tiny.py").write_text(SPACE)
+    recipe = Recipe(num_steps=20, batch_size=8, learning_rate=1e-3)
+    write_space(tmp_path / "tiny.py", **ONE_RUN, recipe=recipe)
     flags = ["--root", store.root, "--gpus-per-trial", "0"]
-    for tool in ("tensorboard", "wandb", "mlflow"):
-        flags += ["--log", tool]
+    flags += [f"--log={tool}" for tool in ("tensorboard", "wandb", "mlflow")]
     ran = subprocess.run(
         [sys.executable, "-m", "study", "run", "tiny.py", *flags],
         cwd=tmp_path,
@@ -113,7 +104,7 @@ def test_loggers_receive_the_values_of_the_rows(store: Store, tmp_path: Path) ->
         logged = [point for point in points if point[0] in MEASURED]
         for name in MEASURED:
             steps = [step for logged_name, step, _ in logged if logged_name == name]
-            assert steps[0] == min(rows) and steps[-1] == max(rows), (tool, name, steps)
+            assert (steps[0], steps[-1]) == (min(rows), max(rows)), (tool, name, steps)
             assert steps == sorted(set(steps)), (tool, name, "a step is logged twice")
         for name, step, value in logged:
             assert value == pytest.approx(rows[step][name], rel=1e-6), (tool, name, step)
@@ -143,7 +134,9 @@ def test_mlflow_resumed_run_is_one_run_without_repeated_steps(
 
     remarks: list[str] = []
     logs = tmp_path / "logs" / "twice"
-    config = {"run": to_json(made_up.run())}
+
+    def trial(name: str, width: int = 1) -> Trial:
+        return Trial(name, {"run": to_json(made_up.run(width=width))})
 
     def drive(trial: Trial, *steps: int) -> MlflowRuns:
         callback = MlflowRuns(logs, remarks.append)
@@ -153,53 +146,52 @@ def test_mlflow_resumed_run_is_one_run_without_repeated_steps(
             callback.log_trial_result(1, trial, result)
         return callback
 
-    drive(Trial("a", config), 0, 5, 10).close()  # interrupted
+    drive(trial("a"), 0, 5, 10).close()  # interrupted
     (run,) = mlflow_runs(logs / "mlflow.db", "twice")
     assert run.info.status == "KILLED"
-    later, trial = drive(Trial("b", config), 5, 10, 15), Trial("b", config)
-    later.log_trial_result(1, trial, {"outcome": "finished", "error": ""})
-    later.log_trial_end(trial)
+    later = drive(trial("b"), 5, 10, 15)
+    later.log_trial_result(1, trial("b"), {"outcome": "finished", "error": ""})
+    later.log_trial_end(trial("b"))
     (run,) = mlflow_runs(logs / "mlflow.db", "twice")
     assert run.info.status == "FINISHED"
-    logged = [(step, value) for name, step, value in of_mlflow(logs / "mlflow.db", "twice")]
+    logged = [(step, value) for _, step, value in of_mlflow(logs / "mlflow.db", "twice")]
     assert sorted(logged) == sorted([(step, 1 / (1 + step)) for step in (0, 5, 10, 15)] * 4)
 
-    # A database that fails is said once, and ends nothing.
-    drive(Trial("c", {"run": to_json(made_up.run(width=4))}))
+    # A database that fails is reported once, and stops nothing.
+    drive(trial("c", width=4))
     (logs / "mlflow.db").unlink()
     (logs / "mlflow.db").mkdir()
     assert remarks == []
-    later.log_trial_start(Trial("d", {"run": to_json(made_up.run(width=2))}))
-    later.log_trial_start(Trial("e", {"run": to_json(made_up.run(width=3))}))
+    later.log_trial_start(trial("d", width=2))
+    later.log_trial_start(trial("e", width=3))
     (remark,) = remarks
     assert remark.startswith("MLflow gets no more metrics, the study goes on: ")
 
 
-def test_run_inline_with_log_is_an_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "tiny.py").write_text(SPACE)
-    assert main(["run", "tiny.py", "--inline", "--log", "tensorboard", "--root", "store"]) == 2
-    assert "--log=tensorboard: requires Ray" in capsys.readouterr().err
-    assert not Path("store").exists() and not Path("logs").exists()
-
-
-@pytest.mark.parametrize("tool", ["wandb", "mlflow"])
-def test_run_log_without_its_package_is_an_error_before_the_start(
-    tool: str,
+@pytest.mark.parametrize(
+    ("flags", "parts"),
+    [
+        (["--inline", "--log", "tensorboard"], ["--log=tensorboard: requires Ray"]),
+        (["--log", "wandb"], ["--log wandb needs packages that are not", "pip install ", "wandb"]),
+        (
+            ["--log", "mlflow"],
+            ["--log mlflow needs packages that are not", "pip install ", "mlflow"],
+        ),
+    ],
+)
+def test_run_log_that_is_not_possible_is_an_error_before_the_start(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
+    flags: list[str],
+    parts: list[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    # As a package that is not there is found: None stands for no module of this name.
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == tool else object())
-    (tmp_path / "tiny.py").write_text(SPACE)
-    assert main(["run", "tiny.py", "--log", tool, "--root", "store"]) == 2
-    (line,) = [each for each in capsys.readouterr().err.splitlines() if "reading" not in each]
-    assert line.startswith(
-        f"study: --log {tool} needs packages that are not installed here: python"
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda name: None if name in flags else object()
     )
-    assert tool in line.partition("pip install ")[2]
-    assert not Path("store").exists() and not Path("logs").exists()
+    write_space(tmp_path / "tiny.py", **ONE_RUN)
+    assert main(["run", "tiny.py", *flags, "--root", "store"]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("study: --log") and all(part in error for part in parts), error
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny.py"]
