@@ -37,32 +37,22 @@ from study.store.schema import ABSENT, DONE, START_FAILED
 from study.store.unfinished import list_unfinished, trained_by, write_failure
 from study.training import loop, stacked
 from tests.processes import environment
-from tests.studies import inline, outcomes, small
+from tests.studies import inline, outcomes, small, write_space
 
 # Long enough to be killed half-way: a few seconds per Run without frozen layers.
-TEXT = """
-from study.grid import grid
-from study.run import Recipe
-
-RUNS = grid(
-    source_task="digits-low",
-    source_size=200,
-    target_task="digits-high",
-    target_size=[100, 200],
-    label_noise=0.2,
-    model="resnet18",
-    width=2,
-    frozen=[0, 9],
-    seed=0,
-    recipe=Recipe(
+LONG = {
+    "source_size": 200,
+    "target_size": [100, 200],
+    "label_noise": 0.2,
+    "width": 2,
+    "recipe": Recipe(
         num_steps=300,
         batch_size=16,
         learning_rate=1e-3,
         evaluation="log_spaced",
         num_evaluations=12,
     ),
-)
-"""
+}
 
 
 def rows_files(store: Store) -> dict[str, int]:
@@ -113,47 +103,45 @@ def test_run_study_damaged_rows_are_quarantined_and_trained_again(
     store = replace(store, waits=(0.0,) * 5)
     inline(store, small())
     undisturbed = outcomes(store)
-    hurt = sorted(Path(store.root, "rows").iterdir())[0]
-    content, why = bytearray(hurt.read_bytes()), ""
-    value = read_rows(store, hurt.stem).table["test_loss"][0].as_py()
+    path = sorted(Path(store.root, "rows").iterdir())[0]
+    message = f"{path.name} is damaged"
     if damage == "torn":
-        hurt.write_bytes(content[:1000])
-    elif damage == "flipped":  # in a value: in the padding of the format a flip changes nothing
+        path.write_bytes(path.read_bytes()[:1000])
+    elif damage == "flipped":  # in a value, because padding may change without an effect
+        value = read_rows(store, path.stem).table["test_loss"][0].as_py()
+        content = bytearray(path.read_bytes())
         content[content.index(struct.pack("<d", value))] ^= 1
-        hurt.write_bytes(content)
+        path.write_bytes(content)
     else:
-        why = ": cannot read (3 tries): Input/output error"
-        hurt.unlink()
-        hurt.symlink_to("/proc/self/mem")
+        message += ": cannot read (3 tries): Input/output error"
+        path.unlink()
+        path.symlink_to("/proc/self/mem")
     can_be_moved = "moved" not in damage
     if not can_be_moved:
         Path(store.root, "damaged").mkdir()
         Path(store.root, "damaged", "rows").write_text("no folder")
     assert inline(store, small()).counts() == {DONE: 5}
-    said = capsys.readouterr().err
-    assert f"{hurt.name} is damaged{why}" in said
-    assert ("cannot be moved and stays" in said) != can_be_moved
-    if can_be_moved:
-        assert len(store.quarantined()) == 1
+    printed = capsys.readouterr().err
+    assert message in printed
+    assert ("cannot be moved and stays" in printed) != can_be_moved
+    assert not can_be_moved or len(store.quarantined()) == 1
     assert outcomes(store) == undisturbed
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("damage", ["flipped", "gone", "unreadable"])
+@pytest.mark.parametrize("damage", ["flipped", "missing", "unreadable"])
 def test_run_study_unusable_weights_are_trained_again_if_needed(store: Store, damage: str) -> None:
     inline(store, small())
     weights = next(Path(store.root, "weights").iterdir())
     whole = weights.read_bytes()
-    if damage != "flipped":
-        weights.unlink()
+    weights.unlink()
     if damage == "unreadable":
         weights.symlink_to("/proc/self/mem")
     elif damage == "flipped":
         weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     assert inline(store, small()).counts() == {DONE: 5}
-    assert damage == "unreadable" or not weights.exists() or weights.read_bytes() != whole, (
-        "no Run needs them"
-    )
+    if damage != "unreadable":
+        assert not weights.exists() or weights.read_bytes() != whole, "no Run needs them"
     assert inline(store, small(target_size=[30, 50, 60])).counts() == {DONE: 7}
     assert weights.read_bytes() == whole
 
@@ -221,28 +209,25 @@ def test_reason_why_steps_are_not_captured_is_stored_and_shown_once(
 def undisturbed(
     prepared_digits: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, tuple[object, ...]]:
-    """Return the outcomes of the study TEXT, run inline."""
+    """The outcomes of the study LONG, run inline."""
     root = tmp_path_factory.mktemp("undisturbed") / "store"
     shutil.copytree(prepared_digits, root)
-    values: dict[str, object] = {}
-    exec(TEXT, values)
     store = open_store(root)
-    assert inline(store, values["RUNS"]).counts() == {DONE: 5}  # type: ignore[arg-type]
+    assert inline(store, small(**LONG)).counts() == {DONE: 5}
     return outcomes(store)
 
 
 class Driver:
-    """`study run` on Ray, in another process and in a fresh directory beside its store."""
+    """`study run` on Ray, in another process and in the folder of its store."""
 
     def __init__(self, store: Store) -> None:
-        self.folder = Path(store.root).parent
-        self.store = store
-        (self.folder / "long.py").write_text(TEXT)
+        self.store, self.folder = store, Path(store.root).parent
+        write_space(self.folder / "long.py", **LONG)
 
-    def start(self, *flags: str) -> subprocess.Popen[str]:
+    def start(self) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "study", "run", "long.py", "--root", self.store.root]
         return subprocess.Popen(
-            [*command, "--checkpoint-seconds", "0.2", *flags],
+            [*command, "--checkpoint-seconds", "0.2"],
             cwd=self.folder,
             env=environment(),
             stdout=subprocess.PIPE,
@@ -250,9 +235,9 @@ class Driver:
             text=True,
         )
 
-    def wait_for(self, what: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    def wait_for(self, condition: Callable[[], object], process: subprocess.Popen[str]) -> None:
         """Wait for a condition while the driver runs."""
-        while not what():
+        while not condition():
             assert process.poll() is None, process.communicate()
             time.sleep(0.05)
 
@@ -260,40 +245,31 @@ class Driver:
         """Return the processes that train unfinished Runs."""
         return {process.pid for process in trained_by(self.store).values()}
 
-    def is_cell_in_flight(self) -> bool:
-        """Return True if the source is done and a cell is in training."""
-        return bool(finished_ids(self.store) and self.workers())
-
-
-@pytest.fixture
-def driver(store: Store) -> Driver:
-    return Driver(store)
-
 
 @pytest.mark.slow
 @pytest.mark.ray
 def test_study_run_killed_driver_killed_worker_and_failing_run_spare_the_others(
-    driver: Driver, undisturbed: dict[str, tuple[object, ...]]
+    store: Store, undisturbed: dict[str, tuple[object, ...]]
 ) -> None:
+    driver = Driver(store)
     source = next(i for i, (_, weights, *_) in undisturbed.items() if weights)
     hopeless = max(i for i in undisturbed if i != source)
     for lease_number in (1, 2):  # of the first driver, and of the second
-        path = unfinished_path(hopeless, "checkpoint", lease_number)
-        obstacle = Path(driver.store.root, path)
+        obstacle = Path(store.root, unfinished_path(hopeless, "checkpoint", lease_number))
         obstacle.mkdir(parents=True)
         (obstacle / "in the way").touch()
     earlier = Failure(tries=2, error="of an earlier launch", final=False, at=now())
-    write_failure(driver.store, hopeless, earlier)
+    write_failure(store, hopeless, earlier)
 
     process = driver.start()
-    driver.wait_for(driver.is_cell_in_flight, process)
+    driver.wait_for(lambda: finished_ids(store) and driver.workers(), process)
     process.kill()
     process.communicate()
-    assert finished_ids(driver.store)
+    assert finished_ids(store)
     killed = driver.workers()
 
     process = driver.start()
-    driver.wait_for(lambda: bool(driver.workers() - killed), process)
+    driver.wait_for(lambda: driver.workers() - killed, process)
     os.kill((driver.workers() - killed).pop(), signal.SIGKILL)
     out, err = process.communicate(timeout=600)
     assert process.returncode == 1, err
@@ -301,5 +277,5 @@ def test_study_run_killed_driver_killed_worker_and_failing_run_spare_the_others(
     assert "4 tries" in err
     assert len(err.splitlines()) < 20, "the output is short"
     assert (driver.folder / out.splitlines()[-1]).is_file(), "the report of the others"
-    assert outcomes(driver.store) == {i: r for i, r in undisturbed.items() if i != hopeless}
-    assert set(list_unfinished(driver.store)) == {hopeless}
+    assert outcomes(store) == {i: r for i, r in undisturbed.items() if i != hopeless}
+    assert set(list_unfinished(store)) == {hopeless}
