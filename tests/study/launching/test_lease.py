@@ -1,17 +1,20 @@
-"""The lease of a directory: one driver holds it; after a dead driver, one successor does."""
+"""The lease of a directory: one driver holds it, and one successor after its death."""
 
 from __future__ import annotations
 
 import errno
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -33,23 +36,17 @@ with lease.acquire(sys.argv[1], expiry_seconds=float(sys.argv[2])):
 @contextmanager
 def holder(root: Path, expiry_seconds: float = 60.0) -> Iterator[subprocess.Popen]:
     """Start another process that holds the lease of the root."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(root), str(expiry_seconds)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
-    assert process.stdout is not None
-    try:
-        assert process.stdout.readline() == b"held\n"
-        yield process
-    finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()
+    command = [sys.executable, "-c", HOLDER, str(root), str(expiry_seconds)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None and process.stdout.readline() == b"held\n"
+            yield process
+        finally:
+            process.kill()
 
 
 @contextmanager
-def later(do: Callable[[], object]) -> Iterator[None]:
+def repeated(do: Callable[[], object]) -> Iterator[None]:
     """Call `do` every tenth of a second in a thread."""
     ended = threading.Event()
 
@@ -57,13 +54,27 @@ def later(do: Callable[[], object]) -> Iterator[None]:
         while not ended.wait(0.1):
             do()
 
-    thread = threading.Thread(target=keep)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(keep)
+        try:
+            yield
+        finally:
+            ended.set()
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    for _ in range(1_000):
+        if condition():
+            return
+        time.sleep(0.01)
+    raise AssertionError("the condition never holds")
+
+
+def rejected(root: Path, expiry_seconds: float = 60.0) -> str:
+    """Acquire a lease that another driver holds, and return the message."""
+    with pytest.raises(LeaseHeld) as caught, lease.acquire(root, expiry_seconds=expiry_seconds):
+        pass
+    return str(caught.value)
 
 
 def held_elsewhere(root: Path, seconds_ago: float) -> Path:
@@ -80,32 +91,22 @@ def held_elsewhere(root: Path, seconds_ago: float) -> Path:
 
 def test_acquire_held_lease_names_the_holder_and_the_fix(tmp_path: Path) -> None:
     with holder(tmp_path) as other:
-        with pytest.raises(LeaseHeld) as refused, lease.acquire(tmp_path):
-            pass
-        text = str(refused.value)
+        text = rejected(tmp_path)
         assert f"{tmp_path} is in use by another driver, process {other.pid} on " in text
         assert " since 20" in text
         assert "Wait until it ends, or stop it, then run this again." in text
         other.communicate()
         with lease.acquire(tmp_path) as ours:
             assert not ours.is_lost
-
-
-def test_acquire_twice_in_one_process_raises(tmp_path: Path) -> None:
-    with lease.acquire(tmp_path), pytest.raises(LeaseHeld), lease.acquire(tmp_path):
-        pass
-    with lease.acquire(tmp_path):
-        pass
+            rejected(tmp_path)
 
 
 def test_acquire_after_a_killed_driver_succeeds_immediately(tmp_path: Path) -> None:
     with holder(tmp_path) as other:
-        other.send_signal(signal.SIGKILL)
-        # Not waited for: until somebody does, the dead process still has its number.
-        for _ in range(1_000):
-            if Path(f"/proc/{other.pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
-                break
-            time.sleep(0.01)
+        other.kill()
+        # Not waited for, so the dead process still has its number.
+        stat = Path(f"/proc/{other.pid}/stat")
+        wait_until(lambda: stat.read_text().rpartition(")")[2].split()[0] == "Z")
         with lease.acquire(tmp_path):
             pass
 
@@ -114,15 +115,12 @@ def test_acquire_beside_a_suspended_driver_raises(tmp_path: Path) -> None:
     with holder(tmp_path, expiry_seconds=0.05) as other:
         other.send_signal(signal.SIGSTOP)
         time.sleep(0.2)
-        with pytest.raises(LeaseHeld), lease.acquire(tmp_path, expiry_seconds=0.05):
-            pass
-        other.send_signal(signal.SIGCONT)
+        rejected(tmp_path, expiry_seconds=0.05)
 
 
 def test_acquire_lease_of_another_machine_expires(tmp_path: Path) -> None:
     alive = held_elsewhere(tmp_path, seconds_ago=30.0)
-    with pytest.raises(LeaseHeld, match=r"on elsewhere .*last sign of life (29|30|31) s ago"):
-        lease.acquire(tmp_path).__enter__()
+    assert re.search(r"on elsewhere .*last sign of life (29|30|31) s ago", rejected(tmp_path))
     os.utime(alive, (time.time() - 61.0,) * 2)
     with lease.acquire(tmp_path, expiry_seconds=0.3):
         assert not alive.exists()
@@ -133,17 +131,13 @@ def test_acquire_empty_lease_waits_for_its_content(tmp_path: Path) -> None:
     content = path.read_bytes()
     path.write_bytes(b"")
 
-    def fill() -> None:  # not seen between being emptied and written
+    def fill() -> None:  # at once: another driver never sees a part
         (tmp_path / "whole").write_bytes(content)
         (tmp_path / "whole").replace(path)
 
-    with later(fill), pytest.raises(LeaseHeld, match="on elsewhere"):
-        lease.acquire(tmp_path).__enter__()
-
-
-def test_acquire_lease_that_stays_empty_is_replaced(tmp_path: Path) -> None:
-    path = held_elsewhere(tmp_path, seconds_ago=0.0)
-    path.write_bytes(b"")
+    with repeated(fill):
+        assert "on elsewhere" in rejected(tmp_path)
+    path.write_bytes(b"")  # and stays empty
     with lease.acquire(tmp_path, expiry_seconds=1e9):
         assert not path.exists()
 
@@ -153,15 +147,13 @@ def test_acquire_holder_with_a_wrong_clock_is_judged_by_its_heartbeats(
     tmp_path: Path, seconds_ago: float
 ) -> None:
     path = held_elsewhere(tmp_path, seconds_ago)
-    number = 0
+    seconds = count(1)
 
     def beat() -> None:
-        nonlocal number
-        number += 1
-        os.utime(path, (time.time() - seconds_ago + number,) * 2)
+        os.utime(path, (time.time() - seconds_ago + next(seconds),) * 2)
 
-    with later(beat), pytest.raises(LeaseHeld, match="last sign of life 0 s ago"):
-        lease.acquire(tmp_path, expiry_seconds=30.0).__enter__()
+    with repeated(beat):
+        assert "last sign of life 0 s ago" in rejected(tmp_path, expiry_seconds=30.0)
     with lease.acquire(tmp_path, expiry_seconds=0.6):
         assert not path.exists()
 
@@ -187,9 +179,9 @@ def test_create_without_hard_links_is_exclusive(
     assert not store.create("lease/00000001.json", b"other")
     assert store.get("lease/00000001.json") == b"ab"
     (tmp_path / "lease" / "00000001.json").write_bytes(b"{}\n")
-    with lease.acquire(tmp_path) as ours, pytest.raises(LeaseHeld):
+    with lease.acquire(tmp_path) as ours:
         assert ours.number == 2
-        lease.acquire(tmp_path).__enter__()
+        rejected(tmp_path)
 
 
 def test_acquire_removed_leases_do_not_lower_the_number(tmp_path: Path) -> None:
@@ -214,45 +206,35 @@ def test_lease_lost_check_detects_a_later_lease(
 def test_acquire_by_many_threads_succeeds_once(tmp_path: Path) -> None:
     for number in range(20):
         held_elsewhere(tmp_path, seconds_ago=3_600.0)
-        start, winners, done = threading.Barrier(8), [], ExitStack()
+        with ExitStack() as held, ThreadPoolExecutor(8) as threads:
+            start = threading.Barrier(8)
 
-        def take(start=start, winners=winners, done=done) -> None:  # type: ignore[no-untyped-def]
-            start.wait()
-            with suppress(LeaseHeld):
-                winners.append(done.enter_context(lease.acquire(tmp_path, expiry_seconds=0.3)))
+            def take(start: threading.Barrier = start, held: ExitStack = held) -> bool:
+                start.wait()
+                try:
+                    held.enter_context(lease.acquire(tmp_path, expiry_seconds=0.3))
+                except LeaseHeld:
+                    return False
+                return True
 
-        threads = [threading.Thread(target=take) for _ in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        with done:
-            assert len(winners) == 1, f"round {number}"
+            winners = [threads.submit(take) for _ in range(8)]
+            assert sum(each.result() for each in winners) == 1, f"round {number}"
 
 
-def test_acquire_lost_lease_is_detected(tmp_path: Path) -> None:
+def test_acquire_keeps_a_heartbeat_and_detects_a_lost_lease(tmp_path: Path) -> None:
     with lease.acquire(tmp_path, expiry_seconds=0.3) as ours:
-        (mine,) = (tmp_path / "lease").iterdir()
-        mine.with_name("00000099.json").write_bytes(lease.to_json(ours.owner))
+        (path,) = (tmp_path / "lease").iterdir()
+        os.utime(path, (0, 0))
+        wait_until(lambda: path.stat().st_mtime > 0)
+        path.with_name("00000099.json").write_bytes(lease.to_json(ours.owner))
         assert ours.lost.wait(60.0)
         assert ours.is_lost
-
-
-def test_acquire_heartbeat_updates_the_file(tmp_path: Path) -> None:
-    with lease.acquire(tmp_path, expiry_seconds=0.3):
-        (mine,) = (tmp_path / "lease").iterdir()
-        os.utime(mine, (0, 0))
-        for _ in range(1_000):
-            if mine.stat().st_mtime > 0:
-                break
-            time.sleep(0.01)
-        assert mine.stat().st_mtime > 0
 
 
 def test_acquire_late_create_beside_a_higher_number_raises(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # It looked before two others came and went on; what it then creates was removed as outdated.
+    # This driver listed the leases before two others held and released the store.
     with lease.acquire(tmp_path) as first:
         pass
     with lease.acquire(tmp_path):
@@ -260,8 +242,7 @@ def test_acquire_late_create_beside_a_higher_number_raises(
     with lease.acquire(tmp_path):
         answers = iter([{first.number: 0}])
         real = Directory.stamps
-        # The file it looked at is gone, so it must find it released: the worst case.
+        # Its file was removed. The worst case is that the driver reads it as released.
         (tmp_path / layout.lease_path(first.number)).write_bytes(b"{}\n")
         monkeypatch.setattr(Directory, "stamps", lambda self: next(answers, None) or real(self))
-        with pytest.raises(LeaseHeld):
-            lease.acquire(tmp_path).__enter__()
+        rejected(tmp_path)
