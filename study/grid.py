@@ -17,9 +17,11 @@ from study.messages import did_you_mean
 from study.networks.catalogue import (
     check_cut_inside,
     check_frozen_pieces,
+    check_head_inputs,
     check_model,
     check_trained_channels,
     num_channels,
+    num_features,
     num_layers,
     pieces_to_freeze,
     standard_width,
@@ -34,7 +36,7 @@ RECIPE_FIELDS: Final = frozenset(field.name for field in fields(Recipe))
 # Fields of a Run without their own argument of `grid`.
 OTHER_FIELDS: Final = frozenset(field.name for field in fields(Run)) - {
     *("task", "part", "size", "label_noise", "model", "width", "start"),
-    *("frozen", "trained_channels", "frozen_pieces", "recipe", "seed"),
+    *("frozen", "trained_channels", "frozen_pieces", "head_inputs", "recipe", "seed"),
 }
 
 
@@ -49,6 +51,7 @@ def grid(
     frozen: int | str | Sequence[int] = EVERY_CUT,
     trained_channels: int | str | Sequence[int] = 0,
     frozen_pieces: int | str | Sequence[int] = 0,
+    head_inputs: int | str | Sequence[int] = 0,
     label_noise: float | Sequence[float] = 0.0,
     target_part: str = "all",
     source_task: str | Sequence[str | None] | None = None,
@@ -70,6 +73,8 @@ def grid(
       EVERY_PIECE: 0 and every number that the layer allows, often none. With frozen=EVERY_CUT, layers
       with fewer pieces are left out; at a cut that `frozen` names, the layer must have them. A Run has
       trained channels or frozen pieces, never both.
+    - `head_inputs`: number of features that the head reads, if all layers but the head are frozen (0: all);
+      ignored at other cuts. LOG_SPACED: all, and 1, 2, 4, … .
     - `width`: None is the model's standard width.
     - `source_task`: None (random initial values), "pretrained" (timm's weights), or a task, on which
       one source of each `source_size` is trained.
@@ -85,6 +90,7 @@ def grid(
     frozen = _values("frozen", frozen)
     trained_channels = _values("trained_channels", trained_channels)
     frozen_pieces = _values("frozen_pieces", frozen_pieces)
+    head_inputs = _values("head_inputs", head_inputs)
     source_size = _values("source_size", source_size)
     cells = []
     for (
@@ -133,16 +139,18 @@ def grid(
                 width=actual_width,
                 start=start,
                 frozen=cut,
-                trained_channels=channels,
-                frozen_pieces=pieces,
+                **inside,
                 recipe=_calibrated(each_recipe, origin, cut),
                 seed=each_seed,
                 **_only(OTHER_FIELDS, further),
             )
             for cut in _cuts(name, frozen)
-            for channels, pieces in _inside(
-                _channels(name, actual_width, cut, trained_channels),
-                _pieces(name, actual_width, cut, frozen_pieces, is_named=frozen != EVERY_CUT),
+            for inside in _inside(
+                trained_channels=_channels(name, actual_width, cut, trained_channels),
+                frozen_pieces=_pieces(
+                    name, actual_width, cut, frozen_pieces, is_named=frozen != EVERY_CUT
+                ),
+                head_inputs=_head_inputs(name, actual_width, cut, head_inputs),
             )
         ]
     runs = with_starts(cells)
@@ -261,7 +269,7 @@ def _channels(model: str, width: int | None, cut: int, given: Any) -> list[int]:
     if given == LOG_SPACED:
         check_trained_channels(model, width, cut, 1)
         most = num_channels(model, width)
-        return [0, *(2**power for power in range(most.bit_length()) if 2**power < most), most]
+        return [0, *_powers_below(most), most]
     numbers = _axis("trained_channels", given)
     for number in numbers:
         check_trained_channels(model, width, cut, number)
@@ -280,7 +288,23 @@ def _pieces(model: str, width: int | None, cut: int, given: Any, *, is_named: bo
     return [number for number in numbers if number in there]
 
 
-def _inside(channels: list[int], pieces: list[int]) -> list[tuple[int, int]]:
-    """Return pairs (trained channels, frozen pieces); at least one of the two is 0."""
-    of_channels = [(number, 0) for number in channels if number or 0 in pieces]
-    return of_channels + [(0, number) for number in pieces if number]
+def _head_inputs(model: str, width: int | None, cut: int, given: Any) -> list[int]:
+    if cut != num_layers(model) - 1:
+        return [0]
+    if given == LOG_SPACED:
+        check_head_inputs(model, width, cut, 1)
+        return [0, *_powers_below(num_features(model, width))]
+    numbers = _axis("head_inputs", given)
+    for number in numbers:
+        check_head_inputs(model, width, cut, number)
+    return numbers
+
+
+def _powers_below(most: int) -> list[int]:
+    return [2**power for power in range(most.bit_length()) if 2**power < most]
+
+
+def _inside(**numbers: list[int]) -> list[dict[str, int]]:
+    """Return the cuts inside a layer or the head, and, if each axis has 0, the one before it."""
+    plain: list[dict[str, int]] = [{}] if all(0 in each for each in numbers.values()) else []
+    return plain + [{name: number} for name, each in numbers.items() for number in each if number]

@@ -28,11 +28,17 @@ CHOICES: Final[dict[str, tuple[str, ...]]] = {
     "precision": ("float32", "tf32", "bfloat16"),
     "evaluation": ("every_epoch", "log_spaced"),
     "calibration": ("batches", "images"),
+    "loss": ("cross_entropy", "squared"),
 }
 
 # Fields added by later releases, with their original values as literals. The canonical JSON omits a
 # field with its original value, so that earlier ids stay valid.
-ADDED_LATER: Final[dict[str, Plain]] = {"calibration": "batches", "seeds_together": 1}
+ADDED_LATER: Final[dict[str, Plain]] = {
+    "calibration": "batches",
+    "seeds_together": 1,
+    "loss": "cross_entropy",
+    "l2_start": 0.0,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +65,11 @@ class Recipe:
     - `seeds_together`: K, to train Runs that differ only in the seed as one network, in blocks of K
       seeds: 0 to K − 1, K to 2K − 1, … . For ResNets, and for the head alone of any network. Narrow
       networks train 2 to 5 times as fast; results differ from those of K = 1 by rounding.
+    - `loss`: "squared" is the squared distance of the outputs from the one-hot label, summed over the
+      classes. The columns of losses then hold this, not nats.
+    - `l2_start`: λ of the penalty λ/2 · Σ(θ − θ₀)² over all trained parameters, with θ₀ the values at
+      step 0 (Dar, LeJeune & Baraniuk, arXiv 2103.05621). A new head's θ₀ are its random values. The
+      losses in the rows do not contain the penalty.
     """
 
     optimizer: str = "adam"
@@ -78,6 +89,8 @@ class Recipe:
     num_evaluations: int = 0
     calibration: str = "batches"
     seeds_together: int = 1
+    loss: str = "cross_entropy"
+    l2_start: float = 0.0
 
     def __post_init__(self) -> None:
         make_plain(self)
@@ -86,6 +99,7 @@ class Recipe:
         check_number("Recipe", "learning_rate", self.learning_rate, low=0.0, low_open=True)
         check_number("Recipe", "momentum", self.momentum, low=0.0, high=1.0)
         check_number("Recipe", "weight_decay", self.weight_decay, low=0.0)
+        check_number("Recipe", "l2_start", self.l2_start, low=0.0)
         check_int("Recipe", "inverse_sqrt_steps", self.inverse_sqrt_steps, low=1)
         check_int("Recipe", "batch_size", self.batch_size, low=2)
         check_int("Recipe", "num_evaluations", self.num_evaluations, low=0)

@@ -50,7 +50,11 @@ MAX_SEED: Final = 2**63 - 1  # fits a column of the table
 
 # Fields added by later releases, with their original values as literals. The canonical JSON omits a
 # field with its original value, so that earlier ids stay valid.
-ADDED_LATER: Final[dict[str, Plain]] = {"trained_channels": 0, "frozen_pieces": 0}
+ADDED_LATER: Final[dict[str, Plain]] = {
+    "trained_channels": 0,
+    "frozen_pieces": 0,
+    "head_inputs": 0,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +75,8 @@ class Run:
     - `frozen_pieces`: number of leading pieces of the first trained layer that are frozen too, with the
       start's values: a cut inside a layer (see `study.networks.catalogue.num_pieces`). Not together with
       `trained_channels`.
+    - `head_inputs`: if all layers but the head are frozen, the number of their features that the head
+      reads, the first ones; 0: all. A smaller capacity than that of the head alone.
     - `seed`: determines all random choices: images drawn, labels flipped, initial values, order.
     """
 
@@ -86,6 +92,7 @@ class Run:
     frozen: int = 0
     trained_channels: int = 0
     frozen_pieces: int = 0
+    head_inputs: int = 0
 
     def __post_init__(self) -> None:
         make_plain(self)
@@ -101,11 +108,11 @@ class Run:
         check_int("Run", "frozen", self.frozen, low=0)
         check_int("Run", "trained_channels", self.trained_channels, low=0)
         check_int("Run", "frozen_pieces", self.frozen_pieces, low=0)
-        if self.frozen_pieces and self.trained_channels:
-            raise ValueError(
-                f"Run.frozen_pieces={self.frozen_pieces} with Run.trained_channels="
-                f"{self.trained_channels}: a network is cut in one place; one of them must be 0"
-            )
+        check_int("Run", "head_inputs", self.head_inputs, low=0)
+        inside = ("frozen_pieces", "trained_channels", "head_inputs")
+        if len(given := [name for name in inside if getattr(self, name)]) > 1:
+            values = " with ".join(f"Run.{name}={getattr(self, name)}" for name in given)
+            raise ValueError(f"{values}: a network is cut in one place; all but one must be 0")
         check_number("Run", "label_noise", self.label_noise, low=0.0, high=1.0, high_open=True)
         if self.width is not None:
             check_int("Run", "width", self.width, low=1)
@@ -244,6 +251,11 @@ COORDINATES: Final = (
     Coordinate(
         name="frozen_pieces", kind="count", group="cut", of=lambda run: run.frozen_pieces,
         meaning="leading pieces of the first trained layer kept frozen too", unit="pieces", since=3,
+        makes_cell=False,  # as above
+    ),
+    Coordinate(
+        name="head_inputs", kind="count", group="cut", of=lambda run: run.head_inputs,
+        meaning="features that the head reads, if not all; 0: all", unit="features", since=4,
         makes_cell=False,  # as above
     ),
     Coordinate(

@@ -178,6 +178,8 @@ def dimensions(run: Run) -> schema.Sizes:
         assert is_block and run.frozen_pieces == 1, run
         out = (run.width or 64) * 2 ** ((run.frozen - 1) // 2)
         trained += 9 * out * out + 2 * out - layers[run.frozen]
+    if run.head_inputs:
+        trained = (run.head_inputs + 1) * NUM_CLASSES
     return schema.Sizes(
         num_layers=len(layers),
         num_classes=NUM_CLASSES,

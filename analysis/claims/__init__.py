@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from analysis.claims.contrasts import measure
-from analysis.claims.one_source import c1, c2, c3, c4
+from analysis.claims.one_source import c1, c2, c3, c4, c4b
 from analysis.claims.two_sources import c5a, c5b
 from analysis.claims.verdict import Decision, Verdict
 from analysis.claims.verdicts import Verdicts
@@ -15,7 +15,7 @@ from analysis.load import Study
 from analysis.load.arms import DEFAULT_ARM
 from analysis.load.rows import TableRows
 
-__all__ = ["Decision", "Verdict", "Verdicts", "c1", "c2", "c3", "c4", "c5a", "c5b", "claims"]
+__all__ = ["Decision", "Verdict", "Verdicts", "c1", "c2", "c3", "c4", "c4b", "c5a", "c5b", "claims"]
 
 
 def claims(
@@ -28,7 +28,9 @@ def claims(
     arm: str = DEFAULT_ARM,
     **select: Any,
 ) -> Verdicts:
-    """Read the rows once and return all six verdicts by claim; for the arguments see `c5a`.
+    """Read the rows once and return the verdicts by claim; for the arguments see `c5a`.
+
+    Six, and C4b if the head of some Runs reads a part of its features.
 
     `arm`: default transfer; for a table without it, the table's only arm. For a table, the first printed
     line names the claims that it cannot answer.
@@ -56,6 +58,7 @@ def claims(
     return Verdicts(
         [
             *(decide(measures, arm=arm) for decide in (c1, c2, c3, c4)),
+            *([c4b(measures, arm=arm)] if len(measures.part_heads) else []),
             c5a(measures, arm=arm, **sources),
             c5b(measures, arm=arm, **sources),
         ],
@@ -69,6 +72,7 @@ _COMPARED: Final = {
     "C2": ("source_size",),
     "C3": ("size", "frozen"),
     "C4": ("frozen",),
+    "C4b": ("head_inputs",),
     "C5a": ("source_task", "frozen"),
     "C5b": ("source_task", "frozen"),
 }

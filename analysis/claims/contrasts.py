@@ -45,12 +45,15 @@ class Measures:
       `spacing` (log10 between the evaluations beside that epoch);
       `step` (smallest difference between two test errors: one test image or a few; inf if none).
     - `absent`: the rows of all other Runs. `curves`: by run id.
+    - `part_heads`: the rows, in any state, of Runs whose head reads a part of the features. They are in
+      neither of the other tables: only C4b uses them.
     """
 
     epsilon: float
     lines: pd.DataFrame
     absent: pd.DataFrame
     curves: Mapping[str, Curves]
+    part_heads: pd.DataFrame
 
 
 @dataclass(frozen=True)
@@ -129,11 +132,14 @@ def measure(study: Study, *, epsilon: float = EPSILON, **select: Any) -> Measure
     study.read_values(list(done.index), ["test_error", "train_error"], use)
     columns = ["test", "train", "interpolated", "spacing", "step"]
     found = pd.DataFrame([numbers[i] for i in done.index], index=done.index, columns=columns)
+    every = cells.join(found)
+    is_whole, is_done = every["head_inputs"] == 0, every["state"] == DONE
     return Measures(
         epsilon=epsilon,
-        lines=done.join(found),
-        absent=cells[cells["state"] != DONE],
+        lines=every[is_whole & is_done],
+        absent=every[is_whole & ~is_done],
         curves=curves,
+        part_heads=every[~is_whole],
     )
 
 
@@ -457,4 +463,22 @@ def against_terms(
                 for weight, one in ((1.0, run_id), (-1.0, other)):
                     seed, value = int(place[-1]), float(test[one])
                     terms.append(Term(key, seed, weight, weight, value, (one,)))
+    return terms
+
+
+def first_descent_terms(lines: pd.DataFrame) -> list[Term]:
+    """Return terms of the test error with the fewest features − with all of them, head only."""
+    terms: list[Term] = []
+    for key, cell in groups(lines, "frozen"):
+        few = cell[cell["head_inputs"] > 0]
+        if few.empty:
+            continue
+        fewest = few[few["head_inputs"] == few["head_inputs"].min()]
+        # The place of a head that reads all its features is the whole number before that of fewer.
+        head = cell[cell["frozen"] == np.floor(fewest["frozen"].iat[0])]
+        for some, weight in ((fewest, 1.0), (head, -1.0)):
+            terms += [
+                Term(key, int(line.seed), weight, weight, float(line.test), (str(line.Index),))
+                for line in some.itertuples()
+            ]
     return terms

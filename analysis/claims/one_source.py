@@ -1,4 +1,4 @@
-"""Decide the claims on one source: C1 to C4.
+"""Decide the claims on one source: C1 to C4b.
 
 One seed never decides. Cells that could not show an effect are excluded by their *train* error, never by
 the test error that is judged. A censored value is never evidence in the direction of censoring."""
@@ -16,6 +16,7 @@ from analysis.claims.contrasts import (
     Measures,
     capacity_terms,
     contrast,
+    first_descent_terms,
     of_arm,
     one_image,
     pace_terms,
@@ -51,6 +52,7 @@ from analysis.descent import STRONG, WEAK, WINDOWED
 from analysis.descent.edges import EPOCHS, PARAMETERS, near_in_words
 from analysis.descent.intervals import mean_interval
 from analysis.load.arms import TRANSFER
+from study.store.schema import DONE
 
 
 def c1(measures: Measures, *, arm: str = TRANSFER) -> Verdict:
@@ -350,6 +352,43 @@ def ask_c4(measures: Measures, lines: pd.DataFrame, arm: str) -> Answer:
             for epsilon, other in others.items()
         ),
     )
+
+
+def c4b(measures: Measures, *, arm: str = TRANSFER) -> Verdict:
+    """Decide C4b: does the curve have both descents if it begins below the capacity of the head alone?
+
+    The effect is the height of the peak, as in C4, on curves that begin with the fewest features.
+    """
+    some = measures.part_heads
+    is_done = some["state"] == DONE
+    whole = replace(
+        measures,
+        lines=pd.concat([measures.lines, some[is_done]]),
+        absent=pd.concat([measures.absent, some[~is_done]]),
+    )
+    return verdict("C4b", whole, arm, ask_c4b, [])
+
+
+def ask_c4b(measures: Measures, lines: pd.DataFrame, arm: str) -> Answer:
+    lines = lines[lines["label_noise"] == lines["label_noise"].max()]
+    terms = first_descent_terms(lines)
+    found = contrast(terms)
+    if found is None:
+        compared = "test error with the fewest features − with all, head only"
+        return not_applicable(compared, "no seed has head only, and a head of fewer features")
+    answer = ask_c4(measures, lines, arm)
+    if not answer.conditions:
+        return answer
+    first = condition(
+        "a first descent, from the fewest features to head only",
+        found.values,
+        unit="error",
+        matters=ERROR,
+        resolution=one_image(lines),
+    )
+    conditions = (*answer.conditions, first)
+    compared = answer.compared.replace("head only", "the fewest features")
+    return replace(answer, answer=conclude(conditions), conditions=conditions, compared=compared)
 
 
 def decide_c4(curves: Sequence[OneCurve], epsilon: float, step: float, compared: str) -> Answer:

@@ -16,6 +16,7 @@ STATEMENT: Final = {
     "C2": "A larger source set can slow down target training: interpolation comes later",
     "C3": "The frozen count decides whether transfer is effectively under- or over-parameterised",
     "C4": "This may induce freezing-wise double descent, its peak near the edge of interpolation",
+    "C4b": "Below the head, too: the test error falls, rises to a peak near the edge, and falls again",
     "C5a": "With too many frozen layers a less related source is better than a more related one, or "
     "on par with it",
     "C5b": "Double descent can make a less related source better than a more related one",
@@ -34,6 +35,8 @@ PRIMARY: Final = {
     "window of epochs) whose mean train error crosses ε, each moved to its own edge of interpolation, as "
     "one curve: height of its peak near that edge (the smaller of its rise and its fall). A bump farther "
     "away that is shown to be higher by 0.01 counts against it.",
+    "C4b": "As C4, with the cuts at which the head reads a part of its features added to every curve; and "
+    "the test error with the fewest features − with all features, head only, is above zero.",
     "C5a": "Test error of the more related source − the less related, most frozen layers: not below "
     "−0.01; and it is either above zero there, or below zero over the lower half of the frozen counts; "
     "and, unless it is above zero there, both sources are better than random frozen layers, or, without "

@@ -27,11 +27,12 @@ NAMED: Final = {
     "C2": 2 * SLOWER,
     "C3": 2 * DOUBLING,
     "C4": 0.05,
+    "C4b": 0.05,
     "C5a": 0.02,
     "C5b": 0.02,
 }
 # The place of the peak is searched, so its height must exceed more than a t-interval.
-SEARCHED: Final = ("C1", "C4")
+SEARCHED: Final = ("C1", "C4", "C4b")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -96,17 +96,17 @@ def with_cuts(cells: pd.DataFrame) -> pd.DataFrame:
         most: pd.Series[float] = cells[name].astype(float).groupby(of).transform("max")
         return most.where(most > 0, otherwise)
 
-    frozen, channels, pieces = (
-        cells[name] for name in ("frozen", "trained_channels", "frozen_pieces")
+    frozen, channels, pieces, read = (
+        cells[name] for name in ("frozen", "trained_channels", "frozen_pieces", "head_inputs")
     )
     asked_of = frozen.where(channels > 0).groupby(networks).transform("max")
     last = known("num_layers", networks, asked_of + 1) - 1
     num_channels = known("num_channels", networks, channels.groupby(networks).transform("max"))
     at_cut = [*networks, frozen]
     num_pieces = known("num_pieces", at_cut, pieces.groupby(at_cut).transform("max") + 1)
-    cuts = zip(frozen, channels, pieces, last, num_channels, num_pieces, strict=True)
+    cuts = zip(frozen, channels, pieces, last, num_channels, num_pieces, read, strict=True)
     cells = cells.assign(cut=[cut_in_words(*cut) for cut in cuts])
-    if not ((channels > 0) | (pieces > 0)).any():
+    if not ((channels > 0) | (pieces > 0) | (read > 0)).any():
         return cells
     last_piece = known("last_piece_channels", networks, 0 * channels)
     return cells.assign(
@@ -114,6 +114,7 @@ def with_cuts(cells: pd.DataFrame) -> pd.DataFrame:
             frozen,
             channels,
             pieces,
+            read,
             last=last,
             num_channels=num_channels,
             last_piece_channels=last_piece,
@@ -129,13 +130,18 @@ def cut_in_words(
     last: float,
     num_channels: float,
     num_pieces: float,
+    head_inputs: float = 0,
 ) -> str:
     """Write what is frozen: "8 layers + 28 of 32 channels frozen", "head only", "nothing frozen".
+
+    A head that reads 4 of its features: "head only, 4 features".
 
     If all channels of the last layer before the head are trained, the weights that lead to them are still
     frozen: "8 layers + part of layer 9 frozen". Arguments: as in `cut_place`; `last` may be NaN.
     """
     part = ""
+    if head_inputs > 0:
+        return f"head only, {head_inputs:.0f} feature{'' if head_inputs == 1 else 's'}"
     if frozen_pieces > 0:
         part = f"{frozen_pieces:.0f} of {num_pieces:.0f} pieces"
     elif trained_channels > 0:
@@ -166,6 +172,7 @@ def cut_place(
     frozen: pd.Series[Any],
     trained_channels: pd.Series[Any],
     frozen_pieces: pd.Series[Any],
+    head_inputs: pd.Series[Any],
     *,
     last: pd.Series[Any],
     num_channels: pd.Series[Any],
@@ -178,6 +185,7 @@ def cut_place(
       Even if all are trained, part of the layer is frozen: the weights that lead to them.
     - p of q pieces frozen: p / q of a layer after the cut.
     - In the layer that has both, pieces come after the channels that they train, and before one more.
+    - A head that reads k features: 1 / (k + 1) after the last cut.
 
     `last`: the index of the head. Arguments and result: (Runs,), the sizes as in `schema.Sizes`.
     """
@@ -187,6 +195,7 @@ def cut_place(
     place = frozen + frozen_pieces / num_pieces
     beside_channels = (frozen_pieces > 0) & (frozen == last - 1)
     place = place.where(~beside_channels, last - as_channels / (num_channels + 1))
+    place += (1 / (head_inputs + 1)).where(head_inputs > 0, 0)
     return place - trained_channels / (num_channels + 1)
 
 

@@ -139,6 +139,41 @@ def num_channels(model: str, width: int | None) -> int:
     return MLP_RATIO * width
 
 
+def check_head_inputs(model: str, width: int | None, frozen: int, num_read: int) -> None:
+    """Raise ValueError unless the head can read only this many features of the frozen layers."""
+    if num_read == 0:
+        return
+    if model.startswith(TIMM) or _architecture(model).family == "vit":
+        raise ValueError(
+            f"head_inputs={num_read}: only for ResNets and DenseNets of the table, whose head is one "
+            f"linear map; {model} is none; choose 0"
+        )
+    last = num_layers(model) - 1
+    if frozen != last:
+        raise ValueError(
+            f"head_inputs={num_read} with frozen={frozen}: only if all layers but the head are frozen; "
+            f"choose 0, or frozen={last}"
+        )
+    total = num_features(model, width)
+    if num_read >= total:
+        raise ValueError(
+            f"head_inputs={num_read}: the head of {model} at width {width} reads {total}; choose 0 for "
+            f"all, or 1 to {total - 1}"
+        )
+
+
+def num_features(model: str, width: int | None) -> int:
+    """Return how many features the head of a ResNet or DenseNet of the table reads."""
+    architecture = _architecture(model)
+    if architecture.family == "resnet":
+        return num_channels(model, width)
+    assert architecture.family == "densenet" and width is not None, model
+    features = 2 * width
+    for depth in architecture.depths[:-1]:
+        features = (features + depth * width) // 2  # a transition halves them
+    return features + architecture.depths[-1] * width
+
+
 def num_pieces(model: str, index: int) -> int:
     """Return the number of pieces between which this layer can be cut; 1: it cannot be cut.
 

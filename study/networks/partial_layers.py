@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -82,6 +83,32 @@ def inputs(linear: nn.Linear, which: slice, links: ChannelLinks | None, *, bias:
     part.register_parameter("bias", linear.bias if bias else None)
     part.in_features = part.weight.shape[1]
     return part
+
+
+class First(nn.Module):
+    """The first `num` features of each network: (n, networks · c) to (n, networks · num)."""
+
+    networks = 1
+
+    def __init__(self, num: int) -> None:
+        super().__init__()
+        self.num = num
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features.unflatten(-1, (self.networks, -1))[..., : self.num].flatten(-2)
+
+
+def reading_first(head: nn.Sequential, num: int, links: ChannelLinks) -> nn.Sequential:
+    """Return the head on the first `num` features only; the whole head's other weights become zero.
+
+    The weights are linked to the whole head's, the bias is shared with it.
+    """
+    *rest, (name, linear) = head.named_children()
+    assert isinstance(linear, nn.Linear), name
+    with torch.no_grad():
+        linear.weight[:, num:] = 0  # so that the whole network computes the same
+    part = inputs(linear, slice(num), links, bias=True)
+    return nn.Sequential(OrderedDict([*rest, ("first", First(num)), (name, part)]))
 
 
 def owned(module: Module, links: ChannelLinks) -> Module:

@@ -14,6 +14,7 @@ from study import tasks
 from study.messages import did_you_mean
 from study.networks.catalogue import (
     check_frozen_pieces,
+    check_head_inputs,
     check_images,
     check_model,
     check_pretrained,
@@ -208,6 +209,9 @@ def _run_faults(run: Run, infos: Mapping[str, TaskInfo]) -> Iterator[str]:
         )
         yield from _message(
             lambda: check_frozen_pieces(run.model, run.width, run.frozen, run.frozen_pieces)
+        )
+        yield from _message(
+            lambda: check_head_inputs(run.model, run.width, run.frozen, run.head_inputs)
         )
         yield from _message(
             lambda: check_seeds_together(

@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from study.networks.build import build
 from study.networks.families import between_pieces, part_head, part_last
 from study.networks.initial_values import initialise
-from study.networks.partial_layers import ChannelLinks
+from study.networks.partial_layers import ChannelLinks, reading_first
 from study.run import HEAD, Run
 
 
@@ -99,12 +99,16 @@ def cut(layers: nn.Sequential, run: Run) -> Cut:
 
     Frozen parameters get no gradient; `set_training` and `set_evaluation` set modes. With
     `trained_channels`, `links.copy_back` copies trained values to `layers`. If only the head is trained,
-    its part without parameters moves to the prefix, because it is constant too.
+    its part without parameters moves to the prefix, because it is constant too. With `head_inputs`, the
+    head's other weights are set to zero.
     """
     layers[: run.frozen].requires_grad_(False)
     parts = divide(layers, run.model, run.frozen, run.trained_channels, run.frozen_pieces)
     if len(parts.suffix) == 1 and not run.frozen_pieces:
         constant, trained = part_head(layers, run.model)
+        if run.head_inputs:
+            assert isinstance(trained, nn.Sequential), run.model
+            trained = reading_first(trained, run.head_inputs, parts.links)
         parts = Cut(
             prefix=nn.Sequential(*parts.prefix, constant),
             suffix=nn.Sequential(OrderedDict({HEAD: trained})),

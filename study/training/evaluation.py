@@ -43,7 +43,7 @@ _at_once: dict[Hashable, int] = {}
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """Mean losses in nats, errors as fractions; None for flipped images if no label is flipped."""
+    """Mean losses by the recipe, errors as fractions; None for flipped images if there are none."""
 
     train_loss: float
     train_error: float
@@ -64,7 +64,8 @@ class Evaluator:
     """Measures a network on the images of `drawn`, with the labels used for training, and on the test
     images, without waiting for the device.
 
-    `form`: everything that determines sizes and device of the values between the measured layers.
+    `loss`: `Recipe.loss`. `form`: everything that determines sizes and device of the values between the
+    measured layers.
     """
 
     def __init__(
@@ -73,7 +74,9 @@ class Evaluator:
         test_labels: np.ndarray,
         device: torch.device,
         form: Hashable,
+        loss: str = "cross_entropy",
     ) -> None:
+        self._loss = loss
         self.num_test = len(test_labels)
         self._labels = torch.from_numpy(drawn.labels).to(device)
         self._test_labels = torch.from_numpy(np.array(test_labels)).to(device)
@@ -123,8 +126,8 @@ class Evaluator:
 
     def judge(self, train_logits: Tensor, test_logits: Tensor) -> tuple[Tensor, Tensor]:
         """Return the results of `__call__`, computed from logits, (images, classes) each."""
-        train_losses, train_wrong, _ = _judged(train_logits, self._labels)
-        test_losses, test_wrong, predicted = _judged(test_logits, self._test_labels)
+        train_losses, train_wrong, _ = _judged(train_logits, self._labels, self._loss)
+        test_losses, test_wrong, predicted = _judged(test_logits, self._test_labels, self._loss)
         values = {
             "train_loss": train_losses,
             "train_error": train_wrong,
@@ -206,8 +209,20 @@ def _parts(images: Tensor, at_once: int) -> list[Tensor]:
     return [images[a:b] for a, b in pairwise([*starts, len(images)])]
 
 
-def _judged(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return cross-entropies in nats and errors (float64), and predicted labels (int64): (n,) each."""
-    losses = nn.functional.cross_entropy(logits, labels, reduction="none")
+def losses_of(logits: Tensor, labels: Tensor, loss: str) -> Tensor:
+    """Return the loss of each image by the recipe's `loss`, with logits (n, classes): (n,).
+
+    Cross-entropy in nats, or the squared distance from the one-hot label, summed over the classes.
+    """
+    if loss == "cross_entropy":
+        return nn.functional.cross_entropy(logits, labels, reduction="none")
+    assert loss == "squared", loss
+    wanted = nn.functional.one_hot(labels, logits.shape[1])
+    return (logits.float() - wanted).square().sum(1)
+
+
+def _judged(logits: Tensor, labels: Tensor, loss: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Return losses and errors (float64), and predicted labels (int64): (n,) each."""
+    losses = losses_of(logits, labels, loss)
     answers = logits.argmax(1)
     return losses.double(), (answers != labels).double(), answers

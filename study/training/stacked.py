@@ -23,8 +23,9 @@ from study.networks.vit import Head
 from study.store.schema import Row
 from study.training.cuda_graphs import Steps, capture_on, not_captured_on
 from study.training.cut import set_evaluation, set_training
+from study.training.evaluation import losses_of
 from study.training.features import CHUNK, room
-from study.training.loop import Diverged, Training, optimizer_for, set_rate
+from study.training.loop import Diverged, StartPenalty, Training, optimizer_for, set_rate
 from study.training.preprocessing import on_device, precision
 from study.training.steps import batch_spans, learning_rate
 
@@ -208,6 +209,7 @@ class Stack:
             for name, wide in self._tensors.items():
                 _fill(wide, [_tensors(m)[name] for m in self._at])
         self._optimizer = optimizer_for(self._recipe, self._suffix)
+        self._penalty = self._start_penalty()
         self._take_optimizer_states()
 
         self._labels = torch.stack([m.labels for m in self._at], dim=1)  # (images, places)
@@ -264,12 +266,11 @@ class Stack:
             logits = self._suffix(self._of_training(positions))
             here = on_device(positions, self._device)
             labels = self._labels.gather(0, here)
-            losses = nn.functional.cross_entropy(
-                logits.flatten(0, 1), labels.flatten(), reduction="none"
-            )
+            losses = losses_of(logits.flatten(0, 1), labels.flatten(), self._recipe.loss)
             means = losses.unflatten(0, labels.shape).mean(0)
         self._optimizer.zero_grad(set_to_none=True)
         means.sum().backward()
+        self._penalty.add_gradient()
         self._optimizer.step()
         self._finite &= torch.isfinite(means.detach())
 
@@ -360,6 +361,14 @@ class Stack:
                             else _of_place(each, place, self.num_places, like=wide).contiguous()
                             for key, each in state.items()
                         }
+
+    def _start_penalty(self) -> StartPenalty:
+        # Restored members have moved away from their start.
+        start = {
+            name: torch.cat([m.penalty.start[name] for m in self._at])
+            for name in self.members[0].penalty.start
+        }
+        return StartPenalty(self._recipe.l2_start, self._suffix, start)
 
     def _take_optimizer_states(self) -> None:
         for name, wide in self._suffix.named_parameters():

@@ -79,7 +79,9 @@ def _measures(
     frame = _frame(tuple(where for where, _ in lines), num_seeds)
     arms = np.repeat([arm for _, arm in lines], num_seeds)
     frame = frame.assign(arm=arms, **numbers)
-    return Measures(epsilon=EPSILON, lines=frame, absent=frame.iloc[:0], curves={})
+    return Measures(
+        epsilon=EPSILON, lines=frame, absent=frame.iloc[:0], curves={}, part_heads=frame.iloc[:0]
+    )
 
 
 def along_epochs(

@@ -75,6 +75,7 @@ def test_run_id_changes_with_every_field() -> None:
         "frozen": 5,
         "trained_channels": 2,
         "frozen_pieces": 1,
+        "head_inputs": 1,
         "recipe": Recipe(num_epochs=31),
         "seed": 4,
     }
@@ -102,6 +103,8 @@ def test_recipe_id_changes_with_every_field() -> None:
         "num_evaluations": 6,
         "calibration": "images",
         "seeds_together": 10,
+        "loss": "squared",
+        "l2_start": 0.1,
     }
     assert changes.keys() == {field.name for field in fields(Recipe)}
     needed = {"num_steps": {"num_epochs": None}, "evaluation": {"num_evaluations": 5}}
