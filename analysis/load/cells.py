@@ -185,7 +185,7 @@ def cut_place(
       Even if all are trained, part of the layer is frozen: the weights that lead to them.
     - p of q pieces frozen: p / q of a layer after the cut.
     - In the layer that has both, pieces come after the channels that they train, and before one more.
-    - A head that reads k features: 1 / (k + 1) after the last cut.
+    - A head that reads k features: 1 / (2 + log2 k) after the last cut.
 
     `last`: the index of the head. Arguments and result: (Runs,), the sizes as in `schema.Sizes`.
     """
@@ -195,7 +195,7 @@ def cut_place(
     place = frozen + frozen_pieces / num_pieces
     beside_channels = (frozen_pieces > 0) & (frozen == last - 1)
     place = place.where(~beside_channels, last - as_channels / (num_channels + 1))
-    place += (1 / (head_inputs + 1)).where(head_inputs > 0, 0)
+    place += (1 / (2 + np.log2(head_inputs.clip(lower=1)))).where(head_inputs > 0, 0)
     return place - trained_channels / (num_channels + 1)
 
 

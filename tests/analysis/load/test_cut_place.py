@@ -16,6 +16,7 @@ from study.networks.build import build
 from study.networks.catalogue import (
     last_piece_channels,
     num_channels,
+    num_features,
     num_layers,
     num_pieces,
     pieces_to_freeze,
@@ -24,21 +25,25 @@ from study.networks.table import ARCHITECTURES
 from study.run import Recipe, Run
 from study.training.cut import divide
 
-Cut = tuple[int, int, int]  # frozen, trained_channels, frozen_pieces
+Cut = tuple[int, int, int, int]  # frozen, trained_channels, frozen_pieces, head_inputs
 
 
 def cuts(model: str, width: int) -> list[Cut]:
     last = num_layers(model) - 1
-    inside = [(cut, 0, some) for cut in range(last + 1) for some in pieces_to_freeze(model, cut)]
-    return inside + [(last, some, 0) for some in range(1, num_channels(model, width) + 1)]
+    inside = [(cut, 0, some, 0) for cut in range(last + 1) for some in pieces_to_freeze(model, cut)]
+    inside += [(last, some, 0, 0) for some in range(1, num_channels(model, width) + 1)]
+    is_linear = ARCHITECTURES[model].family != "vit"
+    num_read = range(1, num_features(model, width)) if is_linear else ()
+    return inside + [(last, 0, 0, some) for some in num_read]
 
 
 def places(model: str, width: int, asked: list[Cut]) -> list[float]:
-    frozen, channels, pieces = (pd.Series(each) for each in zip(*asked, strict=True))
+    frozen, channels, pieces, read = (pd.Series(each) for each in zip(*asked, strict=True))
     return cut_place(
         frozen,
         channels,
         pieces,
+        read,
         last=pd.Series(num_layers(model) - 1, frozen.index),
         num_channels=pd.Series(num_channels(model, width), frozen.index),
         last_piece_channels=pd.Series(last_piece_channels(model, width), frozen.index),
@@ -55,7 +60,7 @@ def test_no_two_cuts_of_a_network_have_one_place(model: str, of_heads: int) -> N
     # Further apart than rounding: as numbers in a file or a query they stay different ones.
     assert all(b - a > 1e-6 for (a, _), (b, _) in pairwise(found))
     assert all(cut[0] - bool(cut[1]) <= place < cut[0] + 1 for place, cut in found)
-    assert all(place == cut[0] for place, cut in found if not (cut[1] or cut[2]))
+    assert all(place == cut[0] for place, cut in found if not any(cut[1:]))
 
 
 @pytest.mark.parametrize(
@@ -66,8 +71,9 @@ def test_places_have_the_order_of_trained_parameters(model: str, width: int) -> 
         layers = build(model, width, 10, (3, 32, 32))
 
     def trained(cut: Cut) -> int:
-        parts = divide(layers, model, *cut)
-        return sum(parameter.numel() for parameter in parts.suffix.parameters())
+        parts = divide(layers, model, *cut[:3])
+        trained = sum(parameter.numel() for parameter in parts.suffix.parameters())
+        return 10 * (cut[3] + 1) if cut[3] else trained
 
     asked = cuts(model, width)
     found = sorted(zip(places(model, width, asked), asked, strict=True))
@@ -79,8 +85,8 @@ def test_places_have_the_order_of_trained_parameters(model: str, width: int) -> 
     if model == "densenet121":
         for pieces in range(1, 6):
             channels = width * (5 - pieces)
-            fewer, more = (trained((11, some, 0)) for some in (channels, channels + 2))
-            assert fewer < trained((10, 0, pieces)) < more
+            fewer, more = (trained((11, some, 0, 0)) for some in (channels, channels + 2))
+            assert fewer < trained((10, 0, pieces, 0)) < more
 
 
 @pytest.mark.parametrize(
@@ -93,9 +99,9 @@ def test_nor_have_they_before_anything_is_known_of_the_network(model: str, width
         runs = [
             Run(
                 task="b", size=9, model=model, width=width, recipe=start.recipe, seed=0, start=start,
-                frozen=frozen, trained_channels=channels, frozen_pieces=pieces,
+                frozen=frozen, trained_channels=channels, frozen_pieces=pieces, head_inputs=read,
             )
-            for frozen, channels, pieces in some
+            for frozen, channels, pieces, read in some
         ]  # fmt: skip
         cells = cells_of(runs, Survey(facts={}, evaluations={}, damaged={}), {})
         assert cells["frozen"].is_unique and cells["cut"].is_unique
@@ -112,7 +118,10 @@ def test_nor_have_they_before_anything_is_known_of_the_network(model: str, width
         ((9, 0, 0), "head only"),
         ((6, 0, 3), "6 layers + 3 of 5 pieces frozen"),
         ((0, 0, 1), "1 of 5 pieces frozen"),
+        ((9, 0, 0, 1), "head only, 1 feature"),
+        ((9, 0, 0, 4), "head only, 4 features"),
     ],
 )
-def test_cut_in_words_names_what_is_frozen(cut: Cut, words: str) -> None:
-    assert cut_in_words(*cut, last=9, num_channels=32, num_pieces=5) == words
+def test_cut_in_words_names_what_is_frozen(cut: tuple[int, ...], words: str) -> None:
+    frozen, channels, pieces, *read = cut
+    assert cut_in_words(frozen, channels, pieces, 9, 32, 5, *read) == words
