@@ -89,7 +89,7 @@ def constant_fields(study: Study, claim: str, arm: str) -> list[str]:
 
 def _unasked(study: Study, arm: str) -> str:
     """Return a line on the claims that the table cannot answer, and why; "" if it can answer all."""
-    constant = {claim: constant_fields(study, claim, arm) for claim in _COMPARED}
+    constant = {claim: constant_fields(study, claim, arm) for claim in _COMPARED if claim != "C4b"}
     single = {name for names in constant.values() for name in names}
     claims = [claim for claim, names in constant.items() if names]
     if not claims:
