@@ -73,8 +73,8 @@ def grid(
       EVERY_PIECE: 0 and every number that the layer allows, often none. With frozen=EVERY_CUT, layers
       with fewer pieces are left out; at a cut that `frozen` names, the layer must have them. A Run has
       trained channels or frozen pieces, never both.
-    - `head_inputs`: number of features that the head reads, if all layers but the head are frozen (0: all);
-      ignored at other cuts. LOG_SPACED: all, and 1, 2, 4, … .
+    - `head_inputs`: number of features that the head reads (0: all), if all layers but the head are
+      frozen; ignored at other cuts. LOG_SPACED: all, and 1, 2, 4, … .
     - `width`: None is the model's standard width.
     - `source_task`: None (random initial values), "pretrained" (timm's weights), or a task, on which
       one source of each `source_size` is trained.

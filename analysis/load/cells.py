@@ -195,7 +195,8 @@ def cut_place(
     place = frozen + frozen_pieces / num_pieces
     beside_channels = (frozen_pieces > 0) & (frozen == last - 1)
     place = place.where(~beside_channels, last - as_channels / (num_channels + 1))
-    place += (1 / (2 + np.log2(head_inputs.clip(lower=1)))).where(head_inputs > 0, 0)
+    after_last = 1 / (2 + np.log2(head_inputs.clip(lower=1)))
+    place = place.where(head_inputs == 0, last + after_last)
     return place - trained_channels / (num_channels + 1)
 
 
