@@ -15,6 +15,7 @@ from analysis.claims.registration import RULES
 from analysis.claims.verdict import CANNOT_TELL, DOES_NOT_HOLD, HOLDS, Verdict
 from analysis.load import Study
 from analysis.load.export import is_kept, kept_names, kept_verdicts
+from analysis.plots.style import HEAD_ONLY
 from analysis.report.slices import NO_SOURCE, Line, SliceSummary, target_cells
 from analysis.surfaces.best_cut import held_out_errors, may_be_best, smallest_step
 from study.store.schema import DIVERGED
@@ -50,6 +51,10 @@ WORDS: Final[Mapping[str, tuple[str, str]]] = {
     FREEZING: (
         "the test error descends twice as fewer layers are frozen",
         "the test error does not descend twice as fewer layers are frozen",
+    ),
+    "C4b": (
+        "a curve that begins with few features of the head descends twice",
+        "a curve that begins with few features of the head does not descend twice",
     ),
     "C5a": (
         "with most layers frozen, the less related source is better, or on par",
@@ -213,10 +218,10 @@ def _baselines(one: SliceSummary, end: xr.Dataset, errors: xr.DataArray) -> dict
     """Return the mean errors of head only and of the fewest frozen layers, from scratch, and of chance."""
     means = errors.mean("seed")
     counts = means["frozen"].values
-    found = {
-        end["cut"].sel(frozen=count).item(): float(means.sel(frozen=count))
-        for count in (counts.max(), counts.min())
-    }
+    names = {count: end["cut"].sel(frozen=count).item() for count in counts}
+    # A head of few features comes after head only.
+    most = next((count for count in counts if names[count] == HEAD_ONLY), counts.max())
+    found = {names[count]: float(means.sel(frozen=count)) for count in (most, counts.min())}
     if NO_SOURCE in [line.label for line in one.controls] and 0 in end["frozen"]:
         scratch = end["test_error"].sel(source=NO_SOURCE, frozen=0).isel(source_size=0)
         if scratch.notnull().any():
