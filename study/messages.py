@@ -39,7 +39,7 @@ def did_you_mean(given: str, choices: Iterable[str]) -> str:
 
 
 def last_line(error: str) -> str:
-    """Return the last line of a traceback, which has the exception."""
+    """Return the last line of a traceback: the exception."""
     return (error.strip().splitlines() or ["no message"])[-1]
 
 

@@ -441,7 +441,7 @@ def floor_terms(
 def against_terms(
     measures: Measures, lines: pd.DataFrame, control: pd.DataFrame, *, unfrozen: bool
 ) -> list[Term]:
-    """Return terms of the test error of `lines` − that of the control, with the most layers frozen.
+    """Return terms of the test error of `lines` − the control's, with the most layers frozen.
 
     The control has the same target and frozen count (with `unfrozen`: nothing frozen), and the largest
     of its source sizes. Cells without a counterpart are left out.

@@ -235,7 +235,7 @@ def _train(
     screen: Screen,
     must_stop: Callable[[], bool],
 ) -> Mapping[str, str]:
-    """Train the Runs; return the errors of failed Runs, by id, that the store could not record."""
+    """Return why Runs failed, by id, if the store could not record it."""
     screen.phase("loading torch")
     from study.planning.cost import (  # loads torch, so only if there is something to train
         cost_of,
@@ -253,7 +253,7 @@ def _train(
     )
     if queue.is_over:
         return {}
-    # If the GPUs are on other nodes, the first estimate is for a CPU core; finished Runs correct it.
+    # If the GPUs are on other nodes, the first prices are a core's; finished Runs correct them.
     on_gpus = options.gpus_per_trial != 0 and (bool(options.gpus_per_trial) or has_gpu())
     works = {
         run.id: work_of(run, infos[run.task], shares_features=not on_gpus)

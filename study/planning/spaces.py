@@ -98,7 +98,7 @@ class Space:
 
     @property
     def task_names(self) -> tuple[str, ...]:
-        """Return the tasks that its Runs train on, each once, in order."""
+        """Return the names of the tasks that the Runs train on, each once, in order."""
         return tuple(dict.fromkeys(run.task for run in self.runs))
 
     @cached_property

@@ -22,8 +22,8 @@ Span = slice | Tensor
 
 EVALUATION_BATCH_SIZE: Final = 256
 
-# Features are shared if their chunk took at least this long. Features of training images are used by the
-# few Runs of one draw, those of test images by all Runs of a start and cut.
+# Features are shared if their chunk took at least this long: those of training images serve the few
+# Runs of one draw, those of test images all Runs of a start and cut.
 TRAINING_WORTH_SECONDS: Final = 0.01
 TEST_WORTH_SECONDS: Final = 0.001
 
