@@ -23,7 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from study.networks.build import build, network
 from study.networks.families import layers_of
 from study.networks.initial_values import initialise
-from study.run import Recipe, Run
+from study.run import Run
 from study.store import Store
 from study.tasks.draws import TrainingSet
 from study.training import cuda_graphs, evaluation, features, loop
@@ -32,7 +32,7 @@ from study.training.cut import cut
 from study.training.evaluation import MOST_ON_GPU, images_on_gpu
 from study.training.loop import Training
 from study.training.preprocessing import CHANNELS_LAST, layout
-from tests.trainings import WIDTHS, cell, changed, outcome, resumed, to_the_end, training_of
+from tests.trainings import WIDTHS, cell, changed, outcome, resumed, source, to_the_end, training_of
 
 CPU, CUDA, META = map(torch.device, ("cpu", "cuda", "meta"))
 
@@ -102,15 +102,11 @@ def test_steps_capture_one_length_after_warm_up_and_never_the_tail() -> None:
 def test_capture_on_any_device_returns_the_reason_if_it_does_not_capture(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    do_not_fit = "the features of the frozen layers do not fit in the GPU's memory"
     for switch, device, is_possible, expected in (
         ("1", CPU, True, (None, "")),
         ("1", CUDA, True, (cuda_graph, "")),
-        (
-            "1",
-            CUDA,
-            False,
-            (None, "the features of the frozen layers do not fit in the GPU's memory"),
-        ),
+        ("1", CUDA, False, (None, do_not_fit)),
         ("0", CUDA, True, (None, "STUDY_CUDA_GRAPHS=0")),
     ):
         monkeypatch.setenv(cuda_graphs.SWITCH, switch)
@@ -118,10 +114,7 @@ def test_capture_on_any_device_returns_the_reason_if_it_does_not_capture(
         assert (capture, cuda_graphs.not_captured_on(device, is_possible=is_possible)) == expected
 
 
-RECIPE = Recipe(num_epochs=4, batch_size=20, learning_rate=1e-2)
-RUN = Run(
-    task="digits-low", size=90, label_noise=0.2, model="resnet18", width=2, recipe=RECIPE, seed=1
-)
+RUN = source(size=90, label_noise=0.2, width=2, num_epochs=4, batch_size=20)
 OTHER = {"optimizer": "sgd", "momentum": 0.9, "schedule": "cosine", "augmentation": "crop_flip"}
 
 
@@ -197,7 +190,7 @@ def test_layout_is_channels_last_on_a_gpu_in_reduced_precision_or_by_the_switch(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv(CHANNELS_LAST, raising=False)
-    recipes = [replace(RECIPE, precision=p) for p in ("float32", "tf32", "bfloat16")]
+    recipes = [replace(RUN.recipe, precision=p) for p in ("float32", "tf32", "bfloat16")]
     plain, last = torch.contiguous_format, torch.channels_last
     assert [layout(each, CPU) for each in recipes] == [plain] * 3
     assert [layout(each, CUDA) for each in recipes] == [plain, last, last]
