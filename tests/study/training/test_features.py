@@ -123,19 +123,15 @@ def test_run_study_shares_features_between_runs(
     store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch, batches: list[int]
 ) -> None:
     monkeypatch.setenv("STUDY_FEATURES", str(folder))
-    cells = [
-        CELL,
-        *(replace(CELL, **each) for each in ({"label_noise": 0.2}, {"size": 40}, {"seed": 3})),
-    ]
+    others = ({"label_noise": 0.2}, {"size": 40}, {"seed": 3})
+    cells = [CELL, *(replace(CELL, **fields) for fields in others)]
     run_study(space_of([source(), *cells], "cells"), store, None, LaunchOptions(gpus_per_trial=0))
     assert {run.id for run in cells} <= finished_ids(store)
     drawn = 300 + 40 + 300  # the noisy Run has the images of the first
     assert sum(batches) == drawn + 179
 
 
-def test_prefix_key_changes_with_what_changes_features(
-    monkeypatch: pytest.MonkeyPatch, folder: Path
-) -> None:
+def test_prefix_key_changes_with_what_changes_features(monkeypatch: pytest.MonkeyPatch) -> None:
     base = replace(CELL, start=None)
 
     def key(run: Run = base, change: Callable[[nn.Sequential], object] = lambda _: None) -> str:
