@@ -59,14 +59,8 @@ def write(root: Path, seeds: int = 5) -> tuple[list[Run], np.ndarray]:
     """Store a study whose cells have predictions, and rows that match them."""
     store = open_store(root)
     fingerprint, labels = prepare(store)
-    wanted = synthetic.runs(
-        num_epochs=6,
-        source_tasks=("near",),
-        source_sizes=(500,),
-        sizes=(250, 1_000),
-        label_noises=(0.2,),
-        frozen=(0, 9),
-        seeds=tuple(range(seeds)),
+    wanted = synthetic.small(
+        num_epochs=6, source_tasks=("near",), frozen=(0, 9), seeds=tuple(range(seeds))
     )
     for run in wanted:
         columns = synthetic.measure(run, synthetic.Truth())
@@ -84,22 +78,16 @@ def write(root: Path, seeds: int = 5) -> tuple[list[Run], np.ndarray]:
     return [run for run in wanted if run.source is not None], labels
 
 
-@pytest.fixture(scope="module")
-def five(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Run], np.ndarray]:
-    root = tmp_path_factory.mktemp("five")
-    return root, *write(root)
-
-
 def cell(runs: list[Run], labels: np.ndarray, size: int, frozen: int) -> np.ndarray:
     some = [run for run in runs if (run.size, run.frozen) == (size, frozen)]
     return np.stack([predicted_by(run, labels) for run in some])
 
 
 def test_disagreement_cells_equal_those_of_their_predictions(
-    five: tuple[Path, list[Run], np.ndarray], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    root, runs, labels = five
-    study = load.open_study(root)
+    runs, labels = write(tmp_path)
+    study = load.open_study(tmp_path)
     monkeypatch.setattr(import_module("analysis.surfaces.disagreement"), "ROWS_AT_ONCE", 2)
     curves = surfaces.disagreement(study, epoch="all", squeeze=True)
     last = surfaces.disagreement(study, squeeze=True)
@@ -159,8 +147,7 @@ def test_disagreement_predictions_must_match_the_rows(tmp_path: Path) -> None:
 
 
 def test_disagreement_without_predictions_raises(tmp_path: Path) -> None:
-    wanted = synthetic.runs(num_epochs=4, sizes=(250,), frozen=(0,), seeds=(0, 1))
-    synthetic.write(tmp_path, wanted)
+    synthetic.write(tmp_path, synthetic.small(sizes=(250,), frozen=(0,)))
     with pytest.raises(ValueError, match="KEEP_PREDICTIONS = True"):
         surfaces.disagreement(load.open_study(tmp_path))
     export.export(open_store(tmp_path), "synthetic", tmp_path / "study.parquet")

@@ -19,6 +19,8 @@ from analysis.surfaces import derived, grid
 from study.run import Recipe, Run, coordinates
 from tests import synthetic
 
+# A study, its missing Runs and its diverged Runs.
+Holes = tuple[load.Study, list[Run], list[Run]]
 ARMS = ("reinitialised", "scratch", "random frozen")
 
 
@@ -85,22 +87,18 @@ def test_surfaces_cells_contain_the_rows_of_their_runs(
     early = surfaces.at_epoch(study, value, arm=arm, epoch=7)
     assert surface.dims == (*grid.DIMENSIONS, "epoch")
     assert last.dims == early.dims == grid.DIMENSIONS
-    names = (arm,) if isinstance(arm, str) else arm
-    arm_of = study.cells["arm"]
-    num_values = 0
-    by_run = dict(iter(rows.groupby("run_id")))
-    for run in study.wanted:
-        if arm_of[run.id] not in names:
-            continue
-        own = by_run[run.id].sort_values("epoch")
-        cell = surface.sel(at(run))
+    names = [arm] if isinstance(arm, str) else arm
+    runs = [run for run in study.wanted if study.cells.loc[run.id, "arm"] in names]
+    for run in runs:
+        own, cell = rows[rows["run_id"] == run.id].sort_values("epoch"), surface.sel(at(run))
+        values = own[value].astype(float)
         assert np.array_equal(cell["epoch"], own["epoch"])
-        assert np.array_equal(cell, own[value].astype(float), equal_nan=True)
-        assert np.array_equal(last.sel(at(run)), own[value].iloc[-1], equal_nan=True)
-        assert np.array_equal(early.sel(at(run)), own[value].iloc[7], equal_nan=True)
+        assert np.array_equal(cell, values, equal_nan=True)
+        assert np.array_equal(last.sel(at(run)), values.iloc[-1], equal_nan=True)
+        assert np.array_equal(early.sel(at(run)), values.iloc[7], equal_nan=True)
         assert float(cell["parameters_trained"]) == own["parameters_trained"].iloc[0]
-        num_values += int(own[value].notna().sum())
-    assert int(surface.notnull().sum()) == num_values
+    of_runs = rows["run_id"].isin([run.id for run in runs])
+    assert int(surface.notnull().sum()) == rows.loc[of_runs, value].notna().sum()
 
 
 def test_at_epoch_arms_without_a_source_have_one_cell(study: load.Study) -> None:
@@ -170,19 +168,15 @@ def test_over_epochs_too_large_array_raises(
 
 
 @pytest.fixture
-def holes(tmp_path: Path) -> tuple[load.Study, list[Run], list[Run]]:
-    wanted = synthetic.runs(
-        num_epochs=12, source_sizes=(500,), sizes=(250,), frozen=(0, 9), label_noises=(0.2,)
-    )
+def holes(tmp_path: Path) -> Holes:
+    wanted = synthetic.small(sizes=(250,), frozen=(0, 9), seeds=(0, 1, 2))
     cells = [run for run in wanted if run.source]
     absent, diverged = cells[:2], cells[4:6]
     synthetic.write(tmp_path, wanted, absent=absent[:1], failed=absent[1:], diverged=diverged)
     return load.open_study(tmp_path, partial=True), absent, diverged
 
 
-def test_surfaces_missing_run_is_nan_and_needs_partial(
-    holes: tuple[load.Study, list[Run], list[Run]],
-) -> None:
+def test_surfaces_missing_run_is_nan_and_needs_partial(holes: Holes) -> None:
     study, absent, _ = holes
     surface = surfaces.over_epochs(study)
     for run in absent:
@@ -199,9 +193,7 @@ def test_surfaces_missing_run_is_nan_and_needs_partial(
     assert surfaces.at_epoch(strict, partial=True).attrs["absent"] == [r.id for r in absent]
 
 
-def test_surfaces_diverged_run_is_nan_after_its_last_row(
-    holes: tuple[load.Study, list[Run], list[Run]],
-) -> None:
+def test_surfaces_diverged_run_is_nan_after_its_last_row(holes: Holes) -> None:
     study, _, diverged = holes
     surface = surfaces.over_epochs(study)
     early, late, last = (surfaces.at_epoch(study, epoch=epoch) for epoch in (1, 11, "last"))
@@ -314,9 +306,7 @@ def test_first_interpolation_equals_the_first_row_below_epsilon(
     assert np.inf in expected and min(expected) < np.inf
 
 
-def test_first_interpolation_diverged_run_is_unknown(
-    holes: tuple[load.Study, list[Run], list[Run]],
-) -> None:
+def test_first_interpolation_diverged_run_is_unknown(holes: Holes) -> None:
     study, absent, diverged = holes
     first = derived.first_interpolation(study, epsilon=1e-9)
     for run in (*absent, *diverged):
