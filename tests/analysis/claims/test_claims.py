@@ -101,7 +101,7 @@ def far_is_behind_until_chance(run: Run, columns: synthetic.Columns) -> float:
     return far_is_behind(run, columns) + 0.3 * (run.frozen == 9)
 
 
-# Claim, study, effects, bump, answer, range of the effect's interval, what the verdict says.
+# Claim, study, effects, bump, answer, range of the effect's interval, a phrase of the verdict.
 PLANTED: list[tuple[Any, ...]] = [
     (c1, C1_GRID, Truth(capacity=1e6, epoch_peak=0.4), None, HOLDS, (0.05, inf), ""),
     (c1, C1_GRID, C1_FLAT, None, DOES_NOT_HOLD, None, ""),
@@ -131,7 +131,7 @@ PLANTED: list[tuple[Any, ...]] = [
 ]
 
 
-@pytest.mark.parametrize(("claim", "grid", "truth", "bump", "answer", "effect", "said"), PLANTED)
+@pytest.mark.parametrize(("claim", "grid", "truth", "bump", "answer", "effect", "phrase"), PLANTED)
 def test_claim_planted_effect_gives_its_verdict(
     claim: Callable[[Measures], Verdict],
     grid: dict[str, Any],
@@ -139,12 +139,12 @@ def test_claim_planted_effect_gives_its_verdict(
     bump: Bump | None,
     answer: str,
     effect: tuple[float, float] | None,
-    said: str,
+    phrase: str,
     tmp_path: Path,
 ) -> None:
     verdict = claim(measured(tmp_path, truth, bump=bump, **grid))
     assert verdict.answer == answer
-    assert said in str(verdict.reasons) + str(verdict.conditions)
+    assert phrase in str(verdict.reasons) + str(verdict.conditions)
     assert answer != HOLDS or {one.answer for one in verdict.conditions} == {HOLDS}
     if effect:
         assert verdict.effect is not None
@@ -155,7 +155,7 @@ CEILING = (HOLDS, HOLDS, CANNOT_TELL, CANNOT_TELL)
 
 
 @pytest.mark.parametrize(
-    ("truth", "bump", "controls", "answers", "said"),
+    ("truth", "bump", "controls", "answers", "phrase"),
     [
         # Equal at every cut is no sign of freezing.
         (Truth(overfreezing=0.0), None, False, (HOLDS, CANNOT_TELL, HOLDS, HOLDS), ""),
@@ -169,13 +169,13 @@ def test_c5a_sources_on_par_for_other_reasons_are_undecided(
     bump: Bump | None,
     controls: bool,
     answers: tuple[str, ...],
-    said: str,
+    phrase: str,
     tmp_path: Path,
 ) -> None:
     verdict = c5a_near(measured(tmp_path, truth, bump=bump, controls=controls, **PAIR))
     assert verdict.answer == CANNOT_TELL
     assert tuple(one.answer for one in verdict.conditions) == answers
-    assert said in verdict.conditions[2].what
+    assert phrase in verdict.conditions[2].what
     assert ("a ceiling" in verdict.conditions[2].tell) == (answers == CEILING)
 
 
@@ -317,7 +317,7 @@ def test_c4_fixed_source_seed_is_a_caveat(tmp_path: Path) -> None:
     assert "the source's seed is fixed: the spread leaves the sources out" in verdict.reasons
 
 
-def test_measure_two_runs_of_one_cell_and_seed_need_a_source_seed(tmp_path: Path) -> None:
+def test_measure_two_runs_of_one_cell_need_a_source_seed(tmp_path: Path) -> None:
     runs = grid_of(num_epochs=5, sizes=(250,), frozen=(0,), seeds=(0, 1))
     cells = [run for run in runs if run.source]
     synthetic.write(tmp_path, [*runs, replace(cells[1], start=cells[0].source)])

@@ -53,7 +53,7 @@ def test_registration_missing_or_late_is_exploratory() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "phrase"),
     [
         ({"epsilon": 0.01}, "epsilon: 0.1, now 0.01"),
         ({"less_related": "other"}, "less_related: 'far', now 'other'"),
@@ -66,10 +66,10 @@ def test_registration_missing_or_late_is_exploratory() -> None:
         ({"PRIMARY": {**primary.PRIMARY, "C4": "the same in other words"}}, ""),
     ],
 )
-def test_registration_changed_term_is_named(change: dict[str, Any], said: str) -> None:
+def test_registration_changed_term_is_named(change: dict[str, Any], phrase: str) -> None:
     found = compare_with_registration([NOTED], IDS, {**TERMS, **change})
-    assert found.word == (EXPLORATORY if said else CONFIRMATORY)
-    assert any(said in sentence for sentence in found.sentences)
+    assert found.word == (EXPLORATORY if phrase else CONFIRMATORY)
+    assert any(phrase in sentence for sentence in found.sentences)
 
 
 def test_registration_added_and_dropped_runs_are_counted() -> None:

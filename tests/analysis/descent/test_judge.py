@@ -63,7 +63,7 @@ def test_judge_monotone_curve_or_u_is_no_double_descent(
     st.floats(-100, 100),
     st.floats(0.01, 1_000),
 )
-def test_judge_epochs_shift_and_scale_do_not_change_the_verdict(
+def test_judge_epochs_shift_and_scale_keep_the_verdict(
     name: str, seed: int, constant: float, scale: float
 ) -> None:
     values = noisy(name, seed, sd=0.02)
@@ -82,7 +82,7 @@ def test_judge_epochs_shift_and_scale_do_not_change_the_verdict(
 
 
 @given(st.sampled_from(["fall", "U", "slow rise", WEAK, STRONG]), st.integers(0, 10_000))
-def test_judge_epochs_reversed_jitter_does_not_change_the_verdict(name: str, seed: int) -> None:
+def test_judge_epochs_reversed_jitter_keeps_the_verdict(name: str, seed: int) -> None:
     values, curve = noisy(name, seed), SHAPES[name](U)
     statuses = {
         judge_epochs(EPOCHS, other, min_height=0.02).status
@@ -97,7 +97,7 @@ def test_judge_epochs_reversed_jitter_does_not_change_the_verdict(name: str, see
     st.integers(0, 10_000),
     st.integers(40, 400),
 )
-def test_judge_epochs_other_evaluations_do_not_change_the_verdict(
+def test_judge_epochs_other_evaluations_keep_the_verdict(
     name: str, seed: int, num_points: int
 ) -> None:
     random = np.random.default_rng(seed)
@@ -212,7 +212,7 @@ def test_judge_epochs_gap_leaves_its_seed_out() -> None:
     assert "1 of 4 seeds" in verdict.reasons[0]
 
 
-def test_judge_epochs_only_searched_places_have_the_price_of_a_search() -> None:
+def test_judge_epochs_named_places_need_no_search() -> None:
     values = noisy(STRONG, 2, sd=0.02)
     assert judge_epochs(EPOCHS, values, search=1e6).status == INCONCLUSIVE
     named = judge_epochs(EPOCHS, values, at=(18.0, 96.0, 2_000.0), search=1e6)

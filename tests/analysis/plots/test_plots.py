@@ -55,7 +55,7 @@ def tick_labels(axes: Axes) -> dict[str, float]:
     return dict(zip(names, ticks.tolist(), strict=True))
 
 
-def test_epoch_peaks_are_found_only_for_a_peak_that_the_seeds_show() -> None:
+def test_epoch_peaks_need_a_peak_that_the_seeds_show() -> None:
     epochs = np.arange(0.0, 401.0)
     log = np.log(np.maximum(epochs, 0.5))
     bump = 0.2 * np.exp(-0.5 * ((log - np.log(17)) / 0.4) ** 2)
@@ -143,7 +143,7 @@ def test_epoch_map_draws_epoch_0_apart(axes: Axes) -> None:
     assert zero.get_coordinates()[..., 0].max() < rest.get_coordinates()[..., 0].min()
 
 
-def test_freezing_map_marks_seeds_absent_diverged_cells_and_peaks(axes: Axes) -> None:
+def test_freezing_map_marks_absent_diverged_cells_and_peaks(axes: Axes) -> None:
     some = errors(size=SIZES, frozen=FROZEN, seed=SEEDS)
     some[1, 1:3] = np.nan
     some[0, 0, 1:] = np.nan
@@ -212,7 +212,7 @@ def test_epoch_norm_ignores_untrained_networks() -> None:
     assert (norm.vmin, norm.vmax) == (0.3, 0.7)
 
 
-def test_epoch_curves_differ_in_more_than_colour_and_end_in_a_cross(axes: Axes) -> None:
+def test_epoch_curves_differ_by_marker_and_end_in_a_cross(axes: Axes) -> None:
     some = errors(frozen=FROZEN, epoch=EPOCHS)
     some[1, 3:] = np.nan
     some[2] = np.nan
@@ -387,7 +387,7 @@ def grid() -> tuple[xr.DataArray, xr.DataArray]:
     return both[0], both[1].rename("train_error")
 
 
-def test_panel_grid_draws_and_returns_its_values_in_rows_of_sources(
+def test_panel_grid_draws_and_returns_its_values(
     grid: tuple[xr.DataArray, xr.DataArray],
 ) -> None:
     figure, panels = figures.panel_grid(*grid, title="near → target")

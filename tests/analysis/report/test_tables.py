@@ -74,7 +74,7 @@ def test_best_cuts_equal_the_surface(study: load.Study, tmp_path: Path) -> None:
     assert tables.best_cuts(slices.summarise_slices(one_cut, slices.slices(one_cut), 0.1)).empty
 
 
-def test_slices_arm_that_lacks_cuts_keeps_one_parameter_count_a_cut(tmp_path: Path) -> None:
+def test_slices_arm_with_fewer_cuts_keeps_parameter_counts(tmp_path: Path) -> None:
     transfer = small()
     head_only = [
         replace(run, start=None, recipe=replace(run.recipe, calibration="images"))

@@ -66,7 +66,7 @@ def test_similarity_surfaces_are_on_the_grid_of_the_errors(
     assert everything.sel(task="near", source_task="none").isnull().all()
 
 
-def test_similarity_surfaces_list_missing_damaged_and_other_starts(
+def test_similarity_surfaces_list_unreadable_runs(
     studied: tuple[Store, list[Run]],
 ) -> None:
     store, cells = studied
