@@ -69,6 +69,7 @@ def run_verbs(folder: Path, *verbs: str) -> list[tuple[int, str]]:
     ]
 
 
+@pytest.mark.slow
 def test_verbs_that_read_a_store_need_neither_torch_nor_ray(folder: Path) -> None:
     status, show, export, table, retry, verify, *others = run_verbs(
         folder,

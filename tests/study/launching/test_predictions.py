@@ -17,7 +17,7 @@ RUNS = small(frozen=9)
 THE_SOURCE, *CELLS = RUNS
 
 
-def without_digest(store: Store) -> dict[str, object]:
+def rows_of(store: Store) -> dict[str, object]:
     return {run_id: values[0] for run_id, values in outcomes(store).items()}
 
 
@@ -25,10 +25,10 @@ def test_run_study_predictions_requested_later_trains_only_cells_again(
     store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
     inline(store, RUNS)
-    before, of_source = without_digest(store), store.get(rows_path(THE_SOURCE.id))
+    before, of_source = rows_of(store), store.get(rows_path(THE_SOURCE.id))
     found = inline(store, RUNS, keep_predictions=True)
     assert found.counts() == {DONE: 3} and found.without_predictions == ()
-    assert without_digest(store) == before
+    assert rows_of(store) == before
     assert predictions_there(store).keys() == {run.id for run in CELLS}
     assert store.get(rows_path(THE_SOURCE.id)) == of_source
     with_predictions = outcomes(store)

@@ -25,7 +25,6 @@ from study.store import (
     labels_of,
     layout,
     open_store,
-    predictions_path,
     read_head,
     read_predictions,
     read_rows,
@@ -123,17 +122,11 @@ def test_execute_predictions_give_the_errors_of_the_rows(store: Store) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("named", ["the same", "another"])
-def test_execute_missing_predictions_are_made_again_with_the_same_outcome(
-    store: Store, named: str
-) -> None:
+def test_execute_missing_predictions_are_made_again_with_the_same_outcome(store: Store) -> None:
     execute(SOURCE, store, keep_weights=True, keep_predictions=True)
     before, ended = outcome(store, SOURCE.id), read_rows(store, SOURCE.id)
-    if named == "the same":
-        store.remove(predictions_path(SOURCE.id, str(ended.provenance.predictions_digest)))
-    else:
-        changed = replace(ended.provenance, predictions_digest="0" * 64)
-        assert publish_rows(store, SOURCE, ended.table, changed, replace=True)
+    changed = replace(ended.provenance, predictions_digest="0" * 64)
+    assert publish_rows(store, SOURCE, ended.table, changed, replace=True)
     found = take_inventory([SOURCE], store, keep_predictions=[SOURCE.id])
     assert found.without_predictions == (SOURCE.id,) and found.states[SOURCE.id] != DONE
     assert take_inventory([SOURCE], store).states[SOURCE.id] == DONE
@@ -342,6 +335,7 @@ def _train(runs: Sequence[Run], store: Store, num_steps: int = 1_000) -> set[str
     return {each.outcome for each in ended.values()}
 
 
+@pytest.mark.slow
 def test_block_killed_extended_or_without_some_rows_has_the_bits_of_an_undisturbed_one(
     store: Store, tmp_path: Path
 ) -> None:

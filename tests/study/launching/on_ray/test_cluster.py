@@ -91,6 +91,7 @@ with connected("local"):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_connected_local_ray_without_a_writable_home_listens_on_loopback_only() -> None:
     done = output_of("-c", LISTENING, HOME=os.devnull)
