@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,9 +15,37 @@ SECONDS_BETWEEN_LOOKS = 0.1
 
 
 def environment(**more: str) -> dict[str, str]:
-    """Return the environment of a process that runs this code and joins no cluster."""
-    here = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    """Return the environment of a process that runs this code, without this process's settings."""
+    settings = ("RAY_ADDRESS", "STUDY_ROOT", "STUDY_DATA")
+    here = {name: value for name, value in os.environ.items() if name not in settings}
     return here | {"PYTHONPATH": str(Path(__file__).parents[1]), **more}
+
+
+def start_python(
+    *words: str, folder: Path | None = None, **variables: str
+) -> subprocess.Popen[str]:
+    """Start Python with these arguments, in this folder and with these environment variables."""
+    return subprocess.Popen(
+        [sys.executable, *words],
+        cwd=folder,
+        env=environment(PYTHONUTF8="1", **variables),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+    )
+
+
+def run_python(
+    *words: str, status: int = 0, folder: Path | None = None, **variables: str
+) -> tuple[str, str]:
+    """Run Python to its end, check its exit status, and return what it printed on stdout and stderr."""
+    process = start_python(*words, folder=folder, **variables)
+    try:
+        out, err = process.communicate(timeout=900)
+    finally:
+        process.kill()
+    assert process.returncode == status, (words, out, err)
+    return out, err
 
 
 @dataclass

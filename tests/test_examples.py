@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,7 @@ from analysis import load, surfaces
 from analysis.load import export
 from study.store import open_store
 from tests import synthetic
-from tests.processes import environment
+from tests.processes import run_python
 
 EXAMPLES = Path(__file__).parent / "examples"
 
@@ -31,16 +29,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def printed_by(name: str, *arguments: Path) -> str:
     """Run an example in a process of its own, and return what it prints."""
-    answer = subprocess.run(
-        [sys.executable, str(EXAMPLES / name), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        cwd=EXAMPLES.parents[1],
-        env=environment(PYTHONUTF8="1"),
-    )
-    assert answer.returncode == 0, answer.stderr
-    return answer.stdout
+    out, _ = run_python(str(EXAMPLES / name), *map(str, arguments), folder=EXAMPLES.parents[1])
+    return out
 
 
 @pytest.mark.slow

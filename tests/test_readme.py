@@ -6,11 +6,8 @@ Every command is run here or by `.ci/run`, or is parsed. A command that is in no
 from __future__ import annotations
 
 import ast
-import os
 import re
 import shlex
-import subprocess
-import sys
 import tomllib
 from collections.abc import Callable, Mapping
 from itertools import product
@@ -28,6 +25,7 @@ from study.planning.plan import make_plan
 from study.planning.spaces import load_space
 from study.store import Store
 from tests.image_files import pixels_of, save
+from tests.processes import run_python
 
 HERE = Path(__file__).resolve().parents[1]
 
@@ -103,19 +101,8 @@ def study_words(command: str) -> list[str]:
 
 
 def run_study(command: str, folder: Path) -> str:
-    """Run a `study` command in a folder, without this process's settings; return what it prints."""
-    settings = ("STUDY_ROOT", "STUDY_DATA", "RAY_")
-    env = {name: value for name, value in os.environ.items() if not name.startswith(settings)}
-    answer = subprocess.run(
-        [sys.executable, "-m", "study", *study_words(command)],
-        cwd=folder,
-        env=env | {"PYTHONPATH": str(HERE), "PYTHONUTF8": "1"},
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-    )
-    assert answer.returncode == 0, (command, answer.stderr)
-    return answer.stdout
+    """Run a `study` command in a folder; return what it prints."""
+    return run_python("-m", "study", *study_words(command), folder=folder)[0]
 
 
 def test_readme_commands_are_all_known() -> None:

@@ -10,19 +10,9 @@ from pathlib import Path
 import pytest
 
 from study.planning.spaces import packaged
-from tests.processes import environment
+from tests.processes import environment, run_python
 
 STORE = Path(__file__).parents[2] / "fixtures" / "store-every-kind"
-
-
-def output_of(*command: str, folder: Path, **variables: str) -> list[str]:
-    """Run a command in a folder, which is also its home; return the lines that it prints."""
-    env = environment(HOME=str(folder), **variables)
-    env.pop("STUDY_ROOT", None)
-    ended = subprocess.run(
-        command, cwd=folder, env=env, check=True, timeout=120, stdout=subprocess.PIPE, text=True
-    )
-    return ended.stdout.splitlines()
 
 
 @pytest.mark.slow
@@ -33,7 +23,7 @@ def test_completion_offers_verbs_flags_and_spaces(tmp_path: Path) -> None:
     def completions(line: str) -> set[str]:
         asked = {"_STUDY_COMPLETE": "complete_bash", "COMP_WORDS": line}
         asked["COMP_CWORD"] = str(line.count(" "))
-        return set(output_of(sys.executable, "-m", "study", folder=tmp_path, **asked))
+        return set(run_python("-m", "study", folder=tmp_path, **asked)[0].splitlines())
 
     assert completions("study re") == {"register", "report", "retry"}
     assert completions("study run --log m") == {"mlflow"}
@@ -56,4 +46,10 @@ def test_install_completion_makes_bash_complete_spaces(tmp_path: Path) -> None:
         $(complete -p study | sed 's/.*-F \([^ ]*\).*/\1/') study
         echo "${COMPREPLY[@]}"
     """
-    assert output_of("bash", "--norc", "-c", script, folder=tmp_path)[-1] == "quickstart"
+    printed = subprocess.check_output(
+        ["bash", "--norc", "-c", script],
+        cwd=tmp_path,
+        env=environment(HOME=str(tmp_path)),
+        text=True,
+    )
+    assert printed.splitlines()[-1] == "quickstart"

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
 import shutil
-import subprocess
-import sys
 import time
 import uuid
 from collections.abc import Callable
@@ -17,7 +14,6 @@ from pathlib import Path
 
 import pytest
 
-import study
 from study.cli import run
 from study.cli.main import main
 from study.planning.plan import make_plan
@@ -28,6 +24,7 @@ from study.store.provenance import TRAINER, code_version
 from study.store.store import store_command, without_secrets
 from study.store.studies import add_registration, write_study
 from tests import s3_server
+from tests.processes import run_python
 
 SPACE = """\
 '''Is a tiny study enough?
@@ -285,11 +282,7 @@ def test_wrong_input_and_status_load_neither_ray_nor_torch() -> None:
         "print(sorted({'ray', 'torch'} & set(sys.modules)))"
     )
     Path("wrong.py").write_text(SPACE.replace("30, 50", "30, 5000"))
-    env = os.environ | {"PYTHONPATH": str(Path(study.__file__).parents[1])}
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=env, check=True
-    )
-    assert done.stdout.splitlines()[-1] == "[]", done.stdout + done.stderr
+    assert run_python("-c", code)[0].splitlines()[-1] == "[]"
 
 
 @pytest.mark.slow

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -13,7 +11,7 @@ import pytest
 from study.cli.main import main
 from study.run import Recipe
 from study.store import Store
-from tests.processes import environment
+from tests.processes import start_python
 from tests.studies import write_space
 
 CHECKED = {"source_size": 100, "target_size": 100}
@@ -77,13 +75,8 @@ def test_check_failing_run_is_one_line(
 def test_check_interrupted_leaves_nothing_behind(store: Store, folder: Path) -> None:
     write_space(folder / "long.py", **CHECKED, recipe=Recipe(num_epochs=100_000, batch_size=50))
     before = files_in(folder)
-    checking = subprocess.Popen(
-        [sys.executable, "-m", "study", "check", "long.py", "--root", store.root],
-        env=environment(TMPDIR=str(folder / "temporary")),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    words = ("-m", "study", "check", "long.py", "--root", store.root)
+    checking = start_python(*words, folder=folder, TMPDIR=str(folder / "temporary"))
     # The weights of the start exist, so the Run itself trains soon.
     while checking.poll() is None and not any(folder.glob("temporary/*/store/weights/*")):
         time.sleep(0.05)

@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -35,7 +34,7 @@ from study.store.provenance import now
 from study.store.schema import ABSENT, DONE, START_FAILED
 from study.store.unfinished import list_unfinished, trained_by, write_failure
 from study.training import loop, stacked
-from tests.processes import environment
+from tests.processes import start_python
 from tests.studies import inline, outcomes, small, write_space
 
 # Long enough to be killed half-way: a few seconds per Run without frozen layers.
@@ -213,15 +212,8 @@ class Driver:
         write_space(self.folder / "long.py", **LONG)
 
     def start(self) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "study", "run", "long.py", "--root", self.store.root]
-        return subprocess.Popen(
-            [*command, "--checkpoint-seconds", "0.2"],
-            cwd=self.folder,
-            env=environment(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        flags = ("--root", self.store.root, "--checkpoint-seconds", "0.2")
+        return start_python("-m", "study", "run", "long.py", *flags, folder=self.folder)
 
     def wait_for(self, condition: Callable[[], object], process: subprocess.Popen[str]) -> None:
         """Wait for a condition while the driver runs."""

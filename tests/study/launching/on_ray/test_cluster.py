@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import re
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,7 +12,7 @@ import pytest
 from study.cli.main import main
 from study.launching.options import refuse_unreachable
 from study.messages import UserError
-from tests.processes import environment
+from tests.processes import run_python
 from tests.studies import ONE_RUN, write_space
 
 
@@ -51,30 +49,16 @@ def test_differences_names_versions_that_differ() -> None:
     ]
 
 
-def output_of(*command: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run Python in another process, and return what it prints."""
-    return subprocess.run(
-        [sys.executable, *command],
-        env=environment(**variables),
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-
-
 @pytest.mark.ray
-def test_run_ray_that_does_not_start_is_one_message(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_run_ray_that_does_not_start_is_one_message(tmp_path: Path) -> None:
     """Ray raises a bare exception if the names of its sockets are too long."""
-    monkeypatch.chdir(tmp_path)
     write_space(tmp_path / "one.py", **ONE_RUN)
     long = tmp_path / ("x" * 120)
     long.mkdir()
-    ran = output_of("-m", "study", "run", "one.py", "--root", "store", RAY_TMPDIR=str(long))
-    assert ran.returncode == 1, ran.stderr
-    assert f"study: RAY_TMPDIR={long}: too long for Ray's sockets" in ran.stderr
-    assert "--inline" in ran.stderr and "Traceback" not in ran.stderr
+    words = ("-m", "study", "run", "one.py", "--root", "store")
+    _, error = run_python(*words, status=1, folder=tmp_path, RAY_TMPDIR=str(long))
+    assert f"study: RAY_TMPDIR={long}: too long for Ray's sockets" in error
+    assert "--inline" in error and "Traceback" not in error
 
 
 LISTENING = """
@@ -94,11 +78,10 @@ with connected("local"):
 @pytest.mark.slow
 @pytest.mark.ray
 def test_connected_local_ray_without_a_writable_home_listens_on_loopback_only() -> None:
-    done = output_of("-c", LISTENING, HOME=os.devnull)
-    assert done.returncode == 0, done.stderr
-    addresses = re.findall(r"^listens (\S+)", done.stdout, re.MULTILINE)
+    printed, _ = run_python("-c", LISTENING, HOME=os.devnull)
+    addresses = re.findall(r"^listens (\S+)", printed, re.MULTILINE)
     assert len(addresses) > 5
-    assert {*addresses} <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}, done.stdout
+    assert {*addresses} <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}, printed
 
 
 @pytest.mark.parametrize(
@@ -160,8 +143,7 @@ def test_node_that_joins_later_with_another_version_is_named(tmp_path: Path) -> 
     other = tmp_path / "torch-1.0.dist-info"
     other.mkdir()
     (other / "METADATA").write_text("Metadata-Version: 2.1\nName: torch\nVersion: 1.0\n")
-    done = output_of("-c", JOINING, str(tmp_path))
-    assert done.returncode == 0, done.stderr
-    same, different = [line for line in done.stdout.splitlines() if line.startswith("faults")]
+    printed, _ = run_python("-c", JOINING, str(tmp_path))
+    same, different = [line for line in printed.splitlines() if line.startswith("faults")]
     assert same == "faults"
     assert "has torch 1.0 (here" in different and "install the same on every node" in different

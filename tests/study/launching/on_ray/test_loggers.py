@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import struct
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +14,7 @@ from study.cli.main import main
 from study.run import Recipe, to_json
 from study.store import Store, finished_ids, read_rows
 from tests import made_up
-from tests.processes import environment
+from tests.processes import run_python
 from tests.studies import ONE_RUN, write_space
 
 MEASURED = ("train_loss", "train_error", "test_loss", "test_error")
@@ -81,15 +79,9 @@ def test_loggers_receive_the_values_of_the_rows(store: Store, tmp_path: Path) ->
     write_space(tmp_path / "tiny.py", **ONE_RUN, recipe=recipe)
     flags = ["--root", store.root, "--gpus-per-trial", "0"]
     flags += [f"--log={tool}" for tool in ("tensorboard", "wandb", "mlflow")]
-    ran = subprocess.run(
-        [sys.executable, "-m", "study", "run", "tiny.py", *flags],
-        cwd=tmp_path,
-        env=environment(WANDB_MODE="offline", MLFLOW_TRACKING_URI=""),
-        capture_output=True,
-        text=True,
-        timeout=900,
-    )
-    assert ran.returncode == 0, ran.stderr
+    tools = {"WANDB_MODE": "offline", "MLFLOW_TRACKING_URI": ""}
+    words = ("-m", "study", "run", "tiny.py", *flags)
+    _, error = run_python(*words, folder=tmp_path, **tools)
     (run_id,) = finished_ids(store)
     rows = {row["step"]: row for row in read_rows(store, run_id).table.to_pylist()}
     logs = tmp_path / "logs" / "tiny"
@@ -100,7 +92,7 @@ def test_loggers_receive_the_values_of_the_rows(store: Store, tmp_path: Path) ->
         ("wandb", f"wandb sync {logs}/wandb/offline-run-*", of_wandb(offline)),
         ("mlflow", f"tiny of sqlite:///{logs}/mlflow.db", of_mlflow(logs / "mlflow.db", "tiny")),
     ):
-        assert where in ran.stderr, (tool, ran.stderr)
+        assert where in error, (tool, error)
         logged = [point for point in points if point[0] in MEASURED]
         for name in MEASURED:
             steps = [step for logged_name, step, _ in logged if logged_name == name]

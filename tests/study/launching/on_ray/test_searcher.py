@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +15,7 @@ from study.launching.queue import RunQueue
 from study.planning.durations import Pace, Parts, Work
 from study.run import Recipe
 from study.store import Store, finished_ids
-from tests.processes import Watched, environment
+from tests.processes import Watched, start_python
 from tests.studies import ONE_RUN, small, write_space
 
 
@@ -136,13 +134,7 @@ def test_run_starts_at_most_one_worker_per_slot(store: Store, tmp_path: Path) ->
     recipe = Recipe(num_steps=2, batch_size=32, learning_rate=1e-3)
     write_space(tmp_path / "tiny.py", **ONE_RUN, seed=range(40), recipe=recipe)
     flags = ["--root", store.root, "--gpus-per-trial", "0", "--max-concurrent", "2"]
-    driver = subprocess.Popen(
-        [sys.executable, "-m", "study", "run", "tiny.py", *flags],
-        cwd=tmp_path,
-        env=environment(),
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    driver = start_python("-m", "study", "run", "tiny.py", *flags, folder=tmp_path)
     with Watched(driver.pid) as watched:
         _, said = driver.communicate(timeout=900)
     assert driver.returncode == 0, said
