@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,6 +20,7 @@ from study.messages import UserError
 from study.run import Recipe, Run
 from study.signals import stop_on_signals
 from study.store import Store
+from tests.processes import run_python
 
 
 def some_runs() -> list[Run]:
@@ -51,8 +51,8 @@ def test_import_loads_neither_torch_nor_ray(modules: str) -> None:
         "from study.run import Run; assert study.run.Run is Run; assert 'run_study' in dir(study); "
         "print({'torch', 'torchvision', 'timm', 'sklearn', 'ray'} & set(sys.modules))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "set()\n"
+    out, _ = run_python("-c", code)
+    assert out == "set()\n"
     with pytest.raises(AttributeError, match="no_such"):
         study.no_such  # noqa: B018
 
