@@ -52,10 +52,24 @@ def another_root(store: Store, folder: Path) -> Store:
     return open_store(folder)
 
 
-def steps_until_stop(num_steps: int) -> Callable[[], bool]:
-    """Return `should_stop` of a training that stops after this number of steps."""
-    asked = count()
-    return lambda: next(asked) >= num_steps
+def train(
+    runs: Sequence[Run],
+    store: Store,
+    num_steps: int = 1_000,
+    on_row: Callable[[Run, Row], None] | None = None,
+) -> set[str]:
+    """Train Runs for this many steps, with weights and predictions; return their outcomes."""
+    ids, asked = [run.id for run in runs], count()
+    ended = attempt(
+        runs,
+        store,
+        DEFAULT_OPTIONS,
+        keep_weights=ids,
+        keep_predictions=ids,
+        on_row=on_row,
+        should_stop=lambda: next(asked) >= num_steps,
+    )
+    return {each.outcome for each in ended.values()}
 
 
 def replace_weights(store: Store, run: Run) -> str:
@@ -292,7 +306,7 @@ def test_training_after_any_outcome_is_freed_without_garbage_collection(
         made.append(weakref.ref(self))
         init(self, *args, **kwargs)
 
-    def on_row(_: object, row: Row) -> None:
+    def on_row(_: Run, row: Row) -> None:
         if ends == "try again" and row.epoch == 2:
             raise RuntimeError("made up")
 
@@ -303,16 +317,8 @@ def test_training_after_any_outcome_is_freed_without_garbage_collection(
     gc.collect()
     gc.disable()
     try:
-        ended = attempt(
-            [run],
-            store,
-            DEFAULT_OPTIONS,
-            keep_weights=[run.id],
-            keep_predictions=[run.id],
-            on_row=on_row,
-            should_stop=steps_until_stop(6 if ends == "interrupted" else 1_000),
-        )
-        assert ended[run.id].outcome == ends
+        num_steps = 6 if ends == "interrupted" else 1_000
+        assert train([run], store, num_steps, on_row) == {ends}
         assert [training() for training in made] == [None]
     finally:
         gc.enable()
@@ -326,15 +332,6 @@ def _block(of: Run, seeds: Sequence[int]) -> list[Run]:
     return [with_seed(run, seed) for seed in seeds]
 
 
-def _train(runs: Sequence[Run], store: Store, num_steps: int = 1_000) -> set[str]:
-    """Train the Runs, with weights and predictions, and return their outcomes."""
-    ids, stop = [run.id for run in runs], steps_until_stop(num_steps)
-    ended = attempt(
-        runs, store, DEFAULT_OPTIONS, keep_weights=ids, keep_predictions=ids, should_stop=stop
-    )
-    return {each.outcome for each in ended.values()}
-
-
 @pytest.mark.slow
 def test_block_killed_extended_or_without_some_rows_has_the_bits_of_an_undisturbed_one(
     store: Store, tmp_path: Path
@@ -342,13 +339,13 @@ def test_block_killed_extended_or_without_some_rows_has_the_bits_of_an_undisturb
     disturbed = another_root(store, tmp_path / "disturbed")
     for kind in (SOURCE, CELL):
         runs = _block(kind, (0, 1, 3))
-        assert _train(runs, store) == {"finished"}
-        assert _train(runs[:2], disturbed, num_steps=4) == {"interrupted"}
+        assert train(runs, store) == {"finished"}
+        assert train(runs[:2], disturbed, num_steps=4) == {"interrupted"}
         assert all("checkpoint" in list_unfinished(disturbed)[run.id].files for run in runs[:2])
-        assert _train(runs, disturbed) == {"finished"}
+        assert train(runs, disturbed) == {"finished"}
         for again in (runs[1], runs[2]):
             disturbed.remove(rows_path(again.id))
-            assert _train([again], disturbed) == {"finished"}
+            assert train([again], disturbed) == {"finished"}
         for run in runs:
             assert outcome(disturbed, run.id) == outcome(store, run.id)
             assert made_by(store, run).trained_together == [each.id for each in runs]
@@ -358,7 +355,7 @@ def test_block_killed_extended_or_without_some_rows_has_the_bits_of_an_undisturb
 
 def test_block_with_a_lost_start_trains_the_other_seeds(store: Store) -> None:
     sources, cells = _block(SOURCE, (0, 1, 3)), _block(CELL, (0, 1, 3))
-    assert _train(sources, store) == {"finished"}
+    assert train(sources, store) == {"finished"}
     digest = made_by(store, sources[1]).weights_digest
     assert digest is not None
     store.remove(weights_path(sources[1].id, digest))
