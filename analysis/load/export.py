@@ -263,7 +263,7 @@ def _header(shown: str, file: pq.ParquetFile) -> dict[str, Any]:
 
 
 def _exported(shown: str, file: pq.ParquetFile, header: Mapping[str, Any]) -> Exported:
-    """Check everything in a file that may be a stranger's; raise one of _NOT_AS_WRITTEN."""
+    """Return the content of an export. Checks everything, as it may be forged; raises _NOT_AS_WRITTEN."""
     study = header["study"]
     # The report is written to reports/<study>, so the name must not contain another path.
     if not isinstance(study, str) or not is_study_name(study):

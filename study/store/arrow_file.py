@@ -30,7 +30,7 @@ _NUM_MARKS: Final = 2
 
 
 def to_bytes(table: pa.Table, head: Mapping[bytes, bytes]) -> bytes:
-    """Return the file of one record batch, with this head, the table's digest and the file's digest."""
+    """Return the table as an Arrow file of one record batch, with `head` and digests of head and file."""
     metadata = {**head, _DIGEST: _digest(head), _SEAL: _MARK + _ZEROS}
     whole = table.combine_chunks().replace_schema_metadata(metadata)
     sink = pa.BufferOutputStream()
@@ -62,7 +62,7 @@ def is_sealed(payload: bytes, path: str) -> bool:
 def checked(
     metadata: Mapping[bytes, bytes] | None, keys: tuple[bytes, ...], path: str, what: str
 ) -> Mapping[bytes, bytes]:
-    """Return the head with these keys, in written order. `what`: the kind of file, for messages.
+    """Return the metadata under these keys, checked by their digest. `what`: kind of file, for messages.
 
     Raises Damaged if a key is missing or the digest does not match.
     """
@@ -80,7 +80,7 @@ def checked(
 def opened(source: pa.NativeFile, path: str) -> Iterator[pa.ipc.RecordBatchFileReader]:
     """Open an Arrow file for the block.
 
-    Raises Damaged if the block cannot decode what it reads. Disk errors other than a lost sector pass.
+    Raises Damaged if the block cannot decode what it reads, or for a lost sector; other disk errors stay.
     """
     if not source.size():
         raise Damaged(path, "it is empty")
@@ -97,7 +97,7 @@ def opened(source: pa.NativeFile, path: str) -> Iterator[pa.ipc.RecordBatchFileR
 
 
 def read_table(reader: pa.ipc.RecordBatchFileReader) -> pa.Table:
-    """Read all columns. Raises for values outside their buffers."""
+    """Read all columns. Raises an error if an offset points outside its buffer."""
     table = reader.read_all()
     table.validate(full=True)
     return table

@@ -53,7 +53,7 @@ _OF_BUCKET: Final = (
 
 
 def os_error_text(error: OSError, *, advise: bool = True) -> str:
-    """Word an error for people in one line: path, failed action, cause; with `advise`, a fix."""
+    """Return an error as one line for users: path, failed action, cause; with `advise`, a fix."""
     said = " ".join(str(error.strerror or error).split())
     path = os.fspath(error.filename) if isinstance(error.filename, str | os.PathLike) else ""
     if OF_CLIENT in said:
@@ -80,9 +80,9 @@ def os_error_text(error: OSError, *, advise: bool = True) -> str:
 
 @contextmanager
 def naming(place: str | Path, instead_of: str | Path | None = None) -> Iterator[None]:
-    """Let a disk error from the block name `place` if it names no path, or one below `instead_of`.
+    """Set the path of a disk error in the block to `place` if it has none, or one below `instead_of`.
 
-    For files that are first written beside their place, and for libraries that do not name the path.
+    For files that are first written elsewhere, and for libraries whose errors have no path.
     """
     try:
         yield
@@ -162,7 +162,7 @@ def waits_for(error: OSError, waits: Waits) -> Waits:
 def is_content(error: OSError) -> bool:
     """Return True if an error in reading a local file is about its bytes: lost (EIO) or wrong.
 
-    Other errors (permission, time-out, stale mount) have other numbers; pyarrow's have none.
+    Other errors (permission, time-out, stale mount) have other numbers; pyarrow's on content have none.
     """
     return error.errno in (errno.EIO, None)
 

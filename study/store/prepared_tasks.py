@@ -25,13 +25,13 @@ _ABOUT, _DIGEST = b"freezewise", b"sha256"
 
 
 def metadata_of(plain: dict[str, Any]) -> dict[bytes, bytes]:
-    """Return these plain values with form, release and digest, as a schema's metadata."""
+    """Return these plain values with format, release and digest, as a schema's metadata."""
     about = canonical_json({"format": FORMAT, "written_by": release(), **plain})
     return {_ABOUT: about.encode(), _DIGEST: digest_of(about).encode()}
 
 
 def read_task_head(file: Any, path: str) -> dict[str, Any]:
-    """Return the argument of `metadata_of`, read from an open Arrow file. Raises Damaged, Newer."""
+    """Return the plain values of `metadata_of` from an open Arrow file. Raises Damaged, Newer."""
     with arrow_file.opened(file, path) as reader:
         metadata = reader.schema.metadata or {}
     about = metadata.get(_ABOUT, b"")

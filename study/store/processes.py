@@ -1,4 +1,4 @@
-"""Identify a process across machines, boots, containers and reused numbers, and check whether it runs."""
+"""Identify a process across machines, boots, containers and reused pids, and check whether it runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Process:
     """A process, identified uniquely.
 
     `machine` identifies machine, boot and container, in which `pid` is meaningful; `pid_start` separates
-    a process from a later one with its number. Both are None on systems without this information.
+    a process from a later one with the same pid. Both are None on systems without this information.
     """
 
     host: str
@@ -24,14 +24,14 @@ class Process:
     pid_start: int | None
 
     def is_alive(self) -> bool | None:
-        """Return whether it still runs; None if that cannot be seen from here."""
+        """Return whether the process still runs; None if unknown, as for another machine."""
         if self.machine is None or self.machine != _machine():
             return None
         return self.pid_start is not None and _start_of(self.pid) == self.pid_start
 
 
 def process_from(plain: Any) -> Process:
-    """Return the process with these plain values, from a file. Raises ValueError, TypeError."""
+    """Return the process from the plain values of a file. Raises ValueError, TypeError."""
     process = Process(**plain)
     kinds = {"host": str, "pid": int, "machine": str | None, "pid_start": int | None}
     for name, kind in kinds.items():

@@ -38,7 +38,8 @@ NAME: Final = pa.dictionary(pa.int32(), pa.string())
 class Column:
     """One column of the table; `unit` is "" for a number without unit.
 
-    `since`: the first format with it; `original`: its value in older files, if no Run determines it.
+    `since`: the first format version with it; `original`: its value for older files, if the Run does not
+    determine it.
     """
 
     name: str
@@ -185,7 +186,7 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """Sizes that network and task determine, not the Run's fields alone."""
+    """Sizes that depend on the network and the task."""
 
     num_layers: int
     num_classes: int
@@ -214,7 +215,7 @@ def rows_table(run: Run, sizes: Sizes, rows: Sequence[Row], outcome: str) -> pa.
 
 
 def completed(table: pa.Table, run: Run, number: int) -> pa.Table:
-    """Return a table of an older format with later columns added, as in the Run (ROWS)."""
+    """Return a table of format `number` with all columns of ROWS; later ones have the Run's values."""
     if number == FORMAT:
         return pa.Table.from_arrays(table.columns, schema=ROWS)
     known = {column.name: column.original for column in COLUMNS} | coordinates(run)

@@ -85,9 +85,11 @@ _FORMAT, _DIGEST = b"format", b"digest"
 
 @dataclass(frozen=True, kw_only=True)
 class Similarity:
-    """Measures at one place; the fields are columns. A measure is None if it has no value: fewer than
-    two classes (except the rank), features that are not finite or (CKA, rank) all alike; debiased
-    also for fewer than four images, or no two of the same class.
+    """Measures at one place; the fields are columns. A measure is None if it is not defined:
+
+    - all: if features are not finite; CKA and rank: if all features are alike;
+    - LogME and CKA: for fewer than two classes;
+    - debiased CKA: for fewer than four images, or if no two have the same class.
     """
 
     place: str

@@ -32,7 +32,7 @@ def seal(content: dict[str, Any]) -> bytes:
 
 
 def unseal(payload: bytes, path: str) -> tuple[Any, str]:
-    """Return the argument of `seal`, and the release that wrote it ("" in old files).
+    """Return the content of a sealed file, and the release that wrote it ("" in old files).
 
     Raises Damaged.
     """
@@ -48,7 +48,7 @@ def unseal(payload: bytes, path: str) -> tuple[Any, str]:
 
 
 def frame(payload: bytes) -> bytes:
-    """Return the header of a checkpoint's payload."""
+    """Return the header that precedes a checkpoint's payload."""
     return _MAGIC + digest_of(payload).encode() + b"\n"
 
 
@@ -72,7 +72,6 @@ def write_study(store: Store, name: str, runs: Sequence[Run]) -> None:
 
 
 def runs_sealed(runs: Iterable[Run]) -> bytes:
-    """Return the content of a study's file."""
     return seal({"runs": [run.to_dict() for run in runs]})
 
 
@@ -83,7 +82,7 @@ def read_study(store: Store, name: str) -> list[Run]:
 
 
 def runs_from(payload: bytes, path: str) -> list[Run]:
-    """Return the argument of `runs_sealed`. Raises Damaged, Newer."""
+    """Return the Runs in the content of a study's file. Raises Damaged, Newer."""
     content, written_by = unseal(payload, path)
     try:
         if further := [name for name in content if name != "runs"]:

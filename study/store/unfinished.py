@@ -1,4 +1,4 @@
-"""Store the checkpoints, processes and failures of Runs in flight.
+"""Store the checkpoints, processes and failures of Runs in flight: begun, but not finished.
 
 Every driver writes below its lease number (`Store.lease_number`), a fencing token: a driver that lost
 its lease cannot overwrite its successor's files. Readers use the highest number.
@@ -37,8 +37,8 @@ class Failure:
 class Unfinished:
     """The files of a Run in flight.
 
-    - `paths`: by file name (checkpoint, began.json, failure.json), each of the highest number.
-    - `outdated`: the paths of lower numbers.
+    - `paths`: by file name (checkpoint, began.json, failure.json), each of the highest lease number.
+    - `outdated`: paths of files with lower lease numbers.
     - `newest`: the time of the last write (UTC).
     """
 
@@ -142,7 +142,7 @@ def read_checkpoint(store: Store, run_id: str, there: Unfinished | None = None) 
 
 
 def read_at(store: Store, path: str) -> Any:
-    """Return the payload of a checkpoint, or the content of a note. Raises Damaged, Newer."""
+    """Return the payload of a checkpoint, or the content of another file. Raises Damaged, Newer."""
     content = store.get(path)
     if path.endswith(f"/{_CHECKPOINT}"):
         return studies.unframe(content, path)
