@@ -305,6 +305,6 @@ def _powers_below(most: int) -> list[int]:
 
 
 def _inside(**numbers: list[int]) -> list[dict[str, int]]:
-    """Return the cuts inside a layer or the head, and, if each axis has 0, the one before it."""
+    """Return the fields of each cut inside a layer or the head; {}, no such cut, if each axis has 0."""
     plain: list[dict[str, int]] = [{}] if all(0 in each for each in numbers.values()) else []
     return plain + [{name: number} for name, each in numbers.items() for number in each if number]

@@ -184,7 +184,7 @@ def cut_place(
     - m of n channels trained: m / (n + 1) before the head, about 8.75 for a quarter of the ninth layer's.
       Even if all are trained, part of the layer is frozen: the weights that lead to them.
     - p of q pieces frozen: p / q of a layer after the cut.
-    - In the layer that has both, pieces come after the channels that they train, and before one more.
+    - In the layer before the head, trained pieces with c channels are between c and c + 1 channels.
     - A head that reads k features: 1 / (2 + log2 k) after the last cut.
 
     `last`: the index of the head. Arguments and result: (Runs,), the sizes as in `schema.Sizes`.
