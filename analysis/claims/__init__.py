@@ -30,7 +30,7 @@ def claims(
 ) -> Verdicts:
     """Read the rows once and return the verdicts by claim; for the arguments see `c5a`.
 
-    Six, and C4b if the head of some Runs reads a part of its features.
+    There are six, and C4b if the head of some Runs reads only a part of its features.
 
     `arm`: default transfer; for a table without it, the table's only arm. For a table, the first printed
     line names the claims that it cannot answer.

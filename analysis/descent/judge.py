@@ -212,8 +212,8 @@ class Judgement:
       the other seeds. `height`: their mean. A peak is shown if `low` is above 0 (it includes the cost of
       the search) and the estimate reaches `min_height`. It is excluded if `high`, which is `at_most`, is
       below `min_height`.
-    - `located_heights`: (seeds,), the same at the places found on all seeds. Their mean is too high rather
-      than too low, since the places were chosen for it.
+    - `located_heights`: (seeds,), the same at the places found on all seeds. Their mean tends to be too
+      high, since the places were chosen for it.
     - `first_minimum`, `peak`, `later_minimum`: places on the mean over seeds, for drawing.
     - `min_height`: the height that matters. `interpolates`: "nothing", "some", "everything" (of the
       curve), "unknown" without train errors. `near`: (points,) bool, where a peak counts.

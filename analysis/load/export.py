@@ -116,7 +116,7 @@ def export(store: Store, study: str, path: str | Path, *, is_public: bool = Fals
     Runs, their states, the registrations and the provenance, so `load.open_study` restores the study. CSV
     has no checksum; missing values are empty.
 
-    `is_public`: without host names and file paths: of a failure, only the kind of error is written.
+    `is_public`: leave out host names and file paths; of a failure, write only the kind of error.
 
     Memory is bounded by one row group (`ROWS_A_GROUP`). Every row file's checksum is checked; damaged
     files are left out and reported. The export is written atomically.

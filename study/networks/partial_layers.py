@@ -86,7 +86,7 @@ def inputs(linear: nn.Linear, which: slice, links: ChannelLinks | None, *, bias:
 
 
 class First(nn.Module):
-    """The first `num` features of each network: (n, networks · c) to (n, networks · num)."""
+    """Keeps the first `num` features of each network: (n, networks · c) to (n, networks · num)."""
 
     networks = 1
 

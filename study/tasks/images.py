@@ -376,7 +376,7 @@ def _why_no_image(path: Path) -> str | None:
 
 
 def skipped_text(skipped: Sequence[Skipped], most: int = 10) -> list[str]:
-    """Return a line for each reason, the most frequent first, with a number, an example and a fix."""
+    """Return a line for each reason of skipping files, most frequent first: number, example and fix."""
     counts = Counter(each.reason for each in skipped)
     lines = []
     for reason, number in counts.most_common(most):
