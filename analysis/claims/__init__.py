@@ -47,7 +47,7 @@ def claims(
         if not isinstance(study.rows, TableRows):
             raise
         raise ValueError(
-            f"the claims cannot be asked of this table: {error}; for double descent along its widths or "
+            f"this table cannot answer the claims: {error}; for double descent along its widths or "
             "parameters use surfaces.judge_along"
         ) from error
     sources: dict[str, Any] = {
@@ -97,4 +97,4 @@ def _unasked(study: Study, arm: str) -> str:
     named = ", ".join(
         name for name in ("size", "source_size", "frozen", "source_task") if name in single
     )
-    return f"This table cannot be asked {', '.join(claims)}: it has one value of {named}."
+    return f"This table cannot answer {', '.join(claims)}: it has one value of {named}."

@@ -264,12 +264,11 @@ def ask_c3(measures: Measures, lines: pd.DataFrame, arm: str) -> Answer:
     reasons = []
     if above:
         reasons.append(
-            f"the largest size is interpolated in {len(above)} capacities: the sizes studied censor "
-            "them, they are as large or larger"
+            f"{len(above)} capacities are lower bounds: the largest size studied is interpolated"
         )
     if below:
         reasons.append(
-            f"not even the smallest size is interpolated in {len(below)} capacities: they are smaller"
+            f"{len(below)} capacities are upper bounds: the smallest size studied is not interpolated"
         )
     understated = {(bound.group, bound.seed) for bound in of_found if bound.above == bound.fewest}
     overstated = any(bound.above != bound.fewest for bound in of_found)
@@ -317,7 +316,7 @@ def c4(measures: Measures, *, arm: str = TRANSFER) -> Verdict:
     found = verdict("C4", measures, arm, ask_c4, extra)
     if not shown or found.answer == HOLDS:
         return found
-    remark = f"looked at alone, {shown} of {len(curves)} curves show one (exploratory)"
+    remark = f"judged one by one, {shown} of {len(curves)} curves show one (exploratory)"
     return replace(found, reasons=(remark, *found.reasons))
 
 
@@ -401,7 +400,9 @@ def decide_c4(curves: Sequence[OneCurve], epsilon: float, step: float, compared:
     peak = peak_condition("double descent, its peak near the edge of interpolation", judged)
     reasons = [f"a peak counts {near_in_words(PARAMETERS, epsilon)}", *judged.reasons]
     if judged.near[1:-1].all():
-        reasons.append("the cuts are so few that every one counts as near: the place is not tested")
+        reasons.append(
+            "with so few cuts, all count as near the edge: the peak's place is not tested"
+        )
     without = len(curves) - len(found.names) - found.dropped
     if without:
         reasons.append(

@@ -174,7 +174,7 @@ def compare_with_registration(
     if last.is_late:
         return RegistrationStatus(
             word=EXPLORATORY,
-            sentences=(f"It was {said}, when targets of it had rows already: late.",),
+            sentences=(f"It was {said}, too late: target rows already existed.",),
         )
     changed = _changed(last, run_ids, terms)
     if changed:

@@ -119,7 +119,8 @@ def _floors(measures: Measures, lines: pd.DataFrame, more: str, less: str) -> li
         if found is None:
             conditions.append(
                 Condition(
-                    what=f"{source} better than chance, which is not known", answer=CANNOT_TELL
+                    what=f"{source} better than chance: the number of classes is not known",
+                    answer=CANNOT_TELL,
                 )
             )
             continue
@@ -132,7 +133,7 @@ def _floors(measures: Measures, lines: pd.DataFrame, more: str, less: str) -> li
         )
         if under.answer != HOLDS:
             tell = f"{under.tell}; " if under.tell else ""
-            tell += "a ceiling, where all sources are alike, is not excluded"
+            tell += "both sources may be equally bad"
             if floor != RANDOM_FROZEN + " layers":
                 tell += ": a random frozen arm would tell"
             under = replace(under, answer=CANNOT_TELL, tell=tell)

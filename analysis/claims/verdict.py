@@ -294,7 +294,7 @@ def verdict(
     if lines["seed"].nunique() == 1:
         caveats.append("one seed")
     elif lines["source_seed"].nunique() == 1 and lines["source_size"].max() > 0:
-        caveats.append("the source's seed is fixed: the spread leaves the sources out")
+        caveats.append("all cells use one source seed: the spread between sources is not included")
     caveats += few_images(lines) + looks_like_accuracy(measures, lines)
     for name in ("task", "model", "width", "recipe"):
         if lines[name].nunique() > 1:

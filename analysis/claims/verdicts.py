@@ -52,7 +52,7 @@ class Verdicts(Mapping[str, Verdict]):
             if one.by_epsilon:
                 lines.append(f"{indent}{epsilons_text(one)}")
             lines += [
-                f"{indent}beside it, sources of equally many steps: {beside.answer}, "
+                f"{indent}with sources of equally many steps: {beside.answer}, "
                 f"{effect_text(beside.effect, beside.unit)}"
                 for beside in (
                     control.answer for control in one.controls if control.arm == MATCHED_STEPS

@@ -35,7 +35,7 @@ def warnings(study: Study) -> list[str]:
         )
     if isinstance(study.rows, TableRows):
         found.append(
-            "The curves are those of a table, not of a store: nothing is known of what produced them."
+            "The curves come from a table, not from a store: how they were produced is not known."
         )
         if "train_error" not in study.measured:
             found.append("The table gives no train error: what interpolates is not known.")

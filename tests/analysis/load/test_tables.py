@@ -73,7 +73,7 @@ def test_a_table_goes_through_descent_claims_and_report(tmp_path: Any) -> None:
     c1 = claims(study, arm="scratch")["C1"]
     assert c1.effect is not None and c1.effect.low > 0 and len(c1.run_ids) == 12
     page = write_report(study, tmp_path, arm="scratch").read_text(encoding="utf-8")
-    assert "nothing is known of what produced them" in page and "MNIST, width 4" in page
+    assert "how they were produced is not known" in page and "MNIST, width 4" in page
     shown = page.split('id="pictures"')[1].split('id="provenance"')[0]
     assert "not known" not in shown
 
@@ -252,7 +252,7 @@ def test_judge_along_finds_the_peak_of_a_model_wise_curve(x: str, scale: int) ->
     assert surfaces.at_epoch(study, squeeze=True).sizes == {"width": 8, "seed": 4}
     with pytest.raises(ValueError, match="x='size': choose one of width"):
         surfaces.judge_along(study, "size")
-    with pytest.raises(ValueError, match=r"claims cannot be asked of this table: .*judge_along"):
+    with pytest.raises(ValueError, match=r"table cannot answer the claims: .*judge_along"):
         claims(study)
 
 
@@ -260,7 +260,7 @@ def test_claims_of_a_table_name_what_it_cannot_be_asked() -> None:
     study = load.from_dataframe(curves(), NAMES, constants={"task": "MNIST"})
     first = str(claims(study)).splitlines()[0]
     said = "one value of size, source_size, frozen, source_task."
-    assert first == f"This table cannot be asked C1, C2, C3, C4, C5a, C5b: it has {said}"
+    assert first == f"This table cannot answer C1, C2, C3, C4, C5a, C5b: it has {said}"
     two = pd.concat([curves().assign(a="scratch"), curves().assign(a="reinitialised")])
     both = load.from_dataframe(two, NAMES | {"arm": "a"})
     with pytest.raises(ValueError, match="no transfer, choose one of reinitialised, scratch"):
