@@ -15,7 +15,7 @@ STATEMENT: Final = {
     "C1": "Epoch-wise double descent is more pronounced when the target set is large enough",
     "C2": "A larger source set can slow down target training: interpolation comes later",
     "C3": "The frozen count decides whether transfer is effectively under- or over-parameterised",
-    "C4": "Freezing fewer layers can show double descent (freezing-wise), its peak near the edge of interpolation",
+    "C4": "Freezing fewer layers can show double descent, its peak near the edge of interpolation",
     "C4b": "Below the head, too: the test error falls, rises to a peak near the edge, and falls again",
     "C5a": "With too many frozen layers a less related source is better than a more related one, or "
     "on par with it",
