@@ -53,7 +53,9 @@ def a_predictions() -> pa.Table:
     return predictions_table([0.0, 1.0, 2.0], [0, 10, 20], labels)
 
 
-def a_similarity(run: Run, start_digest: str = "0" * 64, value: float = 0.5) -> pa.Table:
+def a_similarity(
+    run: Run, start_digest: str = "0" * 64, value: float = 0.5, debiased: float | None = None
+) -> pa.Table:
     """Return a table with this value at the cut, and 1 more at the head."""
     measured = []
     for place in similarity.PLACES:
@@ -61,7 +63,7 @@ def a_similarity(run: Run, start_digest: str = "0" * 64, value: float = 0.5) -> 
         measured.append(
             similarity.Similarity(
                 place=place, num_images=4, num_classes=2, num_features=3, logme=at_place,
-                linear_cka=at_place, linear_cka_debiased=None, effective_rank=2.5,
+                linear_cka=at_place, linear_cka_debiased=debiased, effective_rank=2.5,
             )
         )  # fmt: skip
     return similarity.table_of(run, start_digest, measured, "0.1.0")

@@ -287,14 +287,14 @@ def test_page_compares_networks_and_sources(runs: list[Run], text: str, tmp_path
 def test_page_has_capacity_over_similarity_if_any_size_is_fitted(
     tmp_path: Path, capacity: float, is_drawn: bool
 ) -> None:
-    runs = synthetic.small(num_epochs=400, source_tasks=("near",), frozen=(0, 9), seeds=(0,))
+    runs = synthetic.small(num_epochs=400, source_tasks=("near",), frozen=(0, 9))
     truth = synthetic.Truth(capacity=capacity)
     synthetic.write(tmp_path / "root", runs, truth=truth)
     study = load.open_study(tmp_path / "root")
     (line,) = slices.slices(study)[0].lines
     assert slices.capacity_pairs(study, line, ["logme"], 0.1) == {}
     for number, run in enumerate(run for run in runs if run.source):
-        table = a_similarity(run, value=0.1 * number)
+        table = a_similarity(run, value=0.1 * number, debiased=0.4)
         similarity.publish(open_store(tmp_path / "root"), run, table)
     page = Page(report.write_report(study, tmp_path / "out"))
     assert ("Effective capacity against similarity" in page.text) == is_drawn
@@ -323,6 +323,9 @@ def test_page_of_smallest_studies_is_written(tmp_path: Path) -> None:
     one = Run(task="t", size=250, model="resnet18", width=8, recipe=Recipe(num_epochs=4), seed=0)
     page = reported(tmp_path / "one", [one])
     assert "1 seed" in page.text and page.all("img")
+    one_size = reported(tmp_path / "size", small(source_tasks=("near",), sizes=(250,)))
+    assert one_size.all("img")
+    assert not any("Training images ×" in str(img["alt"]) for img in one_size.all("img"))
     runs = small()
     without_rows = reported(tmp_path / "none", runs, absent=runs)
     assert "No cell of the study has a value to draw yet" in without_rows.text
