@@ -287,7 +287,7 @@ def test_page_compares_networks_and_sources(runs: list[Run], text: str, tmp_path
 def test_page_has_capacity_over_similarity_if_any_size_is_fitted(
     tmp_path: Path, capacity: float, is_drawn: bool
 ) -> None:
-    runs = synthetic.small(num_epochs=400, source_tasks=("near",), frozen=(0, 9))
+    runs = synthetic.small(num_epochs=400, source_tasks=("near",))
     truth = synthetic.Truth(capacity=capacity)
     synthetic.write(tmp_path / "root", runs, truth=truth)
     study = load.open_study(tmp_path / "root")
