@@ -114,10 +114,14 @@ class Training:
             cached=cached,
             shared=shared_features,
         )
-        is_possible = self.inputs.place.type == device.type
-        capture = capture_on(device, is_possible=is_possible)
-        reason = not_captured_on(device, is_possible=is_possible)
-        self._steps = Steps(self.spans[0].stop, capture, reason)
+        self._steps = self.new_steps()
+
+    def new_steps(self) -> Steps:
+        """Return what takes the steps, as a CUDA graph if that is possible."""
+        is_possible = self.inputs.place.type == self.device.type
+        capture = capture_on(self.device, is_possible=is_possible)
+        reason = not_captured_on(self.device, is_possible=is_possible)
+        return Steps(self.spans[0].stop, capture, reason)
 
     @property
     def not_captured(self) -> str:
@@ -150,10 +154,10 @@ class Training:
         The loop may be left at any yield and continued later. Raises Diverged; earlier rows are in `rows`.
         """
         if self.step == 0 and not self.rows:
-            yield self._measure()
+            yield self.measure()
         while self.step < self.last_step:
             self._train_step()
-            yield self._measure() if self.step in self.evaluated else None
+            yield self.measure() if self.step in self.evaluated else None
 
     def _train_step(self) -> None:
         recipe = self.run.recipe
@@ -201,15 +205,12 @@ class Training:
                 self.augment.take(drawn)
         self._epoch = epoch
 
-    def _measure(self) -> Row:
+    def measure(self) -> Row:
+        """Add the Row of this step to `rows`. Raises Diverged."""
         set_evaluation(self.parts)
         self._in_training = False
         with precision(self.run.recipe, self.device):
             values, predicted = self.evaluator(self.parts.suffix, self.inputs)
-        return self.record(values, predicted)
-
-    def record(self, values: Tensor, predicted: Tensor) -> Row:
-        """Add the Row of this step to `rows`, by the results of `Evaluator.judge`. Raises Diverged."""
         if self.keep_predictions:
             self._keep(predicted)
         # Only here, the host waits for the device.

@@ -7,7 +7,7 @@ depend on which other seeds are trained beside it.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final, TypeVar
 
 import torch
@@ -21,13 +21,12 @@ from study.networks.initial_values import CLASSIFIER
 from study.networks.timm_models import image_shape, outline
 from study.networks.vit import Head
 from study.store.schema import Row
-from study.training.cuda_graphs import Steps, capture_on, not_captured_on
-from study.training.cut import set_evaluation, set_training
+from study.training.cut import set_training
 from study.training.evaluation import losses_of
-from study.training.features import CHUNK, room
+from study.training.features import room
 from study.training.loop import Diverged, StartPenalty, Training, optimizer_for, set_rate
 from study.training.preprocessing import on_device, precision
-from study.training.steps import batch_spans, learning_rate
+from study.training.steps import learning_rate
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -130,20 +129,17 @@ def _wide(module: Module, networks: int, *numbers: str) -> Module:
     return made
 
 
-def _channels_at_end(inputs: Tensor) -> Tensor:
-    """Return maps, (n, c, h, w), as (n, h, w, c); tokens, (n, t, c), and vectors, (n, c), as they are."""
-    return inputs.movedim(1, -1) if inputs.ndim == 4 else inputs
-
-
-def _as_inputs(values: Tensor) -> Tensor:
-    """Return (n, …, networks, c) as (n, networks · c, h, w), or as (n, …, networks · c)."""
-    flat = values.flatten(-2)
-    return flat.movedim(-1, 1) if flat.ndim == 4 else flat
-
-
 def joined(inputs: Sequence[Tensor]) -> Tensor:
     """Join the inputs of several networks, one after another along the channels, for `widened`."""
-    return _as_inputs(torch.stack([_channels_at_end(each) for each in inputs], dim=-2))
+    return _joined(torch.stack(list(inputs), dim=1))
+
+
+def _joined(inputs: Tensor) -> Tensor:
+    """Join (n, networks, c, …), or tokens, (n, networks, t, c), along the channels."""
+    if inputs.ndim == 4:
+        return inputs.transpose(1, 2).flatten(2)
+    wide = inputs.flatten(1, 2)
+    return wide.contiguous(memory_format=torch.channels_last) if wide.ndim == 4 else wide
 
 
 class Alone:
@@ -184,44 +180,53 @@ def together(members: Sequence[Training]) -> Stack | Alone:
 class Stack:
     """Runs of one block (`Run.block`) in training, all at the same step.
 
-    A place in the block without a member computes a copy of the first member, and its results are
-    dropped. `members`: as they start or as they were restored; after `copy_back` each has its own weights
-    and optimizer state again. `diverged`: the last sound step of members whose loss was not finite.
+    Steps are taken together. Each member is evaluated alone: evaluated together, they are not faster at
+    width 4, and slower at width 8. A place in the block without a member computes a copy of the first
+    member, and its results are dropped.
+
+    `members`: as they start or as they were restored; after `copy_back` each has its own weights and
+    optimizer state again. `diverged`: the last sound step of members whose loss was not finite.
     """
 
     def __init__(self, members: Sequence[Training]) -> None:
         first = members[0]
-        run = first.run
+        self._recipe, self._device = first.run.recipe, first.device
         self.members = list(members)
-        self.num_places = networks = run.recipe.seeds_together
+        self.num_places = networks = self._recipe.seeds_together
         self.diverged: dict[str, int] = {}
         self.step = first.step
         assert all((m.step, len(m.rows)) == (self.step, len(first.rows)) for m in members)
-        self._place = {m.run.id: m.run.seed % networks for m in members}
-        by_place = {self._place[m.run.id]: m for m in members}
-        assert len(by_place) == len(members), "two members in one place"
-        self._at = [by_place.get(place, first) for place in range(networks)]
-        self._device, self._recipe = first.device, run.recipe
+        self._in_place = {m.run.seed % networks: m for m in members}
+        assert len(self._in_place) == len(members), "two members in one place"
+        everywhere = [self._in_place.get(place, first) for place in range(networks)]
 
         self._suffix = widened(first.parts.suffix, networks)
-        self._tensors = dict([*self._suffix.named_parameters(), *self._suffix.named_buffers()])
-        with torch.no_grad():
-            for name, wide in self._tensors.items():
-                _fill(wide, [_tensors(m)[name] for m in self._at])
         self._optimizer = optimizer_for(self._recipe, self._suffix)
-        self._penalty = self._start_penalty()
-        self._take_optimizer_states()
+        tensors = [_tensors(m.parts.suffix) for m in everywhere]
+        # A tensor of the network, and those of each place.
+        self._pairs = list(zip(_tensors(self._suffix), zip(*tensors, strict=True), strict=True))
+        with torch.no_grad():
+            for wide, own in self._pairs:
+                _fill(wide, own)
+                pairs = zip(everywhere, own, strict=True)
+                states = [m.optimizer.state.get(each, {}) for m, each in pairs]
+                if states[0]:  # else no step was taken yet
+                    self._optimizer.state[wide] = _joined_states(states, like=wide)
+        # Restored members have moved away from their start.
+        starts = [m.penalty.start for m in everywhere]
+        start = {name: torch.cat([each[name] for each in starts]) for name in starts[0]}
+        self._penalty = StartPenalty(self._recipe.l2_start, self._suffix, start)
 
-        self._labels = torch.stack([m.labels for m in self._at], dim=1)  # (images, places)
-        self._finite = torch.stack([m.finite for m in self._at])
-        for m in members:
-            m.finite = self._finite[self._place[m.run.id]]
-        self._train_features, self._test_features = self._joined_features()
+        self._labels = torch.stack([m.labels for m in everywhere], dim=1)  # (images, places)
+        self._finite = torch.stack([m.finite for m in everywhere])
+        self._features = self._features_of(everywhere)
+        for place, m in self._in_place.items():
+            m.finite = self._finite[place]
+            if self._features is not None:
+                m.inputs.train_features = self._features[place]
+        self._everywhere = everywhere
         self._places = torch.arange(networks, device=first.inputs.place)
-        is_possible = first.inputs.place.type == self._device.type
-        capture = capture_on(self._device, is_possible=is_possible)
-        reason = not_captured_on(self._device, is_possible=is_possible)
-        self._steps = Steps(first.spans[0].stop, capture, reason)
+        self._steps = first.new_steps()
         self._epoch = -1
         self._orders = torch.empty(0)
         self._in_training = False
@@ -249,7 +254,7 @@ class Stack:
         if epoch != self._epoch:
             for m in self.members:
                 m.begin_epoch(epoch)
-            self._orders = torch.stack([m.order for m in self._at], dim=1)
+            self._orders = torch.stack([m.order for m in self._everywhere], dim=1)
             self._epoch = epoch
         set_rate(self._optimizer, learning_rate(self._recipe, self.step, first.last_step))
         if not self._in_training:
@@ -263,7 +268,7 @@ class Stack:
     def _compute_step(self, positions: Tensor) -> None:
         """Take a step on the images at `positions`: (images, places). Must not read from the device."""
         with precision(self._recipe, self._device):
-            logits = self._suffix(self._of_training(positions))
+            logits = self._suffix(self._inputs(positions))
             here = on_device(positions, self._device)
             labels = self._labels.gather(0, here)
             losses = losses_of(logits.flatten(0, 1), labels.flatten(), self._recipe.loss)
@@ -274,127 +279,85 @@ class Stack:
         self._optimizer.step()
         self._finite &= torch.isfinite(means.detach())
 
-    def _of_training(self, positions: Tensor) -> Tensor:
-        if self._train_features is None:
-            return self._joined(
-                lambda m: m.inputs.of_training(positions[:, self._place[m.run.id]], m.augment)
-            )
-        picked = self._train_features[self._places, positions]
-        return _as_inputs(on_device(picked, self._device).movedim(1, -2))
+    def _inputs(self, positions: Tensor) -> Tensor:
+        if self._features is not None:
+            return _joined(on_device(self._features[self._places, positions], self._device))
+        made = {
+            place: m.inputs.of_training(positions[:, place], m.augment)
+            for place, m in self._in_place.items()
+        }
+        empty = next(iter(made.values()))
+        return joined([made.get(place, empty) for place in range(self.num_places)])
 
-    def _of_test(self, span: slice) -> Tensor:
-        if self._test_features is None:
-            return self._joined(lambda m: m.inputs.of_test(span))
-        return _as_inputs(on_device(self._test_features[span], self._device))
-
-    def _joined(self, inputs: Callable[[Training], Tensor]) -> Tensor:
-        made = {m.run.id: inputs(m) for m in self.members}
-        return joined([made[m.run.id] for m in self._at])
-
-    def _joined_features(self) -> tuple[Tensor | None, Tensor | None]:
-        """Move the members' features to two tensors, with the channels at the end.
-
-        Training images: (places, images, …, c), of which members keep views. Test images:
-        (images, …, places, c).
-        """
-        inputs = self.members[0].inputs
-        if inputs.train_features is None or inputs.test_features is None:
-            return None, None
-        some = _channels_at_end(inputs.train_features[:1])[0]  # (…, c)
-        num_places, num_train = self.num_places, len(inputs.train_features)
-        num_test = self.members[0].evaluator.num_test
-        train = room(num_places * num_train, some[None]).unflatten(0, (num_places, num_train))
-        test = room(num_test, some.unsqueeze(-2).expand(*some.shape[:-1], num_places, -1)[None])
-        for place, m in enumerate(self._at):
-            assert m.inputs.train_features is not None and m.inputs.test_features is not None
-            train[place] = _channels_at_end(m.inputs.train_features)
-            for span in batch_spans(num_test, CHUNK):
-                test[span].select(-2, place).copy_(_channels_at_end(m.inputs.test_features[span]))
-        for m in self.members:
-            own = train[self._place[m.run.id]]
-            m.inputs.train_features = own.movedim(-1, 1) if own.ndim == 4 else own
-            m.inputs.test_features = None
-        return train, test
+    def _features_of(self, everywhere: Sequence[Training]) -> Tensor | None:
+        """Return the features of the training images: (places, images, …)."""
+        features = [m.inputs.train_features for m in everywhere]
+        first = features[0]
+        if first is None:
+            return None
+        held = room(self.num_places * len(first), first)
+        held = held.unflatten(0, (self.num_places, len(first)))
+        for place, own in enumerate(features):
+            assert own is not None
+            held[place].copy_(own)
+        return held
 
     def _measure(self) -> list[tuple[Training, Row]]:
-        self._suffix.eval()
         self._in_training = False
+        self._copy_weights()
+        rows = []
         for m in self.members:
-            set_evaluation(m.parts)
-        first, rows = self.members[0], []
-        with precision(self._recipe, self._device):
-            train, test = first.evaluator.logits(
-                self._suffix,
-                lambda span: self._joined(lambda m: m.inputs.of_training(span)),
-                self._of_test,
-                [*first.inputs.prefix, *first.parts.suffix],
-                first.inputs.image_shape,
-                seeds_together=self.num_places,
-            )
-            for m in self.members:
-                if m.run.id in self.diverged:
-                    continue
-                place = self._place[m.run.id]
-                judged = m.evaluator.judge(
-                    train[:, place].contiguous(), test[:, place].contiguous()
-                )
-                m.step = self.step
-                try:
-                    rows.append((m, m.record(*judged)))
-                except Diverged as diverged:
-                    self.diverged[m.run.id] = diverged.step
-                    m.finite.fill_(False)  # so that a restored member diverges again
+            if m.run.id in self.diverged:
+                continue
+            try:
+                rows.append((m, m.measure()))
+            except Diverged as diverged:
+                self.diverged[m.run.id] = diverged.step
+                m.finite.fill_(False)  # so that a restored member diverges again
         return rows
 
     def copy_back(self) -> None:
         """Copy weights, statistics and optimizer state of each place to its member."""
+        self._copy_weights()
+        for wide, own in self._pairs:
+            state = self._optimizer.state.get(wide, {})
+            for place, m in self._in_place.items():
+                if state:
+                    m.optimizer.state[own[place]] = {
+                        key: None
+                        if value is None
+                        else _of_place(value, place, self.num_places, like=wide).contiguous()
+                        for key, value in state.items()
+                    }
+
+    def _copy_weights(self) -> None:
         with torch.no_grad():
-            for m in self.members:
-                m.step, place, own = self.step, self._place[m.run.id], _tensors(m)
-                for name, wide in self._tensors.items():
-                    value = _of_place(wide, place, self.num_places, like=own[name])
-                    own[name].copy_(value)
-                    if state := self._optimizer.state.get(wide):
-                        m.optimizer.state[own[name]] = {
-                            key: None
-                            if each is None
-                            else _of_place(each, place, self.num_places, like=wide).contiguous()
-                            for key, each in state.items()
-                        }
-
-    def _start_penalty(self) -> StartPenalty:
-        # Restored members have moved away from their start.
-        start = {
-            name: torch.cat([m.penalty.start[name] for m in self._at])
-            for name in self.members[0].penalty.start
-        }
-        return StartPenalty(self._recipe.l2_start, self._suffix, start)
-
-    def _take_optimizer_states(self) -> None:
-        for name, wide in self._suffix.named_parameters():
-            states: list[dict[str, Any]] = [
-                m.optimizer.state.get(_tensors(m)[name], {}) for m in self._at
-            ]
-            if not states[0]:
-                continue  # no step yet
-            self._optimizer.state[wide] = made = {}
-            for key, first in states[0].items():
-                if first is None or first.ndim == 0:  # the number of steps
-                    made[key] = None if first is None else first.clone()
-                else:
-                    values = torch.empty_like(wide)
-                    _fill(values, [state[key] for state in states])
-                    made[key] = values
+            for place, m in self._in_place.items():
+                m.step = self.step
+                for wide, each in self._pairs:
+                    own = each[place]
+                    own.copy_(_of_place(wide, place, self.num_places, like=own))
 
 
-def _tensors(member: Training) -> dict[str, Tensor]:
-    suffix = member.parts.suffix
-    return dict([*suffix.named_parameters(), *suffix.named_buffers()])
+def _tensors(suffix: nn.Sequential) -> list[Tensor]:
+    return [*suffix.parameters(), *suffix.buffers()]
 
 
 def _fill(wide: Tensor, values: Sequence[Tensor]) -> None:
     """Set the values of all places; a number is the same for all of them."""
     wide.copy_(values[0] if values[0].ndim == 0 else torch.cat(list(values)))
+
+
+def _joined_states(states: Sequence[dict[str, Any]], *, like: Tensor) -> dict[str, Tensor | None]:
+    """Return the optimizer states of all places as the state of one tensor."""
+    made: dict[str, Tensor | None] = {}
+    for key, first in states[0].items():
+        if first is None or first.ndim == 0:  # the number of steps
+            made[key] = None if first is None else first.clone()
+        else:
+            made[key] = values = torch.empty_like(like)
+            _fill(values, [state[key] for state in states])
+    return made
 
 
 def _of_place(wide: Tensor, place: int, num_places: int, *, like: Tensor) -> Tensor:

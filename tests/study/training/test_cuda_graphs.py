@@ -375,11 +375,11 @@ def test_on_a_gpu_a_step_reads_nothing_and_a_row_is_read_once(
         assert (training.inputs.train_features is not None) == (cut > 0)
         training._steps._capture = None
         reads = Reads(monkeypatch, FakeTensor, "cuda")
-        training._measure()
+        training.measure()
         for _ in range(4):
             training._train_step()
         with Operations() as measured:
-            training._measure()
+            training.measure()
     assert reads == [9, 9]
     assert updated == [len(list(training.parts.suffix.parameters()))] * 4
     assert not measured.reads
@@ -392,7 +392,7 @@ def test_steps_and_evaluations_have_a_bounded_number_of_operations(model: str) -
         layers = build(model, WIDTHS[model], 5, (3, 8, 8))
         initialise(layers, model, 0)
         training = training_on(CPU, layers, few(model, frozen=frozen))
-        training._measure()
+        training.measure()
         training._train_step()  # the first one makes the state of the optimiser
         with Operations() as step:
             training._train_step()

@@ -13,7 +13,7 @@ from torch import nn
 from study.networks.build import build
 from study.networks.initial_values import initialise
 from study.tasks.draws import TrainingSet
-from study.training.evaluation import Evaluator, _parts, images_at_once
+from study.training.evaluation import MOST_ON_CPU, Evaluator, _parts, images_at_once
 
 
 @pytest.mark.parametrize(("num_classes", "kind"), [(256, torch.uint8), (257, torch.int16)])
@@ -52,8 +52,16 @@ def test_parts_contain_all_images_and_none_is_small(num: int) -> None:
 
 @pytest.mark.parametrize(
     ("width", "side", "cut", "num"),
-    # Of the widest map between two layers 256 KiB, 64, 32 and 2 KiB, and of a head alone.
-    [(64, 32, 0, 64), (16, 32, 0, 64), (8, 32, 0, 128), (8, 8, 0, 256), (64, 32, 9, 256)],
+    # Of the widest map between two layers 256 KiB, 64, 32, 4, 2 and 1 KiB, and of a head alone.
+    [
+        (64, 32, 0, 64),
+        (16, 32, 0, 64),
+        (8, 32, 0, 128),
+        (4, 16, 0, 256),
+        (8, 8, 0, 512),
+        (4, 16, 7, 1_024),
+        (64, 32, 9, 256),
+    ],
 )
 def test_images_at_once_fit_the_caches(width: int, side: int, cut: int, num: int) -> None:
     layers = build("resnet18", width, 10, (3, side, side)).eval()
@@ -67,11 +75,12 @@ def test_images_at_once_fit_the_caches(width: int, side: int, cut: int, num: int
 def test_evaluation_in_parts_gives_the_same_logits(model: str, width: int) -> None:
     layers = build(model, width, 10, (3, 8, 8)).eval()
     initialise(layers, model, 0)
-    images = torch.rand(233, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    images = torch.rand(MOST_ON_CPU, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        for cut in range(len(layers) - 1):
+        for cut in range(0, len(layers) - 1, 2):
             given = layers[:cut](images)
-            parts = _parts(given, 64)
-            assert len(parts) == 4
-            in_parts = torch.cat([layers[cut:](part) for part in parts])
-            assert torch.equal(in_parts, layers[cut:](given)), cut
+            whole = layers[cut:](given)
+            for parts in (_parts(given, 256), _parts(given[:233], 64)):
+                assert len(parts) == 4
+                in_parts = torch.cat([layers[cut:](part) for part in parts])
+                assert torch.equal(in_parts, whole[: len(in_parts)]), cut

@@ -12,8 +12,6 @@ import torch
 from study.networks.catalogue import num_layers
 from study.run import Recipe, Run
 from study.store import Store
-from study.training import evaluation
-from study.training.evaluation import images_on_gpu
 from study.training.loop import Training
 from study.training.stacked import Stack, check_timm_layers
 from tests.trainings import to_the_end, training_of
@@ -124,9 +122,9 @@ def test_stack_member_has_the_same_bits_beside_other_seeds_and_a_diverged_one(
     }
     alone = trained(stack_of(run, SEEDS[1:2], store, starts))
     beside = stack_of(run, SEEDS, store, starts)
-    head = [name for name in beside._tensors if name.endswith("classifier.bias")]
+    biases = [p for name, p in beside._suffix.named_parameters() if name.endswith("fier.bias")]
     with torch.no_grad():
-        beside._tensors[head[0]][0] = 3e38  # the mean of a batch of such losses is infinite
+        biases[0][0] = 3e38  # the mean of a batch of such losses is infinite
     trained(beside)
     wild, member, _ = beside.members
     assert beside.diverged == {wild.run.id: 0}
@@ -170,31 +168,3 @@ def test_check_timm_layers_names_a_module_that_cannot_be_widened(
     else:
         with pytest.raises(ValueError, match=f"seeds_together: .* a {module}, .* choose 1"):
             check_timm_layers(model, frozen)
-
-
-@pytest.mark.parametrize("frozen", [0, 7])
-def test_stack_on_a_gpu_is_evaluated_by_the_memory_of_all_its_networks(
-    store: Store, monkeypatch: pytest.MonkeyPatch, frozen: int
-) -> None:
-    starts = {seed: to_the_end(training_of(replace(SOURCE, seed=seed), store)) for seed in SEEDS}
-    weights = {seed: start.weights() for seed, start in starts.items()}
-    run = replace(CELL, frozen=frozen, start=SOURCE)
-    expected = next(iter(stack_of(run, SEEDS, store, weights)))
-
-    free: list[int] = []
-
-    def on_gpu(*given: Any) -> int:
-        free.append(given[-1])
-        return images_on_gpu(*given)
-
-    monkeypatch.setattr(evaluation, "_at_once", {})
-    monkeypatch.setattr(evaluation, "free_bytes", lambda _: 2**30)
-    monkeypatch.setattr(evaluation, "images_on_gpu", on_gpu)
-    stack = stack_of(run, SEEDS, store, weights)
-    for member in stack.members:
-        member.evaluator._device = torch.device("cuda")  # decides the batches, and nothing else
-    found = next(iter(stack))
-    assert free == [2**30 // TOGETHER]
-    for (_, one), (_, other) in zip(found, expected, strict=True):
-        assert one.test_loss == pytest.approx(other.test_loss, rel=1e-5)
-        assert one.train_loss == pytest.approx(other.train_loss, rel=1e-5)
