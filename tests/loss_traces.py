@@ -24,6 +24,8 @@ from study import tasks
 from study.run import Recipe, Run
 from study.store import Store, open_store
 from study.store.provenance import TRAINER
+from study.training.loop import Training
+from study.training.stacked import Stack
 from tests.trainings import to_the_end, training_of
 
 FILE: Final = Path(__file__).parent / "fixtures" / "loss_traces.json"
@@ -66,10 +68,12 @@ PAIRS: Final = (
         schedule="cosine",
     ),
 )
+# Of the block of seeds 3 to 5, the last place is empty.
+SEEDS_TOGETHER: Final = (3, 4)
 
 
 def traces(store: Store) -> Traces:
-    """Train PAIRS on one thread and return their losses; `store` holds the prepared digits."""
+    """Train PAIRS and a block of seeds on one thread; return the losses. `store`: prepared digits."""
     assert torch.get_num_threads() == 1
     found: Traces = {}
     for source, target in PAIRS:
@@ -78,8 +82,19 @@ def traces(store: Store) -> Traces:
             f"{source.model} source": trained,
             f"{source.model} target": to_the_end(training_of(target, store, trained.weights())),
         }.items():
-            found[name] = [[row.train_loss, row.test_loss] for row in training.rows]
+            found[name] = _losses(training)
+        if source.model == "resnet18":
+            recipe = replace(target.recipe, augmentation="none", seeds_together=3)
+            block = [replace(target, recipe=recipe, seed=seed) for seed in SEEDS_TOGETHER]
+            stack = Stack([training_of(run, store, trained.weights()) for run in block])
+            for _ in stack:
+                pass
+            found |= {f"resnet18 seed {m.run.seed} of 3": _losses(m) for m in stack.members}
     return found
+
+
+def _losses(training: Training) -> list[list[float]]:
+    return [[row.train_loss, row.test_loss] for row in training.rows]
 
 
 def machine() -> dict[str, str]:
