@@ -18,16 +18,15 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
+from unittest import mock
 
 import numpy as np
 import torch
@@ -35,20 +34,23 @@ from torch import nn
 
 from study.launching.options import LaunchOptions
 from study.launching.train_run import execute
-from study.networks.build import build
 from study.networks.catalogue import num_layers
-from study.networks.initial_values import initialise
 from study.planning.cost import TRAINING_FACTOR, layer_costs
 from study.run import Recipe, Run
-from study.store import Store, open_store, read_rows
+from study.store import open_store, read_rows
 from study.store.unfinished import read_checkpoint
-from study.tasks.draws import TrainingSet
-from study.tasks.prepared_file import TaskInfo, fingerprint_of, publish
 from study.training import cuda_graphs, loop
 from study.training.cuda_graphs import NUM_WARM
 from study.training.loop import Diverged, Training
 from study.training.preprocessing import CHANNELS_LAST
-from tests.benchmarks.epochs import NUM_CLASSES, Plain
+from tests.benchmarks.training import (
+    NUM_CLASSES,
+    Script,
+    pictures,
+    store_of_pictures,
+    training_on,
+)
+from tests.trainings import to_the_end
 
 PACKAGES: Final = ("torch", "torchvision", "timm", "numpy", "pyarrow", "ray")
 NARROW: Final = {"resnet18": 4, "densenet121": 4, "vit_tiny": 48}
@@ -134,8 +136,7 @@ def versions() -> dict[str, str]:
     return {"python": sys.version.split()[0], **found, "cuda": str(torch.version.cuda), "gpu": gpu}
 
 
-@contextmanager
-def same_algorithms() -> Iterator[None]:
+def same_algorithms() -> Any:
     """Make cuDNN choose by rule, not by timing: else two trainings differ for that reason."""
     real = loop.set_precision
 
@@ -143,34 +144,12 @@ def same_algorithms() -> Iterator[None]:
         real(recipe)
         torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
 
-    loop.set_precision = set_precision  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        loop.set_precision = real  # type: ignore[assignment]
+    return mock.patch.object(loop, "set_precision", set_precision)
 
 
-@contextmanager
-def variable(name: str, value: str | None) -> Iterator[None]:
-    """Set an environment variable, or leave it as it is if the value is None."""
-    before = os.environ.get(name)
-    if value is not None:
-        os.environ[name] = value
-    try:
-        yield
-    finally:
-        if before is not None:
-            os.environ[name] = before
-        else:
-            os.environ.pop(name, None)
-
-
-def pictures(labels: np.ndarray, side: int) -> np.ndarray:
-    """Return noise around a picture of each class, uint8."""
-    rng = np.random.default_rng(0)
-    base = rng.integers(0, 256, (NUM_CLASSES, 3, side, side)).astype(np.int16)
-    noise = rng.integers(0, 128, (len(labels), 3, side, side))
-    return np.clip(base[labels] // 2 + noise, 0, 255).astype(np.uint8)
+def variable(name: str, value: str | None) -> Any:
+    """Set an environment variable for a block; None leaves it as it is."""
+    return mock.patch.dict(os.environ, {} if value is None else {name: value})
 
 
 def training_of(
@@ -185,7 +164,7 @@ def training_of(
     device: torch.device | None = None,
     **recipe: Any,
 ) -> Training:
-    """Return a training on `pictures` with a fifth of the labels wrong."""
+    """Return the training of a small Run."""
     if day.tiny:
         size, num_test = 44, 64
         recipe = {"num_epochs": 2, "batch_size": 16} | recipe
@@ -202,24 +181,7 @@ def training_of(
         start=start if frozen else None,
         recipe=Recipe(**given),
     )
-    layers = build(model, width, NUM_CLASSES, (3, day.side, day.side))
-    initialise(layers, model, 0)
-    labels, tests = np.arange(size) % NUM_CLASSES, np.arange(num_test) % NUM_CLASSES
-    flipped = np.arange(size) % 5 == 0
-    drawn = TrainingSet(
-        indices=np.arange(size),
-        clean_labels=labels,
-        labels=np.where(flipped, (labels + 1) % NUM_CLASSES, labels),
-        flipped=flipped,
-    )
-    images = pictures(labels, day.side), pictures(tests, day.side)
-    return Training(run, layers, drawn, *images, tests, device=device or day.device)
-
-
-def to_the_end(training: Training) -> Training:
-    for _ in training:
-        pass
-    return training
+    return training_on(run, day.side, num_test, device or day.device)
 
 
 def is_captured(training: Training) -> bool:
@@ -355,42 +317,35 @@ def _read_a_value(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
 
 def many_runs(day: Day) -> None:
     """Train Runs one after another: each in a new thread, as Tune calls them, then all in one thread."""
-    width = 64 if day.is_gpu else 4
-    num = 5 if day.is_gpu else 2
-    one_thread = ThreadPoolExecutor(1)
-    kept: list[Training] = []
+    width, num = (64, 5) if day.is_gpu else (4, 2)
+
+    def one() -> dict[str, float]:
+        began = time.perf_counter()
+        training = training_of(day, "resnet18", width, frozen=3, size=NUM_TRAIN, num_test=NUM_TEST)
+        next(iter(training))
+        day.sync()
+        first_row_s = time.perf_counter() - began
+        first_step_s = day.timed(training._train_step, 1)
+        to_the_end(training)
+        return {"first_row_s": first_row_s, "first_step_s": first_step_s}
+
+    shared = ThreadPoolExecutor(1)
     for kind in ("a thread each", "one thread"):
         for number in range(num):
-            told: dict[str, float] = {}
-
-            def one(told: dict[str, float] = told) -> None:
-                began = time.perf_counter()
-                training = training_of(
-                    day, "resnet18", width, frozen=3, size=NUM_TRAIN, num_test=NUM_TEST
-                )
-                next(iter(training))
-                day.sync()
-                told["first_row_s"] = time.perf_counter() - began
-                told["first_step_s"] = day.timed(training._train_step, 1)
-                to_the_end(training)
-                kept.append(training)
-
-            if kind == "one thread":
-                one_thread.submit(one).result()
-            else:
-                thread = threading.Thread(target=one)
-                thread.start()
-                thread.join()
-            kept.clear()  # from here on the Run must take no memory
+            thread = shared if kind == "one thread" else ThreadPoolExecutor(1)
+            values = thread.submit(one).result()
+            if thread is not shared:
+                thread.shutdown()
+            # From here on the Run must take no memory.
             held = torch.cuda.memory_allocated() / 2**30 if day.is_gpu else 0.0
             alive = sum(isinstance(each, Training) for each in gc.get_objects())
-            gpu = {}
+            values["allocated_gib"] = held
             if day.is_gpu:
-                gpu["reserved_gib"] = torch.cuda.memory_reserved() / 2**30
-                gpu["free_gib"] = torch.cuda.mem_get_info()[0] / 2**30
-            values = {**told, "allocated_gib": held, **gpu}
-            day.add("many", f"Run {number + 1}, {kind}", alive == 0 and held < 0.5, **values)
-    one_thread.shutdown()
+                values["reserved_gib"] = torch.cuda.memory_reserved() / 2**30
+                values["free_gib"] = torch.cuda.mem_get_info()[0] / 2**30
+            ok = alive == 0 and held < 0.5
+            day.add("many", f"Run {number + 1}, {kind}", ok, **values)
+    shared.shutdown()
 
 
 # Phase "speed".
@@ -424,6 +379,10 @@ def speed_cases(day: Day) -> list[Case]:
     return resnet[:3] + others[:1] if day.tiny else resnet + others
 
 
+def whole_run(epoch_s: float, eval_s: float) -> float:
+    return NUM_EPOCHS * epoch_s + NUM_EVALUATIONS * eval_s
+
+
 def speed(day: Day, case: Case) -> None:
     model, width, share, precision, layout, has_baseline = case
     frozen = int(share * (num_layers(model) - 1))
@@ -447,43 +406,35 @@ def speed(day: Day, case: Case) -> None:
         day.sync()
         build_s = time.perf_counter() - began
     began = time.perf_counter()
-    training._measure()
-    num_full = len(training.spans) - 1  # the epoch's last batch is smaller, and not captured
-    while training.step <= NUM_WARM + 1 or training.step % (num_full + 1):
+    training.measure()
+    num_steps = len(training.spans)  # the last batch is smaller, and not captured
+    while training.step <= NUM_WARM + 1 or training.step % num_steps:
         training._train_step()
     day.sync()
     first_s = time.perf_counter() - began
-    timings = [
-        [day.timed(training._train_step, num) for num in (num_full, 1)]
-        for _ in range(3 if day.tiny else 9)
-    ]
-    step_s, tail_s = map(median, zip(*timings, strict=True))
-    eval_s = median(day.timed(training._measure, 1) for _ in range(3))
+    epoch_s = num_steps * median(
+        day.timed(training._train_step, num_steps) for _ in range(3 if day.tiny else 9)
+    )
+    eval_s = median(day.timed(training.measure, 1) for _ in range(3))
     captured = is_captured(training)
     training._steps._capture, training._steps._replay = None, None
     training._train_step()
-    eager_s = day.timed(training._train_step, num_full)
+    eager_s = day.timed(training._train_step, num_steps - 1)
+    size, batch = training.run.size, training.run.recipe.batch_size
+    num_images = size + training.evaluator.num_test
     image = (3, day.side, day.side)
     flops = sum(layer.flops for layer in layer_costs(model, width, NUM_CLASSES, image)[frozen:])
-    training_batch = training.run.recipe.batch_size
-    size, num_images = training.run.size, training.run.size + training.evaluator.num_test
-    rate = day.rates.get(precision, float("nan"))
-    images_a_step = size / len(training.spans)
-    floor_s = TRAINING_FACTOR * flops * images_a_step / rate
-    epoch_s = num_full * step_s + tail_s
-    run_s = build_s + first_s + NUM_EPOCHS * epoch_s + NUM_EVALUATIONS * eval_s
-    floor_epoch_s = floor_s * len(training.spans)
-    floor_run_s = NUM_EPOCHS * floor_epoch_s + NUM_EVALUATIONS * flops * num_images / rate
+    image_s = flops / day.rates.get(precision, float("nan"))
+    run_s = build_s + first_s + whole_run(epoch_s, eval_s)
     values: dict[str, Any] = {
-        "step_ms": step_s * 1e3,
-        "tail_ms": tail_s * 1e3,
+        "step_ms": epoch_s / num_steps * 1e3,
         "eager_ms": eager_s * 1e3,
         "eval_ms": eval_s * 1e3,
         "first_s": build_s + first_s,
         "captured": captured,
-        "floor_step_ms": floor_s * 1e3,
+        "floor_step_ms": TRAINING_FACTOR * image_s * size / num_steps * 1e3,
         "runs_an_hour": 3600 / run_s,
-        "over_floor": run_s / floor_run_s,
+        "over_floor": run_s / whole_run(TRAINING_FACTOR * image_s * size, image_s * num_images),
     }
     if training.not_captured:
         values["not_captured"] = training.not_captured
@@ -492,25 +443,16 @@ def speed(day: Day, case: Case) -> None:
     del training
     if has_baseline:
         images = pictures(np.arange(num_images) % NUM_CLASSES, day.side)
-        plain = Plain(
-            model,
-            width,
-            frozen,
-            images,
-            size,
-            batch=training_batch,
-            device=day.device.type,
-            precision=precision,
-        )
+        given = (model, width, frozen, images, size)
+        plain = Script(*given, batch=batch, device=day.device, precision=precision)
         plain.epoch()
         plain.evaluate()
         plain_epoch = day.timed(plain.epoch, 1 if day.tiny else 3)
         plain_eval = day.timed(plain.evaluate, 1)
-        plain_run = NUM_EPOCHS * plain_epoch + NUM_EVALUATIONS * plain_eval
         values |= {
-            "plain_step_ms": plain_epoch / (num_full + 1) * 1e3,
+            "plain_step_ms": plain_epoch / num_steps * 1e3,
             "plain_eval_ms": plain_eval * 1e3,
-            "times_plain": plain_run / run_s,
+            "times_plain": whole_run(plain_epoch, plain_eval) / run_s,
         }
     day.add("speed", name, **values)
     if day.is_gpu:
@@ -569,23 +511,6 @@ def killed_run(day: Day) -> Run:
     return Run(task="noise", size=200, model="resnet18", width=width, seed=0, recipe=recipe)
 
 
-def store_at(folder: Path) -> Store:
-    """Return a store with the task of `killed_run`."""
-    store = open_store(folder)
-    info = TaskInfo(
-        name="noise",
-        num_train=200,
-        num_test=100,
-        classes=tuple(map(str, range(NUM_CLASSES))),
-        image_shape=(3, 8, 8),
-    )
-    labels = np.arange(300) % NUM_CLASSES
-    images = pictures(labels, 8)
-    fingerprint = fingerprint_of(info, images, labels)
-    publish(store, info, images, labels, fingerprint=fingerprint, definition="", origin="")
-    return store
-
-
 def train_in_store(day: Day, root: str) -> None:
     with same_algorithms():
         options = LaunchOptions(device=day.device.type, checkpoint_seconds=0.05)
@@ -596,7 +521,10 @@ def killed(day: Day) -> None:
     """Kill a Run after its first checkpoint, train it again, and compare with an undisturbed one."""
     run = killed_run(day)
     with tempfile.TemporaryDirectory(prefix="day-one-") as folder:
-        whole, broken = (store_at(Path(folder) / name) for name in ("whole", "broken"))
+        whole, broken = (
+            store_of_pictures(Path(folder) / name, num_train=200, num_test=100, side=8)
+            for name in ("whole", "broken")
+        )
         assert child(day, "train", whole.root).wait() == 0
         first = child(day, "train", broken.root)
         while read_checkpoint(broken, run.id) is None and first.poll() is None:

@@ -1,22 +1,28 @@
-"""The benchmarks' one table: a line a case, Markdown, with what was to be reached."""
+"""The one table of the benchmarks, as Markdown: a line per case, with its goal, and the machine above."""
 
 from __future__ import annotations
 
+import datetime
 import math
-from collections.abc import Iterable, Sequence
+import os
+import platform
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
-_HEADER: Final = ("group", "case", "unit", "baseline", "ours", "floor", "ratio", "to reach")
+import psutil
+import timm
+import torch
+
+_HEADER: Final = ("group", "case", "unit", "baseline", "ours", "floor", "ratio", "goal")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """One case. `ours`, `baseline`, `floor`: in `unit`, None where there is no such thing.
+    """One case. `ours`, `baseline`, `floor`: in `unit`.
 
-    - `ratio`: baseline ÷ ours, where it was not taken pair by pair from `baseline` and `ours`.
-    - `at_least`: what the ratio was to reach; `at_most`: what `ours` was to stay under.
-    - `missing`: why there is no measurement; then all numbers are None. `has_failed`: an error is why.
+    `at_least`: goal of baseline ÷ ours; `at_most`: goal of `ours`. `error`: why there is no measurement.
     """
 
     group: str
@@ -25,20 +31,18 @@ class Line:
     ours: float | None = None
     baseline: float | None = None
     floor: float | None = None
-    ratio: float | None = None
     at_least: float | None = None
     at_most: float | None = None
-    missing: str | None = None
-    has_failed: bool = False
+    error: str = ""
 
-    def __post_init__(self) -> None:
-        assert (self.missing is None) == (self.ours is not None), self
-        if self.ratio is None and self.baseline is not None and self.ours:
-            object.__setattr__(self, "ratio", self.baseline / self.ours)
+    @property
+    def ratio(self) -> float | None:
+        """Return baseline ÷ ours."""
+        return self.baseline / self.ours if self.baseline is not None and self.ours else None
 
     @property
     def is_reached(self) -> bool | None:
-        """None where nothing was to be reached, or nothing was measured."""
+        """Return True if the goal is reached, None without a goal or a measurement."""
         if self.at_least is not None and self.ratio is not None:
             return self.ratio >= self.at_least
         if self.at_most is not None and self.ours is not None:
@@ -46,8 +50,8 @@ class Line:
         return None
 
     def cells(self) -> tuple[str, ...]:
-        if self.missing is not None:
-            return (self.group, self.case, f"not measured: {self.missing}", *[""] * 5)
+        if self.error:
+            return (self.group, self.case, f"not measured: {self.error}", *[""] * 5)
         numbers = (self.baseline, self.ours, self.floor, self.ratio)
         return (self.group, self.case, self.unit, *map(number, numbers), self._goal())
 
@@ -61,7 +65,7 @@ class Line:
 
 
 def number(value: float | None) -> str:
-    """Three digits, or all before the point: 5,120, 31.4, 0.942."""
+    """Return three digits, or all before the point: 5,120, 31.4, 0.942."""
     if value is None:
         return ""
     if value == 0:
@@ -70,7 +74,6 @@ def number(value: float | None) -> str:
 
 
 def rendered(lines: Iterable[Line]) -> str:
-    """The table as Markdown."""
     rows = [_HEADER, *(line.cells() for line in lines)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(_HEADER))]
     texts = [_row(map(str.ljust, row, widths)) for row in rows]
@@ -81,6 +84,22 @@ def _row(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def missed(lines: Sequence[Line]) -> int:
-    """How many goals were missed."""
-    return sum(line.is_reached is False for line in lines)
+def head() -> list[str]:
+    """Return lines with the date, the machine, its load, and the versions of packages."""
+    load = ", ".join(f"{each:.1f}" for each in os.getloadavg())
+    memory = psutil.virtual_memory().total / 2**30
+    return [
+        f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}, {_cpu()}, {os.cpu_count()} cores, "
+        f"{memory:.0f} GiB, load {load}",
+        f"{platform.system()}, Python {platform.python_version()}, torch {torch.__version__} "
+        f"({torch.backends.cpu.get_cpu_capability()}), timm {timm.__version__}",
+    ]
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
