@@ -28,14 +28,13 @@ from dataclasses import replace
 from functools import partial
 from typing import Final
 
-from search_spaces._reduced import RECIPE, RELATED, SOURCE_RECIPE, SOURCE_SIZE, TARGET
-from search_spaces._reduced import TASKS as IMAGES
+from search_spaces import _reduced
 from study.grid import LOG_SPACED, grid, union
 from study.run import Recipe
 
 __all__ = ["RUNS", "TASKS"]
 
-TASKS: Final = IMAGES
+TASKS: Final = _reduced.TASKS
 
 _cells = partial(
     grid, label_noise=0.3, model="resnet18", head_inputs=LOG_SPACED, seed=range(30, 40)
@@ -43,15 +42,15 @@ _cells = partial(
 
 RUNS: Final = union(
     _cells(
-        source_task=RELATED[0],
-        source_size=SOURCE_SIZE,
-        source_recipe=replace(SOURCE_RECIPE, seeds_together=10),
-        target_task=TARGET,
+        source_task=_reduced.RELATED[0],
+        source_size=_reduced.SOURCE_SIZE,
+        source_recipe=replace(_reduced.SOURCE_RECIPE, seeds_together=10),
+        target_task=_reduced.TARGET,
         target_size=500,
         width=4,
         frozen=(6, 7, 8, 9),
         trained_channels=LOG_SPACED,
-        recipe=replace(RECIPE, seeds_together=10),
+        recipe=replace(_reduced.RECIPE, seeds_together=10),
     ),
     _cells(
         source_task="digits-low",
