@@ -70,7 +70,7 @@ def plan_study(
     made = make_plan(wanted, store, Path(data or default_data()))
     if made.wrong:
         raise UserError("\n".join(made.wrong))
-    from study.planning.estimate import price as price_of  # torch
+    from study.planning.estimate import price as price_of
 
     left = made.inventory.ids(RUNNING, PARTIAL, ABSENT)
     price = price_of([made.inventory.runs[run_id] for run_id in left], made.infos)

@@ -41,10 +41,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def features_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder for the features of frozen layers, also of processes that tests start."""
+    """A folder for the features of frozen layers, also of processes that tests start; and one for the
+    user's cache.
+    """
     with pytest.MonkeyPatch.context() as patch:
         folder = tmp_path_factory.mktemp("features")
         patch.setenv("STUDY_FEATURES", str(folder))
+        patch.setenv("STUDY_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield folder
 
 

@@ -67,9 +67,7 @@ from study.messages import (
     UserError,
     did_you_mean,
     duration,
-    is_required,
     last_line,
-    missing_text,
     require,
     require_extra,
     show_message,
@@ -100,7 +98,7 @@ if TYPE_CHECKING:
 
 
 def check(space_name: SpaceName, root: Root, data: Data) -> int:
-    """Train the first epochs of two Runs, keep nothing."""
+    """Train the first epochs of two Runs; keep only their speed."""
     require("torch", "timm", "safetensors", "psutil")
     # A shell starts background jobs with SIGINT ignored.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -119,9 +117,12 @@ def _check(space_name: str, root: str, data: Path) -> int:
         plan = make_plan(space, store, data)
     if plan.wrong:
         raise UserError("\n".join(plan.wrong))
-    from study.launching.smoke_test import first_epochs, scratch_store
-    from study.planning.cost import cost_of, has_gpu
+    from study.launching.smoke_test import first_epochs, peak_of_process, scratch_store
+    from study.planning.cost import cost_of, work_of
+    from study.planning.estimate import gpus, keep, speeds_of
 
+    on_gpu, base_bytes = bool(gpus()), peak_of_process()
+    speeds = speeds_of(on_gpus=on_gpu)
     cost = {run.id: cost_of(run, plan.infos[run.task]).flops for run in space.runs}
     by_cost = sorted(space.runs, key=lambda run: cost[run.id])
     chosen = {"cheapest": by_cost[0]}
@@ -129,27 +130,38 @@ def _check(space_name: str, root: str, data: Path) -> int:
         chosen["dearest"] = by_cost[-1]
     names = {run.task for run in with_starts(chosen.values())}
     wanted = {name: space.tasks.get(name) for name in sorted(names)}
-    options = LaunchOptions().of_trial({"cpu": 1}, device="cuda" if has_gpu() else "cpu")
-    failed = False
+    options = LaunchOptions().of_trial({"cpu": 1}, device="cuda" if on_gpu else "cpu")
+    failed, sums = False, {}
     with scratch_store(store, wanted, data) as scratch:
         for which, run in chosen.items():
             try:
                 with screen:
                     screen.phase(f"training the first epochs of the {which} Run")
-                    text = _text(first_epochs(run, scratch, options))
+                    seen = first_epochs(run, scratch, options)
+                work = work_of(run, plan.infos[run.task], speeds, shares_features=not on_gpu)
+                steps = work.until(work.num_steps, [key for key, _ in work.features]) - work.once
+                sums[work.network, work.cut] = (steps, seen.whole / run.recipe.seeds_together)
+                text = _text(seen, run.recipe.seeds_together)
             except Exception as error:  # any error of a training is a result of the check
                 failed, text = True, f"fails: {type(error).__name__}: {last_line(str(error))}"
             print(f"{which}: {describe(run)}: {text}", flush=True)
+    if sums:
+        keep(speeds, sums, base_bytes)
+        print(
+            f"`{store_command('plan', space_name, root=root)}` now uses the speeds of this machine"
+        )
     return SOME_FAILED if failed else OK
 
 
-def _text(seen: FirstEpochs) -> str:
+def _text(seen: FirstEpochs, seeds_together: int) -> str:
     where = "a GPU" if seen.device == "cuda" else "one CPU thread"
     whose = "on it" if seen.device == "cuda" else "this process, so far"
+    which = "the whole Run" if seeds_together == 1 else f"{seeds_together} seeds together"
     return (
-        f"trains on {where}: {seen.num_steps:,} steps ({seen.num_epochs:.2g} epochs) in "
-        f"{seen.seconds:.1f} s, {seen.steps_per_second:,.3g} steps/s with evaluations, the whole Run in "
-        f"about {duration(seen.seconds_whole)}; train loss {seen.first.train_loss:.3g} → "
+        f"trains on {where}: {seen.num_steps:,} steps ({seen.num_epochs:.2g} epochs) with evaluations in "
+        f"{seen.seconds:.1f} s; {1000 * seen.per_step:.3g} ms a step, "
+        f"{1000 * seen.per_evaluation:.3g} ms an evaluation, {which} in about "
+        f"{duration(seen.whole)}; train loss {seen.first.train_loss:.3g} → "
         f"{seen.last.train_loss:.3g}; memory up to {bytes_text(seen.peak_bytes)} ({whose})"
     )
 
@@ -207,6 +219,7 @@ def plan(
     With --address or options for resources, it also shows how many Runs fit on the Ray cluster at a time.
     """
     from study.cli.status import plan_text
+    from study.planning.estimate import price as price_of
     from study.planning.plan import make_plan, place_faults
 
     with _activity() as screen:
@@ -215,19 +228,12 @@ def plan(
         screen.phase("comparing the study with the store")
         made = make_plan(space, store, data)
         wrong = [*made.wrong, *place_faults("report", REPORTS / space.name)]
-        price, no_price = None, ""
+        price = None
         left = made.inventory.ids(RUNNING, PARTIAL, ABSENT)
         if left and not wrong:
-            screen.phase("measuring a few steps")
-            try:
-                from study.planning.estimate import price as price_of  # torch
-
-                price = price_of([made.inventory.runs[run_id] for run_id in left], made.infos)
-            except ModuleNotFoundError as error:
-                if not is_required(str(error.name)):
-                    raise
-                no_price = f"\n  cost      not known: {missing_text(str(error.name))}"
-    text = plan_text(made, price) + no_price
+            screen.phase("counting what each Run costs")
+            price = price_of([made.inventory.runs[run_id] for run_id in left], made.infos)
+    text = plan_text(made, price, store_command("check", space_name, root=root))
     # Resource options are checked against a cluster; without them or --address, Ray is not used.
     if (accelerator, gpus_per_trial, cpus_per_trial) != (None, None, None):
         address = address or default_address()

@@ -15,6 +15,7 @@ from study.cli.arguments import Data, Named, SpaceName, store_named, study_of
 from study.command_line import OK, SOME_FAILED, Root, switch
 from study.messages import UserError, duration
 from study.planning.durations import ASSUMED_SHARE
+from study.planning.estimate import SECONDS_TO_START
 from study.planning.inventory import (
     STATES,
     HeadSummary,
@@ -43,7 +44,7 @@ from study.store.store import store_command
 from study.store.unfinished import find_unfinished
 
 if TYPE_CHECKING:
-    from study.planning.estimate import Price  # torch
+    from study.planning.estimate import Price
 
 MAX_LISTED: Final = 20
 
@@ -51,8 +52,11 @@ MAX_LISTED: Final = 20
 SECONDS_WORTH_TELLING: Final = 600.0
 
 
-def plan_text(plan: Plan, price: Price | None) -> str:
-    """Format the plan for people; `price`: of the remaining Runs, None if unknown."""
+def plan_text(plan: Plan, price: Price | None, check: str = "study check") -> str:
+    """Format the plan for people.
+
+    `price`: of the remaining Runs, None if unknown; `check`: the command that measures this machine.
+    """
     runs, counts = plan.space.runs, plan.inventory.counts()
     num_starts = len({run.source for run in runs if run.source is not None})
     states = ", ".join(
@@ -70,24 +74,24 @@ def plan_text(plan: Plan, price: Price | None) -> str:
             f"{shape}, {info.num_classes} classes ({state})"
         )
     if price is not None and price.largest is not None:
-        lines += _price_lines(price)
+        lines += _price_lines(price, check)
     lines += _predictions_lines(plan)
     lines += failure_lines(plan.inventory)
     lines += [f"  warning: {each}" for each in plan.warnings]
     return "\n".join(lines)
 
 
-def _price_lines(price: Price) -> list[str]:
+def _price_lines(price: Price, check: str) -> list[str]:
     whole, shared = (f"{flops:.2g}" for flops in (price.flops, price.shared_flops))
-    lines = [f"  cost      {whole} floating-point operations"]
+    lines = [f"  work      {whole} floating-point operations"]
     if shared != whole:
         lines[0] += f"; {shared} on CPUs, which compute features of frozen layers once per machine"
-    one = price.machine.split()[-1].removesuffix("s")
-    alone = f"; {duration(price.one_seconds)} on one {one}" if price.machine != f"1 {one}" else ""
-    lines.append(
-        f"  time      {price.machine} here: about {duration(price.wall_seconds)} (a few steps were "
-        f"measured just now{alone})"
-    )
+    unit = price.machine.split()[-1].removesuffix("s")
+    lines += [
+        f"  time      about {duration(price.wall_seconds)} on the {price.machine} of this machine, after "
+        f"{SECONDS_TO_START:.0f} s to start Ray; --inline: {duration(price.one_seconds)} on one {unit}",
+        f"            {_how_known(price, check)}",
+    ]
     if max(price.elsewhere.values(), default=0.0) >= SECONDS_WORTH_TELLING:
         assumed = ", ".join(
             f"{_hours(seconds)} on one {kind}" for kind, seconds in price.elsewhere.items()
@@ -111,12 +115,25 @@ def _price_lines(price: Price) -> list[str]:
         f"  memory    up to {bytes_text(price.base_bytes + memory.total)} a process: Python and libraries "
         f"{bytes_text(price.base_bytes)}, {parts}"
     )
-    if price.num_unmeasured:
+    if price.num_too_large:
         lines.append(
-            f"  warning: {price.num_unmeasured} Runs need more memory than the "
-            f"{bytes_text(price.machine_bytes)} of this machine; their time was not measured"
+            f"  warning: {price.num_too_large} Runs need more memory than the "
+            f"{bytes_text(price.device_bytes)} of this machine's "
+            f"{'smallest GPU' if 'GPU' in price.machine else 'main memory'}"
         )
     return lines
+
+
+def _how_known(price: Price, check: str) -> str:
+    measure = f"`{check}` measures"
+    if not price.num_measured:
+        what = "the speed of other networks here" if price.measured_at else "a typical speed"
+        return f"(assumed from {what}; {measure} this machine)"
+    at = price.measured_at.partition("T")[0]
+    if price.num_measured == price.num_networks:
+        return f"(from the speed that this machine had on {at})"
+    some = f"{price.num_measured} of the {price.num_networks} networks"
+    return f"(from the speed of {some} here, last measured on {at}; {measure} more)"
 
 
 def _predictions_lines(plan: Plan) -> list[str]:

@@ -20,7 +20,9 @@ from study.launching.options import LOCAL, LaunchOptions, refuse_unreachable, re
 from study.launching.progress import Progress
 from study.launching.queue import RunQueue
 from study.messages import UserError, show_message
-from study.planning.durations import TYPICAL, TYPICAL_GPU, Pace
+from study.planning.cost import cost_of, work_of
+from study.planning.durations import Pace
+from study.planning.estimate import NOTHING_KEPT, gpus, keep, kept, speeds_of
 from study.planning.inventory import Inventory, take_inventory
 from study.planning.plan import find_faults
 from study.planning.spaces import Space
@@ -236,13 +238,6 @@ def _train(
     must_stop: Callable[[], bool],
 ) -> Mapping[str, str]:
     """Return why Runs failed, by id, if the store could not record it."""
-    screen.phase("loading torch")
-    from study.planning.cost import (  # loads torch, so only if there is something to train
-        cost_of,
-        has_gpu,
-        work_of,
-    )
-
     screen.phase("counting what each Run costs")
     queue = RunQueue(
         found.runs.values(),
@@ -253,15 +248,19 @@ def _train(
     )
     if queue.is_over:
         return {}
-    # If the GPUs are on other nodes, the first prices are a core's; finished Runs correct them.
-    on_gpus = options.gpus_per_trial != 0 and (bool(options.gpus_per_trial) or has_gpu())
+    # If the GPUs are on other nodes, the first estimates are a core's; finished Runs correct them.
+    on_gpus = options.gpus_per_trial != 0 and bool(options.gpus_per_trial or gpus())
+    speeds = speeds_of(on_gpus=on_gpus)
     works = {
-        run.id: work_of(run, infos[run.task], shares_features=not on_gpus)
+        run.id: work_of(run, infos[run.task], speeds, shares_features=not on_gpus)
         for run in found.runs.values()
     }
-    progress = Progress(queue, works, Pace(TYPICAL_GPU if on_gpus else TYPICAL))
-    keep = {run.source.id for run in space.runs if run.source is not None}
+    is_here = options.address in (None, LOCAL)
+    pace = Pace((kept(speeds) if is_here else NOTHING_KEPT).sums)
+    progress = Progress(queue, works, pace)
+    with_weights = {run.source.id for run in space.runs if run.source is not None}
     if options.address is None:
+        screen.phase("loading torch")
         from study.launching.inline import run_inline as launch
     else:
         there = options.address
@@ -272,13 +271,16 @@ def _train(
             raise UserError(
                 f"Ray cannot be imported ({error}): install it, or use --inline"
             ) from error
-    return launch(
+    unnoted = launch(
         queue,
         store,
         options,
         progress=progress,
         screen=screen,
-        keep=keep,
+        keep=with_weights,
         keep_predictions=space.with_predictions,
         must_stop=must_stop,
     )
+    if is_here and pace.sums:
+        keep(speeds, pace.sums)
+    return unnoted

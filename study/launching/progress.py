@@ -9,16 +9,13 @@ from typing import Final
 
 from study.launching.queue import RunQueue
 from study.messages import duration
-from study.planning.durations import Measured, Pace, Vector, Work, makespan
+from study.planning.durations import Pace, Work, makespan
 from study.run import Run, describe
 from study.store.schema import DONE, FAILED, RUNNING, START_FAILED, WAITING
 from study.training.steps import steps_per_epoch
 
 # An unfinished Run counts as a measurement once it has completed this share.
 SHARE_THAT_TELLS: Final = 0.1
-# Delay until the driver is notified that a Run has begun, measured a row, or ended.
-SECONDS_TO_HEAR: Final = 0.05
-
 SECONDS_BETWEEN_ESTIMATES: Final = 1.0  # of the time left
 
 # With this many finished Runs, running ones add no information.
@@ -99,7 +96,8 @@ class Progress:
     """Follows the Runs of a queue.
 
     The time left is the workers' time for the rest of the open Runs, in the queue's order, by the pace of
-    ended Runs and of those that have come far enough. `works`: by Run; `pace`: without measurements yet.
+    ended Runs and of those that have come far enough. `works`: by Run; `pace`: gets the times of this
+    launch.
     """
 
     def __init__(self, queue: RunQueue, works: Mapping[str, Work], pace: Pace) -> None:
@@ -159,8 +157,7 @@ class Progress:
             self._num_ended += 1
             self._steps_before.pop(run.id, None)
             running.step, running.seen = self._works[run.id].num_steps, time.monotonic()
-            for measured in self._measured(run.id, running):
-                self._pace.measured(measured)
+            self._measure(run.id, running, self._pace)
         else:
             self._steps_before[run.id] = running.step
 
@@ -176,7 +173,7 @@ class Progress:
     def seconds_left(self) -> float | None:
         """Return the time until the queue is over; None if unknown."""
         pace = self._pace_now()
-        if not pace.num_measured:
+        if not pace.is_known:
             return None
         left = self._seconds_left_by_run(pace)
         # One worker trains the running Runs of a block.
@@ -199,30 +196,30 @@ class Progress:
     def _pace_now(self) -> Pace:
         if self._pace.num_measured >= ENOUGH_MEASURED:
             return self._pace
-        measured = []
+        pace = self._pace.copy()
         for run_id, running in self._running.items():
             if running.first_step is not None:
                 share = (running.step - running.first_step) / self._works[run_id].num_steps
                 if self._num_ended or share >= SHARE_THAT_TELLS:
-                    measured += self._measured(run_id, running)
-        return self._pace.with_more(measured)
+                    self._measure(run_id, running, pace)
+        return pace
 
-    def _measured(self, run_id: str, running: _Running) -> list[Measured]:
-        """Return this Run's measurements so far: up to its first row, and of its steps since."""
-        work, first, num = self._works[run_id], running.first_step, len(running.block)
-        if first is None or first == work.num_steps:  # no row before its last one was received
-            parts = work.whole(running.paid)
+    def _measure(self, run_id: str, running: _Running, pace: Pace) -> None:
+        """Add the time of this Run so far."""
+        work, first = self._works[run_id], running.first_step
+        if first in (
+            None,
+            0,
+            work.num_steps,
+        ):  # of a resumed Run, rows before the last one are received
+            assumed = work.until(running.step, running.paid)
             seconds = running.seen - running.began + running.waited
-            return [_as_measured(work, work.cut, parts, seconds / num)]
-        measured = []
-        if first == 0:  # a resumed Run begins differently
-            seconds = running.first_seen - running.began + running.waited
-            measured.append(_as_measured(work, "", work.until(0, running.paid), seconds / num))
-        if running.step > first:
-            parts = work.until(running.step, running.paid) - work.until(first, running.paid)
-            seconds = (running.seen - running.first_seen) / num
-            measured.append(_as_measured(work, work.cut, parts, seconds))
-        return measured
+        elif first < running.step:
+            assumed = work.until(running.step) - work.until(first)
+            seconds = running.seen - running.first_seen
+        else:
+            return
+        pace.measured(work, assumed, max(seconds, 1e-3) / len(running.block))
 
     def _seconds_left_by_run(self, pace: Pace) -> dict[str, float]:
         paid, left = set(self._paid), {}
@@ -232,10 +229,8 @@ class Progress:
             running = self._running.get(run_id)
             theirs = running.paid if running is not None else paid
             step = self._steps_before.get(run_id, 0) if running is None else running.step
-            parts = work.whole(theirs)
-            if step:
-                parts = parts - work.until(step, theirs)
-            seconds = pace.seconds(work.network, work.cut, parts)
+            assumed = work.whole(theirs) - (work.until(step, theirs) if step else 0.0)
+            seconds = pace.seconds(work, assumed)
             if running is not None:
                 # Assume that it has continued at this pace since its last report, without ending.
                 elapsed = time.monotonic() - max(running.seen, running.began)
@@ -279,7 +274,3 @@ class Progress:
         per_epoch = steps_per_epoch(run.recipe, run.size)
         epoch, num_epochs = self._running[run_id].step / per_epoch, work.num_steps / per_epoch
         return f"{describe(run)}: epoch {epoch:.0f} of {num_epochs:g}"
-
-
-def _as_measured(work: Work, cut: str, parts: Vector, seconds: float) -> Measured:
-    return Measured(work.network, cut, parts, max(seconds, 1e-3), SECONDS_TO_HEAR)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 import torch
 
 from study import tasks
@@ -25,7 +26,7 @@ from study.store.layout import task_path
 from study.store.schema import Row
 from study.tasks import Task
 from study.training.feature_cache import FOLDER_VARIABLE
-from study.training.steps import steps_per_epoch, total_steps
+from study.training.steps import evaluated_steps, steps_per_epoch, total_steps
 
 EPOCHS: Final = 2  # more if they take less than MIN_SECONDS
 MIN_SECONDS: Final = 2.0
@@ -38,7 +39,7 @@ class FirstEpochs:
     """Observations of a Run's first epochs.
 
     - `num_steps` in `seconds`: including evaluations; `num_epochs`: the same in epochs.
-    - `seconds_whole`: of all its steps at that rate.
+    - `per_step`, `per_evaluation`: seconds; `whole`: those of the whole Run, by them.
     - `first`, `last`: the row before training, and the last measured row.
     - `peak_bytes`: peak of torch's memory on a GPU; on a CPU, of the memory of this process so far.
     """
@@ -47,14 +48,12 @@ class FirstEpochs:
     num_steps: int
     num_epochs: float
     seconds: float
-    seconds_whole: float
+    per_step: float
+    per_evaluation: float
+    whole: float
     first: Row
     last: Row
     peak_bytes: int
-
-    @property
-    def steps_per_second(self) -> float:
-        return self.num_steps / self.seconds
 
 
 @contextmanager
@@ -110,33 +109,53 @@ def first_epochs(run: Run, scratch: Store, options: LaunchOptions) -> FirstEpoch
     is_gpu = options.device == "cuda"
     if is_gpu:
         torch.cuda.reset_peak_memory_stats()
-    per_epoch, whole = steps_per_epoch(run.recipe, run.size), total_steps(run.recipe, run.size)
+    per_epoch = steps_per_epoch(run.recipe, run.size)
     rows: list[Row] = []
-    began, num_steps, seconds = 0.0, -1, 0.0
+    times: list[float] = []  # after the evaluation at step 0, and after each step
+    work_times: list[float] = []  # the same by the thread's own clock, if it does the work
+    num_rows: list[int] = []  # measured until then
 
     def is_enough() -> bool:
-        nonlocal began, num_steps, seconds
         if is_gpu:
             torch.cuda.synchronize()
-        num_steps += 1  # called before the first step and after each
-        now = time.perf_counter()
-        began = began or now
-        seconds = now - began
+        times.append(time.perf_counter())
+        # Other processes may not run when the study is trained.
+        work_times.append(times[-1] if is_gpu else time.thread_time())
+        num_rows.append(len(rows))
+        seconds, num_steps = times[-1] - times[0], len(times) - 1
         enough = num_steps >= EPOCHS * per_epoch and seconds >= MIN_SECONDS
         return num_steps > 0 and (enough or seconds >= MAX_SECONDS)
 
     with suppress(Interrupted):
         execute(tried, scratch, options, on_row=rows.append, should_stop=is_enough)
+    num_steps, seconds = len(times) - 1, times[-1] - times[0]
+    per_step, per_evaluation = _seconds_each(np.diff(work_times), np.diff(num_rows))
     return FirstEpochs(
         device=options.device,
         num_steps=num_steps,
         num_epochs=num_steps / per_epoch,
         seconds=seconds,
-        seconds_whole=seconds / num_steps * whole,
+        per_step=per_step,
+        per_evaluation=per_evaluation,
+        whole=total_steps(run.recipe, run.size) * per_step
+        + len(evaluated_steps(run.recipe, run.size)) * per_evaluation,
         first=rows[0],
         last=rows[-1],
-        peak_bytes=torch.cuda.max_memory_allocated() if is_gpu else _peak_of_process(),
+        peak_bytes=torch.cuda.max_memory_allocated() if is_gpu else peak_of_process(),
     )
+
+
+def _seconds_each(seconds: np.ndarray, evaluations: np.ndarray) -> tuple[float, float]:
+    """Return the mean seconds of a step, and of an evaluation, from those of steps with 0 or 1 of them.
+
+    If every step has an evaluation, the two cannot be told apart: the step counts as nothing.
+    """
+    alone = seconds[evaluations == 0]
+    per_step = float(alone.mean()) if len(alone) else 0.0
+    with_evaluation = seconds[evaluations > 0]
+    if not len(with_evaluation):
+        return per_step, 0.0
+    return per_step, max(float(with_evaluation.mean()) - per_step, 0.0)
 
 
 def _shortened(source: Run | None) -> Run | None:
@@ -155,6 +174,7 @@ def _shortened(source: Run | None) -> Run | None:
     return replace(source, recipe=recipe, start=start, size=size)
 
 
-def _peak_of_process() -> int:
+def peak_of_process() -> int:
+    """Return the largest memory of this process so far."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

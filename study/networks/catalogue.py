@@ -1,10 +1,17 @@
 """Check names and widths of networks, cuts and shapes of images.
 
-Must stay importable without torch; only "timm/<name>" imports it.
+Must stay importable without torch; only "timm/<name>" imports it, and keeps what it found for later
+processes of the user.
 """
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+from study import user_cache
 from study.messages import did_you_mean
 from study.networks.table import (
     ARCHITECTURES,
@@ -28,9 +35,7 @@ def check_model(model: str, width: int | None) -> None:
     if model.startswith(TIMM):
         if width is not None:
             raise ValueError(f"width={width!r}: {model} has a fixed width; choose None")
-        from study.networks.families import check_timm  # loads torch, so only for timm models
-
-        check_timm(model)
+        _check_timm("check_timm", model)
         return
     architecture = _architecture(model)
     unit = WIDTH_UNITS[architecture.family]
@@ -54,9 +59,7 @@ def check_images(model: str, image_shape: tuple[int, int, int]) -> None:
     if channels != NUM_CHANNELS:
         raise ValueError(f"image_shape={image_shape}: {model} takes {NUM_CHANNELS} channels")
     if model.startswith(TIMM):
-        from study.networks.timm_models import check_images as check_timm_images
-
-        check_timm_images(model, image_shape)
+        _check_timm("check_images", model, image_shape)
         return
     architecture = _architecture(model)
     if architecture.family == "vit" and (height % PATCH_SIZE or width % PATCH_SIZE):
@@ -79,9 +82,7 @@ def check_pretrained(model: str) -> None:
             f"start='pretrained': there are no pretrained weights for {model}, whose stem fits small "
             "images; choose a timm network, 'timm/<name>'"
         )
-    from study.networks.timm_models import check_pretrained as check_timm_pretrained
-
-    check_timm_pretrained(model)
+    _check_timm("check_pretrained", model)
 
 
 def check_trained_channels(model: str, width: int | None, frozen: int, num_trained: int) -> None:
@@ -252,9 +253,7 @@ def check_frozen_pieces(model: str, width: int | None, frozen: int, num_frozen: 
 def layer_names(model: str) -> tuple[str, ...]:
     """Return the names of the network's layers, from the input to the head."""
     if model.startswith(TIMM):
-        from study.networks.families import timm_layer_names
-
-        return timm_layer_names(model)
+        return tuple(_of_timm("timm_layer_names", model))
     return _architecture(model).layer_names
 
 
@@ -266,6 +265,43 @@ def num_layers(model: str) -> int:
 def standard_width(model: str) -> int | None:
     """Return the width of the published network; None for "timm/<name>"."""
     return None if model.startswith(TIMM) else _architecture(model).standard_width
+
+
+def _check_timm(check: str, *arguments: Any) -> None:
+    if fault := _of_timm(check, *arguments):
+        raise ValueError(fault)
+
+
+def _of_timm(question: str, *arguments: Any) -> Any:
+    """Return the answer about a timm network, or the message of a check, "" if it passes.
+
+    Without torch, an answer that the same versions gave earlier counts. Training checks again.
+    """
+    return (_answer if "torch" in sys.modules else _kept_answer)(question, *arguments)
+
+
+@cache
+def _kept_answer(question: str, *arguments: Any) -> Any:
+    from study.store.provenance import code_version, packages
+
+    key = ["timm", question, arguments, code_version(), packages()]
+    return user_cache.cached(key, lambda: _answer(question, *arguments))
+
+
+@cache
+def _answer(question: str, *arguments: Any) -> Any:
+    from study.networks import families, timm_models  # load torch
+
+    questions: dict[str, Callable[..., Any]] = {
+        "check_timm": families.check_timm,
+        "timm_layer_names": families.timm_layer_names,
+        "check_images": timm_models.check_images,
+        "check_pretrained": timm_models.check_pretrained,
+    }
+    try:
+        return questions[question](*arguments) or ""
+    except ValueError as error:
+        return str(error)
 
 
 def _architecture(model: str) -> Architecture:

@@ -1,28 +1,32 @@
-"""Count the operations and memory of a Run, and the parts of its work that take time."""
+"""Count the operations and memory of a Run, and assume how long its parts take.
+
+Needs torch only for networks that are not in the table and were not counted before.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Hashable, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import cache
-from typing import Final
+from pathlib import Path
+from typing import Any, Final, NamedTuple
 
-import psutil
-import torch
-from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
-
-from study.networks.build import build
-from study.networks.families import part_head
-from study.planning.durations import Parts, Work
-from study.run import HEAD, Run
+from study import user_cache
+from study.networks.table import ARCHITECTURES
+from study.planning.durations import Speed, Speeds, Work
+from study.planning.layer_costs import ImageShape, Inside, LayerCost, by_law
+from study.run import Recipe, Run
+from study.store.provenance import code_version, packages
 from study.tasks import TaskInfo
-from study.training.cut import divide
-from study.training.evaluation import MOST_ON_GPU
-from study.training.inputs import EVALUATION_BATCH_SIZE, is_constant
-from study.training.steps import batch_spans, evaluated_steps, steps_per_epoch, total_steps
+from study.training.steps import (
+    EVALUATION_BATCH_SIZE,
+    MOST_ON_GPU,
+    batch_spans,
+    evaluated_steps,
+    is_constant,
+    steps_per_epoch,
+    total_steps,
+)
 
 # A training step costs a forward pass, and a backward pass of about twice as much.
 TRAINING_FACTOR: Final = 3
@@ -30,22 +34,6 @@ TRAINING_FACTOR: Final = 3
 OPTIMISER_VALUES: Final = {"adam": 2, "adamw": 2, "sgd": 1}
 
 BYTES: Final = 4  # of a float32
-
-
-@dataclass(frozen=True, kw_only=True)
-class LayerCost:
-    """One layer of a network. Per image: `flops` of a forward pass, `inputs` (values that it gets if
-    everything before it is constant), `outputs` (values that it returns), `saved_bytes` (kept for a
-    backward pass). `parameters` of the layer, and `modules`: the number of modules that it calls.
-    """
-
-    name: str
-    flops: int
-    inputs: int
-    outputs: int
-    saved_bytes: int
-    parameters: int
-    modules: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,13 +64,34 @@ class Cost:
     memory: Memory
 
 
+class _Shape(NamedTuple):
+    """The fields of a Run that determine its cost."""
+
+    model: str
+    width: int | None
+    frozen: int
+    trained_channels: int
+    frozen_pieces: int
+    size: int
+    recipe: Recipe
+
+
+def _shape(run: Run) -> _Shape:
+    return _Shape(*(getattr(run, name) for name in _Shape._fields))
+
+
 def cost_of(run: Run, info: TaskInfo) -> Cost:
     """Return the cost of this Run on the task of `info`: training, evaluations, features, memory.
 
     Raises ValueError if the network cannot be built.
     """
+    return _cost(_shape(run), info)
+
+
+@cache
+def _cost(run: _Shape, info: TaskInfo) -> Cost:
     recipe, counts = run.recipe, (run.size, info.num_test)
-    frozen, trained = layers_of(run, info)
+    frozen, trained = _layers(run, info)
     layers = [*frozen, *trained]
     constant = is_constant(recipe)
     prefix, suffix = (sum(layer.flops for layer in part) for part in (frozen, trained))
@@ -125,77 +134,28 @@ def layer_costs(
     model: str,
     width: int | None,
     num_classes: int,
-    image_shape: tuple[int, int, int],
-    inside: tuple[int, int, int] | None = None,
+    image_shape: ImageShape,
+    inside: Inside | None = None,
 ) -> tuple[LayerCost, ...]:
-    """Return the cost of each layer of this network, first to last, counted without data.
+    """Return the cost of each layer of this network, first to last.
 
     `inside`: a cut inside a layer (a Run's `frozen`, `trained_channels` and `frozen_pieces`); this layer
     gets two entries, for its frozen and its trained part.
 
-    Attention is counted unfused, because torch counts nothing for the CPU's fused kernel. For a ViT
-    `saved_bytes` is therefore up to twice too large.
+    Networks of the table follow layer_costs.json; others are counted with torch, once per user.
     """
-    images = 2  # BatchNorm cannot train on one
-    costs = []
-    saved: dict[int, int] = {}
-    with torch.device("meta"), sdpa_kernel(SDPBackend.MATH), _saved_bytes(saved):
-        layers = build(model, width, num_classes, image_shape)
-        values = torch.empty(images, *image_shape)
-        named = list(layers.named_children())
-        if inside is not None:
-            parts = divide(layers, model, *inside)
-            at = len(parts.prefix) - 1
-            divided = named[at][0]
-            named[at : at + 1] = [
-                (divided, parts.prefix[-1]), (f"{divided}, trained", parts.suffix[0])
-            ]  # fmt: skip
-        for name, layer in named:
-            before = sum(saved.values())
-            given = values if name != HEAD else part_head(layers, model)[0](values)
-            with FlopCounterMode(display=False) as counter:
-                values = layer(values)
-            costs.append(
-                LayerCost(
-                    name=name,
-                    flops=counter.get_total_flops() // images,
-                    inputs=given.numel() // images,
-                    outputs=values.numel() // images,
-                    saved_bytes=(sum(saved.values()) - before) // images,
-                    parameters=sum(parameter.numel() for parameter in layer.parameters()),
-                    modules=sum(not any(True for _ in each.children()) for each in layer.modules()),
-                )
-            )
-    return tuple(costs)
+    if model in ARCHITECTURES and width is not None:
+        return tuple(by_law(model, width, num_classes, image_shape, inside))
 
+    def counted() -> list[dict[str, Any]]:
+        from study.planning.count_layers import count_layers  # loads torch
 
-@contextmanager
-def _saved_bytes(saved: dict[int, int]) -> Iterator[None]:
-    alive: list[Tensor] = []  # so that no freed storage's address is reused
+        return [asdict(c) for c in count_layers(model, width, num_classes, image_shape, inside)]
 
-    def keep(tensor: Tensor) -> Tensor:
-        if not isinstance(tensor, nn.Parameter):
-            storage = tensor.untyped_storage()
-            saved[storage._cdata] = storage.nbytes()
-            alive.append(tensor)
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        yield
-
-
-def has_gpu() -> bool:
-    return torch.cuda.is_available()
-
-
-def device_bytes() -> int:
-    """Return the memory of this machine's smallest GPU, or of the machine if it has none."""
-    if has_gpu():
-        return min(
-            torch.cuda.get_device_properties(index).total_memory
-            for index in range(torch.cuda.device_count())
-        )
-    return psutil.virtual_memory().total
+    network = [model, width, num_classes, image_shape, inside]
+    counter = Path(__file__).with_name("count_layers.py").read_text()
+    key = ["layer costs", network, code_version(), packages(), counter]
+    return tuple(LayerCost(**each) for each in user_cache.cached(key, counted))
 
 
 def network_name(run: Run) -> str:
@@ -215,32 +175,50 @@ def features_key(run: Run) -> tuple[object, ...]:
     return (start, network_name(run), run.task, run.part, run.seed, *cut)
 
 
-def work_of(run: Run, info: TaskInfo, *, shares_features: bool) -> Work:
-    """Return the work of this Run on the task of `info`.
+def work_of(run: Run, info: TaskInfo, speeds: Speeds, *, shares_features: bool) -> Work:
+    """Return the work of this Run on the task of `info`, in the seconds that it takes at these speeds.
 
     `shares_features`: the Runs of a machine compute features of frozen layers together, as on CPUs.
     """
-    frozen, trained = layers_of(run, info)
-    counts = (run.size, info.num_test)
-    images = run.size / steps_per_epoch(run.recipe, run.size)
-    at_once = EVALUATION_BATCH_SIZE if shares_features else MOST_ON_GPU
-    calls = sum(len(batch_spans(count, at_once)) for count in counts)
-    per_step = training_parts(trained, images)
-    per_evaluation = evaluation_parts(trained, sum(counts), calls)
-    features: tuple[tuple[Hashable, Parts], ...] = ()
-    if frozen and is_constant(run.recipe):
-        key = features_key(run) if shares_features else (run.id,)
-        features = (
-            ((key, run.size), feature_parts(frozen, run.size)),
-            ((key, "test"), feature_parts(frozen, info.num_test)),
-        )
-    elif frozen:
-        per_step = _sum(per_step, feature_parts(frozen, images))
-        per_evaluation = _sum(per_evaluation, feature_parts(frozen, sum(counts)))
-    return Work(
+    work = _work(
+        _shape(run), info, speeds, EVALUATION_BATCH_SIZE if shares_features else MOST_ON_GPU
+    )
+    key = features_key(run) if shares_features else (run.id,)
+    return replace(
+        work,
         network=network_name(run),
         cut=f"{run.task} {run.frozen} {run.trained_channels} {run.frozen_pieces}",
-        once=Parts(runs=1),
+        features=tuple(((key, which), seconds) for which, seconds in work.features),
+    )
+
+
+@cache
+def _work(run: _Shape, info: TaskInfo, speeds: Speeds, at_once: int) -> Work:
+    """Return the work of Runs of this shape, which evaluate this many images at once."""
+    frozen, trained = _layers(run, info)
+    counts = (run.size, info.num_test)
+    images = run.size / steps_per_epoch(run.recipe, run.size)
+    num_batches = [len(batch_spans(count, at_once)) for count in counts]
+    # Seeds that are trained together share the calls of modules.
+    step, forward = (
+        speed._replace(module=speed.module / run.recipe.seeds_together)
+        for speed in (speeds.step, speeds.forward)
+    )
+    per_step = _seconds(trained, images, 1, step)
+    per_evaluation = _seconds(trained, sum(counts), sum(num_batches), forward)
+    features: tuple[tuple[Hashable, float], ...] = ()
+    if frozen and is_constant(run.recipe):
+        train, test = map(
+            lambda count, num: _seconds(frozen, count, num, speeds.forward), counts, num_batches
+        )
+        features = ((run.size, train), ("test", test))
+    elif frozen:
+        per_step += _seconds(frozen, images, 1, forward)
+        per_evaluation += _seconds(frozen, sum(counts), sum(num_batches), forward)
+    return Work(
+        network="",
+        cut="",
+        once=speeds.run,
         per_step=per_step,
         per_evaluation=per_evaluation,
         evaluated=tuple(evaluated_steps(run.recipe, run.size)),
@@ -248,48 +226,22 @@ def work_of(run: Run, info: TaskInfo, *, shares_features: bool) -> Work:
     )
 
 
-def layers_of(run: Run, info: TaskInfo) -> tuple[Sequence[LayerCost], Sequence[LayerCost]]:
-    """Return the costs of the frozen layers and of the trained layers of the Run's network."""
+def _seconds(
+    layers: Sequence[LayerCost], num_images: float, num_batches: int, speed: Speed
+) -> float:
+    """Return the time of these layers for this many images: a training step, or forward passes."""
+    factor = TRAINING_FACTOR if speed.is_training else 1
+    return (
+        num_batches * speed.module * sum(layer.modules for layer in layers)
+        + num_images * speed.flop * factor * sum(layer.flops for layer in layers)
+        + num_images * speed.byte * sum(layer.saved_bytes for layer in layers)
+    )
+
+
+def _layers(run: _Shape, info: TaskInfo) -> tuple[Sequence[LayerCost], Sequence[LayerCost]]:
+    """Return the costs of the frozen layers and of the trained layers."""
     cut = (run.frozen, run.trained_channels, run.frozen_pieces)
     inside = cut if run.trained_channels or run.frozen_pieces else None
     layers = layer_costs(run.model, run.width, info.num_classes, info.image_shape, inside)
     num_frozen = run.frozen + bool(run.frozen_pieces)
     return layers[:num_frozen], layers[num_frozen:]
-
-
-def training_parts(layers: Sequence[LayerCost], num_images: float) -> Parts:
-    """Return the parts of one step with this many images."""
-    return Parts(
-        step_calls=_calls(layers),
-        step_flops=TRAINING_FACTOR * num_images * sum(layer.flops for layer in layers),
-        step_bytes=num_images * _bytes(layers),
-    )
-
-
-def evaluation_parts(layers: Sequence[LayerCost], num_images: float, num_batches: int) -> Parts:
-    """Return the parts of one evaluation of this many images."""
-    return Parts(
-        evaluation_calls=num_batches * _calls(layers),
-        evaluation_flops=num_images * sum(layer.flops for layer in layers),
-        evaluation_bytes=num_images * _bytes(layers),
-    )
-
-
-def feature_parts(layers: Sequence[LayerCost], num_images: float) -> Parts:
-    """Return the parts of one pass of this many images."""
-    return Parts(
-        feature_flops=num_images * sum(layer.flops for layer in layers),
-        feature_bytes=num_images * _bytes(layers),
-    )
-
-
-def _calls(layers: Sequence[LayerCost]) -> int:
-    return sum(layer.modules for layer in layers)
-
-
-def _bytes(layers: Sequence[LayerCost]) -> int:
-    return sum(layer.saved_bytes for layer in layers)
-
-
-def _sum(one: Parts, other: Parts) -> Parts:
-    return Parts(*(a + b for a, b in zip(one, other, strict=True)))

@@ -5,229 +5,145 @@ Must stay importable without torch."""
 from __future__ import annotations
 
 import heapq
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Collection, Hashable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
 from study.run import Run
 
-Vector = NDArray[np.float64]
+
+class Speed(NamedTuple):
+    """Seconds per call of a `module`, per `flop` (multiply-adds as two) and per `byte` of activations."""
+
+    module: float
+    flop: float
+    byte: float
+    is_training: bool
 
 
-class Parts(NamedTuple):
-    """The amount of each part of some work, or the cost of one unit of each, in seconds.
+class Speeds(NamedTuple):
+    """Assumed speeds of a device; `run`: the seconds to begin and end a Run.
 
-    - `runs`: beginnings and ends of a Run: reading, building the network, publishing.
-    - `step_calls`, `evaluation_calls`: modules called, forward and back or forward alone, with few images.
-    - `…_flops`: operations on images, multiply-adds as two; `…_bytes`: of the values between them.
-    - `feature_…`: of frozen layers.
+    Only their ratios matter once a `Pace` has a measured time.
     """
 
-    runs: float = 0.0
-    step_calls: float = 0.0
-    step_flops: float = 0.0
-    step_bytes: float = 0.0
-    evaluation_calls: float = 0.0
-    evaluation_flops: float = 0.0
-    evaluation_bytes: float = 0.0
-    feature_flops: float = 0.0
-    feature_bytes: float = 0.0
+    run: float
+    step: Speed
+    forward: Speed
 
 
-# Seconds per unit on one core, from steps of ResNets, DenseNets and ViTs of several widths and from the
-# Runs of the quickstart, in which a call costs more than in a repeated step. Only the ratios matter:
-# the first measurement sets the scale.
-TYPICAL: Final = Parts(
-    runs=0.15,
-    step_calls=5e-4,
-    step_flops=1e-11,
-    step_bytes=3e-10,
-    evaluation_calls=2e-4,
-    evaluation_flops=3e-11,
-    evaluation_bytes=2e-10,
-    feature_flops=2e-11,
-    feature_bytes=4e-10,
+# One core: fitted to steps and evaluations of ResNets (width 4 to 64), DenseNets and ViTs at 26 cuts on an
+# AVX-512 CPU. They explain all but the heads' and the ResNet-50's within a factor of 1.5.
+CPU: Final = Speeds(
+    run=0.15,
+    step=Speed(1.2e-4, 7.5e-12, 4.5e-10, is_training=True),
+    forward=Speed(1.5e-5, 5e-12, 2.2e-10, is_training=False),
 )
 
-# The same on a GPU, where a call is a few kernel launches. Assumed, not measured.
-TYPICAL_GPU: Final = Parts(
-    runs=1.0,
-    step_calls=3e-5,
-    step_flops=2e-13,
-    step_bytes=2e-12,
-    evaluation_calls=1e-5,
-    evaluation_flops=2e-13,
-    evaluation_bytes=1e-12,
-    feature_flops=2e-13,
-    feature_bytes=1e-12,
+# A call is a few kernel launches. Assumed, not measured.
+GPU: Final = Speeds(
+    run=1.0,
+    step=Speed(3e-5, 2e-13, 2e-12, is_training=True),
+    forward=Speed(1e-5, 2e-13, 1e-12, is_training=False),
 )
-
-# Relative deviation of a part's price from the typical one, on the network's scale, and its correlation
-# with that of other parts counted in the same unit.
-SPREAD: Final = 0.6
-IN_COMMON: Final = 0.85
-# Relative deviation of a measured time from what its parts explain.
-NOISE: Final = 0.15
 
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """The work of a Run.
+    """The work of a Run, in seconds at assumed speeds.
 
-    - `network`: prices are fitted per network; `cut`: remaining differences are fitted per cut.
-    - `once`, `per_step`, `per_evaluation`: the parts of each; `evaluated`: ascending steps with an
-      evaluation, including 0 and the last step.
-    - `features`: parts computed once for all Runs that share them, by key.
+    - `network`, `cut`: what is compared with what: a `Pace` has one factor for each pair.
+    - `once`, `per_step`, `per_evaluation`: seconds; `evaluated`: ascending steps with an evaluation,
+      including 0 and the last step.
+    - `features`: seconds that are spent once for all Runs that share them, by key.
     """
 
     network: str
     cut: str
-    once: Parts
-    per_step: Parts
-    per_evaluation: Parts
+    once: float
+    per_step: float
+    per_evaluation: float
     evaluated: tuple[int, ...]
-    features: tuple[tuple[Hashable, Parts], ...] = ()
+    features: tuple[tuple[Hashable, float], ...] = ()
 
     @property
     def num_steps(self) -> int:
         """Return the optimiser steps of the whole Run."""
         return self.evaluated[-1]
 
-    def until(self, step: int, features_paid: Collection[Hashable] = ()) -> Vector:
-        """Return all parts up to this step, with the features that are not paid yet."""
-        num_evaluations = int(np.searchsorted(self.evaluated, step, side="right"))
-        parts = self._once + step * self._per_step + num_evaluations * self._per_evaluation
-        for key, of_pass in self._features:
-            if key not in features_paid:
-                parts = parts + of_pass
-        return parts
+    def until(self, step: int, features_paid: Collection[Hashable] = ()) -> float:
+        """Return the seconds up to this step, with the features that are not paid yet."""
+        num_evaluations = bisect_right(self.evaluated, step)
+        unpaid = sum(seconds for key, seconds in self.features if key not in features_paid)
+        return self.once + step * self.per_step + num_evaluations * self.per_evaluation + unpaid
 
-    def whole(self, features_paid: Collection[Hashable] = ()) -> Vector:
-        """Return all parts of the whole Run."""
+    def whole(self, features_paid: Collection[Hashable] = ()) -> float:
+        """Return the seconds of the whole Run."""
         return self.until(self.num_steps, features_paid)
-
-    @cached_property
-    def _features(self) -> tuple[tuple[Hashable, Vector], ...]:
-        return tuple((key, np.array(parts)) for key, parts in self.features)
-
-    @cached_property
-    def _once(self) -> Vector:
-        return np.array(self.once)
-
-    @cached_property
-    def _per_step(self) -> Vector:
-        return np.array(self.per_step)
-
-    @cached_property
-    def _per_evaluation(self) -> Vector:
-        return np.array(self.per_evaluation)
-
-
-@dataclass(frozen=True, eq=False)
-class Measured:
-    """A measured time of some work; `blur`: its error in seconds, whatever its length.
-
-    `cut`: "" if the measurement is not about a cut.
-    """
-
-    network: str
-    cut: str
-    parts: Vector
-    seconds: float
-    blur: float = 0.0
-
-    @property
-    def noise(self) -> float:
-        """Return the relative error of the time, compared with its parts."""
-        return NOISE + self.blur / self.seconds
 
 
 class Pace:
-    """The prices of the parts, from the measurements so far.
+    """Measured over assumed time, for each network and cut.
 
-    The prices of a network are not negative, have the least relative error for its measured times, and
-    stay near the `typical` ones (on its own scale) if the times do not determine them. The remaining
-    error of a cut counts the more, the more times it has.
+    A cut that was not measured has the factor of its network, and a network that of all together.
+    `before`: sums of (assumed, measured) seconds by network and cut, from earlier launches. They count
+    as long as this launch has not measured the same; its other measurements correct them together.
     """
 
-    def __init__(self, typical: Parts = TYPICAL, measured: Sequence[Measured] = ()) -> None:
-        self._typical = typical
-        self._measured = list(measured)
-        self._prices: dict[str, Vector] = {}  # "": all networks together
-        self._ratio: dict[tuple[str, str], float] = {}
+    def __init__(self, before: Mapping[tuple[str, str], tuple[float, float]] | None = None) -> None:
+        self._before = _factors(before or {})
+        self.sums: dict[tuple[str, str], tuple[float, float]] = {}
+        self._now: dict[tuple[str, ...], float] = {}
+        self.num_measured = 0
 
     @property
-    def num_measured(self) -> int:
-        """Return the number of measured times."""
-        return len(self._measured)
+    def is_known(self) -> bool:
+        """Return True if there is any measurement."""
+        return bool(self._before or self.num_measured)
 
-    def measured(self, measured: Measured) -> None:
-        """Add a measurement."""
-        assert measured.seconds > 0, measured
-        self._measured.append(measured)
-        self._prices.clear()
+    def measured(self, work: Work, assumed: float, seconds: float) -> None:
+        """Add a measured time of work that was assumed to take `assumed` seconds."""
+        assert assumed > 0, (work, assumed)
+        key = (work.network, work.cut)
+        before = self.sums.get(key, (0.0, 0.0))
+        self.sums[key] = (before[0] + assumed, before[1] + seconds)
+        self._now.clear()
+        self.num_measured += 1
 
-    def with_more(self, measured: Sequence[Measured]) -> Pace:
-        """Return a Pace with these measurements too."""
-        return Pace(self._typical, [*self._measured, *measured]) if measured else self
+    def copy(self) -> Pace:
+        """Return a Pace with the same measurements, which can get more."""
+        made = Pace()
+        made._before, made.sums = self._before, dict(self.sums)
+        made.num_measured = self.num_measured
+        return made
 
-    def seconds(self, network: str, cut: str, parts: Vector) -> float:
-        """Return the time of this much work."""
-        if not self._prices:
-            self._fit()
-        prices = self._prices.get(network, self._prices[""])
-        return float(parts @ prices) * self._ratio.get((network, cut), 1.0)
-
-    def _fit(self) -> None:
-        self._prices[""] = _fitted(self._measured, np.array(self._typical))
-        by_network: dict[str, list[Measured]] = {}
-        for each in self._measured:
-            by_network.setdefault(each.network, []).append(each)
-        self._ratio.clear()
-        for network, those in by_network.items():
-            prices = self._prices[network] = _fitted(those, self._prices[""])
-            sums: dict[str, Vector] = {}  # weights, and weighted logarithms
-            for each in those:
-                weight = (NOISE / each.noise) ** 2
-                log = float(np.log(each.seconds / (each.parts @ prices)))
-                sums[each.cut] = sums.get(each.cut, np.zeros(2)) + weight * np.array([1.0, log])
-            for cut, (weight, log) in sums.items():
-                if cut:
-                    self._ratio[network, cut] = float(np.exp(log / (1 + weight)))
+    def seconds(self, work: Work, assumed: float) -> float:
+        """Return the time of this much work of a Run."""
+        if not self._now:
+            # Of this launch's measured time over the one that earlier launches predict.
+            self._now = _factors(
+                {key: (a * _find(self._before, key), s) for key, (a, s) in self.sums.items()}
+            )
+        key = (work.network, work.cut)
+        return assumed * _find(self._before, key) * _find(self._now, key)
 
 
-def _stiffness() -> Vector:
-    """Return weights that keep the parts' factors near 1, and alike per unit: (parts, parts)."""
-    units = np.array([name.rpartition("_")[2] for name in Parts._fields])
-    alike = units[:, None] == units[None]
-    spread = SPREAD**2 * np.where(np.eye(len(units)), 1.0, IN_COMMON * alike)
-    return np.linalg.cholesky(np.linalg.inv(spread)).T
+def _factors(
+    sums: Mapping[tuple[str, str], tuple[float, float]],
+) -> dict[tuple[str, ...], float]:
+    """Return measured over assumed seconds by (network, cut), by (network,) and together, by ()."""
+    totals: dict[tuple[str, ...], tuple[float, float]] = {}
+    for key, (assumed, seconds) in sums.items():
+        for each in (key, key[:1], ()):
+            before = totals.get(each, (0.0, 0.0))
+            totals[each] = (before[0] + assumed, before[1] + seconds)
+    return {key: seconds / assumed for key, (assumed, seconds) in totals.items()}
 
 
-_STIFF: Final = _stiffness()
-
-
-def _fitted(measured: Sequence[Measured], typical: Vector) -> Vector:
-    if not measured:
-        return typical
-    from scipy.optimize import nnls
-
-    parts = np.array([each.parts for each in measured])
-    seconds = np.array([each.seconds for each in measured])
-    noise = np.array([each.noise for each in measured])
-    # The scale first: the median of the more precise times, because one outlier does not move it.
-    sure = noise <= np.median(noise)
-    near = typical * float(np.median((seconds / (parts @ typical))[sure]))
-    # In units of `near`, all unknowns are about 1.
-    rows = np.concatenate([parts * near / (seconds * noise)[:, None], _STIFF])
-    wanted = np.concatenate([1 / noise, _STIFF.sum(1)])
-    factors, _ = nnls(rows, wanted)
-    return factors * near
+def _find(factors: Mapping[tuple[str, ...], float], key: tuple[str, str]) -> float:
+    return next((factors[each] for each in (key, key[:1], ()) if each in factors), 1.0)
 
 
 def makespan(

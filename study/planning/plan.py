@@ -1,6 +1,7 @@
 """Collect what a study needs, what exists, what is wrong and what it will cost.
 
-Writes and downloads nothing, and imports torch only to count operations."""
+Writes and downloads nothing. Loads torch only for networks that are not in the table and were not
+counted before."""
 
 from __future__ import annotations
 
@@ -23,6 +24,8 @@ from study.networks.catalogue import (
     num_layers,
 )
 from study.networks.table import TIMM
+from study.planning.cost import cost_of
+from study.planning.estimate import device_bytes
 from study.planning.inventory import Inventory, take_inventory
 from study.planning.spaces import Space
 from study.run import PRETRAINED, Recipe, Run, describe, with_seed
@@ -244,7 +247,7 @@ def _memory_faults(run: Run, infos: Mapping[str, TaskInfo]) -> Iterator[str]:
     together = run.recipe.seeds_together
     if together == 1 or run.task not in infos:
         return
-    needed, there = _bytes_together(with_seed(run, 0), infos[run.task])
+    needed, there = _bytes_together(with_seed(run, 0), infos[run.task]), device_bytes()
     if needed > there:
         most = there * together // needed
         yield (
@@ -255,13 +258,8 @@ def _memory_faults(run: Run, infos: Mapping[str, TaskInfo]) -> Iterator[str]:
 
 
 @cache
-def _bytes_together(run: Run, info: TaskInfo) -> tuple[int, int]:
-    from study.planning.cost import (
-        cost_of,
-        device_bytes,
-    )  # load torch, so only if seeds are stacked
-
-    return cost_of(run, info).memory.total, device_bytes()
+def _bytes_together(run: Run, info: TaskInfo) -> int:
+    return cost_of(run, info).memory.total
 
 
 @cache

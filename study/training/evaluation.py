@@ -17,8 +17,8 @@ from torch.func import functional_call
 
 from study.tasks.draws import TrainingSet
 from study.training.features import free_bytes
-from study.training.inputs import EVALUATION_BATCH_SIZE, Inputs
-from study.training.steps import batch_spans
+from study.training.inputs import Inputs
+from study.training.steps import EVALUATION_BATCH_SIZE, MOST_ON_GPU, batch_spans
 
 # On the CPU, batches are so small that the values between two layers stay in its caches. Networks of
 # standard width use FEWEST images: 1.3 to 2.2 times as fast as EVALUATION_BATCH_SIZE, with which a narrow
@@ -31,12 +31,9 @@ FEWEST: Final = 64
 MOST_ON_CPU: Final = 1_024
 LEAST: Final = 32
 
-# On a GPU, 11,000 images in batches of 256 are 3,250 launches of a ResNet-18's suffix, and up to 19,400 of
-# a DenseNet-121's. In batches of MOST_ON_GPU they are a tenth, so capturing an evaluation would save
-# milliseconds per row.
-MOST_ON_GPU: Final = 4_096
-# A batch may take a quarter of the free memory, because several processes may share a GPU. Within a layer,
-# values are up to 16 times as large as between two (the hidden values of a ViT's block, and temporaries).
+# On a GPU, a batch may take a quarter of the free memory, because several processes may share it. Within
+# a layer, values are up to 16 times as large as between two (the hidden values of a ViT's block, and
+# temporaries).
 SHARE_OF_FREE: Final = 4
 WITHIN_A_LAYER: Final = 16
 

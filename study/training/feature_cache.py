@@ -27,6 +27,10 @@ SUFFIX: Final = ".features"
 # Size of the trailer. It follows the values, so that these begin at a page boundary.
 _ABOUT_BYTES: Final = 256
 
+# Features made faster than this cost more to write and read than to recompute: on a core, writing takes
+# about 2 s per GiB, reading and checking 1 s.
+WORTH_SECONDS_PER_GIB: Final = 5.0
+
 UNUSED_SECONDS: Final = 7 * 24 * 3600.0
 
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)

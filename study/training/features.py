@@ -29,14 +29,11 @@ from study.run import Run
 from study.store.processes import this_process
 from study.store.provenance import TRAINER
 from study.training import feature_cache
+from study.training.feature_cache import WORTH_SECONDS_PER_GIB
 from study.training.steps import batch_spans
 
 # Images per forward pass of the prefix, and per file.
 CHUNK: Final = 256
-
-# Features made faster than this cost more to write and read than to recompute: on a core, writing takes
-# about 2 s per GiB, reading and checking 1 s.
-WORTH_SECONDS_PER_GIB: Final = 5.0
 
 # 0.1.0 had its code version in the key. TRAINER 1 keeps that text, so that its features stay valid.
 _KEY_OF_TRAINER: Final = {1: "0.1.0+95d1b319"}

@@ -12,25 +12,18 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from study.networks.build import normalisation as normalisation_of
-from study.run import Recipe, Run
+from study.run import Run
 from study.training.cut import Cut
 from study.training.features import Features, prefix_features, prefix_key, shared_features
 from study.training.preprocessing import CropsAndFlips, normalisation, on_device, precision
-from study.training.steps import batch_spans
+from study.training.steps import EVALUATION_BATCH_SIZE, batch_spans, is_constant
 
 Span = slice | Tensor
-
-EVALUATION_BATCH_SIZE: Final = 256
 
 # Features are shared if their chunk took at least this long: those of training images serve the few
 # Runs of one draw, those of test images all Runs of a start and cut.
 TRAINING_WORTH_SECONDS: Final = 0.01
 TEST_WORTH_SECONDS: Final = 0.001
-
-
-def is_constant(recipe: Recipe) -> bool:
-    """Return True if the frozen prefix gives an image the same features in every epoch."""
-    return recipe.augmentation == "none" and recipe.frozen_batchnorm == "evaluation"
 
 
 class Inputs:

@@ -22,9 +22,8 @@ from study.run import HEAD, Run
 from study.store import provenance, similarity
 from study.store.similarity import Similarity, table_of
 from study.training.cut import divide
-from study.training.inputs import EVALUATION_BATCH_SIZE
 from study.training.preprocessing import normalisation
-from study.training.steps import batch_spans
+from study.training.steps import EVALUATION_BATCH_SIZE, batch_spans
 
 # Features are float32: values below this share of the whole are rounding. This bounds the rank of
 # features, and the evidence of a perfect fit, which would be infinite.

@@ -106,17 +106,24 @@ def test_report_needs_neither_torch_nor_ray(folder: Path) -> None:
 
 
 def test_verbs_that_need_more_name_the_package_to_install(folder: Path) -> None:
-    (folder / "planned.py").write_text(
+    space = (
         "from study.run import Recipe, Run\n"
-        "RUNS = [Run(task='tiny', size=3, model='resnet18', width=1, seed=0,\n"
+        "RUNS = [Run(task='tiny', size=3, model='{}', width={}, seed=0,\n"
         "            recipe=Recipe(num_epochs=1))]\n"
     )
+    (folder / "planned.py").write_text(space.format("resnet18", 1))
+    (folder / "own.py").write_text(space.format("timm/resnet10t", None))
     plan, *others = run_verbs(
-        folder, "plan planned.py", "check quickstart", "run quickstart", "prepare digits"
+        folder,
+        "plan planned.py",
+        "plan own.py",
+        "check quickstart",
+        "run quickstart",
+        "prepare digits",
     )
-    assert plan[0] == 0 and "1 absent" in plan[1]
-    assert "cost      not known: this needs torch, which is not installed here: " in plan[1]
-    for (status, text), package in zip(others, ("torch", "torch", "scikit-learn"), strict=True):
+    assert plan[0] == 0 and "1 absent" in plan[1] and " floating-point operations" in plan[1]
+    packages = ("torch", "torch", "torch", "scikit-learn")
+    for (status, text), package in zip(others, packages, strict=True):
         assert status == 2
         assert re.fullmatch(f"study: this needs {package}.*python -m pip install.*", text)
     assert missing_text("sklearn.datasets").startswith("this needs scikit-learn, which")

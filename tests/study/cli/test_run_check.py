@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import time
 from pathlib import Path
@@ -38,17 +39,28 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_check_prints_two_runs_and_keeps_nothing(
-    store: Store, folder: Path, capsys: pytest.CaptureFixture[str]
+def test_check_prints_two_runs_and_keeps_only_their_speed(
+    store: Store,
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    before = files_in(folder)
+    monkeypatch.setenv("STUDY_CACHE", str(tmp_path_factory.mktemp("cache")))
+    before, plan = files_in(folder), ["plan", "tiny.py", "--root", store.root]
+    assert main(plan) == 0
+    measure = f"`study check tiny.py --root {store.root}` measures this machine"
+    assert f"(assumed from a typical speed; {measure})" in capsys.readouterr().out
     assert main(["check", "tiny.py", "--root", store.root]) == 0
-    cheapest, dearest = capsys.readouterr().out.splitlines()
+    cheapest, dearest, then = capsys.readouterr().out.splitlines()
+    assert then == f"`study {shlex.join(plan)}` now uses the speeds of this machine"
     assert cheapest.startswith("cheapest: digits-low n=100 → digits-high n=100, resnet18 width 1")
     assert "frozen 9, seed 0: trains on one CPU thread: 6 steps (3 epochs) in " in cheapest
     assert dearest.startswith("dearest: ") and "frozen 0, seed 0: trains on " in dearest
-    for words in (" steps/s with evaluations", "; train loss ", "; memory up to "):
+    for words in (" ms an evaluation, the whole Run in about ", "; train loss ", "; memory up to "):
         assert words in cheapest and words in dearest
+    assert main(plan) == 0
+    assert "(from the speed that this machine had on 2" in capsys.readouterr().out
     # Tasks that are not prepared are prepared in the temporary folder.
     assert main(["check", "tiny.py", "--root", "nowhere"]) == 0
     assert files_in(folder) == before
@@ -65,7 +77,7 @@ def test_check_failing_run_is_one_line(
     assert main(["check", "tiny.py", "--root", store.root]) == 1
     printed = capsys.readouterr()
     lines = printed.out.splitlines()
-    assert len(lines) == 2
+    assert len(lines) == 3
     assert any("fails: Damaged: tasks/digits-high.arrow" in line for line in lines), printed
     assert "Traceback" not in printed.err
     assert files_in(folder) == before

@@ -167,7 +167,7 @@ def test_inline_study_stops_once_the_gpu_is_unusable(
 ) -> None:
     # This machine has no GPU: the Run, and every later call to the GPU, fails.
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr("study.planning.cost.has_gpu", lambda: False)
+    monkeypatch.setattr("study.launching.driver.gpus", lambda: ())
     found = run_study(space_of(_seeds(together), "tiny"), store, None, LaunchOptions())
     assert found.counts() == {ABSENT: 5 * together}
     assert [each.tries for each in read_failures(store).values()] == [1] * together

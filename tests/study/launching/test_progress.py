@@ -10,7 +10,7 @@ import pytest
 from study.launching.progress import Progress
 from study.launching.queue import RunQueue
 from study.messages import duration
-from study.planning.durations import Pace, Parts, Work, makespan
+from study.planning.durations import Pace, Work, makespan
 from study.run import Recipe, Run
 
 
@@ -27,9 +27,9 @@ def progress_of(queue: RunQueue) -> Progress:
     work = Work(
         network="resnet18",
         cut="0",
-        once=Parts(runs=1),
-        per_step=Parts(step_calls=70_000),
-        per_evaluation=Parts(evaluation_calls=70_000),
+        once=0.1,
+        per_step=35.0,
+        per_evaluation=14.0,
         evaluated=tuple(range(0, 21, 2)),
     )
     return Progress(queue, dict.fromkeys(queue.runs, work), Pace())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from study.run import Recipe, Run
 from study.store import Store, buckets, open_store
 from study.tasks import BUILTIN, Digits, Task
 from tests import s3_server
+from tests.processes import environment
 from tests.stored import a_bucket_in
 
 RECIPE = Recipe(num_epochs=2)
@@ -146,6 +149,35 @@ def test_make_plan_seeds_that_fill_less_than_half_of_their_blocks_are_a_warning(
 
 
 @pytest.mark.slow
+def test_plan_of_a_timm_network_loads_torch_once(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from study.grid import grid\n"
+        "from study.run import Recipe\n"
+        "RUNS = grid(target_task='digits-32px', target_size=90, model='timm/resnet10t', seed=0,\n"
+        "            recipe=Recipe(num_epochs=2))\n"
+        "from study.tasks import Digits, Task\n"
+        "TASKS = [Task(name='digits-32px', images=Digits(), image_size=32)]\n"
+    )
+    plan = (
+        "import sys; from study.cli.main import main; main(['plan', 'mine.py']);"
+        "print('torch' in sys.modules)"
+    )
+    first, second = (
+        subprocess.run(
+            [sys.executable, "-c", plan],
+            cwd=tmp_path,
+            env=environment(STUDY_CACHE=str(tmp_path / "cache")),
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        ).stdout.splitlines()
+        for _ in range(2)
+    )
+    assert first[:-1] == second[:-1]
+    assert any("floating-point operations" in line for line in first)
+    assert [first[-1], second[-1]] == ["True", "False"]
+
+
 def test_plan_text_shows_states_and_price(store: Store) -> None:
     plan = planned(store, run(), run(seed=1))
     assert plan.unprepared == ()
@@ -153,7 +185,7 @@ def test_plan_text_shows_states_and_price(store: Store) -> None:
     text = plan_text(plan, price(plan.space.runs, plan.infos))
     assert "2 absent" in text
     assert "(prepared)" in text
-    assert " here: about " in text
+    assert " of this machine" in text
     assert "a process: Python and libraries" in text
 
 

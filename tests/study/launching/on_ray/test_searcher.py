@@ -12,7 +12,7 @@ import pytest
 from study.launching.display import Screen
 from study.launching.progress import Progress
 from study.launching.queue import RunQueue
-from study.planning.durations import Pace, Parts, Work
+from study.planning.durations import Pace, Work
 from study.run import Recipe
 from study.store import Store, finished_ids
 from tests.processes import Watched, start_python
@@ -30,9 +30,9 @@ class Tune:
         work = Work(
             network="resnet18 width 1",
             cut="0",
-            once=Parts(runs=1),
-            per_step=Parts(step_calls=77),
-            per_evaluation=Parts(evaluation_calls=77),
+            once=0.15,
+            per_step=0.04,
+            per_evaluation=0.02,
             evaluated=(0, 1, 2),
         )
         progress = Progress(queue, dict.fromkeys(queue.runs, work), Pace())
