@@ -55,7 +55,7 @@ def test_check_prints_two_runs_and_keeps_only_their_speed(
     cheapest, dearest, then = capsys.readouterr().out.splitlines()
     assert then == f"`study {shlex.join(plan)}` now uses the speeds of this machine"
     assert cheapest.startswith("cheapest: digits-low n=100 → digits-high n=100, resnet18 width 1")
-    assert "frozen 9, seed 0: trains on one CPU thread: 6 steps (3 epochs) in " in cheapest
+    assert "frozen 9, seed 0: trains on one CPU thread: 6 steps (3 epochs) with " in cheapest
     assert dearest.startswith("dearest: ") and "frozen 0, seed 0: trains on " in dearest
     for words in (" ms an evaluation, the whole Run in about ", "; train loss ", "; memory up to "):
         assert words in cheapest and words in dearest
