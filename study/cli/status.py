@@ -14,7 +14,7 @@ import typer
 from study.cli.arguments import Data, Named, SpaceName, store_named, study_of
 from study.command_line import OK, SOME_FAILED, Root, switch
 from study.messages import UserError, duration
-from study.planning.durations import ASSUMED_SHARE
+from study.planning.durations import ASSUMED_SHARE, GPU
 from study.planning.estimate import SECONDS_TO_START
 from study.planning.inventory import (
     STATES,
@@ -97,8 +97,8 @@ def _price_lines(price: Price, check: str) -> list[str]:
             f"{_hours(seconds)} on one {kind}" for kind, seconds in price.elsewhere.items()
         )
         lines += [
-            f"            {assumed} (assumed: {ASSUMED_SHARE:.0%} of their published peak",
-            "            in the recipes' precision; not measured)",
+            f"            {assumed} (assumed: {ASSUMED_SHARE:.0%} of their published peak in the",
+            f"            recipes' precision, and {1e6 * GPU.step.module:.0f} µs a step for each module)",
         ]
     if price.features_bytes:
         lines.append(

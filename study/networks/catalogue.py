@@ -282,10 +282,7 @@ def _of_timm(question: str, *arguments: Any) -> Any:
 
 @cache
 def _kept_answer(question: str, *arguments: Any) -> Any:
-    from study.store.provenance import code_version, packages
-
-    key = ["timm", question, arguments, code_version(), packages()]
-    return user_cache.cached(key, lambda: _answer(question, *arguments))
+    return user_cache.cached(_key(question, arguments), lambda: _answer(question, *arguments))
 
 
 @cache
@@ -299,9 +296,17 @@ def _answer(question: str, *arguments: Any) -> Any:
         "check_pretrained": timm_models.check_pretrained,
     }
     try:
-        return questions[question](*arguments) or ""
+        answer = questions[question](*arguments) or ""
     except ValueError as error:
-        return str(error)
+        answer = str(error)
+    user_cache.write(_key(question, arguments), answer)
+    return answer
+
+
+def _key(question: str, arguments: tuple[Any, ...]) -> list[Any]:
+    from study.store.provenance import code_version, packages
+
+    return ["timm", question, arguments, code_version(), packages()]
 
 
 def _architecture(model: str) -> Architecture:

@@ -21,7 +21,6 @@ from study.tasks import TaskInfo
 from study.training.steps import (
     EVALUATION_BATCH_SIZE,
     MOST_ON_GPU,
-    batch_spans,
     evaluated_steps,
     is_constant,
     steps_per_epoch,
@@ -198,7 +197,7 @@ def _work(run: _Shape, info: TaskInfo, speeds: Speeds, at_once: int) -> Work:
     frozen, trained = _layers(run, info)
     counts = (run.size, info.num_test)
     images = run.size / steps_per_epoch(run.recipe, run.size)
-    num_batches = [len(batch_spans(count, at_once)) for count in counts]
+    num_batches = [-(-count // at_once) for count in counts]
     # Seeds that are trained together share the calls of modules.
     step, forward = (
         speed._replace(module=speed.module / run.recipe.seeds_together)

@@ -189,6 +189,13 @@ PEAK_RATES: Final[Mapping[str, Mapping[str, float]]] = MappingProxyType(
 ASSUMED_SHARE: Final = 0.25
 
 
-def assumed_rates(precision: str) -> dict[str, float]:
-    """Return the assumed operations per second of training, by kind of GPU."""
-    return {name: ASSUMED_SHARE * peaks[precision] for name, peaks in PEAK_RATES.items()}
+def assumed_speeds(precision: str) -> dict[str, Speeds]:
+    """Return the assumed speeds of training, by kind of GPU."""
+    return {
+        kind: Speeds(
+            run=GPU.run,
+            step=GPU.step._replace(flop=1 / (ASSUMED_SHARE * peaks[precision])),
+            forward=GPU.forward._replace(flop=1 / (ASSUMED_SHARE * peaks[precision])),
+        )
+        for kind, peaks in PEAK_RATES.items()
+    }

@@ -16,7 +16,7 @@ from typing import Final
 
 from study import user_cache
 from study.planning.cost import Cost, Memory, cost_of, features_key, work_of
-from study.planning.durations import CPU, GPU, Pace, Speeds, Work, assumed_rates, makespan
+from study.planning.durations import CPU, GPU, Pace, Speeds, Work, assumed_speeds, makespan
 from study.run import Run
 from study.store.provenance import now, packages
 from study.tasks import TaskInfo
@@ -175,11 +175,12 @@ def price(runs: Sequence[Run], infos: Mapping[str, TaskInfo]) -> Price:
     elsewhere: dict[str, float] = {}
     if not on_gpus:
         for run in runs:
-            for kind, rate in assumed_rates(run.recipe.precision).items():
-                elsewhere[kind] = elsewhere.get(kind, 0.0) + costs[run.id].flops / rate
+            for kind, there in assumed_speeds(run.recipe.precision).items():
+                work = work_of(run, infos[run.task], there, shares_features=False)
+                elsewhere[kind] = elsewhere.get(kind, 0.0) + work.whole()
     networks, measured = {work.network for work in works.values()}, {n for n, _ in known.sums}
     base_bytes = known.base_bytes or ASSUMED_BASE_BYTES
-    there = device_bytes() - (0 if on_gpus else base_bytes)
+    free_bytes = device_bytes() - (0 if on_gpus else base_bytes)
     return Price(
         flops=sum(cost.flops for cost in costs.values()),
         shared_flops=own + sum(cost.pass_flops for cost, _ in passes),
@@ -201,7 +202,7 @@ def price(runs: Sequence[Run], infos: Mapping[str, TaskInfo]) -> Price:
         largest=max((c.memory for c in costs.values()), key=lambda m: m.total, default=None),
         base_bytes=base_bytes,
         device_bytes=device_bytes(),
-        num_too_large=sum(cost.memory.total > there for cost in costs.values()),
+        num_too_large=sum(cost.memory.total > free_bytes for cost in costs.values()),
     )
 
 
