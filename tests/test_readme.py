@@ -247,7 +247,7 @@ def test_own_study_of_the_readme_runs(tmp_path: Path) -> None:
     (tmp_path / "photos.py").write_text(text, encoding="utf-8")
     prepared, planned, report, status = (run_study(command, tmp_path) for command in RUN_HERE)
     assert "60 training and 15 test images of 3×16×16, 3 classes" in prepared
-    assert re.search(r"\d+ cores? here: about ", planned)
+    assert re.search(r"about .* on the \d+ cores? of this machine", planned)
     assert Path(tmp_path, report.splitlines()[-1]).stat().st_size > 100_000
     assert "14 Runs: 14 done" in status
 
