@@ -84,6 +84,34 @@ def test_connected_local_ray_without_a_writable_home_listens_on_loopback_only() 
     assert {*addresses} <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}, printed
 
 
+_SHUTDOWN = """
+import os, signal, threading, time
+from pathlib import Path
+import ray
+from study.launching.on_ray.cluster import connected
+from study.signals import interrupt_on_signals
+
+def terminate_during_shutdown(raylet_log):
+    while "SIGTERM" not in raylet_log.read_text():
+        time.sleep(0.002)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+try:
+    with interrupt_on_signals("", is_last=True), connected("local"):
+        raylet = ray._private.worker._global_node.all_processes["raylet"][0].process.pid
+        log = Path(f"/proc/{raylet}/fd/1").readlink()
+        threading.Thread(target=terminate_during_shutdown, args=[log], daemon=True).start()
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+@pytest.mark.ray
+def test_connected_sigterm_while_ray_shuts_down_is_handled() -> None:
+    printed, _ = run_python("-c", _SHUTDOWN)
+    assert printed == "interrupted\n"
+
+
 @pytest.mark.parametrize(
     ("error", "text"),
     [
