@@ -1,7 +1,7 @@
-"""`study …` as processes of their own: started, watched, killed.
+"""Start, watch and kill `study …` in a process of its own.
 
-A driver without Ray is forked from a server that has imported everything (torch takes seconds), and
-writes no report, unless it is to be `fresh`: then it is the command as a user gives it.
+A driver is a fork of a server that has imported everything (torch takes seconds), and writes no report.
+A `fresh` driver is the command as a user starts it.
 """
 
 from __future__ import annotations
@@ -35,17 +35,14 @@ _FORKS: Final = multiprocessing.get_context("forkserver")
 
 
 class Hung(Exception):
-    """A process did not come to its end, or a moment never came."""
+    """A process did not end, or an awaited event did not happen."""
 
 
 class Patience:
-    """Is over when a driver has neither said nor noted anything for so many seconds.
+    """A time limit that starts again at each output or event of a driver: the machine may be slow."""
 
-    On a loaded machine everything takes many times as long, and goes on none the less.
-    """
-
-    def __init__(self, driver: Driver, seconds: float, *others: Path) -> None:
-        self._files = (driver.out, driver.err, *others)
+    def __init__(self, driver: Driver, seconds: float) -> None:
+        self._files = (driver.out, driver.err, driver.journal)
         self._seconds = seconds
         self._seen = self._sizes()
         self._since = time.monotonic()
@@ -62,13 +59,13 @@ class Patience:
 
 @dataclass(frozen=True, kw_only=True)
 class Driver:
-    """A started driver. `started_at`: monotonic seconds; `journal`: where the tracer notes its steps."""
+    """A started driver. `started_at`: monotonic seconds; `journal`: the tracer's file."""
 
     process: subprocess.Popen[bytes] | ForkServerProcess
     out: Path
     err: Path
     started_at: float
-    journal: Path | None = None
+    journal: Path
 
     @property
     def pid(self) -> int:
@@ -76,23 +73,23 @@ class Driver:
         return self.process.pid
 
     def status(self) -> int | None:
-        """Its exit status, negative for the signal that ended it; None while it runs."""
+        """Return the exit status, negative for the signal that ended it; None while it runs."""
         if isinstance(self.process, subprocess.Popen):
             return self.process.poll()
         return self.process.exitcode
 
     def wait(self, seconds: float = PATIENCE_SECONDS) -> int:
-        """Its exit status. Raises Hung, and kills it, where it makes no progress for so many seconds."""
-        patience = Patience(self, seconds, *([self.journal] if self.journal else []))
+        """Return the exit status. Without progress for so many seconds, kill it and raise Hung."""
+        patience = Patience(self, seconds)
         while (status := self.status()) is None:
             if patience.is_over():
                 self.kill()
-                raise Hung(f"no progress for {seconds:.0f} s; it said:\n{self.said()}")
+                raise Hung(f"no progress for {seconds:.0f} s; output:\n{self.said()}")
             time.sleep(0.01)
         return status
 
     def kill(self) -> bool:
-        """`kill -9`, then waits; whether it was still running."""
+        """Send SIGKILL and wait; return True if it was still running."""
         was_running = self.status() is None
         if was_running:
             os.kill(self.pid, signal.SIGKILL)
@@ -100,18 +97,18 @@ class Driver:
         return was_running
 
     def send(self, number: signal.Signals) -> bool:
-        """Sends a signal; whether it was still running."""
+        """Send a signal; return True if it was still running."""
         if self.status() is not None:
             return False
         os.kill(self.pid, number)
         return True
 
     def said(self) -> str:
-        """Its stdout, then its stderr."""
+        """Return its stdout, then its stderr."""
         return self.out.read_text() + self.err.read_text()
 
     def last_line(self) -> str:
-        """Of stdout; "" where there is none."""
+        """Return the last line of stdout, or "" if there is none."""
         return (self.out.read_text().splitlines() or [""])[-1]
 
 
@@ -121,23 +118,27 @@ def start(
     *,
     name: str,
     variables: Mapping[str, str],
-    fresh: bool,
+    fresh: bool = False,
     project: Path = PROJECT,
     limits: Mapping[int, int] | None = None,
-    how: Mapping[str, Any] | None = None,
+    popen: Mapping[str, Any] | None = None,
 ) -> Driver:
-    """Starts `study ARGUMENTS` in a folder. `variables`: of the environment, the tracer's among them.
+    """Start `study ARGUMENTS` in a folder.
 
-    `limits`: RLIMIT → value; RLIMIT_DATA is taken as bytes more than the process has. For forked ones.
-    `how`: further arguments of Popen, for fresh ones; "before" are words before Python.
+    Args:
+        variables: added to the environment.
+        fresh: start the command as a user does, not a fork.
+        limits: RLIMIT → value, for forks; RLIMIT_DATA in addition to what the process has.
+        popen: further arguments of Popen, for fresh commands; "before" has the words before Python.
     """
     out, err = folder / f"{name}.out", folder / f"{name}.err"
     started_at = time.monotonic()
     process: subprocess.Popen[bytes] | ForkServerProcess
-    if fresh:
+    if fresh or popen:
         assert not limits
         with out.open("wb") as to_out, err.open("wb") as to_err:
-            given = {"stdout": to_out, "stderr": to_err, "stdin": subprocess.DEVNULL, **(how or {})}
+            given = {"stdout": to_out, "stderr": to_err, "stdin": subprocess.DEVNULL}
+            given |= popen or {}
             process = subprocess.Popen(
                 [*given.pop("before", ()), sys.executable, "-m", "study", *arguments],
                 cwd=folder,
@@ -145,7 +146,6 @@ def start(
                 **given,
             )
     else:
-        start_fork_server()
         out.touch()
         err.touch()
         process = _FORKS.Process(
@@ -153,29 +153,23 @@ def start(
             args=(list(arguments), str(folder), dict(variables), str(out), str(err), limits or {}),
         )
         process.start()
-    noted = variables.get("FAULTS_JOURNAL")
-    return Driver(
-        process=process,
-        out=out,
-        err=err,
-        started_at=started_at,
-        journal=Path(noted) if noted else None,
-    )
+    journal = Path(variables["FAULTS_JOURNAL"])
+    return Driver(process=process, out=out, err=err, started_at=started_at, journal=journal)
 
 
 def environment(project: Path = PROJECT) -> dict[str, str]:
-    """A process's environment in which the tracer looks on, and nothing of Ray is inherited."""
+    """Return this environment without Ray's variables, and with the tracer."""
     kept = {
         key: value for key, value in os.environ.items() if not key.startswith(("RAY_", "FAULTS"))
     }
-    # A copy of the code has no tests: mutations are in ours.
+    # A copy of the code has no tests; the mutations are in this project.
     places = dict.fromkeys(map(str, (TRACER, project, PROJECT)))
     return kept | {"PYTHONPATH": os.pathsep.join(places), "FAULTS": "1"}
 
 
 @contextmanager
 def as_environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """This process's own environment is this one, for what starts processes without asking."""
+    """Replace the environment of this process, for libraries that start processes."""
     before = dict(os.environ)
     os.environ.clear()
     os.environ.update(variables)
@@ -187,7 +181,7 @@ def as_environment(variables: Mapping[str, str]) -> Iterator[None]:
 
 
 def start_fork_server() -> None:
-    """Once a process; the server has no thread of torch, and forks are as new as a start."""
+    """Start the server, which has no thread of torch, so that forks are like new processes."""
     from multiprocessing import forkserver
 
     _FORKS.set_forkserver_preload(_PRELOADED)
@@ -196,7 +190,6 @@ def start_fork_server() -> None:
 
 
 def stop_fork_server() -> None:
-    """At the end of the harness."""
     from multiprocessing import forkserver
 
     forkserver._forkserver._stop()  # type: ignore[attr-defined]
@@ -229,8 +222,8 @@ def _forked(
     if "FAULTS_RECORD" in variables:
         calls.record_into(Path(variables["FAULTS_RECORD"]), Path(variables["FAULTS_ROOT"]))
     if "FAULTS_FAIL" in variables:
-        number, error, told = variables["FAULTS_FAIL"].split(" ", 2)
-        calls.fail_until_exit(Path(variables["FAULTS_ROOT"]), int(number), int(error), Path(told))
+        number, error, file = variables["FAULTS_FAIL"].split(" ", 2)
+        calls.fail_until_exit(Path(variables["FAULTS_ROOT"]), int(number), int(error), Path(file))
     if "FAULTS_MUTATION" in variables:
         mutation = mutations.MUTATIONS[variables["FAULTS_MUTATION"]]
         if mutation.at.startswith("study."):
@@ -246,7 +239,7 @@ def _data_bytes() -> int:
 
 
 def processes_of(folder: Path) -> list[int]:
-    """Processes, Ray's included, whose journal lies in this folder."""
+    """Return the processes, Ray's included, whose journal is in this folder."""
     mark = f"FAULTS_JOURNAL={folder}/".encode()
     found = []
     for place in Path("/proc").iterdir():
@@ -258,7 +251,13 @@ def processes_of(folder: Path) -> list[int]:
 
 
 def end_processes_of(folder: Path) -> None:
-    """Kills what is left of a scenario's processes."""
     for pid in processes_of(folder):
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+        kill(pid)
+
+
+def kill(pid: int) -> int:
+    """Send SIGKILL; return 1, or 0 if there is no such process."""
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+        return 1
+    return 0

@@ -1,7 +1,7 @@
-"""Where a fault happens: a fresh store with its driver and journal, and the verdict on what came out.
+"""Scenarios: a fresh store with its drivers and journal, compared with an undisturbed study.
 
-A Harness makes scenarios and trains an undisturbed study once. A Scenario is one store; `judge`
-compares it with the undisturbed one and names every difference.
+A `Harness` makes scenarios and trains each undisturbed study once. `Scenario.judge` compares one store
+with it and names every difference.
 """
 
 from __future__ import annotations
@@ -9,36 +9,48 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
+import pyarrow.dataset as pads
+import pyarrow.fs as pafs
+
 from study import tasks
 from study.run import Run
-from study.store import Store, finished_ids, open_store
+from study.store import (
+    Damaged,
+    Store,
+    finished_ids,
+    open_store,
+    read_predictions,
+    read_rows,
+    read_weights,
+    rows,
+)
 from study.store.unfinished import list_unfinished
-from tests.faults import drivers, journal, studies
-from tests.faults.drivers import Driver, Hung
+from tests.faults import drivers, journal
+from tests.faults.drivers import PATIENCE_SECONDS, Driver, Hung
+from tests.faults.studies import TEXTS, runs_of
 
 CHECKPOINT_SECONDS: Final = 0.2
-
-# No checkpoint comes due: what there is a signal has had written.
-NEVER_DUE: Final = 3600.0
-
+NEVER_DUE: Final = 3600.0  # every checkpoint was then requested by a signal
 TASKS: Final = ("digits-low", "digits-high")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What became of a study under one fault; `problems`: everything that was not as promised.
+    """The result of a study under one fault; `problems`: everything that breaks a guarantee.
 
     `resume_seconds`: None if no study was finished after the fault, empty if nothing was left to train.
     """
 
-    fault: str
     times: int
+    fault: str = ""
     num_runs: int = 0
     rows_lost: int = 0
     rows_doubled: int = 0
@@ -51,32 +63,70 @@ class Outcome:
 
 
 class Skipped(Exception):
-    """This machine cannot cause the fault; says why."""
+    """This machine cannot cause the fault; the text is the reason."""
 
 
 @dataclass(frozen=True)
-class Undisturbed:
-    """What a study comes to when nothing happens to it, and in how many seconds."""
+class Result:
+    """Everything in a finished Run that faults must not change.
 
-    results: Mapping[str, studies.Result | str]
-    num_rows: Mapping[tuple[str, int], int]
-    seconds: float
+    `rows`: digest over the columns without the times; `weights`, `predictions`: digests of the files.
+    """
+
+    steps: tuple[int, ...]
+    rows: str
+    weights: str | None
+    predictions: str | None
+    start: str | None
+
+
+def results(store: Store) -> dict[str, Result | str]:
+    """Return the Result of each finished Run, or the error if it cannot be read."""
+    found: dict[str, Result | str] = {}
+    for run_id in finished_ids(store):
+        try:
+            run = read_rows(store, run_id)
+            made_by = run.provenance
+            if made_by.weights_digest is not None:
+                read_weights(store, run_id, made_by.weights_digest)
+            if made_by.predictions_digest is not None:
+                read_predictions(store, run_id, made_by.predictions_digest)
+        except (Damaged, OSError) as error:
+            found[run_id] = str(error)
+            continue
+        found[run_id] = Result(
+            steps=tuple(run.table["step"].to_pylist()),
+            rows=rows.table_digest(run.table.drop_columns("wall_seconds")),
+            weights=made_by.weights_digest,
+            predictions=made_by.predictions_digest,
+            start=made_by.start_digest,
+        )
+    return found
+
+
+def stored_rows(store: Store) -> Counter[tuple[str, int]]:
+    """Return how often each (Run, step) is in the table, as any reader of Arrow files sees it."""
+    if not finished_ids(store):
+        return Counter()
+    server = pafs.FileSystem.from_uri(store.root)[0] if "://" in store.root else None
+    files = pads.dataset(f"{store.base}/rows", filesystem=server, format="ipc")
+    table = files.to_table(columns=["run_id", "step"])
+    return Counter(zip(table["run_id"].to_pylist(), table["step"].to_pylist(), strict=True))
 
 
 class Harness:
-    """A folder in which scenarios are made. Everything in it is removed on closing, and every process."""
+    """A folder with scenarios. `close` removes the folder and kills every process of a scenario."""
 
     def __init__(self, folder: Path | None = None) -> None:
         self._temporary = tempfile.TemporaryDirectory(prefix="freezewise-faults-", dir=folder)
         self.folder = Path(self._temporary.name)
+        self.mutation: str | None = None
+        self.template = self.folder / "template"  # a root with the prepared tasks and nothing else
         self._num_scenarios = 0
-        self._undisturbed: dict[str, Undisturbed] = {}
-        self._mutation: str | None = None
+        self._undisturbed: dict[str, Scenario] = {}
         self._copied: dict[Callable[[Scenario], None], Scenario] = {}
-        self._template = self.folder / "template"
         for name in TASKS:
-            store = open_store(self._template)
-            tasks.prepare(tasks.BUILTIN[name], store, None, progress=False)
+            tasks.prepare(tasks.BUILTIN[name], open_store(self.template), None, progress=False)
 
     def close(self) -> None:
         drivers.end_processes_of(self.folder)
@@ -91,8 +141,12 @@ class Harness:
         like: Callable[[Scenario], None] | None = None,
         checkpoint_seconds: float = CHECKPOINT_SECONDS,
     ) -> Scenario:
-        """A fresh scenario. `root`: a store elsewhere, in which the tasks are put too; `variables`: of its
-        processes; `like`: what has happened there before, done once and copied.
+        """Make a scenario with prepared tasks.
+
+        Args:
+            root: a store elsewhere.
+            variables: environment of its processes.
+            like: brings a scenario into the wanted state; called once, and its store is copied.
         """
         if like is not None and like not in self._copied:
             self._copied[like] = first = self.scenario(space)
@@ -100,293 +154,273 @@ class Harness:
         self._num_scenarios += 1
         folder = self.folder / f"{self._num_scenarios:03d}"
         folder.mkdir()
-        if like is not None:
+        given = (root or str(folder / "store"), dict(variables or {}), checkpoint_seconds)
+        scenario = Scenario(self, folder, space, *given)
+        if like is None:
+            scenario.fill()
+        else:
             first = self._copied[like]
             shutil.copytree(first.root, folder / "store")
             shutil.copy(first.journal.path, folder)
-        scenario = Scenario(
-            self,
-            folder,
-            space,
-            root or str(folder / "store"),
-            dict(variables or {}),
-            checkpoint_seconds=checkpoint_seconds,
-        )
-        if like is None:
-            scenario.fill()
         return scenario
 
     @contextmanager
-    def mutated(self, name: str) -> Iterator[None]:
-        """Within the block, the code of all forked drivers is broken by this mutation."""
-        self._copied.clear()
-        self._mutation = name
+    def mutated(self, name: str | None) -> Iterator[None]:
+        """Break the code of all drivers of the block by this mutation; None: break nothing."""
+        before, copied = self.mutation, self._copied
+        self.mutation, self._copied = name, {}
         try:
             yield
         finally:
-            self._mutation = None
-            self._copied.clear()
+            self.mutation, self._copied = before, copied
 
-    @property
-    def mutation(self) -> str | None:
-        return self._mutation
-
-    def undisturbed(self, space: str) -> Undisturbed:
-        """Trained once, when it is first asked for: inline, from the start to the end, never mutated."""
+    def undisturbed(self, space: str) -> Scenario:
+        """Return a scenario that was trained inline from start to end, once and never mutated."""
         if space not in self._undisturbed:
-            mutation, self._mutation = self._mutation, None
-            scenario = self.scenario(space)
-            began = time.monotonic()
-            driver = scenario.run()
-            status = driver.wait()
-            assert status == 0, driver.said()
-            seconds = time.monotonic() - began
-            found = studies.results(scenario.store)
-            assert found.keys() == scenario.runs.keys(), (found.keys(), driver.said())
+            with self.mutated(None):
+                scenario = self.scenario(space)
+                driver = scenario.run()
+                assert driver.wait() == 0, driver.said()
+            assert scenario.results.keys() == scenario.runs.keys(), driver.said()
             assert not journal.trained_twice(scenario.journal.tries())
-            self._undisturbed[space] = Undisturbed(
-                found, studies.rows_there(scenario.store), seconds
-            )
-            self._mutation = mutation
+            self._undisturbed[space] = scenario
         return self._undisturbed[space]
-
-    @property
-    def template(self) -> Path:
-        """A root that holds the prepared tasks and nothing else."""
-        return self._template
 
 
 @dataclass(eq=False)
 class Scenario:
-    """One store, its search space, and what has been done there."""
+    """One store, its search space, and everything that happened to it."""
 
     harness: Harness
     folder: Path
     space: str
     root: str
-    variables: dict[str, str] = field(default_factory=dict)
+    variables: dict[str, str]
+    checkpoint_seconds: float
     problems: list[str] = field(default_factory=list)
     started: list[Driver] = field(default_factory=list)
     resume_seconds: list[float] | None = None
-    checkpoint_seconds: float = CHECKPOINT_SECONDS
 
     def __post_init__(self) -> None:
         self.journal = journal.Journal(self.folder / "journal")
-        text = studies.TEXTS[self.space]
-        (self.folder / f"{self.space}.py").write_text(text)
-        self.runs: dict[str, Run] = studies.runs_of(text)
+        self.space_path.write_text(TEXTS[self.space])
+        self.runs: dict[str, Run] = runs_of(TEXTS[self.space])
         self.sources = {run.source.id for run in self.runs.values() if run.source is not None}
 
     @property
+    def space_path(self) -> Path:
+        return self.folder / f"{self.space}.py"
+
+    @property
+    def cells(self) -> list[str]:
+        return sorted(self.runs.keys() - self.sources)
+
+    @property
     def store(self) -> Store:
-        """The store as this process sees it."""
+        """Return the store as this process sees it."""
         return open_store(self.root)
 
-    @property
-    def undisturbed(self) -> Undisturbed:
-        return self.harness.undisturbed(self.space)
+    @cached_property
+    def results(self) -> dict[str, Result | str]:
+        """Return the results as they are at the first call."""
+        return results(self.store)
+
+    @cached_property
+    def stored_rows(self) -> Counter[tuple[str, int]]:
+        return stored_rows(self.store)
 
     @property
-    def watched(self) -> dict[str, str]:
-        """What the tracer is told in every process of this scenario."""
+    def traced(self) -> dict[str, str]:
+        """Return the tracer's variables for every process of this scenario."""
         variables = {"FAULTS_JOURNAL": str(self.journal.path)}
         if self.harness.mutation is not None:
             variables["FAULTS_MUTATION"] = self.harness.mutation
         return variables
 
     def fill(self) -> None:
-        """Puts the prepared tasks into the store."""
+        """Put the prepared tasks into the store."""
         for path in sorted((self.harness.template / "tasks").iterdir()):
             self.store.put(f"tasks/{path.name}", path.read_bytes())
 
-    def run(
-        self,
-        *flags: str,
-        fresh: bool = False,
-        on_ray: bool = False,
-        die_at: str | None = None,
-        project: Path = drivers.PROJECT,
-        limits: Mapping[int, int] | None = None,
-        how: Mapping[str, Any] | None = None,
-    ) -> Driver:
-        """Starts `study run`, by default inline."""
-        means = ["--gpus-per-trial", "0"] if on_ray else ["--inline"]
-        interval = ["--checkpoint-seconds", str(self.checkpoint_seconds)]
-        given = ["run", f"{self.space}.py", "--root", self.root, *interval, *(flags or means)]
-        is_fresh = fresh or on_ray or bool(flags) or how is not None
-        return self._start(given, die_at, is_fresh, project, limits, how)
+    def run(self, *flags: str, on_ray: bool = False, **how: Any) -> Driver:
+        """Start `study run`, inline by default. `how`: see `start`."""
+        means = flags or (("--gpus-per-trial", "0") if on_ray else ("--inline",))
+        how.setdefault("fresh", on_ray or bool(flags) or "popen" in how)
+        interval = ("--checkpoint-seconds", str(self.checkpoint_seconds))
+        return self.start("run", self.space_path.name, *interval, *means, **how)
 
-    def say(self, verb: str, *flags: str, fresh: bool = False) -> str:
-        """What another verb says of the study; it must succeed, and without a traceback."""
-        driver = self.start(verb, f"{self.space}.py", *flags, fresh=fresh)
-        self.expect(driver.wait() == 0, f"study {verb}: {driver.said()}")
-        self.expect_no_traceback(driver)
-        return driver.said()
-
-    def start(
-        self, *words: str, fresh: bool = False, how: Mapping[str, Any] | None = None
-    ) -> Driver:
-        """Start `study WORDS` on this store."""
-        is_fresh = fresh or how is not None
-        given = [*words, "--root", self.root]
-        return self._start(given, None, is_fresh, drivers.PROJECT, None, how)
-
-    def _start(
-        self,
-        given: list[str],
-        die_at: str | None,
-        fresh: bool,
-        project: Path,
-        limits: Mapping[int, int] | None,
-        how: Mapping[str, Any] | None,
-    ) -> Driver:
-        variables = self.variables | self.watched
+    def start(self, *words: str, die_at: str | None = None, **how: Any) -> Driver:
+        """Start `study WORDS` on this store. `die_at`: see the tracer; `how`: see `drivers.start`."""
+        variables = self.variables | self.traced
         if die_at is not None:
             variables["FAULTS_DIE_AT"] = die_at
-        driver = drivers.start(
-            given,
-            self.folder,
-            name=f"driver-{len(self.started)}",
-            variables=variables,
-            fresh=fresh,
-            project=project,
-            limits=limits,
-            how=how,
-        )
+        given, name = [*words, "--root", self.root], f"driver-{len(self.started)}"
+        driver = drivers.start(given, self.folder, name=name, variables=variables, **how)
         self.started.append(driver)
         return driver
+
+    def say(self, verb: str, *flags: str, **how: Any) -> str:
+        """Return the output of another verb on the study, which must succeed."""
+        driver = self.start(verb, self.space_path.name, *flags, **how)
+        self.expect_end(driver, 0)
+        return driver.said()
 
     def wait_until(
         self, is_so: Callable[[], Any], driver: Driver, what: str, seconds: float = 120.0
     ) -> bool:
-        """Until it is so: True; False once the driver has ended without.
+        """Return True once the condition holds, False if the driver ended before.
 
-        Raises Hung where the driver makes no progress for so many seconds.
+        Raises Hung if the driver makes no progress for so many seconds.
         """
-        patience = drivers.Patience(driver, seconds, self.journal.path)
+        patience = drivers.Patience(driver, seconds)
         while not is_so():
             if driver.status() is not None:
                 return bool(is_so())
             if patience.is_over():
-                raise Hung(f"waited {seconds:.0f} s in vain: {what}; it said:\n{driver.said()}")
+                raise Hung(f"waited {seconds:.0f} s in vain: {what}; output:\n{driver.said()}")
             time.sleep(0.005)
         return True
 
+    def wait_for(
+        self, kind: str, driver: Driver, run_id: str | None = None, *, count: int = 1
+    ) -> bool:
+        """Wait for so many further events of this kind; False if the driver ended before."""
+        wanted = self.count(kind, run_id) + count
+        return self.wait_until(
+            lambda: self.count(kind, run_id) >= wanted, driver, f"{count} {kind} of {run_id}"
+        )
+
     def count(self, kind: str, run_id: str | None = None) -> int:
-        """How many notes of this kind the journal has."""
+        """Return the number of events of this kind in the journal."""
         return sum(
             event.kind == kind and run_id in (None, event.run_id) for event in self.journal.events()
         )
 
-    def finish(self, *flags: str, **means: Any) -> Driver:
-        """Runs the study to its end, which it must reach; notes how soon training went on."""
-        before = {event.pid for event in self.journal.events()}
-        driver = self.run(*flags, **means)
+    def expect(self, is_so: object, problem: str) -> None:
+        """Add a problem unless the condition holds."""
+        if not is_so:
+            self.problems.append(problem)
+
+    def expect_end(
+        self, driver: Driver, *statuses: int, says: str = "", seconds: float = PATIENCE_SECONDS
+    ) -> int:
+        """Wait for the end, which must have one of these statuses, this text and no traceback."""
+        status, said = driver.wait(seconds), driver.said()
+        self.expect(status in statuses, f"status {status} instead of {statuses}: {said}")
+        self.expect(says in said, f"the output lacks {says!r}: {said}")
+        self.expect("Traceback" not in said, f"a traceback: {said}")
+        return status
+
+    def expect_killed(self, **how: Any) -> int:
+        """Run a driver that kills itself; return 1 if it did."""
+        driver = self.run(**how)
         status = driver.wait()
-        self.expect(status == 0, f"the last `study run` ended with {status}: {driver.said()}")
-        self.expect_no_traceback(driver)
+        self.expect(status == -9, f"{how}: status {status}: {driver.said()}")
+        return int(status == -9)
+
+    def finish(self, *flags: str, **how: Any) -> Driver:
+        """Run the study to its end, which it must reach; note how soon training went on."""
+        before = {event.pid for event in self.journal.events()}
+        driver = self.run(*flags, **how)
+        self.expect_end(driver, 0)
         steps = [e for e in self.journal.events() if e.kind == "step" and e.pid not in before]
         self.note_resumed([event.at - driver.started_at for event in steps[:1]])
         return driver
 
+    def finish_with_page(self, **how: Any) -> str:
+        """Run the study to its end as a user does; return the text of its report."""
+        last = self.finish(fresh=True, **how)
+        page = Path(self.folder, last.last_line())
+        self.expect(page.is_file(), f"no report: {last.said()}")
+        return page.read_text() if page.is_file() else ""
+
     def note_resumed(self, seconds: list[float]) -> None:
-        """Notes how soon training went on; an empty list if nothing was left to train."""
+        """Note how soon training went on; an empty list if nothing was left to train."""
         self.resume_seconds = (self.resume_seconds or []) + seconds
-
-    def expect(self, is_so: bool, problem: str) -> None:
-        """Notes a problem where it is not so."""
-        if not is_so:
-            self.problems.append(problem)
-
-    def expect_no_traceback(self, driver: Driver) -> None:
-        self.expect("Traceback" not in driver.said(), f"a traceback: {driver.said()}")
 
     def judge(
         self,
-        fault: str,
-        times: int,
+        times: int = 1,
         *,
         may_be_redone: Iterable[str] = (),
-        may_be_lost: Iterable[str] = (),
-        is_bucket: bool = False,
+        may_overlap: bool = False,
         overlaps: Collection[int] = (),
         may_be_late: bool = False,
     ) -> Outcome:
-        """Holds the store against the undisturbed one.
+        """Compare the store with the undisturbed one.
 
-        `may_be_redone`: Runs whose files were damaged; `may_be_lost`: Runs that could not succeed;
-        `overlaps`: processes that slept while others trained what they had begun; `may_be_late`: the
-        fault can strike the writing of a checkpoint itself, which waits, and the next one with it.
+        Args:
+            times: how often the fault happened; 0 is a problem.
+            may_be_redone: Runs whose files were damaged.
+            may_overlap: two processes may train a Run at once: on a bucket, a dead driver's lease is
+                removed by hand.
+            overlaps: processes that slept while others continued their training.
+            may_be_late: the fault can delay the writing of a checkpoint.
         """
-        store, wanted = self.store, self.undisturbed
-        lost_ids = set(may_be_lost)
-        expected = {i: result for i, result in wanted.results.items() if i not in lost_ids}
-        found = studies.results(store)
-        there = studies.rows_there(store) if finished_ids(store) else {}
-        expected_rows = {key for key in wanted.num_rows if key[0] not in lost_ids}
-        tries = self.journal.tries()
-        twice = journal.trained_twice(tries) - set(may_be_redone)
-        redone = journal.redone_seconds([t for t in tries if t.run_id not in set(may_be_redone)])
-        self.expect(found == expected, self._differences(found, expected))
-        self.expect(not set(there) - expected_rows, "rows that nobody asked for")
-        self.expect(not twice - self.sources, f"cells trained twice: {twice - self.sources}")
-        if not is_bucket:
-            both = journal.at_the_same_time([t for t in tries if t.pid not in overlaps])
-            self.expect(not both, f"trained by two processes at once: {both}")
-        left = set(list_unfinished(store)) - lost_ids
-        self.expect(not left, f"left in unfinished/: {left}")
+        wanted = self.harness.undisturbed(self.space)
+        found, there = results(self.store), stored_rows(self.store)
+        tries, ignored = self.journal.tries(), set(may_be_redone)
+        twice = journal.trained_twice(tries) - ignored
+        both = journal.at_the_same_time([t for t in tries if t.pid not in overlaps])
+        left = set(list_unfinished(self.store))
         late = journal.late_checkpoints(tries, self.checkpoint_seconds)
-        self.expect(may_be_late or not late, f"steps trained although a checkpoint was due: {late}")
-        lost = len(expected_rows - set(there))
+        lost = len(wanted.stored_rows.keys() - there.keys())
         doubled = sum(number - 1 for number in there.values())
-        self.expect(not lost and not doubled, f"{lost} rows lost, {doubled} doubled")
-        self.expect(not twice & self.sources, f"sources trained twice: {twice & self.sources}")
-        self.expect(times > 0, "its cause did not happen")
-        root = store.local_path("")
-        if root is not None:
-            temporary = [path.name for path in root.rglob("*.tmp")]
-            self.expect(not temporary, f"temporary files are left: {temporary}")
+        root = self.store.local_path("")
+        temporary = [] if root is None else [path.name for path in root.rglob("*.tmp")]
+        for is_so, problem in (
+            (found == wanted.results, self._differences(found, wanted.results)),
+            (there.keys() <= wanted.stored_rows.keys(), "rows of steps that were not requested"),
+            (not lost and not doubled, f"{lost} rows lost, {doubled} doubled"),
+            (not twice & self.sources, f"sources trained twice: {twice & self.sources}"),
+            (not twice - self.sources, f"cells trained twice: {twice - self.sources}"),
+            (may_overlap or not both, f"trained by two processes at once: {both}"),
+            (may_be_late or not late, f"steps trained although a checkpoint was due: {late}"),
+            (not left, f"left in unfinished/: {left}"),
+            (not temporary, f"temporary files are left: {temporary}"),
+            (times, "its cause did not happen"),
+        ):
+            self.expect(is_so, problem)
         return Outcome(
-            fault=fault,
             times=times,
             num_runs=len(found),
             rows_lost=lost,
             rows_doubled=doubled,
             sources_twice=len(twice & self.sources),
-            bit_equal=found == expected,
+            bit_equal=found == wanted.results,
             resume_seconds=None if self.resume_seconds is None else tuple(self.resume_seconds),
-            redone_seconds=redone,
+            redone_seconds=journal.redone_seconds([t for t in tries if t.run_id not in ignored]),
             problems=tuple(self.problems),
         )
 
-    def _differences(self, found: Mapping[str, Any], expected: Mapping[str, Any]) -> str:
+    def _differences(
+        self, found: Mapping[str, Result | str], expected: Mapping[str, Result | str]
+    ) -> str:
         missing, surplus = expected.keys() - found.keys(), found.keys() - expected.keys()
-        other = {
+        different = {
             i: _difference(found[i], expected[i])
             for i in found.keys() & expected
             if found[i] != expected[i]
         }
         last = self.started[-1].said() if self.started else ""
-        return f"Runs missing {missing}, surplus {surplus}, different {other}; {last}"
+        return f"Runs missing {missing}, surplus {surplus}, different {different}; {last}"
 
 
-def _difference(found: studies.Result | str, expected: studies.Result | str) -> str:
+def _difference(found: Result | str, expected: Result | str) -> str:
     if isinstance(found, str) or isinstance(expected, str):
         return f"{found!s} instead of {expected!s}"
-    names = (each.name for each in fields(expected))
-    return "other " + ", ".join(n for n in names if getattr(found, n) != getattr(expected, n))
+    return ", ".join(
+        f.name for f in fields(found) if getattr(found, f.name) != getattr(expected, f.name)
+    )
 
 
 @contextmanager
 def open_harness(folder: Path | None = None) -> Iterator[Harness]:
-    """A Harness that is closed in the end, whatever happens."""
+    """Yield a Harness with a fork server; close both in the end."""
+    drivers.start_fork_server()
     made = Harness(folder)
     try:
         yield made
     finally:
         made.close()
-
-
-def removed(scenario: Scenario) -> None:
-    """Frees the disk of a scenario that was judged."""
-    shutil.rmtree(scenario.folder, ignore_errors=True)
+        drivers.stop_fork_server()

@@ -1,7 +1,7 @@
-"""What really happened: the tracer's notes, as the tries that processes made at Runs.
+"""The tracer's events, as the tries that processes made at Runs.
 
-Owns the two measures that no result can show: what was trained again although a checkpoint (or the
-finished Run) was there, and how many seconds of training were redone.
+They show two things that no result shows: training that was repeated although a checkpoint or the
+finished Run existed, and how many seconds of training were repeated.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ PAUSE_SECONDS: Final = 1.0  # a step takes a hundredth of it
 
 @dataclass(frozen=True)
 class Event:
-    """`at`: monotonic seconds; `kind`: begin, step, save, saved, published."""
+    """`at`: monotonic seconds; `kind`: begin, step, save, saved, published, live."""
 
     at: float
     pid: int
@@ -29,7 +29,7 @@ class Event:
 
 @dataclass(kw_only=True)
 class Try:
-    """One process's training of one Run, from the step at which it took it up."""
+    """One process's training of one Run. `saves`: begun checkpoints; `saved`: finished ones."""
 
     run_id: str
     pid: int
@@ -45,7 +45,7 @@ class Try:
 
 
 class Journal:
-    """The file that the tracer writes, read as it grows."""
+    """The tracer's file, read as it grows."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -53,7 +53,7 @@ class Journal:
         self._offset = 0
 
     def events(self) -> list[Event]:
-        """All so far, in the order in which they were written."""
+        """Return all events so far, in the order in which they were written."""
         if self.path.exists():
             with self.path.open() as stream:
                 stream.seek(self._offset)
@@ -70,7 +70,7 @@ class Journal:
 
 
 def tries(events: Iterable[Event]) -> list[Try]:
-    """The tries that the events tell of, in the order in which they began."""
+    """Return the tries in the order in which they began."""
     current: dict[tuple[int, str], Try] = {}
     found = []
     for event in events:
@@ -104,9 +104,9 @@ def tries(events: Iterable[Event]) -> list[Try]:
 
 
 def redone_seconds(found: Sequence[Try]) -> float:
-    """The longest stretch of training that any try at a Run did once more, from step to step.
+    """Return the longest stretch of training that was repeated.
 
-    More than PAUSE_SECONDS between two steps is none: it was stopped, or waited for a disk.
+    More than PAUSE_SECONDS between two steps do not count: the process was stopped, or waited for a disk.
     """
     longest = 0.0
     for later, earlier in _pairs(found):
@@ -118,7 +118,7 @@ def redone_seconds(found: Sequence[Try]) -> float:
 
 
 def trained_twice(found: Sequence[Try]) -> set[str]:
-    """Runs of which more was trained again than what came after the last checkpoint on the disk."""
+    """Return the Runs that were trained again from before their last checkpoint, or when finished."""
     twice = set()
     for later, earlier in _pairs(found):
         saved = [step for at, step in earlier.saved if at < later.began_at]
@@ -129,10 +129,10 @@ def trained_twice(found: Sequence[Try]) -> set[str]:
 
 
 def late_checkpoints(found: Sequence[Try], interval_seconds: float) -> dict[str, int]:
-    """Steps from which on a checkpoint was due for NUM_STEPS_LATE more steps and none was begun, by Run.
+    """Return the number of steps of each Run at which a checkpoint was due and stayed so for long.
 
-    Due is one when the interval has passed since the last was begun and that one is on the disk; the
-    trial asks after each step, so that this holds on a machine of any pace.
+    A checkpoint is due if the interval has passed since the last one was begun, and that one is on the
+    disk. It is late after NUM_STEPS_LATE further steps: the trial checks after each step.
     """
     late: dict[str, int] = {}
     for each in found:
@@ -140,7 +140,7 @@ def late_checkpoints(found: Sequence[Try], interval_seconds: float) -> dict[str,
         for now, later in zip(moments, moments[NUM_STEPS_LATE:], strict=False):
             begun = max((at for at in each.saves if at < now), default=None)
             is_on_disk = begun is None or any(begun < at <= now for at, _ in each.saved)
-            # The clock is started anew between the note of one that is begun and the next step.
+            # The interval starts between the event of a begun checkpoint and the next step.
             since = moments[0] if begun is None else next(at for at in moments if at > begun)
             is_due = is_on_disk and now - since >= interval_seconds
             if is_due and not any(now <= at <= later for at in each.saves):
@@ -149,7 +149,7 @@ def late_checkpoints(found: Sequence[Try], interval_seconds: float) -> dict[str,
 
 
 def at_the_same_time(found: Sequence[Try]) -> set[str]:
-    """Runs that two processes trained at once."""
+    """Return the Runs that two processes trained at once."""
     return {
         later.run_id
         for later, earlier in _pairs(found)
@@ -158,7 +158,7 @@ def at_the_same_time(found: Sequence[Try]) -> set[str]:
 
 
 def _pairs(found: Sequence[Try]) -> Iterable[tuple[Try, Try]]:
-    """Each try with each earlier one at the same Run."""
+    """Yield each try with each earlier one at the same Run."""
     for index, later in enumerate(found):
         for earlier in found[:index]:
             if earlier.run_id == later.run_id:

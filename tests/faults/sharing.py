@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from study.launching.lease import RELEASED, SECONDS_BETWEEN_QUESTIONS
 from study.store import finished_ids, layout
@@ -22,132 +22,115 @@ from tests.faults import drivers, studies
 from tests.faults.drivers import Driver
 from tests.faults.harness import Harness, Outcome, Scenario, Skipped
 
-USERS = (21001, 21002)
-GROUP = 21000
+USERS: Final = (21001, 21002)
+GROUP: Final = 21000
 
 
 def shared_users(harness: Harness, rng: random.Random) -> Outcome:
     """Two users with umask 002 in a folder with sticky bits; one file of the first is unreadable."""
     if os.getuid():
         raise Skipped("becoming two users needs root")
-    how = [
-        {
-            "user": user,
-            "group": GROUP,
-            "extra_groups": [],
-            "umask": 0o002,
-            "start_new_session": True,
-        }
-        for user in USERS
-    ]
-    tried = subprocess.run([sys.executable, "-c", "import torch"], **how[0], capture_output=True)
-    if tried.returncode:
+    plain = {"group": GROUP, "extra_groups": [], "umask": 0o002, "start_new_session": True}
+    one, two = ({**plain, "user": user} for user in USERS)
+    if subprocess.run(
+        [sys.executable, "-c", "import torch"], **one, capture_output=True
+    ).returncode:
         raise Skipped("another user cannot run this Python")
     scenario = harness.scenario()
     with tempfile.TemporaryDirectory(prefix="freezewise-shared-") as place:
-        scenario.variables |= {"HOME": place, "TMPDIR": place, "MPLCONFIGDIR": place}
-        scenario.folder, scenario.root = Path(place), f"{place}/store"
-        for folder in ("", "rows", "lease", "studies", "unfinished", "weights", "predictions"):
-            path = Path(scenario.root, folder)
-            path.mkdir()
-            os.chown(path, -1, GROUP)
-            path.chmod(0o3775)
-        Path(place).chmod(0o1777)
-        scenario.fill()
-        texts = {f"{scenario.space}.py": studies.TEXTS[scenario.space], "journal": ""}
-        for name, text in texts.items():
-            Path(place, name).write_text(text)
-            Path(place, name).chmod(0o666)
-        scenario.journal.path = Path(place, "journal")
-        (source,) = scenario.sources
-        first = scenario.run("--inline", "--only", "frozen=0", how=how[0])
-        scenario.expect(first.wait() == 0, f"first user: {first.said()}")
-        cell = rng.choice(sorted(finished_ids(scenario.store) - {source}))
+        _move(scenario, Path(place))
+        scenario.expect_end(scenario.run("--inline", "--only", "frozen=0", popen=one), 0)
+        cell = rng.choice(sorted(finished_ids(scenario.store) - scenario.sources))
         unreadable = Path(scenario.root, layout.rows_path(cell))
         unreadable.chmod(0o600)
-        second = scenario.run("--inline", how=how[1])
-        scenario.expect(second.wait() == 1, f"second user: {second.status()}: {second.said()}")
-        scenario.expect(finished_ids(scenario.store) == scenario.runs.keys(), second.said())
-        verify = scenario.start("verify", "--all", how=how[1])
-        scenario.expect(verify.wait() == 1, f"verify: {verify.said()}")
-        for driver in (second, verify):
-            scenario.expect(f"{cell}.arrow cannot be read" in driver.said(), driver.said())
-            scenario.expect_no_traceback(driver)
+        for driver in (scenario.run(popen=two), scenario.start("verify", "--all", popen=two)):
+            scenario.expect_end(driver, 1, says=f"{cell}.arrow cannot be read")
+        scenario.expect(
+            finished_ids(scenario.store) == scenario.runs.keys(), "not all are finished"
+        )
         unreadable.chmod(0o664)
-        scenario.finish("--inline", how=how[1])
-        scenario.expect(scenario.start("tidy", how=how[1]).wait() == 0, scenario.started[-1].said())
-        return scenario.judge("two users, one store", 1)
+        scenario.finish(popen=two)
+        scenario.expect_end(scenario.start("tidy", popen=two), 0)
+        return scenario.judge()
+
+
+def _move(scenario: Scenario, place: Path) -> None:
+    """Move a scenario to a folder that several users share."""
+    scenario.variables |= dict.fromkeys(("HOME", "TMPDIR", "MPLCONFIGDIR"), str(place))
+    scenario.folder, scenario.root = place, f"{place}/store"
+    for folder in ("", "rows", "lease", "studies", "unfinished", "weights", "predictions"):
+        path = Path(scenario.root, folder)
+        path.mkdir()
+        os.chown(path, -1, GROUP)
+        path.chmod(0o3775)
+    place.chmod(0o1777)
+    scenario.fill()
+    scenario.journal.path = place / "journal"
+    for path, text in (
+        (scenario.space_path, studies.TEXTS[scenario.space]),
+        (scenario.journal.path, ""),
+    ):
+        path.write_text(text)
+        path.chmod(0o666)
 
 
 def lease_unremovable(harness: Harness, rng: random.Random) -> Outcome:
     """An old lease that cannot be removed locks nobody out."""
-    return _with_leases(
-        harness,
-        "lease that cannot be removed",
-        lambda folder: (
-            (folder / "00000001.json" / "x").mkdir(parents=True),
-            (folder / "00000002.json").write_bytes(RELEASED),
-        ),
-    )
+
+    def make(folder: Path) -> None:
+        (folder / "00000001.json" / "x").mkdir(parents=True)
+        (folder / "00000002.json").write_bytes(RELEASED)
+
+    return _with_leases(harness, make)
 
 
 def lease_last_number(harness: Harness, rng: random.Random) -> Outcome:
-    """The highest number of eight digits, and names that look like numbers."""
-    return _with_leases(
-        harness,
-        "lease with the last number",
-        lambda folder: [
-            (folder / f"{name}.json").write_bytes(RELEASED) for name in ("99999999", "000000123")
-        ],
-    )
+    """The highest number of eight digits, and a name that looks like a number."""
+
+    def make(folder: Path) -> None:
+        for name in ("99999999", "000000123"):
+            (folder / f"{name}.json").write_bytes(RELEASED)
+
+    return _with_leases(harness, make)
 
 
 def lease_nested(harness: Harness, rng: random.Random) -> Outcome:
-    """Leases that are no leases: deeply nested, with a NUL, a process that never lived."""
+    """An invalid lease: deeply nested, with a NUL, or of a process that cannot exist."""
     process = vars(this_process()) | {"pid": "\0"}
     owner = json.dumps({"process": process, "since": "x", "token": "x"})
-    contents = ("[" * 100_000, owner, owner.replace('"\\u0000"', "[]"))
-    return _with_leases(
-        harness,
-        "lease that is nested",
-        lambda folder: (folder / "00000001.json").write_text(rng.choice(contents)),
-    )
+    content = rng.choice(["[" * 100_000, owner, owner.replace('"\\u0000"', "[]")])
+    return _with_leases(harness, lambda folder: (folder / "00000001.json").write_text(content))
 
 
-def _with_leases(harness: Harness, fault: str, make: Callable[[Path], object]) -> Outcome:
+def _with_leases(harness: Harness, make: Callable[[Path], object]) -> Outcome:
     scenario = harness.scenario()
     folder = Path(scenario.root, layout.LEASE)
     folder.mkdir()
     make(folder)
-    driver = scenario.run()
-    status = driver.wait(60)  # seconds without progress; an unreadable lease is watched for 20 s
-    scenario.expect(status == 0, f"status {status}: {driver.said()}")
-    scenario.expect_no_traceback(driver)
+    # Seconds without progress; a driver watches an unreadable lease for 20 s.
+    scenario.expect_end(scenario.run(), 0, seconds=60)
     for path in folder.iterdir():
         if path.is_dir():
             shutil.rmtree(path)
     scenario.finish()
-    return scenario.judge(fault, 1)
+    return scenario.judge()
 
 
 def case_folding(harness: Harness, rng: random.Random) -> Outcome:
     """A study whose name differs only in case, which exFAT and macOS would store in the same file."""
     scenario = harness.scenario()
     scenario.finish()
-    before = Path(scenario.root, "studies", f"{scenario.space}.json").read_bytes()
-    other = f"{scenario.space.capitalize()}.py"
-    shutil.copy(scenario.folder / f"{scenario.space}.py", scenario.folder / other)
-    for verb in ("run", "register"):
-        flags = ["--inline"] if verb == "run" else []
-        driver = scenario.start(verb, other, *flags)
-        scenario.expect(driver.wait() == 2, f"{verb}: {driver.status()}: {driver.said()}")
-        scenario.expect("differs only in upper and lower case" in driver.said(), driver.said())
-    after = Path(scenario.root, "studies", f"{scenario.space}.json").read_bytes()
-    scenario.expect(before == after, "the study was replaced")
-    return scenario.judge("names that differ in case", 1)
+    stored = Path(scenario.root, "studies", f"{scenario.space}.json")
+    before, other = stored.read_bytes(), f"{scenario.space.capitalize()}.py"
+    shutil.copy(scenario.space_path, scenario.folder / other)
+    for words in (["run", other, "--inline"], ["register", other]):
+        driver = scenario.start(*words)
+        scenario.expect_end(driver, 2, says="differs only in upper and lower case")
+    scenario.expect(before == stored.read_bytes(), "the study was replaced")
+    return scenario.judge()
 
 
-HOLD = (
+HOLD: Final = (
     "from study.launching import temporary_files as files\n"
     "with files.temporary_folder(files.TUNE_PREFIX) as folder:\n"
     "    print(folder, flush=True)\n"
@@ -156,7 +139,7 @@ HOLD = (
 
 
 def tidy_other_namespace(harness: Harness, rng: random.Random) -> Outcome:
-    """`study tidy` in a container that shares /tmp: numbers of processes mean nothing there."""
+    """Run `study tidy` in a container that shares /tmp, where process ids have another meaning."""
     enter = ["unshare", "--pid", "--fork", "--mount-proc"]
     if subprocess.run([*enter, "true"], capture_output=True).returncode:
         raise Skipped("a PID namespace needs root")
@@ -165,89 +148,72 @@ def tidy_other_namespace(harness: Harness, rng: random.Random) -> Outcome:
     shared = scenario.folder / "shared"
     shared.mkdir()
     scenario.variables |= {"TMPDIR": str(shared)}
-    holder = subprocess.Popen(
-        [sys.executable, "-c", HOLD],
-        env=drivers.environment() | scenario.variables,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert holder.stdin is not None and holder.stdout is not None
+    environment = drivers.environment() | scenario.variables
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    holder = subprocess.Popen([sys.executable, "-c", HOLD], env=environment, **pipes)
+    assert holder.stdout is not None
     folder = Path(holder.stdout.readline().strip())
     try:
         for is_held in (True, False):
             if not is_held:
                 holder.kill()
                 holder.wait()
-            tidy = scenario.start("tidy", how={"before": enter})
-            scenario.expect(tidy.wait() == 0, tidy.said())
+            tidy = scenario.start("tidy", popen={"before": enter})
+            scenario.expect_end(tidy, 0)
             scenario.expect(folder.exists() == is_held, f"in use: {is_held}: {tidy.said()}")
     finally:
         holder.kill()
         holder.wait()
-    return scenario.judge("tidy in another namespace", 1)
+    return scenario.judge()
 
 
-# The one in which it fell asleep, and the one after which it asks.
-MOST_STEPS_AWAKE: Final = 2
-
-
-def in_a_directory(harness: Harness, rng: random.Random) -> Outcome:
-    """One trains, the other is told who does; when the one is killed, the other may at once."""
+def two_drivers(harness: Harness, rng: random.Random) -> Outcome:
+    """One trains, and the other ends and names it; when the first is killed, another may go on at once."""
     scenario = harness.scenario()
-    first, second = scenario.run(), scenario.run()
+    both = scenario.run(), scenario.run()
     scenario.wait_until(
-        lambda: None not in (first.status(), second.status()), first, "one is refused"
+        lambda: any(driver.status() is not None for driver in both), both[0], "the end of one"
     )
-    trains, refused = (second, first) if first.status() == 2 else (first, second)
-    # The study may have ended in the meantime, then the second found nothing to do.
-    status = refused.wait()
-    scenario.expect(status == 2, f"the second one ended with {status}: {refused.said()}")
-    scenario.expect(
-        f"process {trains.pid}" in refused.said(), f"not told by whom: {refused.said()}"
-    )
-    scenario.expect_no_traceback(refused)
+    trains, rejected = both if both[1].status() == 2 else both[::-1]
+    scenario.expect_end(rejected, 2, says=f"process {trains.pid}")
     time.sleep(rng.uniform(0, 1))
     trains.kill()
     scenario.finish()
-    return scenario.judge("two drivers, one directory", 1)
+    return scenario.judge()
+
+
+# The step in which it fell asleep, and the one after which it checks its lease.
+MOST_STEPS_AWAKE: Final = 2
 
 
 def lease_lost(harness: Harness, rng: random.Random) -> Outcome:
-    """One sleeps while another takes over, as one elsewhere may, gets further, and is killed.
+    """One driver sleeps; another takes over, gets further and is killed; then the first one wakes up.
 
-    When the first one wakes, it asks and ends within a step or two; what it still writes lies beside what
-    the other wrote, which the third one goes on from. The lease of the sleeping one is marked as released:
-    here its process would be seen. So it need not expire, but no sleeper is passed over before it may ask.
+    The first one ends within a step or two, and its files do not replace those of the other, from which
+    a third driver continues. Its process can be seen, so its lease is marked as released by hand; but no
+    driver is replaced before it may check its lease again.
     """
     scenario = harness.scenario("slow_source")
     (source,) = scenario.sources
     sleeper = scenario.run()
-    scenario.wait_until(lambda: scenario.count("saved", source) > 0, sleeper, "a checkpoint")
+    scenario.wait_for("saved", sleeper, source)
     asleep = sleeper.send(signal.SIGSTOP)
     asleep_at = time.monotonic()
     (lease,) = (Path(scenario.root) / layout.LEASE).glob("*.json")
-    lease.write_bytes(b"{}\n")
-    began = list((Path(scenario.root) / "unfinished").glob("*/*/began.json"))
-    for note in began:  # or the other one waits for its trial to end
-        note.unlink()
-    saved = scenario.count("saved", source)
+    lease.write_bytes(RELEASED)
+    for note in list((Path(scenario.root) / "unfinished").glob("*/*/began.json")):
+        note.unlink()  # else the other driver waits for the end of its trial
     other = scenario.run()
-    scenario.wait_until(
-        lambda: scenario.count("saved", source) > saved + 1, other, "two checkpoints"
-    )
+    scenario.wait_for("saved", other, source, count=2)
     caused = int(asleep and other.kill())
     time.sleep(max(0.0, asleep_at + SECONDS_BETWEEN_QUESTIONS - time.monotonic()))
     num_steps = _num_steps(scenario, sleeper)
     os.kill(sleeper.pid, signal.SIGCONT)
-    status = sleeper.wait()
+    scenario.expect_end(sleeper, 1, 2, 3, says="taken over")
     more = _num_steps(scenario, sleeper) - num_steps
     scenario.expect(more <= MOST_STEPS_AWAKE, f"the sleeper trained {more} steps once awake")
-    scenario.expect(status != 0, f"the sleeper ended with {status}: {sleeper.said()}")
-    scenario.expect("taken over" in sleeper.said(), f"it does not say why: {sleeper.said()}")
-    scenario.expect_no_traceback(sleeper)
     scenario.finish()
-    return scenario.judge("driver passed over while it slept", caused, overlaps={sleeper.pid})
+    return scenario.judge(caused, overlaps={sleeper.pid})
 
 
 def _num_steps(scenario: Scenario, driver: Driver) -> int:

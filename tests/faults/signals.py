@@ -1,4 +1,4 @@
-"""Signals to a driver, `kill -9` among them: at random moments, at exact instants, in every phase."""
+"""Kill drivers at random steps and exact instants, and send them signals in every phase."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import random
 import signal
 import termios
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -18,116 +19,103 @@ from tests.faults import drivers
 from tests.faults.drivers import Driver
 from tests.faults.harness import CHECKPOINT_SECONDS, NEVER_DUE, Harness, Outcome, Scenario
 
+# HUP: the connection is lost. USR1, USR2: Slurm's warnings. XCPU: a limit of CPU time.
+WARNINGS: Final = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU, signal.SIGHUP)
+USUAL: Final = (signal.SIGINT, signal.SIGTERM)
 
-def inline(harness: Harness, rng: random.Random) -> Outcome:
-    scenario = harness.scenario(checkpoint_seconds=NEVER_DUE)
+
+def stopped(
+    harness: Harness,
+    rng: random.Random,
+    *,
+    numbers: Sequence[signal.Signals] = USUAL,
+    on_ray: bool = False,
+) -> Outcome:
+    """Send each signal to another driver of one study; on Ray, only one of them."""
+    space = "slow_source" if on_ray or numbers != USUAL else "tiny"
+    scenario = harness.scenario(space, checkpoint_seconds=NEVER_DUE)
     caused = 0
-    for number in rng.sample([signal.SIGINT, signal.SIGTERM], 2):
-        caused += _interrupt(scenario, number, rng, on_ray=False)
+    for number in rng.sample(numbers, 1 if on_ray else len(numbers)):
+        driver = scenario.run(on_ray=on_ray)
+        scenario.wait_for("step", driver)
+        time.sleep(rng.uniform(0, 0.5))
+        caused += end_politely(scenario, driver, number)
     scenario.finish()
     expect_nothing_redone(scenario)
-    return scenario.judge("SIGINT, SIGTERM to the driver", caused)
-
-
-def on_ray(harness: Harness, rng: random.Random) -> Outcome:
-    scenario = harness.scenario("slow_source", checkpoint_seconds=NEVER_DUE)
-    caused = _interrupt(scenario, rng.choice([signal.SIGINT, signal.SIGTERM]), rng, on_ray=True)
-    scenario.finish()
-    expect_nothing_redone(scenario)
-    return scenario.judge("SIGINT, SIGTERM to a driver on Ray", caused)
-
-
-def _interrupt(
-    scenario: Scenario, number: signal.Signals, rng: random.Random, *, on_ray: bool
-) -> int:
-    num_steps = scenario.count("step")
-    driver = scenario.run(on_ray=on_ray)
-    scenario.wait_until(lambda: scenario.count("step") > num_steps, driver, "a step")
-    time.sleep(rng.uniform(0, 0.5))
-    return end_politely(scenario, driver, number)
+    return scenario.judge(caused)
 
 
 def end_politely(scenario: Scenario, driver: Driver, number: signal.Signals) -> int:
-    """Sends the signal and expects what is promised of it; how often it counted."""
+    """Send the signal, and check its guarantees; return 1 if the driver stopped for it."""
     if not driver.send(number):
         return 0
-    status = driver.wait()
-    if status == 0:
-        return 0  # all was done before the signal counted
-    scenario.expect(status == 3, f"{number.name}: status {status}: {driver.said()}")
+    if driver.wait() == 0:
+        return 0  # the study was finished first
+    scenario.expect_end(driver, 3)
     hint = f"study run {scenario.space}.py"
-    scenario.expect(
-        hint in driver.last_line(), f"the last line does not say how to go on: {driver.said()}"
-    )
-    scenario.expect_no_traceback(driver)
-    for run_id, found in list_unfinished(scenario.store).items():
-        scenario.expect("checkpoint" in found.files, f"{number.name}: {run_id} has no checkpoint")
+    scenario.expect(hint in driver.last_line(), f"{number.name}, last line: {driver.said()}")
+    expect_checkpoints(scenario)
     return 1
 
 
+def expect_checkpoints(scenario: Scenario) -> None:
+    """Expect a checkpoint of each unfinished Run, and a released lease, so that nobody waits for it."""
+    for run_id, found in list_unfinished(scenario.store).items():
+        scenario.expect("checkpoint" in found.files, f"{run_id} has no checkpoint")
+    last = max((Path(scenario.root) / "lease").glob("*.json"))
+    scenario.expect(last.read_text().strip() == "{}", f"not released: {last}")
+
+
 def expect_nothing_redone(scenario: Scenario) -> None:
-    """What a signal ends has written where it stood."""
+    """Expect each driver to continue at the step where a signal stopped the last one."""
     reached: dict[str, int] = {}
     for each in scenario.journal.tries():
         before = reached.get(each.run_id, 0)
-        scenario.expect(
-            each.first_step == before, f"{each.run_id} went on at {each.first_step}, not {before}"
-        )
+        problem = f"{each.run_id} went on at {each.first_step}, not {before}"
+        scenario.expect(each.first_step == before, problem)
         reached[each.run_id] = each.last_step
 
 
 def second_ctrl_c(harness: Harness, rng: random.Random) -> Outcome:
-    """It ends at once, without a checkpoint; nothing but the time since the last one is lost."""
-    # Two in three tries are taken for one, or come too late: many moments, so that some are neither.
+    """End a driver at once by a second Ctrl-C, without a checkpoint."""
     scenario = harness.scenario(checkpoint_seconds=CHECKPOINT_SECONDS / 2)
     caused = 0
+    # The system often merges two signals, or the driver stops before the second: try again.
     while not caused:
-        saved = scenario.count("saved")
         driver = scenario.run()
-        scenario.wait_until(
-            lambda saved=saved: scenario.count("saved") > saved, driver, "a checkpoint"
-        )
+        scenario.wait_for("saved", driver)
         if driver.status() is not None:
             break
         begun = scenario.count("save")
         _two_at_once(driver.pid, rng)
-        status = driver.wait()
-        if status == 0:
-            break  # all was done before the first counted
-        scenario.expect(status == 3, f"status {status}: {driver.said()}")
-        scenario.expect(
-            "study run" in driver.last_line(), f"no word on how to go on: {driver.said()}"
-        )
-        scenario.expect_no_traceback(driver)
-        # Else they were taken for one, or the first was honoured before the second came: once more.
+        if driver.wait() == 0:
+            break
+        scenario.expect_end(driver, 3)
+        scenario.expect("study run" in driver.last_line(), f"last line: {driver.said()}")
         caused += scenario.count("save") == begun
     scenario.finish()
-    return scenario.judge("a second SIGINT", caused)
+    return scenario.judge(caused)
 
 
 def _two_at_once(pid: int, rng: random.Random) -> None:
-    # Stopped in between, so that the first is less likely to be honoured before the second.
-    for number in (signal.SIGSTOP, signal.SIGINT):
+    # A stopped process cannot stop for the first signal before the second comes.
+    for number in (signal.SIGSTOP, signal.SIGINT, signal.SIGCONT):
         os.kill(pid, number)
-    os.kill(pid, signal.SIGCONT)
     time.sleep(rng.uniform(0.0005, 0.008))
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGINT)
 
 
 def hangup(harness: Harness, rng: random.Random) -> Outcome:
-    """The terminal of the driver closes, as if an ssh connection is lost: output fails from then on."""
+    """Close the driver's terminal, as if an ssh connection is lost: its output fails from then on."""
     scenario = harness.scenario("slow_source", checkpoint_seconds=NEVER_DUE)
     master, slave = os.openpty()
     os.set_blocking(master, False)
-    how = {
-        "stdin": slave,
-        "stdout": slave,
-        "stderr": slave,
+    popen = dict.fromkeys(("stdin", "stdout", "stderr"), slave) | {
         "start_new_session": True,
         "preexec_fn": lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
     }
-    driver = scenario.run("--inline", how=how)
+    driver = scenario.run(popen=popen)
     os.close(slave)
 
     def has_stepped() -> bool:
@@ -137,140 +125,162 @@ def hangup(harness: Harness, rng: random.Random) -> Outcome:
 
     scenario.wait_until(has_stepped, driver, "a step")
     os.close(master)
-    status = driver.wait()
-    scenario.expect(status == 3, f"status {status}")
-    found = list_unfinished(scenario.store)
-    kept = all("checkpoint" in each.files for each in found.values())
-    scenario.expect(bool(found) and kept, f"without a checkpoint: {found}")
-    _expect_released(scenario)
+    scenario.expect_end(driver, 3)
+    scenario.expect(list_unfinished(scenario.store), "no Run is unfinished")
+    expect_checkpoints(scenario)
     scenario.finish()
     expect_nothing_redone(scenario)
-    return scenario.judge("terminal closed", 1)
+    return scenario.judge()
 
 
 def hangup_nohup(harness: Harness, rng: random.Random) -> Outcome:
-    """SIGHUP to a driver that was started by `nohup`, which lets it be ignored: it goes on."""
+    """Send SIGHUP to a driver that `nohup` started: it goes on."""
     scenario = harness.scenario()
-    driver = scenario.run("--inline", how={"before": ["nohup"]})
-    scenario.wait_until(lambda: scenario.count("step") > 0, driver, "a step")
+    driver = scenario.run(popen={"before": ["nohup"]})
+    scenario.wait_for("step", driver)
     caused = driver.send(signal.SIGHUP)
-    scenario.expect(driver.wait() == 0, f"status {driver.status()}: {driver.said()}")
+    scenario.expect_end(driver, 0)
     scenario.finish()
-    return scenario.judge("SIGHUP to a driver under nohup", int(caused))
+    return scenario.judge(int(caused))
 
 
-def warned(harness: Harness, rng: random.Random) -> Outcome:
-    """Slurm's warnings and a limit of CPU time, each to another driver of one study."""
-    scenario = harness.scenario("slow_source", checkpoint_seconds=NEVER_DUE)
-    caused = 0
-    for number in rng.sample([signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU, signal.SIGHUP], 4):
-        caused += _interrupt(scenario, number, rng, on_ray=False)
-        _expect_released(scenario)
-    scenario.finish()
-    expect_nothing_redone(scenario)
-    return scenario.judge("SIGUSR1, SIGUSR2, SIGXCPU, SIGHUP", caused)
-
-
-def start_of_ray(harness: Harness, rng: random.Random) -> Outcome:
-    """SIGINT while Ray starts, where a library may swallow the exception; then three SIGTERM."""
+def start_and_end_of_ray(harness: Harness, rng: random.Random) -> Outcome:
+    """Send SIGINT while Ray starts, where a library may swallow it, and SIGTERM while Ray shuts down."""
     scenario = harness.scenario("slow_source", checkpoint_seconds=NEVER_DUE)
     driver = scenario.run(on_ray=True)
     scenario.wait_until(lambda: "starting Ray" in driver.said(), driver, "the start of Ray")
     time.sleep(rng.uniform(0, 2))
     caused = end_politely(scenario, driver, signal.SIGINT)
     scenario.expect(caused == 1, f"SIGINT is lost while Ray starts: {driver.said()}")
-    steps = scenario.count("step")
     driver = scenario.run(on_ray=True)
-    scenario.wait_until(lambda: scenario.count("step") > steps, driver, "a step")
+    scenario.wait_for("step", driver)
+    log = Path(f"/proc/{processes_named(scenario, 'raylet')[0]}/fd/1").readlink()
     caused += driver.send(signal.SIGTERM)
-    for _ in range(2):
-        time.sleep(0.2)
-        driver.send(signal.SIGTERM)
-    scenario.expect(driver.wait() in (0, 3), f"status {driver.status()}: {driver.said()}")
-    scenario.expect_no_traceback(driver)
+    # Ray's library sends this signal to its raylet while it shuts down.
+    if scenario.wait_until(lambda: "SIGTERM" in log.read_text(), driver, "the shutdown"):
+        caused += driver.send(signal.SIGTERM)
+    scenario.expect_end(driver, 0, 3)
     scenario.finish()
-    return scenario.judge("SIGINT while Ray starts, three SIGTERM", caused)
+    return scenario.judge(caused)
+
+
+def processes_named(scenario: Scenario, name: str) -> list[int]:
+    """Return the scenario's processes whose program has this name."""
+    pids = drivers.processes_of(scenario.folder)
+    return [p for p in pids if Path(f"/proc/{p}/comm").read_text().strip() == name]
 
 
 def report(harness: Harness, rng: random.Random) -> Outcome:
-    """SIGTERM to `study report`: its analysis ends too, and publishes no page later."""
+    """Send SIGTERM to `study report`: its analysis ends too, and publishes no page later."""
     scenario = harness.scenario()
     scenario.finish()
-    driver = scenario.start("report", f"{scenario.space}.py", fresh=True)
+    driver = scenario.start("report", scenario.space_path.name, fresh=True)
     reports = scenario.folder / "reports"
     scenario.wait_until(lambda: list(reports.glob("*/.*.tmp")), driver, "a draft")
     caused = driver.send(signal.SIGTERM)
-    said = driver.wait(), driver.said()
-    scenario.expect(said[0] == 3 and "to go on: study report" in said[1], f"{said}")
+    scenario.expect_end(driver, 3, says="to go on: study report")
     left = drivers.processes_of(scenario.folder)
     scenario.expect(not left, f"processes go on: {left}")
     files = [path for path in reports.rglob("*") if path.is_file()]
     scenario.expect(not files, f"files: {files}")
-    scenario.expect_no_traceback(driver)
-    return scenario.judge("SIGTERM to study report", int(caused))
+    return scenario.judge(int(caused))
 
 
-def _expect_released(scenario: Scenario) -> None:
-    """The next driver need not wait for a lease to expire."""
-    leases = sorted((Path(scenario.root) / "lease").glob("*.json"))
-    scenario.expect(leases[-1].read_text().strip() == "{}", f"not released: {leases[-1]}")
-
-
-# What Python is about to do to a path when the process dies. A published object is written to a temporary
-# file, flushed, renamed, and its folder is flushed.
+# Python's audited event on a path at which the process dies. A published object is written to a temporary
+# file, flushed and renamed, and its folder is flushed.
 INSTANTS: Final = {
-    "open": "before a byte of it is written",
+    "open": "before its first byte is written",
     "write": "while it is written",
     "os.rename": "written, not yet under its name",
     "folder": "under its name, the folder not flushed",
 }
-# In the order in which a study first publishes them, so that each is still to come when its turn is.
+# In the order in which a study publishes them.
 OBJECTS: Final = {
     "study": r"/studies/.*\.json",
     "began": r"/unfinished/[0-9a-f]{12}/\d{8}/began\.json",
     "checkpoint": r"/unfinished/[0-9a-f]{12}/\d{8}/checkpoint",
     "weights": r"/weights/[0-9a-f-]+\.safetensors",
     "rows": r"/rows/[0-9a-f]{12}\.arrow",
-    "predictions": r"/predictions/[0-9a-f-]+\.arrow",  # of a cell, the source's are not kept
+    "predictions": r"/predictions/[0-9a-f-]+\.arrow",
 }
-EVERY_INSTANT: Final = [(instant, kind) for kind in OBJECTS for instant in INSTANTS]
 
 
-def random_moments(harness: Harness, rng: random.Random, *, times: int = 3) -> Outcome:
-    """Moments by steps trained, which are the same on a machine of any pace."""
+def while_publishing(harness: Harness, rng: random.Random, *, num_instants: int = 2) -> Outcome:
+    """Kill drivers of one store at several random instants of publishing each kind of object."""
     scenario = harness.scenario()
-    total = sum(total_steps(run.recipe, run.size) for run in scenario.runs.values())
     caused = 0
-    for _ in range(times):
-        done = scenario.count("step")
-        wanted = done + rng.randint(0, max(0, round(0.6 * (total - done))))
-        driver = scenario.run()
-        scenario.wait_until(
-            lambda wanted=wanted: scenario.count("step") >= wanted, driver, "a step"
-        )
-        time.sleep(rng.uniform(0, 0.1))
-        caused += driver.kill()
+    for path in OBJECTS.values():
+        for instant in sorted(rng.sample(list(INSTANTS), num_instants), key=list(INSTANTS).index):
+            caused += scenario.expect_killed(die_at=_die_at(instant, path, rng))
     scenario.finish()
-    return scenario.judge("driver killed at a random moment", caused)
+    return scenario.judge(caused)
+
+
+def _die_at(instant: str, path: str, rng: random.Random) -> str:
+    folder, _, name = path.rpartition("/")
+    temporary = rf"open {folder}/\.[^/]*~{name}\.tmp$"
+    return {
+        "open": temporary,
+        "write": f"{temporary} {rng.randrange(10, 3000)}",
+        "os.rename": f"os.rename {path}$",
+        "folder": f"open {folder}$",
+    }[instant]
+
+
+def first_cell(scenario: Scenario) -> str:
+    """Return the instant at which the training of the first cell begins."""
+    (source,) = scenario.sources
+    return rf"os.rename /unfinished/(?!{source})[0-9a-f]+/\d+/began\.json$"
+
+
+def after_a_source(harness: Harness, rng: random.Random) -> Outcome:
+    """Kill drivers before a source's weights, before its rows, before its cells, before a cell's rows."""
+    scenario = harness.scenario()
+    (source,) = scenario.sources
+    caused = 0
+    for instant in (
+        rf"os.rename /weights/{source}-[0-9a-f]+\.safetensors$",
+        rf"os.rename /rows/{source}\.arrow$",
+        first_cell(scenario),
+        rf"os.rename /rows/{rng.choice(scenario.cells)}\.arrow$",
+    ):
+        caused += scenario.expect_killed(die_at=instant)
+    scenario.finish()
+    return scenario.judge(caused)
+
+
+def at_random_steps(harness: Harness, rng: random.Random, *, times: int = 3) -> Outcome:
+    """Kill the driver after a random number of steps, which does not depend on the machine's speed."""
+    scenario = harness.scenario()
+    caused = sum(kill_at_random_step(scenario, rng) for _ in range(times))
+    scenario.finish()
+    return scenario.judge(caused)
+
+
+def kill_at_random_step(scenario: Scenario, rng: random.Random, at_least: int = 0) -> int:
+    """Kill a driver within the next 60 % of the steps; return 1 if it was still running."""
+    total = sum(total_steps(run.recipe, run.size) for run in scenario.runs.values())
+    wanted = rng.randint(at_least, max(at_least, round(0.6 * (total - scenario.count("step")))))
+    driver = scenario.run()
+    scenario.wait_for("step", driver, count=wanted)
+    time.sleep(rng.uniform(0, 0.1))
+    return int(driver.kill())
 
 
 def first_seconds(harness: Harness, rng: random.Random, *, times: int = 2) -> Outcome:
-    """Of a command as a user starts it: imports, lease, listing, the first checkpoint."""
+    """Kill drivers while they import, take the lease, list the store and write their first checkpoint."""
     scenario = harness.scenario()
     caused = 0
-    for _ in range(times):
-        driver = scenario.run(fresh=True)
-        time.sleep(rng.uniform(0, 6.0))
-        caused += driver.kill()
-    for _ in range(times):
-        driver = scenario.run()
-        time.sleep(rng.uniform(0, 0.5))
+    for seconds, fresh in [(6.0, True)] * times + [(0.5, False)] * times:
+        driver = scenario.run(fresh=fresh)
+        time.sleep(rng.uniform(0, seconds))
         caused += driver.kill()
     scenario.finish()
-    return scenario.judge("driver killed in its first seconds", caused)
+    return scenario.judge(caused)
 
 
 def between_checkpoints(harness: Harness, rng: random.Random, *, times: int = 3) -> Outcome:
+    """Kill the driver after it has saved steps of its own: a first checkpoint may hold none."""
     scenario = harness.scenario()
     caused = 0
     for _ in range(times):
@@ -280,57 +290,8 @@ def between_checkpoints(harness: Harness, rng: random.Random, *, times: int = 3)
             mine = (each for each in scenario.journal.tries() if each.pid == pid)
             return any(step > each.first_step for each in mine for _, step in each.saved)
 
-        # Of a step that a driver without it would train once more: on a slow machine the first is of none.
         scenario.wait_until(has_gained, driver, "a checkpoint of a new step")
         time.sleep(rng.uniform(0, CHECKPOINT_SECONDS))
         caused += driver.kill()
     scenario.finish()
-    return scenario.judge("driver killed between two checkpoints", caused)
-
-
-def while_publishing(
-    harness: Harness, rng: random.Random, *, instants: list[tuple[str, str]] | None = None
-) -> Outcome:
-    """At every instant of publishing every kind of object, one after another on one store."""
-    scenario = harness.scenario()
-    caused = 0
-    for instant, kind in instants or EVERY_INSTANT:
-        driver = scenario.run(die_at=die_at(instant, OBJECTS[kind], rng))
-        status = driver.wait()
-        scenario.expect(status == -9, f"{kind}, {instant}: status {status}: {driver.said()}")
-        caused += status == -9
-    scenario.finish()
-    return scenario.judge("driver killed while publishing", caused)
-
-
-def die_at(instant: str, path: str, rng: random.Random) -> str:
-    """What the tracer is to be told, for the first object whose path fits."""
-    folder, _, name = path.rpartition("/")
-    temporary = rf"{folder}/\.[^/]*~{name}\.tmp$"
-    if instant == "folder":
-        return f"open {folder}$"
-    if instant == "write":
-        return f"open {temporary} {rng.randrange(10, 3000)}"
-    if instant == "os.rename":
-        return f"os.rename {path}$"
-    return f"open {temporary}"
-
-
-def after_a_source(harness: Harness, rng: random.Random) -> Outcome:
-    """Neither published; its weights and not its rows; both and nothing tidied; a cell's rows next."""
-    scenario = harness.scenario()
-    (source,) = scenario.sources
-    cell = rng.choice(sorted(scenario.runs.keys() - scenario.sources))
-    caused = 0
-    for wish in (
-        rf"os.rename /weights/{source}-[0-9a-f]+\.safetensors$",
-        rf"os.rename /rows/{source}\.arrow$",
-        rf"os.rename /unfinished/(?!{source})[0-9a-f]+/\d+/began\.json$",
-        rf"os.rename /rows/{cell}\.arrow$",
-    ):
-        driver = scenario.run(die_at=wish)
-        status = driver.wait()
-        scenario.expect(status == -9, f"{wish}: status {status}: {driver.said()}")
-        caused += status == -9
-    scenario.finish()
-    return scenario.judge("driver killed when a source has finished", caused)
+    return scenario.judge(caused)

@@ -121,6 +121,7 @@ _WATCHED = {
     "study.store.rows": _watch_rows,
     "study.signals": _break,
     "study.launching.temporary_files": _break,
+    "study.launching.on_ray.cluster": _break,
     "analysis.load.export": _break,
     "analysis.report.page": _break,
     "analysis.report.dataset_card": _break,
