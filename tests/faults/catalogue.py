@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from statistics import median
 from typing import Final
 
@@ -29,6 +30,10 @@ class Fault:
 
 def _damaged(pattern: str) -> Fault:
     return Fault(partial(damage.damaged, pattern=pattern))
+
+
+def _odd_lease(make: Callable[[Path, random.Random], None]) -> Fault:
+    return Fault(partial(sharing.odd_lease, make=make), 5)
 
 
 FAULTS: Final[Mapping[str, Fault]] = {
@@ -71,9 +76,9 @@ FAULTS: Final[Mapping[str, Fault]] = {
     "sealed-nonsense": Fault(damage.sealed_nonsense),
     "publish-private": Fault(damage.publish_private, 10),
     "shared-users": Fault(sharing.shared_users, 10),
-    "lease-unremovable": Fault(sharing.lease_unremovable, 5),
-    "lease-last-number": Fault(sharing.lease_last_number, 5),
-    "lease-nested": Fault(sharing.lease_nested, 5),
+    "lease-unremovable": _odd_lease(sharing.unremovable),
+    "lease-last-number": _odd_lease(sharing.last_number),
+    "lease-nested": _odd_lease(sharing.nested),
     "case-folding": Fault(sharing.case_folding, 10),
     "tidy-other-namespace": Fault(sharing.tidy_other_namespace, 10),
     "two-drivers": Fault(sharing.two_drivers),

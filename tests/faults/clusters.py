@@ -52,7 +52,7 @@ def worker_killed(harness: Harness, rng: random.Random) -> Outcome:
             saved = [e for e in new if e.kind == "saved"]
             return [e.pid for e in saved if (e.run_id in scenario.sources) == is_source][-1:]
 
-        if scenario.wait_until(trains, driver, "a checkpoint"):
+        if driver.wait_until(trains, "a checkpoint"):
             dead, killed_at = _trained(scenario), time.monotonic()
             caused += drivers.kill(trains()[0])
             _note_move(scenario, driver, dead, killed_at)
@@ -114,7 +114,7 @@ def node_removed(harness: Harness, rng: random.Random) -> Outcome:
         def is_used() -> bool:
             return any(_parent(pid) == added for pid in _trained(scenario))
 
-        used = scenario.wait_until(is_used, driver, "the added node")
+        used = driver.wait_until(is_used, "the added node")
         scenario.expect(used, "the added node trained nothing")
         _expect_moved(scenario, driver, dead, killed_at)
     scenario.finish()
@@ -190,7 +190,7 @@ def _went_on(scenario: Scenario, dead: set[int]) -> list[float]:
 
 
 def _note_move(scenario: Scenario, driver: Driver, dead: set[int], killed_at: float) -> None:
-    if scenario.wait_until(lambda: _went_on(scenario, dead), driver, "training goes on elsewhere"):
+    if driver.wait_until(lambda: _went_on(scenario, dead), "training goes on elsewhere"):
         scenario.note_resumed([_went_on(scenario, dead)[0] - killed_at])
 
 

@@ -128,7 +128,7 @@ def _interrupted(scenario: Scenario) -> None:
             found = Path(scenario.root).glob("unfinished/*/*/checkpoint")
             return len(done) >= 2 and any(path.parents[1].name not in done for path in found)
 
-        scenario.wait_until(is_there, driver, "a second cell")
+        driver.wait_until(is_there, "a second cell")
         driver.kill()
         if len(finished_ids(scenario.store)) < len(scenario.runs) and is_there():
             return

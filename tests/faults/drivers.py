@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.context import ForkServerProcess
@@ -38,25 +38,6 @@ class Hung(Exception):
     """A process did not end, or an awaited event did not happen."""
 
 
-class Patience:
-    """A time limit that starts again at each output or event of a driver: the machine may be slow."""
-
-    def __init__(self, driver: Driver, seconds: float) -> None:
-        self._files = (driver.out, driver.err, driver.journal)
-        self._seconds = seconds
-        self._seen = self._sizes()
-        self._since = time.monotonic()
-
-    def is_over(self) -> bool:
-        sizes = self._sizes()
-        if sizes != self._seen:
-            self._seen, self._since = sizes, time.monotonic()
-        return time.monotonic() - self._since > self._seconds
-
-    def _sizes(self) -> list[int]:
-        return [path.stat().st_size if path.exists() else 0 for path in self._files]
-
-
 @dataclass(frozen=True, kw_only=True)
 class Driver:
     """A started driver. `started_at`: monotonic seconds; `journal`: the tracer's file."""
@@ -78,14 +59,35 @@ class Driver:
             return self.process.poll()
         return self.process.exitcode
 
+    def wait_until(self, is_so: Callable[[], Any], what: str, seconds: float = 120.0) -> bool:
+        """Return True once the condition holds, False if the driver ended before.
+
+        Raises Hung if neither output nor journal grows for so many seconds; the machine may be slow.
+        """
+        sizes, since = self._sizes(), time.monotonic()
+        while not is_so():
+            if self.status() is not None:
+                return bool(is_so())
+            if (now := self._sizes()) != sizes:
+                sizes, since = now, time.monotonic()
+            if time.monotonic() - since > seconds:
+                raise Hung(f"waited {seconds:.0f} s in vain: {what}; output:\n{self.said()}")
+            time.sleep(0.005)
+        return True
+
+    def _sizes(self) -> list[int]:
+        files = (self.out, self.err, self.journal)
+        return [path.stat().st_size if path.exists() else 0 for path in files]
+
     def wait(self, seconds: float = PATIENCE_SECONDS) -> int:
         """Return the exit status. Without progress for so many seconds, kill it and raise Hung."""
-        patience = Patience(self, seconds)
-        while (status := self.status()) is None:
-            if patience.is_over():
-                self.kill()
-                raise Hung(f"no progress for {seconds:.0f} s; output:\n{self.said()}")
-            time.sleep(0.01)
+        try:
+            self.wait_until(lambda: False, "the end", seconds)
+        except Hung:
+            self.kill()
+            raise
+        status = self.status()
+        assert status is not None
         return status
 
     def kill(self) -> bool:

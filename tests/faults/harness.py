@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -34,7 +33,7 @@ from study.store import (
 )
 from study.store.unfinished import list_unfinished
 from tests.faults import drivers, journal
-from tests.faults.drivers import PATIENCE_SECONDS, Driver, Hung
+from tests.faults.drivers import PATIENCE_SECONDS, Driver
 from tests.faults.studies import TEXTS, runs_of
 
 CHECKPOINT_SECONDS: Final = 0.2
@@ -265,30 +264,12 @@ class Scenario:
         self.expect_end(driver, 0)
         return driver.said()
 
-    def wait_until(
-        self, is_so: Callable[[], Any], driver: Driver, what: str, seconds: float = 120.0
-    ) -> bool:
-        """Return True once the condition holds, False if the driver ended before.
-
-        Raises Hung if the driver makes no progress for so many seconds.
-        """
-        patience = drivers.Patience(driver, seconds)
-        while not is_so():
-            if driver.status() is not None:
-                return bool(is_so())
-            if patience.is_over():
-                raise Hung(f"waited {seconds:.0f} s in vain: {what}; output:\n{driver.said()}")
-            time.sleep(0.005)
-        return True
-
     def wait_for(
         self, kind: str, driver: Driver, run_id: str | None = None, *, count: int = 1
     ) -> bool:
         """Wait for so many further events of this kind; False if the driver ended before."""
         wanted = self.count(kind, run_id) + count
-        return self.wait_until(
-            lambda: self.count(kind, run_id) >= wanted, driver, f"{count} {kind} of {run_id}"
-        )
+        return driver.wait_until(lambda: self.count(kind, run_id) >= wanted, f"{count} {kind}")
 
     def count(self, kind: str, run_id: str | None = None) -> int:
         """Return the number of events of this kind in the journal."""

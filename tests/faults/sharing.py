@@ -74,39 +74,34 @@ def _move(scenario: Scenario, place: Path) -> None:
         path.chmod(0o666)
 
 
-def lease_unremovable(harness: Harness, rng: random.Random) -> Outcome:
-    """An old lease that cannot be removed locks nobody out."""
-
-    def make(folder: Path) -> None:
-        (folder / "00000001.json" / "x").mkdir(parents=True)
-        (folder / "00000002.json").write_bytes(RELEASED)
-
-    return _with_leases(harness, make)
+def unremovable(folder: Path, rng: random.Random) -> None:
+    """Make an old lease that cannot be removed."""
+    (folder / "00000001.json" / "x").mkdir(parents=True)
+    (folder / "00000002.json").write_bytes(RELEASED)
 
 
-def lease_last_number(harness: Harness, rng: random.Random) -> Outcome:
-    """The highest number of eight digits, and a name that looks like a number."""
-
-    def make(folder: Path) -> None:
-        for name in ("99999999", "000000123"):
-            (folder / f"{name}.json").write_bytes(RELEASED)
-
-    return _with_leases(harness, make)
+def last_number(folder: Path, rng: random.Random) -> None:
+    """Make a lease with the highest number of eight digits, and a name that looks like a number."""
+    for name in ("99999999", "000000123"):
+        (folder / f"{name}.json").write_bytes(RELEASED)
 
 
-def lease_nested(harness: Harness, rng: random.Random) -> Outcome:
-    """An invalid lease: deeply nested, with a NUL, or of a process that cannot exist."""
+def nested(folder: Path, rng: random.Random) -> None:
+    """Make an invalid lease: deeply nested, with a NUL, or of a process that cannot exist."""
     process = vars(this_process()) | {"pid": "\0"}
     owner = json.dumps({"process": process, "since": "x", "token": "x"})
-    content = rng.choice(["[" * 100_000, owner, owner.replace('"\\u0000"', "[]")])
-    return _with_leases(harness, lambda folder: (folder / "00000001.json").write_text(content))
+    contents = ["[" * 100_000, owner, owner.replace('"\\u0000"', "[]")]
+    (folder / "00000001.json").write_text(rng.choice(contents))
 
 
-def _with_leases(harness: Harness, make: Callable[[Path], object]) -> Outcome:
+def odd_lease(
+    harness: Harness, rng: random.Random, *, make: Callable[[Path, random.Random], None]
+) -> Outcome:
+    """Run a study in a store with an odd file in `lease/`."""
     scenario = harness.scenario()
     folder = Path(scenario.root, layout.LEASE)
     folder.mkdir()
-    make(folder)
+    make(folder, rng)
     # Seconds without progress; a driver watches an unreadable lease for 20 s.
     scenario.expect_end(scenario.run(), 0, seconds=60)
     for path in folder.iterdir():
@@ -171,8 +166,8 @@ def two_drivers(harness: Harness, rng: random.Random) -> Outcome:
     """One trains, and the other ends and names it; when the first is killed, another may go on at once."""
     scenario = harness.scenario()
     both = scenario.run(), scenario.run()
-    scenario.wait_until(
-        lambda: any(driver.status() is not None for driver in both), both[0], "the end of one"
+    both[0].wait_until(
+        lambda: any(driver.status() is not None for driver in both), "the end of one"
     )
     trains, rejected = both if both[1].status() == 2 else both[::-1]
     scenario.expect_end(rejected, 2, says=f"process {trains.pid}")

@@ -123,7 +123,7 @@ def hangup(harness: Harness, rng: random.Random) -> Outcome:
             os.read(master, 1 << 16)  # a full terminal would block the driver
         return scenario.count("step") > 0
 
-    scenario.wait_until(has_stepped, driver, "a step")
+    driver.wait_until(has_stepped, "a step")
     os.close(master)
     scenario.expect_end(driver, 3)
     scenario.expect(list_unfinished(scenario.store), "no Run is unfinished")
@@ -148,7 +148,7 @@ def start_and_end_of_ray(harness: Harness, rng: random.Random) -> Outcome:
     """Send SIGINT while Ray starts, where a library may swallow it, and SIGTERM while Ray shuts down."""
     scenario = harness.scenario("slow_source", checkpoint_seconds=NEVER_DUE)
     driver = scenario.run(on_ray=True)
-    scenario.wait_until(lambda: "starting Ray" in driver.said(), driver, "the start of Ray")
+    driver.wait_until(lambda: "starting Ray" in driver.said(), "the start of Ray")
     time.sleep(rng.uniform(0, 2))
     caused = end_politely(scenario, driver, signal.SIGINT)
     scenario.expect(caused == 1, f"SIGINT is lost while Ray starts: {driver.said()}")
@@ -157,7 +157,7 @@ def start_and_end_of_ray(harness: Harness, rng: random.Random) -> Outcome:
     log = Path(f"/proc/{processes_named(scenario, 'raylet')[0]}/fd/1").readlink()
     caused += driver.send(signal.SIGTERM)
     # Ray's library sends this signal to its raylet while it shuts down.
-    if scenario.wait_until(lambda: "SIGTERM" in log.read_text(), driver, "the shutdown"):
+    if driver.wait_until(lambda: "SIGTERM" in log.read_text(), "the shutdown"):
         caused += driver.send(signal.SIGTERM)
     scenario.expect_end(driver, 0, 3)
     scenario.finish()
@@ -176,7 +176,7 @@ def report(harness: Harness, rng: random.Random) -> Outcome:
     scenario.finish()
     driver = scenario.start("report", scenario.space_path.name, fresh=True)
     reports = scenario.folder / "reports"
-    scenario.wait_until(lambda: list(reports.glob("*/.*.tmp")), driver, "a draft")
+    driver.wait_until(lambda: list(reports.glob("*/.*.tmp")), "a draft")
     caused = driver.send(signal.SIGTERM)
     scenario.expect_end(driver, 3, says="to go on: study report")
     left = drivers.processes_of(scenario.folder)
@@ -290,7 +290,7 @@ def between_checkpoints(harness: Harness, rng: random.Random, *, times: int = 3)
             mine = (each for each in scenario.journal.tries() if each.pid == pid)
             return any(step > each.first_step for each in mine for _, step in each.saved)
 
-        scenario.wait_until(has_gained, driver, "a checkpoint of a new step")
+        driver.wait_until(has_gained, "a checkpoint of a new step")
         time.sleep(rng.uniform(0, CHECKPOINT_SECONDS))
         caused += driver.kill()
     scenario.finish()

@@ -50,7 +50,7 @@ def disk_full(harness: Harness, rng: random.Random) -> Outcome:
     """The disk is full while a cell writes, but not longer than the store waits: nothing fails."""
     with small_disk(harness, "full") as (scenario, disk):
         driver, ballast = _full_at_a_cell(scenario, disk, rng)
-        scenario.wait_until(lambda: "trying again" in driver.err.read_text(), driver, "an error")
+        driver.wait_until(lambda: "trying again" in driver.err.read_text(), "an error")
         ballast.unlink()
         scenario.expect_end(driver, 0, says=FULL)
         return scenario.judge()
@@ -67,7 +67,7 @@ def disk_full_for_long(harness: Harness, rng: random.Random) -> Outcome:
             said = driver.err.read_text()
             return is_final or "similarity/" in said or "began.json" in said
 
-        scenario.wait_until(is_given_up, driver, "a Run is given up")
+        driver.wait_until(is_given_up, "a Run is given up")
         ballast.unlink()
         scenario.expect_end(driver, 1)
         said = driver.said() + scenario.say("status")
