@@ -43,11 +43,12 @@ def shared_users(harness: Harness, rng: random.Random) -> Outcome:
         cell = rng.choice(sorted(finished_ids(scenario.store) - scenario.sources))
         unreadable = Path(scenario.root, layout.rows_path(cell))
         unreadable.chmod(0o600)
-        for driver in (scenario.run(popen=two), scenario.start("verify", "--all", popen=two)):
-            scenario.expect_end(driver, 1, says=f"{cell}.arrow cannot be read")
+        says = f"{cell}.arrow cannot be read"
+        scenario.expect_end(scenario.run(popen=two), 1, says=says)
         scenario.expect(
             finished_ids(scenario.store) == scenario.runs.keys(), "not all are finished"
         )
+        scenario.expect_end(scenario.start("verify", "--all", popen=two), 1, says=says)
         unreadable.chmod(0o664)
         scenario.finish(popen=two)
         scenario.expect_end(scenario.start("tidy", popen=two), 0)
