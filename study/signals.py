@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import stat
@@ -156,6 +157,20 @@ def _install(
 
 def _is_main_thread() -> bool:
     return threading.current_thread() is threading.main_thread()
+
+
+@contextmanager
+def lost_terminal_ignored() -> Iterator[None]:
+    """Discard the output of the block, and later output, if the terminal is gone.
+
+    Writing to it fails, even if SIGHUP is ignored and the process is to go on.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        _forget_terminal()
 
 
 def _forget_terminal() -> None:

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from study.messages import duration, show_message
+from study.signals import lost_terminal_ignored
 
 if TYPE_CHECKING:
     from study.launching.progress import Snapshot
@@ -77,7 +78,8 @@ class Screen:
     def remark(self, text: str, *, once: bool = False) -> None:
         """Print one line that stays: a loss or a failure. `once`: unless it was printed before."""
         if not (once and text in self._remarks):
-            show_message(text)
+            with lost_terminal_ignored():
+                show_message(text)
         self._remarks.add(text)
 
     def end(self) -> None:
@@ -89,9 +91,9 @@ class Screen:
         self._look, text = None, self._snapshot.text() if self._snapshot is not None else ""
         self.rest()
         if self._in_place and text:
-            self._stream.write(f"{text}\n")
-            self._stream.flush()
+            self._write(text)
 
+    @lost_terminal_ignored()
     def rest(self) -> None:
         """Clear the terminal for others until the next refresh."""
         if self._live is not None:
@@ -108,10 +110,15 @@ class Screen:
 
     def _line(self, text: str) -> None:
         if text != self._shown:
-            self._stream.write(f"{text}\n")
-            self._stream.flush()
+            self._write(text)
             self._shown = text
 
+    @lost_terminal_ignored()
+    def _write(self, line: str) -> None:
+        self._stream.write(f"{line}\n")
+        self._stream.flush()
+
+    @lost_terminal_ignored()
     def _draw(self) -> None:
         if self._live is None:
             from rich.console import Console

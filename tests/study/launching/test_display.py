@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import io
+import os
 import re
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
 
 from study.launching.display import SECONDS_BETWEEN_LINES, Screen
 from study.launching.progress import Snapshot
+from tests.processes import environment
 
 SEEN = Snapshot(
     num_runs=10,
@@ -85,3 +89,35 @@ def test_screen_quiet_shows_only_remarks(capsys: pytest.CaptureFixture[str]) -> 
         screen.end()
     assert stream.getvalue() == ""
     assert capsys.readouterr().err == "study: node n2 is lost\n"
+
+
+_TERMINAL_CLOSES = """
+import sys
+from study.launching.display import Screen
+screen = Screen()
+screen.phase("first")
+print("shown", flush=True)
+sys.stdin.readline()
+screen.phase("second")
+screen.remark("third")
+screen.rest()
+print("done")
+"""
+
+
+@pytest.mark.parametrize("term", ["xterm", "dumb"])
+def test_screen_on_a_terminal_that_closes_goes_on(term: str) -> None:
+    master, slave = os.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", _TERMINAL_CLOSES],
+        env=environment(TERM=term),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=slave,
+        text=True,
+    )
+    os.close(slave)
+    assert process.stdout is not None and process.stdout.readline() == "shown\n"
+    os.close(master)
+    output, _ = process.communicate("\n")
+    assert (process.returncode, output) == (0, "done\n")
