@@ -211,6 +211,7 @@ def _forked(
         os.close(file)
     os.chdir(folder)
     os.environ.update(variables)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the harness may run under nohup
     for which, value in limits.items():
         value += _data_bytes() if which == resource.RLIMIT_DATA else 0
         resource.setrlimit(which, (value, value))

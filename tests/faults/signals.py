@@ -115,7 +115,10 @@ def hangup(harness: Harness, rng: random.Random) -> Outcome:
     os.set_blocking(master, False)
     popen = dict.fromkeys(("stdin", "stdout", "stderr"), slave) | {
         "start_new_session": True,
-        "preexec_fn": lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        "preexec_fn": lambda: (
+            signal.signal(signal.SIGHUP, signal.SIG_DFL),  # the harness may run under nohup
+            fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        ),
     }
     driver = scenario.run(popen=popen)
     os.close(slave)
