@@ -32,10 +32,11 @@ def shared_users(harness: Harness, rng: random.Random) -> Outcome:
         raise Skipped("becoming two users needs root")
     plain = {"group": GROUP, "extra_groups": [], "umask": 0o002, "start_new_session": True}
     one, two = ({**plain, "user": user} for user in USERS)
-    if subprocess.run(
-        [sys.executable, "-c", "import torch"], **one, capture_output=True
-    ).returncode:
-        raise Skipped("another user cannot run this Python")
+    try:
+        command = [sys.executable, "-c", "import torch"]
+        subprocess.run(command, check=True, capture_output=True, **one)
+    except (PermissionError, subprocess.CalledProcessError) as error:
+        raise Skipped("another user cannot run this Python") from error
     scenario = harness.scenario()
     with tempfile.TemporaryDirectory(prefix="freezewise-shared-") as place:
         _move(scenario, Path(place))
