@@ -103,7 +103,10 @@ class Harness:
     """A folder with scenarios. `close` removes the folder and kills every process of a scenario."""
 
     def __init__(self, folder: Path | None = None) -> None:
-        self._temporary = tempfile.TemporaryDirectory(prefix="freezewise-faults-", dir=folder)
+        # After an interruption, a process that is being killed may still write.
+        self._temporary = tempfile.TemporaryDirectory(
+            prefix="freezewise-faults-", dir=folder, ignore_cleanup_errors=True
+        )
         self.folder = Path(self._temporary.name)
         self.mutation: str | None = None
         self.template = self.folder / "template"  # a root with the prepared tasks and nothing else
