@@ -88,6 +88,8 @@ def changed_code(harness: Harness, rng: random.Random) -> Outcome:
     text = module.read_text()
     assert before in text
     module.write_text(text.replace(before, after))
+    with (copy / "study" / "training" / "loop.py").open("a") as loop:
+        loop.write("\n# A remark.\n")
     page = scenario.finish_with_page(project=copy)
     status = scenario.say("status")
     scenario.expect("2 versions of the code" in status, f"`study status`: {status}")
