@@ -323,7 +323,7 @@ def publish_private(harness: Harness, rng: random.Random) -> Outcome:
     write_failure(scenario.store, other, failure)
     with scenario.space_path.open("a") as space:
         space.write(f'\nDATA = "{secret}"\n')
-    scenario.say("publish", "set")
+    scenario.say("publish", "set", "--licence", "cc0-1.0")
     file = pq.ParquetFile(scenario.folder / "set" / "data" / "rows.parquet")
     text = file.metadata.metadata[export.METADATA_KEY].decode()
     header = json.loads(text)
