@@ -162,7 +162,7 @@ def start_and_end_of_ray(harness: Harness, rng: random.Random) -> Outcome:
     log = Path(f"/proc/{processes_named(scenario, 'raylet')[0]}/fd/1").readlink()
     caused += driver.send(signal.SIGTERM)
     # Ray's library sends this signal to its raylet while it shuts down.
-    if driver.wait_until(lambda: "SIGTERM" in log.read_text(), "the shutdown"):
+    if driver.wait_until(lambda: "Raylet received SIGTERM" in log.read_text(), "the shutdown"):
         caused += driver.send(signal.SIGTERM)
     scenario.expect_end(driver, 0, 3)
     scenario.finish()
