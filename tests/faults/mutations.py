@@ -96,7 +96,6 @@ _EXPORT: Final = "analysis.load.export"
 _CARD: Final = "analysis.report.dataset_card"
 _LEASE: Final = "study.launching.lease"
 _TIDY: Final = "study.launching.temporary_files"
-_CLUSTER: Final = "study.launching.on_ray.cluster"
 
 
 def _rows_before_weights() -> None:
@@ -209,12 +208,6 @@ def _owner_unchecked(content: bytes) -> Any:
 
 def _raised(error: OSError) -> Any:
     raise error
-
-
-def _ray_shutdown(_: Any) -> Any:
-    import ray
-
-    return ray.shutdown
 
 
 _NO_WAITS: Final = _returns("study.store.errors:waits_for", ())
@@ -331,9 +324,6 @@ MUTATIONS: Final[Mapping[str, Mutation]] = {
     ),
     "interrupts-lost": Mutation(
         "signal-ray-start", _returns(f"{_SIGNALS}:_Interrupt.handle"), at=_SIGNALS
-    ),
-    "shutdown-unhandled": Mutation(
-        "signal-ray-start", _patch(f"{_CLUSTER}:_shut_down", _ray_shutdown), at=_CLUSTER
     ),
     "analysis-left-running": Mutation(
         "signal-report", _value("subprocess:Popen.terminate", lambda self: os._exit(3)), at=_SIGNALS
