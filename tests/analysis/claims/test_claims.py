@@ -113,9 +113,9 @@ PLANTED: list[tuple[Any, ...]] = [
     # Training ends before any Run interpolates.
     (c2, C2_GRID | {"num_epochs": 40}, Truth(slowdown=2.0), None, CANNOT_TELL, None, "no cell"),
     # From 4,000 images (ε allows twice the planted capacity) to less than the smallest size.
-    (c3, C3_GRID, Truth(capacity=2_000.0), None, HOLDS, (1, 7), "not even the smallest size"),
+    (c3, C3_GRID, Truth(capacity=2_000.0), None, HOLDS, (1, 7), "are upper bounds"),
     # A hundredfold is planted; the sizes show a fall from "8,000 or more" to 2,000.
-    (c3, C3_GRID, Truth(capacity=300_000.0), None, CANNOT_TELL, None, "censor"),
+    (c3, C3_GRID, Truth(capacity=300_000.0), None, CANNOT_TELL, None, "are lower bounds"),
     (c3, C3_GRID, Truth(capacity=1e9), None, CANNOT_TELL, None, ""),
     (c3, {"frozen": (4,)}, Truth(), None, CANNOT_TELL, None, "one frozen count"),
     (c4, {}, NOTHING, None, DOES_NOT_HOLD, (-inf, 0.01), ""),

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
@@ -33,7 +32,7 @@ from study.store.layout import unfinished_path
 from study.store.provenance import now
 from study.store.schema import ABSENT, DONE, START_FAILED
 from study.store.unfinished import list_unfinished, trained_by, write_failure
-from study.training import loop, stacked
+from study.training import loop
 from tests.processes import start_python
 from tests.studies import inline, outcomes, small, write_space
 
@@ -174,15 +173,14 @@ def test_inline_study_stops_once_the_gpu_is_unusable(
     assert capsys.readouterr().err.count("no further Run is started") == 1
 
 
-@pytest.mark.parametrize(("together", "module"), [(1, loop), (2, stacked)])
+@pytest.mark.parametrize("together", [1, 2])
 def test_reason_why_steps_are_not_captured_is_stored_and_shown_once(
     store: Store,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     together: int,
-    module: ModuleType,
 ) -> None:
-    monkeypatch.setattr(module, "not_captured_on", lambda *_, **__: "made up")
+    monkeypatch.setattr(loop, "not_captured_on", lambda *_, **__: "made up")
     assert inline(store, _seeds(together)).counts() == {DONE: 5 * together}
     heads = [read_rows(store, run_id).provenance for run_id in finished_ids(store)]
     assert [each.not_captured for each in heads] == ["made up"] * 5 * together
