@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields
 from typing import Any, Final
@@ -15,13 +16,14 @@ import pyarrow as pa
 import pyarrow.ipc
 import pyarrow.parquet as pq
 
-from study.store import Damaged, Finished, Store, finished_ids, read_rows, rows_path, schema
-from study.store.store import unreadable
+from study.store import Damaged, Finished, Store, finished_ids, rows_path, schema
+from study.store.compacted import Copy, open_copy, open_parts, read_each
+from study.store.rows import read_many
 from study.store.studies import Registration
 
 FILES_A_TASK: Final = 32
 
-# Opening decodes every column for its checksum. These columns are cached up to KEPT_BYTES (all six for
+# Opening decodes every column of a rows file. These columns are cached up to KEPT_BYTES (all six for
 # 10,000 Runs × 4,000 epochs), because reading them again would take longer than everything else.
 KEPT_AT_ONCE: Final = (
     "test_error",
@@ -78,7 +80,7 @@ class Survey:
 
 
 class Kept:
-    """A cache of columns, up to `limit` bytes; other columns are read again.
+    """A cache of columns of Runs or of row groups, up to `limit` bytes; other columns are read again.
 
     Opening a file costs more than reading a column, and test and train error are read repeatedly.
     """
@@ -88,45 +90,55 @@ class Kept:
         self._room = limit
         self._lock = threading.Lock()
 
-    def get(self, run_id: str, names: Iterable[str]) -> dict[str, np.ndarray] | None:
-        """Return all these columns of a Run, or None if one is not cached."""
-        found = {name: self._columns.get((run_id, name)) for name in names}
+    def get(self, key: str, names: Iterable[str]) -> dict[str, np.ndarray] | None:
+        """Return all these columns of a Run or a row group, or None if one is not cached."""
+        found = {name: self._columns.get((key, name)) for name in names}
         kept = {name: values for name, values in found.items() if values is not None}
         return kept if len(kept) == len(found) else None
 
-    def add(self, run_id: str, columns: Mapping[str, np.ndarray]) -> None:
+    def add(self, key: str, columns: Mapping[str, np.ndarray]) -> None:
         """Cache read-only copies of these columns if there is room."""
         for name, values in columns.items():
             with self._lock:
-                if (run_id, name) in self._columns or values.nbytes > self._room:
+                if (key, name) in self._columns or values.nbytes > self._room:
                     continue
                 self._room -= values.nbytes
             own = values.copy()  # a view could keep a whole file in memory
             own.flags.writeable = False
-            self._columns[run_id, name] = own
+            self._columns[key, name] = own
 
 
 @dataclass(frozen=True)
-class StoreRows:
-    """The rows of a store: one file per Run."""
-
-    store: Store
-    kept: Kept = field(default_factory=Kept, compare=False, repr=False)
-
-
-@dataclass(frozen=True)
-class ExportRows:
-    """The rows of an exported Parquet file.
-
-    `groups`: the ids in each row group, in order; `registrations`: of the study at its export,
-    oldest first; None if the file has none.
-    """
+class Grouped:
+    """Rows in the row groups of a Parquet file. `groups`: the ids in each, in order."""
 
     path: str
     file: pq.ParquetFile
     groups: tuple[tuple[str, ...], ...]
     num_rows: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class ExportRows(Grouped):
+    """The rows of an exported file.
+
+    `registrations`: of the study at its export, oldest first; None if the file has none.
+    """
+
     registrations: tuple[Registration, ...] | None = None
+
+
+@dataclass(frozen=True)
+class StoreRows:
+    """The rows of a store: one file per Run.
+
+    `parts`: compacted files; `copied`: ids of Runs that can be read from them.
+    """
+
+    store: Store
+    kept: Kept = field(default_factory=Kept, compare=False, repr=False)
+    parts: tuple[Grouped, ...] = field(default=(), compare=False, repr=False)
+    copied: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,28 +156,78 @@ class TableRows:
 Rows = StoreRows | ExportRows | TableRows
 
 
-def survey(rows: StoreRows, wanted: Iterable[str]) -> Survey:
-    """Find the wanted Runs that have rows in a store. Every value of every file is read once."""
-    store = rows.store
-    facts: dict[str, Facts] = {}
+def survey(store: Store, wanted: Iterable[str]) -> tuple[StoreRows, Survey]:
+    """Find the wanted Runs that have rows in a store.
+
+    All bytes of every rows file are checked. Its values are, too, or were when it was compacted.
+    """
     evaluations: dict[str, Evaluations] = {}
-    damaged: dict[str, str] = {}
+    kept = Kept()
 
-    def one(run_id: str) -> None:
-        try:
-            finished = read_rows(store, run_id)
-        except Damaged as damage:
-            damaged[run_id] = str(damage)
-            return
-        except PermissionError as error:
-            damaged[run_id] = str(unreadable(error))
-            return
-        facts[run_id] = facts_of(finished, evaluations)
-        rows.kept.add(run_id, {name: to_numpy(finished.table, name) for name in KEPT_AT_ONCE})
+    def facts_in(payloads: Mapping[str, bytes]) -> dict[str, Facts | Damaged]:
+        found: dict[str, Facts | Damaged] = {}
+        for run_id, one in read_many(payloads, trust_seal=True).items():
+            if isinstance(one, Damaged):
+                found[run_id] = one
+            else:
+                found[run_id] = facts_of(one, evaluations)
+                kept.add(run_id, {name: to_numpy(one.table, name) for name in KEPT_AT_ONCE})
+        return found
 
-    there = finished_ids(store)
-    _in_threads(one, [run_id for run_id in wanted if run_id in there])
-    return Survey(facts=facts, evaluations=evaluations, damaged=damaged)
+    there, copy = finished_ids(store), open_copy(store)
+    found = read_each(store, [run_id for run_id in wanted if run_id in there], facts_in, copy)
+    facts = {i: one for i, one in found.others.items() if not isinstance(one, Damaged)}
+    damaged = {i: str(one) for i, one in found.others.items() if isinstance(one, Damaged)}
+    parts: tuple[Grouped, ...] = ()
+    if copy is not None and found.copied:
+        facts |= _copied_facts(copy, found.copied, evaluations)
+        parts = _grouped(store, copy)
+    in_parts = found.copied & {i for part in parts for i in part.num_rows}
+    rows = StoreRows(store, kept, parts, in_parts)
+    return rows, Survey(facts=facts, evaluations=evaluations, damaged=damaged)
+
+
+def _copied_facts(
+    copy: Copy, run_ids: Collection[str], evaluations: dict[str, Evaluations]
+) -> dict[str, Facts]:
+    """Return the facts of compacted Runs from the manifest; add their evaluations."""
+    made_by = copy.provenances(run_ids)
+    facts = {}
+    for part in copy.parts:
+        lines = copy.of_part(part)
+        columns = {
+            name: lines[name].to_pylist() for name in ("run_id", "outcome", "num_rows", *SIZES)
+        }
+        names = {
+            line: name_evaluations(np.array(epochs), np.array(steps, np.int64), evaluations)
+            for line, (epochs, steps) in enumerate(
+                zip(lines["epochs"].to_pylist(), lines["steps"].to_pylist(), strict=True)
+            )
+            if epochs is not None
+        }
+        for line, first in enumerate(lines["first_alike"].to_pylist()):
+            own = {name: values[line] for name, values in columns.items()}
+            run_id = own.pop("run_id")
+            if run_id in made_by:
+                facts[run_id] = Facts(
+                    **own, evaluations=names[first], provenance=dict(vars(made_by[run_id]))
+                )
+    return facts
+
+
+def _grouped(store: Store, copy: Copy) -> tuple[Grouped, ...]:
+    """Open the compacted files."""
+    files = open_parts(store, copy)
+    parts = []
+    for part in copy.parts:
+        if part.path in files:
+            lines = copy.of_part(part)
+            ids, groups = (lines[name].to_pylist() for name in ("run_id", "row_group"))
+            ends = np.searchsorted(groups, np.arange(max(groups) + 2))
+            members = tuple(tuple(ids[a:b]) for a, b in itertools.pairwise(ends))
+            num_rows = dict(zip(ids, lines["num_rows"].to_pylist(), strict=True))
+            parts.append(Grouped(part.path, files[part.path], members, num_rows))
+    return tuple(parts)
 
 
 def facts_of(finished: Finished, evaluations: dict[str, Evaluations]) -> Facts:
@@ -187,23 +249,45 @@ def read(rows: Rows, run_ids: Iterable[str], columns: Sequence[str], use: Use) -
     `use` is called from several threads at a time, once per Run, in no order.
     """
     if isinstance(rows, StoreRows):
-        _in_threads(lambda run_id: use(run_id, _read_file(rows, run_id, columns)), run_ids)
-        return
-    if isinstance(rows, TableRows):
+        singly = set(run_ids) - rows.copied
+        for part in rows.parts:
+            singly |= _read_groups(part, set(run_ids) & rows.copied, columns, use, rows.kept)
+        _in_threads(lambda run_id: use(run_id, _read_file(rows, run_id, columns)), singly)
+    elif isinstance(rows, TableRows):
         for run_id in run_ids:
             use(run_id, {name: rows.values[run_id][name] for name in columns})
-        return
-    asked = set(run_ids)
-    groups = [index for index, ids in enumerate(rows.groups) if not asked.isdisjoint(ids)]
-    for index in groups:
-        table = read_group(rows.path, rows.file, index, columns)
-        values = {name: to_numpy(table, name) for name in columns}
+    else:
+        _read_groups(rows, set(run_ids), columns, use)
+
+
+def _read_groups(
+    rows: Grouped, asked: Set[str], columns: Sequence[str], use: Use, kept: Kept | None = None
+) -> set[str]:
+    """Return the Runs whose row group can no longer be read. `kept`: None for an export, which raises."""
+    lost: set[str] = set()
+    for index, ids in enumerate(rows.groups):
+        if asked.isdisjoint(ids):
+            continue
+        key = f"{rows.path} {index}"
+        values = None if kept is None else kept.get(key, columns)
+        if values is None:
+            try:
+                table = read_group(rows.path, rows.file, index, columns)
+            except ValueError:
+                if kept is None:
+                    raise
+                lost |= asked & set(ids)  # compacted again since it was opened
+                continue
+            values = {name: to_numpy(table, name) for name in columns}
+            if kept is not None:
+                kept.add(key, values)
         first = 0
-        for run_id in rows.groups[index]:
+        for run_id in ids:
             last = first + rows.num_rows[run_id]
             if run_id in asked:
                 use(run_id, {name: values[name][first:last] for name in columns})
             first = last
+    return lost
 
 
 def read_group(path: str, file: pq.ParquetFile, index: int, columns: Sequence[str]) -> pa.Table:

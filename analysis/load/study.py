@@ -17,7 +17,7 @@ import pyarrow as pa
 from analysis.load import export
 from analysis.load.arms import DEFAULT_ARM, SOURCE, TRANSFER
 from analysis.load.cells import ENDED, STATES, cells_of, list_cuts, selected
-from analysis.load.rows import Evaluations, Rows, StoreRows, TableRows, read, survey
+from analysis.load.rows import Evaluations, Rows, TableRows, read, survey
 from study.deprecation import warn_deprecated
 from study.messages import did_you_mean
 from study.run import Run
@@ -286,7 +286,7 @@ def open_study(
 ) -> Study:
     """Open a study in a store (a directory or URI) or in a Parquet file of `study export`.
 
-    `study` may be omitted if there is only one. Every value of every row file is read once and checked.
+    `study` may be omitted if there is only one. Every byte of every rows file is read once and checked.
     `runs`: the wanted Runs, instead of those of the last `study run`; only for a store.
 
     Raises:
@@ -306,8 +306,7 @@ def open_study(
         name = named_study(study, store)
         wanted = tuple(read_study(store, name) if runs is None else runs)
         failures = export.failures_of(store, wanted)
-        rows = StoreRows(store)
-        found = survey(rows, [run.id for run in wanted])
+        rows, found = survey(store, [run.id for run in wanted])
     cells = cells_of(wanted, found, failures)
     opened = Study(
         name=name,

@@ -1,4 +1,4 @@
-"""Implement `study verify` and `study tidy`."""
+"""Implement `study verify`, `study compact` and `study tidy`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from study.launching.lease import LeaseHeld, acquire
 from study.launching.temporary_files import leftovers
 from study.messages import UserError
 from study.planning.integrity import Checked, check, not_needed
-from study.store import Store, layout
+from study.store import Store, compacted, layout
 from study.store.atomic import Unreadable
 from study.store.store import store_command
 from study.store.unfinished import sweep
@@ -56,6 +56,8 @@ def verify(
             "the whole file (the parts that were read match their digests):"
         )
         print("\n".join(f"    {path}" for path in found.unsealed[:MAX_LISTED]))
+    if found.compacted:
+        print(f"  {found.compacted}")
     print(_summary(store, found))
     if num_left and not repair:
         again = store_command("verify", space_name or "--all", "--repair", root=root)
@@ -65,6 +67,24 @@ def verify(
     if everything:
         _print_surplus(store)
     return OK
+
+
+def compact(root: Root, data: Data) -> int:
+    """Copy finished rows into a few Parquet files, which are faster to read."""
+    store = store_named(root)
+    _refuse_absent(store)
+    with _holding_lease(store):
+        made = compacted.compact(store)
+    if made is None:
+        print(f"{store.shown}: all finished Runs are compacted already")
+        return OK
+    for damaged in made.damaged:
+        print(f"  {damaged}")
+    print(
+        f"{store.shown}: compacted {made.num_new:,} Runs, now {made.num_runs:,} in all, "
+        f"{bytes_text(made.num_bytes)}"
+    )
+    return SOME_FAILED if made.damaged else OK
 
 
 def tidy(root: Root, data: Data) -> int:

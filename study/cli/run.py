@@ -34,7 +34,7 @@ from study.cli.arguments import (
     study_of,
     whole_path,
 )
-from study.cli.maintenance import tidy, verify
+from study.cli.maintenance import compact, tidy, verify
 from study.cli.reports import (
     REPORTS,
     answer_of_analysis,
@@ -550,6 +550,7 @@ VERBS: Final[dict[str, Callable[..., int]]] = {
     "publish": publish,
     "report": report,
     "verify": verify,
+    "compact": compact,
     "tidy": tidy,
     "launch-files": launch_files,
 }

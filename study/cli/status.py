@@ -222,7 +222,7 @@ def status_text(name: str, found: Inventory, heads: HeadSummary, root: str) -> s
     if counts[DONE]:
         some = f"{heads.num_read} of " if heads.num_read < counts[DONE] else ""
         lines.append(
-            f"  only the headers of {some}the finished Runs were read; to check the rows: "
+            f"  only the checksums of {some}the finished Runs were checked; to check the rows: "
             f"{store_command('verify', name, root=root)}"
         )
     return "\n".join(lines)

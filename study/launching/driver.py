@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -26,13 +27,20 @@ from study.planning.estimate import NOTHING_KEPT, gpus, keep, kept, speeds_of
 from study.planning.inventory import Inventory, take_inventory
 from study.planning.plan import find_faults
 from study.planning.spaces import Space
-from study.store import Damaged, Head, Store, finished_ids, read_heads, read_study
+from study.store import (
+    Damaged,
+    Newer,
+    Provenance,
+    Store,
+    compacted,
+    finished_ids,
+    read_study,
+)
 from study.store.artifacts import check_predictions, empty_weights
 from study.store.atomic import Unreadable
 from study.store.errors import naming
 from study.store.prepared_tasks import repeated_text
 from study.store.processes import this_process
-from study.store.rows import check_rows
 from study.store.schema import ABSENT, DONE, FAILED, PARTIAL, RUNNING
 from study.store.studies import write_study
 from study.store.unfinished import sweep, trained_by
@@ -77,6 +85,7 @@ def _run_study(
         refuse_unreachable(options.address)
     with acquire(store.root) as lease:
         store = replace(store, lease_number=lease.number)
+        is_copy_damaged = _quarantine_copy(store)
         left = _quarantine_damaged(space, store)
         _wait_for_orphans(store)
         found = _inventory(space, store, left)
@@ -84,7 +93,8 @@ def _run_study(
         sweep(store, keep=found.ids(RUNNING, PARTIAL))
         _note_study(space, store)
         found = found.only(part)
-        if found.ids(RUNNING, PARTIAL, ABSENT):
+        must_train = bool(found.ids(RUNNING, PARTIAL, ABSENT))
+        if must_train:
             aside_before = set(store.quarantined())
             infos = _prepared(space, _tasks_of(found), store, data, screen)
             unnoted = _train(space, found, infos, store, options, screen, lambda: lease.is_lost)
@@ -93,6 +103,10 @@ def _run_study(
                 show_message(f"{path} was damaged or unusable; its contents were created again")
         if lease.is_lost:
             show_message(f"another driver has taken over {store.shown}: this driver lost its lease")
+        elif is_copy_damaged or (must_train and not found.ids(RUNNING, PARTIAL, ABSENT)):
+            screen.phase("compacting rows")
+            with suppress(Newer):  # a later release's copy stays; reading it has shown a message
+                compacted.compact(store, at_least=1 if is_copy_damaged else compacted.MIN_NEW)
     return found
 
 
@@ -177,6 +191,18 @@ def _note_study(space: Space, store: Store) -> None:
     write_study(store, space.name, space.runs)
 
 
+def _quarantine_copy(store: Store) -> bool:
+    """Quarantine damaged files of the compacted rows; return True if there are some."""
+    damaged = compacted.damaged_objects(store)
+    for each in damaged:
+        place = None
+        with suppress(FileNotFoundError):
+            place = store.quarantine(each.path)
+        moved = f"moved to {place}, " if place is not None else ""
+        show_message(f"{each}; {moved}its rows are compacted again from their files")
+    return bool(damaged)
+
+
 def _quarantine_damaged(space: Space, store: Store) -> set[str]:
     """Quarantine unreadable rows and wanted predictions, and empty weights; their Runs are trained again.
 
@@ -199,13 +225,18 @@ def _quarantine_damaged(space: Space, store: Store) -> set[str]:
 
 
 def _damaged(space: Space, store: Store, among: Collection[str]) -> dict[str, Damaged]:
-    there = finished_ids(store) & set(among)
-    damaged = check_rows(store, there)
-    heads = read_heads(store, (space.with_predictions & there) - damaged.keys())
+    """Check the bytes of rows files and wanted predictions; `study verify` also checks the values."""
+    there = finished_ids(store)
+    read = compacted.read_provenances(store, there & set(among))
+    if differs := compacted.difference(store, there, read):
+        show_message(differs)
+    damaged = {run_id: why for run_id, why in read.items() if isinstance(why, Damaged)}
     digests = {
-        run_id: head.provenance.predictions_digest
-        for run_id, head in heads.items()
-        if isinstance(head, Head) and head.provenance.predictions_digest is not None
+        run_id: made_by.predictions_digest
+        for run_id, made_by in read.items()
+        if isinstance(made_by, Provenance)
+        and made_by.predictions_digest is not None
+        and run_id in space.with_predictions
     }
     return damaged | check_predictions(store, digests)
 

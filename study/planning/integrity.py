@@ -14,13 +14,13 @@ from study.run import Run
 from study.store import (
     Damaged,
     Finished,
-    Head,
     Newer,
+    Provenance,
     Store,
     artifacts,
+    compacted,
     finished_ids,
     layout,
-    read_heads,
     read_registrations,
     read_rows,
     read_study,
@@ -28,6 +28,7 @@ from study.store import (
     study_names,
     unfinished,
 )
+from study.store.compacted import read_provenances
 from study.store.store import damaged_among
 
 
@@ -49,6 +50,12 @@ class Kind:
 
 KINDS: Final = (
     Kind(layout.ROWS, layout.ROWS_NAME, lambda store, _, run_id: read_rows(store, run_id)),
+    Kind(
+        layout.COMPACTED,
+        layout.COMPACTED_NAME,
+        lambda store, path, _: compacted.read_at(store, path),
+        True,
+    ),
     Kind(
         layout.WEIGHTS,
         layout.WEIGHTS_NAME,
@@ -84,7 +91,8 @@ class Checked:
     """The results of reading objects, by path.
 
     `newer`: in a later release's format, which cannot be checked; `foreign`: files that no release
-    wrote; `unsealed`: rows stored without a digest; only their content was checked.
+    wrote; `unsealed`: rows stored without a digest; only their content was checked. `compacted`: how
+    the compacted rows differ from the rows files; "" if they do not.
     """
 
     num_objects: int
@@ -93,6 +101,7 @@ class Checked:
     newer: Mapping[str, str]
     foreign: tuple[str, ...]
     unsealed: tuple[str, ...]
+    compacted: str
 
 
 def check(store: Store, study: str | None = None, runs: Collection[Run] = ()) -> Checked:
@@ -108,7 +117,11 @@ def check(store: Store, study: str | None = None, runs: Collection[Run] = ()) ->
             if match is None:
                 foreign.append(path)
             # An id, a study's name or a task's name: these cannot be confused.
-            elif study is None or not wanted.isdisjoint((match[1][:12], match[1])):
+            elif (
+                study is None
+                or kind.folder == layout.COMPACTED
+                or not wanted.isdisjoint((match[1][:12], match[1]))
+            ):
                 sizes[path] = entry.size
                 read[path] = partial(kind.read, store, path, match[1])
     newer: dict[str, str] = {}
@@ -132,28 +145,39 @@ def check(store: Store, study: str | None = None, runs: Collection[Run] = ()) ->
         unsealed=tuple(sorted(unsealed)),
         newer=newer,
         foreign=tuple(foreign) if study is None else (),
+        compacted=_difference(store),
     )
 
 
+def _difference(store: Store) -> str:
+    if not store.exists(layout.manifest_path()):
+        return ""
+    there = finished_ids(store)
+    try:
+        return compacted.difference(store, there, read_provenances(store, there))
+    except Newer:  # it is listed
+        return ""
+
+
 def not_needed(store: Store) -> dict[str, int]:
-    """Return weights, predictions and similarity that nothing in the store needs: bytes by path.
+    """Return weights, predictions, similarity and copies that nothing in the store needs: bytes by path.
 
     Needed are weights that their Run's rows name and that a Run of some study starts from, predictions
-    that rows name, and the similarity of a Run of some study. Rows are always needed. Raises Damaged,
-    Newer if the needs of a study or the artifacts of a Run are unknown.
+    that rows name, the similarity of a Run of some study, and copies that the manifest names. Rows are
+    always needed. Raises Damaged, Newer if the needs of a study or the artifacts of a Run are unknown.
     """
     runs = {run.id: run for name in study_names(store) for run in read_study(store, name)}
     starts = {run.source.id for run in runs.values() if run.source is not None}
     own: set[str] = set()
-    for run_id, head in read_heads(store, finished_ids(store)).items():
-        if not isinstance(head, Head):
-            raise head
-        made_by = head.provenance
+    for run_id, made_by in read_provenances(store, finished_ids(store)).items():
+        if not isinstance(made_by, Provenance):
+            raise made_by
         if made_by.weights_digest is not None and run_id in starts:
             own.add(layout.weights_path(run_id, made_by.weights_digest))
         if made_by.predictions_digest is not None:
             own.add(layout.predictions_path(run_id, made_by.predictions_digest))
     own |= {layout.similarity_path(run_id) for run_id in runs}
+    own |= compacted.paths(store)
     return {
         path: entry.size
         for kind in KINDS

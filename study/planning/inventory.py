@@ -16,15 +16,15 @@ from study.run import Run
 from study.store import (
     Damaged,
     Failure,
-    Head,
+    Provenance,
     Store,
     finished_ids,
     predictions_path,
     read_failures,
     read_head,
-    read_heads,
 )
 from study.store.artifacts import ids_with_weights, predictions_there
+from study.store.compacted import read_provenances
 from study.store.schema import ABSENT, DONE, FAILED, PARTIAL, RUNNING, START_FAILED
 from study.store.unfinished import Unfinished, list_unfinished, read_began
 
@@ -34,7 +34,7 @@ STATES: Final = (DONE, RUNNING, PARTIAL, FAILED, ABSENT)
 # checkpoints at the default interval.
 SECONDS_OF_LIFE: Final = 180.0
 
-# Reading a head is a request to the bucket.
+# Reading a file that has not been compacted is a request to the bucket.
 MAX_READ_OF_BUCKET: Final = 200
 
 
@@ -87,8 +87,9 @@ def take_inventory(
     """Return the inventory of these Runs, each start before its dependants, in four listings.
 
     `unnoted`: why Runs failed, by id, if the store could not record it (a full disk).
-    `keep_predictions`: ids of Runs whose predictions are wanted; this takes one more listing, and the
-    heads of those with some, because the rows name theirs. `not_whole`: ids of Runs to train in any case.
+    `keep_predictions`: ids of Runs whose predictions are wanted; this takes one more listing, and reading
+    the rows files of those with some, because the rows name theirs. `not_whole`: ids of Runs to train in
+    any case.
 
     A start counts as done only if the Runs that still need it find its weights. One that diverged never
     has any: its dependants are "start failed".
@@ -169,10 +170,10 @@ def _without_predictions(store: Store, wanted: set[str]) -> set[str]:
         return set()
     there = predictions_there(store)
     without = wanted - there.keys()
-    for run_id, head in read_heads(store, wanted & there.keys()).items():
-        # If a head is damaged, the Run's rows are made again, and its predictions with them.
-        if isinstance(head, Head):
-            digest = head.provenance.predictions_digest
+    for run_id, made_by in read_provenances(store, wanted & there.keys()).items():
+        # If the file is damaged, the Run's rows are made again, and its predictions with them.
+        if isinstance(made_by, Provenance):
+            digest = made_by.predictions_digest
             if digest is None or predictions_path(run_id, digest) not in there[run_id]:
                 without.add(run_id)
     return without
@@ -191,9 +192,10 @@ def _brief(failure: Failure) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class HeadSummary:
-    """Summary of the heads of a study's finished Runs.
+    """Summary of the provenance of a study's finished Runs.
 
-    - `num_read`: number of heads read: all in a directory, a sample on a bucket.
+    - `num_read`: Runs whose rows file was checked: all in a directory; on a bucket all that are compacted,
+      and a sample of the others.
     - `trainers`: Runs per TRAINER that made them; `code_versions`: per release and source hash.
     - `diverged`: ids of Runs that ended because a loss was not finite.
     - `damaged`: why a rows file cannot be read, by id.
@@ -212,38 +214,31 @@ class HeadSummary:
 
 
 def summarise_heads(found: Inventory, store: Store) -> HeadSummary:
-    """Read the heads of the study's finished Runs."""
-    ids = found.ids(DONE)
-    if store.local_path("") is None:
-        ids = ids[-MAX_READ_OF_BUCKET:]
-    heads = read_heads(store, ids)
-    whole = {i: head for i, head in heads.items() if isinstance(head, Head)}
+    """Check the bytes of the study's finished rows files, and summarise what produced them."""
+    read = read_provenances(store, found.ids(DONE), most=MAX_READ_OF_BUCKET)
+    whole = {i: made_by for i, made_by in read.items() if isinstance(made_by, Provenance)}
     return HeadSummary(
-        num_read=len(ids),
-        trainers=Counter(head.provenance.trainer for head in whole.values()),
-        code_versions=Counter(head.provenance.code_version for head in whole.values()),
-        diverged=tuple(i for i, h in whole.items() if h.provenance.diverged_step is not None),
-        damaged={i: str(head) for i, head in heads.items() if isinstance(head, Damaged)},
+        num_read=len(read),
+        trainers=Counter(made_by.trainer for made_by in whole.values()),
+        code_versions=Counter(made_by.code_version for made_by in whole.values()),
+        diverged=tuple(i for i, by in whole.items() if by.diverged_step is not None),
+        damaged={i: str(why) for i, why in read.items() if isinstance(why, Damaged)},
         other_starts=tuple(i for i in whole if _has_other_start(found.runs[i], whole)),
-        images_per_second=_rate(list(whole.values())),
+        images_per_second=_rate([(found.runs[i], made_by) for i, made_by in whole.items()]),
     )
 
 
-def _has_other_start(run: Run, heads: Mapping[str, Head]) -> bool:
-    start = heads.get(run.source.id) if run.source is not None else None
-    now = start.provenance.weights_digest if start is not None else None
-    return now not in (None, heads[run.id].provenance.start_digest)
+def _has_other_start(run: Run, made_by: Mapping[str, Provenance]) -> bool:
+    start = made_by.get(run.source.id) if run.source is not None else None
+    now = start.weights_digest if start is not None else None
+    return now not in (None, made_by[run.id].start_digest)
 
 
-def _rate(heads: Sequence[Head]) -> float | None:
+def _rate(finished: Sequence[tuple[Run, Provenance]]) -> float | None:
     """Return training images per second over the last hour before the newest end, pauses included."""
     spans = [
-        (
-            datetime.fromisoformat(h.provenance.began_at),
-            datetime.fromisoformat(h.provenance.ended_at),
-            h.run,
-        )
-        for h in heads
+        (datetime.fromisoformat(by.began_at), datetime.fromisoformat(by.ended_at), run)
+        for run, by in finished
     ]
     newest = max((end for _, end, _ in spans), default=None)
     if newest is None:

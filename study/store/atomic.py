@@ -57,11 +57,15 @@ class Unreadable(Damaged):
 
 @dataclass(frozen=True)
 class Entry:
-    """A file of a directory, or an object of a bucket, in a listing; `mtime` in UTC."""
+    """A file of a directory, or an object of a bucket, in a listing; `mtime` in UTC.
+
+    `etag`: of an object; it changes with its content. "" for a file.
+    """
 
     path: str
     size: int
     mtime: datetime
+    etag: str = ""
 
     @property
     def base_name(self) -> str:

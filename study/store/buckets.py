@@ -153,7 +153,10 @@ class Buckets:
             )
         above = folder.removesuffix(key)
         entries = [
-            Entry(above + each["path"], each["size"], each["last_modified"]) for each in found
+            Entry(
+                above + each["path"], each["size"], each["last_modified"], each.get("e_tag") or ""
+            )
+            for each in found
         ]
         # Earlier releases left empty objects named "folder/", which are listed without the slash.
         folders = {folder} | {entry.path.rpartition("/")[0] for entry in entries}

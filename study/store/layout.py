@@ -2,6 +2,8 @@
 
     tasks/<task>.arrow                      decoded images (`study.tasks.prepared_file`)
     rows/<id>.arrow                         a finished Run; published last, it marks completion
+    compacted/manifest.arrow                which rows files are copied where, by their checksums
+    compacted/<digest>.parquet              copies of many rows files (`study.store.compacted`)
     weights/<id>-<digest>.safetensors       if another Run starts from it
     predictions/<id>-<digest>.arrow         if a study keeps them: labels predicted for the test
                                             images at each evaluation
@@ -24,6 +26,7 @@ from typing import Final
 
 TASKS: Final = "tasks"
 ROWS: Final = "rows"
+COMPACTED: Final = "compacted"
 WEIGHTS: Final = "weights"
 PREDICTIONS: Final = "predictions"
 SIMILARITY: Final = "similarity"
@@ -38,6 +41,7 @@ WRITTEN: Final = (ROWS, WEIGHTS, PREDICTIONS, SIMILARITY, UNFINISHED, STUDIES, L
 
 _ID: Final = r"[0-9a-f]{12}"
 ROWS_NAME: Final = re.compile(rf"({_ID})\.arrow")
+COMPACTED_NAME: Final = re.compile(r"(manifest(?=\.arrow)|[0-9a-f]{12}(?=\.parquet))\.\w+")
 WEIGHTS_NAME: Final = re.compile(rf"({_ID})-[0-9a-f]{{12}}\.safetensors")
 PREDICTIONS_NAME: Final = re.compile(rf"({_ID}-[0-9a-f]{{12}}\.arrow)")
 # No number: a Run trained without a lease, or by an earlier release.
@@ -59,6 +63,16 @@ def task_path(name: str) -> str:
 def rows_path(run_id: str) -> str:
     """Return the path of a finished Run's rows."""
     return f"{ROWS}/{checked_id(run_id)}.arrow"
+
+
+def manifest_path() -> str:
+    """Return the path of the list of copied rows files."""
+    return f"{COMPACTED}/manifest.arrow"
+
+
+def part_path(digest: str) -> str:
+    """Return the path of a file of copied rows with this digest."""
+    return f"{COMPACTED}/{_short(digest)}.parquet"
 
 
 def weights_path(run_id: str, digest: str) -> str:

@@ -7,7 +7,7 @@ import os
 import re
 import secrets
 import shlex
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -24,6 +24,7 @@ from study.store.errors import WAITS, Waits
 
 # Concurrent reads of small objects: hides a bucket's latency; a directory needs no more.
 _NUM_READERS: Final = 16
+_IDS_A_TASK: Final = 32
 
 Answer = TypeVar("Answer")
 
@@ -272,9 +273,18 @@ def concurrently(
             pass  # removed since it was listed: another process has finished or quarantined it
 
     ids = list(run_ids)
-    with ThreadPoolExecutor(_NUM_READERS) as readers:
-        list(readers.map(ask, ids))
+    in_pieces(lambda some: list(map(ask, some)), ids)
     return {run_id: answers[run_id] for run_id in ids if run_id in answers}
+
+
+def in_pieces(work: Callable[[Sequence[str]], object], run_ids: Sequence[str]) -> None:
+    """Call `work` with some of the ids at a time, from several threads."""
+    # A task for each of 20,000 ids would cost more than it reads; few ids still use every thread.
+    size = min(_IDS_A_TASK, len(run_ids) // (4 * _NUM_READERS) + 1)
+    pieces = [run_ids[first : first + size] for first in range(0, len(run_ids), size)]
+    with ThreadPoolExecutor(_NUM_READERS) as readers:
+        for _ in readers.map(work, pieces):
+            pass
 
 
 def unreadable(error: PermissionError) -> Unreadable:
