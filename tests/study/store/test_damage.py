@@ -31,6 +31,7 @@ from study.store import (
     similarity,
 )
 from study.store.artifacts import publish_predictions, publish_weights
+from study.store.compacted import compact
 from study.store.processes import this_process
 from study.store.rows import check_rows, publish_rows
 from study.store.studies import add_registration, write_study
@@ -47,7 +48,7 @@ from tests.stored import (
 )
 
 # Every byte of these files is covered by a checksum.
-SEALED = {layout.ROWS, layout.PREDICTIONS, layout.WEIGHTS}
+SEALED = {layout.ROWS, layout.COMPACTED, layout.PREDICTIONS, layout.WEIGHTS}
 OF_A_RUN = {layout.ROWS, layout.PREDICTIONS, layout.SIMILARITY}  # name their Run inside
 FOREIGN = (b"\0", b"foreign", b"[" * 100_000, b'{"digest": "", "content": NaN}', b"[1]")
 
@@ -68,6 +69,7 @@ def full(store: Store) -> Store:
     write_checkpoint(store, run.id, b"checkpoint" * 50)
     note_began(store, run.id, this_process())
     write_failure(store, run.id, a_failure())
+    compact(store)
     return store
 
 
