@@ -20,7 +20,7 @@ _NAMES: Final = (
     *("kill-after-source", "signal-inline", "signal-twice", "signal-ray"),
     *("disk-full", "disk-file-limit"),
     *("damaged-rows", "damaged-weights", "damaged-predictions", "damaged-checkpoint"),
-    *("damaged-study-file", "damaged-task", "sealed-nonsense"),
+    *("damaged-study-file", "damaged-task", "sealed-nonsense", "compacting-killed"),
     *("lease-last-number", "case-folding", "two-drivers"),
     *("stack-killed", "stack-extended", "stack-one-lost", "stack-one-diverges"),
     *("power-loss", "io-call-fails", "bucket-errors"),

@@ -103,7 +103,7 @@ class Copy:
     def has_bytes(self, run_id: str, payload: bytes) -> bool:
         """Return True if the Run was copied from a rows file with these bytes."""
         line = self.line_of.get(run_id)
-        return line is not None and self._sha256[line] == digest_of(payload)
+        return line is not None and _is_same(self._sha256[line], payload)
 
     def has_etag(self, run_id: str, etag: str) -> bool:
         """Return True if the Run was copied from an object with this ETag."""
@@ -118,6 +118,10 @@ class Copy:
     def of_part(self, part: Part) -> pa.Table:
         """Return the lines of a part."""
         return self.lines.filter(pc.equal(self.lines["file"], part.path))
+
+
+def _is_same(sha256: str, payload: bytes) -> bool:
+    return sha256 == digest_of(payload)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -360,6 +364,7 @@ def compact(store: Store, *, at_least: int = 1) -> Compacted | None:
     found = read_each(store, etags.keys(), dict.fromkeys, old)
     batch = set(etags) - found.copied
     if len(batch) + len(old.line_of.keys() - found.copied) < at_least:
+        _remove_other_parts(store, old.parts)  # left by a killed driver
         return None
     kept = []
     for part in sorted(old.parts, key=lambda part: old.of_part(part).num_rows):

@@ -74,6 +74,7 @@ FAULTS: Final[Mapping[str, Fault]] = {
     "memory-held": Fault(runs.memory_held, 5),
     "stranger-export": Fault(damage.stranger_export, 2),
     "sealed-nonsense": Fault(damage.sealed_nonsense),
+    "compacting-killed": Fault(damage.compacting_killed),
     "publish-private": Fault(damage.publish_private, 10),
     "shared-users": Fault(sharing.shared_users, 10),
     "lease-unremovable": _odd_lease(sharing.unremovable),

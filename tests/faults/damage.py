@@ -6,6 +6,7 @@ import json
 import platform
 import random
 import shutil
+import signal
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -16,9 +17,10 @@ import pyarrow as pa
 import pyarrow.ipc
 import pyarrow.parquet as pq
 
+from analysis import load
 from analysis.load import export
 from study.fields import digest_of
-from study.store import Failure, finished_ids
+from study.store import Failure, finished_ids, rows_path
 from study.store import rows as stored
 from study.store.layout import unfinished_folder
 from study.store.unfinished import write_failure
@@ -295,7 +297,7 @@ def stranger_export(harness: Harness, rng: random.Random) -> Outcome:
 
 
 def sealed_nonsense(harness: Harness, rng: random.Random) -> Outcome:
-    """Rows of a cell with a matching checksum that no trainer can have written are quarantined."""
+    """`verify --repair` quarantines rows with a matching checksum that no trainer can have written."""
     scenario = harness.scenario()
     scenario.finish()
     cell, what = rng.choice(scenario.cells), rng.choice(list(ROWS))
@@ -309,9 +311,34 @@ def sealed_nonsense(harness: Harness, rng: random.Random) -> Outcome:
     }
     payload = stored.arrow_file.to_bytes(table.unify_dictionaries(), head)
     scenario.store.put(f"rows/{cell}.arrow", payload)
-    driver = scenario.finish()
-    scenario.expect(f"rows/{cell}.arrow is damaged" in driver.said(), f"{what}: {driver.said()}")
+    said = scenario.say("verify", "--repair")
+    scenario.expect(f"rows/{cell}.arrow is damaged" in said, f"{what}: {said}")
+    scenario.finish()
     return scenario.judge(may_be_redone={cell})
+
+
+def compacting_killed(harness: Harness, rng: random.Random) -> Outcome:
+    """`study compact`, killed at each file that it names, changes no result; then a bit is flipped."""
+    scenario = harness.scenario()
+    scenario.finish()
+    written = load.open_study(scenario.root).read().to_pandas()
+
+    def expect_same(when: str) -> None:
+        found = load.open_study(scenario.root).read().to_pandas()
+        scenario.expect(found.equals(written), f"other rows {when}")
+
+    for name in (r"[0-9a-f]{12}\.parquet", r"manifest\.arrow"):
+        killed = scenario.start("compact", die_at=f"os.rename /compacted/{name}$")
+        scenario.expect(killed.wait() == -signal.SIGKILL, f"not killed: {killed.said()}")
+        expect_same(f"after a kill at {name}")
+    scenario.expect_end(scenario.start("compact"), 0)
+    expect_same("from the copy")
+    cell = rng.choice(scenario.cells)
+    path = Path(scenario.root, rows_path(cell))
+    path.write_bytes(_flipped(path.read_bytes(), rng))
+    said = scenario.finish().said()
+    scenario.expect(f"{rows_path(cell)} is damaged" in said, f"hidden by its copy: {said}")
+    return scenario.judge(2, may_be_redone={cell})
 
 
 def publish_private(harness: Harness, rng: random.Random) -> Outcome:
