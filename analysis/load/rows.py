@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.ipc
 import pyarrow.parquet as pq
 
-from study.store import Damaged, Finished, Store, finished_ids, rows_path, schema
+from study.store import Damaged, Finished, Store, rows_path, schema
 from study.store.compacted import Copy, open_copy, open_parts, read_each
-from study.store.rows import read_many
+from study.store.rows import finished_etags, read_many
 from study.store.studies import Registration
 
 FILES_A_TASK: Final = 32
@@ -174,8 +174,9 @@ def survey(store: Store, wanted: Iterable[str]) -> tuple[StoreRows, Survey]:
                 kept.add(run_id, {name: to_numpy(one.table, name) for name in KEPT_AT_ONCE})
         return found
 
-    there, copy = finished_ids(store), open_copy(store)
-    found = read_each(store, [run_id for run_id in wanted if run_id in there], facts_in, copy)
+    there, copy = finished_etags(store), open_copy(store)
+    ids = [run_id for run_id in wanted if run_id in there]
+    found = read_each(store, ids, facts_in, copy, there)
     facts = {i: one for i, one in found.others.items() if not isinstance(one, Damaged)}
     damaged = {i: str(one) for i, one in found.others.items() if isinstance(one, Damaged)}
     parts: tuple[Grouped, ...] = ()

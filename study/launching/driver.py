@@ -33,7 +33,6 @@ from study.store import (
     Provenance,
     Store,
     compacted,
-    finished_ids,
     read_study,
 )
 from study.store.artifacts import check_predictions, empty_weights
@@ -41,6 +40,7 @@ from study.store.atomic import Unreadable
 from study.store.errors import naming
 from study.store.prepared_tasks import repeated_text
 from study.store.processes import this_process
+from study.store.rows import finished_etags
 from study.store.schema import ABSENT, DONE, FAILED, PARTIAL, RUNNING
 from study.store.studies import write_study
 from study.store.unfinished import sweep, trained_by
@@ -226,8 +226,8 @@ def _quarantine_damaged(space: Space, store: Store) -> set[str]:
 
 def _damaged(space: Space, store: Store, among: Collection[str]) -> dict[str, Damaged]:
     """Check the bytes of rows files and wanted predictions; `study verify` also checks the values."""
-    there = finished_ids(store)
-    read = compacted.read_provenances(store, there & set(among))
+    there = finished_etags(store)
+    read = compacted.read_provenances(store, there.keys() & set(among), etags=there)
     if differs := compacted.difference(store, there, read):
         show_message(differs)
     damaged = {run_id: why for run_id, why in read.items() if isinstance(why, Damaged)}

@@ -164,8 +164,21 @@ def read_predictions_at(store: Store, path: str) -> pa.Table:
 
 
 def check_predictions(store: Store, digests: Mapping[str, str]) -> dict[str, Damaged]:
-    """Return why `read_predictions` finds predictions damaged, by Run id. `digests`: by Run id."""
-    return damaged_among(lambda run_id: read_predictions(store, run_id, digests[run_id]), digests)
+    """Return why predictions are damaged, by Run id. `digests`: by Run id.
+
+    If the checksum of all bytes matches, the values are not decoded.
+    """
+
+    def check(run_id: str) -> None:
+        path = predictions_path(run_id, digests[run_id])
+        payload = store.get(path)
+        if arrow_file.is_sealed(payload, path):
+            with arrow_file.opened(pa.BufferReader(payload), path) as reader:
+                _check_name(reader.schema.metadata, run_id, digests[run_id], path)
+        else:
+            _predictions_from(payload, run_id, digests[run_id], path)
+
+    return damaged_among(check, digests)
 
 
 def predictions_there(store: Store) -> dict[str, list[str]]:
@@ -197,9 +210,7 @@ def _predictions_from(payload: bytes, run_id: str, digest: str, path: str) -> pa
     """
     arrow_file.is_sealed(payload, path)
     with arrow_file.opened(pa.BufferReader(payload), path) as reader:
-        written = _written_digest(reader.schema.metadata, run_id, path)
-        if not written.startswith(digest):
-            raise Damaged(path, "its predictions do not match its name")
+        written = _check_name(reader.schema.metadata, run_id, digest, path)
         table = arrow_file.read_table(reader)
     if not _has_columns(table):
         raise Damaged(path, "its columns do not match the format of predictions")
@@ -222,7 +233,8 @@ def _has_columns(table: pa.Table) -> bool:
     return not any(column.null_count for column in (*table.columns, labels.flatten()))
 
 
-def _written_digest(given: Mapping[bytes, bytes] | None, run_id: str, path: str) -> str:
+def _check_name(given: Mapping[bytes, bytes] | None, run_id: str, digest: str, path: str) -> str:
+    """Return the digest in the metadata, which must be of this Run and begin with `digest`."""
     metadata = arrow_file.checked(given, _HEAD, path, "predictions")
     if metadata[_FORMAT] != FORMAT.encode():
         raise Newer(path, metadata[_WRITTEN_BY].decode(), metadata[_FORMAT].decode())
@@ -230,4 +242,7 @@ def _written_digest(given: Mapping[bytes, bytes] | None, run_id: str, path: str)
         raise Damaged(
             path, f"it holds Run {metadata[_RUN_ID].decode()}, which is not the Run in its name"
         )
-    return metadata[_DIGEST].decode()
+    written = metadata[_DIGEST].decode()
+    if not written.startswith(digest):
+        raise Damaged(path, "its predictions do not match its name")
+    return written

@@ -28,7 +28,7 @@ from study.store import arrow_file, atomic, layout, provenance, rows, schema
 from study.store.atomic import Damaged, Newer
 from study.store.layout import manifest_path, part_path, rows_path
 from study.store.provenance import Provenance, release
-from study.store.rows import Finished
+from study.store.rows import Finished, finished_etags
 from study.store.store import Store, in_pieces, store_command, unreadable
 from study.store.studies import read_study, study_names
 
@@ -142,13 +142,14 @@ def read_each(
     run_ids: Collection[str],
     read: Callable[[Mapping[str, bytes]], Mapping[str, Answer | Damaged]],
     copy: Copy | None,
+    etags: Mapping[str, str],
 ) -> Read[Answer]:
     """Check the bytes of rows files, and read those that do not equal their copy.
 
     `read` receives the bytes of some files by id; it is called from several threads. A bucket's objects
-    with the manifest's ETag are not read. Runs without a rows file are left out.
+    with the manifest's ETag are not read. Runs without a rows file are left out. `etags`:
+    `finished_etags(store)`.
     """
-    etags = _etags(store) if copy is not None and store.buckets is not None else {}
     same = {i for i in run_ids if copy is not None and copy.has_etag(i, etags.get(i, ""))}
     others: dict[str, Answer | Damaged] = {}
 
@@ -175,20 +176,25 @@ def read_each(
 
 
 def read_provenances(
-    store: Store, run_ids: Collection[str], *, most: int | None = None
+    store: Store,
+    run_ids: Collection[str],
+    *,
+    etags: Mapping[str, str] | None = None,
+    most: int | None = None,
 ) -> dict[str, Provenance | Damaged]:
     """Check the bytes of rows files; return what produced each Run, or why its file is damaged.
 
-    Files without a checksum of their bytes are read whole. `most`: read at most so many of the files that
-    are not copied; the others are left out.
+    Files without a checksum of their bytes are read whole. `etags`: `finished_etags(store)`, if known.
+    `most`: of a bucket, read at most this many objects; the other Runs are left out.
     """
     copy = open_copy(store)
+    if store.buckets is None or etags is None:
+        etags = finished_etags(store) if store.buckets is not None else {}
     if most is not None and store.buckets is not None:
-        etags = _etags(store)
-        same = [i for i in run_ids if copy is not None and copy.has_etag(i, etags.get(i, ""))]
-        rest = [i for i in run_ids if i not in set(same)]
-        run_ids = [*same, *rest[len(rest) - min(most, len(rest)) :]]
-    found = read_each(store, run_ids, _provenances, copy)
+        same = {i for i in run_ids if copy is not None and copy.has_etag(i, etags.get(i, ""))}
+        others = [i for i in run_ids if i not in same]
+        run_ids = [*same, *others[max(len(others) - most, 0) :]]
+    found = read_each(store, run_ids, _provenances, copy, etags)
     known = {} if copy is None else copy.provenances(found.copied)
     answers = {**known, **found.others}
     return {run_id: answers[run_id] for run_id in run_ids if run_id in answers}
@@ -201,15 +207,6 @@ def _provenances(payloads: Mapping[str, bytes]) -> dict[str, Provenance | Damage
             found[run_id] = rows.provenance_from(payload, run_id, rows_path(run_id))
         except Damaged as damaged:
             found[run_id] = damaged
-    return found
-
-
-def _etags(store: Store) -> dict[str, str]:
-    found = {}
-    for entry in store.listed(layout.ROWS):
-        match = layout.ROWS_NAME.fullmatch(entry.base_name)
-        if match:
-            found[match[1]] = entry.etag
     return found
 
 
@@ -360,8 +357,8 @@ def compact(store: Store, *, at_least: int = 1) -> Compacted | None:
     copied file are checked. Only for the driver that holds the lease.
     """
     old = _usable_copy(store)
-    etags = _etags(store)
-    found = read_each(store, etags.keys(), dict.fromkeys, old)
+    etags = finished_etags(store)
+    found = read_each(store, etags.keys(), dict.fromkeys, old, etags)
     batch = set(etags) - found.copied
     if len(batch) + len(old.line_of.keys() - found.copied) < at_least:
         _remove_other_parts(store, old.parts)  # left by a killed driver
@@ -476,7 +473,7 @@ def _groups(store: Store, run_ids: Sequence[str], damaged: list[Damaged]) -> Ite
     num_rows = 0
     for first in range(0, len(run_ids), _RUNS_AT_ONCE):
         ids = run_ids[first : first + _RUNS_AT_ONCE]
-        read = read_each(store, ids, _whole, None).others
+        read = read_each(store, ids, _whole, None, {}).others
         for found in (read[run_id] for run_id in ids if run_id in read):
             if isinstance(found, Damaged):
                 damaged.append(found)

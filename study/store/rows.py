@@ -55,7 +55,16 @@ class Finished:
 
 def finished_ids(store: Store) -> frozenset[str]:
     """Return the ids of all finished and diverged Runs, in one listing, without opening files."""
-    return store.matching(layout.ROWS, layout.ROWS_NAME)
+    return frozenset(finished_etags(store))
+
+
+def finished_etags(store: Store) -> dict[str, str]:
+    """Return the ETags of all rows files by Run id, in one listing; "" in a directory."""
+    found = {}
+    for entry in store.listed(layout.ROWS):
+        if match := layout.ROWS_NAME.fullmatch(entry.base_name):
+            found[match[1]] = entry.etag
+    return found
 
 
 def publish_rows(

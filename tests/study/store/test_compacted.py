@@ -16,7 +16,7 @@ from study.store import Damaged, Store, compacted, layout, open_store, rows_path
 from study.store.compacted import compact, read_manifest, read_provenances
 from study.store.rows import publish_rows
 from study.store.studies import write_study
-from tests import synthetic
+from tests import s3_server, synthetic
 from tests.stored import a_provenance, a_run, a_table
 
 RUNS = [a_run(seed) for seed in range(6)]
@@ -196,3 +196,34 @@ def test_run_of_a_later_format_is_not_compacted_over(
     assert "was written by freezewise" in capsys.readouterr().err
     assert main(["compact", "--root", full.root]) == 2
     assert full.get(layout.manifest_path()) == written
+
+
+@pytest.mark.s3
+def test_bucket_only_new_and_changed_objects_are_read(
+    bucket: Store, proxy: s3_server.Proxy
+) -> None:
+    for run in RUNS:
+        publish_rows(bucket, run, a_table(run), replace(a_provenance(), weights_digest=None))
+    write_study(bucket, "mine", RUNS)
+    compact(bucket)
+    values = opened(bucket).read().to_pandas()
+
+    def read_objects(of: Callable[[], object]) -> list[str]:
+        proxy.requests.clear()
+        of()
+        assert len(proxy.requests) <= 30
+        return [each for each in proxy.requests if each.startswith("GET") and "/rows/" in each]
+
+    ids = [run.id for run in RUNS]
+    for read in (lambda: opened(bucket).read(), lambda: read_provenances(bucket, ids)):
+        assert read_objects(read) == []
+    assert opened(bucket).read().to_pandas().equals(values)
+    retrain(bucket, RUNS[3])
+    publish_rows(bucket, a_run(9), a_table(a_run(9)), a_provenance())
+    ids.append(a_run(9).id)
+    assert len(read_objects(lambda: read_provenances(bucket, ids, most=1))) == 1
+    assert len(read_objects(lambda: read_provenances(bucket, ids))) == 2
+    assert len(opened(bucket).read()) == len(values) - 1
+    [path] = (path for path in files(bucket) if path.endswith("parquet"))
+    flip(bucket, path)
+    assert len(opened(bucket).read()) == len(values) - 1
