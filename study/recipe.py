@@ -148,6 +148,11 @@ class Recipe:
 
         Fields in ADDED_LATER are left out while they hold their original value.
         """
+        return dict(self._plain)
+
+    @cached_property
+    def _plain(self) -> dict[str, Plain]:
+        # Thousands of Runs share a recipe, and the id of each contains it.
         plain = {field.name: canonical(getattr(self, field.name)) for field in fields(self)}
         return {k: v for k, v in plain.items() if k not in ADDED_LATER or v != ADDED_LATER[k]}
 

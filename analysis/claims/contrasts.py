@@ -339,14 +339,20 @@ def capacity_terms(lines: pd.DataFrame) -> tuple[list[Term], list[Bound], float]
         own: list[Term] = []
         sides: list[Bound | None] = []
         some = cell[cell["frozen"].isin([fewest, most])]
-        for (seed, frozen), seen in grouped(some, ["seed", "frozen"]):
+        columns = ("seed", "frozen", "size", "interpolated")
+        seeds, cuts, own_sizes, at = (some[name].to_numpy() for name in columns)
+        # A DataFrame for each seed and cut would take most of the time of all claims.
+        order = np.lexsort((cuts, seeds))
+        is_next = (np.diff(seeds[order]) != 0) | (np.diff(cuts[order]) != 0)
+        for seen in np.split(order, np.flatnonzero(is_next) + 1):
             if len(seen) < len(sizes):
                 continue
-            reached = seen.loc[np.isfinite(seen["interpolated"]), "size"]
+            seed, frozen = seeds[seen[0]], cuts[seen[0]].item()
+            reached = own_sizes[seen][np.isfinite(at[seen])]
             largest = reached.max() if len(reached) else sizes[0]
             weight = 1.0 if frozen == fewest else -1.0
             capacity = float(np.log2(largest))
-            own.append(Term(key, int(seed), frozen, weight, capacity, tuple(seen.index)))
+            own.append(Term(key, int(seed), frozen, weight, capacity, tuple(some.index[seen])))
             is_bound = not len(reached) or largest == sizes[-1]
             bound = Bound(key, int(seed), bool(frozen == fewest), bool(len(reached)))
             sides.append(bound if is_bound else None)
