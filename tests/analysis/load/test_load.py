@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pkgutil
 import re
 import subprocess
@@ -131,14 +130,10 @@ def test_rows_that_the_study_does_not_want_are_not_read(tmp_path: Path) -> None:
         load.open_study(tmp_path, "medium")
 
 
-def test_an_empty_place_is_no_study(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no study"):
-        load.open_study(tmp_path)
-    with pytest.raises(ValueError, match="no study"):
-        load.open_study(tmp_path / "nowhere")
-
-
-def test_a_study_of_which_nothing_is_there(tmp_path: Path) -> None:
+def test_an_empty_place_is_no_study_and_a_study_may_be_empty(tmp_path: Path) -> None:
+    for root in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(ValueError, match="no study"):
+            load.open_study(root)
     runs = small()
     synthetic.write(tmp_path, runs, absent=runs)
     study = load.open_study(tmp_path, partial=True)
@@ -147,7 +142,9 @@ def test_a_study_of_which_nothing_is_there(tmp_path: Path) -> None:
     assert surfaces.over_epochs(study).sizes["epoch"] == 0
 
 
-@pytest.mark.parametrize("damage", ["cut off", "emptied", "another Run's", "no Arrow file"])
+@pytest.mark.parametrize(
+    "damage", ["cut off", "emptied", "bit flipped", "another Run's", "no Arrow file"]
+)
 def test_a_damaged_file_is_named_and_no_data(tmp_path: Path, damage: str) -> None:
     runs = small()
     synthetic.write(tmp_path, runs)
@@ -157,6 +154,7 @@ def test_a_damaged_file_is_named_and_no_data(tmp_path: Path, damage: str) -> Non
         {
             "cut off": payload[: len(payload) // 2],
             "emptied": b"",
+            "bit flipped": payload[:-500] + bytes([payload[-500] ^ 1]) + payload[-499:],
             "another Run's": (tmp_path / "rows" / f"{runs[-2].id}.arrow").read_bytes(),
             "no Arrow file": b"no Arrow file" * 100,
         }[damage]
@@ -167,27 +165,6 @@ def test_a_damaged_file_is_named_and_no_data(tmp_path: Path, damage: str) -> Non
     assert study.cells.loc[runs[-1].id, "state"] == "damaged"
     assert study.missing == (runs[-1],)
     assert int(surfaces.at_epoch(study).isnull().sum()) == 1
-
-
-@pytest.mark.slow
-def test_no_changed_byte_changes_a_value(tmp_path: Path) -> None:
-    run = small()[-1]
-    synthetic.write(tmp_path, [run])
-    path = tmp_path / "rows" / f"{run.id}.arrow"
-    payload = path.read_bytes()
-    before = surfaces.over_epochs(load.open_study(tmp_path), arm=None)
-    num_noticed = 0
-    for position in range(5, len(payload), len(payload) // 150):
-        changed = bytearray(payload)
-        changed[position] ^= 0x41
-        path.write_bytes(changed)
-        try:
-            study = load.open_study(tmp_path)
-        except (load.Incomplete, ValueError):
-            num_noticed += 1
-        else:
-            assert surfaces.over_epochs(study, arm=None).equals(before)
-    assert num_noticed > 50
 
 
 def test_cells_from_other_bits_of_their_start_are_not_mixed_in(tmp_path: Path) -> None:
@@ -437,49 +414,19 @@ def test_directory_named_like_an_export_is_a_store(tmp_path: Path) -> None:
     assert load.open_study(root).name == "synthetic"
 
 
-def test_duckdb_in_two_lines(whole: Path) -> None:
-    duckdb = pytest.importorskip("duckdb")
-    file, rows = whole / "duckdb.parquet", whole / "rows"
+def test_duckdb_and_polars_read_export_and_store_alike(whole: Path) -> None:
+    duckdb, pl = (pytest.importorskip(name) for name in ("duckdb", "polars"))
+    file = whole / "other_tools.parquet"
     export.export(open_store(whole), "synthetic", file)
-    asked = "SELECT frozen, avg(test_error) FROM {} WHERE epoch = 12 GROUP BY 1 ORDER BY 1"
-    from_export = duckdb.sql(asked.format(f"'{file}'")).fetchall()
-
-    stored = pyarrow.dataset.dataset(rows, format="ipc")
-    from_store = duckdb.sql(asked.format("stored")).fetchall()
-
-    assert [row[0] for row in from_export] == [0, 4, 9]
-    assert np.allclose(from_export, from_store)
-    assert stored.count_rows() == duckdb.sql(f"SELECT count(*) FROM '{file}'").fetchall()[0][0]
-
-
-def test_polars_in_two_lines(whole: Path) -> None:
-    pl = pytest.importorskip("polars")
-    file, rows = whole / "polars.parquet", whole / "rows"
-    export.export(open_store(whole), "synthetic", file)
-    last = pl.col("epoch") == 12
-    from_export = (
-        pl.scan_parquet(file).filter(last).group_by("frozen").agg(pl.mean("test_error")).collect()
-    )
-    from_store = (
-        pl.scan_pyarrow_dataset(pyarrow.dataset.dataset(rows, format="ipc"))
-        .filter(last)
-        .group_by("frozen")
-        .agg(pl.mean("test_error"))
-        .collect()
-    )
-    assert sorted(from_export["frozen"]) == [0, 4, 9]
-    assert np.allclose(
-        from_export.sort("frozen")["test_error"], from_store.sort("frozen")["test_error"]
-    )
-
-
-def test_the_export_says_where_it_comes_from(whole: Path) -> None:
-
-    file = whole / "traced.parquet"
-    export.export(open_store(whole), "synthetic", file)
-    header = json.loads(pq.read_metadata(file).metadata[export.METADATA_KEY])
-    assert header["study"] == "synthetic"
-    assert header["ended"][0]["provenance"]["code_version"] == "0.1.0+synthetic"
+    stored = pyarrow.dataset.dataset(whole / "rows", format="ipc")
+    sql = "SELECT frozen, avg(test_error) FROM {} WHERE epoch = 12 GROUP BY 1 ORDER BY 1"
+    means = [duckdb.sql(sql.format(source)).fetchall() for source in (f"'{file}'", "stored")]
+    for frame in (pl.scan_parquet(file), pl.scan_pyarrow_dataset(stored)):
+        last = frame.filter(pl.col("epoch") == 12).group_by("frozen").agg(pl.mean("test_error"))
+        means.append(last.sort("frozen").collect().rows())
+    assert [frozen for frozen, _ in means[0]] == [0, 4, 9]
+    assert np.allclose(means, means[0])
+    assert stored.count_rows() == pq.read_metadata(file).num_rows
 
 
 def test_sources_of_equally_many_steps_are_an_arm_beside_those_of_equally_many_epochs() -> None:
@@ -493,42 +440,28 @@ def test_sources_of_equally_many_steps_are_an_arm_beside_those_of_equally_many_e
     assert list(arms(runs[4:]).values()) == ["source", "transfer"] * 2
 
 
-def test_partly_frozen_layers_are_parts_of_the_axis(tmp_path: Path) -> None:
+def test_layers_cut_inside_are_parts_of_the_axis(tmp_path: Path) -> None:
     recipe = Recipe(num_epochs=2)
     start = Run(task="a", size=40, model="resnet18", width=4, recipe=recipe, seed=0)
-    runs = [start] + [
-        replace(start, task="b", start=start, frozen=frozen, trained_channels=channels)
-        for frozen, channels in ((8, 0), (9, 8), (9, 32), (9, 0))
-    ]
-    synthetic.write(tmp_path, runs)
-    study = load.open_study(tmp_path)
-    parts = study.cells["frozen"].tolist()[1:]
-    # Of 32 channels: some are less than a layer, all of them less than the next cut.
-    assert parts == [8, pytest.approx(9 - 8 / 33), pytest.approx(9 - 32 / 33), 9]
-    surface = surfaces.at_epoch(study, squeeze=True)
-    assert surface["frozen"].values.tolist() == sorted(parts)
-    assert surface.notnull().all()
-    along = surfaces.along(surface, "parameters_trained")
-    assert along.dims == ("parameters_trained",) and along.sizes["parameters_trained"] == 4
-
-
-def test_pieces_are_parts_of_the_axis_too(tmp_path: Path) -> None:
-    recipe = Recipe(num_epochs=2)
-    start = Run(task="a", size=40, model="resnet18", width=4, recipe=recipe, seed=0)
-    cuts = ((6, 0, 0), (6, 0, 1), (7, 0, 1), (9, 8, 0), (9, 0, 0))
+    cuts = ((6, 0, 0), (6, 0, 1), (7, 0, 1), (8, 0, 0), (9, 32, 0), (9, 8, 0), (9, 0, 0))
     runs = [start] + [
         replace(start, task="b", start=start, frozen=k, trained_channels=m, frozen_pieces=p)
         for k, m, p in cuts
     ]
     synthetic.write(tmp_path, runs)
     study = load.open_study(tmp_path)
-    assert study.cells["frozen"].tolist()[1:] == [6, 6.5, 7.5, pytest.approx(9 - 8 / 33), 9]
+    # Of 32 channels: some are less than a layer, all of them less than the next cut.
+    places = [6, 6.5, 7.5, 8, pytest.approx(9 - 32 / 33), pytest.approx(9 - 8 / 33), 9]
+    assert study.cells["frozen"].tolist()[1:] == places
     surface = surfaces.at_epoch(study, squeeze=True)
+    assert surface["frozen"].values.tolist() == places
     assert surface.notnull().all()
     trained = study.cells["parameters_trained"].tolist()[1:]
     assert trained == sorted(trained, reverse=True)
-    # A Run without rows stands where it will: what its network has, others of it know.
+    along = surfaces.along(surface, "parameters_trained")
+    assert along.dims == ("parameters_trained",) and along.sizes["parameters_trained"] == 7
+    # The place of a Run without rows follows from other Runs of its network.
     more = [*runs, replace(runs[2], seed=1), replace(runs[3], frozen=2)]
     synthetic.write(tmp_path, more, absent=more[-2:])
-    places = load.open_study(tmp_path, partial=True).cells["frozen"].tolist()
-    assert places[-2:] == [6.5, 2.5]
+    frozen = load.open_study(tmp_path, partial=True).cells["frozen"].tolist()
+    assert frozen[-2:] == [6.5, 2.5]
