@@ -37,7 +37,7 @@ from study.store import (
 )
 from study.store.artifacts import check_predictions, empty_weights
 from study.store.atomic import Unreadable
-from study.store.errors import naming
+from study.store.errors import naming, os_error_text
 from study.store.prepared_tasks import repeated_text
 from study.store.processes import this_process
 from study.store.rows import finished_etags
@@ -105,8 +105,12 @@ def _run_study(
             show_message(f"another driver has taken over {store.shown}: this driver lost its lease")
         elif is_copy_damaged or (must_train and not found.ids(RUNNING, PARTIAL, ABSENT)):
             screen.phase("compacting rows")
-            with suppress(Newer):  # a later release's copy stays; reading it has shown a message
+            try:
                 compacted.compact(store, at_least=1 if is_copy_damaged else compacted.MIN_NEW)
+            except OSError as error:  # the rows files are whole, so the study is
+                show_message(f"the rows were not compacted: {os_error_text(error)}")
+            except Newer as later:
+                show_message(f"the rows were not compacted: {later}")
     return found
 
 
@@ -193,7 +197,8 @@ def _note_study(space: Space, store: Store) -> None:
 
 def _quarantine_copy(store: Store) -> bool:
     """Quarantine damaged files of the compacted rows; return True if there are some."""
-    damaged = compacted.damaged_objects(store)
+    found = compacted.damaged_objects(store)
+    damaged = [each for each in found if not isinstance(each, Unreadable)]
     for each in damaged:
         place = None
         with suppress(FileNotFoundError):

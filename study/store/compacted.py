@@ -218,7 +218,9 @@ def open_copy(store: Store) -> Copy | None:
         return None
     except (Damaged, Newer) as error:
         show_message(f"{error}; the rows files are read instead")
-        return None
+    except PermissionError as error:
+        show_message(f"{unreadable(error)}; the rows files are read instead")
+    return None
 
 
 def read_manifest(store: Store) -> Copy:
@@ -246,7 +248,7 @@ def read_manifest(store: Store) -> Copy:
 def difference(
     store: Store, there: Collection[str], made_by: Mapping[str, Provenance | Damaged]
 ) -> str:
-    """Return a sentence if copied Runs have another rows file now, or none; else "".
+    """Return a sentence if copied Runs have another rows file now or none, or a part is missing; else "".
 
     `there`: the ids of all finished Runs; `made_by`: the result of `read_provenances` for some.
     """
@@ -258,22 +260,24 @@ def difference(
         not isinstance(made_by[i], Damaged) and made_by[i] != one for i, one in known.items()
     )
     num_missing = len(copy.line_of.keys() - set(there))
-    if not num_replaced and not num_missing:
+    parts = {store.relative(entry.path) for entry in store.listed(layout.COMPACTED)}
+    lost = [part.path for part in copy.parts if part.path not in parts]
+    if not num_replaced and not num_missing and not lost:
         return ""
     return (
-        f"{layout.COMPACTED}/: {num_replaced} of its Runs have another rows file now, and {num_missing} "
-        "have none; the rows files count. To compact them again: "
+        f"{layout.COMPACTED}/: {num_replaced} of its Runs have another rows file now, {num_missing} have "
+        f"none, {len(lost)} of its files are missing; the rows files count. To compact them again: "
         f"{store_command('compact', root=store.root)}"
     )
 
 
 def damaged_objects(store: Store) -> list[Damaged]:
-    """Return the damaged or missing files of the copy. The parts of a bucket are not read."""
+    """Return the damaged, missing or unreadable files of the copy. The parts of a bucket are not read."""
     try:
         return list(damaged_parts(store, read_manifest(store)).values())
     except Damaged as damaged:
         return [damaged]
-    except (FileNotFoundError, Newer):
+    except (FileNotFoundError, Newer, PermissionError):
         return []
 
 
@@ -299,6 +303,8 @@ def damaged_parts(store: Store, copy: Copy) -> dict[str, Damaged]:
                 _check_part(store, part.path, part.sha256)
             except Damaged as damaged:
                 found[part.path] = damaged
+            except PermissionError as error:
+                found[part.path] = unreadable(error)
     return found
 
 

@@ -109,7 +109,7 @@ def test_rows_file_that_changed_overrides_its_compacted_copy(
     said = capsys.readouterr().out
     assert is_found == (f"{rows_path(run.id)} is damaged" in said) == (change is damage)
     assert ("1 of its Runs have another rows file" in said) == (change is retrain)
-    assert ("1 have none" in said) == (change is quarantine)
+    assert (", 1 have none" in said) == (change is quarantine)
     assert main(["compact", "--root", full.root]) == int(change is damage)
     assert (run.id in read_manifest(full).line_of) == (change is retrain)
     assert main(["verify", "--all", "--root", full.root]) == int(change is damage)
@@ -134,6 +134,10 @@ def test_compacted_file_damaged_or_missing_is_replaced_by_the_rows_files(
     assert again.read().to_pandas().equals(values)
     is_named = f"{path} is damaged" in capsys.readouterr().err
     assert is_named == (how is flip or suffix == "parquet")
+    assert main(["verify", "--all", "--repair", "--root", full.root]) == 0
+    said = capsys.readouterr().out
+    assert (f"{path} is damaged" in said) == (how is flip)
+    assert ("1 of its files are missing" in said) == (how is not flip and suffix == "parquet")
     compact(full)
     again = opened(full)
     assert again.rows.copied == {run.id for run in RUNS}  # type: ignore[union-attr]

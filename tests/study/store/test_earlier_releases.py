@@ -22,6 +22,7 @@ from study.planning.inventory import summarise_heads
 from study.planning.spaces import load_space
 from study.store import (
     Store,
+    compacted,
     finished_ids,
     open_store,
     read_failure,
@@ -35,6 +36,7 @@ from study.store import (
     similarity,
     studies,
 )
+from study.store.compacted import compact
 from study.store.layout import study_path
 from study.store.provenance import TRAINER
 from study.store.schema import DONE
@@ -128,7 +130,26 @@ def test_store_0_1_0_cells_are_trained_again_for_predictions(old: Store) -> None
     assert made_by.start_digest == read_rows(old, SOURCE).provenance.weights_digest
 
 
-def test_store_0_1_0_larger_grid_starts_from_its_weights(old: Store) -> None:
+def test_store_0_1_0_damaged_copy_of_its_rows_is_compacted_again(
+    old: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before, values = files_of(old), load.open_study(old.root).read().to_pandas()
+    assert compact(old) is not None
+    [part] = compacted.read_manifest(old).parts
+    old.put(part.path, old.get(part.path)[:-9])
+    run_study(SPACE, old, None, LaunchOptions())
+    assert f"{part.path} is damaged" in capsys.readouterr().err
+    assert part.path in str(old.quarantined())
+    study = load.open_study(old.root)
+    assert len(study.rows.copied) == 3  # type: ignore[union-attr]
+    assert study.read().to_pandas().equals(values)
+    assert all(files_of(old)[path] == before[path] for path in before if path.startswith("rows/"))
+
+
+def test_store_0_1_0_larger_grid_starts_from_its_weights(
+    old: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compacted, "MIN_NEW", 4)
     more = replace(SPACE.runs[1], frozen=5)
     larger = replace(SPACE, runs=(*SPACE.runs, more))
     before = files_of(old)
@@ -140,6 +161,7 @@ def test_store_0_1_0_larger_grid_starts_from_its_weights(old: Store) -> None:
     assert "versions of the code" not in status_text("fixture", found, heads, old.root)
     assert read_rows(old, more.id).provenance.start_digest is not None
     assert all(files_of(old)[path] == before[path] for path in before if path.startswith("rows/"))
+    assert compacted.read_manifest(old).lines.num_rows == 4
 
 
 def test_store_and_export_0_1_0_give_the_same_surfaces() -> None:
