@@ -176,14 +176,14 @@ def survey(store: Store, wanted: Iterable[str]) -> tuple[StoreRows, Survey]:
 
     there, copy = finished_etags(store), open_copy(store)
     ids = [run_id for run_id in wanted if run_id in there]
-    found = read_each(store, ids, facts_in, copy, there)
-    facts = {i: one for i, one in found.others.items() if not isinstance(one, Damaged)}
-    damaged = {i: str(one) for i, one in found.others.items() if isinstance(one, Damaged)}
+    copied, read = read_each(store, ids, facts_in, copy, there)
+    facts = {i: one for i, one in read.items() if not isinstance(one, Damaged)}
+    damaged = {i: str(one) for i, one in read.items() if isinstance(one, Damaged)}
     parts: tuple[Grouped, ...] = ()
-    if copy is not None and found.copied:
-        facts |= _copied_facts(copy, found.copied, evaluations)
+    if copy is not None and copied:
+        facts |= _copied_facts(copy, copied, evaluations)
         parts = _grouped(store, copy)
-    in_parts = found.copied & {i for part in parts for i in part.num_rows}
+    in_parts = copied & {i for part in parts for i in part.num_rows}
     rows = StoreRows(store, kept, parts, in_parts)
     return rows, Survey(facts=facts, evaluations=evaluations, damaged=damaged)
 

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Final, Generic, TypeVar
+from typing import Final, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -41,7 +41,7 @@ ROWS_A_GROUP: Final = 2**17
 # A larger part of a bucket is read in ranges.
 _BYTES_AT_ONCE: Final = 2**28
 
-_NAME: Final = "freezewise compacted "  # followed by the number of the rows' format
+_NAME: Final = "freezewise compacted 1, rows "  # followed by the number of the rows' format
 _FORMAT, _WRITTEN_BY, _PARTS = b"format", b"written_by", b"parts"
 _HEAD: Final = (_FORMAT, _WRITTEN_BY, _PARTS)
 
@@ -124,31 +124,22 @@ def _is_same(sha256: str, payload: bytes) -> bool:
     return sha256 == digest_of(payload)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Read(Generic[Answer]):
-    """The result of `read_each`.
-
-    - `copy`: None if there is none; `copied`: ids of Runs whose rows file equals its copy.
-    - `others`: the result for each other rows file by id, or why it is damaged.
-    """
-
-    copy: Copy | None
-    copied: frozenset[str]
-    others: Mapping[str, Answer | Damaged]
-
-
 def read_each(
     store: Store,
     run_ids: Collection[str],
     read: Callable[[Mapping[str, bytes]], Mapping[str, Answer | Damaged]],
     copy: Copy | None,
     etags: Mapping[str, str],
-) -> Read[Answer]:
+) -> tuple[frozenset[str], dict[str, Answer | Damaged]]:
     """Check the bytes of rows files, and read those that do not equal their copy.
 
-    `read` receives the bytes of some files by id; it is called from several threads. A bucket's objects
-    with the manifest's ETag are not read. Runs without a rows file are left out. `etags`:
-    `finished_etags(store)`.
+    Args:
+        read: Receives the bytes of some files by id; it is called from several threads.
+        etags: `finished_etags(store)`. A bucket's objects with the manifest's ETag are not read.
+
+    Returns:
+        The ids of the Runs whose rows file equals its copy; by id, the result of `read` for each other
+        one, or why it is damaged. Runs without a rows file are in neither.
     """
     same = {i for i in run_ids if copy is not None and copy.has_etag(i, etags.get(i, ""))}
     others: dict[str, Answer | Damaged] = {}
@@ -172,7 +163,7 @@ def read_each(
         others.update(read(payloads))
 
     in_pieces(piece, [run_id for run_id in run_ids if run_id not in same])
-    return Read(copy=copy, copied=frozenset(same), others=others)
+    return frozenset(same), others
 
 
 def read_provenances(
@@ -194,9 +185,8 @@ def read_provenances(
         same = {i for i in run_ids if copy is not None and copy.has_etag(i, etags.get(i, ""))}
         others = [i for i in run_ids if i not in same]
         run_ids = [*same, *others[max(len(others) - most, 0) :]]
-    found = read_each(store, run_ids, _provenances, copy, etags)
-    known = {} if copy is None else copy.provenances(found.copied)
-    answers = {**known, **found.others}
+    copied, read = read_each(store, run_ids, _provenances, copy, etags)
+    answers = {**({} if copy is None else copy.provenances(copied)), **read}
     return {run_id: answers[run_id] for run_id in run_ids if run_id in answers}
 
 
@@ -272,7 +262,7 @@ def difference(
 
 
 def damaged_objects(store: Store) -> list[Damaged]:
-    """Return the damaged, missing or unreadable files of the copy. The parts of a bucket are not read."""
+    """Return the damaged, missing or unreadable files of the copy."""
     try:
         return list(damaged_parts(store, read_manifest(store)).values())
     except Damaged as damaged:
@@ -289,16 +279,13 @@ def paths(store: Store) -> set[str]:
 
 
 def damaged_parts(store: Store, copy: Copy) -> dict[str, Damaged]:
-    """Return the damaged or missing parts by path. The parts of a bucket are not read."""
+    """Return the damaged or missing parts by path. A bucket's parts with the same ETag are not read."""
     there = {store.relative(entry.path): entry for entry in store.listed(layout.COMPACTED)}
     found = {}
     for part in copy.parts:
         if part.path not in there:
             found[part.path] = Damaged(part.path, "it is missing")
-        elif store.buckets is not None:
-            if there[part.path].etag != part.etag:
-                found[part.path] = Damaged(part.path, "its ETag is not that of the manifest")
-        else:
+        elif not part.etag or there[part.path].etag != part.etag:
             try:
                 _check_part(store, part.path, part.sha256)
             except Damaged as damaged:
@@ -364,15 +351,15 @@ def compact(store: Store, *, at_least: int = 1) -> Compacted | None:
     """
     old = _usable_copy(store)
     etags = finished_etags(store)
-    found = read_each(store, etags.keys(), dict.fromkeys, old, etags)
-    batch = set(etags) - found.copied
-    if len(batch) + len(old.line_of.keys() - found.copied) < at_least:
+    copied, _ = read_each(store, etags.keys(), dict.fromkeys, old, etags)
+    batch = set(etags) - copied
+    if len(batch) + len(old.line_of.keys() - copied) < at_least:
         _remove_other_parts(store, old.parts)  # left by a killed driver
         return None
     kept = []
     for part in sorted(old.parts, key=lambda part: old.of_part(part).num_rows):
         ids = set(old.of_part(part)["run_id"].cast(pa.string()).to_pylist())
-        if len(ids) <= len(batch) or not ids <= found.copied:
+        if len(ids) <= len(batch) or not ids <= copied:
             batch |= ids & etags.keys()
         else:
             kept.append(part)
@@ -387,7 +374,7 @@ def compact(store: Store, *, at_least: int = 1) -> Compacted | None:
     _remove_other_parts(store, parts)
     return Compacted(
         num_runs=new.lines.num_rows,
-        num_new=len(batch - found.copied) - len(damaged),
+        num_new=len(batch - copied) - len(damaged),
         num_bytes=sum(part.num_bytes for part in parts),
         damaged=tuple(damaged),
     )
@@ -479,7 +466,7 @@ def _groups(store: Store, run_ids: Sequence[str], damaged: list[Damaged]) -> Ite
     num_rows = 0
     for first in range(0, len(run_ids), _RUNS_AT_ONCE):
         ids = run_ids[first : first + _RUNS_AT_ONCE]
-        read = read_each(store, ids, _whole, None, {}).others
+        read = read_each(store, ids, _whole, None, {})[1]
         for found in (read[run_id] for run_id in ids if run_id in read):
             if isinstance(found, Damaged):
                 damaged.append(found)
