@@ -104,13 +104,10 @@ def _run_study(
         if lease.is_lost:
             show_message(f"another driver has taken over {store.shown}: this driver lost its lease")
         elif is_copy_damaged or (must_train and not found.ids(RUNNING, PARTIAL, ABSENT)):
-            screen.phase("compacting rows")
-            try:
-                compacted.compact(store, at_least=1 if is_copy_damaged else compacted.MIN_NEW)
-            except OSError as error:  # the rows files are whole, so the study is
-                show_message(f"the rows were not compacted: {os_error_text(error)}")
-            except Newer as later:
-                show_message(f"the rows were not compacted: {later}")
+            at_least = 1 if is_copy_damaged else compacted.MIN_NEW
+            if len(found.ids(DONE)) >= at_least:
+                screen.phase("compacting rows")
+                _compact(store, at_least)
     return found
 
 
@@ -206,6 +203,15 @@ def _quarantine_copy(store: Store) -> bool:
         moved = f"moved to {place}, " if place is not None else ""
         show_message(f"{each}; {moved}its rows are compacted again from their files")
     return bool(damaged)
+
+
+def _compact(store: Store, at_least: int) -> None:
+    try:
+        compacted.compact(store, at_least=at_least)
+    except OSError as error:  # the study is complete without it
+        show_message(f"the rows were not compacted: {os_error_text(error)}")
+    except Newer as later:
+        show_message(f"the rows were not compacted: {later}")
 
 
 def _quarantine_damaged(space: Space, store: Store) -> set[str]:
