@@ -420,7 +420,8 @@ def test_duckdb_and_polars_read_export_and_store_alike(whole: Path) -> None:
     export.export(open_store(whole), "synthetic", file)
     stored = pyarrow.dataset.dataset(whole / "rows", format="ipc")
     sql = "SELECT frozen, avg(test_error) FROM {} WHERE epoch = 12 GROUP BY 1 ORDER BY 1"
-    means = [duckdb.sql(sql.format(source)).fetchall() for source in (f"'{file}'", "stored")]
+    means = [duckdb.sql(sql.format(f"'{file}'")).fetchall()]
+    means.append(duckdb.sql(sql.format("stored")).fetchall())
     for frame in (pl.scan_parquet(file), pl.scan_pyarrow_dataset(stored)):
         last = frame.filter(pl.col("epoch") == 12).group_by("frozen").agg(pl.mean("test_error"))
         means.append(last.sort("frozen").collect().rows())

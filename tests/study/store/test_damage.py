@@ -31,7 +31,7 @@ from study.store import (
     similarity,
 )
 from study.store.artifacts import publish_predictions, publish_weights
-from study.store.compacted import compact
+from study.store.compacted import Copy, compact
 from study.store.processes import this_process
 from study.store.rows import check_rows, publish_rows
 from study.store.studies import add_registration, write_study
@@ -90,6 +90,8 @@ def replace_file(store: Store, path: str, content: bytes) -> None:
 
 
 def is_same(found: Any, written: Any) -> bool:
+    if isinstance(written, Copy):
+        return bool(found.lines.equals(written.lines))
     if not isinstance(written, PreparedTask):
         return bool(found == written)
     return (found.info, found.definition) == (written.info, written.definition) and all(
