@@ -313,12 +313,13 @@ def _read_file(rows: StoreRows, run_id: str, columns: Sequence[str]) -> dict[str
     if kept is not None:
         return kept
     # The survey has checked the file's values, so only the requested columns are decompressed.
-    indices = [schema.ROWS.get_field_index(name) for name in columns]
-    options = pa.ipc.IpcReadOptions(included_fields=indices, use_threads=False)
     path = rows_path(run_id)
     local = rows.store.local_path(path)
     file = pa.OSFile(str(local), "rb") if local else pa.BufferReader(rows.store.get(path))
     with file:
+        there = pa.ipc.open_file(file).schema.names  # earlier formats have fewer columns
+        indices = [there.index(name) for name in columns]
+        options = pa.ipc.IpcReadOptions(included_fields=indices, use_threads=False)
         table = pa.ipc.open_file(file, options=options).read_all()
     read_now = {name: to_numpy(table, name) for name in columns}
     rows.kept.add(run_id, read_now)
