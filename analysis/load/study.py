@@ -180,13 +180,13 @@ class Study:
     def missing(self) -> tuple[Run, ...]:
         """Return Runs that have neither ended nor failed; `cells.state` has the reason.
 
-        They are not begun, unfinished, damaged, or trained from weights that their start no longer has.
+        They are not begun, unfinished or damaged, or their start's weights have been replaced since.
         """
         return self._in_state(MISSING, DAMAGED, OTHER_START)
 
     @property
     def failed(self) -> tuple[Run, ...]:
-        """Return Runs that failed and will not be retried, and Runs whose start did."""
+        """Return Runs that failed and will not be retried, and Runs whose start failed."""
         return self._in_state(FAILED)
 
     @property

@@ -189,7 +189,7 @@ def status_plain(name: str, found: Inventory, heads: HeadSummary) -> dict[str, A
 
 
 def status_text(name: str, found: Inventory, heads: HeadSummary, root: str) -> str:
-    """Format the status for people; name at most MAX_LISTED Runs per problem."""
+    """Format the status as text, with at most MAX_LISTED Runs per problem."""
     counts = found.counts()
     parts = [f"{counts[state]} {state}" for state in STATES]
     if counts[START_FAILED]:

@@ -76,7 +76,7 @@ class Screen:
             self._refresh()
 
     def remark(self, text: str, *, once: bool = False) -> None:
-        """Print one line that stays: a loss or a failure. `once`: unless it was printed before."""
+        """Print a line that stays on the screen. `once`: only if it was not printed before."""
         if not (once and text in self._remarks):
             with lost_terminal_ignored():
                 show_message(text)
@@ -95,7 +95,7 @@ class Screen:
 
     @lost_terminal_ignored()
     def rest(self) -> None:
-        """Clear the terminal for others until the next refresh."""
+        """Clear the progress from the terminal until the next refresh."""
         if self._live is not None:
             self._live.stop()
             self._live = None

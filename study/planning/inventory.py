@@ -91,8 +91,8 @@ def take_inventory(
     the rows files of those with some, because the rows name theirs. `not_whole`: ids of Runs to train in
     any case.
 
-    A start counts as done only if the Runs that still need it find its weights. One that diverged never
-    has any: its dependants are "start failed".
+    A start counts as done only if it has weights, or if no Run needs them any more. A diverged start has
+    none: its dependants are "start failed".
     """
     by_id = {run.id: run for run in runs}
     unfinished = list_unfinished(store)
@@ -148,7 +148,7 @@ def _is_alive(run_id: str, found: Unfinished, store: Store) -> bool:
 def _usable(
     runs: Sequence[Run], store: Store, done: set[str]
 ) -> tuple[set[str], set[str], list[str]]:
-    """Return `done` without starts whose needed weights are gone; starts that diverged; those now gone."""
+    """Return `done` without starts that lack needed weights; starts that diverged; the removed starts."""
     lost: list[str] = []
     diverged: set[str] = set()
     needs_weights = any(run.source is not None and run.id not in done for run in runs)
@@ -249,7 +249,7 @@ def _rate(finished: Sequence[tuple[Run, Provenance]]) -> float | None:
 
 
 def num_images(run: Run) -> int:
-    """Return the training images that the whole Run uses: its cost before its network is known."""
+    """Return how many training images the whole Run processes: its cost, ignoring the network."""
     if run.recipe.num_epochs is not None:
         return run.recipe.num_epochs * run.size
     assert run.recipe.num_steps is not None
@@ -257,7 +257,7 @@ def num_images(run: Run) -> int:
 
 
 def seconds_left(found: Inventory, rate: float | None) -> float | None:
-    """Return the time until nothing is absent, at this many training images per second, if known."""
+    """Return the time until all Runs are done, at `rate` training images per second; None if unknown."""
     open_runs = [found.runs[i] for i in found.ids(RUNNING, PARTIAL, ABSENT)]
     if not rate or not open_runs:
         return None

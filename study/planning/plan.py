@@ -181,9 +181,9 @@ def _store_doubts(store: Store) -> Iterator[str]:
 
 
 def place_faults(what: str, place: Path) -> Iterator[str]:
-    """Return why nothing can be written to this folder, which need not exist; `what`: its purpose.
+    """Yield why nothing can be written to this folder, which may be missing; `what`: its purpose.
 
-    Makes a folder and removes it: in some places only that shows it (/proc, a quota).
+    Makes and removes a folder, because in some places (/proc, a quota) nothing else shows it.
     """
     nearest = next(each for each in (place, *place.absolute().parents) if each.exists())
     if not nearest.is_dir():
@@ -196,7 +196,7 @@ def place_faults(what: str, place: Path) -> Iterator[str]:
 
 
 def _run_faults(run: Run, infos: Mapping[str, TaskInfo]) -> Iterator[str]:
-    """Return the faults of this Run; checks that need an unknown task are skipped."""
+    """Yield the faults of this Run; checks that need an unknown task are skipped."""
     fault = _model_fault(run.model, run.width)
     if fault is not None:
         yield fault
@@ -325,8 +325,8 @@ BYTES_OF_A_LABEL = 2
 def predictions_bytes(space: Space, found: Inventory, infos: Mapping[str, TaskInfo]) -> int:
     """Return bytes, before compression, of the wanted predictions that do not exist yet.
 
-    20 kB an evaluation on 10,000 test images; the file is much smaller, because most predictions repeat
-    those of the evaluation before. Runs on an unknown task count as nothing.
+    20 kB an evaluation on 10,000 test images; the file is much smaller, because most predictions do not
+    change between evaluations. Runs on an unknown task are not counted.
     """
     return sum(
         _num_evaluations(run.recipe, run.size) * infos[run.task].num_test * BYTES_OF_A_LABEL

@@ -62,7 +62,7 @@ def _checked_weights(store: Store, path: str, digest: str) -> bytes:
 
 
 def empty_weights(store: Store, among: Collection[str]) -> list[Damaged]:
-    """Return empty weights of these Runs (left by a disk that lost power), in one listing."""
+    """Return Damaged for each empty weights file of these Runs (left by a power loss), in one listing."""
     found = []
     for entry in store.listed(layout.WEIGHTS):
         match = layout.WEIGHTS_NAME.fullmatch(entry.base_name)
@@ -158,7 +158,10 @@ def read_predictions(store: Store, run_id: str, digest: str | None = None) -> pa
 
 
 def read_predictions_at(store: Store, path: str) -> pa.Table:
-    """Return the predictions at this path, checked against Run and digest in its name. Raises as above."""
+    """Return the predictions at this path, checked against Run and digest in its name.
+
+    Raises as `read_predictions`.
+    """
     run_id, _, short = path.removeprefix(f"{layout.PREDICTIONS}/")[: -len(".arrow")].partition("-")
     return _predictions_from(store.get(path), run_id, short, path)
 
@@ -204,7 +207,7 @@ def predictions_to_bytes(run_id: str, table: pa.Table, task_fingerprint: str) ->
 def _predictions_from(payload: bytes, run_id: str, digest: str, path: str) -> pa.Table:
     """Return the predictions in the bytes of a file.
 
-    `run_id`, `digest`: the expected values; of the digest, its first digits are enough.
+    `run_id`, `digest`: the expected values; the first digits of the digest are enough.
 
     Raises Damaged if anything differs from what was written, and Newer for a file of a later release.
     """

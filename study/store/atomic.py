@@ -49,7 +49,7 @@ class Damaged(Exception):
 
 
 class Unreadable(Damaged):
-    """An object that this user may not read, and may not replace: it can be whole."""
+    """An object that this user may not read. It may be undamaged, so it must not be replaced."""
 
     def __str__(self) -> str:
         return f"{self.path} cannot be read ({self.why}); have its owner let you read it"
@@ -101,8 +101,8 @@ def create(
 ) -> bool:
     """Publish `parts`, joined, unless another file exists; return True if the file holds them now.
 
-    If several callers try, one succeeds, and its file is whole from the beginning. A directory without
-    hard links allows only one of the two promises: the first, or with `always_whole` the second.
+    If several callers try, one succeeds, and its file is whole from the beginning. Without hard links,
+    only one of these is guaranteed: the first, or with `always_whole` the second.
     Raises OSError like `put`.
     """
 
@@ -136,7 +136,6 @@ def put_file(path: str, local: Path, waits: Waits) -> None:
 
 
 def exists(path: str, waits: Waits) -> bool:
-    """Return True if the file exists."""
     return tried("look at", path, waits, Path(path).is_file)
 
 
@@ -179,7 +178,7 @@ def remove_folder(path: str, waits: Waits) -> None:
 
 
 def move(path: str, new_path: str, waits: Waits) -> None:
-    """Move a file that is not to be read under its old name again. Raises FileNotFoundError."""
+    """Move a file to another name. Raises FileNotFoundError."""
 
     def once() -> None:
         make_folder(Path(new_path).parent)
@@ -189,7 +188,7 @@ def move(path: str, new_path: str, waits: Waits) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and its parents durably: power loss must not take a folder with its files."""
+    """Make a folder and its parents, flushed to the disk: they must survive a power loss."""
     if path.is_dir():
         return
     make_folder(path.parent)
@@ -208,7 +207,7 @@ def temporary_beside(path: Path) -> Path:
 
 @contextlib.contextmanager
 def draft_beside(path: Path) -> Iterator[Path]:
-    """Yield `temporary_beside(path)`, and remove the file that is left under that name."""
+    """Yield `temporary_beside(path)`; afterwards, remove the file of that name if it still exists."""
     draft = temporary_beside(path)
     try:
         yield draft
@@ -263,7 +262,7 @@ def _write_whole(path: Path, parts: tuple[bytes, ...]) -> None:
 
 
 def _linked(temporary: Path, path: Path, always_whole: bool) -> bool:
-    """Give the file this name unless the name is taken."""
+    """Link `temporary` to `path` unless that exists; return True if `path` has the content now."""
     try:
         path.hardlink_to(temporary)
     except FileExistsError:

@@ -54,7 +54,7 @@ _refusals: dict[tuple[Buckets, str], str | None] = {}
 
 
 class Unavailable(OSError):
-    """The bucket does not support the request, such as conditions."""
+    """The bucket does not support the request, such as a conditional write."""
 
 
 class _Refused(Exception):
@@ -135,7 +135,6 @@ class Buckets:
         return self._put_if(path, content, version, waits)
 
     def exists(self, path: str, waits: Waits) -> bool:
-        """Return True if the object exists."""
         try:
             with self._asked("look at", path, waits) as (client, key):
                 client.head(key)
@@ -187,7 +186,7 @@ class Buckets:
             client.rename(key, new_path.partition("/")[2])
 
     def refusal(self, folder: str, waits: Waits) -> str | None:
-        """Return why conditions cannot be relied on; None if the bucket enforces them.
+        """Return why conditional writes are unreliable; None if the bucket enforces their conditions.
 
         Tested once per process with an object in this folder, which is removed.
         """
@@ -204,7 +203,7 @@ class Buckets:
         return _refusals[place]
 
     def _probe(self, path: str, waits: Waits) -> None:
-        """Raise Unavailable unless a put that must fail fails, and one that must succeed succeeds."""
+        """Raise Unavailable unless conditional writes succeed and fail as they must."""
         try:
             first = self._put(path, b"first", "create", waits)
             if first is None and self.read(path, waits) != b"first":
@@ -335,7 +334,7 @@ def client_of(buckets: Buckets, bucket: str, waits: Waits) -> Any:
 def _keys(buckets: Buckets) -> Any:
     """Return the keys in the URI, else those that `aws` would use (needs boto3).
 
-    Empty if the client finds them itself: in the environment, a container or a cloud machine.
+    None if the client finds them itself: in the environment, a container or a cloud machine.
     """
     if buckets.key:
         given = {

@@ -56,12 +56,10 @@ TASK_NAME: Final = re.compile(r"([^/]+)\.arrow")
 
 
 def task_path(name: str) -> str:
-    """Return the path of a prepared task."""
     return f"{TASKS}/{name}.arrow"
 
 
 def rows_path(run_id: str) -> str:
-    """Return the path of a finished Run's rows."""
     return f"{ROWS}/{checked_id(run_id)}.arrow"
 
 
@@ -76,22 +74,18 @@ def part_path(digest: str) -> str:
 
 
 def weights_path(run_id: str, digest: str) -> str:
-    """Return the path of a Run's weights with this digest."""
     return f"{WEIGHTS}/{checked_id(run_id)}-{_short(digest)}.safetensors"
 
 
 def predictions_path(run_id: str, digest: str) -> str:
-    """Return the path of a Run's predictions with this digest."""
     return f"{PREDICTIONS}/{checked_id(run_id)}-{_short(digest)}.arrow"
 
 
 def similarity_path(run_id: str) -> str:
-    """Return the path of a Run's similarity."""
     return f"{SIMILARITY}/{checked_id(run_id)}.arrow"
 
 
 def unfinished_folder(run_id: str) -> str:
-    """Return the folder of a Run in flight."""
     return f"{UNFINISHED}/{checked_id(run_id)}"
 
 
@@ -105,7 +99,6 @@ def unfinished_path(run_id: str, name: str, lease_number: int = 0) -> str:
 
 
 def lease_path(number: int) -> str:
-    """Return the path of the lease with this number."""
     return f"{LEASE}/{number:08d}.json"
 
 
@@ -136,12 +129,11 @@ def _study_file(name: str) -> str:
 
 
 def damaged_path(path: str, stamp: str) -> str:
-    """Return the path of a quarantined object."""
     return f"{DAMAGED}/{path}.{stamp}"
 
 
 def checked_id(run_id: str) -> str:
-    """Return the id. Raises ValueError if it is none."""
+    """Return `run_id`. Raises ValueError if it cannot be a Run's id."""
     if not re.fullmatch(_ID, run_id):
         raise ValueError(f"run id {run_id!r}: an id is 12 hex digits")
     return run_id

@@ -44,7 +44,8 @@ class Head:
 class Finished:
     """A finished (or diverged) Run; `table` has schema.ROWS, one row per evaluation.
 
-    `is_sealed`: True if every byte was checked; in files of earlier releases, only what is read is.
+    `is_sealed`: True if every byte was checked; False for an earlier release's file, of which only the
+    parts that were read are checked.
     """
 
     run: Run
@@ -72,7 +73,7 @@ def publish_rows(
 ) -> bool:
     """Publish a Run's rows (schema.ROWS), which makes it finished.
 
-    Whole rows of another driver stay, and False is returned, unless `replace`.
+    Unless `replace`, undamaged rows of another driver are kept, and False is returned.
     """
     path, payload = rows_path(run.id), to_bytes(run, table, provenance)
     if not replace and store.publish(path, payload):
@@ -134,9 +135,9 @@ def to_bytes(run: Run, table: pa.Table, provenance: Provenance) -> bytes:
 def from_bytes(payload: bytes, run_id: str, path: str) -> Finished:
     """Return the Run in the bytes of a rows file. `run_id`: the one in the file's name.
 
-    A file of an older format is checked against its own digest, and completed by later columns with the
-    values of its Run. Raises Damaged if anything differs from what was written, and Newer for a file of a
-    later release.
+    A file of an older format is checked against its own digest, then gets the columns of later formats,
+    with its Run's values. Raises Damaged if anything differs from what was written, and Newer for a file
+    of a later release.
     """
     found = _decoded(payload, run_id, path, trust_seal=False)
     if why := _impossible([found]):

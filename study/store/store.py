@@ -50,8 +50,8 @@ class _Files(Protocol):
 class Store:
     """One store. Paths are relative to the root, with "/"; ids are Runs' ids.
 
-    `lease_number`: of the lease of this driver, 0 without one; part of every path of a Run in flight
-    (`unfinished`).
+    `lease_number`: the number of this driver's lease, 0 without one; part of every path of a Run in
+    flight (`unfinished`).
 
     Every method raises OSError, naming path and cause, if the root cannot be read or written: on a
     bucket after bounded retries, in a directory at once unless the error is temporary.
@@ -91,9 +91,9 @@ class Store:
         return self.buckets.swap(self._at(path), expected, content, self.waits)
 
     def conditions_unheeded(self) -> str | None:
-        """Return why this bucket does not reliably reject a put whose condition fails.
+        """Return why this bucket's conditional writes are unreliable; tested once per process.
 
-        None if it does, which is tested once per process, and for a directory.
+        None if they are reliable, and for a directory.
         """
         if self.buckets is None:
             return None
@@ -132,7 +132,6 @@ class Store:
         self.buckets.fetch(self._at(path), local, self.waits)
 
     def exists(self, path: str) -> bool:
-        """Return True if the object exists."""
         return self._files.exists(self._at(path), self.waits)
 
     def local_path(self, path: str) -> Path | None:
@@ -161,7 +160,7 @@ class Store:
     def quarantine(self, path: str) -> str | None:
         """Move a damaged object to damaged/…, and return its new path. Raises FileNotFoundError.
 
-        None if the directory does not permit it: the object stays until it is replaced.
+        Returns None if the directory does not permit it; the object then stays until it is replaced.
         """
         stamp = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
         new_path = layout.damaged_path(path, stamp)
@@ -288,7 +287,7 @@ def in_pieces(work: Callable[[Sequence[str]], object], run_ids: Sequence[str]) -
 
 
 def unreadable(error: PermissionError) -> Unreadable:
-    """Return the error about one object as a value."""
+    """Return the Unreadable for a PermissionError about one object."""
     return Unreadable(str(error.filename), os.strerror(error.errno or errno.EACCES))
 
 
