@@ -1,7 +1,7 @@
 """Measure each Run for the claims, and pair the cells that the claims compare.
 
-A cell has the Runs that differ only in their seeds. A contrast must use one number per seed, over the same
-cells in every seed."""
+A cell has the Runs that differ only in their seeds. A contrast is a difference between paired cells, as
+one number per seed. Every seed must cover the same cells: otherwise the numbers cannot be compared."""
 
 from __future__ import annotations
 

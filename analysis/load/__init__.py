@@ -1,4 +1,4 @@
-"""Open a study for reading: its wanted Runs and their rows."""
+"""Open a study for reading: the Runs that its search space lists, and their rows."""
 
 from typing import TYPE_CHECKING
 

@@ -23,8 +23,8 @@ from study.store.schema import DIVERGED
 # Terms that the report uses below its first screen. One line each, as in README.md.
 TERMS: Final[Mapping[str, str]] = {
     "Cut": "where the frozen layers end and the trained layers begin.",
-    "Edge (of interpolation)": "the first cut, or the first epoch, at which the network fits its "
-    "training set.",
+    "Edge (of interpolation)": "the first cut, from few to many trained layers, or the first epoch at "
+    "which the network fits its training set.",
     "ε": "the train error up to which a network counts as fitting (interpolating) its training set; "
     "0.1 by default.",
     "Arm": "a group of trainings with one role: the transfer itself, or a control such as random "

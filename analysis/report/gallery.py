@@ -111,7 +111,7 @@ def _over_epochs(one: SliceSummary, line: Line, album: Album, epsilon: float) ->
     yield album.add(
         drawn,
         f"{line.label}-epochs",
-        f"Epoch × cut, from {line.label}",
+        f"Test error by epoch and cut, source {line.label}",
         map_caption(drawn[0], epsilon),
     )
 

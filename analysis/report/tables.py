@@ -206,7 +206,8 @@ def best_cuts(summaries: Sequence[SliceSummary]) -> pd.DataFrame:
 def best_cuts_by_size(cuts: pd.DataFrame) -> pd.DataFrame:
     """Format `best_cuts` as text, a column for each size.
 
-    Example: "head only (2 of 3 cuts may be the best, head only to 6 layers frozen)".
+    A text has the best cut, how many cuts may be as good, and the range of these: "head only (2 of 3 cuts
+    may be the best, head only to 6 layers frozen)".
     """
     frame = cuts.assign(text=cuts.apply(_text, axis=1)).rename(
         columns={"source_size": "source images"}

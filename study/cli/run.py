@@ -214,7 +214,7 @@ def plan(
     accelerator: Accelerator = None,
     cpus_per_trial: CpusPerTrial = None,
 ) -> int:
-    """Show what is done, missing, wrong, and its cost; start nothing.
+    """Show which Runs are done, missing or wrong, and what the missing ones cost; start nothing.
 
     With --address or options for resources, it also shows how many Runs fit on the Ray cluster at a time.
     """

@@ -125,7 +125,7 @@ def _inventory(
 
 
 def refuse_faults(space: Space, store: Store, data: Path | None) -> None:
-    """Raise UserError with all faults of the plan; show its warnings."""
+    """Raise UserError if the plan has faults, naming all of them; else show the plan's warnings."""
     _, _, wrong, warnings = find_faults(space, store, data)
     if wrong:
         raise UserError("\n".join(wrong))

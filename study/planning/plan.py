@@ -161,7 +161,7 @@ def _is_other_study(space: Space, store: Store) -> bool:
 
 
 def other_study_text(space: Space, store: Store) -> str:
-    """Return the message for a search space whose name another study of the store has."""
+    """Return the message for a name conflict: the store has another study of this search space's name."""
     where = f"SPACE={space.path}" if space.path is not None else f"name={space.name!r}"
     rename = "rename the file" if space.path is not None else "choose another name"
     return (

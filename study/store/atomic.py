@@ -285,7 +285,10 @@ def _linked(temporary: Path, path: Path, always_whole: bool) -> bool:
 
 
 def _filled(path: Path, content: bytes) -> bool:
-    """Create the file empty, then fill it: for directories without hard links."""
+    """Create the file, then write its content; return False if the file already exists.
+
+    For directories without hard links.
+    """
     try:
         stream = path.open("xb")
     except FileExistsError:

@@ -48,7 +48,8 @@ MEASURES: Final = (
         "linear_cka_debiased",
         pa.float64(),
         "",
-        "the same from unbiased estimates of HSIC: about 0 for features that say nothing",
+        "linear CKA from unbiased estimates of HSIC (a kernel measure of dependence): about 0 for "
+        "features that are independent of the labels",
         nullable=True,
     ),
     Column(

@@ -104,9 +104,10 @@ def drop_unfinished(store: Store, run_id: str) -> None:
 def drop_known(
     store: Store, run_id: str, before: Unfinished | None, *, has_checkpoint: bool
 ) -> None:
-    """Remove all files of a Run in flight, without a listing on a bucket.
+    """Remove all files of an unfinished Run; on a bucket, without listing them.
 
-    `before`: its files when this attempt began; `has_checkpoint`: this attempt has written one.
+    `before`: the files that existed when this attempt began. `has_checkpoint`: this attempt has written a
+    checkpoint.
     """
     own = [_BEGAN, *([_CHECKPOINT] if has_checkpoint else [])]
     paths = {unfinished_path(run_id, name, store.lease_number) for name in own}

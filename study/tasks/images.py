@@ -43,9 +43,7 @@ _NO_IMAGES: Final = {
     b"<?xml": "an XML file, such as an SVG drawing: convert it to PNG",
 }
 _HEIC_BRANDS: Final = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
-_HEIC_TEXT: Final = (
-    "a HEIC photo: convert it to JPEG or PNG, for example with: python -m pip install pillow-heif"
-)
+_HEIC_TEXT: Final = "a HEIC photo: convert it to JPEG or PNG; `pip install pillow-heif` reads it"
 
 
 class Notes:
@@ -401,7 +399,7 @@ def _fix(reason: str) -> str:
     if what == "AVIF images":
         return f" ({what}: to read them, python -m pip install {package})"
     if what:
-        return f" ({what}: convert them to PNG or JPEG, for example with: python -m pip install {package})"
+        return f" ({what}: convert them to PNG or JPEG; `pip install {package}` reads them)"
     return ""
 
 

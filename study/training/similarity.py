@@ -188,8 +188,12 @@ def _evidence(n: int, sigma: Tensor, projected: Tensor, residual: Tensor) -> Ten
 
 
 def _spectrum(f: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the nonzero eigenvalues of FFᵀ, shape (k,); for each target its squared projections on their
-    eigenvectors, shape (classes, k), and the sum of squares of the rest, shape (classes,).
+    """Decompose features `f`, (images, features), and project `targets`, (images, classes), on them.
+
+    Returns:
+        The k nonzero eigenvalues of FFᵀ, (k,).
+        The squared projections of each target on their eigenvectors, (classes, k).
+        The squared length of each target outside the span of these eigenvectors, (classes,).
     """
     wide = f.shape[0] <= f.shape[1]
     sigma, vectors = torch.linalg.eigh(f @ f.T if wide else f.T @ f)
