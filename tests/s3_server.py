@@ -16,10 +16,8 @@ from contextlib import closing, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 BUCKET = "bucket"
-PASSED_ON, LOST = (
-    0,
-    -1,
-)  # statuses of `Proxy`: the server's answer, and none although it did the request
+# Statuses of `Proxy`: the server's answer; and no answer, although the server did the request.
+PASSED_ON, LOST = 0, -1
 IS_INSTALLED = all(importlib.util.find_spec(name) for name in ("moto", "flask", "flask_cors"))
 
 

@@ -151,12 +151,12 @@ class FlakyProxy(s3_server.Proxy):
         self.num_failed = 0
         self._rng = random.Random(seed)
 
-    def _verdict(self, request: str) -> int | None:
-        verdict = super()._verdict(request)
-        if verdict == 0 and self.one_in and self._rng.random() < 1 / self.one_in:
+    def _status_of(self, request: str) -> int | None:
+        status = super()._status_of(request)
+        if status == s3_server.PASSED_ON and self.one_in and self._rng.random() < 1 / self.one_in:
             self.num_failed += 1
             return self._rng.choice(STATUSES)
-        return verdict
+        return status
 
 
 @contextmanager
