@@ -16,7 +16,7 @@ from analysis.claims.verdict import CANNOT_TELL, DOES_NOT_HOLD, HOLDS, Verdict
 from analysis.load import Study
 from analysis.load.export import is_kept, kept_names, kept_verdicts
 from analysis.plots.style import HEAD_ONLY
-from analysis.report.slices import NO_SOURCE, Line, SliceSummary, target_cells
+from analysis.report.slices import NO_SOURCE, Line, SliceSummary, distinguishing, target_cells
 from analysis.surfaces.best_cut import held_out_errors, may_be_best, smallest_step
 from study.store.schema import DIVERGED
 
@@ -156,10 +156,9 @@ def first_screen(
 
 
 def _apart(part: SliceSummary, summaries: Sequence[SliceSummary]) -> str:
-    """Return the words of a slice's title that other slices do not have."""
+    """Return the words of a slice's title that tell it apart from the other slices."""
     titles = [one.part.title.split(", ") for one in summaries]
-    words = part.part.title.split(", ")
-    return ", ".join(word for word in words if any(word not in title for title in titles))
+    return distinguishing(titles)[titles.index(part.part.title.split(", "))]
 
 
 def best_choices(one: SliceSummary) -> list[Best]:

@@ -18,7 +18,7 @@ from analysis.plots import figures, layout, style
 from analysis.report.gallery import map_caption
 from analysis.report.hover import thinned
 from analysis.report.picture import Album, Picture, values_in_words
-from analysis.report.slices import Line, SliceSummary
+from analysis.report.slices import Line, SliceSummary, distinguishing
 
 MAX_PANELS: Final = 4  # of curves
 MAX_MAPS: Final = 12
@@ -138,8 +138,8 @@ def _panels(alike: Sequence[SliceSummary]) -> tuple[dict[str, list[_Curve]], str
     by = next((name for name in _LINES if several[name]), "source")
     apart = [name for name in _LINES if name != by]
     panels: dict[str, list[_Curve]] = {}
-    for curve, own in zip(curves, words, strict=True):
-        names = dict(curve.names) | {"slice": ", ".join(w for w in own if w not in everywhere)}
+    for curve, slice_words in zip(curves, distinguishing(words), strict=True):
+        names = dict(curve.names) | {"slice": slice_words}
         differing = [names[name] for name in apart if len({c.names[name] for c in curves}) > 1]
         panels.setdefault(", ".join(filter(None, differing)), []).append(
             replace(curve, names=names | {"line": names[by] or curve.line.label})
@@ -298,12 +298,15 @@ def _epoch_curves(
             )
         found.append(lines)
     has_train = bool(errors["train_error"].notnull().any())
+    panel, line, cut = _start(ordered)
+    # A panel lists only its own lines.
+    line = [one["name"] for one in found[panel]].index(ordered["line"].values[line])
     return json.dumps(
         {
             "seeds": seeds.tolist(),
             "panels": found,
             "panelsOfEach": 2 if has_train else 1,
-            "start": _start(ordered),
+            "start": [panel, line, cut],
             "epsilon": epsilon,
             "scale": SCALE,
             "absent": ABSENT,

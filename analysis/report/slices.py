@@ -472,3 +472,15 @@ def summarise_slices(study: Study, parts: Sequence[Slice], epsilon: float) -> li
             SliceSummary(part=part, end=end, freezing=freezing, errors=errors, epochs=epochs)
         )
     return found
+
+
+def distinguishing(titles: Sequence[Sequence[str]]) -> list[str]:
+    """Return the first words of each title that tell different titles apart; words of all are left out."""
+    everywhere = set(titles[0]).intersection(*titles)
+    words = [[word for word in title if word not in everywhere] for title in titles]
+    num_different = len({tuple(each) for each in words})
+    for num in range(1, max(map(len, words), default=0) + 1):
+        found = [", ".join(each[:num]) for each in words]
+        if len(set(found)) == num_different:
+            return found
+    return ["" for _ in words]

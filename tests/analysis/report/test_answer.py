@@ -21,7 +21,7 @@ from analysis.report.answer import (
     first_screen,
     freezing_counts,
 )
-from analysis.report.slices import SliceSummary, summarise_slices
+from analysis.report.slices import SliceSummary, distinguishing, summarise_slices
 from analysis.surfaces.best_cut import held_out_errors
 from tests import synthetic
 
@@ -155,3 +155,19 @@ def test_first_screen_without_rows(tmp_path: Path) -> None:
     synthetic.write(tmp_path, runs, absent=runs)
     screen = first_screen(*summarised(tmp_path, partial=True), [])
     assert str(screen) == "No Run has rows yet: nothing can be said."
+
+
+@pytest.mark.parametrize(
+    ("titles", "words"),
+    [
+        (["cifar10, width 4, 400 epochs", "digits, width 8, 60 epochs"], ["cifar10", "digits"]),
+        (["digits, width 4", "digits, width 8, noise 20%"], ["width 4", "width 8"]),
+        (["a, width 4", "a, width 8", "b, width 4"], ["a, width 4", "a, width 8", "b, width 4"]),
+        (["digits", "digits, noise 20%"], ["", "noise 20%"]),
+        (["digits, width 4"], [""]),
+    ],
+)
+def test_distinguishing_words_are_the_fewest_first_ones(
+    titles: list[str], words: list[str]
+) -> None:
+    assert distinguishing([title.split(", ") for title in titles]) == words
