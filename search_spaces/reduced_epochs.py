@@ -21,6 +21,7 @@ C1 is judged at the largest noise. It holds if the seeds show a peak over the ep
 least 1 point higher than with 500. It does not hold if a difference of 1 point is excluded. Before the
 registration, other seeds (901 to 903) were looked at. With noise 0.4, the test error went 0.13 → 0.47 →
 0.42 with 2,000 images, and 0.18 → 0.43 → 0.43 with 500. So the study expects that C1 holds.
+Result: C1 is undecided (`analysis/results/README.md`).
 """
 
 from dataclasses import replace

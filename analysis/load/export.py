@@ -483,9 +483,8 @@ def is_kept(rows: object, study: str) -> bool:
 
 def kept_names() -> tuple[str, ...]:
     """Return the studies with bundled results."""
-    return tuple(
-        sorted(p.name.removesuffix(".verdicts.csv") for p in FOLDER.glob("*.verdicts.csv"))
-    )
+    # A dot in the name: a table beside an export, such as reduced.disagreement.parquet.
+    return tuple(sorted(path.stem for path in FOLDER.glob("*.parquet") if "." not in path.stem))
 
 
 def kept_verdicts(study: str, rules: int) -> pd.DataFrame | None:

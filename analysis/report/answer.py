@@ -125,13 +125,10 @@ def first_screen(
     # The verdict covers a single curve over the frozen layers.
     if sum(count.could for count in over_cuts.values()) > 1:
         counted = {"over the frozen layers": over_cuts, **counted}
+    asked = [one for one in verdicts if not constant_fields(study, one.claim, one.arm)]
+    # Without several cuts, the first claim that the study can answer.
     about_descent = next(
-        (
-            _descent_sentence(one)
-            for one in verdicts
-            if one.claim == FREEZING and not constant_fields(study, one.claim, one.arm)
-        ),
-        "",
+        (_sentence(one) for one in sorted(asked, key=lambda one: one.claim != FREEZING)), ""
     )
     # The best size is that with the most measured cuts; of equals, the largest.
     best = max(bests, key=lambda one: (one.num_choices, one.size), default=None)
@@ -270,12 +267,13 @@ def _best_points(best: Best, bests: Sequence[Best]) -> list[str]:
     return points
 
 
-def _descent_sentence(one: Verdict) -> str:
-    holds, does_not = WORDS[FREEZING]
+def _sentence(one: Verdict) -> str:
+    """Answer one claim in a sentence."""
+    holds, does_not = WORDS[one.claim]
     if one.answer == CANNOT_TELL:
-        return f"Whether {holds} is open (claim {FREEZING}: {CANNOT_TELL})."
+        return f"Whether {holds} is open (claim {one.claim}: {CANNOT_TELL})."
     effect = one.effect
-    if one.answer == HOLDS and effect is not None:
+    if one.claim == FREEZING and one.answer == HOLDS and effect is not None:
         low, high = (f"{100 * end:.1f}" for end in (effect.low, effect.high))
         return (
             "As fewer layers are frozen, the test error rises to a peak, near where the training set is "
@@ -283,7 +281,7 @@ def _descent_sentence(one: Verdict) -> str:
             f"95 % interval [{low}, {high}] (claim {FREEZING} {HOLDS})."
         )
     words = holds if one.answer == HOLDS else does_not
-    return f"{words[0].upper()}{words[1:]} (claim {FREEZING} {one.answer})."
+    return f"{words[0].upper()}{words[1:]} (claim {one.claim} {one.answer})."
 
 
 def freezing_counts(summaries: Sequence[SliceSummary]) -> dict[str, Count]:

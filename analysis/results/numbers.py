@@ -14,7 +14,7 @@ import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis import load
+from analysis import load, surfaces
 from analysis.claims import claims
 from analysis.claims.contrasts import measure, of_arm, one_image
 from analysis.claims.pooled_curves import freezing_curves, freezing_peak
@@ -106,11 +106,16 @@ def values() -> dict[str, Any]:
     ended = pd.concat([_opened(name).runs for name in kept_names()])
     ended = ended[~ended.index.duplicated()]
     took = pd.to_datetime(ended["ended_at"]) - pd.to_datetime(ended["began_at"])
+    # Seeds of one block have its time together.
+    together = {
+        run.id: run.recipe.seeds_together for name in kept_names() for run in _opened(name).wanted
+    }
+    hours = took.dt.total_seconds() / 3600 / took.index.map(together)
     return {
         "rules": RULES,
         "studies": [_study(name) for name in kept_names()],
         "num_runs": len(ended),
-        "hours": took.dt.total_seconds().sum() / 3600,
+        "hours": hours.sum(),
         **_claims(RULES),
         "before": _claims(1),
         "level": _level("reduced"),
@@ -121,6 +126,12 @@ def values() -> dict[str, Any]:
         "rises": [100 * (curve.test[curve.peak] - curve.test[0]) for curve in curves],
         "curves": curves,
         "others": [_other(study, name) for study, name in OTHERS.items()],
+        "second": {
+            "c4b": _verdict("reduced_heads", "C4b", RULES),
+            "curves": _heads(),
+            "c1": _verdict("reduced_epochs", "C1", RULES),
+            "epochs": [_over_epochs(size) for size in (2_000, 500)],
+        },
         "rates": _rates(),
         "disagreement": _disagreement(curves[0]),
         "random": _rise("random frozen"),
@@ -242,6 +253,39 @@ def _sources() -> dict[str, dict[str, float]]:
                 "target": targets[row["size"]],
             }
     return found
+
+
+def _heads() -> list[dict[str, Any]]:
+    """Return the curves of `reduced_heads`, with the places of the first minimum and of the peak."""
+    errors = _errors("reduced_heads")
+    found = []
+    for task, name in (("cifar10-16px", "CIFAR-10"), ("digits-high", "Digits")):
+        some = errors[(errors["task"] == task) & (errors["arm"] == "transfer")]
+        some = some.sort_values("parameters_trained")
+        curve = _curve(name, some)
+        low = curve.test.index(min(curve.test))
+        after = curve.test[low:]
+        found.append(
+            {
+                "task": name,
+                "counts": curve.counts,
+                "test": curve.test,
+                "cuts": list(some["cut"]),
+                "low": low,
+                "peak": low + after.index(max(after)),
+            }
+        )
+    return found
+
+
+def _over_epochs(size: int) -> dict[str, float]:
+    """Return the lowest, the later highest and the last mean test error of `reduced_epochs`."""
+    study = _opened("reduced_epochs")
+    most = study.cells["label_noise"].max()
+    errors = surfaces.over_epochs(study, size=size, label_noise=most)
+    curve = errors.mean("seed").squeeze().values
+    low = int(curve.argmin())
+    return {"size": size, "low": curve[low], "peak": curve[low:].max(), "end": curve[-1]}
 
 
 def _rates() -> dict[str, Any]:

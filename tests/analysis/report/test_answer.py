@@ -53,7 +53,9 @@ def test_first_screen_of_bundled_study_agrees_with_its_verdicts(name: str) -> No
     verdicts = claims(study)
     screen = first_screen(study, summaries, list(verdicts.values()))
     c4 = verdicts["C4"].answer
-    assert f"claim C4 {c4}" in screen.headline or f"claim C4: {c4}" in screen.headline
+    first = "C1" if name == "reduced_epochs" else "C4"  # which has one cut only
+    answer = verdicts[first].answer
+    assert f"claim {first} {answer}" in screen.headline or f"{first}: {answer}" in screen.headline
     assert "face value" not in str(screen)
     # A circle of the map is a curve that the seeds show, and the counted curves are the circles.
     circles = sum(

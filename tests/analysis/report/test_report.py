@@ -217,13 +217,26 @@ def test_page_tooltips_equal_the_surfaces(whole: Path, page: Page) -> None:
     assert under["box"][1] > curves[0]["box"][1]
 
 
-@pytest.mark.slow
-def test_page_epoch_curves_equal_those_of_the_seeds(whole: Path, page: Page) -> None:
+def epoch_curves(page: Page) -> Any:
     found = re.search(
         r'<script type="application/json" id="curves">(.*?)</script>', page.html, re.S
     )
     assert found
-    stored = json.loads(found[1])
+    return json.loads(found[1])
+
+
+@pytest.mark.slow
+def test_page_first_point_is_of_a_line_of_its_panel(tmp_path: Path) -> None:
+    path = kept_path("reduced_heads")  # each panel has a source of its own
+    assert path is not None
+    stored = epoch_curves(Page(report.write_report(load.open_study(path), tmp_path)))
+    panel, line, _ = stored["start"]
+    assert line < len(stored["panels"][panel]) == 1
+
+
+@pytest.mark.slow
+def test_page_epoch_curves_equal_those_of_the_seeds(whole: Path, page: Page) -> None:
+    stored = epoch_curves(page)
     surface = surfaces.over_epochs(load.open_study(whole)).squeeze(drop=True)
     for panel, size in zip(stored["panels"], surface["size"].values, strict=True):
         for line, source in zip(panel, ("near", "far"), strict=True):
