@@ -164,7 +164,8 @@ def _hours(seconds: float) -> str:
 def bytes_text(num_bytes: int) -> str:
     units = ("KiB", "MiB", "GiB", "TiB")
     power = min(max(int(math.log(max(num_bytes, 1), 1024)), 1), len(units))
-    return f"{num_bytes / 1024**power:.3g} {units[power - 1]}"
+    amount = num_bytes / 1024**power
+    return f"{amount:{',.0f' if amount >= 1000 else '.3g'}} {units[power - 1]}"
 
 
 def status_plain(name: str, found: Inventory, heads: HeadSummary) -> dict[str, Any]:

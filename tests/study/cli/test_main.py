@@ -16,6 +16,7 @@ import pytest
 
 from study.cli import run
 from study.cli.main import main
+from study.cli.status import bytes_text
 from study.planning.plan import make_plan
 from study.planning.spaces import load_space
 from study.store import Store, open_store, read_registrations
@@ -203,6 +204,11 @@ def test_without_secrets_replaces_only_secrets() -> None:
         assert "SECRET" not in without_secrets(line, "…") and "…@b" in without_secrets(line, "…")
     for line in ("s3://bucket/a@b", "/home/x@y/store", "gs://bucket/f?scheme=http&region=x"):
         assert without_secrets(line, "…") == line
+
+
+def test_bytes_text_is_a_plain_number_with_a_unit() -> None:
+    texts = [bytes_text(num) for num in (0, 5 * 2**10, 1_010 * 2**20, 3 * 2**30)]
+    assert texts == ["0 KiB", "5 KiB", "1,010 MiB", "3 GiB"]
 
 
 def test_store_command_keeps_a_root_that_is_not_the_default() -> None:
