@@ -30,10 +30,10 @@ def claims(
 ) -> Verdicts:
     """Read the rows once and return the verdicts by claim; for the arguments see `c5a`.
 
-    There are six, and C4b if the head of some Runs reads only a part of its features.
+    There are six verdicts. A seventh, C4b, is added if the head of some Runs reads only some features.
 
-    `arm`: default transfer; for a table without it, the table's only arm. For a table, the first printed
-    line names the claims that it cannot answer.
+    `arm`: default transfer; if a table has no such arm, its only arm. If the study is a table, the first
+    printed line names the claims that the table cannot answer.
 
     >>> found = claims(study)
     >>> found["C4"].answer
@@ -66,7 +66,7 @@ def claims(
     )
 
 
-# Fields that must have several values, by claim.
+# Fields that must have several values before a claim can be decided, by claim.
 _COMPARED: Final = {
     "C1": ("size",),
     "C2": ("source_size",),
@@ -81,14 +81,14 @@ _COMPARED: Final = {
 def constant_fields(study: Study, claim: str, arm: str) -> list[str]:
     """Return the fields that the claim compares, but that have fewer than two values in this arm.
 
-    If there are any, the study cannot answer the claim.
+    If the list is not empty, the study cannot answer the claim.
     """
     cells = study.cells[study.cells["arm"] == arm]
     return [name for name in _COMPARED[claim] if cells[name].nunique() < 2]
 
 
 def _unasked(study: Study, arm: str) -> str:
-    """Return a line on the claims that the table cannot answer, and why; "" if it can answer all."""
+    """Return a line that names the claims a table cannot answer, and why; "" if there are none."""
     constant = {claim: constant_fields(study, claim, arm) for claim in _COMPARED if claim != "C4b"}
     single = {name for names in constant.values() for name in names}
     claims = [claim for claim, names in constant.items() if names]

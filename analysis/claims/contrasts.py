@@ -1,6 +1,6 @@
 """Measure each Run for the claims, and pair the cells that the claims compare.
 
-A cell has the Runs that differ only in their seeds. A contrast is a difference between paired cells, as
+A cell is a group of Runs that differ only in their seeds. A contrast is a difference between paired cells,
 one number per seed. Every seed must cover the same cells: otherwise the numbers cannot be compared."""
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ class Measures:
     """A study's Runs, measured for the claims.
 
     - `lines`: the rows of `Study.cells` for Runs in state DONE, with five more columns:
-      `test` and `train` (error, mean of the last window);
+      `test` and `train` (mean error of the last window of epochs);
       `interpolated` (epoch at which the train error crosses `epsilon`, see `crossing`; inf if never);
-      `spacing` (log10 between the evaluations beside that epoch);
+      `spacing` (distance of the two evaluations around that epoch, in log10 of epochs);
       `step` (smallest difference between two test errors: one test image or a few; inf if none).
     - `absent`: the rows of all other Runs. `curves`: by run id.
-    - `part_heads`: the rows, in any state, of Runs whose head reads a part of the features. They are in
-      neither of the other tables: only C4b uses them.
+    - `part_heads`: the rows of Runs whose head reads only some features, in any state. These Runs are not
+      in `lines` and `absent`, because only C4b uses them.
     """
 
     epsilon: float
@@ -58,9 +58,9 @@ class Measures:
 
 @dataclass(frozen=True)
 class Term:
-    """A weighted number of one cell and seed; terms of one `group` are added up within each seed.
+    """A weighted number of one cell and seed. Within each seed, the terms of one `group` are added up.
 
-    `part` identifies a term within its group. A seed that lacks one of the parts has no sum.
+    `part` identifies a term within its group. If a seed lacks a part of a group, it has no sum there.
     """
 
     group: Hashable
@@ -73,7 +73,7 @@ class Term:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Contrast:
-    """One number per seed, each the mean over the same groups.
+    """One number per seed: the mean over groups, which are the same for all seeds.
 
     `values`: (seeds,); `dropped`: number of groups left out because a seed lacks them; `left_out`:
     seeds left out.
@@ -157,7 +157,8 @@ def groups(lines: pd.DataFrame, *without: str) -> Iterator[tuple[tuple[Any, ...]
 def one_image(lines: pd.DataFrame) -> float:
     """Return the test error of one image: 1 / number of test images, the largest over tasks.
 
-    If the number is unknown: the smallest step between test errors; 0 if no error ever changed.
+    If the number of test images is unknown, return the smallest difference between two test errors of a
+    Run; 0 if no error ever changed.
     """
     steps = lines.groupby("task")["step"].min().astype(float)
     steps = steps[np.isfinite(steps)]
@@ -167,8 +168,8 @@ def one_image(lines: pd.DataFrame) -> float:
 def contrast(terms: Iterable[Term]) -> Contrast | None:
     """Return one number per seed: the sum of a group's terms, averaged over the groups.
 
-    A group counts only if it has all its terms in every seed used. If cells are missing, the seeds and
-    groups that keep the most cells are used. Return None if nothing is left.
+    A group counts only if it has all its terms in every seed used. If cells are missing, groups and seeds
+    are left out (see `fullest`). Return None if nothing is left.
     """
     sums: dict[tuple[Hashable, int], list[Term]] = defaultdict(list)
     for term in terms:
@@ -209,7 +210,7 @@ def contrast(terms: Iterable[Term]) -> Contrast | None:
 
 
 def replicates(terms: Iterable[Term], found: Contrast) -> dict[tuple[Hashable, int], float]:
-    """Return the sum of the terms of each group and seed that `found` uses."""
+    """Return the sum of terms by (group, seed), for the groups and seeds that `found` uses."""
     sums: dict[tuple[Hashable, int], float] = defaultdict(float)
     for term in terms:
         if term.group in found.groups and term.seed in found.seeds:
@@ -218,19 +219,19 @@ def replicates(terms: Iterable[Term], found: Contrast) -> dict[tuple[Hashable, i
 
 
 def matrix(lines: pd.DataFrame, column: str, across: str) -> np.ndarray:
-    """Return one column as (seeds, levels of `across`), both ascending, NaN if there is no Run."""
+    """Return one column as a matrix (seeds, levels of `across`), both ascending; NaN without a Run."""
     table = lines.pivot(index="seed", columns=across, values=column)
     return np.asarray(table, dtype=np.float64)
 
 
 def fullest(there: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Choose groups and seeds such that no chosen group lacks a chosen seed.
+    """Choose groups and seeds that keep the most cells, such that every chosen group has all chosen seeds.
 
     Args:
-        there: (groups, seeds) bool, which seeds a group has.
+        there: (groups, seeds) bool, True if the group has the seed.
 
     Returns:
-        (groups,) bool and (seeds,) bool.
+        Which groups and which seeds are chosen: (groups,) bool and (seeds,) bool.
     """
     # The choice depends only on which cells exist, never on their values. The fullest seeds come first.
     order = np.argsort(-there.sum(axis=0), kind="stable")
@@ -238,7 +239,7 @@ def fullest(there: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     kept = np.zeros(len(there), bool), np.zeros(there.shape[1], bool)
     for num in range(1, there.shape[1] + 1):
         complete = np.asarray(there[:, order[:num]].all(axis=1))
-        # One seed gives no verdict, so any two seeds are preferred.
+        # One seed gives no verdict, so two seeds are preferred even if they keep fewer cells.
         score = (int(num > 1) * int(complete.any()), num * int(complete.sum()))
         if complete.any() and score >= best:
             seeds = np.zeros(there.shape[1], bool)
@@ -249,15 +250,15 @@ def fullest(there: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _step(errors: np.ndarray) -> float:
     steps = np.diff(np.unique(errors[np.isfinite(errors)]))
-    steps = steps[steps > 1e-9]  # less is rounding
+    steps = steps[steps > 1e-9]  # smaller differences are rounding errors
     return float(steps.min()) if steps.size else np.inf
 
 
 def crossing(epochs: np.ndarray, train: np.ndarray, epsilon: float) -> tuple[float, float]:
     """Return the epoch at which the train error crosses ε, and the spacing of evaluations there (log10).
 
-    Log epoch is interpolated linearly in the train error between two evaluations. (inf, NaN) if the
-    train error stays above ε.
+    Between two evaluations, log epoch is interpolated linearly in the train error. If the train error
+    stays above ε, return (inf, NaN).
     """
     places = np.flatnonzero((train <= epsilon) & (epochs > 0))
     if not places.size:
@@ -267,7 +268,7 @@ def crossing(epochs: np.ndarray, train: np.ndarray, epsilon: float) -> tuple[flo
     low = first - 1 if first > 0 and epochs[first - 1] > 0 else first
     high = min(low + 1, epochs.size - 1)
     spacing = float(np.log10(epochs[high] / epochs[low])) if high > low else 0.0
-    # Interpolated, since all seeds share their evaluations: rounding up would not average out.
+    # All seeds are evaluated at the same epochs, so the error of rounding up would not average out.
     share = (train[low] - epsilon) / (train[low] - train[first]) if low < first else 0.0
     return float(epochs[low] * 10 ** (spacing * share)), spacing
 
@@ -277,9 +278,9 @@ Group = tuple[Any, ...]
 
 @dataclass(frozen=True)
 class Bound:
-    """A capacity (largest interpolated target size) outside the sizes studied.
+    """A capacity (largest interpolated target size) that is outside the sizes studied.
 
-    `above`: True if even the largest size is interpolated, False if not even the smallest is.
+    `above`: True if the largest size is interpolated, False if the smallest size is not.
     `fewest`: True for the fewest frozen layers, False for the most.
     """
 
@@ -292,15 +293,15 @@ class Bound:
 def pace_terms(lines: pd.DataFrame) -> tuple[list[Term], Mapping[str, frozenset[str]], float]:
     """Return terms of log10 of the epoch at which the train error crosses ε, largest − smallest source.
 
-    Also return the Runs that never cross it, by "larger" and "smaller" source, and the mean distance
-    between evaluations (log10). Runs that never cross ε count with their last epoch.
+    Runs that never cross ε count with their last epoch. Also return these Runs, by "larger" and "smaller"
+    source, and the mean distance between evaluations (log10).
     """
     smallest, largest = lines["source_size"].min(), lines["source_size"].max()
     if smallest == largest:
         return [], {"larger": frozenset(), "smaller": frozenset()}, 0.0
     terms: list[Term] = []
     for key, cell in groups(lines[lines["source_size"].isin([smallest, largest])], "source_size"):
-        # If neither source's Run crosses ε in some seed, the difference is not even bounded.
+        # If in some seed neither Run crosses ε, the difference has no bound.
         if (~np.isfinite(cell["interpolated"])).groupby(cell["seed"]).sum().max() > 1:
             continue
         if cell["source_size"].nunique() < 2:
@@ -326,7 +327,7 @@ def capacity_terms(lines: pd.DataFrame) -> tuple[list[Term], list[Bound], float]
     """Return terms of log2 of the largest interpolated target size, fewest − most frozen layers.
 
     Also return the capacities that are only bounded, and the widest step between sizes (log2). If no
-    size is interpolated, the smallest size counts. A seed that lacks a size of its cell is left out.
+    size is interpolated, the smallest size counts. A seed is left out of a cell if it lacks a size there.
     """
     terms: list[Term] = []
     bounds: list[Bound] = []
@@ -341,7 +342,7 @@ def capacity_terms(lines: pd.DataFrame) -> tuple[list[Term], list[Bound], float]
         some = cell[cell["frozen"].isin([fewest, most])]
         columns = ("seed", "frozen", "size", "interpolated")
         seeds, cuts, own_sizes, at = (some[name].to_numpy() for name in columns)
-        # A DataFrame for each seed and cut would take most of the time of all claims.
+        # Arrays, because a DataFrame for each seed and cut would take most of the time of all claims.
         order = np.lexsort((cuts, seeds))
         is_next = (np.diff(seeds[order]) != 0) | (np.diff(cuts[order]) != 0)
         for seen in np.split(order, np.flatnonzero(is_next) + 1):
@@ -374,10 +375,10 @@ def difference_terms(
 ) -> dict[str, list[Term]]:
     """Return terms of the test error of the more related source − the less related, per cell and seed.
 
-    Keys are places on the freezing axis: "end" (most layers frozen), "low" (mean over the frozen counts
-    up to half of that), "edge" (mean of the two counts at the edge of interpolation), "edge − end".
-    The edge is the first count, from "end" on, at which the mean train error over both sources and all
-    seeds is at most ε. Cells whose edge touches the end of the axis have no "edge".
+    Keys are places on the freezing axis: "end" (the most frozen layers), "low" (mean over at most half as
+    many frozen layers), "edge" (mean of the first count that interpolates, from the most frozen layers on,
+    and the count before), "edge − end". A count interpolates if the mean train error over both sources and
+    all seeds is at most ε. A cell has no "edge" if no count or one of the first two interpolates.
     """
     terms: dict[str, list[Term]] = {"end": [], "low": [], "edge": [], "edge − end": []}
     pair = lines[lines["source_task"].isin([more, less])]
@@ -418,17 +419,17 @@ def difference_terms(
 def floor_terms(
     measures: Measures, lines: pd.DataFrame, source: str, control: pd.DataFrame
 ) -> tuple[list[Term], str]:
-    """Return terms of a floor − the source's test error, with the most layers frozen; and its name.
+    """Return terms of a floor − the source's test error, with the most layers frozen; and a name for it.
 
-    The floor is the error of the random frozen arm (`control`) at the same cut. If the study has no such
-    arm, the floor is halfway from chance to the best cut of the source.
+    The floor is the error of the random frozen arm (`control`) at the same cut. Without such an arm, the
+    floor is halfway from the error of chance to the error at the source's best cut.
     """
     own = lines[lines["source_task"] == source]
     found = against_terms(measures, own, control, unfrozen=False)
     if found:
         opposite = [replace(term, weight=-term.weight) for term in found]
         return opposite, "random frozen layers"
-    # An error above halfway has lost most of what is learnt; two such errors agree because both are bad.
+    # Above halfway, most of what was learnt is lost. Two such errors are alike only because both are bad.
     terms = []
     for key, cell in groups(own, "frozen"):
         if cell["num_classes"].isna().any():
@@ -449,8 +450,8 @@ def against_terms(
 ) -> list[Term]:
     """Return terms of the test error of `lines` − the control's, with the most layers frozen.
 
-    The control has the same target and frozen count (with `unfrozen`: nothing frozen), and the largest
-    of its source sizes. Cells without a counterpart are left out.
+    A Run is compared with the control Run of the same target, seed and frozen count (with `unfrozen`:
+    nothing frozen), at the control's largest source size. Runs without such a control are left out.
     """
     same = ["task", "size", "label_noise", "model", "width", "recipe", "seed"]
     if control.empty or lines.empty:
@@ -473,14 +474,14 @@ def against_terms(
 
 
 def first_descent_terms(lines: pd.DataFrame) -> list[Term]:
-    """Return terms of the test error with the fewest features − with all of them, head only."""
+    """Return terms of the test error of head only, with the fewest features − with all features."""
     terms: list[Term] = []
     for key, cell in groups(lines, "frozen"):
         few = cell[cell["head_inputs"] > 0]
         if few.empty:
             continue
         fewest = few[few["head_inputs"] == few["head_inputs"].min()]
-        # The place of a head that reads all its features is the whole number before that of fewer.
+        # `frozen` of a head that reads all features is the whole number below that of a smaller head.
         head = cell[cell["frozen"] == np.floor(fewest["frozen"].iat[0])]
         for some, weight in ((fewest, 1.0), (head, -1.0)):
             terms += [

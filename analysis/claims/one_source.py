@@ -59,8 +59,8 @@ def c1(measures: Measures, *, arm: str = TRANSFER) -> Verdict:
     """Decide C1: is epoch-wise double descent higher with more target images? Effect in test error.
 
     The height of a peak is the smaller of its rise and fall, so a rise to the end is no peak.
-    Exploratory: the same at each frozen count and at each lower label noise; the largest noise − the
-    smallest.
+    Exploratory: the effect at each frozen count and at each lower label noise, and the height at the
+    largest label noise − at the smallest.
     """
     lines = of_arm(measures.lines, arm)
     noises = sorted(lines["label_noise"].unique())
@@ -140,17 +140,17 @@ def decide_c1(
 
 
 def _difference_at_least(smaller: Pooled, larger: Pooled) -> float:
-    """Return a further lower bound on the difference of two heights, besides the interval's."""
+    """Return a lower bound on the difference of two heights, in addition to that of the interval."""
     # A held-out height is too low if the place found is not the true one. At the smaller size this would
     # be evidence for the claim: 4.1 % false "holds" with equal peaks and twice the noise (3 seeds).
     return mean_interval(larger.judgement.heights - smaller.judgement.located_heights).low
 
 
 def _difference_at_most(smaller: Pooled, larger: Pooled) -> float:
-    """Return a further upper bound on the difference of two heights, besides the interval's."""
-    # If the larger size's peak is shown, only its place is uncertain: its height is taken where all seeds
-    # have it. If not, its height may be missed: only its bound counts, minus the lower end of the smaller
-    # size's height.
+    """Return an upper bound on the difference of two heights, in addition to that of the interval."""
+    # If the larger size's peak is shown, only its place is uncertain, so its height is measured at the
+    # places found on all seeds. If it is not shown, only an upper bound on its height is known. The lower
+    # end of the smaller size's height is subtracted from this bound.
     if larger.judgement.status in (WEAK, STRONG):
         return mean_interval(larger.judgement.located_heights - smaller.judgement.heights).high
     shown = smaller.judgement.height if smaller.judgement.status in (WEAK, STRONG) else None
@@ -174,8 +174,8 @@ def c2(measures: Measures, *, arm: str = TRANSFER) -> Verdict:
     """Decide C2: does a larger source set delay the target's interpolation?
 
     The effect is in log10 of epochs (0.3 is twice as late). Log epoch is interpolated between
-    evaluations. A Run that never interpolates counts with its last epoch, a lower bound, which is never
-    evidence in the direction of censoring. Exploratory: the same per target size.
+    evaluations. A Run that never interpolates counts with its last epoch. This is a lower bound, and never
+    evidence in the direction of censoring. Exploratory: the effect at each target size.
     """
     lines = of_arm(measures.lines, arm)
     extra: list[ExploratoryResult] = []
@@ -224,7 +224,7 @@ def ask_c2(measures: Measures, lines: pd.DataFrame, arm: str) -> Answer:
 def c3(measures: Measures, *, arm: str = TRANSFER) -> Verdict:
     """Decide C3: does freezing lower the largest target size that is interpolated? Effect in doublings.
 
-    The effect is the mean over seeds of log2 of each seed's capacity. Capacities are rounded down to a
+    The effect is a difference of log2 of capacities, averaged over seeds. Capacities are rounded down to a
     size studied. All seeds share these sizes, so the interval is widened by half a step for each of the
     two capacities. If the largest size is interpolated (or the smallest is not), the capacity is only
     bounded, and the difference is understated. Exploratory: each step from one frozen count to the next.
@@ -291,8 +291,8 @@ def _at_least(
 def c4(measures: Measures, *, arm: str = TRANSFER) -> Verdict:
     """Decide C4: is there freezing-wise double descent, its peak near the edge of interpolation?
 
-    The effect is the smaller of rise and fall, in test error, of all curves at the largest label noise,
-    aligned at their edges and pooled. It is also given for several ε, since ε defines the edge.
+    All curves at the largest label noise are aligned at their edges and pooled. The effect is the smaller
+    of the rise and the fall of the pooled test error. As ε moves the edge, C4 is answered at several ε.
     Exploratory: the pooled curves of each lower label noise, and each curve alone.
     """
     lines = of_arm(measures.lines, arm)
@@ -322,7 +322,7 @@ def c4(measures: Measures, *, arm: str = TRANSFER) -> Verdict:
 
 def ask_c4(measures: Measures, lines: pd.DataFrame, arm: str) -> Answer:
     # Only the largest noise, as in C1. With clean labels the peak is small or absent (Nakkiran et al.
-    # 2019, section 5), and such curves would hide it.
+    # 2019, section 5), and such curves would hide the peak of noisy labels.
     noise = lines["label_noise"].max()
     lines = lines[lines["label_noise"] == noise]
     compared = (

@@ -1,7 +1,7 @@
 """Pool epoch-wise and freezing-wise curves over many cells.
 
 Curves are shifted so that their edges of interpolation coincide, then averaged seed by seed
-(`descent.edges.aligned`). No curve is selected, and noise averages out before the search for a peak."""
+(`descent.edges.aligned`). No curve is selected. Noise averages out before the search for a peak."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ class OneCurve:
 class Pooled:
     """The judgement on the mean of several curves (see `pooled`).
 
-    `seeds`: in the order of the judgement's heights; `dropped`: number of bundles left out (incomplete
-    in the seeds used, or not crossing ε); `left_out`: seeds left out.
+    `seeds`: in the order of the judgement's heights; `dropped`: number of bundles left out, because they
+    lack a seed or do not cross ε; `left_out`: seeds left out.
     """
 
     judgement: Judgement
@@ -54,10 +54,10 @@ class Pooled:
 
 
 def pooled(bundles: Sequence[Sequence[OneCurve]], rule: Rule, *, axis: str) -> list[Pooled] | None:
-    """Pool the first curves of all bundles, then the second ones, and so on.
+    """Pool the first curves of all bundles, then their second curves, and so on.
 
-    The curves of a bundle are compared with each other, e.g. a smaller with a larger size. All curves use
-    the same seeds. Return None if each bundle has a curve that does not cross ε.
+    A bundle has curves to compare, e.g. of a smaller and a larger size. All curves use the same seeds.
+    If a curve of a bundle does not cross ε, the bundle is left out. Return None if no bundle is left.
     """
     seeds = sorted({seed for bundle in bundles for one in bundle for seed in one.run_ids})
     there = np.array(
@@ -103,10 +103,10 @@ def pooled(bundles: Sequence[Sequence[OneCurve]], rule: Rule, *, axis: str) -> l
 def height_pair(
     measures: Measures, lines: pd.DataFrame, across: str, *, matched: bool = False
 ) -> tuple[Pooled, Pooled] | None:
-    """Pool the epoch-wise curves at the smallest and at the largest level of `across` over cells.
+    """Pool epoch-wise curves over cells, at the smallest and at the largest level of `across`.
 
-    `matched`: use only cells with the smallest and the largest level of all; else each cell's own
-    smallest and largest level.
+    `matched`: use only cells that have the smallest and the largest level of all cells. If False, use the
+    smallest and the largest level that each cell has. None if nothing can be pooled.
     """
     extremes = {lines[across].min(), lines[across].max()}
     cells: dict[Hashable, list[tuple[Any, OneCurve]]] = {}
@@ -131,9 +131,9 @@ def height_pair(
 
 
 def freezing_curves(lines: pd.DataFrame) -> list[OneCurve]:
-    """Return test error over trained parameters, from head only to nothing frozen, a curve per cell.
+    """Return curves over trained parameters, from head only to nothing frozen, one for each cell.
 
-    A curve has three or more points. A seed with a gap is left out of its curve.
+    Curves of fewer than three points are left out. A seed with a gap is left out of its curve.
     """
     found = []
     for _, cell in groups(lines, "frozen"):

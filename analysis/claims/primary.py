@@ -3,7 +3,7 @@
 If they change after results of a study are known, its verdicts are exploratory; reports must mention this.
 """
 
-# Written before any result was read. Each claim has one primary contrast; the rest is exploratory.
+# Written before any result was read. Each claim has one primary contrast; other results are exploratory.
 
 from __future__ import annotations
 

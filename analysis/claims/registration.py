@@ -33,8 +33,8 @@ RULES: Final = 2
 # Registrations of 0.1.0 store 8 hex digits over the sources of claims, descent and load.
 RULES_OF_CODE: Final[Mapping[str, int]] = {"9d0ac35d": 1}
 
-# Time and digest of registrations of bundled studies that were lost with their store, because exports did
-# not contain registrations then. They were noted three hours after the registrations.
+# Time and digest of registrations of bundled studies whose store was lost, when exports did not contain
+# registrations yet. Times and digests were noted three hours after the registrations.
 LOST_REGISTRATIONS: Final[Mapping[str, tuple[str, str]]] = {
     "reduced": ("2026-11-25 04:23:33", "946660295e48"),
     "reduced_noise": ("2026-11-25 04:23:42", "512e8709fe01"),
@@ -96,7 +96,7 @@ def terms_now(
 ) -> dict[str, Any]:
     """Return the terms that a registration stores, as plain values.
 
-    These are RULES, CONSTANTS, and the threshold and sources of this study.
+    The terms are RULES, CONSTANTS, and this study's `epsilon` and sources.
     """
     constants: dict[str, Any] = json.loads(json.dumps(CONSTANTS, allow_nan=False))
     return constants | {
@@ -208,7 +208,7 @@ def changed_terms(registered: Mapping[str, Any], terms: Mapping[str, Any]) -> li
     found = []
     if _rules(registered) != terms["rules"]:
         found.append(f"{_rules_text(registered)}, now {terms['rules']}")
-    # Registrations of earlier releases lack constants that were added later; RULES covers these.
+    # Registrations of earlier releases lack later constants. RULES is raised if these change a verdict.
     for name in sorted(registered.keys() - _TEXTS - {"rules", "code"}):
         before, now = registered[name], terms.get(name)
         if not _same(before, now):
@@ -217,7 +217,7 @@ def changed_terms(registered: Mapping[str, Any], terms: Mapping[str, Any]) -> li
 
 
 def _rules(terms: Mapping[str, Any]) -> int | None:
-    """Return the registered RULES; None if only an unknown digest is stored."""
+    """Return the registered RULES; None if they are not stored and the digest of the code is unknown."""
     found: int | None = terms.get("rules", RULES_OF_CODE.get(terms.get("code", "")))
     return found
 

@@ -17,7 +17,7 @@ from analysis.descent import search_guard
 from analysis.descent.intervals import LEVEL, t_quantile
 
 POWER: Final = 0.8
-# 0.8 is the confidence of the spread's upper limit, used because few seeds often agree by chance.
+# 0.8 is the confidence of the spread's upper limit. Few seeds often agree by chance.
 SURE: Final = 0.8
 MOST: Final = 1_000
 
@@ -40,8 +40,8 @@ class Need:
     """The number of seeds that a claim needs to show `effect`, in `unit`, with probability POWER.
 
     `seeds`: None if more than MOST are needed. `spread`: standard deviation over the pilot's `num_pilot`
-    seeds; `at_most`: its upper limit, from which `seeds` is computed. All three are None if there are
-    fewer than two seeds, or no cell that can show the claim.
+    seeds; `at_most`: upper limit of `spread`, from which `seeds` is computed. These fields are None if the
+    pilot has fewer than two seeds, or no cell that can show the claim.
     """
 
     claim: str
@@ -72,7 +72,7 @@ def power(num_seeds: int, effect: float, spread: float, *, searched: bool) -> fl
 
 
 def seeds_needed(effect: float, spread: float, *, searched: bool) -> int | None:
-    """Return the smallest number of seeds, two or more, with POWER; None if above MOST."""
+    """Return the smallest number of seeds (at least two) whose power is POWER; None if above MOST."""
     if not spread > 0:
         return 2
     low, high = 2, MOST

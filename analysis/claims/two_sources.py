@@ -50,12 +50,12 @@ def c5a(
     """Decide C5a: with too many frozen layers, is a less related source better, or on par?
 
     The effect is the test error of the more related source − the less related, with the most layers
-    frozen. The verdict is on the two sources compared, not on relatedness in general. On par at every
-    frozen count shows no effect of freezing: "cannot tell".
+    frozen. The verdict is on the two sources compared, not on relatedness in general. If they are on par
+    at every frozen count, no effect of freezing is shown, and the answer is "cannot tell".
 
     Args:
-        more_related, less_related: names of the sources. Without names and `similarity`, both readings
-            are given and none is decided.
+        more_related, less_related: names of the sources. Without names and `similarity`, the answer is
+            "cannot tell"; its reasons contain the answer for either source as the more related.
         similarity: source task → similarity to the target; the most and the least similar are compared.
 
     Raises:
@@ -91,7 +91,7 @@ def ask_c5a(measures: Measures, lines: pd.DataFrame, more: str, less: str) -> An
             matters=0.0,
             resolution=image,
         )
-    # If it fails, freezing closed no gap, which is never evidence against the claim.
+    # If this condition fails, freezing closed no gap, which is no evidence against the claim.
     due = replace(
         changed,
         what=f"{less} better there, or behind with few frozen layers",
@@ -109,7 +109,7 @@ def ask_c5a(measures: Measures, lines: pd.DataFrame, more: str, less: str) -> An
 
 
 def _floors(measures: Measures, lines: pd.DataFrame, more: str, less: str) -> list[Condition]:
-    """Return the conditions that both sources are better than a floor."""
+    """Return the conditions that both sources are better than a floor (see `floor_terms`)."""
     # Two equally bad sources are no evidence for or against the claim.
     conditions = []
     random_frozen = of_arm(measures.lines, RANDOM_FROZEN)
@@ -152,7 +152,7 @@ def c5b(
     """Decide C5b: is a less related source better near the freezing-wise peak, because of the peak?
 
     The effect is the test error of the more related source − the less related, at the edge of
-    interpolation. It must exceed that with the most layers frozen. For the arguments see `c5a`.
+    interpolation. It must exceed this difference with the most layers frozen. For the arguments see `c5a`.
     """
     return _of_pair("C5b", measures, arm, ask_c5b, more_related, less_related, similarity)
 
@@ -164,7 +164,7 @@ def ask_c5b(measures: Measures, lines: pd.DataFrame, more: str, less: str) -> An
     if edge is None or apart is None:
         return nothing(compared, "no cell has both sources and an edge inside the frozen counts")
     image = one_image(lines)
-    noisiest = lines["label_noise"] == lines["label_noise"].max()  # as C4 does
+    noisiest = lines["label_noise"] == lines["label_noise"].max()  # as in C4
     curves = freezing_curves(lines[noisiest & (lines["source_task"] == more)])
     peak = freezing_peak(curves, measures.epsilon, step=image)
     what = f"freezing-wise double descent of {more} near the edge"
@@ -230,7 +230,7 @@ def _of_pair(
 
 
 def _both_ways(ask: AskPair, names: Sequence[str]) -> Ask:
-    """Return an `Ask` for sources of unknown relatedness: it gives both readings and decides none."""
+    """Return an `Ask` for two sources of unknown relatedness; its answer is always "cannot tell"."""
 
     def ask_arm(measures: Measures, lines: pd.DataFrame, arm: str) -> Answer:
         if len(names) != 2:

@@ -2,8 +2,8 @@
 
 A condition **holds** if its interval is above zero (or above its reference) and its estimate reaches the
 height that matters. It **does not hold** if the interval's upper end is below that height. Otherwise the
-answer is **cannot tell**. A claim holds if all its conditions hold; it does not hold if one does not. Each
-condition is tested at its full level, since all must be met (intersection-union test)."""
+answer is **cannot tell**. A claim holds if all conditions hold; it does not hold if a condition does not.
+Each condition is tested at its full level, since all must be met (intersection-union test)."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ NOT_APPLICABLE: Final = Decision.NOT_APPLICABLE
 # 0.9 is the error of chance with ten classes.
 MAX_ERROR: Final = 0.9
 
-# 500 is more than any study trains: beyond it, another design is needed, not more seeds.
+# 500 seeds are more than any study trains. If more are needed, change the design of the study instead.
 MAX_SEEDS: Final = 500
 
 
@@ -78,11 +78,12 @@ def condition(
 
     Args:
         values: (seeds,), one number per seed, at least one.
-        matters, above: the smallest effect that matters; the reference that `low` must exceed.
+        matters: the smallest effect that matters, in `unit`.
+        above: the reference that the interval's lower end must exceed.
         resolution: see `mean_interval`.
         grid: the largest rounding error that all seeds share. It widens the interval, since it does not
             average out.
-        at_least, at_most: other bounds, used if they are beyond the interval's own.
+        at_least, at_most: bounds that replace the interval's ends if they make it wider.
         unfinished: why the values may still grow; then the answer is never "does not hold".
     """
     interval = widened(mean_interval(values, resolution=resolution), grid)
@@ -105,7 +106,7 @@ def condition(
 
 
 def peak_condition(what: str, judged: Judgement) -> Condition:
-    """Return the condition that a curve shows double descent, with the interval of its height."""
+    """Return the condition that a curve shows double descent, with the interval of its peak's height."""
     interval = judged.height
     if judged.status in (WEAK, STRONG):
         answer = HOLDS
@@ -170,7 +171,7 @@ def more_seeds(
 def bounded(one: Condition, *, understated: bool, overstated: bool) -> Condition:
     """Return the condition, answered "cannot tell" if censored values could be the reason for its answer.
 
-    `understated`, `overstated`: censoring makes some values too small, or too large.
+    `understated`: censoring makes some values too small. `overstated`: it makes some values too large.
     """
     if one.answer == DOES_NOT_HOLD and understated:
         tell = "excluded so far: censored values make it too small"
@@ -191,7 +192,7 @@ def conclude(conditions: Sequence[Condition]) -> Decision:
 
 @dataclass(frozen=True, kw_only=True)
 class AtEpsilon:
-    """The answer at one ε, for verdicts that depend on it; `effect` in test error."""
+    """The answer at one ε, for verdicts that depend on ε; `effect` in test error."""
 
     epsilon: float
     answer: Decision
@@ -204,8 +205,8 @@ class AtEpsilon:
 class Answer:
     """The answer of one arm.
 
-    `effect`: of the primary contrast, in `unit`; `compared`: the contrast as text; `run_ids`: the Runs
-    used; `missing`, `reasons`: sentences; `by_epsilon`: answers at other thresholds of interpolation.
+    `effect`: interval of the primary contrast, in `unit`; `compared`: the contrast as text; `run_ids`: the
+    Runs used; `missing`, `reasons`: sentences; `by_epsilon`: answers at several values of ε.
     """
 
     answer: Decision
@@ -237,7 +238,7 @@ class Control:
 
 @dataclass(frozen=True, kw_only=True)
 class ExploratoryResult:
-    """A result besides the primary contrast.
+    """A result that is not the primary contrast.
 
     One in twenty such intervals misses the true value by chance.
     """
@@ -277,14 +278,14 @@ class Verdict(Answer):
         return self.run_ids
 
 
-# Answers a claim for one arm, from the measures, the arm's rows and its name.
+# A function that answers a claim for one arm; arguments: the measures, the arm's rows, the arm's name.
 Ask = Callable[[Measures, pd.DataFrame, str], Answer]
 
 
 def verdict(
     claim: str, measures: Measures, arm: str, ask: Ask, explored: Sequence[ExploratoryResult]
 ) -> Verdict:
-    """Answer a claim for the arm and for the control arms."""
+    """Call `ask` for the arm and for every control arm, and combine the answers with `explored`."""
     main = _asked(measures, arm, ask)
     if main.answer == NOT_APPLICABLE:
         # "Not applicable" is an answer only for a control; for the claim's own arm it is undecided.
@@ -332,7 +333,7 @@ def answer_of(
     conditions: Sequence[Condition],
     reasons: Sequence[str] = (),
 ) -> Answer:
-    """Return an answer with the effect of its first condition."""
+    """Return an answer that contains `conditions`; its effect is that of the first condition."""
     return Answer(
         answer=conclude(conditions),
         compared=f"{compared}; mean over {len(found.groups)} cells, {len(found.seeds)} seeds",
@@ -373,7 +374,7 @@ def explored(
     resolution: float = 0.0,
     grid: float = 0.0,
 ) -> list[ExploratoryResult]:
-    """Return one exploratory contrast in a list; the list is empty if `found` is None."""
+    """Return a list with one exploratory result; empty if `found` is None. `grid`: see `condition`."""
     if found is None:
         return []
     effect = widened(mean_interval(found.values, resolution=resolution), grid)
@@ -381,7 +382,7 @@ def explored(
 
 
 def looks_like_accuracy(measures: Measures, lines: pd.DataFrame) -> list[str]:
-    """Warn if the test errors end above 0.9 and rise along the epochs, as accuracies do."""
+    """Return a warning if test errors rise along the epochs to above MAX_ERROR, as accuracies do."""
     curves = [measures.curves[str(i)].test for i in lines.index if str(i) in measures.curves]
     if not curves:
         return []

@@ -35,7 +35,7 @@ class Verdicts(Mapping[str, Verdict]):
         return len(self._by_claim)
 
     def __repr__(self) -> str:
-        """Return one line for each claim; below it, decisive conditions and the answers at other ε."""
+        """Return a line for each claim, followed by its decisive conditions and its answers by ε."""
         rows = [
             (one.claim, one.answer, effect_text(one.effect, one.unit) or "–")
             for one in self.values()
@@ -62,7 +62,7 @@ class Verdicts(Mapping[str, Verdict]):
         return "\n".join(lines)
 
     def to_dataframe(self) -> pd.DataFrame:
-        """Return one row for each claim, each control's answer to it, and each exploratory result.
+        """Return a row for each claim, each answer of a control or at another ε, each exploratory result.
 
         Columns:
             kind: "primary", "epsilon" (another threshold of interpolation), "control" or "exploratory".
@@ -113,7 +113,7 @@ class Verdicts(Mapping[str, Verdict]):
 
 
 def condition_text(part: Condition) -> str:
-    """Return a condition as text: answer, interval, the effect that matters, and what would decide it."""
+    """Return a condition as text: answer, interval, effect that matters, and data that would decide it."""
     text = f"{part.what}: {part.answer}"
     effect = effect_text(part.interval, part.unit)
     if effect:
@@ -128,7 +128,7 @@ def epsilons_text(one: Verdict) -> str:
     parts = [
         f"at ε = {at.epsilon:g} {at.answer}"
         + (f", {effect_text(at.effect, 'error')}" if at.effect else "")
-        # Only "excluded so far": the conditions contain the reason, which is the same at all ε.
+        # Only the words "excluded so far": the reason is the same at all ε, and conditions contain it.
         + (f" ({at.tell.partition(':')[0]})" if at.tell else "")
         for at in one.by_epsilon
     ]

@@ -1,6 +1,6 @@
 """Check curves, average them in windows along the epochs, and locate minimum, peak and later minimum.
 
-Windows are quarters of a decade at 10^(k/4), whatever the data. A window without a point is left out."""
+Windows are quarters of a decade at 10^(k/4) for any data. A window without a point is left out."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from typing import Any, Final
 import numpy as np
 
 # Values that differ by less than this share of a curve's range count as equal. Sums of the same values
-# in another order differ in their last digits, which must not decide where a peak is.
+# in another order differ in their last digits. Such differences must not decide where a peak is.
 TIE: Final = 1e-9
 
 
 def present(
     axis: Any, values: Any, train_errors: Any
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Return the axis and the matrices, (seeds, points), without the points that no seed has.
+    """Return axis (points,), values and train errors (seeds, points), without points that no seed has.
 
     Raises:
-        ValueError: if shapes do not match, or a value is infinite.
+        ValueError: if shapes do not match, all values are NaN, or a value is infinite.
     """
     x = np.asarray(axis, dtype=np.float64)
     y = _matrix("values", values, x.size)
@@ -50,8 +50,8 @@ def after_descent(
 ) -> np.ndarray:
     """Return which points may be the first minimum: (…, points) bool.
 
-    Such a point is below the highest value of the curve, or below `start` if that is higher, by
-    `first_descent` times the range. `start`: (…), the value before training, NaN if unknown.
+    A point may be the first minimum if it is at least `first_descent` times the range below the top. The
+    top is the curve's highest value or `start`: (…), the value before training, NaN if unknown.
     """
     top = curves.max(axis=-1, keepdims=True)
     if start is not None:
@@ -69,18 +69,18 @@ def locate(
 ) -> np.ndarray:
     """Return the lowest point before the highest peak, the peak, and the lowest point after it.
 
-    The height of a peak is the smaller of its heights over the lowest points on its two sides. Moving
-    every point by at most δ changes the height by at most 2δ (if `ends` is None). If no point on one
-    side may be a minimum, the peak itself is the minimum, and its height is at most 0.
+    The height of a peak is its height over the higher of the lowest points on its two sides. Moving
+    every point by at most δ changes the height by at most 2δ (if `ends` is None). If no point before
+    the peak may be the first minimum, the peak itself is used, and its height is at most 0.
 
     Args:
         curves: (…, points), three points or more.
         first_descent, start: see `after_descent`.
-        near: (points,) bool, where the peak may be. The first of equal peaks counts.
-        ends: (points, points) bool; if `ends[j, m]`, the minima of a peak at j are not beyond m.
+        near: (points,) bool, where the peak may be. If peaks are equally high, the first is returned.
+        ends: (points, points) bool; if `ends[j, m]`, the search for the minima of a peak at j ends at m.
 
     Returns:
-        Indices, (…, 3).
+        Indices of the three points, (…, 3).
     """
     num = curves.shape[-1]
     ends = np.zeros((num, num), bool) if ends is None else ends
@@ -108,16 +108,16 @@ def locate(
 
 
 def rise_is_smaller(others: np.ndarray, triples: np.ndarray) -> np.ndarray:
-    """Return whether each curve's rise is at most its fall, by `triples`, (seeds, 3): (seeds,) bool."""
+    """Return True for each curve whose rise is at most its fall: (seeds,). `triples`: see `locate`."""
     low, _, later = (np.take_along_axis(others, triples[:, [c]], 1)[:, 0] for c in range(3))
     return np.asarray(low >= later)
 
 
 def nearest(x: np.ndarray, at: Sequence[float]) -> list[int]:
-    """Return the indices nearest to three places.
+    """Return the indices of the points of `x` nearest to the three places `at`.
 
     Raises:
-        ValueError: if they are not different and ascending.
+        ValueError: if the indices are not different and ascending.
     """
     places = [int(np.abs(x - place).argmin()) for place in at]
     if len(places) != 3 or not places[0] < places[1] < places[2]:
@@ -128,8 +128,9 @@ def nearest(x: np.ndarray, at: Sequence[float]) -> list[int]:
 # 4 windows resolve a minimum, a peak and a final descent about a decade of epochs apart.
 # 4,000 epochs have 15 windows, few enough that the search costs little power.
 WINDOWS_PER_DECADE: Final = 4
-# 16: quarters of windows. If a curve falls linearly in log epoch until its end, its last window's mean
-# exceeds the end value by half of the fall within the window; its last quarter's mean, by an eighth.
+# 16 parts per decade are quarters of windows. If a curve falls linearly in log epoch until its end, the
+# mean of its last window exceeds the end value by half of the fall within the window; the mean of its last
+# part, by an eighth.
 PARTS_PER_DECADE: Final = 16
 
 
@@ -137,8 +138,8 @@ PARTS_PER_DECADE: Final = 16
 class Windows:
     """Windows on an axis; each averages the points of one interval.
 
-    `centres`, `lows`, `highs` (the first and last point averaged): (windows,), in the axis's unit;
-    `weights`: (windows, points), rows sum to 1.
+    `centres`, `lows`, `highs`: (windows,), in the axis's unit; `lows` and `highs` are the first and last
+    point of each window. `weights`: (windows, points), rows sum to 1.
     """
 
     centres: np.ndarray
@@ -148,7 +149,7 @@ class Windows:
 
 
 def epoch_windows(epochs: np.ndarray, per_decade: int = WINDOWS_PER_DECADE) -> Windows:
-    """Return windows at 10^(k/per_decade), whatever the data; `epochs`: (points,), ascending.
+    """Return windows that begin at 10^(k/per_decade) for any data; `epochs`: (points,), ascending.
 
     The point before training (epoch 0) is in no window. A window without a point is left out. If the
     axis covers less than half of its first or last window, that window is merged with its neighbour.
@@ -181,7 +182,7 @@ def epoch_windows(epochs: np.ndarray, per_decade: int = WINDOWS_PER_DECADE) -> W
 
 def window_means(curves: np.ndarray, windows: Windows) -> np.ndarray:
     """Return means of curves (…, points): (…, windows), NaN if a point in the window is NaN."""
-    # One product for all windows would spread a gap over all of them, since 0 × NaN is NaN.
+    # With one matrix product, a NaN in one window would make all means NaN, since 0 × NaN is NaN.
     means = [curves[..., row > 0] @ row[row > 0] for row in windows.weights]
     return np.stack(means, axis=-1)
 

@@ -19,15 +19,15 @@ PARAMETERS: Final = "trained parameters"
 # mislabeled ones, are memorized: at a label noise of 40 % the train error is then about half the noise.
 NEAR_TRAIN_ERROR: Final = 0.3
 
-# 0.002 is two images of 1,000. The test error peaks at the point that just fits the training set, at any
-# ε. With random features the train error is 0.04 at half of the peak's parameters.
+# 0.002 is two images of 1,000. At any ε, the test error peaks where the training set is just fitted. With
+# random features, the train error is still 0.04 at half as many parameters as at the peak.
 NEAR_FITTED: Final = 0.002
 
-# 0.5 decades of epochs are two windows. At a later peak the network has interpolated for long.
+# 0.5 decades of epochs are two windows. A later peak is not one of interpolation, which is long past.
 NEAR_DECADES: Final = 0.5
 
-# 1.5 is how far ε alone moves an edge (ten networks on MNIST: width 8 at ε = 0.1, 12 at 0.01). It applies
-# to fine grids; on coarse ones, one cut beside the edge is near, since cuts limit the resolution.
+# 1.5 is the factor by which ε alone moves an edge (ten networks on MNIST: width 8 at ε = 0.1, 12 at 0.01).
+# It applies to fine grids. On coarse ones, one cut beside the edge is near: cuts limit the resolution.
 NEAR_FACTOR: Final = 1.5
 
 NOTHING: Final = "nothing"
@@ -51,7 +51,7 @@ class Curve:
 
 
 def mean_train(train: np.ndarray | None) -> np.ndarray | None:
-    """Return the mean over the seeds without gaps, (points,); None if there is no such seed."""
+    """Return the mean train error over the seeds without gaps, (points,); None if every seed has a gap."""
     if train is None:
         return None
     complete = train[~np.isnan(train).any(axis=1)]
@@ -61,7 +61,8 @@ def mean_train(train: np.ndarray | None) -> np.ndarray | None:
 def extent(train: np.ndarray | None, epsilon: float) -> str:
     """Return how much of a curve interpolates, by its mean train error (points,).
 
-    "nothing", "some", "everything" (from the first point on), or "unknown" without train errors.
+    Returns:
+        "nothing", "some", "everything" (the first point interpolates), or "unknown" without train errors.
     """
     if train is None:
         return UNKNOWN
@@ -70,7 +71,7 @@ def extent(train: np.ndarray | None, epsilon: float) -> str:
 
 
 def edge_of(train: np.ndarray | None, epsilon: float) -> int | None:
-    """Return the first point with mean train error ≤ ε; None if there is none or it is point 0."""
+    """Return the index of the first point with mean train error ≤ ε; None for index 0 or no such point."""
     if train is None or extent(train, epsilon) != SOME:
         return None
     return int((train <= epsilon).argmax())
@@ -79,8 +80,8 @@ def edge_of(train: np.ndarray | None, epsilon: float) -> int | None:
 def near_edge(x: np.ndarray, train: np.ndarray, edge: int, axis: str) -> np.ndarray:
     """Return at which points a peak counts: (points,) bool.
 
-    On the axis of epochs, the window ends half a decade after the first point that fits the training set;
-    on any other axis, one cut or a factor of NEAR_FACTOR after it.
+    On the axis of epochs, these points end half a decade after the first point that fits the training set.
+    On any other axis, they end one cut or a factor of NEAR_FACTOR after this point, whichever is larger.
     """
     log = np.log10(x)
     tiny = 1e-9
@@ -99,7 +100,7 @@ def near_edge(x: np.ndarray, train: np.ndarray, edge: int, axis: str) -> np.ndar
 
 
 def near_in_words(axis: str, epsilon: float) -> str:
-    """Describe the window of `near_edge`."""
+    """Return a phrase that describes the points at which a peak counts (`near_edge`)."""
     fitted = f"the train error is within {NEAR_FITTED:g} of its lowest"
     if axis == EPOCHS:
         return (
@@ -113,7 +114,7 @@ def near_in_words(axis: str, epsilon: float) -> str:
 
 
 def own_edges(train: np.ndarray, epsilon: float) -> np.ndarray | None:
-    """Return the first point with train error ≤ ε of each seed, (seeds,); None if one has none."""
+    """Return each seed's `edge_of`, (seeds,), by its own train error; None if a seed has no edge."""
     found = [edge_of(one, epsilon) for one in train]
     return None if None in found else np.array(found)
 

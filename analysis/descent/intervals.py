@@ -4,7 +4,7 @@ Coverage by simulation: `tests/power/table.md`.
 """
 
 # No bootstrap: a percentile bootstrap of three seeds covers 75 %, not 95 %.
-# No pooled spread of several cells: seeds differ most near a peak, where it would be too narrow.
+# No spread pooled over cells: seeds differ most near a peak, so intervals would be too narrow there.
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ LEVEL: Final = 0.95
 
 @dataclass(frozen=True, kw_only=True)
 class Interval:
-    """A mean over seeds with its two-sided interval; `estimate`, `low`, `high` in the value's unit.
+    """A mean over seeds with its two-sided interval; `estimate`, `low`, `high` in the unit of the values.
 
-    With one value the ends are infinite, since the spread is unknown.
+    With one seed, `low` and `high` are infinite, since the spread is unknown.
     """
 
     estimate: float
@@ -38,7 +38,7 @@ class Interval:
 
 @lru_cache(maxsize=10_000)
 def t_quantile(probability: float, df: int) -> float:
-    """Return a quantile of Student's t; infinite without a degree of freedom."""
+    """Return a quantile of Student's t distribution; infinite if `df` is below 1."""
     return float(special.stdtrit(df, probability)) if df >= 1 else math.inf
 
 
@@ -84,7 +84,7 @@ def standard_errors(values: np.ndarray, resolution: float = 0.0) -> np.ndarray:
     if num < 2:
         return np.full(values.shape[1:], np.inf)
     sd = values.std(axis=0, ddof=1)
-    # The mean of equal numbers may differ from them in the last digit.
+    # The mean of equal numbers may differ from these numbers in the last digit.
     sd = np.where(sd < 1e-12 * np.abs(values).max(axis=0), 0.0, sd)
     return np.asarray(np.maximum(sd, resolution / math.sqrt(12.0)) / math.sqrt(num))
 

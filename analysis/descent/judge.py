@@ -32,29 +32,29 @@ high. Therefore:
 This gives one height per seed: its rise or its fall, whichever is smaller on the other seeds.
 (3) The t-interval of the heights over seeds must be above zero.
 
-The held-out heights share the seeds that located them. By simulation this costs nothing up to three
-seeds. At ten seeds the nominal 5 % become 11 % on a curve that rises to a long plateau. So heights must
-exceed at least `SEARCH` standard errors.
+The held-out heights are not independent, since they share the seeds that located them. By simulation, this
+has no effect up to three seeds. At ten seeds the nominal 5 % become 11 % on a curve that rises to a long
+plateau. So heights must exceed at least `SEARCH` standard errors.
 
 *Noise: how a peak is excluded.* Held-out heights are too low if the place found is not the true one, so
-they exclude nothing; `upper_bounds` does.
+they cannot exclude a peak; `upper_bounds` does.
 A peak that matters needs three points, with a rise and a fall between them. It is excluded if, for *every*
 three points, the upper end of the rise's or the fall's t-interval over seeds is below the height that
-matters. Since all must be excluded, no correction for their number is needed. The error rate is at most
-5 % for any curve: 2.5 % for the rise and 2.5 % for the fall. The bound is the smallest height that is
+matters. Since all triples must be excluded, no correction for their number is needed. The error rate is at
+most 5 % for any curve: 2.5 % for the rise and 2.5 % for the fall. The bound is the smallest height that is
 excluded in this way.
 
 *One seed.* One seed does not show the noise between replicates: images drawn, label flips, initial values.
 The status is inconclusive; `face_value` is the status that the curve would have without noise.
 
-*Weak or strong.* The gain is measured in windows and in sixteenths of a decade, in the two windows of the
-minima; one of the two must show it. A curve that falls until its end is lower there than in its last
-window.
+*Weak or strong.* The gain is the first minimum minus the later minimum. It is measured twice: between
+windows, and between sixteenths of a decade within these windows. One of the two measurements must show it.
+A curve that falls until its end is lower there than the mean of its last window.
 
 *Reported without changing the status.* A level stretch that reaches far beyond the edge is a plateau. A
 rise after the later minimum is a final ascent. If seeds interpolate at different places, their peaks are
-smeared in the mean: a sentence states if moving each seed's curve to its own edge makes the peak higher by
-the height that matters.
+smeared in the mean. If aligning the seeds at their own edges makes the peak higher by the height that
+matters, a sentence is added.
 
 *Heights are those of the windows.* A window flattens a narrow peak: one of 8 points that is a third of a
 decade wide has a height of 5.6 in its windows.
@@ -97,18 +97,18 @@ from analysis.descent.intervals import LEVEL, Interval, mean_interval, standard_
 
 # 2 more degrees of freedom: each pair's variance is averaged with the mean variance of all pairs. Two or
 # three seeds estimate the spread of a difference poorly, and the worst of all pairs is the bound.
-# At three seeds a long flat curve is excluded ten times as often. If the spread is three times as large
-# at the peak, a true peak is excluded in 5 %. Not used with two seeds or four points: 7 to 8 %.
+# At three seeds, a peak on a long flat curve is excluded ten times as often. If the spread is three times
+# as large at the peak, a true peak is excluded in 5 %. Not used with two seeds or four points: 7 to 8 %.
 BORROWED: Final = 2
 
 
 def ends_search(y: np.ndarray, matters: float, level: float, resolution: float) -> np.ndarray:
     """Return which points end the search for the minima of a peak: (peak, point) bool.
 
-    A point ends it if it is shown to be higher than the peak, and higher by `matters` on the mean over
-    seeds.
+    A point ends the search if the seeds show that it is higher than the peak, and if it is higher by
+    `matters` in the mean over seeds.
     """
-    # A point that is higher by less than `matters` must not decide between two heights.
+    # If a lower difference ended the search, noise could decide between two heights of a peak.
     apart = y[:, None, :] - y[:, :, None]  # (seeds, peak, point)
     mean = apart.mean(axis=0)
     margin = t_quantile(0.5 + level / 2, len(y) - 1) * standard_errors(apart, resolution)
@@ -124,7 +124,7 @@ def upper_bounds(
     level: float,
     resolution: float,
 ) -> tuple[float, float]:
-    """Return upper bounds on the height of a peak in `near`, and on the rise from `late` to the end."""
+    """Return two upper bounds: on the height of a peak in `near`, on the rise from `late` to the end."""
     num, points = y.shape
     apart = y[:, None, :] - y[:, :, None]  # (seeds, from, to)
     index = np.arange(points)
@@ -134,8 +134,8 @@ def upper_bounds(
     df = num - 1 + borrowed
     variance = ((num - 1) * own + borrowed * own[is_before].mean()) / df
     upper = apart.mean(axis=0) + t_quantile(0.5 + level / 2, df) * np.sqrt(variance / num)
-    # The minima of a peak are never beyond a point that is shown to be higher by `matters`.
-    is_higher = upper <= -matters  # (from, to): the first is shown to be the higher one
+    # The search for the minima of a peak ends at a point that is shown to be higher by `matters`.
+    is_higher = upper <= -matters  # (from, to): True if "from" is shown to be higher than "to"
     last_higher = np.where(is_before & is_higher, index[:, None], -1).max(axis=0)
     next_higher = np.where(is_before.T & is_higher, index[:, None], points).min(axis=0)
     may_rise = is_before & may_begin[:, None] & (index[:, None] > last_higher)
@@ -155,18 +155,18 @@ INCONCLUSIVE: Final = "inconclusive"
 # Interpolation: train error ≤ ε. Nakkiran et al. 2019 use 0.1 for effective model complexity.
 EPSILON: Final = 0.1
 
-# 2 % of the curve's range is one millimetre in a figure five centimetres high. It is relative, so that
-# the unit of y does not change the verdict. Used if no `min_height` is given.
+# 2 % of the curve's range is one millimetre in a figure five centimetres high. It is a share of the range,
+# so the unit of y does not change the verdict. Used if no `min_height` is given.
 MIN_SHARE: Final = 0.02
 
 # 0.1 of the curve's range: along the epochs, the first minimum must be this far below the top. Training
-# starts at chance, and wiggles before the first descent are no minimum. Along the freezing no descent is
+# starts at chance, and wiggles before the first descent are no minimum. Along the freezing, no descent is
 # required, since it may be small or outside the axis. Added when such wiggles made six curves of small
-# networks on digits inconclusive; the value is reasoned, not fitted.
+# networks on digits inconclusive; the value was not fitted to data.
 FIRST_DESCENT: Final = 0.1
 
 # 3.75 standard errors keep false peaks below 5 % for every no-peak shape in `tests/power`, at four or more
-# seeds and up to 30 windows. Below four seeds Student's t is wider: 0.98 (one-sided) instead of 97.5 %.
+# seeds and up to 30 windows. Below four seeds Student's t exceeds this: at 98 % (one-sided), not 97.5 %.
 SEARCH: Final = 3.75
 SEARCH_LEVEL: Final = 0.98
 
@@ -185,8 +185,8 @@ class Rule:
       curve's range.
     - `at`: first minimum, peak and later minimum on the axis, if they were named before any result was
       read; then there is no search.
-    - `level`: of the intervals. `search`: the minimum number of standard errors that a height must
-      exceed if its place was searched. `resolution`: see `mean_interval`.
+    - `level`: coverage of the intervals. `search`: the minimum number of standard errors that a height
+      must exceed if its place was searched. `resolution`: see `mean_interval`.
     """
 
     epsilon: float = EPSILON
@@ -208,19 +208,19 @@ class Judgement:
     - `rise`: peak over first minimum; `fall`: peak over later minimum; `gain`: first minimum over
       later minimum (above 0: strong); `end_rise`: last point over the lowest of the half decade before it.
       None with one seed, or with fewer than three points.
-    - `heights`: of the peak, (seeds,), of the seeds used: the rise or the fall, whichever is smaller on
-      the other seeds. `height`: their mean. A peak is shown if `low` is above 0 (it includes the cost of
-      the search) and the estimate reaches `min_height`. It is excluded if `high`, which is `at_most`, is
-      below `min_height`.
-    - `located_heights`: (seeds,), the same at the places found on all seeds. Their mean tends to be too
-      high, since the places were chosen for it.
+    - `heights`: the peak's height in each seed used, (seeds,): the rise or the fall, whichever is smaller
+      on the other seeds. `height`: the mean of `heights`. A peak is shown if `height.low`, which includes
+      the cost of the search, is above 0 and the estimate reaches `min_height`. A peak is excluded if
+      `at_most`, the upper bound on its height, is below `min_height`.
+    - `located_heights`: (seeds,), heights at the places found on all seeds. Their mean tends to be too
+      high, since these places maximise it.
     - `first_minimum`, `peak`, `later_minimum`: places on the mean over seeds, for drawing.
-    - `min_height`: the height that matters. `interpolates`: "nothing", "some", "everything" (of the
-      curve), "unknown" without train errors. `near`: (points,) bool, where a peak counts.
+    - `min_height`: the height that matters. `interpolates`: how much of the curve interpolates, see
+      `edges.extent`. `near`: (points,) bool, where a peak counts.
     - `unfinished`: why a peak may still appear, as text, or "".
-    - `bump`: a shown peak outside `near`, as text, or "". If it is shown to be higher than any peak that
-      counts, by `min_height`, the status is none.
-    - `plateau`: the stretch that is level until half a decade beyond the edge, as text, or "".
+    - `bump`: a shown peak outside `near`, as text, or "". If this peak is shown to be higher, by
+      `min_height`, than any peak that counts, the status is none.
+    - `plateau`: a level stretch that reaches more than half a decade beyond the edge, as text, or "".
     - `ascent`: a shown rise from the later minimum to the end, as text, or "".
     - `reasons`: sentences. `used`: (all seeds,) bool, False for a seed with a gap in its curve.
     """
@@ -326,8 +326,8 @@ def judge(
         axis: name of `x`: "epochs", or any other text for an axis of capacity.
         train_errors: same shape as `y`.
         start: (seeds,), the value before training, NaN if it is not known.
-        parts: (seeds, parts), means of shorter stretches; `window_of`: (parts,), their windows. Default:
-            the windows themselves.
+        parts: (seeds, parts), means of parts of the windows; default: the windows themselves.
+        window_of: (parts,), the index of each part's window.
     """
     rule = Rule() if rule is None else rule
     epsilon, min_height, at = rule.epsilon, rule.min_height, rule.at
@@ -416,7 +416,7 @@ def judge(
         rises, falls, heights = held_out(triples)
         located_heights = _heights(y, places)
         rise, fall, gain = interval(rises), interval(falls), interval(falls - rises)
-        # With this guard each of the two gains errs in at most 2 %, so both together in less than 5 %.
+        # With this guard each of the two measured gains errs in at most 2 %, so both in less than 5 %.
         low_part = _lowest((fine.sum(axis=0) - fine) / (num - 1), window_of, triples[:, [0, 2]])
         gain_of_parts = interval(-np.diff(np.take_along_axis(fine, low_part, 1))[:, 0])
         if _shown(gain_of_parts, matters, guard) and not _shown(gain, matters, guard):
@@ -435,7 +435,7 @@ def judge(
         if where is not None and _shown(plain, matters, guard):
             status = STRONG if _shown(gain, matters, guard) else WEAK
         elif at_most < matters:
-            # Half of `matters` over half a decade: this excludes a rise by `matters` within a decade.
+            # A rise below half of `matters` over half a decade excludes a rise by `matters` over a decade.
             status, so_far = NONE, end_rise.low > 0 or end_at_most >= matters / 2
         else:
             reasons.append(
@@ -452,7 +452,7 @@ def judge(
         if bump:
             far = interval(held_out(located(None))[2])
             bump = bump if _shown(far, matters, guard) else ""
-        # Every error is high early in training, so along the epochs only a later bump can be higher.
+        # Early in training every error is high, so along the epochs an earlier bump is not compared.
         if bump and (axis != EPOCHS or anywhere[1] > places[1]):
             apart = interval(y[:, anywhere[1]] - y[:, places[1]])
             if apart.estimate - guard * apart.standard_error >= matters:
@@ -531,7 +531,7 @@ def search_guard(num_seeds: int, level: float = LEVEL, search: float = SEARCH) -
 
 
 def _half_a_decade_earlier(x: np.ndarray) -> int:
-    """Return the last point at least half a decade before the end; the first point if there is none."""
+    """Return the index of the last point at least half a decade before the end; 0 without such a point."""
     earlier = np.flatnonzero(x <= x[-1] * 10**-0.5 * (1 + 1e-9))
     return int(earlier[-1]) if earlier.size else 0
 
@@ -558,7 +558,7 @@ def _at_own_edges(
     edges = own_edges(train, rule.epsilon)
     if edges is None or edges.min() == edges.max():
         return []
-    # Points that not all moved curves have are cut.
+    # Only the points that all moved curves have are kept.
     steps = np.arange(-edges.min(), x.size - edges.max())
     take = edges[:, None] + steps
     own = judge(
@@ -581,14 +581,14 @@ def _at_own_edges(
 
 
 def _heights(y: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """Return each seed's rise or fall at three places, whichever is smaller on the mean: (seeds,)."""
+    """Return each seed's rise, or each seed's fall if its mean is smaller, at three places: (seeds,)."""
     low, top, later = y[:, places].T
     rises: np.ndarray = top - low
     return rises if low.mean() >= later.mean() else top - later
 
 
 def _lowest(curves: np.ndarray, window_of: np.ndarray, windows: np.ndarray) -> np.ndarray:
-    """Return the index of each curve's lowest part in each of its windows: (k, parts), (k, n) → (k, n)."""
+    """Return the index of each curve's lowest part within each window: (k, parts), (k, n) → (k, n)."""
     inside = window_of == windows[..., None]  # (k, n, parts)
     return np.asarray(np.where(inside, curves[:, None, :], np.inf).argmin(axis=-1))
 
