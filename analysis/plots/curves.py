@@ -15,7 +15,7 @@ from analysis.descent import EPSILON
 from analysis.descent.intervals import mean_intervals
 from analysis.plots import style as plot_style
 
-# With 2 seeds, a t-interval of ±13 standard errors would fill the panel.
+# With 2 seeds, the t-interval is ±13 standard errors and would fill the panel.
 MIN_BAND_SEEDS: Final = 3
 MARGIN: Final = 0.08  # of the values' range, above and below
 
@@ -26,10 +26,10 @@ def epoch_curves(
     *,
     colours: dict[float, str] | None = None,
 ) -> xr.Dataset:
-    """Draw a curve over epochs (log scale) for each frozen count; return them (`layout.Values`).
+    """Draw a curve over epochs (log scale) for each frozen count; return the curves (`layout.Values`).
 
     Frozen counts differ in colour, dashes and the marker at the end. Epoch 0 has a separate tick.
-    A mean over seeds ends at × if one of its seeds diverges.
+    If a seed diverges, the mean over seeds ends there, at ×.
 
     Args:
         error: dims (frozen, epoch or step[, seed]); other dimensions need length 1.
@@ -86,17 +86,17 @@ def capacity_curves(
 ) -> tuple[xr.Dataset, ...]:
     """Draw test error over trained parameters (log scale) for each value of `by`, train error on `below`.
 
-    From MIN_BAND_SEEDS seeds on, bands are t-intervals. A marker is filled if the mean train error is at
-    most `epsilon`. The edge of each curve of three or more cuts, between the first filled marker and the
-    one before, is shaded.
+    With at least MIN_BAND_SEEDS seeds, bands show t-intervals. A marker is filled if the mean train error
+    is at most `epsilon`. On curves of three or more cuts, the edge is shaded: the range between the first
+    filled marker and the marker before it.
 
     Args:
         test, train: dims (by, frozen[, seed]), with `parameters_trained` over frozen; without it, the x
             axis is the frozen count, falling.
-        wanted: over (by, frozen). A curve has gaps only at wanted cells.
+        wanted: dims (by, frozen). A curve has gaps only at wanted cells.
 
     Returns:
-        The curves on `above` and on `below` (`layout.Values`).
+        The curves on `above` and, unless it is None, on `below` (`layout.Values`).
     """
     test, train = (
         plot_style.by_capacity(plot_style.narrowed(array, (by, "frozen"))).transpose(
@@ -169,14 +169,14 @@ def freezing_curves(
 ) -> xr.Dataset:
     """Draw a curve over the cut for each value of `by`; return the curves (`layout.Values`).
 
-    Dots are seeds. From MIN_BAND_SEEDS seeds on, a band shows t-intervals, cut off at the frame.
+    Dots are seeds. With at least MIN_BAND_SEEDS seeds, a band shows t-intervals, clipped at the frame.
 
     Args:
         error: dims (by, frozen[, seed]); other dimensions need length 1.
-        x: "frozen", or a coordinate over (by,) frozen: "share_frozen", or on a log scale
-            "parameters_trained" or "share_trained", with 0 frozen layers at the right.
-        train_error: like `error`. A marker is hollow if its mean is above `epsilon`.
-        wanted: over (by, frozen). A curve has gaps only at wanted cells.
+        x: the x axis: "frozen", "share_frozen", or (log scale) "parameters_trained" or "share_trained".
+            The fewest frozen layers are at the right.
+        train_error: dims like `error`. A marker is hollow if the mean train error is above `epsilon`.
+        wanted: dims (by, frozen). A curve has gaps only at wanted cells.
     """
     error = plot_style.narrowed(error, (by, "frozen")).sortby("frozen").transpose(by, "frozen", ...)
     train_error, wanted = (
@@ -233,9 +233,9 @@ def paired_difference(
     by: str = "source_task",
     x: str = "frozen",
 ) -> xr.Dataset:
-    """Draw the error of source `first` minus that of `second`, seed by seed (C5); return the mean.
+    """Draw the error of source `first` minus the error of `second`, seed by seed (C5); return the mean.
 
-    Dots are the seeds that have both errors. From MIN_BAND_SEEDS seeds on, bars are t-intervals over them.
+    Dots are seeds that have both errors. With at least MIN_BAND_SEEDS such seeds, bars are t-intervals.
 
     Args:
         error: dims (by, frozen, seed).
@@ -269,20 +269,20 @@ def _values(mean: xr.DataArray) -> xr.Dataset:
 
 
 def has_band(error: xr.DataArray) -> bool:
-    """Return True if some cell has at least MIN_BAND_SEEDS seeds, so that intervals are drawn."""
+    """Return True if intervals are drawn: some cell has at least MIN_BAND_SEEDS seeds."""
     if "seed" not in error.dims:
         return False
     return bool((error.notnull().sum("seed") >= MIN_BAND_SEEDS).any())
 
 
 def _half(seeds: np.ndarray) -> np.ndarray:
-    """Return half widths of the intervals over `seeds` (points, seeds); NaN below MIN_BAND_SEEDS seeds."""
+    """Return half widths of intervals, (points,), of (points, seeds); NaN below MIN_BAND_SEEDS seeds."""
     half = mean_intervals(seeds.T)[1]
     return np.where(np.isfinite(seeds).sum(axis=1) >= MIN_BAND_SEEDS, half, np.nan)
 
 
 def span(values: np.ndarray) -> tuple[float, float]:
-    """Return limits of an axis that contain all known values, with a margin."""
+    """Return axis limits (low, high) that contain all finite values, with a margin."""
     known = values[np.isfinite(values)]
     if known.size == 0:
         return 0.0, 1.0
@@ -315,7 +315,7 @@ def _depth_axis(axes: Axes, array: xr.DataArray, x: str) -> None:
 
 
 def _label_cuts(axes: Axes, counts: np.ndarray, names: Sequence[str]) -> None:
-    """Label the frozen counts that fit beside each other on the x axis; outer labels extend inwards."""
+    """Label frozen counts on the x axis, without labels that overlap; outer labels extend inwards."""
     inches = axes.get_window_extent().width / axes.figure.dpi
     x = (counts - counts.min()) / max(float(np.ptp(counts)), 1e-9) * inches
     half = np.array([plot_style.LETTER * (len(name) + 1) / 2 for name in names])

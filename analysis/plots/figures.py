@@ -20,7 +20,7 @@ from analysis.plots import curves, layout, maps, points, style
 from analysis.plots.layout import at
 
 DPI: Final = 200  # of PNG files
-# The metadata of each format omits the time of writing, so that equal rows give equal bytes.
+# Metadata by format, without the time of writing, so that equal rows give equal bytes.
 FORMATS: Final[dict[str, dict[str, Any]]] = {
     "png": {"Software": None},
     "svg": {"Date": None},
@@ -48,7 +48,7 @@ def panel_grid(
 ) -> layout.Drawn:
     """Draw curves over epochs for every frozen count, with the train error beneath each panel.
 
-    Rows are source sizes and columns target sizes, as in the panel grid of arXiv 2211.11074.
+    Default rows are source sizes, default columns target sizes, as in the panel grid of arXiv 2211.11074.
 
     Args:
         test, train: dims (rows, columns, frozen, epoch[, seed]).
@@ -67,7 +67,7 @@ def panel_grid(
         upper.tick_params(labelbottom=False)
         upper.set_ylim(*test_span)
         lower.set_ylim(*train_span)
-        # A tooltip shows the drawn error first, then the other error.
+        # The drawn error comes first in the tooltip: test error above, train error beneath.
         return _with(above, below), _with(below, above)
 
     with matplotlib.rc_context(style.STYLE):
@@ -135,9 +135,9 @@ def freezing_maps(
     Args:
         test, train: dims (rows, columns, size, frozen[, seed]).
         ridge, ridge_shown: dims (rows, columns, size); see `maps.freezing_map`.
-        diverged, wanted: like `test` without seed.
+        diverged, wanted: dims (rows, columns, size, frozen); see `maps.freezing_map`.
         wrap, sheet: see `layout.grid`.
-        row_inches: height of the cells of one size.
+        row_inches: height of the row of cells of one size.
     """
     marks = {"ridge": ridge, "ridge_shown": ridge_shown, "diverged": diverged, "wanted": wanted}
     return _map_grid(
@@ -172,7 +172,7 @@ def _map_grid(
     wrap: int = 0,
     sheet: float = layout.WIDE,
 ) -> layout.Drawn:
-    """Draw a grid of maps with one colour scale; `marks` are arguments of `draw_map` by name."""
+    """Draw a grid of maps with one colour scale; `marks`: further arguments of `draw_map`, by name."""
 
     def draw(axes: Axes, _: Axes, select: dict[str, Any]) -> tuple[xr.Dataset, ...]:
         here = {name: _maybe(array, select) for name, array in marks.items()}
@@ -209,7 +209,7 @@ def capacity_grid(
     wrap: int = 0,
     sheet: float = layout.WIDE,
 ) -> layout.Drawn:
-    """Draw curves over the trained parameters for each value of `by`, with the train error beneath.
+    """Draw curves over the trained parameters for each value of `by`, with train errors beneath.
 
     Args:
         test, train: dims (columns, by, frozen[, seed]).
@@ -344,7 +344,7 @@ def difference_grid(
 
 
 def markers(test: xr.DataArray, train: xr.DataArray, epsilon: float) -> tuple[bool, bool]:
-    """Return whether any marker of `freezing_grid` is filled, and whether any is hollow."""
+    """Return whether any marker of `freezing_grid` is filled, and whether any marker is hollow."""
     drawn = style.seed_mean(train)[0].where(style.seed_mean(test)[0].notnull())
     return bool((drawn <= epsilon).any()), bool((drawn > epsilon).any())
 

@@ -34,12 +34,13 @@ REMARK_LETTER: Final = 0.052
 TITLE_LETTER: Final = 0.084  # upper bound of the average width
 
 # The values drawn on one Axes, in one of three forms.
-# Cells: "test" and "train" over (y, x), with the coordinate "right": right edges of the columns.
-# Curves: means over (curve, x) by name, the drawn one first, with the coordinate "at": x positions.
-# Points: columns x, y, text.
+# Cells: Dataset of "test" and "train", dims (y, x); the coordinate "right" has right edges of columns.
+# Curves: Dataset of means, dims (curve, x), the drawn variable first; the coordinate "at" has x positions.
+# Points: DataFrame with columns x, y, text.
 Values = xr.Dataset | pd.DataFrame
 
-# Draws one panel and returns the values on its Axes and on the smaller Axes beneath, if there are any.
+# A function that draws one panel. Arguments: the panel's Axes, the smaller Axes beneath (or the panel's
+# Axes again), the panel's selection. Returns the values drawn on each of the Axes.
 Draw = Callable[[Axes, Axes, dict[str, Any]], Sequence[Values]]
 
 
@@ -58,11 +59,12 @@ Drawn = tuple[Figure, list[Panel]]
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """A figure with empty panels, row by row.
+    """A figure with empty panels; lists are in the order of panels, row by row.
 
     Args:
-        lower: a smaller panel beneath each of `upper`, or empty.
-        selections: the label selected along each dimension, for each panel.
+        upper: the panels.
+        lower: a smaller panel beneath each panel, or empty.
+        selections: for each panel, the label selected along each dimension.
         right_inches, top_inches: margins.
     """
 
@@ -95,8 +97,9 @@ def grid(
     becomes a single row.
 
     Args:
-        height: of a panel, at least.
+        height: minimum height of a panel.
         beneath: height of a smaller panel under each panel; 0: none.
+        left, right, bottom: margins.
         wrap: maximum number of columns, 0: no limit. If panels wrap, each has its own heading.
         sheet: width to fill.
     """
@@ -161,7 +164,7 @@ def grid(
 def _panel_size(
     num_columns: int, margins: float, height: float, sheet: float
 ) -> tuple[float, float]:
-    """Return width and height of a panel; panels fill the sheet within PANEL_WIDTHS."""
+    """Return width and height of a panel; panels fill the sheet if PANEL_WIDTHS allows."""
     width = (sheet - margins + GAP_X) / num_columns - GAP_X
     width = float(np.clip(width, *PANEL_WIDTHS))
     return width, height * float(np.clip((width / 2.35) ** 0.5, 1.0, 1.35))
@@ -176,14 +179,14 @@ def _headings(
 
 
 def legend_names(figure: Figure) -> set[str]:
-    """Return the names of the marks drawn in a figure, as in its legend."""
+    """Return the names of the marks drawn in a figure, as in the legend."""
     return set(_named(figure.axes))
 
 
 def fill(grid: Grid, draw: Draw) -> tuple[list[Panel], str]:
-    """Draw every panel; label the outer axes only.
+    """Draw every panel; label only the outer axes.
 
-    Returns the panels, and the notes that all panels share.
+    Return the panels, and a text of the notes that all panels share. Other notes stay above their panels.
     """
     under = grid.lower or grid.upper
     panels = []
@@ -216,7 +219,7 @@ def _numbers(axes: Axes) -> list[str]:
 
 
 def legend_right(grid: Grid, title: str, order: Sequence[str] = ()) -> None:
-    """Add one legend for all panels at the right of the first row, in the given order of its labels."""
+    """Add one legend for all panels at the right of the first row; labels in `order` come first."""
     named = _named(grid.upper)
     named = {label: named[label] for label in order if label in named} | named
     width, height = grid.figure.get_size_inches()
@@ -233,7 +236,7 @@ def legend_right(grid: Grid, title: str, order: Sequence[str] = ()) -> None:
 
 
 def legend_beneath(grid: Grid) -> None:
-    """Add one legend for the marks of all panels beneath them; the figure grows by its rows."""
+    """Add one legend for all panels beneath the panels; the figure grows by the height of the legend."""
     named = _named(grid.upper)
     if not named:
         return
@@ -255,7 +258,7 @@ def legend_beneath(grid: Grid) -> None:
 
 
 def _grow_beneath(figure: Figure, inches: float) -> None:
-    """Add white space beneath everything; Axes, texts and legends keep their sizes and distances."""
+    """Add white space at the bottom; Axes, texts and legends keep their sizes and distances."""
     width, height = figure.get_size_inches()
     taller = height + inches
     anchors = [
@@ -278,7 +281,7 @@ def colour_bar(grid: Grid, norm: Normalize, label: str, *, beyond: bool) -> None
     """Add the colour scale of all panels at the right of the first row.
 
     Args:
-        beyond: some values exceed the scale.
+        beyond: True if some values exceed the scale.
     """
     width, height = grid.figure.get_size_inches()
     length = grid.upper[0].get_position().height
@@ -290,7 +293,7 @@ def colour_bar(grid: Grid, norm: Normalize, label: str, *, beyond: bool) -> None
 
 
 def remark(grid: Grid, *texts: str) -> None:
-    """Add small print beneath everything; the figure grows by the lines after the first."""
+    """Add small print at the bottom; the figure grows by the height of all lines except the first."""
     line = " · ".join(text for text in texts if text)
     room = int((grid.figure.get_size_inches()[0] - 0.16) / REMARK_LETTER)
     lines = textwrap.wrap(line, room)
@@ -303,7 +306,7 @@ def remark(grid: Grid, *texts: str) -> None:
 
 
 def at(array: xr.DataArray, select: dict[str, Any]) -> xr.DataArray:
-    """Select one panel's values; drop the epochs at which all values are missing."""
+    """Return one panel's values without the epochs at which all values are missing."""
     chosen = array.sel(
         {dim: value for dim, value in select.items() if dim in array.dims}, drop=True
     )

@@ -20,7 +20,7 @@ from analysis.plots.style import ABSENT, FAINT, HALO, INK, PAPER, note
 def cells(
     axes: Axes, mean: np.ndarray, x_edges: np.ndarray, y_edges: np.ndarray, **style: Any
 ) -> None:
-    """Draw cells of `mean` (rows, columns) in colour; hatch cells that are NaN."""
+    """Draw the cells of `mean` (rows, columns) in colour; hatch cells whose value is NaN."""
     axes.pcolormesh(x_edges, y_edges, np.ma.masked_invalid(mean), rasterized=True, **style)
     for row, absent in enumerate(~np.isfinite(mean)):
         changes = np.flatnonzero(np.diff(np.concatenate([[0], absent.astype(int), [0]])))
@@ -53,7 +53,7 @@ def region(
     If there is no line, a note states on which side of `epsilon` all cells are.
 
     Args:
-        inside, known: shape (rows, columns). No line is drawn next to a cell that is not known.
+        inside, known: (rows, columns) bool. No line is drawn next to a cell whose `known` is False.
         how: words added to `train error ≤ epsilon` in the legend.
     """
     log = axes.get_xscale() == "log"
@@ -96,7 +96,7 @@ def region(
 def _borders(
     inside: np.ndarray, known: np.ndarray, x: np.ndarray, y: np.ndarray
 ) -> list[tuple[float, float, float, float]]:
-    """Return the vertical borders of a region as (x, begin, end, side); +1: region at the right.
+    """Return the vertical borders of a region: (x, first y, last y, side); side +1: region at the right.
 
     Adjacent borders are joined, so that a map of thousands of cells has few lines.
     """
@@ -114,7 +114,7 @@ def _borders(
 def ridge_line(axes: Axes, x: np.ndarray, y: np.ndarray, shown: np.ndarray) -> None:
     """Mark the peaks at (x, y); NaN means no peak.
 
-    Peaks shown over the seeds are circles, joined between neighbours. Peaks at face value are dots.
+    Peaks that the seeds show are circles, joined between neighbours. Peaks at face value only are dots.
     """
     style: dict[str, Any] = {"color": INK, "path_effects": HALO, "clip_on": False, "zorder": 5}
     if (shown & np.isfinite(x)).any():
@@ -154,11 +154,11 @@ def freezing_map(
 
     Args:
         error: dims (size or source_size, frozen[, seed]); other dimensions need length 1.
-        train_error: like `error`. The ticks of the edge point to cells whose mean is at most `epsilon`.
-        ridge: frozen count of each row's peak, over the y dimension; NaN: no peak.
-        ridge_shown: False for a peak at face value only.
-        diverged: True if a seed diverged, like `error` without seed.
-        wanted: like `diverged`. A frozen count without a wanted cell has no column.
+        train_error: dims like `error`. Ticks of the edge point to cells with a mean of at most `epsilon`.
+        ridge: frozen count of each row's peak, dims (y,); NaN: no peak.
+        ridge_shown: dims (y,); False for a peak at face value only.
+        diverged: dims like `error` without seed; True if a seed diverged.
+        wanted: dims like `diverged`. A frozen count without a wanted cell has no column.
     """
     y = plot_style.other_dim(error, "frozen", plot_style.SIZES)
     error = only_wanted(plot_style.narrowed(error, (y, "frozen")), wanted)
@@ -208,10 +208,10 @@ def epoch_map(
 
     Args:
         error: dims (frozen, epoch or step[, seed]); other dimensions need length 1.
-        train_error: like `error`. The line marks the first epoch whose mean is at most `epsilon`.
-        ridge: epoch of each frozen count's peak; NaN: no peak.
-        ridge_shown: False for a peak at face value only.
-        diverged: True if a seed diverged, over frozen.
+        train_error: dims like `error`. The line marks the first epoch with a mean of at most `epsilon`.
+        ridge: epoch of each frozen count's peak, dims (frozen,); NaN: no peak.
+        ridge_shown: dims (frozen,); False for a peak at face value only.
+        diverged: dims (frozen,); True if a seed diverged.
     """
     x = plot_style.other_dim(error, "frozen", plot_style.TIMES)
     error = plot_style.narrowed(error, ("frozen", x)).sortby(x)
@@ -259,7 +259,7 @@ def _cells(mean: xr.DataArray, train: np.ndarray, right: np.ndarray) -> xr.Datas
 
 
 def only_wanted(error: xr.DataArray, wanted: xr.DataArray | None) -> xr.DataArray:
-    """Drop the frozen counts at which no cell is wanted; they are not absent cells."""
+    """Drop the frozen counts at which no cell is wanted, since their cells are not absent."""
     if wanted is None:
         return error
     others = [dim for dim in wanted.dims if dim != "frozen"]
@@ -268,7 +268,7 @@ def only_wanted(error: xr.DataArray, wanted: xr.DataArray | None) -> xr.DataArra
 
 
 def shared_norm(error: xr.DataArray) -> Normalize:
-    """Return one colour scale for all maps of `error`, over its means over seeds."""
+    """Return one colour scale for all maps of `error`; its ends are the extreme means over seeds."""
     values = plot_style.seed_mean(error)[0].values
     known = values[np.isfinite(values)]
     low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
@@ -278,8 +278,9 @@ def shared_norm(error: xr.DataArray) -> Normalize:
 def epoch_norm(error: xr.DataArray) -> Normalize:
     """Return a colour scale for maps over epochs that resolves the errors after the first descent.
 
-    It ends at the highest mean that any curve reaches after its minimum, but not below the middle of all
-    values. Else errors of untrained networks would use up most of it. Higher values get the last colour.
+    The scale ends at the highest mean that any curve reaches after its minimum, but not below the middle
+    of all values. Otherwise, errors of untrained networks would need most of the scale. Higher values get
+    the last colour.
     """
     x = next(str(dim) for dim in plot_style.TIMES if dim in error.dims)
     mean = plot_style.seed_mean(error.sortby(x), along=x)[0].transpose(..., x)

@@ -15,18 +15,17 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLoc
 from analysis.plots import layout
 from analysis.plots import style as plot_style
 
-SPREAD: Final = 0.5  # fraction of the distance between two sizes, over which `by` is spread
+SPREAD: Final = 0.5  # width of one size's markers, as a fraction of the distance between sizes
 
 
 def draw_cuts(axes: Axes, cuts: xr.Dataset, *, by: str = "source") -> pd.DataFrame:
     """Draw the best frozen count (y) for each number of images (x) and value of `by`.
 
-    The number of trained parameters grows upwards. Large markers are the best counts. Small markers, on a
-    line, are counts that are not distinguishable from the best. Returns the large markers
-    (`layout.Values`).
+    The number of trained parameters grows upwards. Large markers are the best counts. Small markers,
+    joined by a line, are counts that may be the best. Return the large markers (`layout.Values`).
 
     Args:
-        cuts: from `surfaces.best_cut`, dims (by, size); `in_set` also over frozen.
+        cuts: from `surfaces.best_cut`, dims (by, size); `in_set` has the further dimension frozen.
     """
     cuts = cuts.sortby("size").sortby("frozen", ascending=False).transpose(by, "size", "frozen")
     counts = cuts["frozen"].values
@@ -108,11 +107,11 @@ def cut_grid(
 def draw_capacity(axes: Axes, pairs: pd.DataFrame) -> pd.DataFrame:
     """Draw effective capacity (y, log scale) against similarity (x); return the points (`layout.Values`).
 
-    The marker shows the source task, the colour the frozen count. An arrow marks a lower bound: even the
-    largest size is interpolated. For points on the dashed line not even the smallest size is.
+    The marker shows the source task, the colour the frozen count. An arrow marks a lower bound: the
+    largest size is interpolated. For points on the dashed line, the smallest size is not interpolated.
 
     Args:
-        pairs: from `surfaces.similarity.capacity_and_similarity`, a line for each point.
+        pairs: from `surfaces.similarity.capacity_and_similarity`, with a line for each point.
     """
     value = pairs.attrs["value"]
     known = pairs.loc[pairs["capacity"] > 0, "capacity"]

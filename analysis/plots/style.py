@@ -21,8 +21,8 @@ FAINT: Final = "#7d838c"
 TIMES: Final = ("epoch", "step")
 SIZES: Final = ("size", "source_size")
 PAPER: Final = "#ffffff"
-LETTER: Final = 0.062  # inches, width of a digit at a tick
-WORD_LETTER: Final = 0.054  # inches, mean width of a letter of words at a tick
+LETTER: Final = 0.062  # inches, width of a digit in a tick label
+WORD_LETTER: Final = 0.054  # inches, mean width of a letter in a tick label of words
 ABSENT: Final = "#eef0f2"
 EDGE: Final = "#e3e6ea"
 STYLE: Final[dict[Any, Any]] = {
@@ -56,11 +56,11 @@ STYLE: Final[dict[Any, Any]] = {
     "pdf.fonttype": 42,
 }
 
-# Okabe & Ito (2008), ordered so that neighbours differ in lightness; dashes and markers differ too.
+# Okabe & Ito (2008), ordered so that neighbours differ in lightness. Dashes and markers also differ.
 OKABE_ITO: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", INK)
 MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p")
 DASHES: Final[tuple[Any, ...]] = ("-", (0, (4.5, 1.4)), (0, (1.3, 1.0)), (0, (6, 1.3, 1.2, 1.3)))
-# Perceptually uniform, ordered in lightness, and different from the scale of the frozen counts.
+# Perceptually uniform, ordered in lightness, and different from the colours of the frozen counts.
 ERROR_COLOURS: Final[Colormap] = matplotlib.colormaps["magma"]
 OF_CUTS: Final = ("cut", "parameters_trained")  # coordinates over frozen
 HEAD_ONLY: Final = "head only"
@@ -109,8 +109,9 @@ def frozen_colours(frozen: Iterable[float]) -> dict[float, str]:
 
 
 def cut_names(array: xr.DataArray | xr.Dataset) -> list[str]:
-    """Return a name for each frozen count: the coordinate `cut` without its last word "frozen", if the
-    array has it; else the number."""
+    """Return a name for each frozen count, from the coordinate `cut` without its last word "frozen".
+
+    Without this coordinate, names are the numbers."""
     counts = array["frozen"].values.tolist()
     words = _over_frozen(array, "cut")
     if words is None:
@@ -122,7 +123,7 @@ def cut_names(array: xr.DataArray | xr.Dataset) -> list[str]:
 
 
 def cut_texts(array: xr.DataArray | xr.Dataset) -> list[str]:
-    """Return `cut_names` for sentences, with the number of trained parameters if known."""
+    """Return each frozen count in words, for sentences, with the trained parameters if known."""
     names = cut_names(array)
     if "cut" in array.coords:
         whole = (NOTHING_FROZEN, HEAD_ONLY)
@@ -140,7 +141,7 @@ def cut_texts(array: xr.DataArray | xr.Dataset) -> list[str]:
 
 
 def _over_frozen(array: xr.DataArray | xr.Dataset, name: str) -> np.ndarray | None:
-    """Return a coordinate over frozen and any others: (frozen, others); None without it."""
+    """Return a coordinate as a matrix (frozen, all other dims); None if the array lacks it."""
     if name not in array.coords:
         return None
     one = array.coords[name]
@@ -158,8 +159,8 @@ def by_capacity(array: xr.DataArray) -> xr.DataArray:
 def seed_mean(array: xr.DataArray, along: str | None = None) -> tuple[xr.DataArray, np.ndarray]:
     """Return the mean over "seed" and the number of seeds of each mean (empty without that dimension).
 
-    With `along`, a curve's mean is over all seeds of that curve, and NaN after one of them has ended. A
-    mean over fewer seeds would jump there.
+    With `along` (the x dimension of curves), a curve's mean is over all its seeds. The mean is NaN after a
+    seed has ended, because a mean over fewer seeds would jump there.
     """
     if "seed" not in array.dims:
         return array, np.empty(0, int)
@@ -192,7 +193,7 @@ def note_seeds(axes: Axes, counts: np.ndarray) -> None:
 def log_edges(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return left and right edges, shape (n,) each, of cells around ascending epochs on a log axis.
 
-    Edges are halfway in log scale. Epoch 0 gets a cell of 1/20 of the axis, left of the others with a gap.
+    Edges are halfway in log scale. Epoch 0 gets a cell of 1/20 of the axis, at the left, before a gap.
     """
     positive = x[x > 0].astype(float)
     if positive.size == 0:
@@ -212,7 +213,7 @@ def log_edges(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def epoch_positions(x: np.ndarray, values: np.ndarray | None = None) -> np.ndarray:
-    """Return the x positions of `values` (default: x) on the log axis of `x`; 0 is moved to its cell."""
+    """Return x positions of `values` (default: x) on the log axis of `x`; 0 gets a positive position."""
     values = x if values is None else values
     left, right = log_edges(x)
     return np.where(values == 0, np.sqrt(left[0] * right[0]), values)
@@ -297,12 +298,12 @@ def whole_numbers(values: np.ndarray) -> list[str]:
 
 
 def narrowed(array: xr.DataArray, needed: Sequence[str]) -> xr.DataArray:
-    """Return the array with the dimensions `needed`, and "seed" if it has that.
+    """Return the array with only the dimensions `needed`, and "seed" if the array has it.
 
     Other dimensions of length 1 are dropped. A needed scalar coordinate becomes a dimension.
 
     Raises:
-        ValueError: another dimension is left over, or a needed one is missing.
+        ValueError: another dimension is left over, or a needed dimension is missing.
     """
     for name in needed:
         if name not in array.dims and name in array.coords and array.coords[name].ndim == 0:
@@ -321,10 +322,12 @@ def narrowed(array: xr.DataArray, needed: Sequence[str]) -> xr.DataArray:
 
 
 def other_dim(array: xr.DataArray, known: str, choices: Sequence[str]) -> str:
-    """Return the one of `choices` that the array has besides `known`; prefer one with several values.
+    """Return the first of `choices` that is a dimension of the array, preferably with several values.
+
+    If none is a dimension, return the first that is a coordinate. `known` is only for the message.
 
     Raises:
-        ValueError: the array has none of them.
+        ValueError: no choice is a dimension or a coordinate.
     """
     there = [name for name in choices if name in array.dims or name in array.coords]
     long = [name for name in there if name in array.dims and array.sizes[name] > 1]
@@ -341,12 +344,12 @@ def _listed(values: np.ndarray) -> str:
 
 
 def values_like(array: xr.DataArray, shape: xr.DataArray) -> np.ndarray:
-    """Return the values of `array` at the labels of `shape`, in its order; NaN if absent."""
+    """Return the values of `array` at the labels of `shape`, with dims as in `shape`; NaN if absent."""
     labels = {dim: shape[dim] for dim in shape.dims}
     return array.astype(float).reindex(labels).transpose(*shape.dims).values
 
 
 def last_known(curve: np.ndarray) -> int:
-    """Return the index of the last value that is not NaN; 0 without one."""
+    """Return the index of the last finite value; 0 if there is none."""
     known = np.flatnonzero(np.isfinite(curve))
     return int(known[-1]) if known.size else 0

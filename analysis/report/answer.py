@@ -34,7 +34,7 @@ TERMS: Final[Mapping[str, str]] = {
 }
 
 FREEZING: Final = "C4"
-# The words for a claim that holds, and for one that does not.
+# The words for a claim that holds, and for a claim that does not hold.
 WORDS: Final[Mapping[str, tuple[str, str]]] = {
     "C1": (
         "the peak over the epochs is higher with more target images",
@@ -85,10 +85,10 @@ class Best:
     """The choice of source and cut with the lowest test error at one target size.
 
     Args:
-        error, standard_error: over seeds, of each seed's error at the choice of the other seeds. With one
-            seed, its error and NaN.
-        others: choices that may be best too, as text.
-        baselines: mean test errors by name, of the same source: head only, nothing frozen, …
+        error: mean over seeds of each seed's error at the choice of the other seeds, or of the only seed.
+        standard_error: of `error`; NaN with one seed.
+        others: other choices that may be the best, as text.
+        baselines: mean test errors of the same source, by name: "head only", "nothing frozen", …
     """
 
     size: int
@@ -103,7 +103,7 @@ class Best:
 
 @dataclass(frozen=True, kw_only=True)
 class Count:
-    """Number of curves that could show a peak, and of those that show one over their seeds."""
+    """`could`: number of curves that could show a peak; `shown`: number whose seeds show a peak."""
 
     could: int
     shown: int
@@ -114,7 +114,7 @@ def first_screen(
 ) -> FirstScreen:
     """Answer the question of the study: which cut is best, is there double descent, what is open?
 
-    A peak counts only if the seeds show it, by the rule of the verdicts and of the marks in the maps.
+    A peak counts only if the seeds show it. The rule is that of the verdicts and of the marks in the maps.
     """
     if not len(study.runs):
         return FirstScreen(headline="No Run has rows yet: nothing can be said.")
@@ -126,11 +126,11 @@ def first_screen(
     if sum(count.could for count in over_cuts.values()) > 1:
         counted = {"over the frozen layers": over_cuts, **counted}
     asked = [one for one in verdicts if not constant_fields(study, one.claim, one.arm)]
-    # Without several cuts, the first claim that the study can answer.
+    # C4 if the study can answer it, else the first claim that the study can answer.
     about_descent = next(
         (_sentence(one) for one in sorted(asked, key=lambda one: one.claim != FREEZING)), ""
     )
-    # The best size is that with the most measured cuts; of equals, the largest.
+    # The size with the most choices is used; if several have the same number, the largest.
     best = max(bests, key=lambda one: (one.num_choices, one.size), default=None)
     sentences = [
         "" if part is None or best is None else _best_sentence(best, _apart(part, summaries)),
@@ -153,13 +153,13 @@ def first_screen(
 
 
 def _apart(part: SliceSummary, summaries: Sequence[SliceSummary]) -> str:
-    """Return the words of a slice's title that tell it apart from the other slices."""
+    """Return the words of a slice's title that distinguish the slice from the others."""
     titles = [one.part.title.split(", ") for one in summaries]
     return distinguishing(titles)[titles.index(part.part.title.split(", "))]
 
 
 def best_choices(one: SliceSummary) -> list[Best]:
-    """Return the best source and cut for each target size with two measured cuts or more, ascending."""
+    """Return the best source and cut for each target size with at least two choices, by ascending size."""
     bests = (_best(one, size) for size in sorted(one.end["size"].values.tolist()))
     return [best for best in bests if best is not None]
 
@@ -211,11 +211,11 @@ def _source_sizes(line: Line) -> list[int]:
 
 
 def _baselines(one: SliceSummary, end: xr.Dataset, errors: xr.DataArray) -> dict[str, float]:
-    """Return the mean errors of head only and of the fewest frozen layers, from scratch, and of chance."""
+    """Return mean errors by name: head only, the fewest frozen layers, from scratch, and chance."""
     means = errors.mean("seed")
     counts = means["frozen"].values
     names = {count: end["cut"].sel(frozen=count).item() for count in counts}
-    # A head of few features comes after head only.
+    # `frozen` of a head of fewer features is larger than that of head only.
     most = next((count for count in counts if names[count] == HEAD_ONLY), counts.max())
     found = {names[count]: float(means.sel(frozen=count)) for count in (most, counts.min())}
     if NO_SOURCE in [line.label for line in one.controls] and 0 in end["frozen"]:
@@ -268,7 +268,7 @@ def _best_points(best: Best, bests: Sequence[Best]) -> list[str]:
 
 
 def _sentence(one: Verdict) -> str:
-    """Answer one claim in a sentence."""
+    """Return a verdict as one sentence."""
     holds, does_not = WORDS[one.claim]
     if one.answer == CANNOT_TELL:
         return f"Whether {holds} is open (claim {one.claim}: {CANNOT_TELL})."
@@ -294,7 +294,7 @@ def freezing_counts(summaries: Sequence[SliceSummary]) -> dict[str, Count]:
 
 
 def epoch_counts(summaries: Sequence[SliceSummary]) -> dict[str, Count]:
-    """Count the peaks along the epochs, by label noise; the key is "" for a single level."""
+    """Count the peaks along the epochs, by label noise in words; a single level has the key ""."""
     return _by_noise(
         (one, _count(one.epochs[line.label]))
         for one in summaries
@@ -327,7 +327,7 @@ def _count(peaks: xr.Dataset) -> Count:
 
 
 def _counted(counted: Mapping[str, Mapping[str, Count]]) -> str:
-    """Return how many curves over each axis show a second descent; "" if none could."""
+    """Return a sentence on how many curves over each axis show a second descent; "" if none could."""
     parts = [
         f"{count.shown} of {count.could} curves {' '.join(filter(None, [where, name]))}"
         for where, counts in counted.items()
@@ -347,7 +347,7 @@ def _decided(verdicts: Sequence[Verdict]) -> str:
 
 
 def _open(study: Study, verdicts: Sequence[Verdict]) -> list[str]:
-    """Return what would decide each open claim, and which other bundled studies decide it."""
+    """Return two sentences: what would decide each open claim; which other bundled studies decide it."""
     undecided = [one for one in verdicts if one.answer == CANNOT_TELL]
     elsewhere = _decided_elsewhere(study)
     open_claims, others = [], []
@@ -377,7 +377,7 @@ def _why_open(one: Verdict) -> str:
 
 
 def _decided_elsewhere(study: Study) -> dict[str, str]:
-    """Return, for a bundled study, which other bundled studies decide each claim, in words."""
+    """Return which other bundled studies decide each claim, in words; empty if `study` is not bundled."""
     if not is_kept(study.rows, study.name):
         return {}
     found: dict[str, dict[str, list[str]]] = {}

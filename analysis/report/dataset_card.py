@@ -51,8 +51,8 @@ def publish(
 
     Args:
         question: the study's question, for the card.
-        space: the text of the search-space file, which is copied.
-        licence: an identifier of the hub.
+        space: text of the search-space file to include; "": none.
+        licence: the hub's identifier of a licence.
 
     Raises:
         ValueError: the study is missing, or the folder is not empty.
@@ -83,12 +83,12 @@ def publish(
     return written
 
 
-# The last part of an absolute path in a string literal, and what precedes it.
+# An absolute path in a string literal; the group is its last part.
 _FOLDERS: Final = re.compile(r"""(?<=["'])(?:~?/|[A-Za-z]:[\\/])[^"'\n]*?([^"'/\\\n]*)(?=["'])""")
 
 
 def without_folders(text: str) -> str:
-    """Return a search space's text with absolute paths cut down to their last part: "…/images"."""
+    """Return the text with absolute paths in string literals reduced to their last part: "…/images"."""
     return _FOLDERS.sub(r"…/\1", text)
 
 
@@ -102,7 +102,7 @@ def card(
     has_space: bool,
     licence: str,
 ) -> str:
-    """Return the card: YAML, then Markdown. `columns`: their metadata contain unit and meaning."""
+    """Return the card: YAML, then Markdown. The metadata of `columns` contain units and meanings."""
     asked = question.strip().splitlines()
     about = "\n".join(
         f"- {word}: {text}" for word, text in lines_of(study.name, study.cells, study.coverage)

@@ -37,7 +37,8 @@ def pictures(
     """Draw and save every figure of the study, slice by slice, then comparisons of networks.
 
     Args:
-        mapped, drawn: names of slices whose map, or whose curves, of the transfer arm are shown already.
+        mapped: names of slices whose map of the transfer arm is already in the page.
+        drawn: names of slices whose curves of the transfer arm are already in the page.
     """
     for one in summaries:
         part = one.part
@@ -62,7 +63,7 @@ def pictures(
 
 
 def map_caption(figure: Figure, epsilon: float) -> str:
-    """Explain the marks that are drawn on a heat map."""
+    """Return a caption that explains the marks drawn on a heat map."""
     drawn = layout.legend_names(figure)
     words = ["Lighter is a higher test error."]
     if any(name.startswith("train error") for name in drawn):
@@ -131,7 +132,7 @@ def _maps_at_the_end(
         some, found = one.end.sel(source=labels), one.freezing.sel(source=labels)
         rows, columns, which = "source", "source_size", ""
         if is_control:
-            # If there are several source sizes, controls are shown for the largest only.
+            # If there are several source sizes, controls are shown only for the largest.
             some, found = (each.isel(source_size=-1, drop=True) for each in (some, found))
             rows, columns, which = "", "source", " (controls)"
         drawn = figures.freezing_maps(

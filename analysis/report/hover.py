@@ -20,8 +20,8 @@ MAX_COLUMNS: Final = 160
 def tooltips(panels: Sequence[Panel]) -> str:
     """Return the tooltips of a figure as JSON, one object per panel; "" without panels.
 
-    `box` is [left, top, width, height] in fractions of the figure, `name` the panel's selection. The rest
-    depends on the kind of `layout.Values`; report.js reads it.
+    `box` is [left, top, width, height] in fractions of the figure; `name` is the panel's selection. Other
+    keys depend on the form of `layout.Values`. report.js reads them.
     """
     described = [
         {"box": _box(panel.axes), "name": _name(panel.select)} | _values(panel.axes, panel.values)
@@ -39,7 +39,7 @@ def _values(axes: Axes, values: xr.Dataset | pd.DataFrame) -> dict[str, Any]:
 def _cells(axes: Axes, values: xr.Dataset) -> dict[str, Any]:
     y, x = (str(dim) for dim in values["test"].dims)
     columns = thinned(values.sizes[x])
-    # The column before an omitted one is widened to cover it.
+    # The column before omitted columns is widened to cover them.
     last = np.append(columns[1:], values.sizes[x]) - 1
     return {
         "xName": _called(x),
@@ -87,7 +87,7 @@ def _box(axes: Axes) -> list[float | None]:
 
 
 def _across(axes: Axes, places: np.ndarray, which: str = "x") -> list[float | None]:
-    """Return positions as fractions of the panel's width or height."""
+    """Return positions on the axis `which` as fractions of the panel's width or height."""
     scale = (axes.xaxis if which == "x" else axes.yaxis).get_transform()
     low, high = scale.transform(axes.get_xlim() if which == "x" else axes.get_ylim())
     known = np.where(np.isfinite(places), places, np.nan)

@@ -28,19 +28,20 @@ MAX_VALUES: Final = 600_000
 SCALE: Final = 10_000  # errors are stored as integers, rounded to four digits
 ABSENT: Final = 2**16 - 1
 
-# The first of these fields in which curves differ distinguishes the lines of a panel; the others, panels.
+# The first of these fields in which curves differ distinguishes the lines within a panel. The other fields
+# distinguish the panels.
 _LINES: Final = ("source", "size", "source_size", "slice")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Lead:
-    """The first pictures.
+    """The first pictures of the report.
 
     Args:
         picture: test error over trained parameters.
         surface: the map over size × cut; None if no slice has two sizes.
         curves: the epoch curves of each point of `picture` as JSON; "" if epochs are unknown.
-        mapped, drawn: names of the slices that `surface` and `picture` show completely, without controls.
+        mapped, drawn: names of slices whose lines, except controls, are all in `surface` (`picture`).
     """
 
     picture: Picture
@@ -52,7 +53,7 @@ class Lead:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class _Curve:
-    """One curve over the cut after the last epoch; `names`: its name in each of _LINES."""
+    """One curve over the cut after the last epoch; `names`: its value of each field of _LINES, as text."""
 
     summary: SliceSummary
     line: Line
@@ -127,8 +128,12 @@ def _model(one: SliceSummary) -> str:
 
 
 def _panels(alike: Sequence[SliceSummary]) -> tuple[dict[str, list[_Curve]], str, str, int]:
-    """Return the curves by panel, the one of _LINES that distinguishes a panel's lines, the words common
-    to all curves, and the number of panels left out: those with less label noise and fewer images."""
+    """Divide the curves into panels; panels with less label noise and fewer images are left out.
+
+    Returns:
+        The curves by panel, the field of _LINES that distinguishes the lines within a panel, the words
+        common to all curves, and the number of panels left out.
+    """
     curves = [curve for one in alike for curve in _curves(one)]
     words = [curve.names["slice"].split("\n") for curve in curves]
     everywhere = [word for word in words[0] if all(word in other for other in words)]
@@ -215,9 +220,10 @@ def _together(panels: Mapping[str, Sequence[_Curve]]) -> xr.Dataset:
 def _surface(
     alike: Sequence[SliceSummary], album: Album, epsilon: float
 ) -> tuple[Picture | None, frozenset[str]]:
-    """Draw the maps over size × cut of the slices that have several sizes; also return their names.
+    """Draw the maps over size × cut of the slices that have several sizes, at most MAX_MAPS.
 
-    If there are more than MAX_MAPS, slices with the most label noise come first.
+    Maps with the most label noise are drawn first. Also return the names of these slices; empty if some
+    maps are left out.
     """
     some = [one for one in alike if one.end.sizes["size"] > 1]
     if not some:
@@ -274,7 +280,7 @@ def _surface(
 def _epoch_curves(
     panels: Mapping[str, Sequence[_Curve]], errors: xr.Dataset, epsilon: float
 ) -> str:
-    """Return every seed's test and train error over the epochs of every point, as JSON for report.js."""
+    """Return test and train error over epochs for every point and seed, as JSON for report.js."""
     ordered = errors.sortby("frozen", ascending=False)
     seeds, frozen = ordered["seed"].values, ordered["frozen"].values
     num = sum(map(len, panels.values())) * len(seeds) * len(frozen)
@@ -299,7 +305,7 @@ def _epoch_curves(
         found.append(lines)
     has_train = bool(errors["train_error"].notnull().any())
     panel, line, cut = _start(ordered)
-    # A panel lists only its own lines.
+    # `found` lists only a panel's own lines, so the index differs from that in `ordered`.
     line = [one["name"] for one in found[panel]].index(ordered["line"].values[line])
     return json.dumps(
         {

@@ -204,7 +204,7 @@ def make_report(
         study: its name; required if the store has several.
         out: the directory; default reports/<study>.
         runs: the wanted Runs, as for `load.open_study`.
-        Others: see `write_report`.
+        partial, question, more_related, less_related: see `write_report`.
 
     Returns:
         The exit status: 0 written, 1 the study is incomplete, 2 wrong input (explained on stderr).
@@ -234,7 +234,7 @@ def make_report(
 
 
 def _kept_instead(root: str | Path, study: str | None) -> Path | None:
-    """Return the bundled results of this study if the store has no rows of it."""
+    """Return the path of the study's bundled export if the store has no rows of the study; else None."""
     path = None if study is None else kept_path(study)
     if path is None or is_export(root) or study in study_names(open_store(root)):
         return None
@@ -264,7 +264,7 @@ def _template() -> jinja2.Template:
 def _judged(
     study: Study, epsilon: float, related: Mapping[str, Any], arm: str
 ) -> tuple[Verdicts, str]:
-    """Return the verdicts, or why the claims cannot be judged."""
+    """Return the verdicts, and a sentence if the claims cannot be judged, else ""."""
     try:
         return claims(study, epsilon=epsilon, arm=arm, **related), ""
     except ValueError as refused:
@@ -283,7 +283,7 @@ def _shown(picture: Picture) -> _Shown:
         else _data("image/png", picture.files["png"].read_bytes()),
         width=round(96 * width),
         height=round(96 * height),
-        # Autoescaping would replace each of its many quotes by five characters.
+        # Autoescaping would replace each of the many quotes in the JSON by five characters.
         hover=Markup(
             picture.hover.replace("&", "&amp;").replace("'", "&#39;").replace("<", "&lt;")
         ),
@@ -295,7 +295,7 @@ def _data(kind: str, content: bytes) -> str:
 
 
 def _tables(place: Path) -> dict[str, str]:
-    """Return a link for each table: its content if it is small, else its file."""
+    """Return a link for each table: a data URI if the table is small, else the path of its file."""
     found = {}
     for path in sorted((place / "tables").glob("*.csv")):
         small = path.stat().st_size <= MAX_EMBEDDED
@@ -314,7 +314,7 @@ def _links(picture: Picture, place: Path) -> dict[str, Any]:
 
 
 def _html(table: pd.DataFrame) -> dict[str, Any]:
-    """Return a table for the template: names of the index, names of the columns, and lines."""
+    """Return a table as a dict for the template: names of the index, names of the columns, and lines."""
     names = [str(name or "") for name in table.index.names]
     lines = []
     for key, values in zip(table.index, table.itertuples(index=False, name=None), strict=True):

@@ -36,10 +36,13 @@ class Picture:
 
 @dataclass(frozen=True, kw_only=True)
 class Album:
-    """The pictures of one group.
+    """Saves the pictures of one group; `add` returns each of them.
 
     Args:
-        values: the values in words, for screen readers.
+        directory: where the files are saved.
+        name: first part of the file names.
+        group: the title of the slice.
+        values: the slice's errors in words, for screen readers.
     """
 
     directory: Path

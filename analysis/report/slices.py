@@ -28,7 +28,7 @@ VALUES: Final = ("test_error", "train_error")
 NO_SOURCE: Final = "no source"  # the label of a line that starts from random weights
 _OF_THE_CUT: Final = ("parameters_trained", "share_trained")
 
-# The fields that identify a slice. A line of it has one arm and source task, and dims GRID.
+# The fields that identify a slice. A line of a slice has one arm, one source task, and dims GRID.
 _SLICE: Final = ("task", "model", "width", "label_noise", "recipe")
 # If lines have the same arm and source task, the fields that differ are part of their names.
 _FURTHER: Final = (
@@ -43,7 +43,7 @@ class Line:
 
     Args:
         is_control: the arm tests a rival explanation (analysis/README.md); False for the transfer.
-        cells: its rows of `Study.cells`.
+        cells: the line's rows of `Study.cells`.
     """
 
     label: str
@@ -109,7 +109,7 @@ def slices(study: Study) -> list[Slice]:
 def over_epochs(study: Study, line: Line) -> xr.Dataset:
     """Return test and train error of a line: dims (source_size, size, frozen, seed, epoch).
 
-    A cell is NaN at epochs at which only other cells were evaluated.
+    Cells may be evaluated at different epochs. A cell is NaN at epochs at which it was not evaluated.
     """
     values = _measured(study)
     found = surfaces.over_epochs(study, values, evaluations="union", **_select(line))
@@ -135,7 +135,7 @@ def at_the_end(study: Study, lines: Sequence[Line]) -> xr.Dataset:
     together = xr.concat(
         parts, pd.Index([line.label for line in lines], dtype=object, name="source"), join="outer"
     )
-    # All lines have one network: if a line lacks a cut, its parameter count is taken from another.
+    # All lines have one network. If a line lacks a cut, the parameter count is taken from another line.
     together = together.assign_coords(
         {
             name: together[name].max("source")
@@ -190,9 +190,9 @@ def in_the_last_window(end: xr.Dataset, errors: Mapping[str, xr.Dataset]) -> xr.
 def capacity_pairs(
     study: Study, line: Line, measures: Sequence[str], epsilon: float
 ) -> dict[str, pd.DataFrame]:
-    """Return a table of effective capacity and similarity at the cut for each of `measures`.
+    """Return a table of effective capacity and similarity at the cut for each of `measures`, by name.
 
-    Empty if no similarity was measured. `study` must have been opened from a store.
+    No tables if no similarity was measured. `study` must have been opened from a store.
     """
     if similarity.read(study, list(line.cells.index)).empty:
         return {}
@@ -213,7 +213,7 @@ def predictions_of(study: Study, line: Line) -> xr.Dataset:
     """Return a line's `surfaces.disagreement` at all epochs: dims (source_size, size, frozen, epoch).
 
     Raises:
-        ValueError, Damaged: its predictions cannot be read.
+        ValueError, Damaged: the line's predictions cannot be read.
     """
     select = _select(line)
     return _narrow(
@@ -228,8 +228,10 @@ def target_cells(study: Study) -> pd.DataFrame:
 
 
 def with_origins(study: Study) -> pd.DataFrame:
-    """Return `Study.cells` with columns that identify slices and lines: base_recipe, network, origin and
-    fixed_source_seed (−1 if the source has the Run's own seed)."""
+    """Return `Study.cells` with four more columns, which identify slices and lines.
+
+    They are base_recipe, network, origin and fixed_source_seed (−1 if the source has the Run's own seed).
+    """
     bases: dict[str, str] = {}
     for run in study.wanted:
         bases[run.recipe.cell_id] = run.recipe.base.id
@@ -249,7 +251,7 @@ def with_origins(study: Study) -> pd.DataFrame:
 
 
 def _recipe_names(study: Study, ids: Sequence[str]) -> dict[str, str]:
-    """Name recipes by the fields in which they differ."""
+    """Return a name for each recipe id, made of the fields in which the recipes differ."""
     recipes: dict[str, Recipe] = {}
     for run in study.wanted:
         plain = run.recipe.base
@@ -330,8 +332,8 @@ def _narrow(errors: xr.Dataset) -> xr.Dataset:
     return errors.isel(others, drop=True).transpose(*order)
 
 
-# Takes test and train error, shape (seeds, points); returns the verdict and the place of the peak, or None
-# if the points are not a curve.
+# A function of test and train error, both (seeds, points), that returns the judgement and the place of the
+# peak, or None if the points are not a curve.
 Judge = Callable[[np.ndarray, np.ndarray], tuple[descent.Judgement, float] | None]
 
 
@@ -343,8 +345,8 @@ def _has_curve(epochs: np.ndarray) -> bool:
 def epoch_peaks(errors: xr.Dataset, epsilon: float, *, resolution: float = 0.0) -> xr.Dataset:
     """Return peaks along the epochs, over GRID, by C1's rule (`resolution`: the test error of one image).
 
-    - `at`: the epoch with the highest mean within the peak's window in `descent`; NaN without a peak.
-    - `shown`: `descent` finds double descent over the seeds. If False, the peak is that of the mean.
+    - `at`: the epoch with the highest mean within the window of the peak; NaN without a peak.
+    - `shown`: the seeds show double descent. If False, only the mean over seeds has the peak.
     - `could`: a peak is possible: the curve crosses the edge of interpolation, or the train error is
       unknown.
     """
@@ -371,8 +373,9 @@ def epoch_peaks(errors: xr.Dataset, epsilon: float, *, resolution: float = 0.0) 
 
 
 def freezing_peaks(errors: xr.Dataset, epsilon: float, *, resolution: float = 0.0) -> xr.Dataset:
-    """Return peaks along the freezing, over all dims except frozen and seed: `at` (a frozen count),
-    `shown` and `could` as in `epoch_peaks`; by the rule that C4 uses."""
+    """Return peaks along the freezing, over all dims except frozen and seed, by C4's rule.
+
+    `at` is a frozen count; `shown` and `could` are as in `epoch_peaks`."""
     trained = errors["parameters_trained"].values
 
     def judge(test: np.ndarray, train: np.ndarray) -> tuple[descent.Judgement, float]:
@@ -403,7 +406,7 @@ def _peaks(errors: xr.Dataset, along: str, judge: Judge) -> xr.Dataset:
     shown, could = np.zeros(places.shape, bool), np.zeros(places.shape, bool)
     for index in np.ndindex(places.shape):
         curves = test.values[index]
-        # Seeds that ended early are left out. Points that every seed lacks do not count as gaps.
+        # Seeds with gaps are left out. Points that every seed lacks do not count as gaps.
         whole = np.isfinite(curves[:, np.isfinite(curves).any(axis=0)]).all(axis=1)
         whole &= np.isfinite(curves).any(axis=1)
         if not whole.any():
@@ -429,8 +432,8 @@ class SliceSummary:
 
     Args:
         end: all lines at their last evaluation, from `at_the_end`.
-        freezing: peaks at the end, from `freezing_peaks`.
-        errors: from `over_epochs`, by the line's label; empty if epochs are unknown.
+        freezing: peaks along the freezing in the last window of epochs, from `freezing_peaks`.
+        errors: errors over epochs, from `over_epochs`, by the line's label; empty if epochs are unknown.
         epochs: peaks of `errors`, from `epoch_peaks`; lines without a value are left out.
     """
 
@@ -475,7 +478,7 @@ def summarise_slices(study: Study, parts: Sequence[Slice], epsilon: float) -> li
 
 
 def distinguishing(titles: Sequence[Sequence[str]]) -> list[str]:
-    """Return the first words of each title that tell different titles apart; words of all are left out."""
+    """Return as few first words of each title as distinguish the titles, without words that all have."""
     everywhere = set(titles[0]).intersection(*titles)
     words = [[word for word in title if word not in everywhere] for title in titles]
     num_different = len({tuple(each) for each in words})

@@ -37,8 +37,8 @@ def final_errors(study: Study, epsilon: float) -> pd.DataFrame:
     """Return the errors at the last evaluation, one line for each cell, sources included.
 
     Errors are fractions; means and standard errors are over `num_seeds` seeds. `interpolates`: the mean
-    train error is ≤ `epsilon`. Runs that diverged (`num_diverged`) or have no rows count in `num_wanted`,
-    but not in the means.
+    train error is ≤ `epsilon`. `num_wanted` includes Runs that diverged (`num_diverged`) or have no rows;
+    the means do not.
     """
     cells = slices.with_origins(study)
     cells = cells.assign(**_last_values(study))
@@ -63,8 +63,8 @@ def final_errors(study: Study, epsilon: float) -> pd.DataFrame:
 def by_frozen(errors: pd.DataFrame, part: slices.Slice) -> pd.DataFrame:
     """Format the final errors of one slice as text: "0.312 ± 0.004 (2 of 3) •".
 
-    A line for each source, source size and size, a column for each cut. ± is the standard error;
-    brackets contain the number of seeds if some are missing; • marks cells that interpolate.
+    The table has a line for each source, source size and size, and a column for each cut. After ± is the
+    standard error, in brackets the number of seeds if some are missing. • marks cells that interpolate.
     """
     lines = []
     for line in part.lines:
@@ -179,8 +179,8 @@ def cuts_of(part: Slice, end: xr.Dataset) -> xr.Dataset:
 def best_cuts(summaries: Sequence[SliceSummary]) -> pd.DataFrame:
     """Tabulate the best cut of each slice, source, source size and size with measured cuts.
 
-    `best`, `low` and `high` are frozen counts. `best_cut` is the best in words; `cuts` lists those that
-    are not distinguishable from it, separated by semicolons. Slices with a single cut are left out.
+    `best`, `low` and `high` are frozen counts. `best_cut` is the best cut in words. `cuts` lists the cuts
+    that may be the best, separated by semicolons. Slices with a single cut are left out.
     """
     frames = []
     for one in summaries:
@@ -204,10 +204,10 @@ def best_cuts(summaries: Sequence[SliceSummary]) -> pd.DataFrame:
 
 
 def best_cuts_by_size(cuts: pd.DataFrame) -> pd.DataFrame:
-    """Format `best_cuts` as text, a column for each size.
+    """Format `best_cuts` as text, with a column for each size.
 
-    A text has the best cut, how many cuts may be as good, and the range of these: "head only (2 of 3 cuts
-    may be the best, head only to 6 layers frozen)".
+    A text contains the best cut, and the number and range of the cuts that may be the best: "head only (2
+    of 3 cuts may be the best, head only to 6 layers frozen)".
     """
     frame = cuts.assign(text=cuts.apply(_text, axis=1)).rename(
         columns={"source_size": "source images"}
@@ -239,8 +239,8 @@ class Disagreements:
     """The disagreement between seeds on a study's lines.
 
     Args:
-        found: by (name of the slice, label of the line), dims GRID and "epoch".
-        unread: sentences on why other lines could not be read.
+        found: `surfaces.disagreement` by (name of the slice, label of the line), dims GRID and "epoch".
+        unread: a text for each line whose predictions could not be read, with the reason.
     """
 
     found: Mapping[tuple[str, str], xr.Dataset]
@@ -286,7 +286,7 @@ def disagreement_table(all_of: Disagreements, parts: Sequence[Slice]) -> pd.Data
 
 
 def finite_share(one: xr.Dataset) -> str:
-    """Describe how much of the spread over seeds the finite test set causes; "" if unknown."""
+    """Return two sentences on how much of the spread over seeds the finite test set causes, or ""."""
     end = _at_the_end(one)
     measured, finite = (float(end[name].mean()) for name in ("measured", "finite_test_set"))
     if not measured > 0:

@@ -1,6 +1,6 @@
 """Write verdicts, README.md and reduced.svg of this folder from the bundled studies, or compare them.
 
-Only the verdicts by the present RULES are written. `--check` compares README.md and reduced.svg.
+Only verdicts by the current RULES are written. `--check` only compares README.md and reduced.svg.
 """
 
 from __future__ import annotations

@@ -58,10 +58,10 @@ def fixed(value: float, places: int = 3) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """Errors against trained parameters, head only first, for one source: means over its seeds.
+    """Mean errors over seeds against trained parameters, head only first, for one source.
 
     `counts`: trained parameters; `test`, `standard_errors`: test error and its standard error over
-    seeds; `train`: train error; all of equal length.
+    seeds; `train`: train error. All fields have one value for each cut.
     """
 
     source: str
@@ -101,12 +101,12 @@ def reduced_curves() -> tuple[Curve, ...]:
 
 
 def values() -> dict[str, Any]:
-    """Return all variables of `readme.md.jinja`."""
+    """Return all variables of the template `readme.md.jinja`, by name."""
     curves = reduced_curves()
     ended = pd.concat([_opened(name).runs for name in kept_names()])
     ended = ended[~ended.index.duplicated()]
     took = pd.to_datetime(ended["ended_at"]) - pd.to_datetime(ended["began_at"])
-    # Seeds of one block have its time together.
+    # Seeds trained together in one block share its time.
     together = {
         run.id: run.recipe.seeds_together for name in kept_names() for run in _opened(name).wanted
     }
@@ -140,7 +140,7 @@ def values() -> dict[str, Any]:
 
 
 def _study(name: str) -> dict[str, Any]:
-    """Return name, Runs, time and digest of the registration, and whether the export contains it."""
+    """Return a study's name and number of Runs, the time and digest of its registration, and `is_lost`."""
     study = _opened(name)
     is_lost = name in LOST_REGISTRATIONS
     if is_lost:
@@ -194,13 +194,13 @@ def _level(study: str) -> str:
 
 
 def _at_least(study: str) -> str:
-    """Return C3's lower bound and the replicates that it holds for, as text; "" if it has none."""
+    """Return C3's lower bound and the number of replicates with this bound, as text; "" without one."""
     found = re.search(r"≥ .*? replicates", str(_verdict(study, "C3", RULES).remarks))
     return "" if found is None else found[0]
 
 
 def _peaks_by_size(study: str) -> list[dict[str, Any]]:
-    """Return the height of C4's peak for each target size, over the sources."""
+    """Return the height of C4's peak for each target size, pooled over the sources."""
     lines = of_arm(measure(_opened(study), epsilon=EPSILON).lines, "transfer")
     found = []
     for size, some in lines.groupby("size"):
@@ -234,9 +234,9 @@ def _late_fall() -> dict[str, Any]:
 
 
 def _sources() -> dict[str, dict[str, float]]:
-    """Return errors of `reduced_sources` by arm and size of the source, "transfer_small" and so on.
+    """Return errors of `reduced_sources` by arm and size of the source ("transfer_small", …).
 
-    `test`, `train`: of the source; `target`: test error of its targets, mean over the cuts.
+    `test`, `train`: errors of the source; `target`: mean test error of its targets over the cuts.
     """
     errors = _errors("reduced_sources")
     recipes = {run.recipe.id: run.recipe for run in _opened("reduced_sources").wanted}
@@ -256,7 +256,7 @@ def _sources() -> dict[str, dict[str, float]]:
 
 
 def _heads() -> list[dict[str, Any]]:
-    """Return the curves of `reduced_heads`, with the places of the first minimum and of the peak."""
+    """Return the curves of `reduced_heads`, with the indices of the minimum and of the later peak."""
     errors = _errors("reduced_heads")
     found = []
     for task, name in (("cifar10-16px", "CIFAR-10"), ("digits-high", "Digits")):
@@ -279,7 +279,7 @@ def _heads() -> list[dict[str, Any]]:
 
 
 def _over_epochs(size: int) -> dict[str, float]:
-    """Return the lowest, the later highest and the last mean test error of `reduced_epochs`."""
+    """Return the lowest (`low`), the highest later and the last mean test error of `reduced_epochs`."""
     study = _opened("reduced_epochs")
     most = study.cells["label_noise"].max()
     errors = surfaces.over_epochs(study, size=size, label_noise=most)
@@ -289,7 +289,7 @@ def _over_epochs(size: int) -> dict[str, float]:
 
 
 def _rates() -> dict[str, Any]:
-    """Return the trained parameters of the first cut that interpolates, by recipe."""
+    """Return the trained parameters of the first cut that interpolates, by recipe; and `slow_peak`."""
     study = _opened("reduced_rates")
     recipes = {run.id: run.recipe for run in study.wanted}
     cells = study.cells[study.cells["arm"] == "transfer"]
@@ -335,7 +335,7 @@ def _disagreement(broad: Curve) -> list[float]:
 
 
 def _rise(arm: str) -> dict[str, float]:
-    """Return a control arm's test error at head only, and its maximum up to one cut after the edge."""
+    """Return a control arm's test error at head only, and its highest up to one cut after the edge."""
     errors = _errors("reduced_controls")
     noisy = errors[(errors["arm"] == arm) & (errors["label_noise"] > 0)]
     curve = _curve(arm, noisy)
