@@ -429,7 +429,7 @@ def floor_terms(
     if found:
         opposite = [replace(term, weight=-term.weight) for term in found]
         return opposite, "random frozen layers"
-    # Above halfway, most of what was learnt is lost. Two such errors are alike only because both are bad.
+    # Above halfway, most of what was learnt is lost: two such errors are alike because both are bad.
     terms = []
     for key, cell in groups(own, "frozen"):
         if cell["num_classes"].isna().any():

@@ -148,9 +148,8 @@ def _difference_at_least(smaller: Pooled, larger: Pooled) -> float:
 
 def _difference_at_most(smaller: Pooled, larger: Pooled) -> float:
     """Return an upper bound on the difference of two heights, in addition to that of the interval."""
-    # If the larger size's peak is shown, only its place is uncertain, so its height is measured at the
-    # places found on all seeds. If it is not shown, only an upper bound on its height is known. The lower
-    # end of the smaller size's height is subtracted from this bound.
+    # If the larger size's peak is shown, only its place is uncertain: its height is measured at the places
+    # found on all seeds. Else only a bound on its height is known; the smaller height's low is subtracted.
     if larger.judgement.status in (WEAK, STRONG):
         return mean_interval(larger.judgement.located_heights - smaller.judgement.heights).high
     shown = smaller.judgement.height if smaller.judgement.status in (WEAK, STRONG) else None

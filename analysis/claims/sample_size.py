@@ -40,8 +40,8 @@ class Need:
     """The number of seeds that a claim needs to show `effect`, in `unit`, with probability POWER.
 
     `seeds`: None if more than MOST are needed. `spread`: standard deviation over the pilot's `num_pilot`
-    seeds; `at_most`: upper limit of `spread`, from which `seeds` is computed. These fields are None if the
-    pilot has fewer than two seeds, or no cell that can show the claim.
+    seeds; `at_most`: upper limit of `spread`, from which `seeds` is computed. `seeds`, `spread`, `at_most`
+    are None if the pilot has fewer than two seeds, or no cell that can show the claim.
     """
 
     claim: str

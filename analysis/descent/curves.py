@@ -1,6 +1,6 @@
 """Check curves, average them in windows along the epochs, and locate minimum, peak and later minimum.
 
-Windows are quarters of a decade at 10^(k/4) for any data. A window without a point is left out."""
+Windows are quarters of a decade from 10^(k/4) on, for any data. A window without a point is left out."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def after_descent(
 ) -> np.ndarray:
     """Return which points may be the first minimum: (…, points) bool.
 
-    A point may be the first minimum if it is at least `first_descent` times the range below the top. The
-    top is the curve's highest value or `start`: (…), the value before training, NaN if unknown.
+    A point may be the first minimum if it is at least `first_descent` times the range below the top: the
+    highest value, including `start`: (…), the value before training, NaN if unknown.
     """
     top = curves.max(axis=-1, keepdims=True)
     if start is not None:
@@ -128,9 +128,8 @@ def nearest(x: np.ndarray, at: Sequence[float]) -> list[int]:
 # 4 windows resolve a minimum, a peak and a final descent about a decade of epochs apart.
 # 4,000 epochs have 15 windows, few enough that the search costs little power.
 WINDOWS_PER_DECADE: Final = 4
-# 16 parts per decade are quarters of windows. If a curve falls linearly in log epoch until its end, the
-# mean of its last window exceeds the end value by half of the fall within the window; the mean of its last
-# part, by an eighth.
+# 16 parts per decade are quarters of windows. If a curve falls linearly in log epoch until its end, its
+# last window's mean exceeds the end value by half of the fall in the window, its last part's by an eighth.
 PARTS_PER_DECADE: Final = 16
 
 

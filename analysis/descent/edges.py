@@ -23,7 +23,7 @@ NEAR_TRAIN_ERROR: Final = 0.3
 # random features, the train error is still 0.04 at half as many parameters as at the peak.
 NEAR_FITTED: Final = 0.002
 
-# 0.5 decades of epochs are two windows. A later peak is not one of interpolation, which is long past.
+# 0.5 decades of epochs are two windows. Before a later peak, the network has long interpolated.
 NEAR_DECADES: Final = 0.5
 
 # 1.5 is the factor by which ε alone moves an edge (ten networks on MNIST: width 8 at ε = 0.1, 12 at 0.01).
@@ -61,8 +61,7 @@ def mean_train(train: np.ndarray | None) -> np.ndarray | None:
 def extent(train: np.ndarray | None, epsilon: float) -> str:
     """Return how much of a curve interpolates, by its mean train error (points,).
 
-    Returns:
-        "nothing", "some", "everything" (the first point interpolates), or "unknown" without train errors.
+    "nothing", "some", "everything" (the first point interpolates), or "unknown" without train errors.
     """
     if train is None:
         return UNKNOWN

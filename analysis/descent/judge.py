@@ -32,9 +32,9 @@ high. Therefore:
 This gives one height per seed: its rise or its fall, whichever is smaller on the other seeds.
 (3) The t-interval of the heights over seeds must be above zero.
 
-The held-out heights are not independent, since they share the seeds that located them. By simulation, this
-has no effect up to three seeds. At ten seeds the nominal 5 % become 11 % on a curve that rises to a long
-plateau. So heights must exceed at least `SEARCH` standard errors.
+The held-out heights share the seeds that located them. By simulation, this is harmless up to three seeds.
+At ten seeds the nominal 5 % become 11 % on a curve that rises to a long plateau. So heights must exceed
+at least `SEARCH` standard errors.
 
 *Noise: how a peak is excluded.* Held-out heights are too low if the place found is not the true one, so
 they cannot exclude a peak; `upper_bounds` does.
@@ -47,14 +47,13 @@ excluded in this way.
 *One seed.* One seed does not show the noise between replicates: images drawn, label flips, initial values.
 The status is inconclusive; `face_value` is the status that the curve would have without noise.
 
-*Weak or strong.* The gain is the first minimum minus the later minimum. It is measured twice: between
-windows, and between sixteenths of a decade within these windows. One of the two measurements must show it.
-A curve that falls until its end is lower there than the mean of its last window.
+*Weak or strong.* The gain (first minimum minus later minimum) is measured twice: between windows, and
+between sixteenths of a decade in these windows. One measurement must show the gain. A curve that falls
+until its end is lower there than in its last window.
 
 *Reported without changing the status.* A level stretch that reaches far beyond the edge is a plateau. A
 rise after the later minimum is a final ascent. If seeds interpolate at different places, their peaks are
-smeared in the mean. If aligning the seeds at their own edges makes the peak higher by the height that
-matters, a sentence is added.
+smeared in the mean. A sentence states if aligning them makes the peak higher by the height that matters.
 
 *Heights are those of the windows.* A window flattens a narrow peak: one of 8 points that is a third of a
 decade wide has a height of 5.6 in its windows.
@@ -108,7 +107,7 @@ def ends_search(y: np.ndarray, matters: float, level: float, resolution: float) 
     A point ends the search if the seeds show that it is higher than the peak, and if it is higher by
     `matters` in the mean over seeds.
     """
-    # If a lower difference ended the search, noise could decide between two heights of a peak.
+    # A difference smaller than `matters` must not decide between two heights of a peak.
     apart = y[:, None, :] - y[:, :, None]  # (seeds, peak, point)
     mean = apart.mean(axis=0)
     margin = t_quantile(0.5 + level / 2, len(y) - 1) * standard_errors(apart, resolution)
@@ -209,9 +208,9 @@ class Judgement:
       later minimum (above 0: strong); `end_rise`: last point over the lowest of the half decade before it.
       None with one seed, or with fewer than three points.
     - `heights`: the peak's height in each seed used, (seeds,): the rise or the fall, whichever is smaller
-      on the other seeds. `height`: the mean of `heights`. A peak is shown if `height.low`, which includes
-      the cost of the search, is above 0 and the estimate reaches `min_height`. A peak is excluded if
-      `at_most`, the upper bound on its height, is below `min_height`.
+      on the other seeds. `height`: their mean. A peak is shown if `height.low`, which includes the cost of
+      the search, is above 0 and the estimate reaches `min_height`. It is excluded if its upper bound,
+      `at_most`, is below `min_height`.
     - `located_heights`: (seeds,), heights at the places found on all seeds. Their mean tends to be too
       high, since these places maximise it.
     - `first_minimum`, `peak`, `later_minimum`: places on the mean over seeds, for drawing.
@@ -598,7 +597,6 @@ def _ascent(x: np.ndarray, later: int, axis: str, rise: float) -> str:
 
 
 def _place(x: float) -> str:
-    """Return a number of epochs or of trained parameters as text."""
     return f"{x:,.0f}" if x >= 100 else f"{x:.3g}"
 
 

@@ -62,8 +62,7 @@ class Grid:
     """A figure with empty panels; lists are in the order of panels, row by row.
 
     Args:
-        upper: the panels.
-        lower: a smaller panel beneath each panel, or empty.
+        lower: a smaller panel beneath each panel of `upper`, or empty.
         selections: for each panel, the label selected along each dimension.
         right_inches, top_inches: margins.
     """
@@ -99,7 +98,6 @@ def grid(
     Args:
         height: minimum height of a panel.
         beneath: height of a smaller panel under each panel; 0: none.
-        left, right, bottom: margins.
         wrap: maximum number of columns, 0: no limit. If panels wrap, each has its own heading.
         sheet: width to fill.
     """
@@ -186,7 +184,7 @@ def legend_names(figure: Figure) -> set[str]:
 def fill(grid: Grid, draw: Draw) -> tuple[list[Panel], str]:
     """Draw every panel; label only the outer axes.
 
-    Return the panels, and a text of the notes that all panels share. Other notes stay above their panels.
+    Return the panels, and a text of the notes that all panels share.
     """
     under = grid.lower or grid.upper
     panels = []

@@ -155,8 +155,8 @@ def freezing_map(
     Args:
         error: dims (size or source_size, frozen[, seed]); other dimensions need length 1.
         train_error: dims like `error`. Ticks of the edge point to cells with a mean of at most `epsilon`.
-        ridge: frozen count of each row's peak, dims (y,); NaN: no peak.
-        ridge_shown: dims (y,); False for a peak at face value only.
+        ridge: frozen count of each row's peak, dims (size or source_size,); NaN: no peak.
+        ridge_shown: dims like `ridge`; False for a peak at face value only.
         diverged: dims like `error` without seed; True if a seed diverged.
         wanted: dims like `diverged`. A frozen count without a wanted cell has no column.
     """
@@ -210,8 +210,8 @@ def epoch_map(
         error: dims (frozen, epoch or step[, seed]); other dimensions need length 1.
         train_error: dims like `error`. The line marks the first epoch with a mean of at most `epsilon`.
         ridge: epoch of each frozen count's peak, dims (frozen,); NaN: no peak.
-        ridge_shown: dims (frozen,); False for a peak at face value only.
-        diverged: dims (frozen,); True if a seed diverged.
+        ridge_shown: dims like `ridge`; False for a peak at face value only.
+        diverged: dims like `ridge`; True if a seed diverged.
     """
     x = plot_style.other_dim(error, "frozen", plot_style.TIMES)
     error = plot_style.narrowed(error, ("frozen", x)).sortby(x)
@@ -279,8 +279,7 @@ def epoch_norm(error: xr.DataArray) -> Normalize:
     """Return a colour scale for maps over epochs that resolves the errors after the first descent.
 
     The scale ends at the highest mean that any curve reaches after its minimum, but not below the middle
-    of all values. Otherwise, errors of untrained networks would need most of the scale. Higher values get
-    the last colour.
+    of all values. Else untrained networks would use most of the scale. Higher values get the last colour.
     """
     x = next(str(dim) for dim in plot_style.TIMES if dim in error.dims)
     mean = plot_style.seed_mean(error.sortby(x), along=x)[0].transpose(..., x)

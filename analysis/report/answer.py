@@ -268,7 +268,6 @@ def _best_points(best: Best, bests: Sequence[Best]) -> list[str]:
 
 
 def _sentence(one: Verdict) -> str:
-    """Return a verdict as one sentence."""
     holds, does_not = WORDS[one.claim]
     if one.answer == CANNOT_TELL:
         return f"Whether {holds} is open (claim {one.claim}: {CANNOT_TELL})."

@@ -36,10 +36,9 @@ class Picture:
 
 @dataclass(frozen=True, kw_only=True)
 class Album:
-    """Saves the pictures of one group; `add` returns each of them.
+    """A writer for the pictures of one group.
 
     Args:
-        directory: where the files are saved.
         name: first part of the file names.
         group: the title of the slice.
         values: the slice's errors in words, for screen readers.

@@ -109,7 +109,7 @@ def slices(study: Study) -> list[Slice]:
 def over_epochs(study: Study, line: Line) -> xr.Dataset:
     """Return test and train error of a line: dims (source_size, size, frozen, seed, epoch).
 
-    Cells may be evaluated at different epochs. A cell is NaN at epochs at which it was not evaluated.
+    A cell is NaN at epochs at which it was not evaluated.
     """
     values = _measured(study)
     found = surfaces.over_epochs(study, values, evaluations="union", **_select(line))
@@ -192,7 +192,7 @@ def capacity_pairs(
 ) -> dict[str, pd.DataFrame]:
     """Return a table of effective capacity and similarity at the cut for each of `measures`, by name.
 
-    No tables if no similarity was measured. `study` must have been opened from a store.
+    The result is empty if no similarity was measured. `study` must have been opened from a store.
     """
     if similarity.read(study, list(line.cells.index)).empty:
         return {}
@@ -319,7 +319,7 @@ def _measured(study: Study) -> list[str]:
 
 
 def _with_all(errors: xr.Dataset) -> xr.Dataset:
-    """Add missing columns of VALUES as NaN."""
+    """Add missing variables of VALUES as NaN."""
     absent = [name for name in VALUES if name not in errors]
     return errors.assign({name: xr.full_like(errors["test_error"], np.nan) for name in absent})
 
@@ -478,7 +478,7 @@ def summarise_slices(study: Study, parts: Sequence[Slice], epsilon: float) -> li
 
 
 def distinguishing(titles: Sequence[Sequence[str]]) -> list[str]:
-    """Return as few first words of each title as distinguish the titles, without words that all have."""
+    """Return the fewest first words of each title that distinguish the titles; omit words of all."""
     everywhere = set(titles[0]).intersection(*titles)
     words = [[word for word in title if word not in everywhere] for title in titles]
     num_different = len({tuple(each) for each in words})
