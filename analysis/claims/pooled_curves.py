@@ -105,8 +105,8 @@ def height_pair(
 ) -> tuple[Pooled, Pooled] | None:
     """Pool epoch-wise curves over cells, at the smallest and at the largest level of `across`.
 
-    `matched`: use only cells that have the smallest and the largest level of all cells. If False, use the
-    smallest and the largest level that each cell has. None if nothing can be pooled.
+    `matched`: use only cells that have the smallest and the largest level of all cells. If False, use each
+    cell's own smallest and largest level. Return None if nothing can be pooled.
     """
     extremes = {lines[across].min(), lines[across].max()}
     cells: dict[Hashable, list[tuple[Any, OneCurve]]] = {}

@@ -230,7 +230,6 @@ def _rules_text(terms: Mapping[str, Any]) -> str:
 
 
 def _same(before: Any, now: Any) -> bool:
-    """Return True if two plain values are equal, numbers within _TOLERANCE."""
     if isinstance(before, list) and isinstance(now, list):
         return len(before) == len(now) and all(map(_same, before, now))
     if isinstance(before, int | float) and isinstance(now, int | float):

@@ -322,9 +322,7 @@ def narrowed(array: xr.DataArray, needed: Sequence[str]) -> xr.DataArray:
 
 
 def other_dim(array: xr.DataArray, known: str, choices: Sequence[str]) -> str:
-    """Return the first of `choices` that is a dimension of the array, preferably with several values.
-
-    If none is a dimension, return the first that is a coordinate.
+    """Return the first of `choices` that is a dimension (preferably of several values) or a coordinate.
 
     Raises:
         ValueError: no choice is a dimension or a coordinate.

@@ -128,7 +128,7 @@ def _model(one: SliceSummary) -> str:
 
 
 def _panels(alike: Sequence[SliceSummary]) -> tuple[dict[str, list[_Curve]], str, str, int]:
-    """Divide the curves into panels; panels with less label noise and fewer images are left out.
+    """Divide the curves into at most MAX_PANELS panels, those with the most label noise and images.
 
     Returns:
         The curves by panel, the field of _LINES that distinguishes the lines within a panel, the words

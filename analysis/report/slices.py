@@ -478,7 +478,7 @@ def summarise_slices(study: Study, parts: Sequence[Slice], epsilon: float) -> li
 
 
 def distinguishing(titles: Sequence[Sequence[str]]) -> list[str]:
-    """Return the fewest first words of each title that distinguish the titles; omit words of all."""
+    """Return the first words of each title that distinguish the titles, without words that all have."""
     everywhere = set(titles[0]).intersection(*titles)
     words = [[word for word in title if word not in everywhere] for title in titles]
     num_different = len({tuple(each) for each in words})

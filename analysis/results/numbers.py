@@ -140,7 +140,6 @@ def values() -> dict[str, Any]:
 
 
 def _study(name: str) -> dict[str, Any]:
-    """Return a study's name and number of Runs, the time and digest of its registration, and `is_lost`."""
     study = _opened(name)
     is_lost = name in LOST_REGISTRATIONS
     if is_lost:
@@ -200,7 +199,7 @@ def _at_least(study: str) -> str:
 
 
 def _peaks_by_size(study: str) -> list[dict[str, Any]]:
-    """Return the height of C4's peak for each target size, pooled over the sources."""
+    """Return the height of C4's peak for each target size, pooled over sources."""
     lines = of_arm(measure(_opened(study), epsilon=EPSILON).lines, "transfer")
     found = []
     for size, some in lines.groupby("size"):
@@ -312,7 +311,6 @@ def _rates() -> dict[str, Any]:
 
 
 def _other(study: str, name: str) -> dict[str, Any]:
-    """Return C4's verdict and the curve of a study with another architecture."""
     errors = _errors(study)
     c4 = _verdict(study, "C4", RULES)
     tell = re.search(r"(about [\d,]+ seeds would|more seeds may not) tell", c4.because)
