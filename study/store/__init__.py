@@ -1,4 +1,4 @@
-"""Read a store from scripts. The functions that write are in the modules."""
+"""Read a store from scripts. Functions that write are in the submodules."""
 
 from typing import TYPE_CHECKING
 
@@ -40,7 +40,7 @@ __all__ = [
     "weights_path",
 ]
 
-# Exported by 0.1.0: module → names.
+# Names that 0.1.0 exported here, by their submodule.
 _MOVED = {
     "artifacts": [
         "check_predictions",

@@ -1,7 +1,7 @@
 """Serialise Arrow tables with checksums, and verify them.
 
-The file's checksum is in its own metadata and computed with zeros in its place, so any Arrow reader can
-read the file. The table's checksum covers only the values, not pyarrow's version, compression or batches.
+A file's checksum is in its own metadata, and is computed with zeros in place of the checksum. Any Arrow
+reader can read the file. A table's checksum covers only values, not pyarrow's version or compression.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ import pyarrow as pa
 from study.store.atomic import Damaged, Newer
 from study.store.errors import is_content
 
-# Files are small and many: callers read several at a time.
+# Callers read many small files in threads of their own.
 _IN_THIS_THREAD: Final = pa.ipc.IpcReadOptions(use_threads=False)
 
 _DIGEST: Final = b"head_digest"
 _SEAL: Final = b"file_digest"
-# Searched in the raw bytes: one flipped bit must not hide that the file has a digest.
+# Precedes the file's digest. Searched in the raw bytes: one flipped bit must not hide the digest.
 _MARK: Final = b"SHA-256 of this file with zeros for this digest: "
 _ZEROS: Final = b"0" * 64
 # An Arrow file has its metadata in its first message and again in its footer.
@@ -30,11 +30,11 @@ _NUM_MARKS: Final = 2
 
 
 def to_bytes(table: pa.Table, head: Mapping[bytes, bytes]) -> bytes:
-    """Return the table as an Arrow file of one record batch, with `head` and digests of head and file."""
+    """Return an Arrow file of one record batch; its metadata are `head` and digests of head and file."""
     metadata = {**head, _DIGEST: _digest(head), _SEAL: _MARK + _ZEROS}
     whole = table.combine_chunks().replace_schema_metadata(metadata)
     sink = pa.BufferOutputStream()
-    # Not lz4, although it decodes faster: there, some flipped bits change no value and go unnoticed.
+    # Not lz4, although it decodes faster: in lz4, some flipped bits change no value and go unnoticed.
     options = pa.ipc.IpcWriteOptions(compression="zstd", use_threads=False)
     with pa.ipc.new_file(sink, whole.schema, options=options) as writer:
         writer.write_table(whole)
@@ -44,7 +44,7 @@ def to_bytes(table: pa.Table, head: Mapping[bytes, bytes]) -> bytes:
 
 
 def is_sealed(payload: bytes, path: str) -> bool:
-    """Return True if the file has a digest of all its bytes; files of earlier releases have none.
+    """Return True if the file has a digest of all its bytes; False for files of earlier releases.
 
     Raises Damaged if the digest does not match.
     """
@@ -62,7 +62,7 @@ def is_sealed(payload: bytes, path: str) -> bool:
 def checked(
     metadata: Mapping[bytes, bytes] | None, keys: tuple[bytes, ...], path: str, what: str
 ) -> Mapping[bytes, bytes]:
-    """Return the metadata under these keys, checked by their digest. `what`: kind of file, for messages.
+    """Return the metadata of these keys; verify their digest. `what`: the kind of file, for messages.
 
     Raises Damaged if a key is missing or the digest does not match.
     """
@@ -80,7 +80,8 @@ def checked(
 def opened(source: pa.NativeFile, path: str) -> Iterator[pa.ipc.RecordBatchFileReader]:
     """Open an Arrow file for the block.
 
-    Raises Damaged if the block cannot decode what it reads, or for a lost sector; other disk errors stay.
+    Raises Damaged if the block cannot decode the file, or a sector is unreadable. Other disk errors are
+    raised unchanged.
     """
     if not source.size():
         raise Damaged(path, "it is empty")
@@ -111,30 +112,30 @@ def _digest(head: Mapping[bytes, bytes]) -> bytes:
 
 
 def table_digest(table: pa.Table) -> str:
-    """Return SHA-256 hex over names, kinds, nulls and values of the columns, in their order.
+    """Return SHA-256 hex over names, types, nulls and values of the columns, in their order.
 
-    Dictionary-encoded columns count as their strings, and values as little-endian bytes: tables have the
-    same digest if and only if they are equal bit for bit.
+    Dictionary-encoded columns are hashed as strings, numbers as little-endian bytes. Tables have the same
+    digest if and only if they are equal bit for bit.
     """
     parts: list[Any] = [b"%d rows" % table.num_rows]
     for name, column in zip(table.column_names, table.columns, strict=True):
         kind, values = _canonical(column)
         for part in (name.encode(), kind.encode(), *values):
             parts += (b"%d:" % len(part), part)
-    # One update: each releases the GIL, and threads that read files would queue for it.
+    # A single update: every update releases the GIL, and must then wait for threads that read files.
     return hashlib.sha256(b"".join(parts)).hexdigest()
 
 
 def _canonical(column: pa.ChunkedArray) -> tuple[str, list[Any]]:
-    """Return the column's kind, and the bytes of its nulls and values."""
+    """Return the column's type as text, and the bytes of its validity (b"": no nulls) and values."""
     array = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
     if pa.types.is_dictionary(array.type):
         if len(array.dictionary) == 1 and not array.null_count:
-            # One text in all rows, as in a coordinate: encoding it again would change nothing.
+            # All rows have the same text, as in a coordinate: encoding again would change nothing.
             texts = json.dumps(array.dictionary.to_pylist()).encode()
             return "string", [b"", texts, _little_endian(array.indices)]
         array = array.dictionary_decode()
-    present = b""  # means that all are present
+    present = b""  # no nulls
     if array.null_count:
         present = array.is_valid().to_numpy(zero_copy_only=False).tobytes()
         if not pa.types.is_string(array.type):

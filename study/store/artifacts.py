@@ -1,14 +1,14 @@
 """Store weights and predictions of Runs, each under its own digest.
 
-If a Run was trained twice, both files exist, and the rows, published later, name theirs (`Provenance`).
-Predictions are labels of every test image at each evaluation, in an Arrow IPC file like the rows:
+If a Run was trained twice, both files exist. The rows contain the digest of their own (`Provenance`).
+Predictions are the predicted labels of all test images at each evaluation, in an Arrow IPC file:
 
     epoch       float64                             as in the rows
     step        int64                               as in the rows
     predicted   fixed_size_list<uint16>[num_test]   labels, in the order of the task's test images
 
-The metadata hold format, Run id, the task's fingerprint, the release, the table's digest, and a digest
-of these five, which separates a later release's file from a damaged one.
+The metadata hold format, Run id, task fingerprint, release, table digest, and a digest of these five.
+The last digest distinguishes a later release's file from a damaged one.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def read_weights(store: Store, run_id: str, digest: str) -> bytes:
 
 
 def read_weights_at(store: Store, path: str) -> bytes:
-    """Return the weights at this path, checked against the digest in their name. Raises Damaged."""
+    """Return the weights at this path, checked against the digest in the file's name. Raises Damaged."""
     return _checked_weights(store, path, path.rpartition("-")[2].removesuffix(".safetensors"))
 
 
@@ -62,7 +62,7 @@ def _checked_weights(store: Store, path: str, digest: str) -> bytes:
 
 
 def empty_weights(store: Store, among: Collection[str]) -> list[Damaged]:
-    """Return Damaged for each empty weights file of these Runs (left by a power loss), in one listing."""
+    """Return a Damaged for each empty weights file (left by a power loss) of these Runs; list once."""
     found = []
     for entry in store.listed(layout.WEIGHTS):
         match = layout.WEIGHTS_NAME.fullmatch(entry.base_name)
@@ -93,7 +93,7 @@ def predictions_schema(num_test: int) -> pa.Schema:
 def predictions_table(
     epochs: Iterable[float], steps: Iterable[int], predicted: np.ndarray
 ) -> pa.Table:
-    """Return the table of one Run. `predicted`: whole numbers, shape (evaluations, test images)."""
+    """Return one Run's predictions. `predicted`: whole numbers, shape (evaluations, test images)."""
     schema = predictions_schema(predicted.shape[1])
     labels = pa.array(np.ascontiguousarray(predicted, np.uint16).reshape(-1))
     return pa.table(
@@ -115,7 +115,7 @@ def labels_of(table: pa.Table) -> np.ndarray:
 
 
 def predictions_digest(table: pa.Table) -> str:
-    """Return SHA-256 hex over the values, as little-endian bytes, and their number."""
+    """Return SHA-256 hex over the shape of the labels and the little-endian bytes of all columns."""
     labels = labels_of(table)
     total = hashlib.sha256(b"%d evaluations of %d images:" % labels.shape)
     total.update(table["epoch"].to_numpy().astype("<f8", copy=False).tobytes())
@@ -125,7 +125,7 @@ def predictions_digest(table: pa.Table) -> str:
 
 
 def publish_predictions(store: Store, run_id: str, table: pa.Table, task_fingerprint: str) -> str:
-    """Publish a Run's predictions (`predictions_table`) under their digest, and return it."""
+    """Publish a Run's predictions (`predictions_table`), and return their digest (SHA-256, hex)."""
     digest = predictions_digest(table)
     store.put(
         predictions_path(run_id, digest), predictions_to_bytes(run_id, table, task_fingerprint)
@@ -137,10 +137,11 @@ def read_predictions(store: Store, run_id: str, digest: str | None = None) -> pa
     """Read and check the predictions of a Run.
 
     Args:
-        digest: Which predictions; by default, those that belong to the Run's rows.
+        digest: The digest of the predictions; by default, the digest in the Run's rows.
 
     Returns:
-        One row for each evaluation; `labels_of` makes an array of it. The metadata name Run and task.
+        One row for each evaluation; `labels_of(table)` is the array of labels. The metadata contain the
+        Run id and the task's fingerprint.
 
     Raises:
         FileNotFoundError: The Run has no rows, or its predictions were not kept.
@@ -158,7 +159,7 @@ def read_predictions(store: Store, run_id: str, digest: str | None = None) -> pa
 
 
 def read_predictions_at(store: Store, path: str) -> pa.Table:
-    """Return the predictions at this path, checked against Run and digest in its name.
+    """Return the predictions at this path, checked against Run id and digest in the file's name.
 
     Raises as `read_predictions`.
     """
@@ -167,7 +168,7 @@ def read_predictions_at(store: Store, path: str) -> pa.Table:
 
 
 def check_predictions(store: Store, digests: Mapping[str, str]) -> dict[str, Damaged]:
-    """Return why predictions are damaged, by Run id. `digests`: by Run id.
+    """Return a Damaged for each Run with damaged predictions, by id. `digests`: expected, by Run id.
 
     If the checksum of all bytes matches, the values are not decoded.
     """
@@ -224,7 +225,7 @@ def _predictions_from(payload: bytes, run_id: str, digest: str, path: str) -> pa
 
 
 def _has_columns(table: pa.Table) -> bool:
-    """Return True if there are rows, with the columns of `predictions_schema` and no null."""
+    """Return True if the table has rows, the columns of `predictions_schema` and no nulls."""
     if table.num_rows == 0 or "predicted" not in table.column_names:
         return False
     kind = table.schema.field("predicted").type
@@ -237,7 +238,7 @@ def _has_columns(table: pa.Table) -> bool:
 
 
 def _check_name(given: Mapping[bytes, bytes] | None, run_id: str, digest: str, path: str) -> str:
-    """Return the digest in the metadata, which must be of this Run and begin with `digest`."""
+    """Return the metadata's digest. Raises Damaged for another Run or other first digits than `digest`."""
     metadata = arrow_file.checked(given, _HEAD, path, "predictions")
     if metadata[_FORMAT] != FORMAT.encode():
         raise Newer(path, metadata[_WRITTEN_BY].decode(), metadata[_FORMAT].decode())

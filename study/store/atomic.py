@@ -1,4 +1,6 @@
-"""Read, write and list files of a directory; every file appears whole or not at all."""
+"""Read, write and list files of a directory; every file appears whole or not at all.
+
+In all functions, `waits` are the seconds before each retry."""
 
 from __future__ import annotations
 
@@ -38,7 +40,7 @@ class Newer(ValueError):
 
 
 class Damaged(Exception):
-    """A corrupted object. `path`: below the root; `why`: the reason."""
+    """A corrupted object. `path`: relative to the root; `why`: the reason."""
 
     def __init__(self, path: str, why: str) -> None:
         super().__init__(path, why)
@@ -57,9 +59,9 @@ class Unreadable(Damaged):
 
 @dataclass(frozen=True)
 class Entry:
-    """A file of a directory, or an object of a bucket, in a listing; `mtime` in UTC.
+    """A file, or an object of a bucket, in a listing; `mtime` in UTC.
 
-    `etag`: of an object; it changes with its content. "" for a file.
+    `etag`: the object's ETag, which changes with its content; "" for a file.
     """
 
     path: str
@@ -78,12 +80,12 @@ def read(path: str, waits: Waits) -> bytes:
 
 
 def opened(path: str, waits: Waits, *, whole: bool = True) -> pa.NativeFile:
-    """Open the file to read parts of it."""
+    """Open the file to read parts of it. `whole` matters only for buckets."""
     return tried("read", path, waits, lambda: pa.OSFile(path))
 
 
 def put(path: str, parts: tuple[bytes, ...], waits: Waits) -> None:
-    """Publish `parts`, joined, as one file: a temporary one, flushed to the disk, then renamed.
+    """Write `parts`, joined, to a temporary file, flush it to the disk, and rename it to `path`.
 
     Raises OSError that names path and cause.
     """
@@ -101,8 +103,8 @@ def create(
 ) -> bool:
     """Publish `parts`, joined, unless another file exists; return True if the file holds them now.
 
-    If several callers try, one succeeds, and its file is whole from the beginning. Without hard links,
-    only one of these is guaranteed: the first, or with `always_whole` the second.
+    If several callers try, exactly one succeeds, and readers never see an incomplete file. Without hard
+    links, only the first guarantee holds, or with `always_whole` only the second.
     Raises OSError like `put`.
     """
 
@@ -119,7 +121,7 @@ def create(
 
 
 def put_file(path: str, local: Path, waits: Waits) -> None:
-    """Move a finished file, possibly from another disk, to its place; flush it first."""
+    """Flush a finished file and move it to `path`, possibly on another disk."""
 
     def once() -> None:
         with local.open("rb") as stream:
@@ -149,7 +151,7 @@ def _entries(folder: str, recursive: bool) -> Iterator[Entry]:
     absent = contextlib.suppress(FileNotFoundError, NotADirectoryError)
     with absent, os.scandir(folder) as found:
         for each in found:
-            # It may have vanished since it was listed.
+            # The file may have vanished since the folder was listed.
             with contextlib.suppress(FileNotFoundError):
                 if each.is_dir():
                     if recursive:
@@ -170,7 +172,7 @@ def remove_folder(path: str, waits: Waits) -> None:
 
     def once() -> None:
         while Path(path).exists():
-            # Another process may remove a part of it at the same time.
+            # Another process may remove files of the folder at the same time.
             with contextlib.suppress(FileNotFoundError):
                 shutil.rmtree(path)
 
@@ -188,7 +190,7 @@ def move(path: str, new_path: str, waits: Waits) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and its parents, flushed to the disk: they must survive a power loss."""
+    """Create a folder and its parents, and flush them to the disk to survive a power loss."""
     if path.is_dir():
         return
     make_folder(path.parent)
@@ -199,7 +201,7 @@ def make_folder(path: Path) -> None:
 def temporary_beside(path: Path) -> Path:
     """Return a new name in the folder of `path` (made if missing) that listings and datasets skip.
 
-    It contains host and process, so that `sweep` finds the files of killed processes.
+    The name contains host and pid, so that `sweep` finds the files of killed processes.
     """
     make_folder(path.parent)
     return path.with_name(f".{_host()}~{os.getpid()}~{secrets.token_hex(4)}~{path.name}.tmp")
@@ -216,10 +218,10 @@ def draft_beside(path: Path) -> Iterator[Path]:
 
 
 def sweep(folder: Path, pattern: str = "**/.*.tmp") -> list[Path]:
-    """Remove the temporary files below a folder that dead processes of this host left; return them.
+    """Remove the temporary files of dead processes of this host below a folder; return their paths.
 
-    Files older than a day are removed whoever left them. Hosts with the same name must not sweep while
-    the other one writes: in a store, only the driver that holds the lease calls this.
+    Temporary files older than a day are always removed. While one host sweeps, no other host of the same
+    name may write: in a store, only the driver that holds the lease calls this.
     """
     removed = []
     for path in folder.glob(pattern):
@@ -262,12 +264,12 @@ def _write_whole(path: Path, parts: tuple[bytes, ...]) -> None:
 
 
 def _linked(temporary: Path, path: Path, always_whole: bool) -> bool:
-    """Link `temporary` to `path` unless that exists; return True if `path` has the content now."""
+    """Link `temporary` to `path` unless `path` exists; return True if `path` has its content now."""
     try:
         path.hardlink_to(temporary)
     except FileExistsError:
-        # A network file system that repeated the request reports its own success like this, too. After
-        # an earlier try that failed later, the file is another one with the same content.
+        # Also raised if a network file system repeats a request that succeeded. If an earlier try
+        # linked its file and then failed, `path` is a different file with the same content.
         with contextlib.suppress(OSError):
             return path.samefile(temporary) or path.read_bytes() == temporary.read_bytes()
         return False

@@ -31,13 +31,13 @@ from study.store.errors import OF_CLIENT, Waits, os_error_text
 SCHEMES: Final = ("s3", "gs")
 _OPTIONS: Final = ("scheme", "endpoint_override", "region")
 
-# Timeout for a server that accepts a request and sends nothing. It includes the sending of the request,
-# so a large object is sent one part of 5 MB at a time.
+# Timeout for a server that accepts a request and sends nothing. The time includes sending the request,
+# so a large object is sent in parts of 5 MB, one after another.
 _SILENCE: Final = timedelta(seconds=30)
 _REQUEST: Final = timedelta(minutes=10)
 # No retry begins later than this after the first try.
 _RETRYING: Final = timedelta(seconds=90)
-# Random waits grow slowly: 15 of them, of 0.5 to 8 s, bridge an outage of about a minute.
+# Random waits grow slowly: 15 waits of 0.5 to 8 s bridge an outage of about a minute.
 _TRIES_A_WAIT: Final = 3
 _GROWTH: Final = 3
 _BYTES_AT_ONCE: Final = 1 << 24
@@ -49,7 +49,7 @@ _NAMING_SERVER: Final = frozenset(
 
 Version = Mapping[str, Any]
 
-# Why a bucket's conditional writes are unreliable; None if they are reliable.
+# Service and bucket → why its conditional writes are unreliable; None if they are reliable.
 _refusals: dict[tuple[Buckets, str], str | None] = {}
 
 
@@ -63,10 +63,10 @@ class _Refused(Exception):
 
 @dataclass(frozen=True)
 class Buckets:
-    """The buckets of one service, as the URI of a root describes it.
+    """The buckets of one service, with the options in the URI of a store's root.
 
-    The path of an object begins with the bucket's name. `waits`: seconds before the first retries; empty
-    for none. `endpoint`: the URL of a server other than Amazon's, Google's or AWS_ENDPOINT_URL.
+    The path of an object begins with the bucket's name. `waits`: seconds; the client uses the shortest
+    and the longest, () disables retries. `endpoint`: the URL of a server other than the default.
     """
 
     scheme: str
@@ -80,14 +80,14 @@ class Buckets:
         return self._read(path, waits)[0]
 
     def opened(self, path: str, waits: Waits, *, whole: bool = True) -> pa.NativeFile:
-        """Open the object to read parts of it: `whole` in one request, or in ranges."""
+        """Open the object to read parts of it. `whole`: read it in one request, not in ranges."""
         if whole:
             return pa.BufferReader(self.read(path, waits))
         with self._asked("read", path, waits) as (client, key):
             return pa.PythonFile(_File(client, key), mode="r")
 
     def fetch(self, path: str, local: Path, waits: Waits) -> None:
-        """Copy the object to a local file, in ranges; each is retried."""
+        """Copy the object to a new local file, in ranges; each range is retried."""
         with (
             self._asked("read", path, waits) as (client, key),
             local.open("xb") as stream,
@@ -188,7 +188,7 @@ class Buckets:
     def refusal(self, folder: str, waits: Waits) -> str | None:
         """Return why conditional writes are unreliable; None if the bucket enforces their conditions.
 
-        Tested once per process with an object in this folder, which is removed.
+        The test writes and removes an object in this folder, once per process.
         """
         place = (self, folder.partition("/")[0])
         if place not in _refusals:
@@ -216,7 +216,7 @@ class Buckets:
             if self._put(path, b"third", version, waits) is not None:
                 raise Unavailable("a conditional write replaced an object that had changed")
         finally:
-            # The first error is the one to report.
+            # An error of the cleanup must not replace the first error.
             with suppress(OSError):
                 self.remove(path, waits)
 
@@ -245,9 +245,10 @@ class Buckets:
 
     @contextmanager
     def _asked(self, verb: str, path: str, waits: Waits) -> Iterator[tuple[Any, str]]:
-        """Yield the client for this path's bucket and the path in it; translate the client's errors.
+        """Yield the client of this path's bucket and the key in the bucket; translate its errors.
 
-        Raises FileNotFoundError for a missing object, _Refused, and OSError, such as Unavailable.
+        Raises FileNotFoundError for a missing object, _Refused for an unmet condition, Unavailable for an
+        unsupported request, and OSError for other errors.
         """
         require("obstore")
         from obstore import exceptions
@@ -262,7 +263,7 @@ class Buckets:
             if isinstance(error, FileNotFoundError) and "NoSuchBucket" not in said:
                 raise FileNotFoundError(errno.ENOENT, "no such object", path) from error
             if isinstance(error, OSError) and error.errno is not None:
-                raise  # a file on this machine
+                raise  # an error of a local file
             num_retries = re.search(r"after (\d+) retries", said)
             tries = f" ({int(num_retries[1]) + 1} tries)" if num_retries else ""
             why = f"cannot {verb}{tries}: {OF_CLIENT}: {_cause(said)}"
@@ -272,9 +273,9 @@ class Buckets:
 
 
 def parse(uri: str) -> tuple[Buckets, str]:
-    """Return the service and the path that a URI names, without a request.
+    """Return the service and the path of a URI, without a request.
 
-    Raises ValueError, whose message does not contain the URI, for another scheme or option.
+    Raises ValueError for an unknown scheme or option; its message does not contain the URI.
     """
     parts = urlsplit(uri)
     if parts.scheme not in SCHEMES:
@@ -323,7 +324,7 @@ def client_of(buckets: Buckets, bucket: str, waits: Waits) -> Any:
             config["skip_signature"] = True
         return GCSStore(bucket, config=config, **common)
     if buckets.endpoint:
-        # Under both names: the environment may set another endpoint.
+        # Both names are set, because the environment may set either to another endpoint.
         config["endpoint"] = config["aws_endpoint_url_s3"] = buckets.endpoint
     region = buckets.region or (None if buckets.endpoint else _region(bucket))
     if region:
@@ -332,9 +333,9 @@ def client_of(buckets: Buckets, bucket: str, waits: Waits) -> Any:
 
 
 def _keys(buckets: Buckets) -> Any:
-    """Return the keys in the URI, else those that `aws` would use (needs boto3).
+    """Return a provider of the URI's keys, else of the keys that `aws` would use (needs boto3).
 
-    None if the client finds them itself: in the environment, a container or a cloud machine.
+    None if the client finds the keys itself: in the environment, a container or a cloud machine.
     """
     if buckets.key:
         given = {
@@ -355,11 +356,11 @@ def _keys(buckets: Buckets) -> Any:
 
 
 def _region(bucket: str) -> str | None:
-    """Return the region of an Amazon bucket; None if the environment names it or another server."""
+    """Return the region of an Amazon bucket; None if the environment sets a region or another server."""
     if not _NAMING_SERVER.isdisjoint(os.environ):
         return None
-    # If Amazon cannot be reached, the client's default applies; its error names the region if it is
-    # wrong.
+    # If Amazon cannot be reached, the client's default region applies. If that is wrong, the client's
+    # error names the region.
     with suppress(OSError):
         request = urllib.request.Request(f"{_REGIONS_URL}/{bucket}", method="HEAD")
         try:

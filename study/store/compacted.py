@@ -1,8 +1,8 @@
 """Copy many rows files into a few Parquet files, so that readers need not decode each rows file.
 
 The rows files stay the source of truth. A reader compares the SHA-256 of every rows file (on a bucket:
-its ETag) with the manifest, and uses the copy of a Run only if they are equal. The manifest has a line for
-each copied Run, with what a reader needs to know before it reads rows.
+its ETag) with the manifest, and uses the copy of a Run only if they are equal. The manifest has one line
+for each copied Run: its coordinates, provenance and checksum, and where its rows are.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from study.store.rows import Finished, finished_etags
 from study.store.store import Store, in_pieces, store_command, unreadable
 from study.store.studies import read_study, study_names
 
-# A run of `study run` that ends with fewer uncopied Runs does not copy them: reading them is fast.
+# If fewer Runs are not copied, `study run` does not copy them: reading their rows files is fast.
 MIN_NEW: Final = 500
 
-# Rows in a row group of whole Runs: 1 MB a column. A reader of few Runs decodes whole groups.
+# Rows in a Parquet row group, which contains whole Runs: 1 MB a column. Readers decode whole groups.
 ROWS_A_GROUP: Final = 2**17
 
-# A larger part of a bucket is read in ranges.
+# A larger Parquet file in a bucket is read in ranges.
 _BYTES_AT_ONCE: Final = 2**28
 
 _NAME: Final = "freezewise compacted 1, rows "  # followed by the number of the rows' format
@@ -54,14 +54,14 @@ _LINES: Final = pa.schema(
         pa.field("file", pa.string(), nullable=False),
         pa.field("row_group", pa.int32(), nullable=False),
         pa.field("num_rows", pa.int64(), nullable=False),
-        # The line, within the part, of the first Run with the same epochs and steps. Only it has them.
+        # The line, within the part, of the first Run with equal epochs and steps; only there are they set.
         pa.field("first_alike", pa.int32(), nullable=False),
         pa.field("epochs", pa.list_(pa.float64())),
         pa.field("steps", pa.list_(pa.int64())),
     ]
 )
 
-_RUNS_AT_ONCE: Final = 256  # read at a time while copying
+_RUNS_AT_ONCE: Final = 256  # Runs in memory while copying
 
 Answer = TypeVar("Answer")
 _Group = list[tuple[Finished, str]]  # with the SHA-256 of each rows file
@@ -86,7 +86,7 @@ class Copy:
 
     @cached_property
     def line_of(self) -> dict[str, int]:
-        """Return the number of each Run's line, by id."""
+        """Return the index of each Run in `lines`, by id."""
         ids = self.lines["run_id"].cast(pa.string()).to_pylist()
         return {run_id: line for line, run_id in enumerate(ids)}
 
@@ -111,12 +111,12 @@ class Copy:
         return line is not None and bool(etag) and self._etags[line] == etag
 
     def provenances(self, run_ids: Iterable[str]) -> dict[str, Provenance]:
-        """Return what produced the rows of these copied Runs."""
+        """Return the provenance of these copied Runs, by id."""
         texts = self.lines["provenance"].to_pylist()
         return {i: provenance.from_json(texts[self.line_of[i]]) for i in run_ids}
 
     def of_part(self, part: Part) -> pa.Table:
-        """Return the lines of a part."""
+        """Return the manifest's lines about this part."""
         return self.lines.filter(pc.equal(self.lines["file"], part.path))
 
 
@@ -131,15 +131,15 @@ def read_each(
     copy: Copy | None,
     etags: Mapping[str, str],
 ) -> tuple[frozenset[str], dict[str, Answer | Damaged]]:
-    """Check the bytes of rows files, and read those that do not equal their copy.
+    """Check the bytes of rows files, and read the files that differ from the copied ones.
 
     Args:
-        read: Receives the bytes of some files by id; it is called from several threads.
+        read: Called from several threads with the bytes of some rows files, by Run id.
         etags: `finished_etags(store)`. A bucket's objects with the manifest's ETag are not read.
 
     Returns:
-        The ids of the Runs whose rows file equals its copy; by id, the result of `read` for each other
-        one, or why it is damaged. Runs without a rows file are in neither.
+        The ids of Runs whose rows file equals the copied one; for the other Runs, by id, the result of
+        `read` or a Damaged. Runs without a rows file are in neither.
     """
     same = {i for i in run_ids if copy is not None and copy.has_etag(i, etags.get(i, ""))}
     others: dict[str, Answer | Damaged] = {}
@@ -173,10 +173,10 @@ def read_provenances(
     etags: Mapping[str, str] | None = None,
     most: int | None = None,
 ) -> dict[str, Provenance | Damaged]:
-    """Check the bytes of rows files; return what produced each Run, or why its file is damaged.
+    """Check the bytes of rows files; return each Run's provenance, or a Damaged, by id.
 
     Files without a checksum of their bytes are read whole. `etags`: `finished_etags(store)`, if known.
-    `most`: of a bucket, read at most this many objects; the other Runs are left out.
+    `most`: how many objects of a bucket may be read; the Runs of further objects are left out.
     """
     copy = open_copy(store)
     if store.buckets is None or etags is None:
@@ -201,7 +201,7 @@ def _provenances(payloads: Mapping[str, bytes]) -> dict[str, Provenance | Damage
 
 
 def open_copy(store: Store) -> Copy | None:
-    """Return the manifest; None, with a message, if it cannot be used."""
+    """Return the manifest; None if it does not exist, or, with a message, if it is unusable."""
     try:
         return read_manifest(store)
     except FileNotFoundError:
@@ -216,7 +216,7 @@ def open_copy(store: Store) -> Copy | None:
 def read_manifest(store: Store) -> Copy:
     """Return the manifest. Raises FileNotFoundError, Damaged, Newer.
 
-    FileNotFoundError also for one of an earlier format, which lacks columns.
+    A manifest of an earlier format lacks columns, and also raises FileNotFoundError.
     """
     path = manifest_path()
     payload = store.get(path)
@@ -238,9 +238,9 @@ def read_manifest(store: Store) -> Copy:
 def difference(
     store: Store, there: Collection[str], made_by: Mapping[str, Provenance | Damaged]
 ) -> str:
-    """Return a sentence if copied Runs have another rows file now or none, or a part is missing; else "".
+    """Return a sentence if rows files of copied Runs have changed or vanished, or parts have; else "".
 
-    `there`: the ids of all finished Runs; `made_by`: the result of `read_provenances` for some.
+    `there`: the ids of all finished Runs; `made_by`: the result of `read_provenances` for some Runs.
     """
     copy = open_copy(store)
     if copy is None:
@@ -262,7 +262,7 @@ def difference(
 
 
 def damaged_objects(store: Store) -> list[Damaged]:
-    """Return the damaged, missing or unreadable files of the copy."""
+    """Return a Damaged if the manifest is damaged, else one for each unusable part."""
     try:
         return list(damaged_parts(store, read_manifest(store)).values())
     except Damaged as damaged:
@@ -272,14 +272,14 @@ def damaged_objects(store: Store) -> list[Damaged]:
 
 
 def paths(store: Store) -> set[str]:
-    """Return the path of the manifest, and of the parts that it names. Raises Damaged, Newer."""
+    """Return the paths of the manifest and of its parts. Raises Damaged, Newer."""
     with suppress(FileNotFoundError):
         return {manifest_path(), *(part.path for part in read_manifest(store).parts)}
     return {manifest_path()}
 
 
 def damaged_parts(store: Store, copy: Copy) -> dict[str, Damaged]:
-    """Return the damaged or missing parts by path. A bucket's parts with the same ETag are not read."""
+    """Return a Damaged for each unusable part, by path. Parts with an unchanged ETag are not read."""
     there = {store.relative(entry.path): entry for entry in store.listed(layout.COMPACTED)}
     found = {}
     for part in copy.parts:
@@ -296,14 +296,14 @@ def damaged_parts(store: Store, copy: Copy) -> dict[str, Damaged]:
 
 
 def read_at(store: Store, path: str) -> Copy | str:
-    """Return the manifest, or the digest of a part, checked against its name. Raises Damaged, Newer."""
+    """Check the file at this path; return the manifest, or a part's digest. Raises Damaged, Newer."""
     if path == manifest_path():
         return read_manifest(store)
     return _check_part(store, path, path.rpartition("/")[2].removesuffix(".parquet"))
 
 
 def _check_part(store: Store, path: str, digest: str) -> str:
-    """Return the digest of a part, which must begin with `digest`."""
+    """Return the SHA-256 of a part. Raises Damaged unless it begins with `digest`."""
     local = store.local_path(path)
     if local is None:
         found = digest_of(store.get(path))
@@ -311,7 +311,7 @@ def _check_part(store: Store, path: str, digest: str) -> str:
         try:
             with local.open("rb") as file:
                 found = hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError:  # a disk error: read it with retries, which names a lost sector
+        except OSError:  # a disk error: `get` retries, and raises Damaged for an unreadable sector
             found = digest_of(store.get(path))
     if not found.startswith(digest):
         raise Damaged(path, "its bytes do not match their checksum")
@@ -319,7 +319,7 @@ def _check_part(store: Store, path: str, digest: str) -> str:
 
 
 def open_parts(store: Store, copy: Copy) -> dict[str, pq.ParquetFile]:
-    """Open the undamaged parts, by path. There is a message for each other one."""
+    """Open the undamaged parts, and return them by path. Show a message for each damaged part."""
     damaged = damaged_parts(store, copy)
     for each in damaged.values():
         show_message(f"{each}; the rows files are read instead")
@@ -327,7 +327,7 @@ def open_parts(store: Store, copy: Copy) -> dict[str, pq.ParquetFile]:
     for part in copy.parts:
         if part.path not in damaged:
             source = store.opened(part.path, whole=part.num_bytes <= _BYTES_AT_ONCE)
-            # All bytes of a directory's part have been checked.
+            # In a directory, `damaged_parts` has checked all bytes.
             is_checked = store.buckets is None
             files[part.path] = pq.ParquetFile(source, page_checksum_verification=not is_checked)
     return files
@@ -335,7 +335,8 @@ def open_parts(store: Store, copy: Copy) -> dict[str, pq.ParquetFile]:
 
 @dataclass(frozen=True, kw_only=True)
 class Compacted:
-    """The result of `compact`: Runs copied in all and now, and damaged rows files, which are left out."""
+    """The result of `compact`: all copied Runs, Runs copied by this call, bytes of all parts, and damaged
+    rows files, which are not copied."""
 
     num_runs: int
     num_new: int
@@ -344,10 +345,10 @@ class Compacted:
 
 
 def compact(store: Store, *, at_least: int = 1) -> Compacted | None:
-    """Copy the rows files that are not copied yet; None if there are fewer than `at_least`.
+    """Copy the rows files that are not copied yet; return None if there are fewer than `at_least`.
 
-    Smaller parts are written again with the new Runs, so that there are always few. The values of every
-    copied file are checked. Only for the driver that holds the lease.
+    Smaller parts are merged with the new Runs, so that parts stay few. The values of every copied file are
+    checked. Only the driver that holds the lease may call this.
     """
     old = _usable_copy(store)
     etags = finished_etags(store)
@@ -400,7 +401,7 @@ def _remove_other_parts(store: Store, parts: Collection[Part]) -> None:
 
 
 def _in_order(store: Store, run_ids: Collection[str]) -> list[str]:
-    """Return the ids in the order of the studies, so that Runs that are read together are together."""
+    """Return the ids in the order of the studies' lists, so that Runs of a study are neighbours."""
     order: dict[str, None] = {}
     for name in study_names(store):
         try:
@@ -422,7 +423,7 @@ def _to_bytes(copy: Copy) -> bytes:
 def _write_part(
     store: Store, run_ids: Sequence[str], etags: Mapping[str, str], damaged: list[Damaged]
 ) -> tuple[Part, pa.Table] | None:
-    """Write a part with these Runs; return it with its lines, or None if no Run can be read."""
+    """Write these Runs to a part; return the part and its lines, or None if no Run can be read."""
     lines: list[pa.Table] = []
     alike: dict[bytes, int] = {}
     with _draft(store) as draft:
@@ -450,7 +451,7 @@ def _write_part(
 
 @contextmanager
 def _draft(store: Store) -> Iterator[Path]:
-    """Yield the path of a new local file, on the store's own disk if it is a directory."""
+    """Yield the path of a new local file, on the store's own disk if the store is a directory."""
     local = store.local_path(f"{layout.COMPACTED}/part.parquet")
     if local is not None:
         with atomic.draft_beside(local) as draft:
@@ -461,7 +462,7 @@ def _draft(store: Store) -> Iterator[Path]:
 
 
 def _groups(store: Store, run_ids: Sequence[str], damaged: list[Damaged]) -> Iterator[_Group]:
-    """Yield whole Runs, about ROWS_A_GROUP rows at a time."""
+    """Yield lists of whole Runs with about ROWS_A_GROUP rows; add damaged files to `damaged`."""
     group: _Group = []
     num_rows = 0
     for first in range(0, len(run_ids), _RUNS_AT_ONCE):
@@ -499,7 +500,7 @@ def _lines(
 ) -> pa.Table:
     """Return the manifest's lines of a row group, without the part's path.
 
-    `num_before`: lines of the part before it. `alike`: a line by the digest of its epochs and steps.
+    `num_before`: number of the part's earlier lines. `alike`: digest of epochs and steps → first line.
     """
     runs = [finished for finished, _ in group]
     first_alike, epochs, steps = [], [], []
