@@ -43,7 +43,7 @@ OF_CLIENT: Final = "bucket's client"  # precedes the cause in each error of `buc
 # Advice for a bucket's error, by the first pattern that its cause contains.
 _OF_BUCKET: Final = (
     (r"ExpiredToken|TokenRefreshRequired|InvalidToken", _RENEW),
-    # The address that serves the keys of a cloud machine.
+    # 169.254.…: the address from which a cloud machine gets its keys.
     (r"HTTP status 40[13]|no keys found|//169\.254\.", _RIGHTS),
     (r"HTTP status 404", "make the bucket, or check its name"),
     (r"HTTP status 5\d\d|HTTP status 429", f"wait until it answers, {_AGAIN}"),
@@ -80,7 +80,7 @@ def os_error_text(error: OSError, *, advise: bool = True) -> str:
 
 @contextmanager
 def naming(place: str | Path, instead_of: str | Path | None = None) -> Iterator[None]:
-    """Set the path of a disk error in the block to `place` if it has none, or one below `instead_of`.
+    """Set the path of the block's disk errors to `place` if it is missing, or below `instead_of`.
 
     For files that are first written elsewhere, and for libraries whose errors have no path.
     """
@@ -96,7 +96,7 @@ def naming(place: str | Path, instead_of: str | Path | None = None) -> Iterator[
             named, why = detail[1], detail[2].strip()
         if named and not (instead_of is not None and named.startswith(str(instead_of))):
             raise
-        # OSError chooses its subclass by the number: FileNotFoundError stays one.
+        # OSError chooses its subclass by errno: a FileNotFoundError stays a FileNotFoundError.
         raise OSError(error.errno, why, str(place)) from error
 
 
@@ -160,9 +160,9 @@ def waits_for(error: OSError, waits: Waits) -> Waits:
 
 
 def is_content(error: OSError) -> bool:
-    """Return True if an error in reading a local file is about its bytes: lost (EIO) or wrong.
+    """Return True if a local file could not be read because its content is lost (EIO) or invalid.
 
-    Other errors (permission, time-out, stale mount) have other numbers; pyarrow's on content have none.
+    pyarrow's errors about invalid content have no errno; permission, time-out and stale mount have others.
     """
     return error.errno in (errno.EIO, None)
 

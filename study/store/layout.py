@@ -4,19 +4,19 @@
     rows/<id>.arrow                         a finished Run; published last, it marks completion
     compacted/manifest.arrow                which rows files are copied where, by their checksums
     compacted/<digest>.parquet              copies of many rows files (`study.store.compacted`)
-    weights/<id>-<digest>.safetensors       if another Run starts from it
-    predictions/<id>-<digest>.arrow         if a study keeps them: labels predicted for the test
-                                            images at each evaluation
+    weights/<id>-<digest>.safetensors       a Run's weights, if another Run starts from them
+    predictions/<id>-<digest>.arrow         labels predicted for the test images at each evaluation,
+                                            if the study keeps predictions
     similarity/<id>.arrow                   similarity of a Run's start and target before training
     unfinished/<id>/<number>/checkpoint|began.json|failure.json
-                                            of a Run in flight, by the number of the driver's lease
+                                            of a Run in flight; <number>: the driver's lease number
     studies/<name>.json                     the Runs of a study
-    registrations/<name>.json               how it will be judged, stored before its first row
+    registrations/<name>.json               how the study will be judged, stored before its first row
     reports/<name>/…                        report of a study that was run as a Ray job
     damaged/…                               quarantined objects
-    lease/…                                 the driver at work (`study.launching.lease`)
+    lease/…                                 the current driver (`study.launching.lease`)
 
-Reads and writes nothing.
+This module reads and writes nothing.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ ROWS_NAME: Final = re.compile(rf"({_ID})\.arrow")
 COMPACTED_NAME: Final = re.compile(r"(manifest(?=\.arrow)|[0-9a-f]{12}(?=\.parquet))\.\w+")
 WEIGHTS_NAME: Final = re.compile(rf"({_ID})-[0-9a-f]{{12}}\.safetensors")
 PREDICTIONS_NAME: Final = re.compile(rf"({_ID}-[0-9a-f]{{12}}\.arrow)")
-# No number: a Run trained without a lease, or by an earlier release.
-# A lease number has eight digits; more only if somebody has made a very high one.
+# A path without a number is of a Run trained without a lease, or by an earlier release.
+# A lease number has eight digits; more only above 99,999,999.
 _NUMBER: Final = r"\d{8}|[1-9]\d{8,}"
 UNFINISHED_NAME: Final = re.compile(
     rf"({_ID})/(?:({_NUMBER})/)?(checkpoint|began\.json|failure\.json)"
@@ -92,7 +92,7 @@ def unfinished_folder(run_id: str) -> str:
 def unfinished_path(run_id: str, name: str, lease_number: int = 0) -> str:
     """Return the path of a file of a Run in flight: checkpoint, began.json, failure.json.
 
-    `lease_number`: of the driver that trains it; 0 without a lease.
+    `lease_number`: the lease number of the driver that trains the Run; 0 without a lease.
     """
     number = f"{lease_number:08d}/" if lease_number else ""
     return f"{unfinished_folder(run_id)}/{number}{name}"

@@ -25,7 +25,7 @@ _ABOUT, _DIGEST = b"freezewise", b"sha256"
 
 
 def metadata_of(plain: dict[str, Any]) -> dict[bytes, bytes]:
-    """Return these plain values with format, release and digest, as a schema's metadata."""
+    """Return a schema's metadata: these plain values, format, release and a digest."""
     about = canonical_json({"format": FORMAT, "written_by": release(), **plain})
     return {_ABOUT: about.encode(), _DIGEST: digest_of(about).encode()}
 
@@ -38,7 +38,7 @@ def read_task_head(file: Any, path: str) -> dict[str, Any]:
     if metadata.get(_DIGEST) != digest_of(about).encode():
         raise Damaged(path, "its metadata do not match their checksum")
     plain: dict[str, Any] = json.loads(about)
-    if plain.get("format", FORMAT) != FORMAT:  # the first files lack it
+    if plain.get("format", FORMAT) != FORMAT:  # the first files have no format
         raise newer(path, plain, str(plain["format"]))
     return plain
 
@@ -70,7 +70,7 @@ def num_repeated(store: Store, task: str) -> int | None:
 
 
 def repeated_text(store: Store, task: str) -> str | None:
-    """Return a sentence about repeated images; None if there are none, or if that is unknown."""
+    """Return a sentence about repeated images; None if their number is 0 or unknown."""
     try:
         number = num_repeated(store, task)
     except (Damaged, Newer, pa.ArrowException, KeyError, ValueError):

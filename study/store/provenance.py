@@ -22,10 +22,10 @@ PACKAGES: Final = ("torch", "torchvision", "timm", "numpy", "pyarrow", "ray")
 # tests/study/training/test_trainer.py fails if pinned losses change under the same TRAINER.
 TRAINER: Final = 1
 
-# Rows of 0.1.0 do not store the number; all of them are of this trainer.
+# The trainer of all rows of 0.1.0, which do not store the number.
 FIRST_TRAINER: Final = 1
 
-# The sources in the code version, for tracing only: files and whole folders of `study`.
+# Files and folders of `study` whose hash is part of the code version, for tracing only.
 DECIDE_A_ROW: Final = ("run.py", "recipe.py", "seeds.py", "networks", "tasks", "training")
 
 
@@ -34,14 +34,14 @@ class Provenance:
     """What produced the rows of one Run.
 
     - `began_at`, `ended_at`: ISO 8601, UTC; `num_resumes`: number of continuations from a checkpoint.
-    - `weights_digest`, `predictions_digest`: of the published weights and predictions, None if not kept;
-      `start_digest`: of the start's weights; `task_fingerprint`: of the task's images and labels.
+    - `weights_digest`, `predictions_digest`: digests of published weights and predictions, None if not
+      kept; `start_digest`: of the start's weights; `task_fingerprint`: of the task's images and labels.
     - `diverged_step`: the step at which a loss was not finite, None for a finished Run.
     - `not_captured`: why a GPU's steps were not captured as a CUDA graph; None if they were, or on a CPU.
     - `code_version`: release and source hash, for tracing. `trainer`: TRAINER, which decides whether two
       Runs were made by the same version of the code.
-    - `trained_together`: ids of the Runs that were trained as one network with it, itself included;
-      empty if it was trained alone (`Recipe.seeds_together` of 1).
+    - `trained_together`: ids of all Runs that were trained as one network, this Run included; empty if
+      this Run was trained alone (`Recipe.seeds_together` of 1).
     """
 
     code_version: str
@@ -78,7 +78,7 @@ def from_json(text: str) -> Provenance:
 
 @cache
 def code_version() -> str:
-    """Return the release and 8 hex digits over DECIDE_A_ROW, for tracing: "0.1.0+1f2e3d4c"."""
+    """Return the release and 8 hex digits of a hash of DECIDE_A_ROW, for tracing: "0.1.0+1f2e3d4c"."""
     folder = Path(__file__).parents[1]
     digest = hashlib.sha256()
     for path in _deciding(folder):

@@ -1,7 +1,7 @@
-"""Store the rows of finished Runs, each published once and last, as one Arrow IPC file.
+"""Store the rows of each finished Run as one Arrow IPC file, published once, after all its artifacts.
 
 The head (format, Run, provenance, digest of the rows, and a digest of these four) has the same form in
-every format, so that a later release's file is not mistaken for a damaged one.
+every format, so that a later release's file is not mistaken for a damaged file.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ class Head:
 
 @dataclass(frozen=True, kw_only=True)
 class Finished:
-    """A finished (or diverged) Run; `table` has schema.ROWS, one row per evaluation.
+    """A finished or diverged Run; `table` has the columns schema.ROWS and one row per evaluation.
 
-    `is_sealed`: True if every byte was checked; False for an earlier release's file, of which only the
-    parts that were read are checked.
+    `is_sealed`: True if every byte was checked. In files of earlier releases, only the decoded parts can
+    be checked.
     """
 
     run: Run
@@ -71,9 +71,9 @@ def finished_etags(store: Store) -> dict[str, str]:
 def publish_rows(
     store: Store, run: Run, table: pa.Table, provenance: Provenance, *, replace: bool = False
 ) -> bool:
-    """Publish a Run's rows (schema.ROWS), which makes it finished.
+    """Publish a Run's rows (schema.ROWS), which marks the Run as finished; return True.
 
-    Unless `replace`, undamaged rows of another driver are kept, and False is returned.
+    If undamaged rows exist and `replace` is False, keep them and return False.
     """
     path, payload = rows_path(run.id), to_bytes(run, table, provenance)
     if not replace and store.publish(path, payload):
@@ -95,7 +95,7 @@ def read_rows(store: Store, run_id: str) -> Finished:
 
 
 def read_head(store: Store, run_id: str) -> Head:
-    """Return Run and provenance of a finished Run without checking its rows."""
+    """Return the Head of a finished Run, without reading or checking its rows."""
     path = rows_path(run_id)
     try:
         with store.opened(path) as source:
@@ -107,17 +107,17 @@ def read_head(store: Store, run_id: str) -> Head:
 
 
 def read_heads(store: Store, run_ids: Iterable[str]) -> dict[str, Head | Damaged]:
-    """Return `read_head` of many Runs by id, with Damaged for a damaged one; missing ones are left out."""
+    """Return the Head of each Run, or a Damaged, by id; Runs without a rows file are left out."""
     return concurrently(lambda run_id: read_head(store, run_id), run_ids)
 
 
 def check_rows(store: Store, run_ids: Iterable[str]) -> dict[str, Damaged]:
-    """Return the Runs whose rows file fails a check of `read_rows`, with the reason."""
+    """Return a Damaged for each rows file that fails a check of `read_rows`, by Run id."""
     return damaged_among(lambda run_id: read_rows(store, run_id), run_ids)
 
 
 def to_bytes(run: Run, table: pa.Table, provenance: Provenance) -> bytes:
-    """Return the rows file, as one record batch, so that dictionaries are whole."""
+    """Return the bytes of a rows file, with one record batch, so one dictionary per column."""
     assert table.schema.equals(schema.ROWS), f"{run.id}: {table.schema.names} is not schema.ROWS"
     assert table.num_rows > 0, f"{run.id}: a Run has at least the row of epoch 0"
     for field in schema.ROWS:
@@ -133,7 +133,7 @@ def to_bytes(run: Run, table: pa.Table, provenance: Provenance) -> bytes:
 
 
 def from_bytes(payload: bytes, run_id: str, path: str) -> Finished:
-    """Return the Run in the bytes of a rows file. `run_id`: the one in the file's name.
+    """Return the Run in the bytes of a rows file. `run_id`: the id in the file's name.
 
     A file of an older format is checked against its own digest, then gets the columns of later formats,
     with its Run's values. Raises Damaged if anything differs from what was written, and Newer for a file
@@ -146,9 +146,9 @@ def from_bytes(payload: bytes, run_id: str, path: str) -> Finished:
 
 
 def read_many(payloads: Mapping[str, bytes], *, trust_seal: bool) -> dict[str, Finished | Damaged]:
-    """Return `from_bytes` of many files by id, or why one is damaged; this is faster than one by one.
+    """Return the Finished in each file, or a Damaged, by id; faster than `from_bytes` for each file.
 
-    `trust_seal`: if the digest of all bytes matches, the digest of the values is not compared.
+    `trust_seal`: if the digest of a file's bytes matches, the digest of its values is not compared.
     """
     found: dict[str, Finished | Damaged] = {}
     whole: list[Finished] = []
@@ -196,7 +196,7 @@ def head_from(source: pa.NativeFile, run_id: str, path: str) -> Head:
 
 
 def provenance_from(payload: bytes, run_id: str, path: str) -> Provenance:
-    """Check all bytes of a rows file, and return what produced it. Raises the errors of `from_bytes`.
+    """Check all bytes of a rows file; return its provenance. Raises the errors of `from_bytes`.
 
     A file without a digest of all its bytes is decoded.
     """

@@ -15,7 +15,7 @@ from study.run import Run, coordinates
 
 # Outcomes of stored rows.
 FINISHED: Final = "finished"
-DIVERGED: Final = "diverged"  # a loss was not finite: the rows end before
+DIVERGED: Final = "diverged"  # a loss was not finite; the rows end before that loss
 
 # States of a wanted Run.
 DONE: Final = "done"
@@ -38,8 +38,8 @@ NAME: Final = pa.dictionary(pa.int32(), pa.string())
 class Column:
     """One column of the table; `unit` is "" for a number without unit.
 
-    `since`: the first format version with it; `original`: its value for older files, if the Run does not
-    determine it.
+    `since`: the first format version with this column; `original`: the value for older files, if the Run
+    does not determine it.
     """
 
     name: str
@@ -199,7 +199,7 @@ class Sizes:
 
 
 def rows_table(run: Run, sizes: Sizes, rows: Sequence[Row], outcome: str) -> pa.Table:
-    """Return the table of one ended Run, with only the schema's metadata: shape (rows, columns)."""
+    """Return the table of one finished or diverged Run: a row per evaluation, the columns of ROWS."""
     assert outcome in (FINISHED, DIVERGED), outcome
     assert rows, f"{run.id}: a Run has at least the row of epoch 0"
     constants = {
@@ -215,7 +215,7 @@ def rows_table(run: Run, sizes: Sizes, rows: Sequence[Row], outcome: str) -> pa.
 
 
 def completed(table: pa.Table, run: Run, number: int) -> pa.Table:
-    """Return a table of format `number` with all columns of ROWS; later ones have the Run's values."""
+    """Return a table of format `number`, with columns of later formats added from the Run's values."""
     if number == FORMAT:
         return pa.Table.from_arrays(table.columns, schema=ROWS)
     known = {column.name: column.original for column in COLUMNS} | coordinates(run)
@@ -234,13 +234,13 @@ def rows_of(table: pa.Table) -> list[Row]:
 
 
 def fault_in_rows(table: pa.Table, runs: Sequence[Run], num_rows: Sequence[int]) -> str | None:
-    """Return why these rows cannot be rows of these Runs; None if they can.
+    """Return why no trainer can have written these rows for these Runs; None if it can.
 
     A checksum shows that a file has not changed, not that a trainer wrote it.
 
     Args:
-        table: Columns of ROWS; first all rows of the first Run, then those of the next one.
-        runs, num_rows: the Runs, and how many rows each has.
+        table: Columns of ROWS; all rows of the first Run, then all rows of the next Run, …
+        runs, num_rows: The Runs, and the number of rows of each Run.
     """
     if min(num_rows, default=0) < 1 or sum(num_rows) != table.num_rows:
         return f"{table.num_rows} rows are not those of {len(runs)} Runs"
@@ -264,7 +264,7 @@ def fault_in_rows(table: pa.Table, runs: Sequence[Run], num_rows: Sequence[int])
             texts = {text: code for code, text in enumerate(array.dictionary.to_pylist())}
             array = array.indices
         values[name] = held = (array.fill_null(-1) if array.null_count else array).to_numpy()
-        if name in given[0]:  # -1 is no value of a coordinate: null
+        if name in given[0]:  # -1 means null; no coordinate has this value
             own = [each[name] for each in given]
             wanted = [
                 texts.get(value, -2) if texts and value is not None else value for value in own

@@ -146,10 +146,10 @@ def to_bytes(table: pa.Table) -> bytes:
 
 
 def from_bytes(payload: bytes, run_id: str, path: str) -> pa.Table:
-    """Return the table in the bytes of a file. `run_id`: the one in the file's name.
+    """Return the table in the bytes of a file. `run_id`: the id in the file's name.
 
-    Raises Damaged if anything differs from what was written, or for an unknown format: it is cheap to
-    measure again.
+    Raises Damaged if anything differs from what was written, or for an unknown format: measuring again is
+    cheap.
     """
     with arrow_file.opened(pa.BufferReader(payload), path) as reader:
         table = arrow_file.read_table(reader)

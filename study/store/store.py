@@ -22,7 +22,7 @@ from study.store.atomic import Damaged, Entry, Unreadable
 from study.store.buckets import Buckets, parse
 from study.store.errors import WAITS, Waits
 
-# Concurrent reads of small objects: hides a bucket's latency; a directory needs no more.
+# Threads that read small objects: they hide a bucket's latency, and a directory needs no more.
 _NUM_READERS: Final = 16
 _IDS_A_TASK: Final = 32
 
@@ -50,11 +50,11 @@ class _Files(Protocol):
 class Store:
     """One store. Paths are relative to the root, with "/"; ids are Runs' ids.
 
-    `lease_number`: the number of this driver's lease, 0 without one; part of every path of a Run in
-    flight (`unfinished`).
+    `lease_number`: the number of this driver's lease, or 0. The paths of Runs in flight (`unfinished`)
+    contain it.
 
-    Every method raises OSError, naming path and cause, if the root cannot be read or written: on a
-    bucket after bounded retries, in a directory at once unless the error is temporary.
+    Every method raises OSError, with path and cause, if the root cannot be read or written. Temporary
+    errors are retried first.
     """
 
     root: str = field(repr=False)  # may contain credentials
@@ -73,17 +73,17 @@ class Store:
         self._files.put(self._at(path), parts, self.waits)
 
     def create(self, path: str, *parts: bytes) -> bool:
-        """Publish one object unless another exists; return True if this one exists now."""
+        """Publish one object unless another exists; return True if the object has these bytes now."""
         return self._files.create(self._at(path), parts, self.waits)
 
     def publish(self, path: str, *parts: bytes) -> bool:
-        """Call `create`, but never leave a torn file, even in a directory without hard links."""
+        """Publish like `create`, but never leave an incomplete file, even without hard links."""
         return self._files.create(self._at(path), parts, self.waits, always_whole=True)
 
     def swap(self, path: str, expected: bytes | None, content: bytes) -> bool:
         """Replace an object of a bucket; return True if it holds `content` now.
 
-        `expected`: what it must hold before; None for anything.
+        `expected`: the content that the object must have before; None for any content.
 
         Raises FileNotFoundError. Requires that `conditions_unheeded` returns None.
         """
@@ -100,14 +100,14 @@ class Store:
         return self.buckets.refusal(self._at(layout.LEASE), self.waits)
 
     def put_file(self, path: str, local: Path) -> None:
-        """Publish a finished local file, which may be moved."""
+        """Publish a finished local file. A directory moves it; a bucket copies it."""
         self._files.put_file(self._at(path), local, self.waits)
 
     def get(self, path: str) -> bytes:
         """Return the whole object, unchecked.
 
-        Raises FileNotFoundError, and Damaged if a disk has lost it (EIO). Other errors, and
-        all errors of a bucket, do not mean that the object is damaged.
+        Raises FileNotFoundError, and Damaged if a disk cannot read it (EIO). Other errors, and all errors
+        of a bucket, do not mean that the object is damaged.
         """
         try:
             return self._files.read(self._at(path), self.waits)
@@ -175,11 +175,11 @@ class Store:
         return new_path
 
     def quarantined(self) -> list[str]:
-        """List everything in quarantine, in one recursive listing."""
+        """Return the paths of all quarantined objects, in one recursive listing."""
         return [self.relative(e.path) for e in self.listed(layout.DAMAGED, recursive=True)]
 
     def relative(self, path: str) -> str:
-        """Return the path of an entry of `listed` as an argument for this store's methods."""
+        """Return the path of a listed entry relative to the root, as this store's methods need it."""
         return path.removeprefix(self._at(""))
 
     def _at(self, path: str) -> str:
@@ -234,7 +234,7 @@ def default_root() -> str:
 
 
 def store_command(*words: str, root: str) -> str:
-    """Return a command line for messages; with `--root`, unless that is the default."""
+    """Return a command line for messages, with `--root` unless `root` is the default."""
     is_default = root == default_root() or Path(root) == Path(default_root())
     flags = [] if is_default else ["--root", without_secrets(root, mark="…")]
     return shlex.join(["study", *words, *flags])
@@ -278,7 +278,8 @@ def concurrently(
 
 def in_pieces(work: Callable[[Sequence[str]], object], run_ids: Sequence[str]) -> None:
     """Call `work` with some of the ids at a time, from several threads."""
-    # A task for each of 20,000 ids would cost more than it reads; few ids still use every thread.
+    # One task per id would cost more time than reading it; for few ids, pieces are small enough to use
+    # every thread.
     size = min(_IDS_A_TASK, len(run_ids) // (4 * _NUM_READERS) + 1)
     pieces = [run_ids[first : first + size] for first in range(0, len(run_ids), size)]
     with ThreadPoolExecutor(_NUM_READERS) as readers:
@@ -292,7 +293,7 @@ def unreadable(error: PermissionError) -> Unreadable:
 
 
 def damaged_among(read: Callable[[str], object], run_ids: Iterable[str]) -> dict[str, Damaged]:
-    """Return the Damaged that `read` raises, by id; its results are not kept."""
+    """Return each Damaged that `read` raises, by id; discard the results of `read`."""
 
     def check(run_id: str) -> None:
         read(run_id)

@@ -103,9 +103,9 @@ class Registration:
     """A registration of a study.
 
     - `registered_at`: ISO 8601, UTC.
-    - `is_late`: a target already had rows, so its results may have influenced the registration.
+    - `is_late`: a target Run already had rows, so its results may have influenced the registration.
     - `run_ids`: the Runs of the study, in their order.
-    - `terms`: what decides its verdicts: contrasts, thresholds, RULES.
+    - `terms`: everything that determines the verdicts: contrasts, thresholds, RULES.
     """
 
     registered_at: str
@@ -120,7 +120,7 @@ class Registration:
 
 
 def add_registration(store: Store, study: str, registration: Registration) -> None:
-    """Append a registration to the earlier ones. Raises Damaged, Newer."""
+    """Append a registration to the study's earlier registrations. Raises Damaged, Newer."""
     every = [*read_registrations(store, study), registration]
     store.put(registration_path(study), seal({"registrations": [asdict(one) for one in every]}))
 

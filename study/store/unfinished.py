@@ -37,7 +37,7 @@ class Failure:
 class Unfinished:
     """The files of a Run in flight.
 
-    - `paths`: by file name (checkpoint, began.json, failure.json), each of the highest lease number.
+    - `paths`: file name (checkpoint, began.json, failure.json) → its path with the highest lease number.
     - `outdated`: paths of files with lower lease numbers.
     - `newest`: the time of the last write (UTC).
     """
@@ -82,7 +82,7 @@ def _listed(store: Store, folder: str) -> dict[str, Unfinished]:
 
 
 def highest_number(store: Store) -> int:
-    """Return the highest lease number of Runs in flight; 0 if there is none."""
+    """Return the highest lease number in paths of Runs in flight; 0 if no path has a number."""
     return max((number for _, number, *_ in _files(store, layout.UNFINISHED)), default=0)
 
 
@@ -123,7 +123,7 @@ def write_checkpoint(store: Store, run_id: str, payload: bytes) -> None:
 
 
 def drop_outdated(store: Store, run_id: str) -> None:
-    """Remove the Run's checkpoints of lower lease numbers, once this lease has one."""
+    """Remove the Run's checkpoints of lower lease numbers, if this lease has a checkpoint."""
     there = find_unfinished(store, run_id)
     own = unfinished_path(run_id, _CHECKPOINT, store.lease_number)
     if there is not None and there.paths.get(_CHECKPOINT) == own:
@@ -133,7 +133,7 @@ def drop_outdated(store: Store, run_id: str) -> None:
 
 
 def read_checkpoint(store: Store, run_id: str, there: Unfinished | None = None) -> bytes | None:
-    """Return the Run's checkpoint, or None. `there`: its files, if known. Raises Damaged."""
+    """Return the Run's checkpoint, or None. `there`: the Run's files, if known. Raises Damaged."""
     there = there or find_unfinished(store, run_id)
     path = None if there is None else there.paths.get(_CHECKPOINT)
     try:
@@ -172,7 +172,7 @@ def _began_at(store: Store, path: str) -> Process | None:
 
 
 def trained_by(store: Store) -> dict[str, Process]:
-    """Return the process that last started each Run in flight, by id, without unreadable notes."""
+    """Return the process that last started each Run in flight, by id; skip unreadable notes."""
     paths = _paths(list_unfinished(store), _BEGAN)
     read = concurrently(lambda run_id: _began_at(store, paths[run_id]), paths)
     return {i: process for i, process in read.items() if isinstance(process, Process)}
@@ -185,7 +185,7 @@ def write_failure(store: Store, run_id: str, failure: Failure) -> None:
 
 
 def read_failure(store: Store, run_id: str) -> Failure | None:
-    """Return how the Run failed; None if it did not, or if the note is unreadable (a retry is possible).
+    """Return how the Run failed; None if it did not fail, or if the note is damaged (to allow a retry).
 
     Raises Newer for the note of a later release.
     """
@@ -207,7 +207,7 @@ def _failure_at(store: Store, path: str) -> Failure | None:
 def read_failures(
     store: Store, found: Mapping[str, Unfinished] | None = None
 ) -> dict[str, Failure]:
-    """Return `read_failure` of all failed Runs by id. `found`: `list_unfinished(store)`, if known."""
+    """Return how each failed Run failed, by id. `found`: `list_unfinished(store)`, if known."""
     paths = _paths(list_unfinished(store) if found is None else found, _FAILURE)
     read: dict[str, Any] = concurrently(lambda run_id: _failure_at(store, paths[run_id]), paths)
     return {run_id: failure for run_id, failure in read.items() if failure is not None}
@@ -238,7 +238,7 @@ def sweep(store: Store, keep: Collection[str] = ()) -> list[str]:
     unfinished = list_unfinished(store)
     done = finished_ids(store) if unfinished else frozenset()
     for run_id in sorted((done & unfinished.keys()) - set(keep)):
-        with suppress(PermissionError):  # another user's, in a folder with a sticky bit
+        with suppress(PermissionError):  # another user's files, in a folder with a sticky bit
             drop_unfinished(store, run_id)
             removed.append(unfinished_folder(run_id))
     return removed
