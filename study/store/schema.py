@@ -234,7 +234,7 @@ def rows_of(table: pa.Table) -> list[Row]:
 
 
 def fault_in_rows(table: pa.Table, runs: Sequence[Run], num_rows: Sequence[int]) -> str | None:
-    """Return why no trainer can have written these rows for these Runs; None if it can.
+    """Return why no trainer can have written these rows for these Runs; None if the rows are possible.
 
     A checksum shows that a file has not changed, not that a trainer wrote it.
 

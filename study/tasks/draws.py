@@ -1,7 +1,7 @@
 """Draw a Run's training images and wrong labels, and divide a task into halves.
 
-The draws depend only on task and seed, so comparisons are paired: a smaller set is a prefix of a larger
-one, and a noisier set flips a superset.
+The draws depend only on task and seed, so comparisons are paired: a smaller training set is a prefix of a
+larger one, and more label noise flips a superset of the labels.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from study.tasks.prepared_file import PreparedTask, TaskInfo
 
 @dataclass(frozen=True, eq=False)
 class TrainingSet:
-    """The images of one Run, all of shape (size,).
+    """The training images of one Run; all arrays have shape (size,).
 
     - `indices`: int64, into the task's training images, in the order drawn.
     - `clean_labels`: int64, as in the task; `labels`: int64, used for training.
-    - `flipped`: bool, whether the two differ.
+    - `flipped`: bool, True if label and clean label differ.
     """
 
     indices: np.ndarray
@@ -55,13 +55,12 @@ def draw(
 ) -> TrainingSet:
     """Draw `size` images of the task's `part`, stratified, with a fraction `label_noise` of wrong labels.
 
-    (task, part, seed) determine an order, of which the first images are drawn; in every prefix each class
-    is within one image of its share. `round(label_noise * size)` labels are replaced by a different
-    class, uniform over the others: those of the first images in a ranking by (task, seed). The replaced
-    label does not depend on `size`, `part` or `label_noise` (Nakkiran et al. 2019, section 4: an incorrect
-    label, drawn once).
+    (task, part, seed) determine an order of the images; the first `size` are drawn. In every prefix, each
+    class is within one image of its share. `round(label_noise * size)` labels become wrong: those of the
+    drawn images that are first in a ranking by (task, seed). A wrong label is uniform over the other
+    classes. It does not depend on `size`, `part` or `label_noise` (Nakkiran et al. 2019, section 4).
 
-    Raises ValueError for an unknown part, or a size that it does not have.
+    Raises ValueError for an unknown part, or a size larger than the part.
     """
     check_size(prepared, part=part, size=size)
     assert 0 <= label_noise < 1, label_noise
@@ -83,10 +82,10 @@ def draw(
 def stratified_order(labels: np.ndarray, num: int, *names: str | int) -> np.ndarray:
     """Return the first `num` of an order of the images with these labels: int64, shape (num,).
 
-    In every prefix each class is within one image of its share. The stream `names` orders the images of
-    a class; classes take turns like the jobs of a just-in-time schedule. With n_c images of a class among
-    n, its (j+1)-th image may take position m if m·n_c/n > j, and must have come if m·n_c/n ≥ j + 1. The
-    most urgent image comes first, which always succeeds (Steiner and Yeomans 1993).
+    In every prefix each class is within one image of its share. The random stream `names` orders the
+    images of a class; classes take turns as in a just-in-time schedule. If n_c of n images have a class,
+    its (j+1)-th image may take position m if m·n_c/n > j, and must be placed by then if m·n_c/n ≥ j + 1.
+    Placing the image with the earliest deadline first always succeeds (Steiner and Yeomans 1993).
     """
     n = len(labels)
     shuffled = permutation(n, *names)
@@ -114,9 +113,9 @@ def stratified_order(labels: np.ndarray, num: int, *names: str | int) -> np.ndar
 
 
 def _pool(name: str, labels: np.ndarray, part: str) -> np.ndarray:
-    """Return the images of `part`, ascending: every other one of each class, in an order by the task.
+    """Return the ascending indices of the images of `part`: for a half, every other image of each class.
 
-    Counting continues from class to class, so the halves' sizes depend only on the number of images.
+    Classes alternate as one list, so the halves' sizes depend only on the number of images.
     """
     if part == "all":
         return np.arange(len(labels))

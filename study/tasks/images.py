@@ -21,8 +21,8 @@ from PIL import Image, ImageOps
 
 from study.messages import did_you_mean
 
-# One image: an encoded file's bytes, its path, pixels (uint8 of shape (h, w) or (h, w, 3)), or why the
-# source has none.
+# One image: an encoded file's bytes, its path, pixels (uint8 of shape (h, w) or (h, w, 3)), or the error
+# of an image that the source lacks.
 Encoded = bytes | Path | np.ndarray | ValueError
 
 _HAS_AVIF: Final = importlib.util.find_spec("PIL.AvifImagePlugin") is not None  # Pillow 11.3
@@ -30,7 +30,7 @@ FORMATS: Final = (
     *("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP"),
     *(("AVIF",) if _HAS_AVIF else ()),
 )
-# A quarter of a GiB while decoding, in each of up to 16 threads; large cameras produce 2**26.
+# Decoding takes a quarter of a GiB, in each of up to 16 threads. Large cameras produce 2**26 pixels.
 MAX_PIXELS: Final = 2**26
 MAX_PIXELS_VARIABLE: Final = "STUDY_MAX_PIXELS"
 
@@ -103,7 +103,8 @@ def to_pixels(
 
     Resizes with Pillow's antialiased bilinear filter after cropping to a centred square. Grey becomes
     three equal channels, 16-bit grey keeps its upper 8 bits, transparent parts become white, and the
-    camera's orientation tag is applied. Losses are added to `notes`. Raises ValueError, naming `where`.
+    camera's orientation tag is applied. Losses are added to `notes`. Raises ValueError that begins with
+    `where`, the image's name.
     """
     if isinstance(encoded, ValueError):
         raise encoded
@@ -168,7 +169,7 @@ def _opened(file: io.BytesIO | Path) -> Image.Image:
 
 
 def _hint(encoded: Encoded) -> str:
-    """Return the end of a message if the content is of a well-known other kind; else ""."""
+    """Return the end of a message about a known kind of file that is not an image; "" if unknown."""
     try:
         if isinstance(encoded, Path):
             with encoded.open("rb") as file:
@@ -178,7 +179,7 @@ def _hint(encoded: Encoded) -> str:
         else:
             return ""
     except OSError:
-        return ""  # the error says so
+        return ""  # the caller's error has the cause
     if not start:
         return "; it is empty"
     if start[4:8] == b"ftyp" and start[8:12] in _HEIC_BRANDS:
@@ -233,11 +234,11 @@ SUFFIXES: Final = (
     ),
     *(".ppm", ".tif", ".tiff", ".webp", *((".avif",) if _HAS_AVIF else ())),
 )
-# The suffixes of release 0.1.0, whose prepared tasks stay valid.
+# The suffixes that release 0.1.0 read; tasks that it prepared stay valid.
 FIRST_SUFFIXES: Final = (
     *(".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"),
 )
-# Folders that operating systems and NAS devices make: no classes, and their thumbnails are no images.
+# Folders made by operating systems and NAS devices: neither classes nor images, although with thumbnails.
 JUNK_FOLDERS: Final = frozenset(
     (
         *("__MACOSX", "__pycache__", "lost+found", "System Volume Information", "$RECYCLE.BIN"),
@@ -263,7 +264,7 @@ class Split:
     """Images that are not decoded yet.
 
     - `labels`: int64, shape (n,).
-    - `read`: given ascending positions, yields each image with its name for errors.
+    - `read`: receives ascending positions, yields (name for errors, image) for each position.
     """
 
     labels: np.ndarray
@@ -284,8 +285,8 @@ class Skipped:
 class Listing:
     """The content of a source. `test` is None without a test split.
 
-    - `image_shape` (c, h, w): of all images, if known without decoding one.
-    - `skipped`: files of the source that are not read; `remarks`: what may be unintended.
+    - `image_shape`: (c, h, w) of all images, if known without decoding an image.
+    - `skipped`: files of the source that are not read; `remarks`: warnings about unusual content.
     """
 
     class_names: tuple[str, ...]
@@ -322,7 +323,7 @@ def image_files(folder: Path) -> list[Path]:
 
 
 def _walked(folder: Path) -> tuple[list[Path], list[tuple[str, Path]]]:
-    """Return the image files below `folder`, sorted by name, and what is skipped, with reasons.
+    """Return the image files below `folder`, and (reason, path) of skipped ones; both sorted by name.
 
     Raises ValueError for a folder that cannot be listed.
     """
@@ -410,7 +411,7 @@ def choices(names: Sequence[object], most: int = 20) -> str:
 
 
 def shown(path: Path, root: Path) -> str:
-    """Return the path for a message: relative to `root` if it is below."""
+    """Return the path for a message: relative to `root` if the path is below `root`."""
     return str(path.relative_to(root) if path.is_relative_to(root) else path)
 
 
@@ -543,7 +544,7 @@ def _fields(source: ImageFolderImages) -> list[tuple[str, str]]:
 
 @dataclass(frozen=True)
 class _SplitFiles:
-    """The files of one split: images by class, in order of the names, and what is skipped."""
+    """The files of one split: images by class, sorted by name, and skipped files."""
 
     images: dict[str, list[Path]] = field(default_factory=dict)
     skipped: list[Skipped] = field(default_factory=list)
@@ -591,8 +592,8 @@ def _split_files(field_name: str, folder: str, data: Path) -> _SplitFiles:
 
 
 def _are_splits(path: Path, names: Sequence[str]) -> bool:
-    """Return True if these folders are probably splits: all have such names, or the training folder does
-    and contains folders."""
+    """Return True if the folders are probably splits: training and test folders exist, and either no
+    others exist, or the training folder contains folders."""
     trains = [name for name in names if name.lower() in TRAIN_NAMES]
     tests = [name for name in names if name.lower() in TEST_NAMES]
     if not trains or not tests:

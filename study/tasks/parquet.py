@@ -22,8 +22,8 @@ import pyarrow.parquet as pq
 from study.messages import did_you_mean, missing_text
 from study.tasks.images import Listing, Skipped, Split, choices, shown
 
-# A file of kilobytes may decode to gigabytes. Limits of an encoded image, of all rows in memory at a
-# time, and of a page, which is decoded at once (writers end a page after at most ROWS_A_PAGE rows).
+# A file of kilobytes may decode to gigabytes. These limit an encoded image, all rows in memory at a time,
+# and a Parquet page, which is decoded at once (writers end a page after at most ROWS_A_PAGE rows).
 MAX_ENCODED_BYTES: Final = 64 * 2**20
 BYTES_AT_ONCE: Final = 256 * 2**20
 MAX_ROWS_AT_ONCE: Final = 256
@@ -36,7 +36,7 @@ class ParquetImages:
     """Parquet files of encoded images, in the Hugging Face hub's form.
 
     `train`, `test`: relative to the data directory; each is a file, a folder of files, a pattern like
-    "data/train-*.parquet" or "data/**/*.parquet", or several of these. `image_column` is a struct with
+    "data/train-*.parquet" or "data/**/*.parquet", or a tuple of these. `image_column` is a struct with
     `bytes`, or binary; `label_column` has whole numbers, or names. Class names come from the
     `huggingface` metadata, if any.
     """
@@ -126,7 +126,7 @@ def _several(files: Sequence[Path], data: Path) -> str:
 
 
 def _joined(files: Sequence[Path], labels: Mapping[Path, np.ndarray]) -> np.ndarray:
-    # An empty file may have labels of another type.
+    # Empty files are left out: their labels may have another type.
     return np.concatenate([labels[file] for file in files if len(labels[file])])
 
 
@@ -273,7 +273,7 @@ def _value(scalar: Any) -> str:
 def _images(
     files: list[Path], field: str, positions: np.ndarray, data: Path
 ) -> Iterator[tuple[str, bytes | ValueError]]:
-    """Yield name and encoded image, or why it is missing, at ascending positions over all files' rows."""
+    """Yield (name, encoded image or error) at ascending positions, counted over the rows of all files."""
     before = 0
     for file in files:
         name = shown(file, data)
@@ -306,7 +306,7 @@ def _images(
 
 
 def _content(image: Any, field: str, where: str) -> bytes | ValueError:
-    """Return the bytes of an encoded image, or why there are none."""
+    """Return the bytes of an encoded image, or the error if they are missing or too many."""
     content = image.get("bytes") if isinstance(image, dict) else image
     if content is None:
         text = f"{where}: no image bytes in column {field!r}"
@@ -336,7 +336,7 @@ def _check_images(file: Path, field: str, data: Path) -> None:
         pa.types.is_binary(inner)
         or pa.types.is_large_binary(inner)
         or pa.types.is_binary_view(inner)
-        or pa.types.is_null(inner)  # no row has bytes, as each row's error says
+        or pa.types.is_null(inner)  # no row has bytes; reading a row gives an error
     )
     if not is_binary:
         raise ValueError(
@@ -348,7 +348,7 @@ def _check_images(file: Path, field: str, data: Path) -> None:
 def _rows_at_once(opened: pq.ParquetFile, field: str, name: str) -> int:
     """Return how many rows of images may be in memory at a time.
 
-    Raises ValueError if a page, Parquet's unit, would need too much: a small file may contain much data.
+    Raises ValueError if a page may need more memory than MAX_PAGE_BYTES.
     """
     most = MAX_ROWS_AT_ONCE
     for index in range(opened.num_row_groups):
@@ -414,7 +414,7 @@ class HubImages:
     - `revision`: the commit, 40 hexadecimal digits. For None, a branch or a tag, `study prepare` raises an
       error that names the current commit.
     - `train`, `test`: patterns of the data set's Parquet files, in which * matches any characters,
-      including "/"; `test` None: it has no test split.
+      including "/"; `test` None: no test split.
     - `image_column`, `label_column`: as in ParquetImages.
     """
 
@@ -519,7 +519,7 @@ def _library() -> Any:
 
 
 def _endpoint() -> str | None:
-    # huggingface_hub itself reads it only once, on import.
+    # huggingface_hub itself reads this variable only once, on import.
     return os.environ.get("HF_ENDPOINT")
 
 

@@ -66,7 +66,7 @@ def select(
     """Select the images of these classes (None: all); draw `test_fraction` of each class for testing if
     the source has no test split.
 
-    Raises ValueError for an unknown class, and one without images.
+    Raises ValueError for an unknown class, and for a class without images.
     """
     chosen = _chosen(classes, listing.class_names)
     if len(chosen) < 2:
@@ -137,9 +137,9 @@ def _chosen(classes: tuple[int | str, ...] | None, class_names: tuple[str, ...])
 
 
 def _drawn_test(labels: np.ndarray, counts: np.ndarray, fraction: float) -> np.ndarray:
-    """Draw the test images, bool of shape (n,): of each class `fraction`, rounded, at least 1.
+    """Draw `fraction` of each class, rounded and at least 1, as test images: bool, shape (n,).
 
-    The stream's name contains only the number of images, so that files may be moved or renamed.
+    The random stream depends only on the number of images, so that files may be moved or renamed.
     """
     shuffled = permutation(len(labels), "test", len(labels))
     by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
@@ -155,7 +155,7 @@ BYTES_AT_ONCE: Final = 256 * 2**20
 
 
 def describe(task: Task, data: Path | None) -> TaskInfo:
-    """Return what the task will be once prepared; decodes one image, downloads nothing.
+    """Return the TaskInfo that the prepared task will have; decode one image, download nothing.
 
     Raises ValueError naming task, field, and the missing file with the data directory.
     """
@@ -167,13 +167,13 @@ def describe(task: Task, data: Path | None) -> TaskInfo:
 
 
 def prepare(task: Task, store: Store, data: Path | None, *, progress: bool) -> PreparedTask:
-    """Decode the task into the store, once; if it is prepared already, check and return it.
+    """Decode the task into the store, once; if the task is prepared already, check and return it.
 
-    It is decoded again only if its definition, or a name, size or time of its files, has changed; then the
-    pixels are compared. (JPEG decoders differ in the last bit: prepare a task once and share it between
-    machines.) Warnings name skipped files and lost values; `progress`: show a bar on stderr. Raises
-    ValueError for an unreadable source, and if the store has another version under this name; a damaged
-    task is quarantined and made again.
+    The images are decoded again only if the task's definition, or name, size or time of a file, has
+    changed; the pixels must then be equal. (JPEG decoders differ in the last bit: prepare a task once and
+    share it between machines.) Warnings name skipped files and lost values. `progress`: show a bar on
+    stderr. A damaged task is quarantined and prepared again. Raises ValueError for an unreadable source,
+    and if the store has another version under this name.
     """
     try:
         prepared = _prepare(task, store, data, progress)
@@ -209,8 +209,8 @@ def _prepare(task: Task, store: Store, data: Path | None, progress: bool) -> Pre
     origin = origin_of(task.images, files, data)
     selection = select(listing, task.classes, task.test_fraction)
     info = _info(task, listing, selection)
-    # Written image by image to an unnamed file: it needs no memory, a full disk is an ordinary error,
-    # and a killed process leaves nothing behind.
+    # Images are written one by one to an unnamed file: this needs no memory, a full disk is an ordinary
+    # error, and a killed process leaves nothing behind.
     notes = Notes()
     with tempfile.TemporaryFile(dir=scratch_folder(store)) as file:
         for pixels in _decoded(task, selection, info, notes, progress):
@@ -227,8 +227,8 @@ def _prepare(task: Task, store: Store, data: Path | None, progress: bool) -> Pre
                 f"{fingerprint[:12]}, made from {definition}. Give the new one another name, "
                 "or use another root"
             )
-        # The same pixels from another source are published again, so that they are not decoded each
-        # time.
+        # Equal pixels from a changed source are published again with its origin, so that the next call
+        # need not decode them.
         publish(
             store,
             info,
@@ -321,7 +321,7 @@ def _decoded(
 ) -> Iterator[np.ndarray]:
     """Yield all images in order, train first: uint8, shape (c, h, w).
 
-    Raises ValueError after the last image if any could not be decoded; names the first ones.
+    After the last image, raises ValueError if some could not be decoded, with the first MAX_NAMED errors.
     """
 
     def decode(where: str, encoded: Encoded) -> np.ndarray | ValueError:
@@ -345,7 +345,7 @@ def _decoded(
     num_errors = 0
     with (
         # Pillow releases the GIL while it decodes and resizes. A small image costs less than handing it
-        # to a thread, so threads get lots.
+        # to a thread, so each thread gets several at a time.
         ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as decoders,
         tqdm(
             total=info.num_train + info.num_test,

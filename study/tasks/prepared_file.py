@@ -1,8 +1,8 @@
 """A prepared task: one Arrow file of decoded images and labels, memory-mapped and checked.
 
 The columns are `image` (c·h·w values), `label` and `split` ("train" first, then "test"), in one record
-batch, so that a memory map gives numpy arrays without a copy. The schema's metadata have the rest, with
-a digest of their own.
+batch, so that a memory map gives numpy arrays without a copy. The schema's metadata contain all other
+fields of PreparedTask, with a digest of their own.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class PreparedTask:
     - `fingerprint`: SHA-256 over images, labels, split and class names, in hex.
     - `definition`: canonical JSON of the Task that it was prepared from.
     - `origin`: digest of the names, sizes and times of the source's files.
-    - `remarks`: what may be unintended, such as lost values.
+    - `remarks`: warnings about the images, such as lost values.
     """
 
     info: TaskInfo
@@ -128,8 +128,8 @@ def publish(
 def load(name: str, store: Store) -> PreparedTask:
     """Return the prepared task, memory-mapped; its fingerprint is checked once per process.
 
-    From a bucket it is copied once to this machine's temporary directory. Raises ValueError if it is not
-    prepared, Damaged if its file is corrupted, Newer if a later release wrote it.
+    A bucket's task is copied once to this machine's temporary directory. Raises ValueError if the task is
+    not prepared, Damaged if its file is corrupted, Newer if a later release wrote it.
     """
     path = task_path(name)
     local = store.local_path(path)
@@ -174,7 +174,7 @@ def scratch_folder(store: Store) -> Path:
         return local
     folder = Path(tempfile.gettempdir()) / f"freezewise-{os.getuid()}"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if folder.lstat().st_uid != os.getuid():  # of the link, if it is one
+    if folder.lstat().st_uid != os.getuid():  # lstat: the owner of a link, not of its target
         raise PermissionError(f"{folder} belongs to somebody else: set TMPDIR to a folder of yours")
     return folder
 
@@ -210,7 +210,7 @@ def _opened(local: Path, path: str, name: str, version: tuple[int, ...]) -> Prep
         about = read_task_head(file, path)
         with arrow_file.opened(file, path) as reader:
             batch: Any = reader.get_batch(0)
-            batch.validate(full=True)  # or a corrupted offset is followed out of the file
+            batch.validate(full=True)  # a corrupted offset could point outside the file
             images = _values(batch.column("image").flatten())
             labels = _values(batch.column("label"))
             split = batch.column("split")

@@ -73,7 +73,7 @@ def list_images(images: Images, data: Path | None, *, download: bool) -> Listing
 
 
 def source_files(images: Images, data: Path | None) -> tuple[list[Path], tuple[Skipped, ...]]:
-    """Return the files that are read, unless checksums or a commit identify them, and the skipped ones.
+    """Return the source's files ([] if checksums or a commit identify them), and the skipped files.
 
     Raises ValueError for a missing folder or file.
     """
@@ -89,7 +89,7 @@ def source_files(images: Images, data: Path | None) -> tuple[list[Path], tuple[S
             return tiny_imagenet_files(images, _needed(data)), ()
 
 
-# Prefix of folder trees' origins since the second rules of which files are read: more suffixes, no junk.
+# Prefix of a folder tree's origin under the second rules for files to read: more suffixes, no junk.
 _RULE: Final = "2:"
 
 
@@ -99,7 +99,7 @@ def origin_of(images: Images, files: Sequence[Path], data: Path | None) -> str:
 
 
 def is_origin(images: Images, files: Sequence[Path], data: Path | None, origin: str) -> bool:
-    """Return True if `origin` is the digest of the source's files, by the rules of its release."""
+    """Return True if `origin` is the digest of the files, under the rules of the release that made it."""
     if isinstance(images, ImageFolderImages) and not origin.startswith(_RULE):
         return _digest(first_folder_files(images, _needed(data)), data) == origin
     return origin_of(images, files, data) == origin

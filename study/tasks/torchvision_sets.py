@@ -27,7 +27,7 @@ from study.tasks.images import (
 
 @dataclass(frozen=True, kw_only=True)
 class Known:
-    """A data set's class names, its images per class, and their side in pixels if all agree."""
+    """A data set's class names, images per class, and the images' side in pixels if all are equal."""
 
     class_names: tuple[str, ...]
     train_counts: tuple[int, ...]
@@ -79,7 +79,7 @@ _FOOD101: Final = _words(
     """
 )
 
-# MNIST and SVHN: counted from the official labels. The others have equal classes.
+# MNIST and SVHN: counted from the official labels. The others have classes of equal size.
 KNOWN: Final = {
     "MNIST": Known(
         class_names=_DIGITS,
@@ -166,7 +166,7 @@ def known_listing(source: TorchvisionImages | TinyImageNetImages) -> Listing:
 def list_torchvision(source: TorchvisionImages, data: Path) -> Listing:
     """List the data set in torchvision's folders below `data`; download it if it is missing.
 
-    Raises ValueError if it can be neither read nor downloaded, or is not the official one.
+    Raises ValueError if the data set can be neither read nor downloaded, or is not the official version.
     """
     from torchvision import datasets
 
@@ -202,7 +202,7 @@ def list_torchvision(source: TorchvisionImages, data: Path) -> Listing:
 def list_tiny_imagenet(source: TinyImageNetImages, data: Path, *, download: bool) -> Listing:
     """List Tiny ImageNet below `data`; download it first if `download` is set.
 
-    Raises ValueError if it is not available, or an annotation names no class.
+    Raises ValueError if the files are incomplete, not downloadable, or contain an unknown class.
     """
     root = data / source.folder
     if not root.is_dir():
@@ -280,7 +280,7 @@ def _download_tiny_imagenet(root: Path) -> None:
     root.parent.mkdir(parents=True, exist_ok=True)
     try:
         download_url(_TINY_URL, root.parent, archive, _TINY_MD5)
-        # Unpacked elsewhere first, so that a partly unpacked folder is never taken for the whole.
+        # Unpacked elsewhere first, so that a partly unpacked folder is never used.
         with tempfile.TemporaryDirectory(dir=root.parent) as folder:
             extract_archive(str(root.parent / archive), folder)
             shutil.move(Path(folder) / "tiny-imagenet-200", root)
