@@ -21,7 +21,7 @@ from study.tasks import Task
 
 @dataclass(frozen=True, kw_only=True)
 class StoredStudy:
-    """A study and its store: `analysis.load.open_study(it.root, it.study)` opens it.
+    """A study and its store. For `stored`, `analysis.load.open_study(stored.root, stored.study)` opens it.
 
     `counts`: number of Runs in each state ("done", "running", "partial", "failed", "absent",
     "start failed"). `print` shows the text of `study plan` or `study status`.
@@ -97,7 +97,7 @@ def run_study(
     Arguments as for `plan_study`, and the options of `study run` with the same defaults:
 
     - `inline`: one Run after another in this process, without Ray; faster for small studies.
-    - `address`: of a Ray cluster (default: RAY_ADDRESS, or a local Ray).
+    - `address`: address of a Ray cluster (default: RAY_ADDRESS, or a local Ray).
     - `gpus_per_trial`, `cpus_per_trial`: resources of a Run (default: a GPU if there is one, and a
       core); `max_concurrent`: Runs at the same time (default: as many as fit).
 

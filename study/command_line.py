@@ -32,7 +32,7 @@ def option(
     default: Callable[[], Any] | None = None,
     completion: Callable[[], list[str]] | None = None,
 ) -> Any:
-    """Declare an option that takes a value. `default`: function that returns it, called at parsing."""
+    """Declare an option with a value. `default`: a function that returns the default, when parsing."""
     return typer.Option(
         help=text,
         metavar=metavar,
@@ -44,7 +44,7 @@ def option(
 
 
 def switch(flag: str, text: str) -> Any:
-    """Declare an option without a value; without this, typer adds a flag `--no-…`."""
+    """Declare an option without a value. For a plain bool, typer would also add a flag `--no-…`."""
     return typer.Option(flag, help=text)
 
 
@@ -121,7 +121,7 @@ def perform(app: typer.Typer, prog: str, argv: Sequence[str] | None) -> int:
 
 
 def _usage_text(error: typer.TyperException, help_line: str) -> str:
-    """Return `FLAG=value: problem` if a value is wrong; else the problem and how to see the help."""
+    """Return `FLAG=value: problem` if a value is wrong; else the problem and the command for help."""
     if isinstance(error, typer.BadParameter) and error.message and error.param is not None:
         return f"{error.param.opts[0]}={error.message}"
     return f"{error.format_message().removesuffix('.')}; see {help_line}"

@@ -20,7 +20,7 @@ def warn_deprecated(old: str, new: str, stacklevel: int = 3) -> None:
 
 
 def renamed(module: str, names: Mapping[str, str]) -> Callable[[str], Any]:
-    """Return a module's `__getattr__` that finds old names.
+    """Return a `__getattr__` for a module: it warns about an old name and returns the object.
 
     Args:
         module: The module's `__name__`.

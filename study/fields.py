@@ -26,7 +26,7 @@ def digest_of(text: str | bytes) -> str:
 
 
 def canonical(value: Any) -> Plain:
-    """Return the value, whole floats as ints (0.0 as 0).
+    """Return the value; whole floats become ints (0.0 becomes 0).
 
     Raises ValueError for anything but None, str, bool, int and finite floats.
     """
@@ -38,9 +38,9 @@ def canonical(value: Any) -> Plain:
 
 
 def plain_value(value: Any) -> Any:
-    """Return a scalar of NumPy, pandas or torch as a Python value; any other value as it is.
+    """Return a scalar of NumPy, pandas or torch as a Python value; return other values unchanged.
 
-    A float of fewer than 64 bits becomes the number that it is printed as: np.float32(0.1) is 0.1.
+    A float of fewer than 64 bits becomes the number that `str` shows: np.float32(0.1) becomes 0.1.
     """
     if type(value) in (str, int, float, bool) or value is None:
         return value
@@ -65,9 +65,9 @@ def make_plain(owner: Any) -> None:
 def known_fields(
     owner: str, plain: Any, names: Iterable[str], later: Mapping[str, Plain]
 ) -> dict[str, Any]:
-    """Return the fields of the JSON object `plain`; fields of `later` may be missing and get its value.
+    """Return the fields of the JSON object `plain`; missing fields get their value in `later`.
 
-    Raises ValueError if `plain` is not an object, or if fields are missing or unknown.
+    Raises ValueError if `plain` is not an object, or if other fields are missing or unknown.
     """
     if not isinstance(plain, dict):
         raise ValueError(f"{owner}: {plain!r} is not a JSON object")

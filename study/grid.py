@@ -68,25 +68,26 @@ def grid(
 
     - `frozen`: numbers of leading layers, or EVERY_CUT: 0 to L − 1 of each model.
     - `trained_channels`: numbers of trained channels of the last layer before the head, if all layers
-      below are frozen (0: that layer, too); ignored at other cuts. LOG_SPACED: 1, 2, 4, … up to all.
-    - `frozen_pieces`: leading pieces of the layer above the cut, frozen too (0: the cut itself).
+      below are frozen (0: that layer is frozen, too); ignored at other cuts. LOG_SPACED: 0, 1, 2, 4, … ,
+      all.
+    - `frozen_pieces`: numbers of leading pieces of the layer above the cut that are frozen, too (0: none).
       EVERY_PIECE: 0 and every number that the layer allows, often none. With frozen=EVERY_CUT, layers
-      with fewer pieces are left out; at a cut that `frozen` names, the layer must have them. A Run has
+      with fewer pieces are left out; at cuts given by number, the layer must have the pieces. A Run has
       trained channels or frozen pieces, never both.
-    - `head_inputs`: number of features that the head reads (0: all), if all layers but the head are
+    - `head_inputs`: numbers of features that the head reads (0: all), if all layers except the head are
       frozen; ignored at other cuts. LOG_SPACED: all, and 1, 2, 4, … .
     - `width`: None is the model's standard width.
     - `source_task`: None (random initial values), "pretrained" (timm's weights), or a task, on which
       one source of each `source_size` is trained.
-    - `source_recipe`: the sources' recipe; default: the cells', except for fields about a cut.
-    - `source_seed`: one seed for all sources; default: each cell's own, so that replicates are
-      independent. With one seed, the spread over seeds does not include that of the sources.
+    - `source_recipe`: the sources' recipe; default: the cell's recipe, except for fields about a cut.
+    - `source_seed`: one seed for all sources; default: each cell's own seed, so that replicates are
+      independent. With one seed, the spread over seeds does not include the spread of the sources.
     - `axes`: any other field of a Run, or a field of the Recipe (then of `source_recipe`'s default too).
 
     Raises ValueError for an empty axis, a repeated value, an unknown field, an unknown model, an
     invalid width, too many frozen layers, channels or pieces, or any error of a Run.
     """
-    # Read once, because an axis may be an iterator.
+    # Each axis is read only once, because it may be an iterator.
     frozen = _values("frozen", frozen)
     trained_channels = _values("trained_channels", trained_channels)
     frozen_pieces = _values("frozen_pieces", frozen_pieces)
@@ -166,7 +167,7 @@ def union(*lists: Iterable[Run]) -> list[Run]:
 
 
 def with_starts(runs: Iterable[Run]) -> list[Run]:
-    """Return the Runs, each after the chain of Runs that it starts from, each once."""
+    """Return each Run once, after the chain of Runs that it starts from."""
     return list(dict.fromkeys(each for run in runs for each in _chain(run)))
 
 
@@ -226,7 +227,7 @@ def _only(names: Collection[str], values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _sources(tasks: list[str | None], size: Any) -> list[tuple[str | None, int | None]]:
-    """Return (origin, size) of each source; the size is None unless the origin is a task."""
+    """Return (task, size) of each source; for None and "pretrained", the size is None."""
     named = [task for task in tasks if task not in (None, PRETRAINED)]
     if named and size is None:
         raise ValueError(f"source_size=None: the source tasks {named} need one size or more")
@@ -305,6 +306,6 @@ def _powers_below(most: int) -> list[int]:
 
 
 def _inside(**numbers: list[int]) -> list[dict[str, int]]:
-    """Return the fields of each cut inside a layer or the head; {}, no such cut, if each axis has 0."""
+    """Return the fields of each cut inside a layer or the head; {} (no such cut) if all axes have 0."""
     plain: list[dict[str, int]] = [{}] if all(0 in each for each in numbers.values()) else []
     return plain + [{name: number} for name, each in numbers.items() for number in each if number]

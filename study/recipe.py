@@ -57,14 +57,14 @@ class Recipe:
     - `frozen_batchnorm`: frozen BatchNorm layers use their stored statistics ("evaluation"), or those
       of the batch, and keep updating the stored ones ("training").
     - `precision`: "tf32" and "bfloat16" (autocast) apply to training steps and evaluations.
-    - `evaluation`: after every epoch, or at `num_evaluations` log-spaced steps from 1 to the last;
-      equal steps count once. Step 0 and the last step are always evaluated.
+    - `evaluation`: after every epoch, or at `num_evaluations` log-spaced steps from 1 to the last step,
+      rounded and without repetition. Step 0 and the last step are always evaluated.
     - `calibration`: how frozen layers with random initial values average their BatchNorm statistics over
-      batches: unweighted ("batches", as in the first release), or weighted by their images ("images", as
-      `grid` sets).
-    - `seeds_together`: K, to train Runs that differ only in the seed as one network, in blocks of K
-      seeds: 0 to K − 1, K to 2K − 1, … . For ResNets, and for the head alone of any network. Narrow
-      networks train 2 to 5 times as fast; results differ from those of K = 1 by rounding.
+      batches: unweighted ("batches", as in the first release), or weighted by the batches' numbers of
+      images ("images", set by `grid`).
+    - `seeds_together`: K; Runs that differ only in the seed are trained as one network, in blocks of K
+      seeds: 0 to K − 1, K to 2K − 1, … . For ResNets, and for any network of which only the head is
+      trained. Narrow networks train 2 to 5 times as fast; results differ from K = 1 by rounding.
     - `loss`: "squared" is the squared distance of the outputs from the one-hot label, summed over the
       classes. The columns of losses then hold this, not nats.
     - `l2_start`: λ of the penalty λ/2 · Σ(θ − θ₀)² over all trained parameters, with θ₀ the values at
@@ -135,7 +135,7 @@ class Recipe:
 
     @cached_property
     def cell_id(self) -> str:
-        """Return the id without `calibration`: Recipes that differ only in it belong to the same cell."""
+        """Return an id that ignores `calibration`: Recipes that differ only in `calibration` share it."""
         return replace(self, calibration="batches").id
 
     @cached_property

@@ -67,16 +67,16 @@ class Run:
     - `model`: a network's name; `width`: its width in the unit of its family, or None for a timm
       model in its original form ("timm/<name>").
     - `start`: None (random initial values), "pretrained" (timm's weights) or the Run whose weights
-      it starts from. The head is always new.
+      this Run starts from. The head is always new.
     - `frozen`: number of leading layers kept frozen, counted from the input.
-    - `trained_channels`: if all layers but the head are frozen, the number of output channels of the
-      last layer before the head that are trained (the last ones of its last convolution; in a ViT, hidden
-      units of its last MLP). They fill the jump in capacity between the last two cuts.
+    - `trained_channels`: if all layers except the head are frozen, how many output channels of the last
+      layer before the head are trained nevertheless (the last channels of its last convolution; in a ViT,
+      hidden units of its last MLP). They fill the jump in capacity between the last two cuts.
     - `frozen_pieces`: number of leading pieces of the first trained layer that are frozen too, with the
       start's values: a cut inside a layer (see `study.networks.catalogue.num_pieces`). Not together with
       `trained_channels`.
-    - `head_inputs`: if all layers but the head are frozen, the number of their features that the head
-      reads, the first ones; 0: all. A smaller capacity than that of the head alone.
+    - `head_inputs`: if all layers except the head are frozen, the head reads only this number of leading
+      features; 0: all features. This gives less capacity than the full head.
     - `seed`: determines all random choices: images drawn, labels flipped, initial values, order.
     """
 
@@ -164,7 +164,7 @@ class Run:
 
     @cached_property
     def block(self) -> str:
-        """Return a key that Runs trained as one network share (`Recipe.seeds_together`)."""
+        """Return a key; Runs with equal keys are trained as one network (`Recipe.seeds_together`)."""
         first = self.seed - self.seed % self.recipe.seeds_together
         return self.id if first == self.seed else with_seed(self, first).id
 
@@ -186,10 +186,10 @@ class Coordinate:
     """A column of the rows that locates a Run in a grid, and an axis of surfaces.
 
     - `kind`: "name", "count" (a whole number, 32 bits), "seed" (64 bits) or "fraction".
-    - `of`: its value for a Run, or None; `absent` replaces None in the analysis.
-    - `group`: surfaces order their axes by GROUPS.
-    - `is_axis`: a dimension of surfaces. `makes_cell`: Runs that differ in it are in different cells;
-      Runs that differ only in seeds are replicates of one cell.
+    - `of`: returns the column's value for a Run, or None; `absent` replaces None in the analysis.
+    - `group`: one of GROUPS; surfaces order their axes by GROUPS.
+    - `is_axis`: the column is a dimension of surfaces. `makes_cell`: Runs with different values are in
+      different cells; Runs that differ only in seeds are replicates of one cell.
     - `since`: the first format version of rows files with this column.
     """
 
@@ -308,7 +308,7 @@ def with_seed(run: Run, seed: int) -> Run:
 
 
 def coordinates(run: Run) -> dict[str, Plain]:
-    """Return the Run's value of each of COORDINATES, by name; None if it has none."""
+    """Return the Run's value of each of COORDINATES by name; None if the Run has no such value."""
     return {coordinate.name: coordinate.of(run) for coordinate in COORDINATES}
 
 

@@ -31,7 +31,7 @@ _DEFAULT: Final = (signal.SIG_DFL, signal.default_int_handler)
 
 
 class StopRequest:
-    """Whether, and since when, a stop of this process is requested."""
+    """A request to stop this process, and its time."""
 
     def __init__(self, resume_hint: str) -> None:
         self._resume_hint = resume_hint
@@ -53,8 +53,8 @@ class StopRequest:
     def handle(self, number: int, frame: FrameType | None) -> None:
         """Request a stop; a second Ctrl-C ends the process at once, without cleaning up.
 
-        In a notebook it only ends the call: the kernel holds more than this study. Only a flag is set: a
-        handler can interrupt any code, so even a call to Ray could deadlock.
+        In a notebook, a second Ctrl-C only ends the call, not the kernel. The first request only sets a
+        flag: a handler can interrupt any code, so even a call to Ray could deadlock.
         """
         if number == signal.SIGHUP:
             _forget_terminal()
@@ -77,7 +77,7 @@ class _Interrupt(StopRequest):
             raise KeyboardInterrupt(self._resume_hint)
 
 
-_interrupt: _Interrupt | None = None  # of the command that this process performs
+_interrupt: _Interrupt | None = None  # of the innermost `interrupt_on_signals` block
 
 
 @contextmanager
@@ -111,7 +111,7 @@ def retake_signals() -> None:
 
 
 def raise_if_swallowed() -> None:
-    """Raise KeyboardInterrupt if a signal has come and a library has swallowed the exception."""
+    """Raise KeyboardInterrupt if a signal has come; a library may have swallowed the first exception."""
     if _interrupt is not None and _interrupt.is_set:
         raise KeyboardInterrupt
 
@@ -139,7 +139,7 @@ def stop_on_signals(resume_hint: str) -> Iterator[StopRequest]:
         yield request
     finally:
         if outer is not None and request.is_set:
-            outer.ask()  # further signals do not interrupt the cleaning up
+            outer.ask()  # so that further signals do not interrupt the cleanup
         for number, handler in before.items():
             signal.signal(number, handler if outer is None else outer.handle)
 
@@ -163,7 +163,7 @@ def _is_main_thread() -> bool:
 def lost_terminal_ignored() -> Iterator[None]:
     """Discard the output of the block, and later output, if the terminal is gone.
 
-    Writing to it fails, even if SIGHUP is ignored and the process is to go on.
+    Writing to a closed terminal fails, even if SIGHUP is ignored and the process continues.
     """
     try:
         yield

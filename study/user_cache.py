@@ -14,7 +14,7 @@ FOLDER_VARIABLE: Final = "STUDY_CACHE"
 
 
 def cached(key: object, compute: Callable[[], Any]) -> Any:
-    """Return the value of this key; compute and keep it if the cache does not have it.
+    """Return the value of this key; if the cache does not have it, compute and keep it.
 
     `key`: plain values with everything that determines the value, versions included.
     """
@@ -35,7 +35,7 @@ def read(key: object) -> Any:
 
 
 def write(key: object, value: Any) -> None:
-    """Keep this value; without effect if nothing can be written there, since it can be computed again."""
+    """Keep this value; ignore a failure to write, because the value can be computed again."""
     text = json.dumps({"key": _plain(key), "value": value})
     try:
         path = _path(key)

@@ -115,7 +115,7 @@ def stratified_order(labels: np.ndarray, num: int, *names: str | int) -> np.ndar
 def _pool(name: str, labels: np.ndarray, part: str) -> np.ndarray:
     """Return the ascending indices of the images of `part`: for a half, every other image of each class.
 
-    Classes alternate as one list, so the halves' sizes depend only on the number of images.
+    Alternation continues across classes, so the halves' sizes depend only on the number of images.
     """
     if part == "all":
         return np.arange(len(labels))

@@ -157,8 +157,8 @@ class Task:
 
 
 # The digits are 16×16 instead of their own 8×8: a ResNet halves the image three times, and its deeper
-# layers still get 2×2 positions instead of one. The others are 32×32, so that any can be the source of
-# any other, for networks (ViT) that are built for one size.
+# layers still get 2×2 positions instead of one. The other tasks are 32×32: networks that are built for
+# one size (ViT) can start from any of them.
 BUILTIN: Final[Mapping[str, Task]] = {
     task.name: task
     for task in (
