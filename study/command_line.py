@@ -74,7 +74,7 @@ Licence = Annotated[
 
 
 def new_app(text: str, *, completion: bool) -> typer.Typer:
-    """Return an app without commands. `text`: its help; `completion`: offer to install it in a shell."""
+    """Return an app without commands. `text`: its help; `completion`: add --install-completion."""
     return typer.Typer(
         help=text,
         add_completion=completion,

@@ -54,7 +54,7 @@ def plain_value(value: Any) -> Any:
 
 
 def make_plain(owner: Any) -> None:
-    """Convert all fields of a frozen dataclass by `plain_value`, in its `__post_init__`."""
+    """Convert all fields of a frozen dataclass by `plain_value`. Called in its `__post_init__`."""
     for field in fields(owner):
         value = getattr(owner, field.name)
         plain = plain_value(value)

@@ -54,8 +54,8 @@ class Recipe:
       `learning_rate / sqrt(1 + floor(step / inverse_sqrt_steps))` (Nakkiran et al. 2019, appendix B).
     - `above_cut`: the layers between the cut and the new head begin with the weights of `Run.start`
       ("start"), or with new random values ("reinitialised").
-    - `frozen_batchnorm`: frozen BatchNorm layers use their stored statistics ("evaluation"), or those
-      of the batch, and keep updating the stored ones ("training").
+    - `frozen_batchnorm`: frozen BatchNorm layers use their stored statistics ("evaluation"), or use the
+      batch's statistics and keep updating the stored statistics ("training").
     - `precision`: "tf32" and "bfloat16" (autocast) apply to training steps and evaluations.
     - `evaluation`: after every epoch, or at `num_evaluations` log-spaced steps from 1 to the last step,
       rounded and without repetition. Step 0 and the last step are always evaluated.

@@ -25,7 +25,7 @@ def stream(*names: str | int | None) -> np.random.Generator:
 def permutation(n: int, *names: str | int | None) -> np.ndarray:
     """Return a permutation of 0 … n−1 from the named stream: int64, shape (n,).
 
-    Sorts raw 64-bit draws, which numpy guarantees never to change, unlike its `permutation`.
+    Sorts raw 64-bit draws, which numpy guarantees never to change, unlike numpy's `permutation`.
     """
     return np.argsort(stream(*names).bit_generator.random_raw(n), kind="stable")
 

@@ -144,7 +144,7 @@ def read_predictions(store: Store, run_id: str, digest: str | None = None) -> pa
         Run id and the task's fingerprint.
 
     Raises:
-        FileNotFoundError: The Run has no rows, or its predictions were not kept.
+        FileNotFoundError: The Run has no rows, or the Run's predictions were not kept.
         Damaged, Newer: The file is corrupted or of a later release.
     """
     if digest is None:

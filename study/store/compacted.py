@@ -131,15 +131,15 @@ def read_each(
     copy: Copy | None,
     etags: Mapping[str, str],
 ) -> tuple[frozenset[str], dict[str, Answer | Damaged]]:
-    """Check the bytes of rows files, and read the files that differ from the copied ones.
+    """Check the bytes of rows files, and read the files that differ from those that were copied.
 
     Args:
         read: Called from several threads with the bytes of some rows files, by Run id.
         etags: `finished_etags(store)`. A bucket's objects with the manifest's ETag are not read.
 
     Returns:
-        The ids of Runs whose rows file equals the copied one; for the other Runs, by id, the result of
-        `read` or a Damaged. Runs without a rows file are in neither.
+        The ids of Runs whose rows file has not changed since it was copied; for the other Runs, by id, the
+        result of `read` or a Damaged. Runs without a rows file are in neither.
     """
     same = {i for i in run_ids if copy is not None and copy.has_etag(i, etags.get(i, ""))}
     others: dict[str, Answer | Damaged] = {}

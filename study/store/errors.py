@@ -1,4 +1,4 @@
-"""Retry temporary errors of disks and buckets, and word the permanent ones for users."""
+"""Retry temporary errors of disks and buckets, and word permanent errors for users."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def os_error_text(error: OSError, *, advise: bool = True) -> str:
 
 @contextmanager
 def naming(place: str | Path, instead_of: str | Path | None = None) -> Iterator[None]:
-    """Set the path of the block's disk errors to `place` if it is missing, or below `instead_of`.
+    """Set the path of the block's disk errors to `place` if they have no path, or one below `instead_of`.
 
     For files that are first written elsewhere, and for libraries whose errors have no path.
     """

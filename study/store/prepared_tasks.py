@@ -1,6 +1,6 @@
 """Read the metadata of prepared tasks, and count test images that are also training images.
 
-Must stay importable without `study.tasks`: the analysis uses it."""
+Must stay importable without `study.tasks`, for the analysis."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def newer(path: str, plain: Mapping[str, Any], what: str) -> Newer:
 
 
 def num_repeated(store: Store, task: str) -> int | None:
-    """Return the number of test images whose digest equals that of a training image.
+    """Return the number of test images that equal a training image, pixel by pixel.
 
     None if the task is not prepared on this machine. Raises Damaged, Newer.
     """

@@ -139,7 +139,7 @@ class Store:
         return Path(self._at(path)) if self.buckets is None else None
 
     def listed(self, folder: str, *, recursive: bool = False) -> list[Entry]:
-        """List the files in a folder, without temporary ones, in one paged listing."""
+        """List the files in a folder, except temporary files, in one paged listing."""
         return self._files.listed(self._at(folder), self.waits, recursive=recursive)
 
     def remove(self, path: str) -> None:
@@ -160,7 +160,7 @@ class Store:
     def quarantine(self, path: str) -> str | None:
         """Move a damaged object to damaged/…, and return its new path. Raises FileNotFoundError.
 
-        Returns None if the directory does not permit it; the object then stays until it is replaced.
+        Returns None if the directory does not permit the move; the object then stays until it is replaced.
         """
         stamp = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
         new_path = layout.damaged_path(path, stamp)
@@ -255,7 +255,7 @@ def without_secrets(text: str, mark: str = "") -> str:
 def concurrently(
     read: Callable[[str], Answer], run_ids: Iterable[str]
 ) -> dict[str, Answer | Damaged]:
-    """Return the result of `read` for each id, several at a time, or the Damaged that it raises.
+    """Call `read` for several ids at a time; return its result, or the Damaged that it raises, by id.
 
     A PermissionError becomes Unreadable. Ids whose object does not exist are left out.
     """

@@ -228,8 +228,8 @@ def clear_failure(store: Store, run_id: str) -> None:
 def sweep(store: Store, keep: Collection[str] = ()) -> list[str]:
     """Remove temporary files, and the checkpoints of finished Runs; return the removed paths.
 
-    Only for the driver that holds the lease, before it starts. `keep`: ids of finished Runs that are
-    trained again because an artifact is missing.
+    Only the driver that holds the lease may call this, before training. `keep`: ids of finished Runs
+    that are trained again because an artifact is missing.
     """
     removed = []
     root = store.local_path("")

@@ -318,12 +318,12 @@ def file_split(paths: list[Path], labels: list[int], root: Path) -> Split:
 
 
 def image_files(folder: Path) -> list[Path]:
-    """Return the image files below `folder`, sorted by name, without hidden ones and junk."""
+    """Return the image files below `folder`, sorted by name, except hidden files and junk folders."""
     return _walked(folder)[0]
 
 
 def _walked(folder: Path) -> tuple[list[Path], list[tuple[str, Path]]]:
-    """Return the image files below `folder`, and (reason, path) of skipped ones; both sorted by name.
+    """Return the image files below `folder`, and (reason, path) of skipped paths; both sorted by name.
 
     Raises ValueError for a folder that cannot be listed.
     """
@@ -463,7 +463,7 @@ class ImageFolderImages:
 
 
 def folder_files(source: ImageFolderImages, data: Path) -> tuple[list[Path], tuple[Skipped, ...]]:
-    """Return all image files of a folder tree, train first, and the skipped ones.
+    """Return all image files of a folder tree, train first, and the skipped files.
 
     Raises ValueError for a missing folder.
     """
@@ -473,7 +473,7 @@ def folder_files(source: ImageFolderImages, data: Path) -> tuple[list[Path], tup
 
 
 def first_folder_files(source: ImageFolderImages, data: Path) -> list[Path]:
-    """Return the files that release 0.1.0 read, in its order."""
+    """Return the files that release 0.1.0 would read, in the order of that release."""
 
     def is_read(path: Path, folder: Path) -> bool:
         is_hidden = any(name.startswith(".") for name in path.relative_to(folder).parts)
@@ -555,7 +555,7 @@ TEST_NAMES: Final = ("test", "testing", "val", "valid", "validation", "dev", "ev
 
 
 def _split_files(field_name: str, folder: str, data: Path) -> _SplitFiles:
-    """Return the files below this folder. Raises ValueError unless it has class folders."""
+    """Return the files below this folder. Raises ValueError unless the folder has class folders."""
     path, found = data / folder, _SplitFiles()
     if not path.is_dir():
         raise ValueError(f"{field_name}={folder!r}: no folder {path} (data directory: {data})")

@@ -322,7 +322,7 @@ def _content(image: Any, field: str, where: str) -> bytes | ValueError:
 
 
 def _check_images(file: Path, field: str, data: Path) -> None:
-    """Raise ValueError unless the file's column can hold encoded images by its type."""
+    """Raise ValueError unless the type of the file's column allows encoded images."""
     name = shown(file, data)
     with _open(file, data) as opened:
         _check_column("image_column", field, opened, name)
@@ -473,7 +473,7 @@ def _matching(images: HubImages, field: str, names: list[str]) -> tuple[str, ...
 
 
 def _moves(images: HubImages, download: bool) -> str:
-    """Return the message for a revision that is no commit; for a download, it names the current commit."""
+    """Return the message for a revision that is no commit; for a download, include the current commit."""
     text = f"revision={images.revision!r}: give a commit, 40 hexadecimal digits; a branch or a tag moves"
     if not download:
         return f"{text}: `study prepare` prints the current one"

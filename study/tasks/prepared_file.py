@@ -52,7 +52,7 @@ class PreparedTask:
     """A task's images, uint8 of shape (n, c, h, w), and labels, int64 of shape (n,): read-only.
 
     - `fingerprint`: SHA-256 over images, labels, split and class names, in hex.
-    - `definition`: canonical JSON of the Task that it was prepared from.
+    - `definition`: canonical JSON of the Task from which this was prepared.
     - `origin`: digest of the names, sizes and times of the source's files.
     - `remarks`: warnings about the images, such as lost values.
     """
@@ -126,7 +126,7 @@ def publish(
 
 
 def load(name: str, store: Store) -> PreparedTask:
-    """Return the prepared task, memory-mapped; its fingerprint is checked once per process.
+    """Return the prepared task, memory-mapped; check its fingerprint once per process.
 
     A bucket's task is copied once to this machine's temporary directory. Raises ValueError if the task is
     not prepared, Damaged if its file is corrupted, Newer if a later release wrote it.

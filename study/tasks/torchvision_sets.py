@@ -118,7 +118,7 @@ TINY_IMAGENET: Final = Known(
 
 @dataclass(frozen=True, kw_only=True)
 class TorchvisionImages:
-    """A data set of torchvision by its class's name, in torchvision's folders of the data directory."""
+    """A data set of torchvision. `dataset`: the class in torchvision; files are in the data directory."""
 
     dataset: str
 
@@ -143,9 +143,9 @@ _TINY_MD5: Final = "90528d7ca1a48142e341f4ef8d21d0de"
 
 
 def known_listing(source: TorchvisionImages | TinyImageNetImages) -> Listing:
-    """Return what is known before a download: labels in no particular order, and no images.
+    """Return the Listing before a download: labels in no particular order, and no images.
 
-    The classes of Tiny ImageNet are named by their numbers until its files exist.
+    Until the files of Tiny ImageNet exist, its classes are named by their numbers.
     """
     known = KNOWN[source.dataset] if isinstance(source, TorchvisionImages) else TINY_IMAGENET
 
