@@ -12,7 +12,7 @@ __all__ = ["StoredStudy", "plan_study", "run_study", "study_status"]
 
 
 def __getattr__(name: str) -> Any:
-    # Imported on first use: code that imports only `study.run` does not need it.
+    # `study.api` is imported on first use: code that imports only `study.run` does not need it.
     if name in __all__:
         from study import api
 

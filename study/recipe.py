@@ -152,7 +152,7 @@ class Recipe:
 
     @cached_property
     def _plain(self) -> dict[str, Plain]:
-        # Thousands of Runs share a recipe, and the id of each contains it.
+        # Cached: thousands of Runs share a recipe, and every Run's id is computed from it.
         plain = {field.name: canonical(getattr(self, field.name)) for field in fields(self)}
         return {k: v for k, v in plain.items() if k not in ADDED_LATER or v != ADDED_LATER[k]}
 

@@ -212,8 +212,8 @@ def _of_source(value: Callable[[Run], Plain]) -> Callable[[Run], Plain]:
     return lambda run: None if run.source is None else value(run.source)
 
 
-# The coordinates of a cell. A new field of a Run that becomes an axis gets its line here, with the next
-# number as `since`. The order is that of the columns.
+# The coordinates of a cell, in the order of the columns. For a new field of a Run that becomes an axis,
+# add a line here, with the next number as `since`.
 COORDINATES: Final = (
     Coordinate(
         name="task", kind="name", group="target", of=lambda run: run.task,
@@ -343,7 +343,7 @@ def describe(run: Run) -> str:
     return f"{origin}{target}, {model}, frozen {run.frozen}{later}, seed {run.seed}"
 
 
-# Thousands of Runs share a start and a recipe: the cache keeps one object of each, with its id.
+# Thousands of Runs share a start and a recipe: caches keep one object per start and recipe, with its id.
 @lru_cache(maxsize=10_000)
 def _run_from(text: str) -> Run:
     names = [field.name for field in fields(Run)]

@@ -82,7 +82,7 @@ _interrupt: _Interrupt | None = None  # of the innermost `interrupt_on_signals` 
 
 @contextmanager
 def interrupt_on_signals(resume_hint: str, *, is_last: bool) -> Iterator[None]:
-    """Raise KeyboardInterrupt in the block at the first stop signal; replace only default handlers.
+    """Raise KeyboardInterrupt in the block at the first of STOP_SIGNALS; replace only default handlers.
 
     An ignored signal stays ignored, so that `nohup` keeps working. `is_last`: the process ends after the
     block, and later signals must not change its exit status.

@@ -109,7 +109,7 @@ def create(
     """
 
     def once() -> bool:
-        temporary.unlink(missing_ok=True)  # left by a try whose cleanup failed
+        temporary.unlink(missing_ok=True)  # left by an earlier try if its cleanup failed
         try:
             _write_whole(temporary, parts)
             return _linked(temporary, Path(path), always_whole)

@@ -224,7 +224,7 @@ class Buckets:
         """Put an object on a condition; return True if it holds `content` now. Raises Unavailable."""
         if self._put(path, content, mode, waits) is not None:
             return True
-        # The object may be another process's, or our own from a try whose response was lost.
+        # The object is another process's, or our own, if the response to an earlier try was lost.
         try:
             return self.read(path, waits) == content
         except FileNotFoundError:

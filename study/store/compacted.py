@@ -54,14 +54,14 @@ _LINES: Final = pa.schema(
         pa.field("file", pa.string(), nullable=False),
         pa.field("row_group", pa.int32(), nullable=False),
         pa.field("num_rows", pa.int64(), nullable=False),
-        # The line, within the part, of the first Run with equal epochs and steps; only there are they set.
+        # The line, within the part, of the first Run with equal epochs and steps. Other lines omit them.
         pa.field("first_alike", pa.int32(), nullable=False),
         pa.field("epochs", pa.list_(pa.float64())),
         pa.field("steps", pa.list_(pa.int64())),
     ]
 )
 
-_RUNS_AT_ONCE: Final = 256  # Runs in memory while copying
+_RUNS_AT_ONCE: Final = 256  # rows files read at a time while copying
 
 Answer = TypeVar("Answer")
 _Group = list[tuple[Finished, str]]  # with the SHA-256 of each rows file
@@ -154,7 +154,7 @@ def read_each(
             except PermissionError as error:
                 others[run_id] = unreadable(error)
             except FileNotFoundError:
-                pass  # quarantined since it was listed
+                pass  # the file was quarantined after the listing
             else:
                 if copy is not None and copy.has_bytes(run_id, payload):
                     same.add(run_id)
@@ -238,7 +238,7 @@ def read_manifest(store: Store) -> Copy:
 def difference(
     store: Store, there: Collection[str], made_by: Mapping[str, Provenance | Damaged]
 ) -> str:
-    """Return a sentence if rows files of copied Runs have changed or vanished, or parts have; else "".
+    """Return a sentence if rows files of copied Runs have changed or vanished, or parts vanished; else "".
 
     `there`: the ids of all finished Runs; `made_by`: the result of `read_provenances` for some Runs.
     """

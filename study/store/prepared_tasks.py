@@ -74,7 +74,7 @@ def repeated_text(store: Store, task: str) -> str | None:
     try:
         number = num_repeated(store, task)
     except (Damaged, Newer, pa.ArrowException, KeyError, ValueError):
-        return None  # `study verify` reports it; the rows are valid without the task
+        return None  # `study verify` reports the damaged task; the rows are valid without the task
     if not number:
         return None
     are = (

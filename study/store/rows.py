@@ -83,7 +83,7 @@ def publish_rows(
             read_rows(store, run.id)
             return False
         except (FileNotFoundError, Damaged):
-            pass  # missing or damaged, so it is replaced
+            pass  # the rows are missing or damaged, so they are replaced
     store.put(path, payload)
     return True
 

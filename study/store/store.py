@@ -269,7 +269,7 @@ def concurrently(
         except PermissionError as error:
             answers[run_id] = unreadable(error)
         except FileNotFoundError:
-            pass  # removed since it was listed: another process has finished or quarantined it
+            pass  # another process has finished or quarantined the Run after the listing
 
     ids = list(run_ids)
     in_pieces(lambda some: list(map(ask, some)), ids)

@@ -34,7 +34,7 @@ FORMATS: Final = (
 MAX_PIXELS: Final = 2**26
 MAX_PIXELS_VARIABLE: Final = "STUDY_MAX_PIXELS"
 
-# Frequent content of files that have an image's name: first bytes → what it is, and the fix.
+# Frequent content of files that are not images: first bytes → kind of file, and the fix.
 _NO_IMAGES: Final = {
     b"version https://git-lfs": "a pointer of Git LFS: run git lfs pull",
     b"<!doctype html": "a web page, probably of a failed download",
@@ -245,7 +245,7 @@ JUNK_FOLDERS: Final = frozenset(
         *("RECYCLER", "@eaDir", "@Recycle", "#recycle", "#snapshot"),
     )
 )
-# Suffix → (what such files are, what to install to convert them).
+# Suffix → (kind of file, package that converts such files).
 _OTHER_FILES: Final = {
     **dict.fromkeys((".heic", ".heif", ".hif"), ("HEIC photos", "pillow-heif")),
     **dict.fromkeys((".avif",), ("AVIF images", "'pillow>=11.3'")),

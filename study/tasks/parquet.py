@@ -486,7 +486,7 @@ def _ask(images: HubImages) -> Any:
         return hub.HfApi(endpoint=_endpoint()).dataset_info(
             images.name, revision=images.revision, timeout=SECONDS_TO_ANSWER
         )
-    except Exception as error:  # of huggingface_hub or its HTTP library
+    except Exception as error:  # many types, of huggingface_hub or its HTTP library
         raise ValueError(_unavailable_text(images, error)) from error
 
 

@@ -114,7 +114,7 @@ def publish(
     )
     batch = pa.record_batch(columns).replace_schema_metadata(head)
     with draft_beside(scratch_folder(store) / f"{info.name}.arrow") as local:
-        # All pixels are one array: beyond 2 GiB its length does not fit 32 bits.
+        # All pixels are one array: beyond 2 GiB, the array's length does not fit 32 bits.
         options = pa.ipc.IpcWriteOptions(allow_64bit=True)
         with (
             pa.OSFile(str(local), "wb") as sink,
@@ -150,7 +150,7 @@ def load(name: str, store: Store) -> PreparedTask:
         try:
             return _opened(local, path, name, _version(local))
         except Damaged:
-            local.unlink(missing_ok=True)  # only the copy; it is fetched again
+            local.unlink(missing_ok=True)  # only the local copy is damaged; fetch the task again
     with draft_beside(local) as draft:
         store.fetch(path, draft)
         draft.replace(local)
@@ -197,7 +197,7 @@ def _read_head(store: Store, path: str) -> dict[str, Any]:
             return read_task_head(file, path)
     except FileNotFoundError:
         raise
-    # The whole file is read only if its head seems damaged or cannot be read.
+    # Read the whole file only if the head seems damaged or cannot be read.
     except (OSError, Damaged):
         return read_task_head(pa.BufferReader(store.get(path)), path)
 

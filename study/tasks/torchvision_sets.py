@@ -107,7 +107,7 @@ KNOWN: Final = {
     ),
 }
 
-# Class names are only in its files; without the files, classes are named by numbers.
+# Only the files contain the class names; without the files, classes are named by numbers.
 TINY_IMAGENET: Final = Known(
     class_names=tuple(str(label) for label in range(200)),
     train_counts=(500,) * 200,
