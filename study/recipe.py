@@ -60,8 +60,8 @@ class Recipe:
     - `evaluation`: after every epoch, or at `num_evaluations` log-spaced steps from 1 to the last step,
       rounded and without repetition. Step 0 and the last step are always evaluated.
     - `calibration`: how frozen layers with random initial values average their BatchNorm statistics over
-      batches: unweighted ("batches", as in the first release), or weighted by the batches' numbers of
-      images ("images", set by `grid`).
+      batches: unweighted ("batches", as in the first release), or weighted by the number of images in
+      each batch ("images", set by `grid`).
     - `seeds_together`: K; Runs that differ only in the seed are trained as one network, in blocks of K
       seeds: 0 to K − 1, K to 2K − 1, … . For ResNets, and for any network of which only the head is
       trained. Narrow networks train 2 to 5 times as fast; results differ from K = 1 by rounding.

@@ -140,8 +140,7 @@ def read_predictions(store: Store, run_id: str, digest: str | None = None) -> pa
         digest: The digest of the predictions; by default, the digest in the Run's rows.
 
     Returns:
-        One row for each evaluation; `labels_of(table)` is the array of labels. The metadata contain the
-        Run id and the task's fingerprint.
+        One row for each evaluation; see `labels_of`. The metadata contain Run id and task fingerprint.
 
     Raises:
         FileNotFoundError: The Run has no rows, or the Run's predictions were not kept.

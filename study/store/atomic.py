@@ -80,7 +80,7 @@ def read(path: str, waits: Waits) -> bytes:
 
 
 def opened(path: str, waits: Waits, *, whole: bool = True) -> pa.NativeFile:
-    """Open the file to read parts of it. `whole` matters only for buckets."""
+    """Open the file to read parts of it. `whole` has no effect."""
     return tried("read", path, waits, lambda: pa.OSFile(path))
 
 

@@ -216,7 +216,7 @@ class Buckets:
             if self._put(path, b"third", version, waits) is not None:
                 raise Unavailable("a conditional write replaced an object that had changed")
         finally:
-            # An error of the cleanup must not replace the first error.
+            # A cleanup error must not hide the first error.
             with suppress(OSError):
                 self.remove(path, waits)
 
@@ -247,8 +247,7 @@ class Buckets:
     def _asked(self, verb: str, path: str, waits: Waits) -> Iterator[tuple[Any, str]]:
         """Yield the client of this path's bucket and the key in the bucket; translate its errors.
 
-        Raises FileNotFoundError for a missing object, _Refused for an unmet condition, Unavailable for an
-        unsupported request, and OSError for other errors.
+        Raises FileNotFoundError for a missing object, _Refused for an unmet condition, else OSError.
         """
         require("obstore")
         from obstore import exceptions
@@ -324,7 +323,7 @@ def client_of(buckets: Buckets, bucket: str, waits: Waits) -> Any:
             config["skip_signature"] = True
         return GCSStore(bucket, config=config, **common)
     if buckets.endpoint:
-        # Both names are set, because the environment may set either to another endpoint.
+        # Set under both names, because the environment may set either.
         config["endpoint"] = config["aws_endpoint_url_s3"] = buckets.endpoint
     region = buckets.region or (None if buckets.endpoint else _region(bucket))
     if region:

@@ -89,7 +89,6 @@ def code_version() -> str:
 
 
 def _deciding(folder: Path) -> list[Path]:
-    """Return the files of DECIDE_A_ROW, in the order of their paths."""
     found: list[Path] = []
     for name in DECIDE_A_ROW:
         path = folder / name

@@ -1,6 +1,6 @@
 """Store the similarity of a start and a target as a small Arrow file with a checksum.
 
-`study.training.similarity` measures similarity. This module must stay importable without torch.
+Must stay importable without torch.
 """
 
 from __future__ import annotations

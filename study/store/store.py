@@ -278,8 +278,7 @@ def concurrently(
 
 def in_pieces(work: Callable[[Sequence[str]], object], run_ids: Sequence[str]) -> None:
     """Call `work` with some of the ids at a time, from several threads."""
-    # One task per id would cost more time than reading it; for few ids, pieces are small enough to use
-    # every thread.
+    # One task per id would cost more than reading it; small pieces let few ids use every thread.
     size = min(_IDS_A_TASK, len(run_ids) // (4 * _NUM_READERS) + 1)
     pieces = [run_ids[first : first + size] for first in range(0, len(run_ids), size)]
     with ThreadPoolExecutor(_NUM_READERS) as readers:

@@ -103,8 +103,7 @@ def to_pixels(
 
     Resizes with Pillow's antialiased bilinear filter after cropping to a centred square. Grey becomes
     three equal channels, 16-bit grey keeps its upper 8 bits, transparent parts become white, and the
-    camera's orientation tag is applied. Losses are added to `notes`. Raises ValueError that begins with
-    `where`, the image's name.
+    camera's orientation tag is applied. `notes` collects losses. Raises ValueError with `where`, a name.
     """
     if isinstance(encoded, ValueError):
         raise encoded
@@ -473,7 +472,7 @@ def folder_files(source: ImageFolderImages, data: Path) -> tuple[list[Path], tup
 
 
 def first_folder_files(source: ImageFolderImages, data: Path) -> list[Path]:
-    """Return the files that release 0.1.0 would read, in the order of that release."""
+    """Return the files that release 0.1.0 would read, in its order."""
 
     def is_read(path: Path, folder: Path) -> bool:
         is_hidden = any(name.startswith(".") for name in path.relative_to(folder).parts)

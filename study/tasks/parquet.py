@@ -194,7 +194,6 @@ def _below(path: Path, name: str) -> str:
 
 
 def _names_in_metadata(file: Path, label_column: str, data: Path) -> tuple[str, ...] | None:
-    """Return the class names in the file's `huggingface` metadata, or None."""
     with _open(file, data) as opened:
         text = (opened.schema_arrow.metadata or {}).get(b"huggingface")
     if text is None:

@@ -227,8 +227,7 @@ def _prepare(task: Task, store: Store, data: Path | None, progress: bool) -> Pre
                 f"{fingerprint[:12]}, made from {definition}. Give the new one another name, "
                 "or use another root"
             )
-        # Equal pixels from a changed source are published again with its origin, so that the next call
-        # need not decode them.
+        # Equal pixels from a changed source are published again: the next call need not decode them.
         publish(
             store,
             info,

@@ -174,7 +174,7 @@ def scratch_folder(store: Store) -> Path:
         return local
     folder = Path(tempfile.gettempdir()) / f"freezewise-{os.getuid()}"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if folder.lstat().st_uid != os.getuid():  # lstat: the owner of a link, not of its target
+    if folder.lstat().st_uid != os.getuid():  # lstat: a link's own owner
         raise PermissionError(f"{folder} belongs to somebody else: set TMPDIR to a folder of yours")
     return folder
 
