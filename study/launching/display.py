@@ -22,9 +22,9 @@ BAR_CHARACTERS: Final = 40
 
 
 class Screen:
-    """Shows phases, then progress; as a context, it restores the terminal on leaving.
+    """Shows phases, then progress. As a context manager, clears the progress at the end.
 
-    `stream`: default stderr. `quiet`: show remarks only.
+    `stream`: the output, by default stderr. `quiet`: show remarks only.
     """
 
     def __init__(self, stream: TextIO | None = None, *, quiet: bool = False) -> None:
@@ -65,18 +65,18 @@ class Screen:
             self._line(f"study: {text}")
 
     def follow(self, look: Callable[[], Snapshot]) -> None:
-        """Show progress from now on, as `look` returns it."""
+        """Show from now on the progress that `look` returns."""
         self._look, self._looked_at = look, -float("inf")
         self.tick()
 
     def tick(self) -> None:
-        """Refresh the progress if it is old enough."""
+        """Refresh the progress if the time between two refreshes is over."""
         pause = SECONDS_BETWEEN_LOOKS if self._in_place else SECONDS_BETWEEN_LINES
         if not self.quiet and time.monotonic() - self._looked_at >= pause:
             self._refresh()
 
     def remark(self, text: str, *, once: bool = False) -> None:
-        """Print a line that stays on the screen. `once`: only if it was not printed before."""
+        """Print a line that stays on the screen. `once`: skip a line that was printed before."""
         if not (once and text in self._remarks):
             with lost_terminal_ignored():
                 show_message(text)

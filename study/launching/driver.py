@@ -1,7 +1,6 @@
-"""Implement `study run`: lease, tidying, tasks, then all Runs that the store lacks.
+"""Implement `study run`: take the lease, remove leftovers, prepare tasks, train the missing Runs.
 
-The store alone decides which Runs are done, before and after; a launch only adds failures that the
-store could not record.
+Only the store decides which Runs are done. A launch adds the failures that the store could not record.
 """
 
 from __future__ import annotations
@@ -60,10 +59,10 @@ def run_study(
 ) -> Inventory:
     """Train the Runs that the store lacks, and return the study's new inventory.
 
-    `only`: ids of the Runs to train and return, their starts included; None: all. The study is stored with
-    all its Runs in any case. `screen`: default: a new one on stderr.
-    Raises UserError if the plan finds faults or there is no cluster, lease.LeaseHeld if another driver is
-    at work, and OSError if Ray does not start.
+    `only`: ids of the Runs to train and return, including their starts; None: all Runs. The stored study
+    always lists all Runs. `screen`: by default a new one on stderr.
+    Raises UserError if the plan has faults or no cluster is found, lease.LeaseHeld if another driver holds
+    the store, and OSError if Ray does not start.
     """
     with screen or Screen() as shown:
         return _run_study(space, store, data, options, shown, only)
@@ -89,7 +88,7 @@ def _run_study(
         left = _quarantine_damaged(space, store)
         _wait_for_orphans(store)
         found = _inventory(space, store, left)
-        # A Run that is trained again although it has rows resumes from its checkpoint, too.
+        # A Run that has rows, but is trained again, also resumes from its checkpoint.
         sweep(store, keep=found.ids(RUNNING, PARTIAL))
         _note_study(space, store)
         found = found.only(part)
@@ -125,7 +124,7 @@ def _inventory(
 
 
 def refuse_faults(space: Space, store: Store, data: Path | None) -> None:
-    """Raise UserError if the plan has faults, naming all of them; else show the plan's warnings."""
+    """Raise UserError with all faults of the plan; if it has none, show its warnings."""
     _, _, wrong, warnings = find_faults(space, store, data)
     if wrong:
         raise UserError("\n".join(wrong))
@@ -136,7 +135,7 @@ def refuse_faults(space: Space, store: Store, data: Path | None) -> None:
 def prepare(
     space: Space, store: Store, data: Path | None, names: Sequence[str], *, quiet: bool = False
 ) -> dict[str, TaskInfo]:
-    """Prepare these tasks, or check them if they are prepared; return infos by name."""
+    """Prepare these tasks, or check them if they are prepared already; return TaskInfos by name."""
     infos = {}
     for name in names:
         try:
@@ -165,7 +164,7 @@ def _prepared(
         screen.rest()  # preparation shows its own progress bar
     infos = prepare(space, store, data, names, quiet=screen.quiet)
     if not were_there:
-        refuse_faults(space, store, data)  # now that all numbers are known
+        refuse_faults(space, store, data)  # again, because the sizes of all tasks are now known
         for name in names:
             if repeated := repeated_text(store, name):
                 screen.remark(f"warning: {repeated}")
@@ -193,7 +192,7 @@ def _note_study(space: Space, store: Store) -> None:
 
 
 def _quarantine_copy(store: Store) -> bool:
-    """Quarantine damaged files of the compacted rows; return True if there are some."""
+    """Quarantine damaged files of the compacted rows; return True if there were any."""
     found = compacted.damaged_objects(store)
     damaged = [each for each in found if not isinstance(each, Unreadable)]
     for each in damaged:
@@ -208,16 +207,17 @@ def _quarantine_copy(store: Store) -> bool:
 def _compact(store: Store, at_least: int) -> None:
     try:
         compacted.compact(store, at_least=at_least)
-    except OSError as error:  # the study is complete without it
+    except OSError as error:  # compaction only makes reading faster
         show_message(f"the rows were not compacted: {os_error_text(error)}")
     except Newer as later:
         show_message(f"the rows were not compacted: {later}")
 
 
 def _quarantine_damaged(space: Space, store: Store) -> set[str]:
-    """Quarantine unreadable rows and wanted predictions, and empty weights; their Runs are trained again.
+    """Quarantine damaged rows, damaged predictions that are requested, and empty weights of starts.
 
-    Returns the ids of Runs with an object that could not be moved.
+    Their Runs are trained again. If an object is unreadable, it stays, and its Run counts as done. Returns
+    the ids of Runs with an object that could not be moved.
     """
     left = set()
     for run_id, why in _damaged(space, store, {run.id for run in space.runs}).items():
@@ -236,7 +236,7 @@ def _quarantine_damaged(space: Space, store: Store) -> set[str]:
 
 
 def _damaged(space: Space, store: Store, among: Collection[str]) -> dict[str, Damaged]:
-    """Check the bytes of rows files and wanted predictions; `study verify` also checks the values."""
+    """Return damaged rows and requested predictions by Run id; the values of rows are not checked."""
     there = finished_etags(store)
     read = compacted.read_provenances(store, there.keys() & set(among), etags=there)
     if differs := compacted.difference(store, there, read):
@@ -279,7 +279,7 @@ def _train(
     screen: Screen,
     must_stop: Callable[[], bool],
 ) -> Mapping[str, str]:
-    """Return why Runs failed, by id, if the store could not record it."""
+    """Train the missing Runs; return the errors, by Run id, that the store could not record."""
     screen.phase("counting what each Run costs")
     queue = RunQueue(
         found.runs.values(),
@@ -290,7 +290,7 @@ def _train(
     )
     if queue.is_over:
         return {}
-    # If the GPUs are on other nodes, the first estimates are a core's; finished Runs correct them.
+    # If only other nodes have GPUs, the first estimates use a core's speed; finished Runs correct them.
     on_gpus = options.gpus_per_trial != 0 and bool(options.gpus_per_trial or gpus())
     speeds = speeds_of(on_gpus=on_gpus)
     works = {

@@ -38,7 +38,8 @@ def run_inline(
     unusable in this process, because each later Run would fail, too.
 
     Args:
-        keep, keep_predictions: ids of Runs whose weights, or predictions, are kept.
+        keep: ids of Runs whose weights are kept.
+        keep_predictions: ids of Runs whose predictions are kept.
         must_stop: called after every step; True requests a stop, as signals do.
 
     Returns:

@@ -1,15 +1,15 @@
 """Allow one driver per store: a numbered lease with a heartbeat.
 
 The highest number counts and is never removed, so numbers never decrease. Only one process can create a
-number, so only one of two drivers can replace a dead one. On buckets without conditional writes, two
-drivers that start at the same moment can both continue for one heartbeat.
+number, so only one driver can replace a dead driver. On buckets without conditional writes, two drivers
+that start at the same moment can both continue for one heartbeat.
 
 The number is also a fencing token: everything written about a Run in flight is stored under it
 (`Store.lease_number`), and a trial checks regularly for a higher one (`lease_lost_if_due`).
 
-A holder on this machine is checked by its process. A holder elsewhere is alive while its heartbeat is
-recent by the file system's clock. If it looks old, or that clock is ahead, the holder counts as dead
-only if its heartbeat stops changing.
+A holder on this machine is alive while its process runs. A holder elsewhere is alive while its heartbeat
+is recent by the file system's clock. If the heartbeat looks old, or is in the future, the holder counts
+as dead only if the heartbeat stops changing.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ from study.store.processes import Process, process_from, this_process
 from study.store.unfinished import highest_number
 
 RELEASED: Final = b"{}\n"
-_LOST: Final = b"the disk has lost it"  # an unreadable lease: has no owner, only heartbeats
+_LOST: Final = b"the disk has lost it"  # content of an unreadable lease: only heartbeats count
 
 
 class Place(Protocol):
     """The leases of one store, by number. All methods may raise OSError.
 
-    `read` and `beat` raise FileNotFoundError if the lease does not exist. `is_exact`: if several drivers
-    create one number, one succeeds, and nothing overwrites its lease. `pause_seconds`: time between two
-    looks at a lease that is watched.
+    `read` and `beat` raise FileNotFoundError if the lease does not exist. `is_exact`: True if only one
+    driver can create a number, and no other driver can overwrite its lease. `pause_seconds`: time between
+    two reads of a watched lease.
     """
 
     @property
@@ -53,11 +53,11 @@ class Place(Protocol):
     def pause_seconds(self) -> float: ...
 
     def stamps(self) -> Mapping[int, Hashable]:
-        """Return every existing number, with a value that every heartbeat changes."""
+        """Map every existing number to a value that changes with every heartbeat."""
         ...
 
     def age(self, number: int) -> float:
-        """Return seconds since the last heartbeat by the store's clock; negative for a future one."""
+        """Return seconds since the last heartbeat by the store's clock; negative if in the future."""
         ...
 
     def read(self, number: int) -> bytes:
@@ -84,7 +84,7 @@ class Place(Protocol):
 
 
 def place_of(store: Store) -> Place:
-    """Return the leases of this store; the folder of a directory is made."""
+    """Return the leases of this store; if it is a directory, make the folder of the leases."""
     folder = store.local_path(LEASE)
     if folder is None:
         return Bucket(store, is_exact=store.conditions_unheeded() is None)
@@ -109,7 +109,7 @@ class Directory:
                 try:
                     found[int(match[1])] = path.stat().st_mtime_ns
                 except FileNotFoundError:
-                    continue  # removed as outdated since it was listed
+                    continue  # outdated: another driver has removed it since the listing
         return found
 
     def age(self, number: int) -> float:
@@ -212,9 +212,9 @@ SECONDS_BETWEEN_QUESTIONS: Final = 10.0  # between a trial's checks of the lease
 
 @dataclass(frozen=True, kw_only=True)
 class Owner:
-    """A driver, its start (ISO 8601, UTC), and a unique token.
+    """Identity of a driver: its process, the time when it started (ISO 8601, UTC), and a unique token.
 
-    If its process cannot be seen from here, only the heartbeat counts.
+    If the process cannot be checked from this machine, only the heartbeat counts.
     """
 
     process: Process
@@ -223,7 +223,7 @@ class Owner:
 
 
 class LeaseHeld(Exception):
-    """Another driver holds the store; `owner` is None until it has written its name."""
+    """Another driver holds the store; `owner` is None until that driver has written its identity."""
 
     def __init__(self, root: str, owner: Owner | None, age_seconds: float, expiry: float) -> None:
         super().__init__(root, owner, age_seconds, expiry)
@@ -258,10 +258,10 @@ class Lease:
 
 @contextmanager
 def acquire(root: str | Path, *, expiry_seconds: float = EXPIRY_SECONDS) -> Iterator[Lease]:
-    """Hold the store at `root` for the block, and release it on leaving.
+    """Hold the lease of the store at `root` during the block, then release the lease.
 
     All drivers of one store must use the same `expiry_seconds`. Raises LeaseHeld if another driver
-    holds it, OSError if the root cannot be written.
+    holds the lease, OSError if the root cannot be written.
     """
     store = open_store(root)
     place = place_of(store)
@@ -293,7 +293,7 @@ def acquire(root: str | Path, *, expiry_seconds: float = EXPIRY_SECONDS) -> Iter
 
 
 def lease_lost(store: Store) -> bool:
-    """Return True if another driver has taken over since `store.lease_number`."""
+    """Return True if another driver has a lease with a number above `store.lease_number`."""
     if not store.lease_number:
         return False
     _asked_at[store.root, store.lease_number] = time.monotonic()
@@ -320,7 +320,8 @@ def take(
 ) -> int:
     """Take the lease under the next number; return the number. Raises LeaseHeld.
 
-    `lowest`: returns a number to exceed if somebody has removed all leases.
+    `shown`: the store's name in messages; `expiry`: seconds. `lowest`: called if all leases were removed;
+    the new number is above its result.
     """
     mine = to_json(owner)
     while True:
@@ -328,7 +329,7 @@ def take(
         try:
             content = place.read(highest) if highest else b""
             if content == mine:
-                # Ours, from an earlier try whose last step failed.
+                # This driver created the lease in an earlier pass of this loop, which then failed.
                 number = highest
             else:
                 if highest:
@@ -339,7 +340,7 @@ def take(
                 if not place.is_exact and place.read(number) != mine:
                     continue
         except FileNotFoundError:
-            continue  # removed since, because there is a higher one
+            continue  # the lease was removed, because a higher number exists
         # A driver with an old listing may create a number that has since been removed as outdated.
         there = place.stamps()
         if max(there, default=0) == number:

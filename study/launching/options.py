@@ -13,7 +13,7 @@ from study.messages import UserError
 
 LOCAL: Final = "local"  # the address of a local Ray
 
-# Loggers of Runs in training, and the packages that each needs, from the extra of the same name.
+# Logger of training curves: the packages that it needs, from the extra of the same name.
 LOGS: Final[Mapping[str, tuple[str, ...]]] = {
     "tensorboard": (),
     "wandb": ("wandb",),
@@ -25,15 +25,15 @@ LOGS: Final[Mapping[str, tuple[str, ...]]] = {
 class LaunchOptions:
     """Execution options. They do not affect results (on one device type and thread count).
 
-    - `address`: of a Ray cluster, "local" for a local one, None to train inline, without Ray.
+    - `address`: of a Ray cluster; "local": Ray on this machine; None: train inline, without Ray.
     - `gpus_per_trial`, `cpus_per_trial`: resources of a trial; None: see `trial_resources`.
-    - `accelerator`: the required label of a trial's node in Ray ("H100"); None: any.
-    - `max_concurrent`: Runs at the same time; None: as many as fit.
-    - `device`: "cpu" or "cuda"; `num_threads`: of torch on the CPU. Both are set in the trial's process.
-    - `checkpoint_seconds`: between two checkpoints of a Run: the most that a crash can cost.
+    - `accelerator`: the label that a trial's node must have in Ray ("H100"); None: any node.
+    - `max_concurrent`: maximum number of trials at the same time; None: as many as fit.
+    - `device`: "cpu" or "cuda"; `num_threads`: torch's CPU threads. `of_trial` sets both.
+    - `checkpoint_seconds`: time between two checkpoints of a Run; a crash loses at most this much.
     - `grace_seconds`: time for a last checkpoint when all trials are to stop.
     - `node_cache`: a folder on each node's own disk for copies of prepared tasks; None: no copies.
-    - `logs`: names of LOGS that receive the curves; `log_folder`: the folder of their files.
+    - `logs`: names from LOGS of the loggers to use; `log_folder`: the folder of their files.
     - `resume_hint`: the line that shows an interrupted user how to continue.
     """
 

@@ -14,25 +14,25 @@ from study.run import Run, describe
 from study.store.schema import DONE, FAILED, RUNNING, START_FAILED, WAITING
 from study.training.steps import steps_per_epoch
 
-# An unfinished Run counts as a measurement once it has completed this share.
+# Until a Run has ended, a running Run is measured only after this share of its steps.
 SHARE_THAT_TELLS: Final = 0.1
 SECONDS_BETWEEN_ESTIMATES: Final = 1.0  # of the time left
 
-# With this many finished Runs, running ones add no information.
+# After this many finished Runs, running Runs are no longer measured.
 ENOUGH_MEASURED: Final = 200
 
-# A longer wait for a worker includes the start of the worker, which is not part of a Run's price.
+# A longer wait includes the start of the worker, and this start is not part of a Run's time.
 MAX_SECONDS_TO_HAND_OUT: Final = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """How far a launch is.
+    """The progress of a launch.
 
-    - `num_starting`: Runs without a worker yet, but handed out; `num_waiting`: not handed out.
-    - `share`: of the study's work that is done, 0 to 1; `seconds_left`: None if unknown.
-    - `runs_per_minute`: ended in this launch; None before the first.
-    - `dearest`: the most expensive running Run, with its epoch; `last_error`: of a failed attempt.
+    - `num_starting`: Runs that are handed out, but have no worker yet; `num_waiting`: Runs not handed out.
+    - `share`: finished share of the study's work, 0 to 1; `seconds_left`: None if unknown.
+    - `runs_per_minute`: Runs finished in this launch; None before the first Run finishes.
+    - `dearest`: the most expensive running Run, with its epoch; `last_error`: of the last failed attempt.
     """
 
     num_runs: int
@@ -75,11 +75,11 @@ class Snapshot:
 
 @dataclass(kw_only=True)
 class _Running:
-    """A Run with a worker since `began`, at `first_step`; `step`: the last one reported.
+    """A Run that has had a worker since `began`.
 
-    `paid`: features that existed at its beginning; `waited`: seconds between hand-out and beginning.
-    `block`: ids of the Runs trained as one network with it, itself included; each has an equal share of
-    the worker's time.
+    `first_step`, `step`: first and last reported step, at the times `first_seen` and `seen`. `paid`: keys
+    of features computed before `began`; `waited`: seconds between hand-out and `began`. `block`: ids of
+    the Runs trained as one network, including this Run; they share the worker's time equally.
     """
 
     began: float
@@ -95,9 +95,8 @@ class _Running:
 class Progress:
     """Follows the Runs of a queue.
 
-    The time left is the workers' time for the rest of the open Runs, in the queue's order, by the pace of
-    ended Runs and of those that have come far enough. `works`: by Run; `pace`: gets the times of this
-    launch.
+    The time left is the time that the workers need for the open Runs, in the queue's order. It uses the
+    pace of finished and of running Runs. `works`: by Run id; `pace`: receives the times of this launch.
     """
 
     def __init__(self, queue: RunQueue, works: Mapping[str, Work], pace: Pace) -> None:
@@ -205,13 +204,13 @@ class Progress:
         return pace
 
     def _measure(self, run_id: str, running: _Running, pace: Pace) -> None:
-        """Add the time of this Run so far."""
+        """Add the time of this Run so far to `pace`."""
         work, first = self._works[run_id], running.first_step
         if first in (
             None,
             0,
             work.num_steps,
-        ):  # of a resumed Run, rows before the last one are received
+        ):  # a resumed Run also reports a row before its last step
             assumed = work.until(running.step, running.paid)
             seconds = running.seen - running.began + running.waited
         elif first < running.step:
@@ -232,7 +231,7 @@ class Progress:
             assumed = work.whole(theirs) - (work.until(step, theirs) if step else 0.0)
             seconds = pace.seconds(work, assumed)
             if running is not None:
-                # Assume that it has continued at this pace since its last report, without ending.
+                # Assume that the Run has continued at this pace since its last report.
                 elapsed = time.monotonic() - max(running.seen, running.began)
                 seconds = max(seconds - elapsed / len(running.block), 0.0)
             left[run_id] = seconds
@@ -247,7 +246,7 @@ class Progress:
         return min(max(1 - open_cost / whole, 0.0), 1.0) if whole else 1.0
 
     def look(self) -> Snapshot:
-        """Return how far the launch is now."""
+        """Return the current progress."""
         counts = self._queue.counts()
         num_open = counts[RUNNING] + counts[WAITING]
         num_running, num_starting = len(self._running), len(self._starting)

@@ -43,13 +43,13 @@ class Attempt:
 class RunQueue:
     """The state of each Run, and the order of training.
 
-    `runs`: all wanted Runs, each start before its dependants. `done`: ids of Runs that need nothing.
-    `unusable`: ids in `done` of diverged Runs, from which no other can start. `failed`: ids of Runs that
+    `runs`: all wanted Runs, each start before its dependants. `done`: ids of Runs that need no training.
+    `unusable`: ids in `done` of diverged Runs; no Run can start from them. `failed`: ids of Runs that
     must not be tried. `cost`: relative cost by id.
 
-    Runs of one `Run.block` are handed out together, once the starts of all of them are done. `next` hands
-    out each Run once, unless `again` or `reopen` gives it back. While a Run waits, other Runs are running
-    or `next` returns Runs: none waits for ever.
+    Runs of one `Run.block` are handed out together, once all their starts are done. `next` hands out each
+    Run once, unless `again` or `reopen` gives it back. While a Run waits, other Runs are running or `next`
+    returns Runs, so no Run waits for ever.
     """
 
     def __init__(
@@ -114,12 +114,12 @@ class RunQueue:
         self._take_down_below(run_id)
 
     def again(self, run_id: str) -> None:
-        """Put this running Run, which stopped early, back among the waiting ones."""
+        """Return this running Run, which stopped early, to the waiting Runs."""
         assert self.state[run_id] == RUNNING, (run_id, self.state[run_id])
         self._wait(run_id)
 
     def reopen(self, run_id: str) -> None:
-        """Put this done Run, whose artifacts cannot be used, back among the waiting ones."""
+        """Return this done Run, whose artifacts cannot be used, to the waiting Runs."""
         assert self.state[run_id] == DONE, (run_id, self.state[run_id])
         self._set(run_id, WAITING)
         self._path = self._critical_paths()
@@ -154,7 +154,7 @@ class RunQueue:
             each = below.pop()
             if self.state[each] == WAITING:
                 self._set(each, START_FAILED)
-                self._offer(each)  # the rest of its block may have waited for its start alone
+                self._offer(each)  # the rest of the block may have waited only for this Run's start
                 below += self._dependants[each]
 
     def _wait(self, run_id: str) -> None:
@@ -224,9 +224,9 @@ class Outcomes:
     def give_up(self, run: Run, error: str) -> str:
         """Give up this running or waiting Run, and the Runs that would start from it.
 
-        Returns the text of its failure: the one in the store, or else `error`.
+        Returns the error that the store has for this Run, or else `error`.
         """
-        with suppress(OSError):  # `_note` handles it
+        with suppress(OSError):  # `_note` handles errors of the store
             noted = read_failure(self._store, run.id)
             error = noted.error if noted is not None and noted.kind == "error" else error
         self._note(run, Failure(tries=MAX_TRIES, error=error, final=True, at=provenance.now()))
@@ -258,7 +258,7 @@ class Outcomes:
         try:
             write_failure(self._store, run.id, failure)
         except OSError as unwritable:
-            # Other Runs continue; without the record, the next launch tries this one again.
+            # Other Runs continue; without the record, the next launch tries this Run again.
             self.unnoted[run.id] = (
                 f"{last_line(failure.error)} (the failure could not be stored: {unwritable})"
             )

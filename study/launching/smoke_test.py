@@ -38,10 +38,10 @@ START_STEPS: Final = 2  # for the start of a Run
 class FirstEpochs:
     """Observations of a Run's first epochs.
 
-    - `num_steps` in `seconds`: including evaluations; `num_epochs`: the same in epochs.
-    - `per_step`, `per_evaluation`: seconds; `whole`: those of the whole Run, by them.
+    - `num_steps`: steps in `seconds`, which include evaluations; `num_epochs`: these steps in epochs.
+    - `per_step`, `per_evaluation`: seconds; `whole`: seconds that they predict for the whole Run.
     - `first`, `last`: the row before training, and the last measured row.
-    - `peak_bytes`: peak of torch's memory on a GPU; on a CPU, of the memory of this process so far.
+    - `peak_bytes`: peak memory; on a GPU torch's, on a CPU this process's so far.
     """
 
     device: str
@@ -62,8 +62,8 @@ def scratch_store(
 ) -> Iterator[Store]:
     """Yield a temporary store with only the tasks `wanted`.
 
-    Prepared tasks of `store` are linked (or copied, from a bucket); others are prepared (by their
-    definition in `wanted`; None: prepared already). It also caches features of frozen layers.
+    Tasks that `store` has are linked (or copied, from a bucket). Other tasks are prepared by their
+    definition in `wanted`, which must not be None. Features of frozen layers are cached there, too.
     """
     with temporary_folder(CHECK_PREFIX) as folder:
         before = os.environ.get(FOLDER_VARIABLE)
@@ -112,8 +112,8 @@ def first_epochs(run: Run, scratch: Store, options: LaunchOptions) -> FirstEpoch
     per_epoch = steps_per_epoch(run.recipe, run.size)
     rows: list[Row] = []
     times: list[float] = []  # after the evaluation at step 0, and after each step
-    work_times: list[float] = []  # the same by the thread's own clock, if it does the work
-    num_rows: list[int] = []  # measured until then
+    work_times: list[float] = []  # the same; on a CPU by this thread's clock
+    num_rows: list[int] = []  # rows measured until then
 
     def is_enough() -> bool:
         if is_gpu:
@@ -146,9 +146,10 @@ def first_epochs(run: Run, scratch: Store, options: LaunchOptions) -> FirstEpoch
 
 
 def _seconds_each(seconds: np.ndarray, evaluations: np.ndarray) -> tuple[float, float]:
-    """Return the mean seconds of a step, and of an evaluation, from those of steps with 0 or 1 of them.
+    """Return the mean seconds of a step, and of an evaluation.
 
-    If every step has an evaluation, the two cannot be told apart: the step counts as nothing.
+    `seconds`: of each step, with its evaluations; `evaluations`: 0 or 1 for each step. If every step has
+    an evaluation, the two cannot be told apart, and a step counts as 0 s.
     """
     alone = seconds[evaluations == 0]
     per_step = float(alone.mean()) if len(alone) else 0.0

@@ -17,7 +17,7 @@ from study.training import feature_cache
 
 # Tune's own files of a launch; the name contains the driver's process number.
 TUNE_PREFIX: Final = "freezewise-tune-"
-CHECK_PREFIX: Final = "freezewise-check-"  # a store of `study check`, named likewise
+CHECK_PREFIX: Final = "freezewise-check-"  # a store of `study check`; also with the process number
 _OURS: Final = re.compile(
     rf"(?:{TUNE_PREFIX}|{CHECK_PREFIX})(?:(?P<pid>\d+)-)?\w+|freezewise-features-\w+"
 )
@@ -56,7 +56,7 @@ def _is_used(path: Path, pid: str | None) -> bool:
 
 
 def _is_locked(path: Path) -> bool:
-    """Return True if a process has locked the folder. Its PID may be that of another container."""
+    """Return True if a process has locked the folder, also if the process is in another container."""
     if not path.is_dir() or path.is_symlink():
         return False
     descriptor = os.open(path, os.O_RDONLY)

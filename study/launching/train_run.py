@@ -1,6 +1,6 @@
 """Train a block of Runs from stored task and starts to published rows, and record failures.
 
-Independent of Ray: it gives the same rows on a cluster, in a notebook and in a debugger."""
+Independent of Ray: the rows are the same on a cluster, in a notebook and in a debugger."""
 
 from __future__ import annotations
 
@@ -95,7 +95,8 @@ class _Start:
 class _Job:
     """A Run to be trained and published.
 
-    `about`: start, beginning and resumptions, for checkpoints; `before`: provenance of rows to replace.
+    `about`: metadata for checkpoints (`start_digest`, `began_at`, `num_resumes`); `before`: provenance of
+    rows that will be replaced.
     """
 
     run: Run
@@ -111,7 +112,7 @@ class _Job:
 class Checkpoints:
     """Writes checkpoints of Runs that are trained together, in a background thread.
 
-    The states are copied first. A failed write raises at the next write, or on leaving.
+    The states are copied first. A failed write raises OSError at the next `write`, or on leaving.
     """
 
     def __init__(self, jobs: Sequence[_Job], store: Store, seconds: float) -> None:
@@ -173,10 +174,10 @@ def execute(
 ) -> str:
     """Train `run` to its end, from its checkpoint if it has one, and publish it.
 
-    Its task must be prepared and its start finished in `store`. If its rows exist (and its weights, if
-    `keep_weights`, and its predictions, if `keep_predictions`), nothing is done; if one is missing, all
-    are made again. `on_row` receives each row measured in this process, and `on_remark` a line for the
-    user; `should_stop` is called after every step.
+    `store` must have the prepared task and the finished start. If the rows exist, with the weights (if
+    `keep_weights`) and the predictions (if `keep_predictions`), nothing is done; if anything is missing,
+    all are made again. `on_row` receives each row measured in this process; `on_remark` receives a line
+    for the user; `should_stop` is called after every step.
 
     Returns "finished" or "diverged". Raises Interrupted after the checkpoint that `should_stop`
     requested; ValueError if the task or the start is missing; Damaged if either fails its checksum. A
@@ -196,7 +197,7 @@ def execute(
         try:
             raise outcome
         finally:
-            del outcome  # else its frames, with the whole training, would be in a cycle
+            del outcome  # otherwise a reference cycle keeps the whole training in memory
     return outcome
 
 
@@ -214,10 +215,10 @@ def execute_block(
     """`execute` these Runs of one block (`Run.block`) as one network; return the result or error of each.
 
     `keep_weights`, `keep_predictions`: ids of Runs. Runs whose checkpoints are at different steps are
-    trained separately, which does not change their bits.
+    trained separately; their results do not change.
     """
     assert len({run.block for run in runs}) == 1, runs
-    # Bits depend on the thread count, and a worker keeps the last Run's setting.
+    # Results depend on the thread count, and a worker keeps the last Run's setting.
     torch.set_num_threads(options.num_threads)
     ended: dict[str, str | Exception] = {}
     at_step: dict[tuple[int, int], list[_Job]] = {}
@@ -248,7 +249,7 @@ def _job(
     if before is not None:
         if _is_whole(run, store, before, keep_weights, keep_predictions):
             return _outcome(before)
-        # The rows will be replaced: artifacts that they name, and others rely on, are written again.
+        # The rows will be replaced, so the artifacts that the old rows name are written again.
         keep_weights = keep_weights or before.weights_digest is not None
         keep_predictions = keep_predictions or before.predictions_digest is not None
     task = load_task(run.task, store, options.node_cache)
@@ -285,7 +286,7 @@ def _trained(
     on_remark: Callable[[Run, str], None] | None,
     should_stop: Callable[[], bool] | None,
 ) -> Iterator[tuple[str, str | Exception]]:
-    """Train and publish these Runs, which are at the same step; yield the outcome of each by id."""
+    """Train and publish these Runs, which are at the same step; yield the id and outcome of each Run."""
     trained = together([job.training for job in jobs])
     with Checkpoints(jobs, store, options.checkpoint_seconds) as checkpoints:
         for rows in trained:
@@ -466,7 +467,7 @@ def _resumed(
 ) -> dict[str, Any] | None:
     """Restore `training` from its checkpoint in `there`; return the new `_Job.about`.
 
-    Return None without a usable checkpoint.
+    Returns None if there is no usable checkpoint.
     """
     run_id = training.run.id
     if there is None:
@@ -481,11 +482,11 @@ def _resumed(
     tensors = tensors_from_bytes(payload)
     about: dict[str, Any] = json.loads(bytes(tensors.pop(_ABOUT).tolist()))
     if about["start_digest"] != start.digest:
-        # Its start was trained again with other bits; resuming would mix the two.
+        # The start was trained again with other weights; resuming would mix both starts.
         store.quarantine(there.paths["checkpoint"])
         return None
     if training.keep_predictions and PREDICTED not in tensors:
-        return None  # written without predictions, so those of its rows are lost
+        return None  # the checkpoint lacks the predictions of earlier rows
     training.restore(tensors)
     return about | {"num_resumes": about["num_resumes"] + 1}
 
@@ -496,7 +497,7 @@ def _device_name(device: torch.device, num_threads: int) -> str:
     return f"{platform.machine()} CPU, {num_threads} thread{'s' if num_threads > 1 else ''}"
 
 
-# Maximum of a failure's text. The store keeps its end, which contains the exception.
+# Maximum length of a stored error. Its end is kept, because it contains the exception.
 ERROR_CHARACTERS: Final = 8_000
 
 
@@ -514,8 +515,8 @@ def attempt(
 
     If an exception is raised, the outcome is "try again", or "failed" after MAX_TRIES. The exception is
     stored with the number of attempts in all launches; if it cannot be stored (a full disk), the outcome
-    is "failed unnoted". If the start is missing or damaged, the outcome is "start lost", which counts as
-    no attempt; damaged objects are quarantined.
+    is "failed unnoted". If the start is missing or damaged, the outcome is "start lost", which is not
+    counted as an attempt; damaged objects are quarantined.
     """
     remarks: dict[str, str] = {}
     try:
@@ -571,7 +572,7 @@ def _return_freed_memory() -> None:
     """Return the process's freed memory to the system (glibc only).
 
     glibc keeps freed blocks of up to 32 MiB. At width 64 a process grew from 1.3 to 1.9 GB over 20
-    Runs; with this it stays at 1.05 GB. It takes 20 ms of a Run of 2 to 5 s, 1 ms at width 4.
+    Runs; with this call it stays at 1.05 GB. The call takes 20 ms of a Run of 2 to 5 s, 1 ms at width 4.
     """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
@@ -583,7 +584,7 @@ def _is_lost(start: Run, store: Store, error: Exception) -> bool:
     if isinstance(error, Damaged):
         ours = start.id in error.path
         if ours:
-            with suppress(FileNotFoundError):  # another trial has noticed it too
+            with suppress(FileNotFoundError):  # another trial has moved it already
                 store.quarantine(error.path)
         return ours
     if not store.exists(rows_path(start.id)):

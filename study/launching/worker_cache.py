@@ -42,7 +42,7 @@ _NUM_SIMILARITIES: Final = 64
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:
-    """A network's weights by "<layer>.<name>", not to be changed; `digest`: their SHA-256 in hex."""
+    """A network's weights by "<layer>.<name>"; `digest`: SHA-256 of the weights in hex."""
 
     tensors: dict[str, Tensor]
     digest: str
@@ -62,7 +62,7 @@ def _draw(task: PreparedTask, part: str, size: int, seed: int, label_noise: floa
 
 
 class _WeightsKept:
-    """A cache of the last used weights, up to MAX_WEIGHTS_BYTES or one network."""
+    """A cache of the last used weights: at most MAX_WEIGHTS_BYTES, but at least one network."""
 
     def __init__(self) -> None:
         self._kept: OrderedDict[tuple[object, ...], Weights] = OrderedDict()
@@ -121,7 +121,8 @@ def cached_similarity(
 ) -> pa.Table:
     """Return `measure()` (`study.store.similarity.TABLE`) from a cache, by start, cut and drawn images.
 
-    `measure` uses clean labels and whole layers: label noise, recipe and trained channels do not matter.
+    `measure` uses clean labels and whole layers. Runs that differ only in label noise, recipe and trained
+    channels share a result.
     """
     seen = (run.part, run.size, run.seed)
     cut = (run.model, run.width, run.frozen, run.frozen_pieces)
@@ -150,8 +151,8 @@ def start_network(
 ) -> nn.Sequential:
     """Return a start's network on `device` from a cache; see `study.training.similarity.start_network`.
 
-    `digest`: of the weights. Only the last network is cached, because the cells of a start are trained
-    one after another.
+    `digest`: SHA-256 of the weights. Only the last network is cached, because Runs with the same start are
+    trained one after another.
     """
     key = (digest, run.model, run.width, image_shape, str(device))
     if key not in _networks:
@@ -184,7 +185,7 @@ def load_task(name: str, store: Store, node_cache: Path | None) -> PreparedTask:
         return prepared_file.load(name, store)
     with store.opened(task_path(name)) as file:
         fingerprint = str(read_task_head(file, task_path(name))["fingerprint"])
-    # By fingerprint: another version of the task, or another store's, has its own folder.
+    # Each fingerprint has its own folder: another store may have another version of the task.
     folder = node_cache / fingerprint
     copies = open_store(folder)
     copy = folder / task_path(name)
@@ -206,7 +207,7 @@ def load_task(name: str, store: Store, node_cache: Path | None) -> PreparedTask:
 
 @lru_cache(maxsize=64)
 def _task_of_lease(name: str, store: Store, lease_number: int) -> PreparedTask:
-    # A bucket's task does not change while a driver holds the lease; looking takes five requests.
+    # A bucket's task does not change while a driver holds the lease; checking takes five requests.
     return prepared_file.load(name, store)
 
 
@@ -230,7 +231,7 @@ def record_similarity(
 ) -> None:
     """Publish the similarity of the start of `run` and its target, unless the store has it for this start.
 
-    Does nothing for a Run whose start is not a Run. `start_weights`: of the whole start, with its head;
+    Does nothing if the start is not a Run. `start_weights`: of the whole start, including its head;
     `at_cut`: see `study.training.similarity.measure`. A damaged similarity is quarantined and replaced.
     """
     if run.source is None:
