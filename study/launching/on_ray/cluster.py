@@ -29,10 +29,10 @@ class RayNotStarted(OSError):
 
 @contextmanager
 def connected(address: str) -> Iterator[None]:
-    """Connect this process to Ray for the block: `address` as in `LaunchOptions`, but not None.
+    """Connect this process to Ray during the block. `address`: as in `LaunchOptions`, but not None.
 
-    Raises UserError, naming the address, if there is no cluster or it rejects this process;
-    RayNotStarted if a local Ray does not start.
+    Raises UserError with the address if there is no cluster, or if the cluster rejects this process.
+    Raises RayNotStarted if Ray does not start on this machine.
     """
     with _on_loopback() if address == LOCAL else nullcontext():
         try:
@@ -53,10 +53,9 @@ def connected(address: str) -> Iterator[None]:
 
 
 def _shut_down() -> None:
-    """Disconnect from Ray, and end the processes of a local one; signals are handled meanwhile.
+    """Disconnect from Ray, and end the processes of a local Ray; this process still handles signals.
 
-    Ray's library resets SIGTERM to the system's default a few milliseconds before it ends its processes,
-    which takes a second.
+    Ray resets SIGTERM to the system's default just before it ends its processes, which takes a second.
     """
     node = ray._private.worker._global_node
     if node is not None:
@@ -107,9 +106,10 @@ def _start() -> None:
 
 @contextmanager
 def _on_loopback() -> Iterator[None]:
-    # If Ray supports clusters, it takes the host's own address for the loopback address, and its servers
-    # listen on every interface. Without that support (the default on macOS and Windows) they listen on
-    # loopback only. Ray's processes read the variable; this process has read it already.
+    # With support for clusters, Ray replaces the loopback address by the host's address, and its servers
+    # listen on every interface. Without this support (the default on macOS and Windows) they listen on
+    # loopback only. Ray's processes read the variable. This process has read it already, so its constant
+    # is set, too.
     constants = ray._private.ray_constants
     name, before = constants.ENABLE_RAY_CLUSTERS_ENV_VAR, constants.ENABLE_RAY_CLUSTER
     variables = {name: "0"}
@@ -145,9 +145,9 @@ def _init_own() -> None:
         log_to_driver=False,
         logging_level=logging.ERROR,
         include_dashboard=False,
-        # The store carries all data, so Ray's own, sized by the machine's memory, would be unused.
+        # Ray's object store, by default a share of the machine's memory, would be unused.
         object_store_memory=128 * 2**20,
-        # Stays the same when a laptop changes its network.
+        # This address stays the same when a laptop changes its network.
         _node_ip_address="127.0.0.1",
     )
 
@@ -183,7 +183,7 @@ def _join(address: str) -> None:
 def refuse_other_nodes(root: Path | None) -> None:
     """Raise UserError if a node has other versions, cannot import this package, or does not see the store.
 
-    `root`: the store's directory, None on a bucket. A node that does not answer is named and skipped.
+    `root`: the store's directory; None: a bucket. If a node does not answer, a message names it.
     """
     here = ray.get_runtime_context().get_node_id()
     others = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] != here]
@@ -212,7 +212,7 @@ class NewNodes:
         self._asked: dict[Any, Mapping[str, Any]] = {}
 
     def look(self, nodes: Iterable[Mapping[str, Any]]) -> list[str]:
-        """Return a line for each fault of new nodes that was found since the last call."""
+        """Return a line for each fault found in new nodes since the last call; `nodes`: from Ray."""
         alive = {node["NodeID"]: node for node in nodes if node["Alive"]}
         for node_id in alive.keys() - self._known:
             self._known.add(node_id)
@@ -223,7 +223,7 @@ class NewNodes:
         faults = []
         for answer in answered:
             node = self._asked.pop(answer)
-            if node["NodeID"] in alive:  # a node that is lost already has no fault
+            if node["NodeID"] in alive:  # a node that is lost again has no fault
                 faults += _faults(answer, node, self._root)
         return faults
 
@@ -253,7 +253,7 @@ def _about_this_node(root: str | None) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions by name that all nodes must share."""
+    """Return the versions, by name, that must be equal on all nodes."""
     installed = provenance.packages()
     return {
         "python": platform.python_version(),
@@ -263,7 +263,7 @@ def versions() -> dict[str, str]:
 
 
 def differences(node: str, there: Mapping[str, str], here: Mapping[str, str]) -> list[str]:
-    """Return a line on the versions that differ on a node, or []; "+cpu" and "+cu128" count as equal."""
+    """Return a line with the versions that differ on a node, or []; "+cpu" and "+cu128" count as equal."""
     other = [
         f"{name} {there.get(name, 'none')} (here {version})"
         for name, version in here.items()

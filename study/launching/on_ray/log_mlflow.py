@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-# A server that does not respond blocks the driver's loop; by default for minutes.
+# A server that does not respond blocks the driver's loop, for minutes with MLflow's defaults.
 _PATIENCE: Final = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 for _name, _value in _PATIENCE.items():
     os.environ.setdefault(_name, _value)
@@ -33,12 +33,12 @@ CODE_TAG: Final = "freezewise.code"
 
 
 def default_uri(folder: Path) -> str:
-    """Return MLFLOW_TRACKING_URI, or a database in this folder (MLflow has dropped plain files)."""
+    """Return MLFLOW_TRACKING_URI, or else an SQLite database in this folder."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder.resolve() / 'mlflow.db'}"
 
 
 class MlflowRuns(MLflowLoggerCallback):
-    """Ray's callback, with one MLflow run for a Run even if it is resumed or trained again.
+    """Ray's callback, with one MLflow run for a Run, even if the Run is resumed or trained again.
 
     No step is logged twice. Raises UserError if the server does not answer.
     """
@@ -89,7 +89,7 @@ class MlflowRuns(MLflowLoggerCallback):
         self._outcome[trial] = result.get("outcome", "")
         step = result.get("step")
         if step is None or trial not in self._trial_runs:
-            return  # the Run's outcome or its node, not a row
+            return  # a report of the Run's outcome or node, without a row
         if step > self._last_step.get(trial, -1):
             now = int(time.time() * 1000)
             # One transaction per row. Ray's callback needs one per metric: 0.14 s a row in a database.
@@ -124,4 +124,4 @@ class MlflowRuns(MLflowLoggerCallback):
             self._remark(f"MLflow gets no more metrics, the study goes on: {last_line(str(error))}")
 
     def __getstate__(self) -> dict[str, Any]:
-        return {}  # Tune pickles its Tuner into its folder, from which nothing is ever read
+        return {}  # Tune pickles its Tuner to a file that is never read

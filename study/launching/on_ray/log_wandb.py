@@ -26,7 +26,7 @@ DEFAULT_PROJECT: Final = "freezewise"
 
 
 class WandbRuns(WandbLoggerCallback):
-    """Ray's callback, with one W&B run for a Run even if it is resumed or trained again.
+    """Ray's callback, with one W&B run for a Run, even if the Run is resumed or trained again.
 
     Raises UserError if nobody is logged in to W&B.
     """
@@ -46,8 +46,8 @@ class WandbRuns(WandbLoggerCallback):
         self._settings: dict[str, Any] = {"silent": True} | (
             {"base_url": base_url} if base_url else {}
         )
-        # Ray's own actor restarts after a crash, when its arguments may be gone, and reads the key from
-        # a runtime environment, which needs ray[default].
+        # Ray's own actor restarts after a crash, although its arguments may be lost then. It also reads
+        # the key from a runtime environment, and that requires ray[default].
         here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
             ray.get_runtime_context().get_node_id(), soft=False
         )
@@ -84,7 +84,7 @@ class WandbRuns(WandbLoggerCallback):
         super().log_trial_start(trial)
 
     def log_trial_result(self, iteration: int, trial: Any, result: dict[str, Any]) -> None:
-        if "step" in result:  # else it reports how the Run ended
+        if "step" in result:  # otherwise a report without a row
             steps = {TIMESTEPS_TOTAL: result["step"], TRAINING_ITERATION: result["step"]}
             shown = {name: result[name] for name in METRICS} | steps
             super().log_trial_result(iteration, trial, shown)
@@ -110,4 +110,4 @@ class WandbRuns(WandbLoggerCallback):
         self.on_experiment_end([])
 
     def __getstate__(self) -> dict[str, Any]:
-        return {}  # Tune pickles its Tuner into its folder, from which nothing is ever read
+        return {}  # Tune pickles its Tuner to a file that is never read

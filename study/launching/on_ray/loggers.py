@@ -18,7 +18,7 @@ from study.run import from_json
 
 
 class TensorBoardFiles(TBXLoggerCallback):
-    """Ray's callback, but each Run has one folder below `folder`, whichever trial trains it."""
+    """Ray's callback, with one folder per Run below `folder`, even if several trials train the Run."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
@@ -32,13 +32,13 @@ class TensorBoardFiles(TBXLoggerCallback):
         self._trial_result[trial] = {}
 
     def log_trial_result(self, iteration: int, trial: Any, result: dict[str, Any]) -> None:
-        if "step" in result:  # else it reports how the Run ended
+        if "step" in result:  # otherwise a report without a row
             # Ray treats step 0 as missing and uses its own count of reports instead.
             steps = {"timesteps_total": result["step"], "training_iteration": result["step"]}
             super().log_trial_result(iteration, trial, {**result, **steps})
 
     def __getstate__(self) -> dict[str, Any]:
-        return {}  # Tune pickles its Tuner into its folder, from which nothing is ever read
+        return {}  # Tune pickles its Tuner to a file that is never read
 
     def where(self) -> str:
         return f"TensorBoard: tensorboard --logdir {self._folder.resolve()}"
@@ -50,7 +50,7 @@ class TensorBoardFiles(TBXLoggerCallback):
 
 
 class _RunOfTrial:
-    """One Run of a trial, for logging callbacks, which expect a trial per Run."""
+    """One Run of a trial, as a trial of its own, because logging callbacks expect one Run per trial."""
 
     def __init__(self, trial: Any, run: str) -> None:
         self._trial = trial
@@ -106,7 +106,7 @@ class EachRun(tune.Callback):
         self._logger.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {}  # Tune pickles its Tuner into its folder, from which nothing is ever read
+        return {}  # Tune pickles its Tuner to a file that is never read
 
 
 def _runs(trial: Any) -> list[_RunOfTrial]:
@@ -114,10 +114,10 @@ def _runs(trial: Any) -> list[_RunOfTrial]:
 
 
 def loggers(names: Collection[str], folder: Path, remark: Callable[[str], None]) -> list[Any]:
-    """Return Tune's callbacks of these names (`study.launching.options.LOGS`).
+    """Return Tune callbacks for the loggers of these names (`study.launching.options.LOGS`).
 
-    Each has `where()`, the place to look, and `close()`, to call after Tune's loop. `folder`:
-    `logs/<study>`; `remark` receives messages for users. Raises UserError if a tool cannot be used.
+    Call `close()` of each callback after Tune's loop. `folder`: `logs/<study>`; `remark` receives messages
+    for users, such as the place of the curves. Raises UserError if a logger cannot be used.
     """
     assert set(names) <= set(LOGS), names
     made: list[Any] = []

@@ -61,7 +61,7 @@ class Nodes:
         return lines
 
     def on_worker_started(self, trial_id: str) -> str:
-        """Record a worker of this trial; return a line if all Runs of a lost node go on now, else ""."""
+        """Record a worker of this trial; return a line if all Runs of a lost node run again, else ""."""
         node = self._gone.pop(trial_id, None)
         if node is None:
             return ""
@@ -76,7 +76,7 @@ class Nodes:
         self._where.pop(trial_id, None)
         line = self.on_worker_started(trial_id)
         if trial_id in self._again:
-            self._over.add(trial_id)  # its node is named by the next `look`
+            self._over.add(trial_id)  # kept until the next `look`, which counts it
         return line
 
 
@@ -103,15 +103,15 @@ def trial_resources(
 ) -> dict[str, float]:
     """Return the resources of a trial, {"cpu": …, "gpu": …}; default: a core, and a GPU if a node has any.
 
-    If a node with GPUs has fewer cores than trials that fit on its GPUs, the default is a fraction of a
-    core. If no node has a GPU yet, one core per GPU is assumed.
+    If more trials fit on a node's GPUs than the node has cores, the default is a fraction of a core. If no
+    node has a GPU yet, one core per GPU is assumed.
     """
     with_gpu = [each for each in (node["Resources"] for node in nodes) if each.get("GPU")]
     gpu = (1.0 if with_gpu else 0.0) if gpus_per_trial is None else gpus_per_trial
     if cpus_per_trial is not None:
         cpu = cpus_per_trial
     elif gpu:
-        # Nodes without a GPU hold no such trial, so their cores do not count.
+        # Nodes without a GPU cannot hold these trials, so their cores do not count.
         per_gpu = min((each.get("CPU", 0.0) / each["GPU"] for each in with_gpu), default=1.0)
         cpu = min(1.0, max(0.01, int(100 * per_gpu * gpu) / 100))
     else:
@@ -151,7 +151,7 @@ def sum_of(nodes: Iterable[Mapping[str, Any]]) -> dict[str, float]:
 def no_room(
     nodes: Iterable[Mapping[str, Any]], claim: Mapping[str, float], accelerator: str | None
 ) -> str:
-    """Return why no living node can hold a trial; "" if one can.
+    """Return the reason why no living node can hold a trial; "" if a node can.
 
     `nodes`: from Ray, with "Alive", "Resources" and "Labels".
     """

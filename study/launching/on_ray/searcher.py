@@ -25,7 +25,7 @@ SECONDS_BETWEEN_LOOKS: Final = 5.0  # between checks of the nodes
 
 
 class LeaveTuneLoop(BaseException):
-    """Leaves Tune's loop. Not an Exception, after which Tune would clean up for minutes."""
+    """Leaves Tune's loop. It is no Exception, because Tune would catch that and clean up for minutes."""
 
 
 class Watch(tune.Callback):
@@ -70,7 +70,7 @@ class Watch(tune.Callback):
         self._remark(self._nodes.on_trial_ended(trial.trial_id))
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self.begun.discard(trial.trial_id)  # its worker is lost, and it waits for another
+        self.begun.discard(trial.trial_id)  # its worker is lost; the trial waits for another
         for run in runs_of(trial.config):
             with suppress(OSError, Damaged):  # the store cannot be read at the moment
                 noted = read_failure(self._store, run.id)
@@ -92,7 +92,7 @@ class Watch(tune.Callback):
                 raise LeaveTuneLoop
             self._remark(*lost)
             if faults := self._new_nodes.look(nodes):
-                # Its rows would be of another version, or its Runs would fail.
+                # The node's rows would come from other versions, or its Runs would fail.
                 self._remark(*faults, "a node that joined is not like the others: the study stops")
                 self.request.ask()
         if self.request.is_set:
@@ -112,11 +112,11 @@ class Watch(tune.Callback):
             self.screen.remark(text)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {}  # Tune pickles its Tuner into its folder, from which nothing is ever read
+        return {}  # Tune pickles its Tuner to a file that is never read
 
 
 SECONDS_BETWEEN_COUNTS: Final = 1.0  # a count of the cluster's slots is a round trip to Ray's head
-# If a trial has no worker after this time, none is starting: the trial waits for room.
+# If a trial has no worker after this time, no worker is starting, and the trial waits for room.
 SECONDS_TO_BEGIN: Final = 120.0
 
 
@@ -135,8 +135,8 @@ class WorkersMayStart(tune.schedulers.FIFOScheduler):
 class RunSearcher(tune.search.Searcher):
     """Gives Tune the next Runs of the queue, as many at a time as fit on the cluster.
 
-    `may_grow`: let further Runs wait for a worker, as many as have one (at least one), so that an
-    autoscaler sees the demand. For a single waiting Run it would add only one node at a time.
+    `may_grow`: let further trials wait for a worker, as many as already have a worker (at least one). An
+    autoscaler adds nodes for waiting trials; for a single one, it would add one node at a time.
     """
 
     def __init__(
@@ -229,7 +229,7 @@ class RunSearcher(tune.search.Searcher):
 
     def _lose(self, run: Run) -> None:
         step = self._step.get(run.id, 0)
-        # Retried if it has advanced since its last loss: nodes that come and go must not end a long
+        # Retry a Run that has advanced since its last loss: nodes that come and go must not end a long
         # training.
         if self._watch.request.is_set or step > self._step_at_loss.get(run.id, 0):
             self._step_at_loss[run.id] = step
@@ -241,7 +241,7 @@ class RunSearcher(tune.search.Searcher):
         self._watch.progress.failed(run, last_line(self.outcomes.give_up(run, error)))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {}  # Tune pickles its Tuner into its folder, from which nothing is ever read
+        return {}  # Tune pickles its Tuner to a file that is never read
 
     def save(self, checkpoint_path: str) -> None:
         """Do nothing: a launch is never restored from Tune's files."""

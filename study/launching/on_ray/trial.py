@@ -57,7 +57,7 @@ def trainable(
         )
         for each in ended.values():
             if each.outcome == "try again":
-                # Raised so that Tune retries in a new process; this one may be the cause.
+                # Raised so that Tune retries in a new process; this process may be the cause.
                 raise RuntimeError(each.error)
         return reports.end(ended)
 
@@ -65,17 +65,17 @@ def trainable(
 
 
 def runs_of(config: Mapping[str, Any]) -> list[Run]:
-    """Return the Runs of a trial with this configuration."""
+    """Return the Runs in this configuration of a trial."""
     return [from_json(text) for text in config["runs"]]
 
 
 def rows_in(result: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the values of METRICS in this report, by the id of the Run."""
+    """Return the values of METRICS in this report, by Run id."""
     return dict(result.get("rows", ()))
 
 
 def outcomes_in(result: Mapping[str, Any] | None) -> dict[str, Attempt] | None:
-    """Return the outcome of each Run of the trial by id; None if the report is not its last."""
+    """Return the outcome of each Run, by id; None if this report is not the trial's last report."""
     if result is None or "outcomes" not in result:
         return None
     return {run_id: Attempt(*ended) for run_id, *ended in result["outcomes"]}
@@ -87,17 +87,17 @@ _Work = Callable[[], dict[str, Attempt]]
 class WorkerThread:
     """A thread that executes calls one after another until the process ends.
 
-    Tune starts a thread per trial, but cuDNN caches its choice of algorithms per thread: in Tune's
-    threads, it would time the convolutions again for every Run.
+    Tune starts a thread per trial, but cuDNN caches its choice of algorithms per thread. In Tune's
+    threads, cuDNN would measure the algorithms again for every Run.
     """
 
     def __init__(self) -> None:
         self._calls: SimpleQueue[tuple[_Work, Future[dict[str, Attempt]]]] = SimpleQueue()
-        # A daemon, as Tune's threads are: the end of the process does not wait for a Run.
+        # A daemon, like Tune's threads: the process can end without waiting for a Run.
         Thread(target=self._serve, name="runs", daemon=True).start()
 
     def call(self, work: _Work) -> dict[str, Attempt]:
-        """Return the result of `work`, called in the thread, or raise its exception."""
+        """Call `work` in the thread; return its result or raise its exception."""
         future: Future[dict[str, Attempt]] = Future()
         self._calls.put((work, future))
         return future.result()
@@ -110,7 +110,7 @@ class WorkerThread:
     def _make(work: _Work, future: Future[dict[str, Attempt]]) -> None:
         try:
             future.set_result(work())
-        except BaseException as error:  # also SystemExit, by which Tune ends a trial
+        except BaseException as error:  # also SystemExit, which Tune raises to end a trial
             future.set_exception(error)
 
 
@@ -126,7 +126,7 @@ class Reports:
     """
 
     def __init__(self, *, first_row: bool) -> None:
-        # The node, before the first row: computing features of frozen layers may take long.
+        # Report the node now: the first row may take long, because features of frozen layers come first.
         tune.report({NODE: ray.get_runtime_context().get_node_id()})
         self._reported_at = -float("inf") if first_row else time.monotonic()
         self._untold: dict[str, Row] = {}
@@ -145,14 +145,15 @@ class Reports:
 
     def _values(self) -> dict[str, Any]:
         untold, self._untold = self._untold, {}
-        # A list: Tune flattens dicts within a result.
+        # Rows are a list, because Tune flattens dicts in a result.
         return {"rows": [(i, {n: getattr(row, n) for n in METRICS}) for i, row in untold.items()]}
 
 
 def stop_check(flag: Any) -> Callable[[], bool]:
     """Return a function that checks the flag about once a second, and returns True after a stop request.
 
-    Only its first call waits for the answer, so that no trial begins after a stop request.
+    `flag`: Ray's handle of the StopFlag. Only the function's first call waits for the answer, so that no
+    trial begins after a stop request.
     """
     asked_at, answer, patience = -float("inf"), None, SECONDS_FOR_FIRST_ANSWER
 

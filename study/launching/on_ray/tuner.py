@@ -36,7 +36,7 @@ from study.signals import StopFlag, stop_on_signals
 from study.store import Store
 
 _TUNE: Final = {
-    # Loggers write a file a trial and halve the number of reports that Tune can take.
+    # Tune's loggers write a file per trial, and halve the number of reports that Tune can process.
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     # This project handles signals; Tune's own handler would end the trials immediately.
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
@@ -45,7 +45,7 @@ _TUNE: Final = {
     "RAY_AIR_NEW_OUTPUT": "0",  # the new output prints a table even if verbose is 0
     # Snapshots are never restored.
     "TUNE_GLOBAL_CHECKPOINT_S": "86400",
-    "TUNE_MAX_PENDING_TRIALS_PG": "100000",  # bounded by the searcher
+    "TUNE_MAX_PENDING_TRIALS_PG": "100000",  # the searcher limits the number of trials
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -71,7 +71,8 @@ def launch(
     """Train every Run of the queue on a cluster, until a stop is requested.
 
     Args:
-        keep, keep_predictions: ids of Runs whose weights, or predictions, are kept.
+        keep: ids of Runs whose weights are kept.
+        keep_predictions: ids of Runs whose predictions are kept.
         must_stop: called in every step of Tune's loop; True requests a stop, as signals do. Trials then
             have `options.grace_seconds` to write a checkpoint.
 
@@ -105,7 +106,7 @@ def launch(
                 flag,
                 options.grace_seconds,
                 NewNodes(root, nodes),
-                # At its end, Tune saves every trial again, for a resumption that is never used.
+                # At the end of its loop, Tune saves every trial again; nothing ever reads these files.
                 leave_when=lambda: queue.is_over,
             )
             screen.follow(progress.look)
@@ -152,7 +153,7 @@ def launch(
 def look_at_cluster(options: LaunchOptions) -> str:
     """Describe the cluster at `options.address`: "3 nodes with 24 CPU and 2 GPU: 2 Runs at a time".
 
-    Starts no Run. Raises UserError as `launch` does, and if no node can hold a trial.
+    Starts no Run. Raises UserError as `launch` does.
     """
     assert options.address is not None
     with connected(options.address):
@@ -212,7 +213,7 @@ def _bundles(claim: Mapping[str, float], accelerator: str | None) -> Any:
 
 
 def _flag() -> Any:
-    # On this node: any process that can reach the actor can check for a stop request.
+    # On this node, so that trials notice its loss: their calls of the actor then fail.
     here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
         ray.get_runtime_context().get_node_id(), soft=False
     )
