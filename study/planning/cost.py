@@ -1,6 +1,6 @@
 """Count the operations and memory of a Run, and assume how long its parts take.
 
-Needs torch only for networks that are not in the table and were not counted before.
+Needs torch only for networks that are not in `networks.table` and were not counted before.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ BYTES: Final = 4  # of a float32
 
 @dataclass(frozen=True, kw_only=True)
 class Memory:
-    """Bytes that a Run holds at once on its device, by purpose, with the seeds trained together."""
+    """Bytes that a trial holds at once on its device, by purpose, for all seeds trained together."""
 
     weights: int
     optimiser: int
@@ -51,10 +51,10 @@ class Memory:
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """The cost of one whole Run: multiply-adds count as two `flops`.
+    """The cost of one whole Run. A multiply-add counts as two `flops`.
 
-    `pass_flops`: the part for the features of its frozen layers, once; `pass_bytes`: the size of the
-    features. Both are 0 if nothing is frozen, or the frozen layers are not constant.
+    `pass_flops`: the part of `flops` that computes the features of frozen layers once; `pass_bytes`: the
+    size of these features. Both are 0 if no layer is frozen, or if the features are not constant.
     """
 
     flops: int
@@ -141,7 +141,8 @@ def layer_costs(
     `inside`: a cut inside a layer (a Run's `frozen`, `trained_channels` and `frozen_pieces`); this layer
     gets two entries, for its frozen and its trained part.
 
-    Networks of the table follow layer_costs.json; others are counted with torch, once per user.
+    Costs of the networks in `networks.table` follow layer_costs.json. Other networks are counted with
+    torch, once per user.
     """
     if model in ARCHITECTURES and width is not None:
         return tuple(by_law(model, width, num_classes, image_shape, inside))
@@ -166,7 +167,7 @@ def network_name(run: Run) -> str:
 
 
 def features_key(run: Run) -> tuple[object, ...]:
-    """Return a key that is equal for Runs with equal frozen layers and images of the same order."""
+    """Return a key; Runs with equal keys have equal frozen layers and the same order of images."""
     if run.start is None:
         return (run.id,)  # its BatchNorm statistics depend on its own images
     start = run.start if run.source is None else run.source.id
@@ -177,7 +178,7 @@ def features_key(run: Run) -> tuple[object, ...]:
 def work_of(run: Run, info: TaskInfo, speeds: Speeds, *, shares_features: bool) -> Work:
     """Return the work of this Run on the task of `info`, in the seconds that it takes at these speeds.
 
-    `shares_features`: the Runs of a machine compute features of frozen layers together, as on CPUs.
+    `shares_features`: True if Runs on one machine share the features of frozen layers, as on CPUs.
     """
     work = _work(
         _shape(run), info, speeds, EVALUATION_BATCH_SIZE if shares_features else MOST_ON_GPU
@@ -193,7 +194,7 @@ def work_of(run: Run, info: TaskInfo, speeds: Speeds, *, shares_features: bool) 
 
 @cache
 def _work(run: _Shape, info: TaskInfo, speeds: Speeds, at_once: int) -> Work:
-    """Return the work of Runs of this shape, which evaluate this many images at once."""
+    """Return the work of a Run of this shape; `at_once`: images in a batch of an evaluation."""
     frozen, trained = _layers(run, info)
     counts = (run.size, info.num_test)
     images = run.size / steps_per_epoch(run.recipe, run.size)
@@ -228,7 +229,7 @@ def _work(run: _Shape, info: TaskInfo, speeds: Speeds, at_once: int) -> Work:
 def _seconds(
     layers: Sequence[LayerCost], num_images: float, num_batches: int, speed: Speed
 ) -> float:
-    """Return the time of these layers for this many images: a training step, or forward passes."""
+    """Return the seconds of a training step, or of forward passes (see `speed`), in these layers."""
     factor = TRAINING_FACTOR if speed.is_training else 1
     return (
         num_batches * speed.module * sum(layer.modules for layer in layers)

@@ -1,7 +1,7 @@
 """Count the operations, values and parameters of a network's layers with torch, without data.
 
-`python -m study.planning.count_layers` writes layer_costs.json: the counts of the networks of the table
-as polynomials in their width, classes and map sizes.
+`python -m study.planning.count_layers` writes layer_costs.json: the counts of the networks in
+`networks.table`, as polynomials in width, classes and map sizes.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ from study.training.cut import divide
 
 
 class _Counter:
-    """Passes values through layers, first to last, and counts."""
+    """Passes two images through layers, first to last, and counts the cost of each layer."""
 
     def __init__(self, model: str, layers: nn.Sequential, values: Tensor) -> None:
         self.values = values
         self.saved: dict[int, int] = {}  # bytes by storage
-        self._alive: list[Tensor] = []  # so that no freed storage's address is reused
+        self._alive: list[Tensor] = []  # kept, so that no address in `saved` is reused
         self._head_gets = part_head(layers, model)[0]
 
     def copy(self) -> _Counter:
@@ -108,8 +108,8 @@ def count_layers(
 def _whole(
     model: str, width: int | None, num_classes: int, image_shape: ImageShape
 ) -> tuple[nn.Sequential, list[LayerCost], list[_Counter]]:
-    """Return the network, the costs of its layers, and the state of the counter before each."""
-    check_model(model, width)  # of a timm network, which needs values
+    """Return the network, the costs of its layers, and the counter's state before each layer."""
+    check_model(model, width)  # not on the meta device: checks of timm networks need values
     with torch.device("meta"):
         layers = build(model, width, num_classes, image_shape)
         counter = _Counter(
@@ -124,18 +124,18 @@ def _whole(
 
 WIDTHS: Final = {"resnet": (4, 5, 7), "densenet": (4, 5, 7), "vit": (6, 12, 18)}
 SHAPES: Final = {"vit": ((3, 4, 8), (3, 8, 8), (3, 12, 16))}
-ODD_SHAPES: Final = ((3, 9, 13), (3, 17, 16), (3, 11, 30))  # so that maps are rounded
+ODD_SHAPES: Final = ((3, 9, 13), (3, 17, 16), (3, 11, 30))  # so that halved map sizes are rounded
 CLASSES: Final = (2, 5)
-CHANNELS: Final = (1, 3)  # trained besides whole dense layers
+CHANNELS: Final = (1, 3)  # numbers of trained channels besides whole dense layers
 
 Values = Mapping[str, int]
 
 
 def write_laws(path: Path) -> None:
-    """Write the laws of all networks of the table."""
+    """Write the laws of all networks in `networks.table`."""
     laws = {model: _laws(model) for model in ARCHITECTURES}
     text = json.dumps(laws).replace('{"name"', '\n{"name"').replace('"parts"', '\n"parts"')
-    path.write_text(text + "\n")  # a layer on each line
+    path.write_text(text + "\n")  # one layer per line
 
 
 def _laws(model: str) -> dict[str, Any]:
@@ -158,7 +158,7 @@ def _laws(model: str) -> dict[str, Any]:
 def _fitted(
     model: str, cuts: Sequence[tuple[int, Inside | None]], layers: slice
 ) -> list[dict[str, Any]]:
-    """Return the laws of these layers, from cuts of one kind at several widths."""
+    """Return the law of each of these layers, fitted to cuts of one kind at several widths."""
     has_head = layers.stop is None or layers.stop > num_layers(model)
     counted = [
         _with_values(model, width, num_classes, shape, inside)[layers]
@@ -197,7 +197,7 @@ def _with_values(
 
 
 def _law(counted: Sequence[tuple[Values, LayerCost]]) -> dict[str, Any]:
-    """Return the polynomial of each count, exactly; variables that are always equal count as one."""
+    """Return the exact polynomial of each count; variables with always equal values count as one."""
     varied = {name for name in counted[0][0] if len({values[name] for values, _ in counted}) > 1}
     terms: dict[str, np.ndarray] = {}
     for names in product(

@@ -15,7 +15,7 @@ from study.run import Run
 
 
 class Speed(NamedTuple):
-    """Seconds per call of a `module`, per `flop` (multiply-adds as two) and per `byte` of activations."""
+    """Seconds per call of a `module`, per `flop` (a multiply-add is two) and per `byte` of activations."""
 
     module: float
     flop: float
@@ -26,7 +26,7 @@ class Speed(NamedTuple):
 class Speeds(NamedTuple):
     """Assumed speeds of a device; `run`: the seconds to begin and end a Run.
 
-    Only their ratios matter once a `Pace` has a measured time.
+    As soon as a `Pace` has a measured time, only the ratios of the speeds matter.
     """
 
     run: float
@@ -35,14 +35,14 @@ class Speeds(NamedTuple):
 
 
 # One core: fitted to steps and evaluations of ResNets (width 4 to 64), DenseNets and ViTs at 26 cuts on an
-# AVX-512 CPU. They explain all but the heads' and the ResNet-50's within a factor of 1.5.
+# AVX-512 CPU. The fit is within a factor of 1.5, except for heads and the ResNet-50.
 CPU: Final = Speeds(
     run=0.15,
     step=Speed(1.2e-4, 7.5e-12, 4.5e-10, is_training=True),
     forward=Speed(1.5e-5, 5e-12, 2.2e-10, is_training=False),
 )
 
-# A call is a few kernel launches. Assumed, not measured.
+# Assumed, not measured: a call of a module is a few kernel launches.
 GPU: Final = Speeds(
     run=1.0,
     step=Speed(3e-5, 2e-13, 2e-12, is_training=True),
@@ -54,10 +54,10 @@ GPU: Final = Speeds(
 class Work:
     """The work of a Run, in seconds at assumed speeds.
 
-    - `network`, `cut`: what is compared with what: a `Pace` has one factor for each pair.
+    - `network`, `cut`: names of both; a `Pace` has one factor for each (network, cut).
     - `once`, `per_step`, `per_evaluation`: seconds; `evaluated`: ascending steps with an evaluation,
       including 0 and the last step.
-    - `features`: seconds that are spent once for all Runs that share them, by key.
+    - `features`: pairs of a key and the seconds to compute its features, once for all Runs with the key.
     """
 
     network: str
@@ -74,22 +74,22 @@ class Work:
         return self.evaluated[-1]
 
     def until(self, step: int, features_paid: Collection[Hashable] = ()) -> float:
-        """Return the seconds up to this step, with the features that are not paid yet."""
+        """Return the seconds up to this step, including features whose keys are not in `features_paid`."""
         num_evaluations = bisect_right(self.evaluated, step)
         unpaid = sum(seconds for key, seconds in self.features if key not in features_paid)
         return self.once + step * self.per_step + num_evaluations * self.per_evaluation + unpaid
 
     def whole(self, features_paid: Collection[Hashable] = ()) -> float:
-        """Return the seconds of the whole Run."""
+        """Return the seconds of the whole Run; see `until`."""
         return self.until(self.num_steps, features_paid)
 
 
 class Pace:
-    """Measured over assumed time, for each network and cut.
+    """The factor from assumed to measured time, for each network and cut.
 
-    A cut that was not measured has the factor of its network, and a network that of all together.
-    `before`: sums of (assumed, measured) seconds by network and cut, from earlier launches. They count
-    as long as this launch has not measured the same; its other measurements correct them together.
+    A cut without measurements has the factor of its network; a network without measurements has the
+    factor of all networks together. `before`: sums of (assumed, measured) seconds by network and cut,
+    from earlier launches. The measurements of this launch correct the earlier factors in the same way.
     """
 
     def __init__(self, before: Mapping[tuple[str, str], tuple[float, float]] | None = None) -> None:
@@ -113,16 +113,16 @@ class Pace:
         self.num_measured += 1
 
     def copy(self) -> Pace:
-        """Return a Pace with the same measurements, which can get more."""
+        """Return a copy; new measurements of the copy do not change this Pace."""
         made = Pace()
         made._before, made.sums = self._before, dict(self.sums)
         made.num_measured = self.num_measured
         return made
 
     def seconds(self, work: Work, assumed: float) -> float:
-        """Return the time of this much work of a Run."""
+        """Return the expected seconds of work that is assumed to take `assumed` seconds."""
         if not self._now:
-            # Of this launch's measured time over the one that earlier launches predict.
+            # From the seconds that earlier launches predict to this launch's measured seconds.
             self._now = _factors(
                 {key: (a * _find(self._before, key), s) for key, (a, s) in self.sums.items()}
             )
@@ -133,7 +133,7 @@ class Pace:
 def _factors(
     sums: Mapping[tuple[str, str], tuple[float, float]],
 ) -> dict[tuple[str, ...], float]:
-    """Return measured over assumed seconds by (network, cut), by (network,) and together, by ()."""
+    """Return measured / assumed seconds by (network, cut), by (network,), and for all networks by ()."""
     totals: dict[tuple[str, ...], tuple[float, float]] = {}
     for key, (assumed, seconds) in sums.items():
         for each in (key, key[:1], ()):
@@ -149,9 +149,9 @@ def _find(factors: Mapping[tuple[str, ...], float], key: tuple[str, str]) -> flo
 def makespan(
     runs: Mapping[str, Run], left: Mapping[str, float], running: Collection[str], num_workers: int
 ) -> float:
-    """Return the seconds until workers, which take the longest path of Runs first, finish all of `left`.
+    """Return the seconds until the workers finish all Runs in `left`; the longest path of Runs is first.
 
-    `runs`: each start before its dependants; `left`: seconds by id; `running`: Runs that have a worker.
+    `runs`: each start before its dependants; `left`: seconds by id; `running`: ids of Runs with a worker.
     """
     path = dict(left)
     waiting: dict[str, list[str]] = {}
@@ -176,7 +176,7 @@ def makespan(
     return now
 
 
-# Operations a second of dense products, by the precision of a Recipe, from NVIDIA's data sheets.
+# Operations per second of dense products, by GPU and a Recipe's precision, from NVIDIA's data sheets.
 PEAK_RATES: Final[Mapping[str, Mapping[str, float]]] = MappingProxyType(
     {
         "L4": {"float32": 30.3e12, "tf32": 60e12, "bfloat16": 121e12},

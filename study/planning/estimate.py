@@ -1,4 +1,4 @@
-"""Estimate the total cost of Runs on this machine, and keep its measured pace.
+"""Estimate the total cost of Runs on this machine, and store this machine's measured pace.
 
 Needs torch only for networks that `cost` has to count.
 """
@@ -22,18 +22,19 @@ from study.store.provenance import now, packages
 from study.tasks import TaskInfo
 from study.training.feature_cache import WORTH_SECONDS_PER_GIB
 
-# Start of Ray, and of the workers, which load torch, before the first Run begins.
+# Until the first Run begins: Ray and the workers start, and the workers load torch.
 SECONDS_TO_START: Final = 20.0
 
-# A process with Python, torch and the other libraries, before a Run.
+# Memory of a process with Python, torch and the other libraries, before a Run.
 ASSUMED_BASE_BYTES: Final = 800 * 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
 class Kept:
-    """What earlier launches and `study check` measured on devices like this machine's.
+    """Measurements of earlier launches and of `study check` on devices like this machine's.
 
-    `sums`: seconds at assumed speeds, and measured ones, by network and cut; `at`: the last time.
+    `sums`: (assumed, measured) seconds by network and cut; `base_bytes`: memory of a process before a
+    Run; `at`: time of the last measurement.
     """
 
     sums: Mapping[tuple[str, str], tuple[float, float]]
@@ -49,7 +50,7 @@ def speeds_of(*, on_gpus: bool) -> Speeds:
 
 
 def kept(speeds: Speeds) -> Kept:
-    """Return what is known about this machine, whose device has these assumed speeds."""
+    """Return the stored measurements of this machine's device with these assumed speeds."""
     found = user_cache.read(_key(speeds))
     if found is None:
         return NOTHING_KEPT
@@ -65,7 +66,7 @@ def keep(
     sums: Mapping[tuple[str, str], tuple[float, float]],
     base_bytes: int | None = None,
 ) -> None:
-    """Keep these measurements of this machine; they replace earlier ones of the same networks and cuts."""
+    """Store measurements of this machine; they replace those of the same networks and cuts."""
     before = kept(speeds)
     value = {
         "at": now(),
@@ -89,7 +90,7 @@ def _cpu_name() -> str:
 
 @cache
 def gpus() -> tuple[tuple[str, int], ...]:
-    """Return name and bytes of each GPU that torch can use here, by CUDA's driver, without torch."""
+    """Return (name, bytes of memory) of each GPU that torch can use here, without loading torch."""
     if packages().get("torch", "").endswith("+cpu"):
         return ()
     try:
@@ -130,16 +131,16 @@ def device_bytes() -> int:
 class Price:
     """The total cost of Runs.
 
-    - `flops`: if each Run computes the features of its frozen layers, as on a GPU; `shared_flops`: if
-      features are computed once for all Runs of a start and cut, as on the CPUs of one machine, whose
-      disk then has at most `features_bytes` of them.
-    - `machine`: this one, as "2 cores" or "1 GPU"; `wall_seconds`: the time of training on it, without
-      the start of Ray; `one_seconds`: the time on one core or GPU.
-    - `num_networks`; `num_measured`: those that were measured on this machine, last at `measured_at`;
-      without any, the times are assumed.
-    - `elsewhere`: seconds on one GPU, by kind, if this machine has none; assumed, not measured.
-    - `largest`: memory of the Run that needs most; `base_bytes`: of a process with its libraries before a
-      Run; `device_bytes`: of this machine, or its smallest GPU; `num_too_large`: Runs that need more.
+    - `flops`: if each Run computes the features of its frozen layers, as on a GPU; `shared_flops`: if all
+      Runs of a start and cut share features, as on the CPUs of one machine; `features_bytes`: the most
+      that these features take on the machine's disk.
+    - `machine`: this machine, as "2 cores" or "1 GPU"; `wall_seconds`: training time on the machine,
+      without the start of Ray; `one_seconds`: training time on one core or GPU.
+    - `num_networks`: all networks; `num_measured`: networks measured on this machine, last at
+      `measured_at`. If no network was measured, the times are assumed.
+    - `elsewhere`: assumed seconds on one GPU, by kind of GPU, if this machine has no GPU.
+    - `largest`: memory of the largest Run; `base_bytes`: memory of a process before a Run; `device_bytes`:
+      memory of this machine, or of its smallest GPU; `num_too_large`: Runs that need more memory.
     """
 
     flops: int
@@ -210,7 +211,7 @@ def _passes(runs: Sequence[Run], costs: Mapping[str, Cost]) -> list[tuple[Cost, 
     dearest: dict[tuple[object, ...], Run] = {}
     for run in runs:
         key = features_key(run)
-        # The largest set counts: it contains the images of the smaller ones.
+        # The largest training set counts: it contains the images of the smaller sets.
         if key not in dearest or costs[dearest[key].id].pass_flops < costs[run.id].pass_flops:
             dearest[key] = run
     return [(costs[run.id], run) for run in dearest.values()]

@@ -36,10 +36,10 @@ from study.store.store import damaged_among
 class Kind:
     """One kind of object.
 
-    - `folder`, `name`: its folder, and the pattern of its path inside this folder. The first group
+    - `folder`: the objects' folder; `name`: pattern of their paths inside the folder. The first group
       begins with a Run's id, or is the name of a study or of a task.
-    - `read`: reads and checks the object, given the store, its path and the first group.
-    - `can_be_unneeded`: `study tidy` removes it if nothing in the store needs it.
+    - `read`: reads and checks an object, given the store, the object's path and the first group.
+    - `can_be_unneeded`: True if `study tidy` removes objects that nothing in the store needs.
     """
 
     folder: str
@@ -88,11 +88,11 @@ KINDS: Final = (
 
 @dataclass(frozen=True, kw_only=True)
 class Checked:
-    """The results of reading objects, by path.
+    """The results of reading objects: errors or messages by path, and lists of paths.
 
-    `newer`: in a later release's format, which cannot be checked; `foreign`: files that no release
-    wrote; `unsealed`: rows stored without a digest; only their content was checked. `compacted`: how
-    the compacted rows differ from the rows files; "" if they do not.
+    `newer`: objects in a later release's format, which cannot be checked. `foreign`: files that no release
+    wrote. `unsealed`: rows files without a digest of the whole file; only the content was checked.
+    `compacted`: how the compacted rows differ from the rows files; "" if they are equal.
     """
 
     num_objects: int
@@ -155,16 +155,16 @@ def _difference(store: Store) -> str:
     there = finished_ids(store)
     try:
         return compacted.difference(store, there, read_provenances(store, there))
-    except Newer:  # it is listed
+    except Newer:  # `check` reports this object as newer
         return ""
 
 
 def not_needed(store: Store) -> dict[str, int]:
-    """Return weights, predictions, similarity and copies that nothing in the store needs: bytes by path.
+    """Return the sizes in bytes, by path, of objects that nothing in the store needs.
 
-    Needed are weights that their Run's rows name and that a Run of some study starts from, predictions
-    that rows name, the similarity of a Run of some study, and copies that the manifest names. Rows are
-    always needed. Raises Damaged, Newer if the needs of a study or the artifacts of a Run are unknown.
+    Weights are needed if rows name them and a Run of a study starts from them; predictions, if rows name
+    them; a similarity, if its Run is in a study; copies of rows, if the manifest names them. Other objects
+    are always needed. Raises Damaged or Newer if a study or the rows of a Run cannot be read.
     """
     runs = {run.id: run for name in study_names(store) for run in read_study(store, name)}
     starts = {run.source.id for run in runs.values() if run.source is not None}

@@ -43,10 +43,10 @@ class Inventory:
     """The Runs of a study in a store.
 
     - `states`: of each Run, by id, in the study's order.
-    - `causes`: the reason for failed Runs, and Runs with a failed start.
-    - `diverged`: finished starts that diverged, so that they have no weights.
-    - `lost`: finished starts without their weights: they count as absent.
-    - `without_predictions`: finished Runs without their wanted predictions: they count as absent.
+    - `causes`: why a Run or its start has failed, by the Run's id.
+    - `diverged`: ids of finished starts that diverged, and so have no weights.
+    - `lost`: ids of finished starts that lack needed weights; these Runs count as absent.
+    - `without_predictions`: ids of finished Runs that lack wanted predictions; they count as absent.
     """
 
     runs: Mapping[str, Run]
@@ -86,13 +86,12 @@ def take_inventory(
 ) -> Inventory:
     """Return the inventory of these Runs, each start before its dependants, in four listings.
 
-    `unnoted`: why Runs failed, by id, if the store could not record it (a full disk).
-    `keep_predictions`: ids of Runs whose predictions are wanted; this takes one more listing, and reading
-    the rows files of those with some, because the rows name theirs. `not_whole`: ids of Runs to train in
-    any case.
+    `keep_predictions`: ids of Runs whose predictions are wanted. They take one more listing, and reading
+    the rows files, because rows name their predictions. `not_whole`: ids of Runs to train in any case.
+    `unnoted`: errors of failed Runs, by id, that the store could not record (a full disk).
 
-    A start counts as done only if it has weights, or if no Run needs them any more. A diverged start has
-    none: its dependants are "start failed".
+    A start counts as done only if it has weights, or if no Run needs its weights any more. A diverged
+    start has no weights, so its dependants are "start failed".
     """
     by_id = {run.id: run for run in runs}
     unfinished = list_unfinished(store)
@@ -148,7 +147,7 @@ def _is_alive(run_id: str, found: Unfinished, store: Store) -> bool:
 def _usable(
     runs: Sequence[Run], store: Store, done: set[str]
 ) -> tuple[set[str], set[str], list[str]]:
-    """Return `done` without starts that lack needed weights; starts that diverged; the removed starts."""
+    """Return `done` without starts that lack needed weights; the diverged starts; the removed starts."""
     lost: list[str] = []
     diverged: set[str] = set()
     needs_weights = any(run.source is not None and run.id not in done for run in runs)
@@ -171,7 +170,7 @@ def _without_predictions(store: Store, wanted: set[str]) -> set[str]:
     there = predictions_there(store)
     without = wanted - there.keys()
     for run_id, made_by in read_provenances(store, wanted & there.keys()).items():
-        # If the file is damaged, the Run's rows are made again, and its predictions with them.
+        # If the rows file is damaged, the Run is trained again, with predictions.
         if isinstance(made_by, Provenance):
             digest = made_by.predictions_digest
             if digest is None or predictions_path(run_id, digest) not in there[run_id]:
@@ -194,9 +193,9 @@ def _brief(failure: Failure) -> str:
 class HeadSummary:
     """Summary of the provenance of a study's finished Runs.
 
-    - `num_read`: Runs whose rows file was checked: all in a directory; on a bucket all that are compacted,
-      and a sample of the others.
-    - `trainers`: Runs per TRAINER that made them; `code_versions`: per release and source hash.
+    - `num_read`: number of Runs whose rows file was checked: in a directory all Runs, on a bucket all
+      compacted Runs and a sample of the others.
+    - `trainers`: number of Runs by TRAINER; `code_versions`: number of Runs by release and source hash.
     - `diverged`: ids of Runs that ended because a loss was not finite.
     - `damaged`: why a rows file cannot be read, by id.
     - `other_starts`: ids of Runs that started from weights that have been replaced since.
@@ -249,7 +248,7 @@ def _rate(finished: Sequence[tuple[Run, Provenance]]) -> float | None:
 
 
 def num_images(run: Run) -> int:
-    """Return how many training images the whole Run processes: its cost, ignoring the network."""
+    """Return how many training images the whole Run processes, as its cost without the network."""
     if run.recipe.num_epochs is not None:
         return run.recipe.num_epochs * run.size
     assert run.recipe.num_steps is not None

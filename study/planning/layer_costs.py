@@ -1,6 +1,6 @@
-"""Return the costs of layers of the networks of the table, by laws over widths and image shapes.
+"""Compute the costs of the layers of networks in `networks.table` from polynomials, the laws.
 
-Must stay importable without torch. `count_layers` writes the laws, layer_costs.json."""
+Must stay importable without torch. `count_layers` writes the laws to layer_costs.json."""
 
 from __future__ import annotations
 
@@ -23,9 +23,11 @@ Inside = tuple[int, int, int]
 
 @dataclass(frozen=True, kw_only=True)
 class LayerCost:
-    """One layer of a network. Per image: `flops` of a forward pass, `inputs` (values that it gets if
-    everything before it is constant), `outputs` (values that it returns), `saved_bytes` (kept for a
-    backward pass). `parameters` of the layer, and `modules`: the number of modules that it calls.
+    """The costs of one layer of a network.
+
+    - Per image: `flops` of a forward pass; `inputs`: values that the layer receives if all layers before
+      it are constant; `outputs`: values that it returns; `saved_bytes`: kept for a backward pass.
+    - `parameters`: number of the layer's parameters; `modules`: number of modules that the layer calls.
     """
 
     name: str
@@ -37,13 +39,13 @@ class LayerCost:
     modules: int
 
 
-# The costs of a layer are sums of terms such as "width*width*after", with whole factors.
+# Each cost of a layer is a sum of terms such as "width*width*after" with integer factors.
 Law = Mapping[str, Any]
 
 
 @cache
 def laws() -> dict[str, dict[str, Any]]:
-    """Return the laws of each network of the table: of its `layers`, and of `parts` of divided ones."""
+    """Return the laws by network: of its `layers`, and by cut of the two `parts` of a divided layer."""
     laws: dict[str, dict[str, Any]] = json.loads(PATH.read_bytes())
     return laws
 
@@ -80,8 +82,9 @@ def _sum(terms: Mapping[str, int], values: Mapping[str, int]) -> int:
 
 
 def map_sizes(model: str, image_shape: ImageShape) -> list[tuple[int, int]]:
-    """Return the variables `before` and `after` of each layer: positions of the map that it gets and of
-    the map that it returns; for a ViT the tokens, and their number squared.
+    """Return the variables (`before`, `after`) of each layer: positions of its input and output map.
+
+    For a ViT, `before` is the number of tokens, and `after` the square of this number.
     """
     architecture, (_, height, width) = ARCHITECTURES[model], image_shape
     if architecture.family == "vit":
@@ -101,7 +104,7 @@ def map_sizes(model: str, image_shape: ImageShape) -> list[tuple[int, int]]:
 def divided(model: str, width: int, inside: Inside) -> tuple[str, int, int]:
     """Return the name of this cut's law, the index of the divided layer, and the variable `channels`.
 
-    A DenseNet's last channels are whole dense layers of `width` channels, then channels of another one.
+    A DenseNet's trained channels are whole dense layers of `width` channels; `channels` is the remainder.
     """
     frozen, channels, pieces = inside
     if pieces:

@@ -1,7 +1,7 @@
 """Collect what a study needs, what exists, what is wrong and what it will cost.
 
-Writes and downloads nothing. Loads torch only for networks that are not in the table and were not
-counted before."""
+Writes and downloads nothing. Loads torch only for networks that are not in `networks.table` and were
+not counted before."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ from study.training.steps import evaluated_steps
 class Plan:
     """The state of a study, and whether it can be run.
 
-    - `infos`: its tasks, by name; `unprepared`: tasks that `study prepare` has yet to read.
-    - `wrong`: what must be changed before a run; `warnings`: what may be unintended.
+    - `infos`: the study's tasks, by name; `unprepared`: names of tasks that are not prepared.
+    - `wrong`: faults that prevent a run; `warnings`: settings that may be unintended.
     """
 
     space: Space
@@ -63,7 +63,7 @@ class Plan:
 
 
 def make_plan(space: Space, store: Store, data: Path | None) -> Plan:
-    """Check everything that the study needs; tasks are read only by `tasks.describe`.
+    """Check everything that the study needs; only `tasks.describe` reads unprepared tasks.
 
     Raises OSError if the store's root cannot be listed.
     """
@@ -85,7 +85,7 @@ def make_plan(space: Space, store: Store, data: Path | None) -> Plan:
 def find_faults(
     space: Space, store: Store, data: Path | None
 ) -> tuple[dict[str, TaskInfo], list[str], list[str], list[str]]:
-    """Return infos, unprepared tasks, faults and warnings of a plan, without the state of its Runs."""
+    """Return `infos`, `unprepared`, `wrong` and `warnings` of a Plan; the states of Runs are not read."""
     infos, unprepared, wrong = _tasks(space, store, data)
     wrong += _store_faults(space, store)
     wrong += _grouped(space.runs, lambda run: _run_faults(run, infos))
@@ -107,7 +107,7 @@ def _tasks(
         try:
             info = tasks.load_info(name, store)
         except Damaged:
-            info = None  # `prepare` quarantines and re-creates it
+            info = None  # `prepare` quarantines and re-creates the task
         if info is None and name not in space.tasks:
             choices = ", ".join(space.tasks)
             near = did_you_mean(name, space.tasks)
@@ -181,9 +181,9 @@ def _store_doubts(store: Store) -> Iterator[str]:
 
 
 def place_faults(what: str, place: Path) -> Iterator[str]:
-    """Yield why nothing can be written to this folder, which may be missing; `what`: its purpose.
+    """Yield why nothing can be written to this folder, which may be missing; `what`: its name in messages.
 
-    Makes and removes a folder, because in some places (/proc, a quota) nothing else shows it.
+    Creates and removes a folder, because in some places (/proc, a quota) only this detects the fault.
     """
     nearest = next(each for each in (place, *place.absolute().parents) if each.exists())
     if not nearest.is_dir():
@@ -323,7 +323,7 @@ BYTES_OF_A_LABEL = 2
 
 
 def predictions_bytes(space: Space, found: Inventory, infos: Mapping[str, TaskInfo]) -> int:
-    """Return bytes, before compression, of the wanted predictions that do not exist yet.
+    """Return the bytes, before compression, of requested predictions that do not exist yet.
 
     20 kB an evaluation on 10,000 test images; the file is much smaller, because most predictions do not
     change between evaluations. Runs on an unknown task are not counted.

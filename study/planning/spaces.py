@@ -31,8 +31,8 @@ _NO_SUCH_ARGUMENT: Final = re.compile(
 def near_name(error: BaseException) -> str:
     """Return the end of a message: "; did you mean 'x'?", or "" if no known name is similar.
 
-    The wrong name was imported, looked up or passed as an argument. If no argument of a function of this
-    package is similar, all are listed.
+    `error`: raised for a wrong name that was imported, looked up or passed as an argument. If a function
+    of this package has no similar argument, the message lists all arguments.
     """
     if "did you mean" in str(error).lower():  # Python 3.13 suggests some names itself
         return ""
@@ -84,8 +84,8 @@ class Space:
     - `tasks`: every valid task: the built-in ones and the file's own.
     - `doc`: the file's docstring, "" without one.
     - `related`: the more and the less related of two source tasks, for the claims that compare them.
-    - `keep_predictions`: keep the labels predicted for the test images, at each evaluation of the Runs
-      `with_predictions`. Rows and ids do not depend on it.
+    - `keep_predictions`: True: store the predicted labels of the test images, at each evaluation of the
+      Runs in `with_predictions`. Rows and ids do not depend on this field.
     """
 
     name: str
@@ -133,9 +133,9 @@ def packaged() -> dict[str, Path]:
 def load_space(name_or_path: str | Path) -> Space:
     """Return the bundled search space of this name, or the search space in this file.
 
-    Raises UserError if the file does not exist, fails (with file, line and exception), or does not define
-    RUNS, a list of different Runs, and at most TASKS, a list of Tasks, RELATED, two source tasks, and
-    KEEP_PREDICTIONS, True or False.
+    The file must define RUNS, a list of different Runs. It may define TASKS (a list of Tasks), RELATED
+    (two source tasks) and KEEP_PREDICTIONS (True or False). Raises UserError if the file is missing,
+    raises an exception (the message has file, line and exception), or violates these rules.
     """
     path = _find(str(name_or_path))
     try:
@@ -239,16 +239,16 @@ def unknown_text(given: str, choices: Iterable[str]) -> str:
 def _execute(path: Path) -> ModuleType:
     module = ModuleType(f"search_space_{path.stem}")
     module.__file__ = str(path)
-    # A dataclass defined in the file looks its module up by name.
+    # A dataclass in the file looks up its module in sys.modules.
     sys.modules[module.__name__] = module
-    # Files beside it can be imported, as from a script, but cannot shadow a package: torch or timm may
-    # be imported for the first time while this runs.
+    # The file can import its neighbours, as a script can. They cannot shadow a package: torch or timm may
+    # be imported for the first time while the file runs.
     beside = str(path.parent.absolute())
     is_new = beside not in sys.path
     if is_new:
         sys.path.append(beside)
     try:
-        # From the text: a byte-code cache may be older than an edit within the same second.
+        # Compile the text: a byte-code cache misses a second edit within the same second.
         exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)
     except (Exception, SystemExit) as error:
         raise UserError(
@@ -352,7 +352,7 @@ def chosen_ids(given: str, runs: Sequence[Run]) -> frozenset[str]:
     """Return the ids of the Runs whose coordinates have these values, and of their starts.
 
     `given`: coordinates and values, as in "frozen=8,9,seed=0". Raises UserError, with the choices, for an
-    unknown coordinate or value, and if no Run matches all.
+    unknown coordinate or value, and if no Run has all values.
     """
     wanted = _parsed(given)
     of = {coordinate.name: coordinate.of for coordinate in COORDINATES}
