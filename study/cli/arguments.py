@@ -40,7 +40,7 @@ def store_named(root: str | Path) -> Store:
 def study_of(given: str, store: Store) -> Named:
     """Return the study `given`: a search-space file, a bundled space or a study in the store.
 
-    Raises UserError if there is none.
+    Raises UserError if there is no such study.
     """
     spaces = packaged()
     if not is_file_name(given) and given not in spaces:
@@ -55,7 +55,7 @@ def study_of(given: str, store: Store) -> Named:
 def space_among(given: str) -> tuple[str, Space | None]:
     """Return the name and space of a search-space file or bundled space; else (given, None).
 
-    Any other word may name a stored study or an export; the analysis checks it.
+    Any other text may be the name of a stored study or an export; the analysis checks the name.
     """
     if not given.endswith(".py") and given not in packaged():
         return given, None
@@ -64,7 +64,7 @@ def space_among(given: str) -> tuple[str, Space | None]:
 
 
 def related_of(space: Space | None) -> dict[str, str]:
-    """Return the space's two RELATED source tasks as options of `python -m analysis`; {} without them."""
+    """Return the space's RELATED source tasks as options of `python -m analysis`; {} without RELATED."""
     if space is None or space.related is None:
         return {}
     return dict(zip(("more_related", "less_related"), space.related, strict=True))
@@ -143,7 +143,7 @@ def count(text: str) -> int:
 
 
 def _number(text: str) -> float:
-    """Return the number; NaN, which fails every comparison, if the text is not a number."""
+    """Return the number. If the text is not a number, return NaN: every comparison with NaN fails."""
     try:
         return float(text)
     except ValueError:

@@ -111,7 +111,7 @@ def tidy(root: Root, data: Data) -> int:
 
 @contextmanager
 def _holding_lease(store: Store) -> Iterator[None]:
-    """Hold the lease for the block: nothing is moved or removed while a driver is at work."""
+    """Hold the lease during the block, so that no driver works while objects are moved or removed."""
     try:
         with acquire(store.root):
             yield
@@ -150,7 +150,7 @@ def _summary(store: Store, found: Checked) -> str:
 
 
 def _print_surplus(store: Store) -> None:
-    """Print what `tidy` would remove, and what is in quarantine."""
+    """Print the files that `tidy` would remove, and the number of quarantined files."""
     surplus = not_needed(store)
     local = leftovers()
     if surplus:

@@ -53,7 +53,7 @@ def run_analysis(
             flag = f"--{name.replace('_', '-')}"
             words.append(flag if value is True else f"{flag}={value}")
     found_in = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
-    # Not an argument: other users can read those, and the root may contain credentials.
+    # Not an argument: other users can read arguments, and the root may contain credentials.
     variables = {"STUDY_ROOT": root, "PYTHONPATH": os.pathsep.join(found_in)}
     with subprocess.Popen(
         # -P: the user's working directory may have a folder `analysis`.
@@ -66,7 +66,7 @@ def run_analysis(
         try:
             out, err = process.communicate()
         except BaseException:
-            process.terminate()  # else it would still publish its unfinished report later
+            process.terminate()  # otherwise the process would publish a report later
             try:
                 process.communicate(timeout=SECONDS_TO_END)
             except subprocess.TimeoutExpired:
@@ -82,10 +82,10 @@ REPORTS: Final = Path("reports")  # relative to the working directory
 
 
 def report_place(out: str | None, name: str, store: Store) -> Path | None:
-    """Return the local folder of a report; None if it goes to the store's bucket.
+    """Return the local folder of a report; None if the report goes to the store's bucket.
 
-    `out`: the user's choice. Default: `reports/<name>` in the working directory; for a Ray job, whose
-    working directory is temporary, below the store's root.
+    `out`: the user's choice. The default is `reports/<name>` in the working directory. A Ray job has a
+    temporary working directory, so its default is below the store's root.
     """
     if out is not None:
         return Path(out)
@@ -95,7 +95,7 @@ def report_place(out: str | None, name: str, store: Store) -> Path | None:
 
 
 def log_folder(name: str, store: Store) -> Path:
-    """Return the local folder of logs: `logs/<name>`, for a Ray job below the root if that is local."""
+    """Return the local folder of logs: `logs/<name>`; for a Ray job, below the root if it is local."""
     below = store.local_path(f"logs/{name}") if is_ray_job() else None
     return below or Path("logs") / name
 
@@ -117,7 +117,7 @@ def refuse_passing_places(root: str, out: str | None) -> None:
 def changed_runs(space: Space | None, store: Store) -> Iterator[str | None]:
     """Yield the path of a file with the space's Runs if they differ from the stored study's; else None.
 
-    Prints the difference. Raises UserError as `difference_of`.
+    Prints the difference. Raises UserError as `difference_of` does.
     """
     difference = None if space is None else difference_of(space, store)
     if space is None or not difference:
@@ -133,8 +133,8 @@ def changed_runs(space: Space | None, store: Store) -> Iterator[str | None]:
 def difference_of(space: Space, store: Store) -> str:
     """Return how the space's Runs differ from the stored study's, as "+12, −3 Runs"; "" if they do not.
 
-    Raises UserError if the store has no study of this name (unless the space is bundled), or if the two
-    have no Run in common.
+    Raises UserError if the store has no study of this name (unless the space is bundled), or if space and
+    stored study have no Run in common.
     """
     if space.name not in study_names(store):
         if packaged().get(space.name) == space.path:
@@ -155,7 +155,7 @@ def difference_of(space: Space, store: Store) -> str:
 def write_report(
     study: str, store: Store, *, partial: bool, out: str | None = None, **says: str | None
 ) -> int:
-    """Print the verdicts and, as the last line, the path of the page; return the exit status.
+    """Write a report; print the verdicts and, last, the path of the page; return the exit status.
 
     `study`: a study's name, or a file of `study export`; `says`: further options of
     `python -m analysis report`.

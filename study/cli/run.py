@@ -94,7 +94,7 @@ from study.store.unfinished import clear_failure
 from study.tasks import BUILTIN
 
 if TYPE_CHECKING:
-    from study.launching.smoke_test import FirstEpochs  # torch
+    from study.launching.smoke_test import FirstEpochs  # loads torch
 
 
 def check(space_name: SpaceName, root: Root, data: Data) -> int:
@@ -234,7 +234,7 @@ def plan(
             screen.phase("counting what each Run costs")
             price = price_of([made.inventory.runs[run_id] for run_id in left], made.infos)
     text = plan_text(made, price, store_command("check", space_name, root=root))
-    # Resource options are checked against a cluster; without them or --address, Ray is not used.
+    # Only --address and resource options need Ray, which checks them on the cluster.
     if (accelerator, gpus_per_trial, cpus_per_trial) != (None, None, None):
         address = address or default_address()
     if address is not None:
@@ -275,7 +275,7 @@ def register(space_name: SpaceName, root: Root, data: Data) -> int:
     if wrong:
         raise UserError("\n".join(wrong))
     earlier = read_registrations(store, space.name)
-    # An earlier release may have stored the same terms in another form: then keep that form.
+    # If an earlier release has stored the same terms in another form, keep the stored form.
     registered = json.dumps(dict(earlier[-1].terms)) if earlier else None
     noted = Registration(
         registered_at=now(),

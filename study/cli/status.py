@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 MAX_LISTED: Final = 20
 
-# With less GPU time than this, there is no reason to look for a GPU.
+# With less GPU time than this, a plan does not mention other GPUs.
 SECONDS_WORTH_TELLING: Final = 600.0
 
 
@@ -242,7 +242,7 @@ def failure_lines(found: Inventory) -> list[str]:
 
 
 SECONDS_BETWEEN_LOOKS: Final = 5.0
-CLEAR: Final = "\x1b[H\x1b[2J"  # a terminal
+CLEAR: Final = "\x1b[H\x1b[2J"  # clears a terminal
 
 
 def status(
@@ -279,7 +279,7 @@ def status(
 
 
 def _watch(named: Named, store: Store, found: Inventory, heads: HeadSummary) -> Inventory:
-    """Show the status until nothing is left, or Ctrl-C; return the last one."""
+    """Show the status until no Run is left, or until Ctrl-C; return the last inventory."""
     shown = ""
     try:
         while True:
