@@ -150,7 +150,7 @@ def _summary(store: Store, found: Checked) -> str:
 
 
 def _print_surplus(store: Store) -> None:
-    """Print the files that `tidy` would remove, and the number of quarantined files."""
+    """Print the files that `tidy` would remove, and count quarantined files."""
     surplus = not_needed(store)
     local = leftovers()
     if surplus:

@@ -135,7 +135,7 @@ def refuse_faults(space: Space, store: Store, data: Path | None) -> None:
 def prepare(
     space: Space, store: Store, data: Path | None, names: Sequence[str], *, quiet: bool = False
 ) -> dict[str, TaskInfo]:
-    """Prepare these tasks, or check them if they are prepared already; return TaskInfos by name."""
+    """Prepare these tasks, or check prepared ones; return TaskInfos by name."""
     infos = {}
     for name in names:
         try:
@@ -216,8 +216,8 @@ def _compact(store: Store, at_least: int) -> None:
 def _quarantine_damaged(space: Space, store: Store) -> set[str]:
     """Quarantine damaged rows, damaged predictions that are requested, and empty weights of starts.
 
-    Their Runs are trained again. If an object is unreadable, it stays, and its Run counts as done. Returns
-    the ids of Runs with an object that could not be moved.
+    Their Runs are trained again. Unreadable objects stay, and their Runs count as done. Returns the ids of
+    Runs with an object that could not be moved.
     """
     left = set()
     for run_id, why in _damaged(space, store, {run.id for run in space.runs}).items():

@@ -84,7 +84,7 @@ class Place(Protocol):
 
 
 def place_of(store: Store) -> Place:
-    """Return the leases of this store; if it is a directory, make the folder of the leases."""
+    """Return the store's leases; in a directory, create their folder."""
     folder = store.local_path(LEASE)
     if folder is None:
         return Bucket(store, is_exact=store.conditions_unheeded() is None)
@@ -109,7 +109,7 @@ class Directory:
                 try:
                     found[int(match[1])] = path.stat().st_mtime_ns
                 except FileNotFoundError:
-                    continue  # outdated: another driver has removed it since the listing
+                    continue  # another driver has removed it
         return found
 
     def age(self, number: int) -> float:
@@ -212,7 +212,7 @@ SECONDS_BETWEEN_QUESTIONS: Final = 10.0  # between a trial's checks of the lease
 
 @dataclass(frozen=True, kw_only=True)
 class Owner:
-    """Identity of a driver: its process, the time when it started (ISO 8601, UTC), and a unique token.
+    """A driver's identity: process, start time (ISO 8601, UTC) and a unique token.
 
     If the process cannot be checked from this machine, only the heartbeat counts.
     """
@@ -320,8 +320,7 @@ def take(
 ) -> int:
     """Take the lease under the next number; return the number. Raises LeaseHeld.
 
-    `shown`: the store's name in messages; `expiry`: seconds. `lowest`: called if all leases were removed;
-    the new number is above its result.
+    `lowest`: called if all leases were removed; the new number exceeds its result.
     """
     mine = to_json(owner)
     while True:
@@ -329,7 +328,7 @@ def take(
         try:
             content = place.read(highest) if highest else b""
             if content == mine:
-                # This driver created the lease in an earlier pass of this loop, which then failed.
+                # created in an earlier pass of this loop, which then failed
                 number = highest
             else:
                 if highest:

@@ -21,7 +21,7 @@ SECONDS_BETWEEN_ESTIMATES: Final = 1.0  # of the time left
 # After this many finished Runs, running Runs are no longer measured.
 ENOUGH_MEASURED: Final = 200
 
-# A longer wait includes the start of the worker, and this start is not part of a Run's time.
+# A longer wait includes the worker's start, which is not part of a Run's time.
 MAX_SECONDS_TO_HAND_OUT: Final = 1.0
 
 

@@ -572,7 +572,7 @@ def _return_freed_memory() -> None:
     """Return the process's freed memory to the system (glibc only).
 
     glibc keeps freed blocks of up to 32 MiB. At width 64 a process grew from 1.3 to 1.9 GB over 20
-    Runs; with this call it stays at 1.05 GB. The call takes 20 ms of a Run of 2 to 5 s, 1 ms at width 4.
+    Runs; with this call it stays at 1.05 GB. This takes 20 ms of a Run of 2 to 5 s, 1 ms at width 4.
     """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:

@@ -141,8 +141,7 @@ def layer_costs(
     `inside`: a cut inside a layer (a Run's `frozen`, `trained_channels` and `frozen_pieces`); this layer
     gets two entries, for its frozen and its trained part.
 
-    Costs of the networks in `networks.table` follow layer_costs.json. Other networks are counted with
-    torch, once per user.
+    Networks in `networks.table` follow layer_costs.json. Others are counted with torch, once per user.
     """
     if model in ARCHITECTURES and width is not None:
         return tuple(by_law(model, width, num_classes, image_shape, inside))

@@ -126,7 +126,7 @@ WIDTHS: Final = {"resnet": (4, 5, 7), "densenet": (4, 5, 7), "vit": (6, 12, 18)}
 SHAPES: Final = {"vit": ((3, 4, 8), (3, 8, 8), (3, 12, 16))}
 ODD_SHAPES: Final = ((3, 9, 13), (3, 17, 16), (3, 11, 30))  # so that halved map sizes are rounded
 CLASSES: Final = (2, 5)
-CHANNELS: Final = (1, 3)  # numbers of trained channels besides whole dense layers
+CHANNELS: Final = (1, 3)  # trained channels besides whole dense layers
 
 Values = Mapping[str, int]
 

@@ -26,7 +26,7 @@ class Speed(NamedTuple):
 class Speeds(NamedTuple):
     """Assumed speeds of a device; `run`: the seconds to begin and end a Run.
 
-    As soon as a `Pace` has a measured time, only the ratios of the speeds matter.
+    After the first measurement of a `Pace`, only the ratios of speeds matter.
     """
 
     run: float
@@ -57,7 +57,7 @@ class Work:
     - `network`, `cut`: names of both; a `Pace` has one factor for each (network, cut).
     - `once`, `per_step`, `per_evaluation`: seconds; `evaluated`: ascending steps with an evaluation,
       including 0 and the last step.
-    - `features`: pairs of a key and the seconds to compute its features, once for all Runs with the key.
+    - `features`: pairs of a key and seconds, spent once for all Runs with this key.
     """
 
     network: str
@@ -80,7 +80,7 @@ class Work:
         return self.once + step * self.per_step + num_evaluations * self.per_evaluation + unpaid
 
     def whole(self, features_paid: Collection[Hashable] = ()) -> float:
-        """Return the seconds of the whole Run; see `until`."""
+        """Return the seconds of the whole Run."""
         return self.until(self.num_steps, features_paid)
 
 

@@ -22,7 +22,7 @@ from study.store.provenance import now, packages
 from study.tasks import TaskInfo
 from study.training.feature_cache import WORTH_SECONDS_PER_GIB
 
-# Until the first Run begins: Ray and the workers start, and the workers load torch.
+# Ray starts, then its workers, which load torch.
 SECONDS_TO_START: Final = 20.0
 
 # Memory of a process with Python, torch and the other libraries, before a Run.

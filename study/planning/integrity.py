@@ -88,7 +88,7 @@ KINDS: Final = (
 
 @dataclass(frozen=True, kw_only=True)
 class Checked:
-    """The results of reading objects: errors or messages by path, and lists of paths.
+    """The results of reading objects; the keys of mappings are paths.
 
     `newer`: objects in a later release's format, which cannot be checked. `foreign`: files that no release
     wrote. `unsealed`: rows files without a digest of the whole file; only the content was checked.

@@ -134,8 +134,8 @@ def load_space(name_or_path: str | Path) -> Space:
     """Return the bundled search space of this name, or the search space in this file.
 
     The file must define RUNS, a list of different Runs. It may define TASKS (a list of Tasks), RELATED
-    (two source tasks) and KEEP_PREDICTIONS (True or False). Raises UserError if the file is missing,
-    raises an exception (the message has file, line and exception), or violates these rules.
+    (two source tasks) and KEEP_PREDICTIONS (True or False). Raises UserError if the file is missing, fails
+    (with file, line and exception), or violates these rules.
     """
     path = _find(str(name_or_path))
     try:

@@ -126,7 +126,7 @@ class Reports:
     """
 
     def __init__(self, *, first_row: bool) -> None:
-        # Report the node now: the first row may take long, because features of frozen layers come first.
+        # Report the node before the first row, which may come after minutes.
         tune.report({NODE: ray.get_runtime_context().get_node_id()})
         self._reported_at = -float("inf") if first_row else time.monotonic()
         self._untold: dict[str, Row] = {}
@@ -152,8 +152,8 @@ class Reports:
 def stop_check(flag: Any) -> Callable[[], bool]:
     """Return a function that checks the flag about once a second, and returns True after a stop request.
 
-    `flag`: Ray's handle of the StopFlag. Only the function's first call waits for the answer, so that no
-    trial begins after a stop request.
+    `flag`: a StopFlag actor. Only the function's first call waits for an answer, so that no trial begins
+    after a stop request.
     """
     asked_at, answer, patience = -float("inf"), None, SECONDS_FOR_FIRST_ANSWER
 
