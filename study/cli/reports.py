@@ -84,8 +84,8 @@ REPORTS: Final = Path("reports")  # relative to the working directory
 def report_place(out: str | None, name: str, store: Store) -> Path | None:
     """Return the local folder of a report; None if the report goes to the store's bucket.
 
-    `out`: the user's choice. The default is `reports/<name>` in the working directory. A Ray job has a
-    temporary working directory, so its default is below the store's root.
+    `out`: the user's choice. Default: `reports/<name>` in the working directory; for a Ray job below the
+    store's root, because a job's working directory is temporary.
     """
     if out is not None:
         return Path(out)

@@ -518,7 +518,6 @@ def report(
 
 
 def _refuse_changed(space: Space | None, store: Store, verb: str) -> None:
-    """Raise UserError if the space's Runs differ from the stored study's."""
     if space is not None and (difference := difference_of(space, store)):
         raise UserError(
             f"SPACE={space.path}: {difference} since the last run; run it first, or {verb} the stored "

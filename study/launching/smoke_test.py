@@ -63,7 +63,7 @@ def scratch_store(
     """Yield a temporary store with only the tasks `wanted`.
 
     Tasks that `store` has are linked (or copied, from a bucket). Other tasks are prepared by their
-    definition in `wanted`, which must not be None. Features of frozen layers are cached there, too.
+    definition in `wanted`. Features of frozen layers are cached there, too.
     """
     with temporary_folder(CHECK_PREFIX) as folder:
         before = os.environ.get(FOLDER_VARIABLE)
@@ -176,6 +176,6 @@ def _shortened(source: Run | None) -> Run | None:
 
 
 def peak_of_process() -> int:
-    """Return the largest memory of this process so far."""
+    """Return the peak memory of this process in bytes."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -183,7 +183,6 @@ def _cuts_inside(model: str, width: int) -> Iterator[Inside]:
 def _with_values(
     model: str, width: int, num_classes: int, shape: ImageShape, inside: Inside | None
 ) -> list[tuple[Values, LayerCost]]:
-    """Return the variables and the cost of each layer."""
     sizes, channels = map_sizes(model, shape), 0
     if inside is not None:
         _, at, channels = divided(model, width, inside)

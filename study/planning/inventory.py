@@ -86,8 +86,8 @@ def take_inventory(
 ) -> Inventory:
     """Return the inventory of these Runs, each start before its dependants, in four listings.
 
-    `keep_predictions`: ids of Runs whose predictions are wanted. They take one more listing, and reading
-    the rows files, because rows name their predictions. `not_whole`: ids of Runs to train in any case.
+    `keep_predictions`: ids of Runs whose predictions are wanted; this takes one more listing, and reading
+    rows files, which name the predictions. `not_whole`: ids of Runs to train in any case.
     `unnoted`: errors of failed Runs, by id, that the store could not record (a full disk).
 
     A start counts as done only if it has weights, or if no Run needs its weights any more. A diverged

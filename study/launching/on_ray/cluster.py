@@ -108,8 +108,7 @@ def _start() -> None:
 def _on_loopback() -> Iterator[None]:
     # With support for clusters, Ray replaces the loopback address by the host's address, and its servers
     # listen on every interface. Without this support (the default on macOS and Windows) they listen on
-    # loopback only. Ray's processes read the variable. This process has read it already, so its constant
-    # is set, too.
+    # loopback only. Ray's processes read the variable; this process has read it already.
     constants = ray._private.ray_constants
     name, before = constants.ENABLE_RAY_CLUSTERS_ENV_VAR, constants.ENABLE_RAY_CLUSTER
     variables = {name: "0"}

@@ -46,8 +46,8 @@ class WandbRuns(WandbLoggerCallback):
         self._settings: dict[str, Any] = {"silent": True} | (
             {"base_url": base_url} if base_url else {}
         )
-        # Ray's own actor restarts after a crash, although its arguments may be lost then. It also reads
-        # the key from a runtime environment, and that requires ray[default].
+        # Ray's own actor restarts after a crash, even if its arguments are lost. It also reads the key
+        # from a runtime environment, which needs ray[default].
         here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
             ray.get_runtime_context().get_node_id(), soft=False
         )

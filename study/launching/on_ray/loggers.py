@@ -50,7 +50,7 @@ class TensorBoardFiles(TBXLoggerCallback):
 
 
 class _RunOfTrial:
-    """One Run of a trial, as a trial of its own, because logging callbacks expect one Run per trial."""
+    """One Run of a trial, for logging callbacks, which expect one Run per trial."""
 
     def __init__(self, trial: Any, run: str) -> None:
         self._trial = trial

@@ -25,7 +25,7 @@ SECONDS_BETWEEN_LOOKS: Final = 5.0  # between checks of the nodes
 
 
 class LeaveTuneLoop(BaseException):
-    """Leaves Tune's loop. It is no Exception, because Tune would catch that and clean up for minutes."""
+    """Leaves Tune's loop. After an Exception, Tune would clean up for minutes."""
 
 
 class Watch(tune.Callback):
@@ -116,7 +116,7 @@ class Watch(tune.Callback):
 
 
 SECONDS_BETWEEN_COUNTS: Final = 1.0  # a count of the cluster's slots is a round trip to Ray's head
-# If a trial has no worker after this time, no worker is starting, and the trial waits for room.
+# If a trial has no worker after this time, no worker is starting: the trial waits for room.
 SECONDS_TO_BEGIN: Final = 120.0
 
 
