@@ -54,7 +54,7 @@ GPU: Final = Speeds(
 class Work:
     """The work of a Run, in seconds at assumed speeds.
 
-    - `network`, `cut`: names of both; a `Pace` has one factor for each (network, cut).
+    - `network`, `cut`: a `Pace` has one factor for each (network, cut).
     - `once`, `per_step`, `per_evaluation`: seconds; `evaluated`: ascending steps with an evaluation,
       including 0 and the last step.
     - `features`: pairs of a key and seconds, spent once for all Runs with this key.
