@@ -15,7 +15,7 @@ from torch import Tensor
 # 0 disables graphs: every step runs call by call.
 SWITCH: Final = "STUDY_CUDA_GRAPHS"
 
-# Steps before a capture: by then the optimiser has its state, and cuDNN has chosen its algorithms.
+# Steps before a capture: after 3, the optimiser has its state, and cuDNN has chosen its algorithms.
 NUM_WARM: Final = 3
 
 Compute = Callable[[Tensor], None]
@@ -24,17 +24,17 @@ Capture = Callable[[Replay], Replay]
 
 
 class Steps:
-    """Takes optimizer steps; steps of `length` images are captured by `capture` and then replayed.
+    """Takes optimizer steps; `capture` records steps of `length` images, which are then replayed.
 
-    The first NUM_WARM steps of that length are taken as they are, and so is every step of another
-    length, or if `capture` is None.
+    The first NUM_WARM steps of that length and all steps of other lengths run directly. If `capture` is
+    None, every step does.
 
-    `not_captured`: why steps on a GPU are not captured, "" if they are, or on a CPU.
+    `not_captured`: the reason why steps on a GPU are not captured; "" if they are captured, or on a CPU.
     """
 
-    # The function that computes a step is passed to each call and not kept: it is a method of the
-    # training that holds this object. A reference back would be a cycle, and features, optimizer
-    # and graph pool of a finished Run would stay in memory until the garbage collector finds it.
+    # `compute` is passed to each call and not stored, because it is a method of the `Training` that
+    # holds this object. A reference back would be a cycle: features, optimizer and graph pool of a
+    # finished Run would stay in memory until the garbage collector runs.
     def __init__(self, length: int, capture: Capture | None, not_captured: str = "") -> None:
         self._length, self._capture = length, capture
         self.not_captured = not_captured
@@ -45,8 +45,8 @@ class Steps:
     def take(self, compute: Compute, positions: Tensor) -> None:
         """Take one step on the images at `positions`: int64, shape (images,), on the device.
 
-        `compute` must be the same function in every call. The tensors that it reads besides
-        `positions` must keep their addresses, because a captured step reads those addresses.
+        `compute` must be the same function in every call. All other tensors that `compute` reads must
+        keep their addresses, because a captured step reads from fixed addresses.
         """
         if self._capture is None or len(positions) != self._length:
             compute(positions)
@@ -62,7 +62,7 @@ class Steps:
             self._replay()
 
     def forget(self) -> None:
-        """Drop captured steps, because tensors that they read have been replaced."""
+        """Drop the captured step. Call this after replacing a tensor that the step reads."""
         self._replay, self._num_warm = None, 0
 
     def _is_captured(self, compute: Compute, positions: Tensor) -> bool:
@@ -78,14 +78,14 @@ class Steps:
 
 
 def capture_on(device: torch.device, *, is_possible: bool = True) -> Capture | None:
-    """Return a function that captures steps; None on a CPU, or if graphs are disabled or not possible."""
+    """Return a function that captures steps; None on a CPU, or if graphs are disabled or impossible."""
     if device.type != "cuda" or not is_possible or os.environ.get(SWITCH) == "0":
         return None
     return cuda_graph
 
 
 def not_captured_on(device: torch.device, *, is_possible: bool) -> str:
-    """Return why `capture_on` returns None for a GPU; "" if it does not, or for a CPU."""
+    """Return the reason why `capture_on` returns None for a GPU; "" if steps are captured, or on a CPU."""
     if device.type != "cuda":
         return ""
     if os.environ.get(SWITCH) == "0":
@@ -94,7 +94,7 @@ def not_captured_on(device: torch.device, *, is_possible: bool) -> str:
 
 
 def cuda_graph(step: Replay) -> Replay:
-    """Record the step as a CUDA graph; return its replay. Raises RuntimeError if that is impossible."""
+    """Record `step` as a CUDA graph; return the graph's replay. Raises RuntimeError if capturing fails."""
     graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
     try:
         with torch.cuda.graph(graph):

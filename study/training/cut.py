@@ -19,9 +19,9 @@ from study.run import HEAD, Run
 
 @dataclass(frozen=True)
 class Cut:
-    """A network cut in two: `prefix` is never changed by training, `suffix` is trained.
+    """A network cut in two: training changes `suffix` and never `prefix`.
 
-    `links`: the trained channels of a layer that is otherwise frozen.
+    `links`: connect the trained channels of a partly frozen layer to the whole layer.
     """
 
     prefix: nn.Sequential
@@ -35,13 +35,13 @@ def starting_network(
     image_shape: tuple[int, int, int],
     start_weights: Mapping[str, Tensor] | None,
 ) -> nn.Sequential:
-    """Return the network as `run` starts: initial values by its seed, then the values of its start.
+    """Return the network before training: initial values by the Run's seed, then the start's weights.
 
-    `start_weights`: by "<layer>.<parameter or buffer>", the start's whole network with or without the
-    head; None for a Run without a start. The head is always new, except frozen pieces of it; other layers
-    above the cut are new too if the recipe says "reinitialised".
+    `start_weights`: the start's whole network, with or without the head, by "<layer>.<parameter or
+    buffer>"; None for a Run without a start. The head always keeps its initial values, except its frozen
+    pieces. With `above_cut="reinitialised"`, so do all layers above the cut.
 
-    Raises ValueError with the keys if the weights do not fit the network.
+    Raises ValueError, with the keys, if the weights do not fit the network.
     """
     assert (run.start is None) == (start_weights is None), run.id
     layers = build(run.model, run.width, num_classes, image_shape)
@@ -95,12 +95,11 @@ def _layer(key: str) -> str:
 
 
 def cut(layers: nn.Sequential, run: Run) -> Cut:
-    """Cut the network at the cut of `run`, and freeze the part before the cut.
+    """Cut the network at the cut of `run`, freeze the prefix, and set both parts to evaluation mode.
 
-    Frozen parameters get no gradient; `set_training` and `set_evaluation` set modes. With
-    `trained_channels`, `links.copy_back` copies trained values to `layers`. If only the head is trained,
-    its part without parameters moves to the prefix, because it is constant too. With `head_inputs`, the
-    head's other weights are set to zero.
+    Frozen parameters get no gradient. With `trained_channels`, `links.copy_back` copies trained values to
+    `layers`. If only the head is trained, its part without parameters (pooling) moves to the prefix. With
+    `head_inputs`, the head's weights for all other inputs are set to zero.
     """
     layers[: run.frozen].requires_grad_(False)
     parts = divide(layers, run.model, run.frozen, run.trained_channels, run.frozen_pieces)
@@ -126,10 +125,10 @@ def divide(
     trained_channels: int = 0,
     frozen_pieces: int = 0,
 ) -> Cut:
-    """Split the network at the cut of a Run with these fields; both parts together compute the network.
+    """Split the network at the cut of a Run with these fields; prefix, then suffix, compute the network.
 
-    The parts share its modules. With `trained_channels` the last frozen layer is in both, with separate
-    values for its trained channels, and the result is the same except for rounding.
+    Both parts share the modules of `layers`. With `trained_channels`, both contain part of the last frozen
+    layer, the suffix has copies of the trained values, and the output is equal except for rounding.
     """
     assert 0 <= frozen < len(layers), (frozen, len(layers))
     prefix, suffix = layers[:frozen], layers[frozen:]
@@ -148,7 +147,7 @@ def divide(
 
 
 def set_training(parts: Cut, frozen_batchnorm: str) -> None:
-    """Set the suffix to training mode, and in the prefix at most the BatchNorm layers."""
+    """Set the suffix to training mode; with `frozen_batchnorm="training"`, the prefix's BatchNorms too."""
     parts.suffix.train()
     if frozen_batchnorm == "training":
         for module in parts.prefix.modules():

@@ -1,6 +1,6 @@
 """Measure losses, errors and predicted labels on the whole training and test sets.
 
-The caller sets mode and precision.
+The caller sets the network's mode and the precision.
 """
 
 from __future__ import annotations
@@ -20,30 +20,33 @@ from study.training.features import free_bytes
 from study.training.inputs import Inputs
 from study.training.steps import EVALUATION_BATCH_SIZE, MOST_ON_GPU, batch_spans
 
-# On the CPU, batches are so small that the values between two layers stay in its caches. Networks of
-# standard width use FEWEST images: 1.3 to 2.2 times as fast as EVALUATION_BATCH_SIZE, with which a narrow
-# network takes 0.5 to 0.7 times as long. If values are so small that calls take most of the time, batches
-# are larger: a narrow ResNet is evaluated 1.1 to 1.7 times as fast. From LEAST images on, a batch's size
-# does not change an image's bits; a smaller last batch is merged with the one before.
+# CPU batches are sized so that the values between two layers fit in CACHED_BYTES (the CPU's caches).
+# FEWEST images are 1.3 to 2.2 times as fast as EVALUATION_BATCH_SIZE for networks of standard width; for
+# narrow networks, EVALUATION_BATCH_SIZE takes 0.5 to 0.7 times as long. Below SMALL_BYTES, calls take most
+# of the time, so batches are larger: 1.1 to 1.7 times as fast for a narrow ResNet. From LEAST images on,
+# the batch size does not change an image's bits; a smaller last batch is merged with the one before.
 CACHED_BYTES: Final = 4 * 2**20
 SMALL_BYTES: Final = 2**20
 FEWEST: Final = 64
 MOST_ON_CPU: Final = 1_024
 LEAST: Final = 32
 
-# On a GPU, a batch may take a quarter of the free memory, because several processes may share it. Within
-# a layer, values are up to 16 times as large as between two (the hidden values of a ViT's block, and
-# temporaries).
+# On a GPU, a batch may take a quarter of the free memory, because several processes may share the GPU.
+# Values within a layer are up to 16 times as large as the layer's input (the hidden values of a ViT's
+# block, and temporaries).
 SHARE_OF_FREE: Final = 4
 WITHIN_A_LAYER: Final = 16
 
-# Number of images at once, by `Evaluator.form`. Kept, because finding it takes a forward pass.
+# Evaluation batch size by `Evaluator.form`. Cached, because computing the size takes a forward pass.
 _at_once: dict[Hashable, int] = {}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """Mean losses by the recipe, errors as fractions; None for flipped images if there are none."""
+    """Mean losses (`Recipe.loss`) and errors (fractions) of one evaluation.
+
+    "flipped": training images with a wrong label; None if there are none. "clean": all others.
+    """
 
     train_loss: float
     train_error: float
@@ -56,16 +59,15 @@ class Measured:
 
     @property
     def losses(self) -> tuple[float, float]:
-        """Return the losses of the training and of the test images."""
+        """Return (training loss, test loss)."""
         return self.train_loss, self.test_loss
 
 
 class Evaluator:
-    """Measures a network on the images of `drawn`, with the labels used for training, and on the test
-    images, without waiting for the device.
+    """Measures a network on the training images, with the labels of `drawn`, and on the test images.
 
-    `loss`: `Recipe.loss`. `form`: everything that determines sizes and device of the values between the
-    measured layers.
+    The host does not wait for the device. `form`: a key for the batch size; contains everything that
+    determines the sizes and device of the values between layers. `loss`: `Recipe.loss`.
     """
 
     def __init__(
@@ -89,8 +91,11 @@ class Evaluator:
         )
 
     def __call__(self, suffix: nn.Sequential, inputs: Inputs) -> tuple[Tensor, Tensor]:
-        """Return the values of a Measured, float64, in its order, and the labels predicted for the test
-        images, shape (test images,), uint8 for at most 256 classes, else int16. Both on the device.
+        """Evaluate the network; both results stay on the device.
+
+        Returns:
+            The fields of Measured, in order: float64, shape (8,).
+            Predicted test labels: shape (test images,), uint8 for at most 256 classes, else int16.
         """
         if self._form not in _at_once:
             network, shape = [*inputs.prefix, *suffix], inputs.image_shape
@@ -121,7 +126,7 @@ class Evaluator:
         return torch.stack([value.mean() for value in values.values()]), predicted.to(kind)
 
     def measured(self, values: list[float]) -> Measured:
-        """Return these values, copied to the host, as a Measured."""
+        """Convert the first result of a call, copied to the host, to a Measured."""
         names = [field.name for field in fields(Measured)]
         named: dict[str, Any] = dict(zip(names, values, strict=True))
         if not self._has_flipped:
@@ -130,7 +135,7 @@ class Evaluator:
 
 
 def images_at_once(suffix: nn.Sequential, some: Tensor) -> int:
-    """Return how many images a CPU evaluates at once; `some`: images, to measure the layers' inputs."""
+    """Return the evaluation batch size on a CPU. `some`: inputs of `suffix`, to measure value sizes."""
     if len(suffix) <= 1:
         return EVALUATION_BATCH_SIZE  # a head alone costs less than a call
     widest, values = 0, some
@@ -143,10 +148,10 @@ def images_at_once(suffix: nn.Sequential, some: Tensor) -> int:
 
 
 def images_on_gpu(layers: Sequence[nn.Module], image_shape: tuple[int, ...], num_free: int) -> int:
-    """Return how many images to evaluate at once on a GPU with `num_free` bytes of free memory.
+    """Return the evaluation batch size on a GPU with `num_free` bytes of free memory.
 
-    `layers`: of the whole network. They are called without data: a call on the GPU with another number of
-    images would make cuDNN search for its algorithms again.
+    `layers`: the whole network. The layers run on the meta device, because a call on the GPU with another
+    batch size would make cuDNN search for algorithms again.
     """
     values = torch.empty(2, *image_shape, device="meta")
     widest = values[0].nbytes
@@ -164,7 +169,7 @@ def _logits(
     suffix: nn.Sequential, num_images: int, inputs: Callable[[slice], Tensor], at_once: int
 ) -> Tensor:
     """Return logits: float32, shape (images, classes)."""
-    # Larger batches have nearly equal sizes: each size is one more search for cuDNN.
+    # Large batches have nearly equal sizes, because cuDNN searches for algorithms once per size.
     num_batches = -(-num_images // max(at_once, EVALUATION_BATCH_SIZE))
     is_large = at_once > EVALUATION_BATCH_SIZE
     batch = max(-(-num_images // num_batches), LEAST) if is_large else EVALUATION_BATCH_SIZE
@@ -187,9 +192,9 @@ def _parts(images: Tensor, at_once: int) -> list[Tensor]:
 
 
 def losses_of(logits: Tensor, labels: Tensor, loss: str) -> Tensor:
-    """Return the loss of each image by the recipe's `loss`, with logits (n, classes): (n,).
+    """Return the loss of each image, (n,). `logits`: (n, classes); `labels`: int64, (n,).
 
-    Cross-entropy in nats, or the squared distance from the one-hot label, summed over the classes.
+    `loss`: "cross_entropy", in nats, or "squared", the squared distance between logits and one-hot label.
     """
     if loss == "cross_entropy":
         return nn.functional.cross_entropy(logits, labels, reduction="none")
@@ -199,7 +204,7 @@ def losses_of(logits: Tensor, labels: Tensor, loss: str) -> Tensor:
 
 
 def _judged(logits: Tensor, labels: Tensor, loss: str) -> tuple[Tensor, Tensor, Tensor]:
-    """Return losses and errors (float64), and predicted labels (int64): (n,) each."""
+    """Return losses and errors (0 or 1), both float64, and predicted labels, int64: (n,) each."""
     losses = losses_of(logits, labels, loss)
     answers = logits.argmax(1)
     return losses.double(), (answers != labels).double(), answers

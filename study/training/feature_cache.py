@@ -24,11 +24,11 @@ FOLDER_VARIABLE: Final = "STUDY_FEATURES"
 
 SUFFIX: Final = ".features"
 
-# Size of the trailer. It follows the values, so that these begin at a page boundary.
+# Size of the trailer (checksum, dtype, shape). The values come first, so they begin at a page boundary.
 _ABOUT_BYTES: Final = 256
 
-# Features made faster than this cost more to write and read than to recompute: on a core, writing takes
-# about 2 s per GiB, reading and checking 1 s.
+# Features that are computed faster than this are not cached: on one core, writing takes about 2 s per
+# GiB, and reading with the checksum 1 s.
 WORTH_SECONDS_PER_GIB: Final = 5.0
 
 UNUSED_SECONDS: Final = 7 * 24 * 3600.0
@@ -37,10 +37,10 @@ _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
 def node_folder() -> Path:
-    """Return this machine's folder of features: STUDY_FEATURES, or a private one in the temporary folder.
+    """Return this machine's folder of features: STUDY_FEATURES, or a private folder in the temporary one.
 
-    Creates it if missing. Raises PermissionError if it belongs to another user, OSError if it cannot be
-    created.
+    Creates a missing folder. Raises PermissionError if the folder belongs to another user, OSError if it
+    cannot be created.
     """
     folder = _where()
     for each in [folder] if os.environ.get(FOLDER_VARIABLE) else [folder.parent, folder]:
@@ -54,7 +54,7 @@ def node_folder() -> Path:
 
 
 def unused() -> list[Path]:
-    """Return this machine's files of features that were not used for a week; removes nothing."""
+    """Return this machine's feature files that were not used for a week; does not remove them."""
     try:
         return _unused(_where())
     except (FileNotFoundError, NotADirectoryError):
@@ -68,7 +68,7 @@ def _where() -> Path:
 
 
 def read(folder: Path, key: str) -> Tensor | None:
-    """Return the features under this key, memory-mapped; None if missing or damaged (then removed)."""
+    """Return the features under this key, memory-mapped; None if missing. Removes a corrupted file."""
     import torch
 
     path = _path(folder, key)
@@ -81,7 +81,7 @@ def read(folder: Path, key: str) -> Tensor | None:
         if zlib.crc32(held.numpy().data) != about["crc32"]:
             raise ValueError("another checksum")
         found = held.view(getattr(torch, about["dtype"])).view(about["shape"])
-        os.utime(path)  # the last use: the longest unused files are removed first
+        os.utime(path)  # modification time = last use, for `make_room`
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError, AttributeError, RuntimeError):
@@ -91,7 +91,7 @@ def read(folder: Path, key: str) -> Tensor | None:
 
 
 def write(folder: Path, key: str, features: Tensor) -> Tensor:
-    """Publish features, on the CPU and contiguous, and return them as read from the file.
+    """Write features (on the CPU, contiguous) to a file, and return the memory-mapped file's features.
 
     If the disk is full, return the argument itself.
     """
@@ -116,9 +116,9 @@ def write(folder: Path, key: str, features: Tensor) -> Tensor:
 
 
 def make_room(folder: Path, num_bytes: int) -> bool:
-    """Return True if this many bytes may be written, after removing the longest unused files.
+    """Remove the longest unused files to make room; return False if `num_bytes` may not be written.
 
-    All files together take at most half of the space that the disk would have without them.
+    All feature files together take at most half of the space that would be free without them.
     """
     _tidied_once(folder)
     files = _by_last_use(folder)
@@ -135,7 +135,7 @@ def make_room(folder: Path, num_bytes: int) -> bool:
 
 
 def tidy(folder: Path) -> list[Path]:
-    """Remove files of killed processes, and files unused for a week; return their names."""
+    """Remove drafts of killed processes and files unused for a week; return the removed paths."""
     removed = atomic.sweep(folder)
     for path in _unused(folder):
         path.unlink(missing_ok=True)
@@ -145,7 +145,7 @@ def tidy(folder: Path) -> list[Path]:
 
 @lru_cache(maxsize=8)
 def _tidied_once(folder: Path) -> None:
-    # Listing every name takes milliseconds, a large part of a small Run.
+    # Once per process: listing the folder takes milliseconds, a large part of a small Run.
     tidy(folder)
 
 

@@ -1,6 +1,6 @@
 """Compute the features of a constant frozen prefix, once per Run, or once per machine if that pays.
 
-Processes divide the images into chunks and compute missing ones in different orders without waiting.
+Processes compute missing chunks of images in different random orders and do not wait for each other.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ from study.training.steps import batch_spans
 # Images per forward pass of the prefix, and per file.
 CHUNK: Final = 256
 
-# 0.1.0 had its code version in the key. TRAINER 1 keeps that text, so that its features stay valid.
+# Keys of release 0.1.0 contain a code version. TRAINER 1 keeps that text, so those features stay valid.
 _KEY_OF_TRAINER: Final = {1: "0.1.0+95d1b319"}
 
-# Fields of a Run that affect neither the prefix's values nor its structure; all others are in the key.
+# Fields of a Run that the key leaves out; the key contains their effects, weights and precision.
 _NOT_OF_A_PREFIX: Final = ("task", "part", "size", "label_noise", "start", "seed", "recipe")
 
 
@@ -49,7 +49,7 @@ class Features:
     chunks: list[Tensor]
 
     def __getitem__(self, span: slice) -> Tensor:
-        """Return the features of a span of images, (images, *feature_shape); a view if in one chunk."""
+        """Return the features of a span of images, (images, *feature_shape); a view within one chunk."""
         start, stop, _ = span.indices(sum(map(len, self.chunks)))
         parts = []
         while start < stop:
@@ -60,7 +60,7 @@ class Features:
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def joined(self) -> Tensor:
-        """Return all features in one tensor, (n, *feature_shape), placed as by `prefix_features`."""
+        """Copy all features to one tensor, (n, *feature_shape), in memory or a file (`room`)."""
         held = room(sum(map(len, self.chunks)), self.chunks[0])
         torch.cat(self.chunks, out=held)
         return held
@@ -71,9 +71,8 @@ def prefix_features(
 ) -> Tensor:
     """Return the prefix's features of all images: shape (n, *feature_shape), in the prefix's dtype.
 
-    They are on the device if they fit in half of its free memory, else in host memory by the same rule,
-    else in a memory-mapped temporary file that lives as long as the tensor. `batch(span)`: the prefix's
-    input for a span of the images.
+    The tensor is on the device if it fits in half of the free memory, else in host memory by the same
+    rule, else in a memory-mapped temporary file. `batch(span)`: the prefix's input for a span of images.
     """
     held: Tensor | None = None
     with torch.no_grad():
@@ -95,17 +94,16 @@ def shared_features(
     *,
     worth_seconds: float,
 ) -> Features:
-    """Return the bits of `prefix_features` in chunks, on the CPU: from files in `folder`, or computed.
+    """Return features bit-equal to `prefix_features`, on the CPU: read from `folder`, or computed.
 
-    Computed chunks are written to files if there is room, and if a chunk takes at least `worth_seconds`:
-    even a small file takes some milliseconds. `images`: uint8, shape (n, c, h, w), contiguous; `batch`:
-    as in `prefix_features`.
+    Computed chunks are written to `folder` if there is room and computing a chunk takes at least
+    `worth_seconds`. `images`: uint8, shape (n, c, h, w), contiguous; `batch`: as in `prefix_features`.
     """
     spans = batch_spans(len(images), CHUNK)
     keys = [_chunk_key(prefix_key, images[span]) for span in spans]
     chunks: dict[int, Tensor | Future[Tensor]] = {}
     is_worth: bool | None = None
-    # In random order, so that processes that begin together divide the work.
+    # A random order divides the work among processes that begin together.
     order = random.Random(os.urandom(8)).sample(range(len(spans)), len(spans))
     with ThreadPoolExecutor(1, thread_name_prefix="features") as writer, torch.no_grad():
         pending: Future[Tensor] | None = None
@@ -127,7 +125,7 @@ def shared_features(
             chunks[index] = made
             if is_worth:
                 if pending is not None:
-                    pending.result()  # or unwritten chunks would fill the memory
+                    pending.result()  # at most one unwritten chunk in memory
                 pending = writer.submit(feature_cache.write, folder, keys[index], made)
                 chunks[index] = pending
     all_chunks = [chunks[index] for index in range(len(spans))]
@@ -135,10 +133,10 @@ def shared_features(
 
 
 def prefix_key(run: Run, prefix: nn.Sequential) -> str:
-    """Return a digest of everything that determines an image's features, except the images of its chunk.
+    """Return a digest of everything that determines the features of given images.
 
-    That is the prefix's values, structure and layout, the normalisation, the precision, the number of
-    threads, the versions of trainer, torch and timm, and this machine until its next boot.
+    The digest covers the prefix's values, structure and layout, normalisation, precision, number of
+    threads, versions of trainer, torch and timm, and this machine until its next boot.
     """
     here = this_process()
     weights = hashlib.sha256()
@@ -148,7 +146,7 @@ def prefix_key(run: Run, prefix: nn.Sequential) -> str:
     decisive = {
         "weights": weights.hexdigest(),
         "structure": repr(prefix),
-        # Not `vars`, which also contains the Run's cached id.
+        # Not `vars(run)`, which also contains the Run's cached id.
         "cut": {
             field.name: getattr(run, field.name)
             for field in fields(run)
@@ -177,8 +175,8 @@ def _chunk_key(prefix_key: str, images: Tensor) -> str:
 def free_bytes(device: torch.device) -> int:
     """Return the GPU memory that this process can still allocate.
 
-    Includes memory that torch holds in its cache: after a large Run, that is most of the GPU, and the
-    driver does not count it as free.
+    The result includes torch's cache, which the driver does not count as free; after a large Run, the
+    cache is most of the GPU's memory.
     """
     free, total = torch.cuda.mem_get_info(device)
     allocated = torch.cuda.memory_allocated(device)
@@ -188,7 +186,7 @@ def free_bytes(device: torch.device) -> int:
 
 
 def room(num_images: int, like: Tensor) -> Tensor:
-    """Return an empty tensor for `num_images` features such as `like[0]`; see `prefix_features`."""
+    """Return an empty tensor, (num_images, *like.shape[1:]), placed as described in `prefix_features`."""
     shape = (num_images, *like.shape[1:])
     num_bytes = num_images * like[0].numel() * like.element_size()
     if like.device.type == "cuda" and num_bytes <= free_bytes(like.device) // 2:
@@ -201,6 +199,6 @@ def room(num_images: int, like: Tensor) -> Tensor:
         # Reserve the space now: a disk that fills up later would end the process without a message.
         if sys.platform != "darwin":  # macOS lacks this call
             os.posix_fallocate(file.fileno(), 0, num_bytes)
-        # The mapping outlives the file's name, so that nothing is left behind.
+        # The mapping stays valid after the block removes the file.
         mapped = np.memmap(Path(file.name), dtype=np.uint8, mode="r+", shape=(num_bytes,))
     return torch.from_numpy(mapped).view(like.dtype).view(shape)

@@ -1,4 +1,4 @@
-"""Provide the inputs of the trained layers: features of the frozen prefix, computed once if possible."""
+"""Provide the inputs of the trained layers: outputs of the frozen prefix, computed once if possible."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from study.training.steps import EVALUATION_BATCH_SIZE, batch_spans, is_constant
 
 Span = slice | Tensor
 
-# Features are shared if their chunk took at least this long: those of training images serve the few
-# Runs of one draw, those of test images all Runs of a start and cut.
+# Features are shared if a chunk took at least this long. Fewer Runs reuse training features (one draw of
+# images) than test features (all Runs with one start and cut).
 TRAINING_WORTH_SECONDS: Final = 0.01
 TEST_WORTH_SECONDS: Final = 0.001
 
@@ -29,9 +29,9 @@ TEST_WORTH_SECONDS: Final = 0.001
 class Inputs:
     """The inputs of the trained layers, for a Run's training images and its task's test images.
 
-    `train_images`, `test_images`: uint8, shape (n, c, h, w). `cached`: False computes the frozen prefix
-    again for every batch instead of once per image; `shared`, the machine's folder of features, shares
-    them between all its Runs. The results are the same bits.
+    `train_images`, `test_images`: uint8, shape (n, c, h, w). `cached`: compute the frozen prefix once per
+    image, not once per batch. `shared`: the machine's folder of features, to share them between Runs
+    (None: share nothing). Both options give the same bits.
     """
 
     def __init__(
@@ -57,8 +57,7 @@ class Inputs:
                     lambda span: self._normalise(self.train_images[span]),
                     by_images=run.recipe.calibration == "images",
                 )
-        # Trained channels split a layer; if only the head is trained, its constant part is in the
-        # prefix.
+        # Trained channels split a layer. If only the head is trained, the prefix contains its pooling.
         self._is_cut_between_layers = not run.trained_channels and len(parts.suffix) > 1
         self.train_features: Tensor | None = None
         self.test_features: Tensor | Features | None = None
@@ -68,8 +67,7 @@ class Inputs:
                 self.test_features = self._features(self._test_images)
             else:
                 key = prefix_key(run, parts.prefix)
-                # Batches gather training images from all chunks, so each Run joins them into its own
-                # tensor.
+                # A training batch gathers images from all chunks, so they are joined into one tensor.
                 drawn = self._shared(self.train_images, shared, key, TRAINING_WORTH_SECONDS)
                 self.train_features = drawn.joined()
                 self.test_features = self._shared(
@@ -83,21 +81,21 @@ class Inputs:
 
     @property
     def place(self) -> torch.device:
-        """Return the device that gathers training images: `device`, or the host if features do not fit."""
+        """Return the device of the training features: `device`, or the CPU if they do not fit."""
         return self._device if self.train_features is None else self.train_features.device
 
     def at_cut(self) -> Tensor | None:
-        """Return the values at the cut for each training image, in float32: (n, …), at `place`.
+        """Return the float32 values at the cut for each training image, (n, …), on `place`.
 
-        None if they are not cached, or not as such: at a cut inside a layer, or in another precision.
+        None if the values are not cached, the cut is inside a layer, or the precision is not float32.
         """
         is_whole = self._is_cut_between_layers and self._recipe.precision == "float32"
         return self.train_features if is_whole else None
 
     def of_training(self, span: Span, augment: CropsAndFlips | None = None) -> Tensor:
-        """Return the inputs for a span of training images; `augment` crops and flips the images first.
+        """Return the inputs for these training images; `augment` crops and flips the images first.
 
-        A span of positions must be on the device `place`.
+        `span`: a slice, or positions (int64) on the device `place`; `augment` needs positions.
         """
         if self.train_features is not None:
             return on_device(self.train_features[span], self._device)
@@ -137,11 +135,11 @@ def calibrate(
     *,
     by_images: bool,
 ) -> None:
-    """Set the BatchNorm statistics of a random prefix to the means over the images' batches.
+    """Set the BatchNorm statistics of a random prefix to the means over batches of the images.
 
     With statistics of 0 and 1, features of random layers would shrink or grow from layer to layer.
     `batch(span)`: the prefix's input for a span of the images. `by_images`: weight each batch by its
-    number of images; else all count alike.
+    number of images, not equally.
     """
     norms = [module for module in prefix.modules() if isinstance(module, _BatchNorm)]
     momenta = [module.momentum for module in norms]

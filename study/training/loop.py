@@ -1,6 +1,6 @@
-"""The training loop: one Run, step by step, in plain PyTorch, restorable bit for bit from its state.
+"""Train one Run step by step in plain PyTorch; a saved state restores the training bit for bit.
 
-Must not import Ray or access files; the caller decides when to save the state.
+Must not import Ray or access files; the caller saves the state.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ from study.training.preprocessing import (
 )
 from study.training.steps import batch_spans, evaluated_steps, learning_rate, total_steps
 
-_PLAIN: Final = "plain"  # state entry of step, rows and other plain values, as JSON
+_PLAIN: Final = "plain"  # key in a state: step, rows and other plain values, as JSON
 
-PREDICTED: Final = "predicted"  # state entry of the predictions, if they are kept
+PREDICTED: Final = "predicted"  # key in a state: the predictions, if `keep_predictions`
 
 
 class Diverged(Exception):
@@ -51,12 +51,12 @@ class Diverged(Exception):
 
 
 class Training:
-    """One Run in training, at step 0, or at any step after `restore`.
+    """One Run in training. It begins at step 0; `restore` moves it to the step of a saved state.
 
-    `layers`: the network as the Run starts, on the CPU. `train_images`, `test_images`: uint8, shape
-    (n, c, h, w); the training images are those of `drawn`. `cached`, `shared_features`: see `Inputs`.
-    `keep_predictions`: keep the labels predicted for the test images at each evaluation, in memory and in
-    `state`: one byte each (two for more than 256 classes), 40 MB for 4,000 evaluations on 10,000 images.
+    `layers`: the network before training (`starting_network`), on the CPU. `train_images`: the images of
+    `drawn`; `test_images`: the task's; both uint8, shape (n, c, h, w). `cached`, `shared_features`: see
+    `Inputs`. `keep_predictions`: keep the predicted test labels of each evaluation in memory and in
+    `state`: 40 MB for 4,000 evaluations on 10,000 images, twice that for more than 256 classes.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class Training:
         self.spans = batch_spans(run.size, recipe.batch_size)
         self.evaluated = set(evaluated_steps(recipe, run.size))
         self._in_training = False
-        self._epoch = -1  # of `order` and `augment`
+        self._epoch = -1  # the epoch for which `order` and `augment` were drawn
         self.order = torch.empty(0)
         self.augment: CropsAndFlips | None = None
 
@@ -117,7 +117,7 @@ class Training:
         self._steps = self.new_steps()
 
     def new_steps(self) -> Steps:
-        """Return what takes the steps, as a CUDA graph if that is possible."""
+        """Return a new `Steps` for this Run, with CUDA graphs if possible."""
         is_possible = self.inputs.place.type == self.device.type
         capture = capture_on(self.device, is_possible=is_possible)
         reason = not_captured_on(self.device, is_possible=is_possible)
@@ -125,7 +125,7 @@ class Training:
 
     @property
     def not_captured(self) -> str:
-        """Return why steps on a GPU are not captured as a CUDA graph; "" if they are, or on a CPU."""
+        """Return why GPU steps are not captured as a CUDA graph; "" if they are captured, or on a CPU."""
         return self._steps.not_captured
 
     def at_cut(self) -> Tensor | None:
@@ -149,9 +149,10 @@ class Training:
         )
 
     def __iter__(self) -> Iterator[Row | None]:
-        """Train to the end; yield after each step its Row if one is measured, else None.
+        """Train to the last step; yield a Row after each evaluated step, None after any other step.
 
-        The loop may be left at any yield and continued later. Raises Diverged; earlier rows are in `rows`.
+        The caller may leave the loop at any yield and iterate again. Raises Diverged if a loss is not
+        finite; `rows` has the earlier rows.
         """
         if self.step == 0 and not self.rows:
             yield self.measure()
@@ -172,7 +173,7 @@ class Training:
         self.step += 1
 
     def _compute_step(self, positions: Tensor) -> None:
-        # Must not read a value from the device.
+        # Must not read a value from the device: a CUDA graph cannot capture that.
         with precision(self.run.recipe, self.device):
             inputs = self.inputs.of_training(positions, self.augment)
             labels = self.labels[on_device(positions, self.device)]
@@ -187,11 +188,11 @@ class Training:
         loss.backward()
         self.penalty.add_gradient()
         self.optimizer.step()
-        # Stays on the device: reading the value would wait for the device at every step.
+        # The flag stays on the device; reading it at every step would block the host.
         self.finite &= torch.isfinite(loss.detach())
 
     def begin_epoch(self, epoch: int) -> None:
-        """Draw this epoch's order and augmentation."""
+        """Draw this epoch's order of images and its augmentation."""
         run = self.run
         names = (run.task, run.part, run.size, run.seed, epoch)
         order = torch.from_numpy(permutation(run.size, "order", *names))
@@ -206,14 +207,14 @@ class Training:
         self._epoch = epoch
 
     def measure(self) -> Row:
-        """Add the Row of this step to `rows`. Raises Diverged."""
+        """Evaluate the network; return the Row and add it to `rows`. Raises Diverged."""
         set_evaluation(self.parts)
         self._in_training = False
         with precision(self.run.recipe, self.device):
             values, predicted = self.evaluator(self.parts.suffix, self.inputs)
         if self.keep_predictions:
             self._keep(predicted)
-        # Only here, the host waits for the device.
+        # The host waits for the device only here.
         *numbers, finite = torch.cat([values, self.finite[None].double()]).tolist()
         measured = self.evaluator.measured(numbers)
         if not (finite and all(math.isfinite(loss) for loss in measured.losses)):
@@ -239,12 +240,12 @@ class Training:
         return torch.empty(shape, dtype=predicted.dtype, pin_memory=self.device.type == "cuda")
 
     def predictions(self) -> Tensor:
-        """Return predicted labels by row: shape (rows, test images), uint8 or int16, on the CPU."""
+        """Return the predicted test labels by row: (rows, test images), uint8 or int16, on the CPU."""
         assert self._predicted is not None, "no evaluation has been kept"
         return self._predicted[: len(self.rows)]
 
     def seconds(self) -> float:
-        """Return seconds spent on this Run so far, including those before an interruption."""
+        """Return the seconds spent on this Run, including the time before an interruption."""
         return self._seconds_before + time.perf_counter() - self._began
 
     def weights(self) -> dict[str, Tensor]:
@@ -253,9 +254,9 @@ class Training:
         return {key: value.cpu().contiguous() for key, value in self.layers.state_dict().items()}
 
     def state(self) -> dict[str, Tensor]:
-        """Return everything that `restore` needs, as tensors by name that share the training's memory.
+        """Return everything that `restore` needs: tensors by name; they may share the Run's memory.
 
-        Without the order of images and the augmentation, which named streams draw again.
+        Order of images and augmentation are not included, because named random streams draw them again.
         """
         names = [name for name, _ in self.parts.suffix.named_parameters()]
         tensors = {f"weights.{key}": value for key, value in self.weights().items()}
@@ -279,7 +280,7 @@ class Training:
         return tensors
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
-        """Restore the training from a `state()`, in any process on the same kind of CPU."""
+        """Restore the training from a result of `state`, in any process on the same kind of CPU."""
         values = json.loads(bytes(tensors[_PLAIN].tolist()))
         assert values["run"] == self.run.id, (values["run"], self.run.id)
         weights = {
@@ -312,7 +313,7 @@ class Training:
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Set the learning rate of the next steps, also of a captured step."""
+    """Set the learning rate; captured steps use the new rate, too."""
     for group in optimizer.param_groups:
         if isinstance(group["lr"], Tensor):
             group["lr"].fill_(rate)
@@ -321,9 +322,9 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 
 class StartPenalty:
-    """The penalty λ/2 · Σ(θ − θ₀)² of `Recipe.l2_start` on these parameters.
+    """The penalty λ/2 · Σ(θ − θ₀)² on the parameters of `suffix`.
 
-    `start`: θ₀ by the parameters' names; by default their values now.
+    `strength`: λ, `Recipe.l2_start`. `start`: θ₀ by parameter name; by default the current values.
     """
 
     def __init__(
@@ -334,7 +335,7 @@ class StartPenalty:
         self.start = start or {k: p.detach().clone() for k, p in self._parameters.items()}
 
     def add_gradient(self) -> None:
-        """Add λ (θ − θ₀) to the gradients."""
+        """Add λ (θ − θ₀) to each parameter's gradient."""
         for name, parameter in self._parameters.items():
             assert parameter.grad is not None, name
             parameter.grad.add_(parameter.detach() - self.start[name], alpha=self._strength)
@@ -360,6 +361,6 @@ def optimizer_for(recipe: Recipe, suffix: nn.Sequential) -> torch.optim.Optimize
     optimizer = kind(parameters, lr=rate, weight_decay=decay, fused=fused)
     if on_cuda:
         for group in optimizer.param_groups:
-            # A number would become a constant of a captured step.
+            # A tensor, because a captured step would keep a plain number as a constant.
             group["lr"] = torch.full((), rate, device=device)
     return optimizer

@@ -13,12 +13,12 @@ from torch import Tensor
 from study.run import Recipe
 from study.seeds import uniform
 
-# The layout of convolutions on a GPU: 1 for channels last, 0 for channels first.
+# Environment variable for the layout of convolutions on a GPU: 1 for channels last, 0 for channels first.
 CHANNELS_LAST: Final = "STUDY_CHANNELS_LAST"
 
 
 def on_device(values: Tensor, device: torch.device) -> Tensor:
-    """Return the values on the device; the host does not wait for the copy to a GPU."""
+    """Return `values` on `device`; the host does not wait for a copy to a GPU."""
     if device.type != "cuda" or values.device.type == "cuda":
         return values.to(device)
     return values.pin_memory().to(device, non_blocking=True)
@@ -42,7 +42,7 @@ class Normalisation:
 def normalisation(
     mean: tuple[float, ...], std: tuple[float, ...], device: torch.device
 ) -> Normalisation:
-    """Return the normalisation by these values for each channel, on `device`."""
+    """Return the normalisation with this mean and standard deviation per channel, on `device`."""
     return Normalisation(
         *(
             torch.tensor(v, dtype=torch.float32, device=device).view(1, -1, 1, 1)
@@ -53,7 +53,7 @@ def normalisation(
 
 @dataclass(frozen=True)
 class CropsAndFlips:
-    """One epoch's random shifts and mirrorings, by position in the training set.
+    """Random shifts and mirrorings for one epoch, one for each position in the training set.
 
     `top`, `left`: int64, shape (n,), pixels from the padded image's corner; `mirror`: bool, shape (n,).
     """
@@ -64,7 +64,7 @@ class CropsAndFlips:
     mirror: Tensor
 
     def take(self, other: CropsAndFlips) -> None:
-        """Copy the values of `other` into this memory, which a captured step reads."""
+        """Copy the values of `other` into this object's tensors; a captured step reads their memory."""
         for mine, theirs in (
             (self.top, other.top),
             (self.left, other.left),
@@ -73,7 +73,7 @@ class CropsAndFlips:
             mine.copy_(theirs)
 
     def __call__(self, images: Tensor, positions: Tensor) -> Tensor:
-        """Augment `images`, uint8, shape (b, c, h, w), at these `positions`: int64, shape (b,)."""
+        """Crop and flip `images`, uint8, (b, c, h, w). `positions`: in the training set, int64, (b,)."""
         height, width = images.shape[-2:]
         padded = torch.nn.functional.pad(images, (self.padding,) * 4)
         rows = self.top[positions, None] + torch.arange(height, device=images.device)
@@ -90,9 +90,10 @@ class CropsAndFlips:
 def crops_and_flips(
     num_images: int, image_size: int, device: torch.device, *names: str | int
 ) -> CropsAndFlips:
-    """Draw crops after padding by an eighth of the side with black (4 pixels at 32), and mirrorings.
+    """Draw crops and mirrorings as in He et al. 2016, section 4.2; see `CropsAndFlips`.
 
-    He et al. 2016, section 4.2. `names`: names of the random stream, including the epoch.
+    Images are padded with black by an eighth of their side (4 pixels at 32). `names`: the random stream's
+    names, including the epoch.
     """
     padding = image_size // 8
     shifts = 2 * padding + 1
@@ -109,19 +110,22 @@ def crops_and_flips(
 
 
 def set_precision(recipe: Recipe) -> None:
-    """Set torch's global switches for this recipe; a worker trains one Run after another."""
+    """Set torch's global precision switches for this recipe.
+
+    Call this for each Run, because a worker trains one Run after another.
+    """
     fast = recipe.precision != "float32"
     torch.set_float32_matmul_precision("high" if fast else "highest")
     torch.backends.cudnn.allow_tf32 = fast
-    # A training has few shapes and thousands of steps, so a search for the fastest algorithm pays off.
+    # A Run has few shapes and thousands of steps, so searching for the fastest algorithm pays off.
     torch.backends.cudnn.benchmark = True
     torch.backends.cudnn.deterministic = False
 
 
 def layout(recipe: Recipe, device: torch.device) -> torch.memory_format:
-    """Return the layout of convolutions' weights.
+    """Return the memory layout of convolution weights.
 
-    Channels last on a GPU in reduced precision, because of its tensor cores; CHANNELS_LAST overrides it.
+    On a GPU in reduced precision: channels last, for its tensor cores. CHANNELS_LAST overrides this.
     """
     if device.type != "cuda":
         return torch.contiguous_format
@@ -131,7 +135,7 @@ def layout(recipe: Recipe, device: torch.device) -> torch.memory_format:
 
 
 def precision(recipe: Recipe, device: torch.device) -> AbstractContextManager[None]:
-    """Compute steps and evaluations of the block in the recipe's precision."""
+    """Return a context manager: code in the block computes in the recipe's precision."""
     if recipe.precision == "bfloat16":
         return torch.autocast(device.type, dtype=torch.bfloat16)
     return nullcontext()

@@ -1,7 +1,7 @@
 """Measure how similar a start and a target are before training: LogME, linear CKA, effective rank.
 
-Measured at the Run's cut and at the head, in the start's whole network in evaluation mode, on the Run's
-own drawn images with clean labels. Never uses the target's test images.
+The features are values at the Run's cut and at the head's input in the start's network (evaluation mode).
+Uses the Run's training images with clean labels, never the target's test images.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from study.training.cut import divide
 from study.training.preprocessing import normalisation
 from study.training.steps import EVALUATION_BATCH_SIZE, batch_spans
 
-# Features are float32: values below this share of the whole are rounding. This bounds the rank of
-# features, and the evidence of a perfect fit, which would be infinite.
+# Features are float32: values below this share of the total are rounding errors. Ignoring them bounds the
+# rank of features, and the evidence of a perfect fit, which would otherwise be infinite.
 ROUNDING: Final = 1e-6
 
 POINTS_A_DECADE: Final = 10
-NUM_ZOOMS: Final = 6  # the first on the whole grid; each further one narrows it tenfold
+NUM_ZOOMS: Final = 6  # the first search covers the whole grid; each later one narrows it tenfold
 
 
 def start_network(
     run: Run, image_shape: tuple[int, int, int], start_weights: Mapping[str, Tensor]
 ) -> nn.Sequential:
-    """Return the whole network of the start of `run`, with its own head, for images of the target."""
+    """Return the network of the Run's start, with the start's own head, for images of the target."""
     assert run.source is not None, run.id
     num_classes = len(start_weights[f"{HEAD}.{CLASSIFIER}.weight"])
     layers = build(run.model, run.width, num_classes, image_shape)
@@ -54,11 +54,11 @@ def measure(
     device: torch.device,
     at_cut: Tensor | None = None,
 ) -> pa.Table:
-    """Return the similarity (`study.store.similarity.TABLE`) of the start's `layers` and target images.
+    """Return the similarity of the start's `layers` and target images: `study.store.similarity.TABLE`.
 
-    `images`: uint8, shape (n, c, h, w); `labels`: int64, shape (n,), clean. `layers` are put into
-    evaluation mode on `device`; the measures are computed in float64 on the CPU. `at_cut`: the values at
-    the cut for these images, (n, …), if the caller has them; the same bits.
+    `images`: uint8, shape (n, c, h, w); `labels`: int64, shape (n,), clean. `layers` are moved to `device`
+    and set to evaluation mode; the measures are computed in float64 on the CPU. `at_cut`: the values at
+    the cut for these images, (n, …), if already computed; the results are the same bits.
     """
     normalise = normalisation(*normalisation_of(run.model), device)
     pixels = torch.from_numpy(np.ascontiguousarray(images))
@@ -99,9 +99,9 @@ def _similarity(place: str, features: Tensor, labels: Tensor) -> Similarity:
 
 
 def pooled(features: Tensor) -> Tensor:
-    """Return features of any layer as vectors: average maps (n, c, h, w) and tokens (n, t, c) to (n, c).
+    """Return the features of any layer as vectors, (n, c): average maps (n, c, h, w) or tokens (n, t, c).
 
-    In a ViT all tokens count: in early layers the class token has no information about the image yet.
+    All tokens of a ViT count: in early layers the class token has no information about the image yet.
     """
     if features.ndim == 4:
         return features.mean((2, 3))
@@ -125,7 +125,7 @@ def _classifier_input(layers: nn.Sequential) -> Iterator[list[Tensor]]:
 
 @contextmanager
 def _full_precision() -> Iterator[None]:
-    # The compared values must not depend on the precision of a recipe.
+    # Similarities of Runs with different recipes are compared, so precision must not depend on the recipe.
     before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = False
@@ -139,15 +139,15 @@ def _full_precision() -> Iterator[None]:
 def logme(features: Tensor, labels: Tensor) -> float | None:
     """Return LogME in nats per image (You et al. 2021, section 4): mean over the classes present.
 
-    `features`: shape (n, d); `labels`: int64, shape (n,). For each class against the rest, the log
-    evidence of y = F w + noise, with w ~ N(0, 1/α) and noise ~ N(0, 1/β), at the α and β that maximise
-    it. Neither y nor F is centred, as in the paper. None for features that are not finite, or fewer
-    than two classes.
+    `features`: F, shape (n, d); `labels`: int64, shape (n,). LogME is the log evidence of y = F w + noise
+    for y = one class against the rest, with w ~ N(0, 1/α) and noise ~ N(0, 1/β), maximised over α and β.
+    As in the paper, neither y nor F is centred. None if features are not finite or there are fewer than
+    two classes.
 
-    β is maximised in closed form, and the ratio α/β by search, which finds the highest maximum; the
-    paper's fixed point finds any. If fewer directions than images give a perfect fit, only rounding
-    bounds the evidence, at about 13. This is the evidence itself also if n < d or F lacks rank, as in
-    the paper; the authors' later code (You et al. 2022) adds log(α)/2 for every missing direction.
+    β has a closed form. A search over α/β finds the global maximum; the paper's fixed-point iteration
+    may find a local one. If fewer directions than images fit perfectly, only rounding bounds the
+    evidence, at about 13. If n < d or F lacks rank, the result is still the evidence, as in the paper;
+    the authors' later code (You et al. 2022) adds log(α)/2 for every missing direction.
     """
     if not torch.isfinite(features).all() or len(labels.unique()) < 2:
         return None
@@ -157,7 +157,7 @@ def logme(features: Tensor, labels: Tensor) -> float | None:
 
 
 def _evidence(n: int, sigma: Tensor, projected: Tensor, residual: Tensor) -> Tensor:
-    """Return the maximum log evidence of each target of n values, from `_spectrum`: shape (classes,)."""
+    """Return the maximum log evidence of each target: (classes,). `n`: images; others: see `_spectrum`."""
 
     # yᵀ (I + FFᵀ/ratio)⁻¹ y; `ratio`: shape (classes, points)
     def squares(ratio: Tensor) -> Tensor:
@@ -168,10 +168,10 @@ def _evidence(n: int, sigma: Tensor, projected: Tensor, residual: Tensor) -> Ten
         return torch.log1p(sigma / ratio[..., None]).sum(-1)
 
     floor = ROUNDING**2 * (projected.sum(1) + residual)[:, None]
-    # Arbitrary if there is no singular value.
+    # Without singular values, any ratio gives the same evidence.
     ratio = torch.ones(len(residual), 1, dtype=torch.float64)
     if len(sigma) > 0:
-        # Below this range F fits everything that it can, above it nothing.
+        # Below this range of ratios, the fit is as close as F allows; above it, F fits nothing.
         low, high = float(sigma.min().log10()) - 12, float(sigma.sum().log10()) + 8
         num_points = round((high - low) * POINTS_A_DECADE)
         exponents = torch.linspace(low, high, num_points, dtype=torch.float64)[None]
@@ -192,8 +192,8 @@ def _spectrum(f: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
     Returns:
         The k nonzero eigenvalues of FFᵀ, (k,).
-        The squared projections of each target on their eigenvectors, (classes, k).
-        The squared length of each target outside the span of these eigenvectors, (classes,).
+        The squared projection of each target on each eigenvector, (classes, k).
+        The squared length of each target outside the span of the eigenvectors, (classes,).
     """
     wide = f.shape[0] <= f.shape[1]
     sigma, vectors = torch.linalg.eigh(f @ f.T if wide else f.T @ f)
@@ -208,16 +208,17 @@ def _spectrum(f: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def linear_cka(features: Tensor, labels: Tensor) -> tuple[float | None, float | None]:
-    """Return linear CKA of features and one-hot labels, plain and debiased.
+    """Return linear CKA of features and one-hot labels (Kornblith et al. 2019, section 3).
 
-    `features`: shape (n, d); `labels`: int64, shape (n,). Kornblith et al. 2019, section 3: invariant
-    to rotation and isotropic scaling of the features. The plain value is in [0, 1] and biased upwards
-    for few images: noise has about √((classes − 1) / (n + n²/d)), 0.4 for 50 images of 10 classes and
-    512 features. The debiased value, in [−1, 1], uses the unbiased estimate of HSIC (Song et al. 2012)
-    for each of its three parts (Nguyen et al. 2021).
+    `features`: shape (n, d); `labels`: int64, shape (n,). CKA is invariant to rotation and isotropic
+    scaling of the features.
 
-    None for features that are not finite or the same for all images, or fewer than two classes; the
-    debiased value also for fewer than four images, or if no two share a class.
+    Returns:
+        The plain value, in [0, 1], biased upwards for few images: noise has about
+            √((classes − 1) / (n + n²/d)), 0.4 for 50 images of 10 classes and 512 features.
+        The debiased value, in [−1, 1]: each of the three HSIC terms is the unbiased estimate of Song et
+            al. 2012 (Nguyen et al. 2021). None for fewer than four images, or if no two share a class.
+        Both are None if features are not finite or equal for all images, or for fewer than two classes.
     """
     if not torch.isfinite(features).all() or len(labels.unique()) < 2:
         return None, None
@@ -238,17 +239,17 @@ def linear_cka(features: Tensor, labels: Tensor) -> tuple[float | None, float | 
         + rows[i].sum() * rows[j].sum() / ((n - 1) * (n - 2))
         for product, (i, j) in zip(products, pairs, strict=True)
     )
-    # Zero except for rounding: all images are equally far from each other.
+    # All images are equally far from each other: the estimate is zero except for rounding.
     if xx <= ROUNDING**2 * products[1] or yy <= ROUNDING**2 * products[2]:
         return plain, None
     return plain, float(xy / (xx * yy).sqrt())
 
 
 def effective_rank(features: Tensor) -> float | None:
-    """Return effective rank of the centred features (Roy & Vetterli 2007): exp(−Σ p log p), p = σ / Σσ.
+    """Return the effective rank of the centred features (Roy & Vetterli 2007): exp(−Σ p log p), p = σ/Σσ.
 
-    `features`: shape (n, d); σ: singular values of the features without their mean. From 1 (all on one
-    line) to min(n − 1, d). None for features that are not finite or the same for all images.
+    `features`: shape (n, d); σ: singular values of the centred features. The rank is between 1 (all images
+    on one line) and min(n − 1, d). None if features are not finite or equal for all images.
     """
     if not torch.isfinite(features).all():
         return None
@@ -262,7 +263,7 @@ def effective_rank(features: Tensor) -> float | None:
 
 
 def _squared_products(a: Tensor, b: Tensor) -> Tensor:
-    """Return tr(AAᵀBBᵀ), by the smaller of the two products."""
+    """Return tr(AAᵀBBᵀ), from n × n or d × d products, whichever are smaller."""
     n = len(a)
     if n * n < a.shape[1] * b.shape[1]:
         return ((a @ a.T) * (b @ b.T)).sum()
@@ -270,5 +271,5 @@ def _squared_products(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _one_hot(labels: Tensor) -> Tensor:
-    """Return one column for each class present: float64, shape (n, classes)."""
+    """Return one-hot labels with a column for each class present: float64, shape (n, classes)."""
     return (labels[:, None] == labels.unique()).double()

@@ -1,7 +1,7 @@
-"""Train Runs that differ only in the seed as one network: grouped convolutions, one step for all.
+"""Train Runs that differ only in the seed as one wide network: grouped convolutions, one step for all.
 
-A seed's place in the network is fixed, and no value of one place reaches another. So a Run's bits do not
-depend on which other seeds are trained beside it.
+Each seed has a fixed place in the wide network, and no values pass between places. So a Run's bits do not
+depend on the other seeds.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 class WideLinear(nn.Module):
-    """The linear maps of several networks: (n, networks · inputs) to (n, networks, outputs)."""
+    """The linear layers of several networks: (n, networks · inputs) to (n, networks, outputs)."""
 
     def __init__(self, linear: nn.Linear, networks: int) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class WideLayerNorm(nn.Module):
         return torch.addcmul(self.bias, normed.flatten(-2), self.weight)
 
 
-# Modules without values of their own that treat every channel alike.
+# Modules without parameters of their own that treat every channel alike, so they work at any width.
 _CHANNELWISE: Final = (
     *(nn.Sequential, BasicBlock, Bottleneck, Head, SelectAdaptivePool2d, nn.Flatten),
     *(nn.ReLU, nn.Identity, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d),
@@ -79,11 +79,11 @@ _CHANNELWISE: Final = (
 
 
 def widened(suffix: nn.Sequential, networks: int) -> nn.Sequential:
-    """Return the trained layers of this many networks as one, with arbitrary values.
+    """Return one module that computes the trained layers of `networks` networks, with arbitrary values.
 
-    `joined` inputs go to logits (n, networks, classes). Each parameter and buffer has the values of all
-    networks, one after another along its first dimension. Raises ValueError, with the name, for a module
-    that may compute across channels in another way.
+    It maps `joined` inputs to logits (n, networks, classes). The first dimension of each parameter and
+    buffer concatenates the values of all networks. Raises ValueError, with the name, for a module of
+    another type, because it might mix the networks' channels.
     """
     made = copy.deepcopy(suffix)
     for name, module in list(made.named_modules()):
@@ -110,32 +110,32 @@ def widened(suffix: nn.Sequential, networks: int) -> nn.Sequential:
 
 
 def check_timm_layers(model: str, frozen: int) -> None:
-    """Raise ValueError unless seeds of this timm network can be trained as one network at this cut."""
+    """Raise ValueError unless `widened` supports this timm network with `frozen` layers."""
     layers = build(model, None, 2, image_shape(outline(model)))
     suffix, (_, head) = layers[frozen:], part_head(layers, model)
     widened(nn.Sequential(head) if len(suffix) == 1 else suffix, 2)
 
 
 def _wide(module: Module, networks: int, *numbers: str) -> Module:
-    """Return a convolution or BatchNorm of all networks; `numbers`: its attributes that count channels."""
+    """Return a convolution or BatchNorm for all networks. `numbers`: the attributes to multiply."""
     made = copy.deepcopy(module)
     for name in numbers:
         setattr(made, name, networks * getattr(module, name))
     for name, parameter in module.named_parameters():
         setattr(made, name, nn.Parameter(torch.cat([parameter.detach()] * networks)))
     for name, buffer in module.named_buffers():
-        if buffer.ndim:  # not the number of batches
+        if buffer.ndim:  # not num_batches_tracked
             setattr(made, name, torch.cat([buffer] * networks))
     return made
 
 
 def joined(inputs: Sequence[Tensor]) -> Tensor:
-    """Join the inputs of several networks, one after another along the channels, for `widened`."""
+    """Concatenate the inputs of several networks along the channels, for `widened`."""
     return _joined(torch.stack(list(inputs), dim=1))
 
 
 def _joined(inputs: Tensor) -> Tensor:
-    """Join (n, networks, c, …), or tokens, (n, networks, t, c), along the channels."""
+    """Concatenate maps, (n, networks, c, …), or tokens, (n, networks, t, c), along the channels."""
     if inputs.ndim == 4:
         return inputs.transpose(1, 2).flatten(2)
     wide = inputs.flatten(1, 2)
@@ -158,7 +158,7 @@ class Alone:
         return self._training.not_captured
 
     def __iter__(self) -> Iterator[list[tuple[Training, Row]]]:
-        """Train to the end; yield after each step its Row, if one is measured."""
+        """Train to the last step; yield after each step [(training, Row)], empty if not evaluated."""
         try:
             for row in self._training:
                 yield [] if row is None else [(self._training, row)]
@@ -166,11 +166,11 @@ class Alone:
             self.diverged[self._training.run.id] = diverged.step
 
     def copy_back(self) -> None:
-        """Do nothing: the Run has its own weights."""
+        """Do nothing: the Run's own weights are trained directly."""
 
 
 def together(members: Sequence[Training]) -> Stack | Alone:
-    """Return what trains these Runs of one block, which are at the same step."""
+    """Return an object that trains these Runs of one block; all must be at the same step."""
     if members[0].run.recipe.seeds_together > 1:
         return Stack(members)
     assert len(members) == 1, [m.run.id for m in members]
@@ -180,12 +180,12 @@ def together(members: Sequence[Training]) -> Stack | Alone:
 class Stack:
     """Runs of one block (`Run.block`) in training, all at the same step.
 
-    Steps are taken together. Each member is evaluated alone: evaluated together, they are not faster at
-    width 4, and slower at width 8. A place in the block without a member computes a copy of the first
-    member, and its results are dropped.
+    One step trains all members. Each member is evaluated alone, because a joint evaluation is not faster
+    at width 4, and slower at width 8. A place without a member computes a copy of the first member, whose
+    results are dropped.
 
-    `members`: as they start or as they were restored; after `copy_back` each has its own weights and
-    optimizer state again. `diverged`: the last sound step of members whose loss was not finite.
+    `members`: new or restored; `copy_back` copies weights and optimizer state to them. `diverged`: for
+    members whose loss was not finite, the last evaluated step with finite losses, by run id.
     """
 
     def __init__(self, members: Sequence[Training]) -> None:
@@ -203,16 +203,16 @@ class Stack:
         self._suffix = widened(first.parts.suffix, networks)
         self._optimizer = optimizer_for(self._recipe, self._suffix)
         tensors = [_tensors(m.parts.suffix) for m in everywhere]
-        # A tensor of the network, and those of each place.
+        # Pairs of a tensor of the wide network and the matching tensors of all places.
         self._pairs = list(zip(_tensors(self._suffix), zip(*tensors, strict=True), strict=True))
         with torch.no_grad():
             for wide, own in self._pairs:
                 _fill(wide, own)
                 pairs = zip(everywhere, own, strict=True)
                 states = [m.optimizer.state.get(each, {}) for m, each in pairs]
-                if states[0]:  # else no step was taken yet
+                if states[0]:  # empty before the first step
                     self._optimizer.state[wide] = _joined_states(states, like=wide)
-        # Restored members have moved away from their start.
+        # From `penalty`, because the parameters of restored members are no longer at their start.
         starts = [m.penalty.start for m in everywhere]
         start = {name: torch.cat([each[name] for each in starts]) for name in starts[0]}
         self._penalty = StartPenalty(self._recipe.l2_start, self._suffix, start)
@@ -233,13 +233,13 @@ class Stack:
 
     @property
     def not_captured(self) -> str:
-        """Return `Training.not_captured` of the steps that are taken together."""
+        """Return why joint steps on a GPU are not captured; see `Training.not_captured`."""
         return self._steps.not_captured
 
     def __iter__(self) -> Iterator[list[tuple[Training, Row]]]:
-        """Train to the end; yield after each step the Rows measured, with their members.
+        """Train to the last step; yield after each step a list of (member, Row), empty if not evaluated.
 
-        The loop may be left at any yield and continued later.
+        The caller may leave the loop at any yield and iterate again later.
         """
         first = self.members[0]
         if self.step == 0 and not first.rows:
@@ -266,7 +266,7 @@ class Stack:
         self.step += 1
 
     def _compute_step(self, positions: Tensor) -> None:
-        """Take a step on the images at `positions`: (images, places). Must not read from the device."""
+        """Take a step on the images at `positions`: (images, places). Must not read device values."""
         with precision(self._recipe, self._device):
             logits = self._suffix(self._inputs(positions))
             here = on_device(positions, self._device)
@@ -313,11 +313,11 @@ class Stack:
                 rows.append((m, m.measure()))
             except Diverged as diverged:
                 self.diverged[m.run.id] = diverged.step
-                m.finite.fill_(False)  # so that a restored member diverges again
+                m.finite.fill_(False)  # a member restored from this state diverges again
         return rows
 
     def copy_back(self) -> None:
-        """Copy weights, statistics and optimizer state of each place to its member."""
+        """Copy weights, BatchNorm statistics and optimizer state from each place to its member."""
         self._copy_weights()
         for wide, own in self._pairs:
             state = self._optimizer.state.get(wide, {})
@@ -344,12 +344,12 @@ def _tensors(suffix: nn.Sequential) -> list[Tensor]:
 
 
 def _fill(wide: Tensor, values: Sequence[Tensor]) -> None:
-    """Set the values of all places; a number is the same for all of them."""
+    """Write the values of all places to `wide`; a scalar is the same for all places."""
     wide.copy_(values[0] if values[0].ndim == 0 else torch.cat(list(values)))
 
 
 def _joined_states(states: Sequence[dict[str, Any]], *, like: Tensor) -> dict[str, Tensor | None]:
-    """Return the optimizer states of all places as the state of one tensor."""
+    """Join the optimizer states of one tensor in all places to the state of the wide tensor."""
     made: dict[str, Tensor | None] = {}
     for key, first in states[0].items():
         if first is None or first.ndim == 0:  # the number of steps

@@ -1,4 +1,4 @@
-"""Place a recipe's batches, evaluations and learning rates on optimiser steps, by arithmetic alone."""
+"""Compute a recipe's batches, evaluated steps and learning rates."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from study.run import Recipe
 
 EVALUATION_BATCH_SIZE: Final = 256  # at most, on a CPU
 
-# On a GPU, 11,000 images in batches of 256 are 3,250 launches of a ResNet-18's suffix, and up to 19,400 of
-# a DenseNet-121's. In batches of MOST_ON_GPU they are a tenth, so capturing an evaluation would save
-# milliseconds per row.
+# 11,000 images in batches of 256 need 3,250 kernel launches for a ResNet-18's suffix on a GPU, and up to
+# 19,400 for a DenseNet-121's. Batches of MOST_ON_GPU need a tenth, so capturing an evaluation as a CUDA
+# graph would only save milliseconds per row.
 MOST_ON_GPU: Final = 4_096
 
 
 def is_constant(recipe: Recipe) -> bool:
-    """Return True if the frozen prefix gives an image the same features in every epoch."""
+    """Return True if the frozen prefix computes the same features for an image in every epoch."""
     return recipe.augmentation == "none" and recipe.frozen_batchnorm == "evaluation"
 
 
 def batch_spans(num_images: int, batch_size: int) -> list[slice]:
-    """Return the spans of positions of the batches, in order; no batch has a single image.
+    """Return each batch as a slice of positions, in order; no batch has a single image.
 
-    A last single image joins the batch before: BatchNorm cannot train on one image, and its bits would
-    differ from those in a larger batch.
+    A single last image joins the previous batch: BatchNorm cannot train on one image, and its features'
+    bits would differ from those in a larger batch.
     """
     assert num_images >= 2, num_images
     assert batch_size >= 2, batch_size
@@ -37,7 +37,7 @@ def batch_spans(num_images: int, batch_size: int) -> list[slice]:
 
 
 def steps_per_epoch(recipe: Recipe, size: int) -> int:
-    """Return the optimiser steps in one pass over `size` images."""
+    """Return the number of optimiser steps in one pass over `size` images."""
     return len(batch_spans(size, recipe.batch_size))
 
 
@@ -49,7 +49,7 @@ def total_steps(recipe: Recipe, size: int) -> int:
 
 
 def evaluated_steps(recipe: Recipe, size: int) -> list[int]:
-    """Return the steps after which a row is measured: ascending, including 0 and the last."""
+    """Return the steps after which a row is measured: ascending, including 0 and the last step."""
     last = total_steps(recipe, size)
     if recipe.evaluation == "every_epoch":
         return sorted({*range(0, last, steps_per_epoch(recipe, size)), last})
@@ -58,7 +58,7 @@ def evaluated_steps(recipe: Recipe, size: int) -> list[int]:
 
 
 def learning_rate(recipe: Recipe, step: int, last_step: int) -> float:
-    """Return the rate of the step from `step` to `step + 1`."""
+    """Return the learning rate of the step from `step` to `step + 1`."""
     if recipe.schedule == "cosine":
         return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * step / last_step))
     if recipe.schedule == "inverse_sqrt":
