@@ -1,6 +1,6 @@
-"""Build a network from its name, as an `nn.Sequential` of layers, and copy it quickly.
+"""Build a network by name, as an `nn.Sequential` of layers, and copy it quickly.
 
-Freezing is slicing: `layers[:k]` is frozen, `layers[k:]` is trained (`study.training.cut`)."""
+A cut is a slice: `layers[:k]` is frozen, `layers[k:]` is trained (`study.training.cut`)."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ _CONTAINERS: Final = (dict, OrderedDict, list, set)
 
 
 def replica(module: Module, device: str | torch.device | None = None) -> Module:
-    """Return a copy of the module with the same form, modes and buffers, sharing nothing with it.
+    """Return an independent copy of the module, with equal structure, modes and buffers.
 
-    Its parameters are uninitialised, on `device` (default: torch's default device).
+    The copy's parameters are uninitialised, on `device` (default: torch's default device).
     """
     made: Module = _module(module, device, {})
     return made
@@ -85,10 +85,10 @@ def _buffer(buffer: Tensor | None, memo: dict[int, Any]) -> Any:
 
 
 def network(model: str, width: int | None, num_classes: int, image_shape: ImageShape) -> nn.Module:
-    """Return timm's own whole network: (n, *image_shape) to logits (n, num_classes).
+    """Return timm's network, not split into layers: (n, *image_shape) to logits (n, num_classes).
 
-    Its values are arbitrary; see `initialise`. Raises ValueError for an unknown model, an invalid width,
-    or images that it cannot take.
+    The parameters are arbitrary; see `initialise`. Raises ValueError for an unknown model, or an invalid
+    width, number of classes or image shape.
     """
     check_model(model, width)
     check_images(model, image_shape)
@@ -103,7 +103,7 @@ def build(
 ) -> nn.Sequential:
     """Return the network as a sequence of its named layers: (n, *image_shape) to (n, num_classes).
 
-    The output equals timm's forward pass bit for bit. State-dict keys are "<layer name>.<…>". Call
+    The output equals timm's forward pass bit for bit. State-dict keys begin with "<layer name>.". Call
     `initialise` before use. Raises ValueError as `network` does.
     """
     outline = _outline(
@@ -132,9 +132,9 @@ def _outline(
 
 
 def normalisation(model: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return mean and standard deviation per channel, applied as (x / 255 − mean) / std before the layers.
+    """Return (mean, std) per channel; images enter the first layer as (x / 255 − mean) / std.
 
-    ImageNet's for networks in ARCHITECTURES; for "timm/<name>", the network's own.
+    ImageNet's values for networks in ARCHITECTURES; for "timm/<name>", the network's own values.
     """
     if model.startswith(TIMM):
         made_for = timm_models.outline(model).pretrained_cfg
@@ -146,10 +146,10 @@ def normalisation(model: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
 def pretrained(
     model: str, image_shape: ImageShape, path: Path | None = None
 ) -> dict[str, torch.Tensor]:
-    """Return timm's weights, without the head's, under the keys of `build`'s state dict.
+    """Return timm's pretrained weights, without the head, by the keys of `build`'s state dict.
 
-    timm downloads them, or reads the file `path`. Raises ValueError if there are none for this model,
-    or if they do not fit, naming the keys.
+    timm downloads the weights, or reads the file `path`. Raises ValueError if this model has none, or,
+    with the keys, if they do not fit.
     """
     if path is None:
         check_pretrained(model)

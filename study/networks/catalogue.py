@@ -1,7 +1,7 @@
-"""Check names and widths of networks, cuts and shapes of images.
+"""Check names and widths of networks, cuts and image shapes.
 
-Must stay importable without torch; only "timm/<name>" imports it, and keeps what it found for later
-processes of the user.
+Must stay importable without torch. Only checks of "timm/<name>" import torch, and cache their results on
+disk.
 """
 
 from __future__ import annotations
@@ -27,10 +27,11 @@ from study.networks.table import (
 
 
 def check_model(model: str, width: int | None) -> None:
-    """Raise ValueError, with the choices, if there is no such network of that width.
+    """Raise ValueError, with the choices, for an unknown network or an invalid width.
 
     A network in ARCHITECTURES needs a width; "timm/<name>" must have none. The class of "timm/<name>" must
-    be exactly one of the three families', and its sequence of layers must equal timm's forward pass.
+    be timm's ResNet, DenseNet or VisionTransformer itself, and its layers in sequence must equal timm's
+    forward pass.
     """
     if model.startswith(TIMM):
         if width is not None:
@@ -67,7 +68,7 @@ def check_images(model: str, image_shape: tuple[int, int, int]) -> None:
             f"image_shape={image_shape}: {model} cuts images into patches of {PATCH_SIZE}×"
             f"{PATCH_SIZE} pixels, height and width must be multiples of {PATCH_SIZE}"
         )
-    # A DenseNet transition halves the map and rounds down, possibly to nothing.
+    # A DenseNet transition halves height and width and rounds down, possibly to 0.
     least = 2 ** (len(architecture.depths) - 1) if architecture.family == "densenet" else 1
     if min(height, width) < least:
         raise ValueError(
@@ -76,7 +77,7 @@ def check_images(model: str, image_shape: tuple[int, int, int]) -> None:
 
 
 def check_pretrained(model: str) -> None:
-    """Raise ValueError if there are no pretrained weights for this network. Does not download them."""
+    """Raise ValueError if this network has no pretrained weights. Does not download weights."""
     if not model.startswith(TIMM):
         raise ValueError(
             f"start='pretrained': there are no pretrained weights for {model}, whose stem fits small "
@@ -86,7 +87,7 @@ def check_pretrained(model: str) -> None:
 
 
 def check_trained_channels(model: str, width: int | None, frozen: int, num_trained: int) -> None:
-    """Raise ValueError unless this many channels of the last layer before the head can be trained."""
+    """Raise ValueError unless `num_trained` channels of the last layer before the head can be trained."""
     if num_trained == 0:
         return
     if model.startswith(TIMM):
@@ -109,9 +110,9 @@ def check_trained_channels(model: str, width: int | None, frozen: int, num_train
 
 
 def check_seeds_together(model: str, num_seeds: int, frozen: int, num_trained: int) -> None:
-    """Raise ValueError unless this many seeds can be trained as one network at this cut.
+    """Raise ValueError unless `num_seeds` seeds can be trained as one network at this cut.
 
-    For "timm/<name>" see `study.training.stacked.check_timm_layers`, which needs torch.
+    "timm/<name>" passes here; `study.training.stacked.check_timm_layers`, which needs torch, checks it.
     """
     last = num_layers(model) - 1
     is_head = frozen == last and num_trained == 0
@@ -126,7 +127,7 @@ def check_seeds_together(model: str, num_seeds: int, frozen: int, num_trained: i
 
 
 def num_channels(model: str, width: int | None) -> int:
-    """Return how many channels of the last layer before the head can be trained; 0 for "timm/<name>"."""
+    """Return the most channels of the last layer before the head that can be trained; 0 for timm."""
     if model.startswith(TIMM):
         return 0
     architecture = _architecture(model)
@@ -141,7 +142,7 @@ def num_channels(model: str, width: int | None) -> int:
 
 
 def check_head_inputs(model: str, width: int | None, frozen: int, num_read: int) -> None:
-    """Raise ValueError unless the head can read only this many features of the frozen layers."""
+    """Raise ValueError unless the head can read only `num_read` features of the frozen layers."""
     if num_read == 0:
         return
     if model.startswith(TIMM) or _architecture(model).family == "vit":
@@ -164,23 +165,24 @@ def check_head_inputs(model: str, width: int | None, frozen: int, num_read: int)
 
 
 def num_features(model: str, width: int | None) -> int:
-    """Return how many features the head of a ResNet or DenseNet of the table reads."""
+    """Return the number of features that the head of a ResNet or DenseNet of the table reads."""
     architecture = _architecture(model)
     if architecture.family == "resnet":
         return num_channels(model, width)
     assert architecture.family == "densenet" and width is not None, model
     features = 2 * width
     for depth in architecture.depths[:-1]:
-        features = (features + depth * width) // 2  # a transition halves them
+        features = (features + depth * width) // 2  # a transition halves the channels
     return features + architecture.depths[-1] * width
 
 
 def num_pieces(model: str, index: int) -> int:
-    """Return the number of pieces between which this layer can be cut; 1: it cannot be cut.
+    """Return the number of pieces between which the layer at `index` can be cut; 1 if it cannot be cut.
 
-    - Basic residual block: the first convolution with its norm; the second with its norm.
+    - Basic residual block: first convolution and norm; second convolution and norm.
     - Part of a DenseNet's last dense block: each dense layer; in the last part, also the final norm.
-    - ViT's encoder block: attention; MLP, each with the norm before it. ViT's head: norm; classifier.
+    - ViT's encoder block: norm and attention; norm and MLP.
+    - ViT's head: norm and pooling; classifier.
     """
     if model.startswith(TIMM):
         return 1
@@ -198,23 +200,23 @@ def num_pieces(model: str, index: int) -> int:
 
 
 def last_piece_channels(model: str, width: int | None) -> int:
-    """Return how many of `num_channels` are in the last piece; the other pieces share the rest equally."""
+    """Return how many of `num_channels` are in the last piece; the others divide the rest equally."""
     is_norm = not model.startswith(TIMM) and _architecture(model).family == "densenet"
     return 0 if is_norm else num_channels(model, width)
 
 
 def pieces_to_freeze(model: str, index: int) -> range:
-    """Return the numbers of leading pieces that can be frozen in the first trained layer; 0: none."""
+    """Return the possible numbers of frozen pieces in the first trained layer, at `index`; includes 0."""
     num = num_pieces(model, index)
     if not model.startswith(TIMM):
         architecture = _architecture(model)
         if architecture.family == "resnet" and index == len(architecture.layer_names) - 2:
-            num = 1  # training its whole last convolution is `trained_channels`
+            num = 1  # `trained_channels` covers training the whole last convolution
     return range(num)
 
 
 def check_cut_inside(model: str, given: object, *, most: int) -> None:
-    """Raise ValueError about `frozen_pieces=given` unless some layer can be cut after `most` pieces."""
+    """Raise ValueError unless some layer can be cut after `most` pieces. `given`: for the message."""
     if model.startswith(TIMM):
         raise ValueError(
             f"frozen_pieces={given!r}: {model} is cut between layers only; choose 0, or a network of the "
@@ -231,7 +233,7 @@ def check_cut_inside(model: str, given: object, *, most: int) -> None:
 
 
 def check_frozen_pieces(model: str, width: int | None, frozen: int, num_frozen: int) -> None:
-    """Raise ValueError unless this many leading pieces can be frozen above `frozen` whole layers."""
+    """Raise ValueError unless `num_frozen` pieces can be frozen above `frozen` whole layers."""
     if num_frozen == 0:
         return
     check_cut_inside(model, num_frozen, most=num_frozen)
@@ -273,9 +275,10 @@ def _check_timm(check: str, *arguments: Any) -> None:
 
 
 def _of_timm(question: str, *arguments: Any) -> Any:
-    """Return the answer about a timm network, or the message of a check, "" if it passes.
+    """Call a function on a timm network; return its result or its ValueError's message, "" for None.
 
-    Without torch, an answer that the same versions gave earlier counts. Training checks again.
+    If torch is not loaded, use the disk cache of results by the same package versions. Training, with
+    torch, checks again.
     """
     return (_answer if "torch" in sys.modules else _kept_answer)(question, *arguments)
 

@@ -1,7 +1,7 @@
 """DenseNet for small images: timm's own class with a stem that fits 32×32, and its layers.
 
 Huang et al. 2017: section 4.2 for the stem (3×3, stride 1, no max-pooling), table 1 for the depths of
-DenseNet-121. The output of a cut inside a dense block is the concatenation so far.
+DenseNet-121. At a cut inside a dense block, the features are the concatenation of all earlier outputs.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ def network(architecture: Architecture, width: int, num_classes: int) -> DenseNe
 
 
 def layers(whole: DenseNet) -> OrderedDict[str, nn.Module]:
-    """Return the layers of a DenseNet, sharing its modules: stem, parts of each dense block, head.
+    """Split a DenseNet into layers that share its modules: stem, parts of each dense block, head.
 
-    The last part of a block includes the following transition, or the final norm, so that the head is
-    pooling and one linear map, as in a ResNet.
+    The last part of a block includes the transition after it, or the final norm. So the head is pooling
+    and one linear map, as in a ResNet.
     """
     stem: OrderedDict[str, nn.Module] = OrderedDict()
     parts: list[Any] = []
@@ -74,10 +74,10 @@ def _dense_block(dense_layers: Iterable[tuple[str, nn.Module]]) -> DenseBlock:
 
 
 class _FrozenPart(nn.Module):
-    """The frozen channels of the last part of a DenseNet.
+    """Computes what is constant in the last part of a DenseNet: (n, c, h, w), concatenated channels.
 
-    Returns (n, c, h, w), concatenated: the frozen channels before the final norm (if a whole dense layer
-    is trained), after it, and the input of the partly trained convolution (if any).
+    The channels are: the frozen channels before the final norm (if a whole dense layer is trained), the
+    frozen channels after the norm, and the input of the partly trained convolution (if there is one).
     """
 
     def __init__(self, last: Any, num_whole: int, num_channels: int) -> None:
@@ -138,8 +138,10 @@ class _TrainedPart(nn.Module):
 
 
 def part(last: Any, num_trained: int) -> PartialLayer:
-    """Split the last part of a DenseNet (dense layers and final norm); its last `num_trained` output
-    channels are trained: whole dense layers from the end, then channels of the one before them.
+    """Split the last part of a DenseNet, dense layers and final norm, to train its last output channels.
+
+    The last `num_trained` channels are those of whole dense layers at the end, and then the last channels
+    of the dense layer before them.
     """
     growth_rate = list(last.block.values())[-1].conv2.out_channels
     num_whole, num_channels = divmod(num_trained, growth_rate)
@@ -152,8 +154,9 @@ def part(last: Any, num_trained: int) -> PartialLayer:
 
 
 def pieces(layer: Any, num_frozen: int) -> tuple[nn.Module, nn.Module]:
-    """Split a part of the last dense block, sharing its modules: its first `num_frozen` dense layers, and
-    the others, with the final norm if the part ends with it.
+    """Split a part of the last dense block after `num_frozen` dense layers; both share its modules.
+
+    The second module includes the final norm if the part does.
     """
     is_last = not isinstance(layer, DenseBlock)
     dense_layers = list((layer.block if is_last else layer).items())

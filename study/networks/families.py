@@ -1,6 +1,6 @@
 """Build, cut and check the three families of networks: ResNet, DenseNet, VisionTransformer.
 
-Only timm's own classes are accepted. A cut network must give the same output as the whole, bit for bit.
+Only timm's own classes are accepted. The layers in sequence must equal the whole network bit for bit.
 """
 
 from __future__ import annotations
@@ -24,12 +24,11 @@ from study.networks.timm_names import DenseNet, ResNet, VisionTransformer
 def check(
     model: str, whole: nn.Module, layers: nn.Sequential, image_shape: tuple[int, int, int]
 ) -> None:
-    """Raise ValueError, with the reason, unless `layers`, in sequence, are the network `whole`.
+    """Raise ValueError, with the reason, unless `layers` in sequence compute the network `whole`.
 
-    Compares the logits of two random images in evaluation mode, and the gradient of every parameter, with
-    BatchNorm as after training: fresh statistics would hide a missing norm. Every parameter must belong
-    to exactly one layer, and every layer must have some. Changes the values of `whole`, which `layers`
-    share; images and values come from torch's default generator.
+    Logits of two random images in evaluation mode and all gradients must be equal. Every parameter must
+    belong to exactly one layer, and every layer must have parameters. Changes the values that `whole` and
+    `layers` share; random numbers come from torch's default generator.
     """
     parameters = dict(whole.named_parameters())
     ours = [p for _, layer in layers.named_children() for p in layer.parameters()]
@@ -62,7 +61,10 @@ def check(
 
 
 def as_after_training(whole: nn.Module) -> None:
-    """Set the norms' scales, shifts and statistics to random values, as after training."""
+    """Set all 1-d parameters and BatchNorm statistics to random values, as after training.
+
+    With initial values, a missing norm would not change the logits.
+    """
     with torch.no_grad():
         for name, parameter in whole.named_parameters():
             if parameter.ndim == 1:
@@ -76,14 +78,17 @@ def as_after_training(whole: nn.Module) -> None:
 
 
 ImageShape = tuple[int, int, int]
-# The convolutional networks compute the same at any image size, so one small size is enough.
+# Convolutional networks have the same layers at any image size, so checking one small size is enough.
 CHECKED_IMAGE_SIZE: Final = 64
 
 
 @dataclass(frozen=True)
 class Family:
-    """How to handle one of timm's classes: split it into layers, draw initial values, split its last layer
-    by channels and a layer by pieces, and split its head into a constant part and the rest.
+    """The functions for one of timm's classes.
+
+    - `layers`: split a network into layers. `fill`: draw the initial values of a module.
+    - `part`: split the last layer before the head by channels. `pieces`: split a layer by pieces.
+    - `part_head`: split the head into a part without parameters and the rest.
     """
 
     layers: Callable[[Any], OrderedDict[str, nn.Module]]
@@ -120,13 +125,15 @@ def construct(
 
 
 def layers_of(whole: nn.Module) -> nn.Sequential:
-    """Return the named layers of timm's network, in order; they share its modules and parameters."""
+    """Return the named layers of timm's network, in order; the layers share its modules."""
     return nn.Sequential(FAMILIES[type(whole)].layers(whole))
 
 
 def part_last(layers: nn.Sequential, model: str, num_trained: int) -> PartialLayer:
-    """Split the last layer before the head: its last `num_trained` output channels (ViT: hidden units of
-    the MLP) are trained. Both parts together compute the layer, except for rounding.
+    """Split the last layer before the head, to train its last `num_trained` output channels.
+
+    In a ViT, these are hidden units of the MLP. Both parts in sequence compute the layer, except for
+    rounding.
     """
     assert not model.startswith(TIMM), model
     return family_of(model).part(layers[-2], num_trained)
@@ -135,18 +142,18 @@ def part_last(layers: nn.Sequential, model: str, num_trained: int) -> PartialLay
 def between_pieces(
     layers: nn.Sequential, model: str, index: int, num_frozen: int
 ) -> tuple[nn.Module, nn.Module]:
-    """Split the layer of this index: its first `num_frozen` pieces, and the rest.
+    """Split the layer at `index` into its first `num_frozen` pieces and the rest.
 
-    Both share its modules; together they compute the layer, bit for bit.
+    Both share the layer's modules; in sequence they compute the layer, bit for bit.
     """
     assert not model.startswith(TIMM), model
     return family_of(model).pieces(layers[index], num_frozen)
 
 
 def part_head(layers: nn.Sequential, model: str) -> tuple[nn.Module, nn.Module]:
-    """Split the head into a part without parameters and the rest, whose parameters keep their names.
+    """Split the head into a part without parameters and the rest. Names of parameters do not change.
 
-    Together they compute the head, bit for bit, in values and in the rest's gradients.
+    In sequence, both compute the head's output and gradients, bit for bit.
     """
     return family_of(model).part_head(layers[-1])
 
@@ -159,7 +166,7 @@ def family_of(model: str) -> Family:
 
 
 def layer_keys(whole: nn.Module) -> dict[str, str]:
-    """Return our state-dict key for each of timm's; both have the same tensor."""
+    """Return a dict from timm's state-dict keys to the keys of `layers_of`, for the same tensors."""
     ours = {id(t): key for key, t in layers_of(whole).state_dict(keep_vars=True).items()}
     theirs = {key: id(t) for key, t in whole.state_dict(keep_vars=True).items()}
     assert len(set(theirs.values())) == len(theirs) and set(theirs.values()) == set(ours)
@@ -167,7 +174,7 @@ def layer_keys(whole: nn.Module) -> dict[str, str]:
 
 
 def check_composition(model: str, width: int | None, image_shape: ImageShape) -> None:
-    """Raise ValueError, with the reason, unless the layers' composition is timm's forward pass."""
+    """Raise ValueError, with the reason, unless the layers in sequence equal timm's forward pass."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
         whole = construct(model, width, 10, image_shape)
@@ -176,7 +183,7 @@ def check_composition(model: str, width: int | None, image_shape: ImageShape) ->
 
 @lru_cache(maxsize=32)
 def check_timm(model: str) -> None:
-    """Raise ValueError, with the reason, if "timm/<name>" is not supported; check its composition."""
+    """Raise ValueError, with the reason, unless "timm/<name>" is supported and `check` passes."""
     whole = timm_models.outline(model)
     shape = timm_models.image_shape(whole)
     if type(whole) is not VisionTransformer:

@@ -1,4 +1,4 @@
-"""Draw a network's initial values from named streams, independent of the cut and the classes."""
+"""Draw a network's initial values from named random streams that do not depend on cut or classes."""
 
 from __future__ import annotations
 
@@ -29,16 +29,15 @@ def initialise(
 ) -> None:
     """Draw initial values in place, on the CPU, by timm's scheme; reset BatchNorm statistics.
 
-    In a network of ARCHITECTURES, each module has a stream named by (model, seed, generation, layer,
-    module), so its values do not depend on the cut or the number of classes. "timm/<name>" has one stream,
-    named by (model, seed, generation), for timm's constructor, and one for the classifier. torch's
-    generators do not change.
+    In a network of ARCHITECTURES, each module has its own stream, named (model, seed, generation, layer,
+    module). "timm/<name>" has two streams: (model, seed, generation) for timm's constructor, and another
+    for the classifier. The state of torch's generators does not change.
 
-    - `generation`: `Run.generation`. A start's layers have adapted to the initial values of its other
-      layers: with the same values, a new head would contain information about the start's classes.
-    - `frozen`: in this many leading layers the last BatchNorm of a residual block starts at one instead
-      of timm's zero; otherwise a block frozen at random would be the identity (ResNets only).
-    - `only`: names of the layers to draw; all of them by default.
+    - `generation`: `Run.generation`, the number of trainings before this Run. A new head gets other
+      initial values than the head of its start, because the start's layers have adapted to those.
+    - `frozen`: ResNets only. In this many leading layers, the last BatchNorm of a residual block starts
+      at one, not at timm's zero; otherwise a randomly frozen block would be the identity.
+    - `only`: names of the layers to draw (default: all).
 
     Raises ValueError for unknown names in `only`.
     """
@@ -74,7 +73,7 @@ def _fill_as_timm_creates(
     model: str,
     names: tuple[str | int, ...],
 ) -> None:
-    # Always two classes: the number of values that timm draws must not depend on the task.
+    # Always two classes, because the number of values that timm draws must not depend on the task.
     _seed(*names)
     drawn = OrderedDict(layers_of(timm_models.create(model, 2)).named_children())
     for name in wanted:
@@ -88,7 +87,7 @@ def _fill_as_timm_creates(
 
 
 def _seed(*names: str | int) -> None:
-    # Not torch.manual_seed, which would seed the GPUs' generators too.
+    # torch.manual_seed would seed the GPUs' generators too.
     torch.default_generator.manual_seed(seed_of("initial", *names))
 
 

@@ -1,4 +1,4 @@
-"""Split a module by output channels into a frozen and a trained part, and merge them again."""
+"""Split a module by output channels into a frozen and a trained part, and merge both again."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _BUFFERS = ("running_mean", "running_var")
 
 @dataclass(eq=False)
 class ChannelLinks:
-    """Pairs of a trained tensor and its place: a view of a tensor of the whole layer."""
+    """Pairs of a trained tensor and its place, a view into a tensor of the whole layer."""
 
     pairs: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
     def own(self, place: Tensor) -> Tensor:
-        """Return a copy of `place`, a view of a tensor of the whole layer; link both."""
+        """Return a copy of `place`, and add the pair to `pairs`."""
         mine = place.detach().clone().contiguous()
         self.pairs.append((mine, place.detach()))
         return mine
@@ -34,16 +34,16 @@ class ChannelLinks:
             place.copy_(mine)
 
     def take_again(self) -> None:
-        """Copy the trained values from the whole layer again, after new weights were loaded into it."""
+        """Copy values from the whole layer to the trained tensors, after new weights were loaded."""
         for mine, place in self.pairs:
             mine.copy_(place)
 
 
 @dataclass(frozen=True, eq=False)
 class PartialLayer:
-    """A layer in two parts: `frozen` computes the constants, `trained` turns them into the output.
+    """A layer in two parts: `trained` computes the layer's output from the output of `frozen`.
 
-    The frozen part shares its values with the layer; the trained part has its own, by `links`.
+    The frozen part shares its values with the layer; the trained part has copies, paired by `links`.
     """
 
     frozen: nn.Module
@@ -52,9 +52,10 @@ class PartialLayer:
 
 
 def outputs(module: Module, which: slice, links: ChannelLinks | None) -> Module:
-    """Return a convolution, linear map or BatchNorm with only these output channels.
+    """Return a convolution, linear map or BatchNorm with only the output channels `which`.
 
-    With `links` its values are copies, linked to the module's; without, they are the module's own, frozen.
+    With `links`, its values are copies, paired with the module's values. With None, it shares the module's
+    values, frozen.
     """
     part = copy.deepcopy(module)
     for name in ("weight", "bias"):
@@ -77,7 +78,7 @@ def outputs(module: Module, which: slice, links: ChannelLinks | None) -> Module:
 
 
 def inputs(linear: nn.Linear, which: slice, links: ChannelLinks | None, *, bias: bool) -> nn.Linear:
-    """Return a linear map of only these inputs; `bias`: whether it keeps the bias."""
+    """Return a linear map of only the inputs `which`. `bias`: include the bias. `links`: see `outputs`."""
     part = copy.deepcopy(linear)
     part.weight = _parameter(linear.weight[:, which], links)
     part.register_parameter("bias", linear.bias if bias else None)
@@ -99,20 +100,20 @@ class First(nn.Module):
 
 
 def reading_first(head: nn.Sequential, num: int, links: ChannelLinks) -> nn.Sequential:
-    """Return the head on the first `num` features only; the whole head's other weights become zero.
+    """Return a head that reads the first `num` features; set the other weights of `head` to zero.
 
-    The weights are linked to the whole head's, the bias is shared with it.
+    The new head's weights are copies, paired by `links`; its bias is shared with `head`.
     """
     *rest, (name, linear) = head.named_children()
     assert isinstance(linear, nn.Linear), name
     with torch.no_grad():
-        linear.weight[:, num:] = 0  # so that the whole network computes the same
+        linear.weight[:, num:] = 0  # `head` must compute the same output
     part = inputs(linear, slice(num), links, bias=True)
     return nn.Sequential(OrderedDict([*rest, ("first", First(num)), (name, part)]))
 
 
 def owned(module: Module, links: ChannelLinks) -> Module:
-    """Return a copy of the whole module, with values linked to the module's."""
+    """Return a copy of the module to train; add pairs of its and the module's values to `links`."""
     part = copy.deepcopy(module)
     mine, theirs = (
         dict([*each.named_parameters(), *each.named_buffers()]) for each in (part, module)
@@ -131,9 +132,10 @@ def _parameter(place: Tensor, links: ChannelLinks | None) -> nn.Parameter:
 
 
 def split(features: Tensor, *sizes: int, networks: int = 1) -> tuple[Tensor, ...]:
-    """Split features, (n, c, …), that `join` concatenated along the channels.
+    """Split features, (n, c, …), into parts of `sizes` channels; the inverse of `join`.
 
-    `networks`: the channels belong to this many networks, one after another, in each part as well.
+    `networks`: features and parts contain the channels of this many networks, one after another. `sizes`:
+    channels per network.
     """
     if networks == 1:
         return torch.split(features, list(sizes), dim=1)
@@ -142,7 +144,7 @@ def split(features: Tensor, *sizes: int, networks: int = 1) -> tuple[Tensor, ...
 
 
 def join(parts: Sequence[Tensor], *, networks: int = 1) -> Tensor:
-    """Concatenate features along their channels, as `split` expects them."""
+    """Concatenate features, (n, c, …), along the channels, for each network separately; see `split`."""
     if networks == 1:
         return torch.cat(list(parts), dim=1)
     last = [part.movedim(1, -1).unflatten(-1, (networks, -1)) for part in parts]

@@ -1,7 +1,7 @@
 """ResNet for small images: timm's own class with a stem that fits 32×32, and its layers.
 
-He et al. 2016, section 4.2, for the stem (3×3, stride 1, no max-pooling) at 32×32; the blocks and the
-widths (w, 2w, 4w, 8w) are those of the ImageNet networks.
+The stem (3×3, stride 1, no max-pooling) is from He et al. 2016, section 4.2; blocks and widths (w, 2w, 4w,
+8w) are those of the ImageNet networks.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def network(architecture: Architecture, width: int, num_classes: int) -> ResNet:
         in_chans=NUM_CHANNELS,
         channels=channels,
     )
-    # timm's `channels` leaves the stem at 64, so the first stage too expects 64.
+    # timm's `channels` does not change the stem's 64 channels, so stem and first stage are replaced.
     made.conv1 = nn.Conv2d(NUM_CHANNELS, width, kernel_size=3, padding=1, bias=False)
     made.bn1 = nn.BatchNorm2d(width)
     made.maxpool = nn.Identity()
@@ -40,7 +40,7 @@ def network(architecture: Architecture, width: int, num_classes: int) -> ResNet:
 
 
 def layers(whole: ResNet) -> OrderedDict[str, nn.Module]:
-    """Return the layers of a ResNet, sharing its modules: stem, each residual block, head."""
+    """Split a ResNet into layers that share its modules: stem, each residual block, head."""
     stages = [whole.layer1, whole.layer2, whole.layer3, whole.layer4]
     stem = nn.Sequential(
         OrderedDict(conv1=whole.conv1, bn1=whole.bn1, act1=whole.act1, maxpool=whole.maxpool)
@@ -55,8 +55,10 @@ def layers(whole: ResNet) -> OrderedDict[str, nn.Module]:
 
 
 class _FrozenPart(nn.Module):
-    """A residual block without the trained output channels. Returns, concatenated: the input of its last
-    convolution, its frozen output, and the shortcut of the trained channels.
+    """Computes what is constant in a residual block: (n, c, h, w), concatenated channels.
+
+    The channels are: the input of the last convolution, the frozen output channels, and the shortcut of
+    the trained channels.
     """
 
     def __init__(self, block: Any, frozen: slice, trained: slice) -> None:
@@ -109,9 +111,7 @@ class _TrainedPart(nn.Module):
 
 
 def part(block: Any, num_trained: int) -> PartialLayer:
-    """Split a residual block whose last `num_trained` output channels are trained: in its last convolution
-    and in the norm after it.
-    """
+    """Split a residual block, to train the last `num_trained` channels of its last conv and norm."""
     assert block.se is None and block.drop_path is None, block
     num_frozen = _last(block)[0].out_channels - num_trained
     frozen, trained = slice(0, num_frozen), slice(num_frozen, None)
@@ -122,8 +122,9 @@ def part(block: Any, num_trained: int) -> PartialLayer:
 
 
 class _FirstPiece(nn.Module):
-    """A basic block before its second convolution. Returns that convolution's input and the shortcut, of
-    the same shape, concatenated along the channels.
+    """A basic block before its second convolution.
+
+    Returns the second convolution's input and the shortcut, of equal shape, concatenated by channels.
     """
 
     def __init__(self, block: Any) -> None:
@@ -155,14 +156,14 @@ class _SecondPiece(nn.Module):
 
 
 def pieces(block: Any, num_frozen: int) -> tuple[nn.Module, nn.Module]:
-    """Split a basic block, sharing its modules: first convolution and shortcut; the rest."""
+    """Split a basic block into first convolution with shortcut and the rest; both share its modules."""
     assert _is_basic(block) and num_frozen == 1, (block, num_frozen)
     assert block.se is None and block.drop_path is None, block
     return _FirstPiece(block), _SecondPiece(block)
 
 
 def part_head(head: nn.Sequential) -> tuple[nn.Module, nn.Module]:
-    """Split the head into pooling, (n, c, h, w) to (n, c), and the rest (also DenseNet's head)."""
+    """Split the head of a ResNet or DenseNet into pooling, (n, c, h, w) to (n, c), and the rest."""
     assert not [*head[0].parameters()], head
     return head[:1], head[1:]
 
@@ -172,7 +173,7 @@ def _is_basic(block: Any) -> bool:
 
 
 def _last(block: Any) -> tuple[nn.Conv2d, nn.BatchNorm2d, nn.Module]:
-    """Return the block's last convolution, its norm, and the activation after the shortcut."""
+    """Return the block's last convolution, the norm after it, and the activation after the sum."""
     if _is_basic(block):
         return block.conv2, block.bn2, block.act2
     return block.conv3, block.bn3, block.act3

@@ -1,6 +1,6 @@
-"""The table of networks: the names of their layers, and the unit of their width.
+"""The table of networks, with their layer names and width units.
 
-Must stay importable without torch. It has no numbers of parameters: they need the built network.
+Must stay importable without torch. Numbers of parameters are not included, because they need torch.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Final
 from study.run import HEAD
 
 TIMM: Final = "timm/"
-NUM_CHANNELS: Final = 3  # grey images are repeated to three channels by `tasks`
+NUM_CHANNELS: Final = 3  # `tasks` repeats grey images to three channels
 
 # The unit of a width in each family.
 WIDTH_UNITS: Final[Mapping[str, str]] = MappingProxyType(
@@ -24,8 +24,8 @@ WIDTH_UNITS: Final[Mapping[str, str]] = MappingProxyType(
     }
 )
 PATCH_SIZE: Final = 4
-BOTTLENECK_EXPANSION: Final = 4  # output channels of a bottleneck over those of its 3×3 convolution
-MLP_RATIO: Final = 4  # hidden units of a ViT's MLP over the embedding size
+BOTTLENECK_EXPANSION: Final = 4  # output channels of a bottleneck / channels of its 3×3 convolution
+MLP_RATIO: Final = 4  # hidden units of a ViT's MLP / embedding size
 DENSE_LAYERS_PER_CUT: Final = 6
 
 
@@ -36,8 +36,9 @@ class Architecture:
     - `depths`: blocks per stage (ResNet), dense layers per dense block (DenseNet), or the number of
       encoder blocks (ViT, one value).
     - `standard_width`: the width of the published network, in the unit of WIDTH_UNITS.
-    - `layer_names`: from the stem to the head, in order; a cut is between two of them.
-    - `bottleneck`: whether the residual blocks are bottlenecks; `num_heads`: attention heads (ViT).
+    - `layer_names`: from the stem to the head; a network is cut between two layers.
+    - `bottleneck`: whether the residual blocks are bottlenecks.
+    - `num_heads`: attention heads (ViT).
     """
 
     name: str
@@ -59,19 +60,19 @@ def resnet_layer_names(depths: tuple[int, ...]) -> tuple[str, ...]:
 
 
 def densenet_parts(depth: int) -> tuple[int, ...]:
-    """Return the cuts of a dense block of `depth` dense layers: the last dense layer of each part.
+    """Split a dense block into parts; return the number of the last dense layer in each part, from 1.
 
-    The parts have about six dense layers each, as equal as possible.
+    The parts have about six dense layers each, and as equal numbers as possible.
     """
     num_parts = max(1, round(depth / DENSE_LAYERS_PER_CUT))
     return tuple(round(depth * part / num_parts) for part in range(1, num_parts + 1))
 
 
 def densenet_layer_names(depths: tuple[int, ...]) -> tuple[str, ...]:
-    """Return stem, the parts of each dense block, head; a layer is named by its end.
+    """Return the names of stem, parts of each dense block, and head. A part is named by its end.
 
     "block3_layer12" ends with the 12th dense layer of the third dense block, "transition3" with the
-    transition that follows that block.
+    transition after that block.
     """
     names = ["stem"]
     for block, depth in enumerate(depths, 1):
@@ -82,7 +83,7 @@ def densenet_layer_names(depths: tuple[int, ...]) -> tuple[str, ...]:
 
 
 def vit_layer_names(depth: int) -> tuple[str, ...]:
-    """Return patch and position embedding, each encoder block, final norm and head."""
+    """Return the names of embedding, each encoder block, and head (with the final norm)."""
     return ("embedding", *(f"block{block}" for block in range(1, depth + 1)), HEAD)
 
 

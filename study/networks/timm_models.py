@@ -1,7 +1,7 @@
 """Use timm's networks by name, "timm/<name>" or "timm/<name>.<tag>", in their original form.
 
-Only timm's own ResNet, DenseNet and VisionTransformer: names of other classes (ByobNet, ResNetV2, Eva)
-may begin alike.
+Only the classes ResNet, DenseNet and VisionTransformer are supported; similar names may have other
+classes (ByobNet, ResNetV2, Eva).
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from study.networks.table import NUM_CHANNELS, TIMM
 from study.networks.timm_names import DenseNet, ResNet, VisionTransformer, timm
 
 CLASSES: Final = (ResNet, DenseNet, VisionTransformer)
-TOTAL_STRIDE: Final = 32  # of timm's ResNets and DenseNets: their last map is a 32nd of the image
+TOTAL_STRIDE: Final = 32  # image side / side of the last map, in timm's ResNets and DenseNets
 
 
 def create(model: str, num_classes: int | None = None) -> Any:
-    """Return the network without pretrained weights; values come from torch's default generator.
+    """Return the network with random initial values from torch's default generator.
 
     `num_classes=None` keeps the original head. Raises ValueError for an unsupported name or class.
     """
@@ -33,7 +33,7 @@ def create(model: str, num_classes: int | None = None) -> Any:
 
 @lru_cache(maxsize=32)
 def outline(model: str) -> Any:
-    """Return the network with its original head and without values (on torch's "meta" device): cheap.
+    """Return the network with its original head, on torch's "meta" device: cheap, without values.
 
     Raises ValueError for an unsupported name or class.
     """
@@ -86,7 +86,7 @@ def check_images(model: str, shape: tuple[int, int, int]) -> None:
 
 
 def check_pretrained(model: str) -> None:
-    """Raise ValueError if timm has no weights for this network. Does not download them."""
+    """Raise ValueError if timm has no weights for this network. Does not download weights."""
     source = outline(model).pretrained_cfg
     if not any(source.get(key) for key in ("url", "hf_hub_id", "file")):
         raise ValueError(f"start='pretrained': timm {timm.__version__} has no weights for {model}")
@@ -95,12 +95,12 @@ def check_pretrained(model: str) -> None:
 def with_weights(model: str, path: Path | None) -> nn.Module:
     """Return the network with its original head and timm's weights, downloaded or read from `path`.
 
-    Raises ValueError if the weights do not fit, naming the keys.
+    Raises ValueError, with the keys, if the weights do not fit.
     """
     overlay = {"file": str(path)} if path is not None else {}
     if path is not None and not path.is_file():
         raise ValueError(f"pretrained weights of {model}: there is no file {path}")
-    # Keep the original head: for another number of classes, timm does not load strictly.
+    # With the original head, because timm does not load strictly for another number of classes.
     try:
         with torch.random.fork_rng(devices=[]):
             whole: nn.Module = timm.create_model(

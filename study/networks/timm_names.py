@@ -1,4 +1,4 @@
-"""Import the names of timm that this package uses, without wandb, which timm imports if installed."""
+"""Import the names of timm that this package uses; do not import wandb, which timm would if installed."""
 
 import sys
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def _hidden(module: str) -> Iterator[None]:
-    """Let imports of this module fail in the block, unless it is loaded already."""
+    """Make imports of `module` fail in the block, unless it is already loaded."""
     if module in sys.modules:
         yield
         return
@@ -18,7 +18,7 @@ def _hidden(module: str) -> Iterator[None]:
         del sys.modules[module]
 
 
-# Half of timm's import time would be wandb's, in every worker.
+# wandb would double timm's import time in every worker.
 with _hidden("wandb"):
     import timm
     from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD

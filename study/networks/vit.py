@@ -1,7 +1,7 @@
 """Vision transformer for small images: timm's own class with patches of 4×4, and its layers.
 
-Dosovitskiy et al. 2021; depth, heads and embedding size of ViT-Tiny and ViT-Small as in Touvron et al.
-2021, table 1. The first layer includes the class token and the position embedding.
+The architecture is from Dosovitskiy et al. 2021; depth, heads and embedding size of ViT-Tiny and ViT-Small
+from Touvron et al. 2021, table 1. The first layer includes class token and position embedding.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def network(
     )
 
 
-# torch divides the rows of a LayerNorm's gradient among threads; with at most two, each gets whole images.
+# torch splits the rows of a LayerNorm's gradient among threads; one or two threads get whole images each.
 MAX_THREADS: Final = 2
 
 
@@ -94,7 +94,7 @@ class Head(nn.Module):
 
 
 def layers(whole: VisionTransformer) -> OrderedDict[str, nn.Module]:
-    """Return the layers of a ViT, sharing its modules: embedding, each encoder block, norm and head."""
+    """Split a ViT into layers that share its modules: embedding, each encoder block, norm and head."""
     names = vit_layer_names(len(whole.blocks))
     return OrderedDict(zip(names, (Embedding(whole), *whole.blocks, Head(whole)), strict=True))
 
@@ -107,11 +107,11 @@ class ClassToken(nn.Module):
 
 
 def part_head(head: Head) -> tuple[nn.Module, nn.Module]:
-    """Split the head into the selection of the class token, if it reads only that token, and the rest.
+    """Split the head into a part without parameters, which selects the class token, and the head itself.
 
-    The norm works on each token separately, so the others need none. The first part is the identity if
-    tokens are averaged or attended to, and on a CPU with more than MAX_THREADS threads, which would sum
-    the norm's gradients in another order.
+    The head's norm treats each token separately, so other tokens do not change its output. The first part
+    is the identity if the head averages or attends to tokens. It is the identity, too, on a CPU with more
+    than MAX_THREADS threads, which would sum the norm's gradients in another order.
     """
     reads_one = head.attn_pool is None and head.pool_type == "token"
     on_cpu = head.classifier.weight.device.type == "cpu"
@@ -120,8 +120,10 @@ def part_head(head: Head) -> tuple[nn.Module, nn.Module]:
 
 
 class _FrozenPart(nn.Module):
-    """An encoder block without the trained hidden units of its MLP: tokens (n, tokens, width). Returns,
-    concatenated along the last dimension, the block's output without these units, and the MLP's input.
+    """Computes what is constant in an encoder block: (n, tokens, width) to (n, tokens, 2 · width).
+
+    The last dimension concatenates the block's output without the MLP's trained hidden units, and the
+    MLP's input.
     """
 
     def __init__(self, block: Any, frozen: slice) -> None:
@@ -152,8 +154,9 @@ class _TrainedPart(nn.Module):
 
 
 def part(block: Any, num_trained: int) -> PartialLayer:
-    """Split an encoder block whose last `num_trained` hidden units of the MLP are trained: their weights
-    in both linear maps; the bias of the MLP's output stays frozen.
+    """Split an encoder block, to train the last `num_trained` hidden units of its MLP.
+
+    Their weights in both linear maps are trained; the bias of the MLP's output is frozen.
     """
     _check_plain(block)
     assert isinstance(block.mlp.norm, nn.Identity), block
@@ -167,7 +170,7 @@ def part(block: Any, num_trained: int) -> PartialLayer:
 
 
 class _Attention(nn.Module):
-    """An encoder block up to its MLP: tokens, (n, tokens, width), to tokens."""
+    """An encoder block before its MLP: tokens, (n, tokens, width), to tokens."""
 
     def __init__(self, block: Any) -> None:
         super().__init__()
@@ -191,7 +194,7 @@ class _MLP(nn.Module):
 
 
 class _NormAndPool(nn.Module):
-    """The head up to its classifier: tokens, (n, tokens, width), to vectors, (n, width)."""
+    """The head before its classifier: tokens, (n, tokens, width), to vectors, (n, width)."""
 
     def __init__(self, head: Head) -> None:
         super().__init__()
@@ -210,7 +213,7 @@ class _NormAndPool(nn.Module):
 
 
 def pieces(layer: Any, num_frozen: int) -> tuple[nn.Module, nn.Module]:
-    """Split an encoder block (attention, MLP) or the head (norm and pooling, classifier)."""
+    """Split an encoder block into (attention, MLP), or the head into (norm and pooling, classifier)."""
     assert num_frozen == 1, num_frozen
     if isinstance(layer, Head):
         assert isinstance(layer.fc_norm, nn.Identity), layer
