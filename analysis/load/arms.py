@@ -16,7 +16,7 @@ FROM_PRETRAINED: Final = "pretrained"
 MATCHED_STEPS: Final = "matched steps"
 SOURCE: Final = "source"
 
-DEFAULT_ARM: Final = "default"  # transfer; for a table without it, the table's only arm
+DEFAULT_ARM: Final = "default"  # transfer; in a table without transfer, the table's only arm
 
 ARMS: Final = (
     TRANSFER,
@@ -33,12 +33,12 @@ ARMS: Final = (
 def arm(run: Run) -> str:
     """Return the arm of a Run, ignoring other Runs, by the first rule that applies (analysis/README.md):
 
-    - "random frozen": no start, but frozen layers;
-    - "scratch": no start, nothing frozen (`arms` may call it a "source");
-    - "reinitialised": layers above the cut have new values, with any start;
-    - "pretrained": timm's weights;
-    - "same task": it starts from a Run on the same task;
-    - "transfer": it starts from a Run on another task.
+    - "random frozen": no start, frozen layers;
+    - "scratch": no start, no frozen layers (`arms` may return "source" instead);
+    - "reinitialised": any start, new values above the cut;
+    - "pretrained": start from timm's weights;
+    - "same task": start from a Run on the same task;
+    - "transfer": start from a Run on another task.
     """
     if run.start is None:
         return RANDOM_FROZEN if run.frozen else SCRATCH
@@ -53,11 +53,12 @@ def arm(run: Run) -> str:
 def arms(runs: Iterable[Run]) -> dict[str, str]:
     """Return the arm of each Run of a study, by id.
 
-    A Run trained from random initial values is a "source", not "scratch", if others start from it, unless
-    its task and part are also the target of Runs that start from something or have frozen layers.
+    A "scratch" Run becomes a "source" if another Run starts from it, and if its task and part are not the
+    target of any Run in another arm than "scratch".
 
-    Some studies transfer both from sources trained for a number of epochs (so larger ones had more steps)
-    and from sources trained for a number of steps. Transfers from the latter are the arm "matched steps".
+    Some studies have sources trained for a fixed number of epochs (larger sources take more steps) and
+    sources trained for a fixed number of steps. In these studies only, transfers from sources with fixed
+    steps are the arm "matched steps".
     """
     runs = list(runs)
     starts = {run.source for run in runs if run.source is not None}

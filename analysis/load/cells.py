@@ -1,4 +1,4 @@
-"""Make the table of wanted Runs with their coordinates, arms and states; select its lines."""
+"""Make the table of wanted Runs with their coordinates, arms and states; select lines of the table."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ ENDED: Final = (DONE, DIVERGED)
 ARM: Final = "arm"  # the only coordinate that depends on the study's other Runs
 NAMES: Final = (*(coordinate.name for coordinate in COORDINATES), ARM)
 
-# AXES: the dimensions of surfaces, in order. CELL: the fields that identify a cell, without its seeds.
+# AXES: the dimensions of surfaces, in order. CELL: the coordinates that identify a cell, without the seed.
 AXES: Final = tuple(
     c.name for group in GROUPS for c in COORDINATES if c.is_axis and c.group == group
 )
 CELL: Final = tuple(c.name for c in COORDINATES if c.makes_cell)
 
-MAX_CUTS: Final = 4  # listed one by one
+MAX_CUTS: Final = 4  # most cuts that are listed one by one
 
-# The values of coordinates that a Run lacks.
+# Values for coordinates that a Run does not have.
 _ABSENT: Final = {c.name: c.absent for c in COORDINATES if c.absent is not None}
 
 FOUND: Final = (*SIZES, "num_rows", "last_epoch", "last_step", "evaluations")
@@ -69,7 +69,7 @@ def cells_of(wanted: Sequence[Run], found: Survey, failures: Mapping[str, str]) 
                 "evaluations": facts.evaluations,
             }
             line |= {name: facts.provenance.get(name) for name in PROVENANCE}
-            # Exports of release 0.1.0 do not contain the number.
+            # Exports of release 0.1.0 do not contain `trainer`.
             line["trainer"] = facts.provenance.get("trainer", FIRST_TRAINER)
             line["packages"] = ", ".join(f"{k} {v}" for k, v in sorted(line["packages"].items()))
         elif run.id in found.damaged:
@@ -84,9 +84,10 @@ def cells_of(wanted: Sequence[Run], found: Survey, failures: Mapping[str, str]) 
 
 
 def with_cuts(cells: pd.DataFrame) -> pd.DataFrame:
-    """Set `cut` (`cut_in_words`) and, if a layer is cut inside, `frozen` (`cut_place`) of every line.
+    """Set the columns `cut` (`cut_in_words`) and `frozen` (`cut_place`).
 
-    The sizes of a network come from any of its Runs with rows; without any, from its largest wanted cuts.
+    The sizes of a network come from any of its Runs with rows; without such a Run, from the largest cuts
+    of its wanted Runs.
     """
     networks = [cells["model"], cells["width"]]
 
@@ -132,12 +133,11 @@ def cut_in_words(
     num_pieces: float,
     head_inputs: float = 0,
 ) -> str:
-    """Write what is frozen: "8 layers + 28 of 32 channels frozen", "head only", "nothing frozen".
+    """Describe a cut: "nothing frozen", "8 layers + 28 of 32 channels frozen", "head only".
 
-    A head that reads 4 of its features: "head only, 4 features".
-
-    If all channels of the last layer before the head are trained, the weights that lead to them are still
-    frozen: "8 layers + part of layer 9 frozen". Arguments: as in `cut_place`; `last` may be NaN.
+    If the head reads only 4 features: "head only, 4 features". If all channels of the last layer before
+    the head are trained, its other weights are still frozen: "8 layers + part of layer 9 frozen".
+    Arguments: as in `cut_place`; `last` may be NaN.
     """
     part = ""
     if head_inputs > 0:
@@ -161,7 +161,7 @@ def cut_in_words(
 
 
 def list_cuts(cells: pd.DataFrame) -> str:
-    """List the cuts from few to many trained parameters; if there are many, only their ends."""
+    """List the cuts from few to many trained parameters; above MAX_CUTS, only the first and the last."""
     cuts = cells.sort_values("frozen", ascending=False)["cut"].unique().tolist()
     if len(cuts) > MAX_CUTS:
         return f"{len(cuts)} cuts from {cuts[0]} to {cuts[-1]}"
@@ -179,15 +179,15 @@ def cut_place(
     last_piece_channels: pd.Series[Any],
     num_pieces: pd.Series[Any],
 ) -> pd.Series[float]:
-    """Return where networks are cut, in layers from the input; different cuts have different places.
+    """Return each cut as a number of frozen layers, fractional inside a layer; different cuts differ.
 
-    - m of n channels trained: m / (n + 1) before the head, about 8.75 for a quarter of the ninth layer's.
-      Even if all are trained, part of the layer is frozen: the weights that lead to them.
-    - p of q pieces frozen: p / q of a layer after the cut.
-    - In the layer before the head, trained pieces with c channels are between c and c + 1 channels.
-    - A head that reads k features: 1 / (2 + log2 k) after the last cut.
+    - m of n channels trained: `frozen` − m / (n + 1), about 8.75 for a quarter of the ninth layer. It is
+      above 8 even if all channels are trained, because the layer's other weights are frozen.
+    - p of q pieces frozen: `frozen` + p / q, except in the layer before the head.
+    - Pieces with c channels trained in the layer before the head: between c and c + 1 trained channels.
+    - Head that reads k features: `last` + 1 / (2 + log2 k).
 
-    `last`: the index of the head. Arguments and result: (Runs,), the sizes as in `schema.Sizes`.
+    `last`: the index of the head. Arguments and result: (Runs,); for the sizes see `schema.Sizes`.
     """
     trained = num_pieces - frozen_pieces
     before_last = (trained - 1) * (num_channels - last_piece_channels) / (num_pieces - 1)
@@ -208,7 +208,7 @@ def _coordinates(run: Run) -> dict[str, Plain]:
 
 
 def _state(facts: Facts, source: Facts | None) -> str:
-    # Retraining a start on a GPU gives different bits: cells from both versions must not be mixed.
+    # A start that is retrained on a GPU has different bits: results from both versions must not be mixed.
     if source is not None:
         used, there = facts.provenance.get("start_digest"), source.provenance.get("weights_digest")
         if used is not None and there is not None and used != there:
@@ -217,10 +217,10 @@ def _state(facts: Facts, source: Facts | None) -> str:
 
 
 def selected(cells: pd.DataFrame, select: Mapping[str, Any]) -> pd.DataFrame:
-    """Return the lines of `cells` in which each named coordinate has the value, or one of the values.
+    """Return the lines of `cells` that match `select`: each column has the value, or one of the values.
 
     Raises:
-        ValueError: an unknown coordinate or value; the message lists the choices.
+        ValueError: an unknown column or value; the message lists the choices.
     """
     for name, wanted in select.items():
         if name not in cells.columns:
@@ -240,13 +240,13 @@ def selected(cells: pd.DataFrame, select: Mapping[str, Any]) -> pd.DataFrame:
 def grouped(
     cells: pd.DataFrame, names: Sequence[str], *, sort: bool = True
 ) -> Iterator[tuple[tuple[Any, ...], pd.DataFrame]]:
-    """Yield the values of these columns and the lines that have them; lines with NaN are left out.
+    """Group `cells` by the columns `names`; yield each group's values and lines, without lines with NaN.
 
-    `sort`: order groups by the values, else by their first lines.
+    `sort`: order groups by their values; if False, by their first lines.
     """
     if cells.empty:
         return
-    # Most columns have one value only. To leave them out of the groupby makes the claims a quarter faster.
+    # Leaving columns with a single value out of the groupby makes the claims a quarter faster.
     firsts = {name: cells[name].iat[0] for name in names}
     varying = [name for name in names if not (cells[name].to_numpy() == firsts[name]).all()]
     if not varying:
@@ -261,5 +261,5 @@ def _plain(values: Sequence[Any]) -> list[Any]:
 
 
 def _order(value: Any) -> tuple[str, Any]:
-    # Provenance may be missing, and None cannot be compared with strings.
+    # Provenance may be None, which cannot be compared with strings.
     return type(value).__name__, "" if value is None else value

@@ -74,7 +74,7 @@ _PLAIN: Final = pa.schema(
     ]
 )
 
-# Rows in a group of whole Runs, such as 250 Runs of 4,000 epochs: about 250 MB in memory.
+# Rows per group of whole Runs, e.g. 250 Runs of 4,000 epochs: about 250 MB in memory.
 ROWS_A_GROUP: Final = 1_000_000
 
 
@@ -91,7 +91,7 @@ class Exported:
 
 @dataclass(frozen=True, kw_only=True)
 class Written:
-    """The result of `export`; `absent`: ids of wanted Runs without rows, `damaged`: reasons, by id."""
+    """The result of `export`. `absent`: ids of wanted Runs not in the file; `damaged`: reasons by id."""
 
     num_runs: int
     num_rows: int
@@ -100,7 +100,7 @@ class Written:
 
     @property
     def remarks(self) -> list[str]:
-        """Return sentences on what the file lacks."""
+        """Return messages about Runs that are not in the file."""
         remarks = [f"{run_id} is not in the file: {why}" for run_id, why in self.damaged.items()]
         if self.absent:
             num_absent = len(self.absent)
@@ -109,21 +109,20 @@ class Written:
 
 
 def export(store: Store, study: str, path: str | Path, *, is_public: bool = False) -> Written:
-    """Write all rows of a study to a local file: Parquet (zstd), or CSV if its name ends in ".csv", in an
-    existing folder.
+    """Write all rows of a study to a local file: CSV if its name ends in ".csv", else Parquet (zstd).
 
-    Both contain the table of `schema.ROWS` with each Run's arm. Parquet metadata also contain the wanted
-    Runs, their states, the registrations and the provenance, so `load.open_study` restores the study. CSV
-    has no checksum; missing values are empty.
+    Both formats contain the table of `schema.ROWS` with each Run's arm. Parquet metadata also contain the
+    wanted Runs, their states, registrations and provenance, so `load.open_study` can restore the study.
+    CSV has no checksum; its missing values are empty.
 
-    `is_public`: leave out host names and file paths; of a failure, write only the kind of error.
+    `is_public`: leave out host names and the messages of failures, which may contain file paths.
 
-    Memory is bounded by one row group (`ROWS_A_GROUP`). Every row file's checksum is checked; damaged
-    files are left out and reported. The export is written atomically.
+    Memory is bounded by one row group (`ROWS_A_GROUP`). Every rows file's checksum is checked; damaged
+    files are left out and listed in the result. The export is written atomically.
 
     Raises:
         FileNotFoundError: the study is missing.
-        ValueError: the file's name has another ending, or its folder does not exist.
+        ValueError: the file's name has another suffix, or its folder does not exist.
         Damaged, Newer: the registrations cannot be read.
         OSError: the file cannot be written; the message has its path.
     """
@@ -212,9 +211,9 @@ def is_export(root: str | Path) -> bool:
 
 
 def open_export(path: str | Path) -> Exported:
-    """Open an exported file; every page that is read is checked against its checksum.
+    """Open an exported Parquet file; check the checksum of every page that is read.
 
-    Columns added in later releases are computed from its Runs.
+    Columns that the file's release did not have are computed from the Runs.
 
     Raises:
         FileNotFoundError: the file is missing.
@@ -232,7 +231,7 @@ def open_export(path: str | Path) -> Exported:
         ) from error
 
 
-# What reading a forged header or table can raise.
+# Exceptions that reading a forged header or table can raise.
 _NOT_AS_WRITTEN: Final = (
     ArithmeticError,
     AttributeError,
@@ -243,7 +242,7 @@ _NOT_AS_WRITTEN: Final = (
     pa.ArrowException,
 )
 _MAX_NAME: Final = 200  # characters; file systems allow 255 bytes
-_MAX_COUNT: Final = 2**31 - 1  # as in the table's columns
+_MAX_COUNT: Final = 2**31 - 1  # the columns are int32
 
 
 def _header(shown: str, file: pq.ParquetFile) -> dict[str, Any]:
@@ -263,9 +262,9 @@ def _header(shown: str, file: pq.ParquetFile) -> dict[str, Any]:
 
 
 def _exported(shown: str, file: pq.ParquetFile, header: Mapping[str, Any]) -> Exported:
-    """Return the content of an export. Checks everything, as it may be forged; raises _NOT_AS_WRITTEN."""
+    """Return the content of an export, which may be forged: check all values; raise _NOT_AS_WRITTEN."""
     study = header["study"]
-    # The report is written to reports/<study>, so the name must not contain another path.
+    # The report is written to reports/<study>, so the name must not be a path.
     if not isinstance(study, str) or not is_study_name(study):
         raise ValueError(
             f"study={study!r} in its metadata: not a study name (letters, digits, '.', '_' and '-')"
@@ -305,7 +304,7 @@ def _groups(
     form: str,
     evaluations: dict[str, Evaluations],
 ) -> tuple[tuple[str, ...], ...]:
-    """Return the ids in each row group. Check every value, and add to `evaluations`."""
+    """Return the Run ids in each row group. Check every value of the table; fill `evaluations`."""
     forms = known_schemas()
     if form != FORMATS[0]:
         forms = [each.append(ARM_FIELD) for each in forms]
@@ -342,7 +341,7 @@ def _expect(is_so: bool, otherwise: str) -> None:
 
 
 def _is_text(value: Any) -> bool:
-    """Return True for a text without control characters, which could rewrite a terminal's screen."""
+    """Return True for a string without control characters, which could overwrite a terminal's screen."""
     return isinstance(value, str) and value.isprintable()
 
 
@@ -377,7 +376,7 @@ def _check_facts(facts: Facts) -> None:
 
 
 def _registrations(header: Mapping[str, Any]) -> tuple[Registration, ...] | None:
-    # Older files do not contain registrations: None means unknown.
+    # None means unknown: older files do not contain registrations.
     if "registrations" not in header:
         return None
     found = []
@@ -385,14 +384,14 @@ def _registrations(header: Mapping[str, Any]) -> tuple[Registration, ...] | None
         one = Registration(**{**plain, "run_ids": tuple(plain["run_ids"])})
         texts = (one.registered_at, one.terms.get("code", ""), *one.run_ids)
         _expect(all(map(_is_text, texts)) and isinstance(one.is_late, bool), "registrations")
-        # Raises for numbers that are not finite, or too large for a float.
+        # Raises for numbers that are infinite, NaN or too large for a float.
         canonical_json(json.loads(canonical_json(one.terms), parse_int=float))
         found.append(one)
     return tuple(found)
 
 
 def failures_of(store: Store, wanted: Iterable[Run]) -> dict[str, str]:
-    """Return why Runs of a study failed, by id, without Runs that will be retried."""
+    """Return the reasons of final failures of the wanted Runs, by id; other Runs will be retried."""
     ids = {run.id for run in wanted}
     return {
         run_id: f"{failure.kind}: {failure.error}"
@@ -402,13 +401,13 @@ def failures_of(store: Store, wanted: Iterable[Run]) -> dict[str, str]:
 
 
 def _kind_of(failure: str) -> str:
-    """Return the kind and the exception's name of a failure, without its message: `error: OSError`."""
+    """Return a failure without its message: the kind and the exception's name, as in `error: OSError`."""
     kind = failure.partition(":")[0]
     name = re.match(r"[\w.]+", last_line(failure))
     return f"{kind}: {name[0]}" if name else kind
 
 
-# Keys in the files stay the same if a field is renamed.
+# Keys in export files of fields that were renamed.
 _KEY_OF: Final = {"evaluations": "schedule"}
 
 
@@ -418,7 +417,7 @@ def _to_plain(run_id: str, facts: Facts) -> dict[str, Any]:
 
 
 def _from_plain(plain: Mapping[str, Any]) -> tuple[str, Facts]:
-    # Fields that are newer than the file get their defaults, which mean "not recorded".
+    # Fields that are missing in an older file get their defaults, which mean "not recorded".
     keys = {field.name: _KEY_OF.get(field.name, field.name) for field in fields(Facts)}
     named = {name: plain[key] for name, key in keys.items() if key in plain}
     return plain["id"], Facts(**named)
@@ -427,7 +426,7 @@ def _from_plain(plain: Mapping[str, Any]) -> tuple[str, Facts]:
 def _opened(path: str | Path) -> pq.ParquetFile:
     source: Any = open_uri(str(path)) if "://" in str(path) else path
     try:
-        # PyArrow's default limit of 100 MB for a string is reached at about 60,000 Runs.
+        # About 60,000 Runs reach PyArrow's default limit of 100 MB for a string.
         return pq.ParquetFile(
             source, page_checksum_verification=True, thrift_string_size_limit=2**31 - 1
         )
@@ -472,34 +471,34 @@ FOLDER: Final = Path(__file__).parents[1] / "results"
 
 
 def kept_path(study: str) -> Path | None:
-    """Return the bundled export of this study, or None."""
+    """Return the path of this study's bundled export, or None."""
     return _file(f"{study}.parquet") if study in kept_names() else None
 
 
 def is_kept(rows: object, study: str) -> bool:
-    """Return True if these rows are those of the bundled export of this study."""
+    """Return True if `rows` come from this study's bundled export."""
     return isinstance(rows, ExportRows) and rows.path == str(kept_path(study))
 
 
 def kept_names() -> tuple[str, ...]:
-    """Return the studies with bundled results."""
-    # A dot in the name: a table beside an export, such as reduced.disagreement.parquet.
+    """Return the names of studies with a bundled export."""
+    # Other tables have a dot in their names, such as reduced.disagreement.parquet.
     return tuple(sorted(path.stem for path in FOLDER.glob("*.parquet") if "." not in path.stem))
 
 
 def kept_verdicts(study: str, rules: int) -> pd.DataFrame | None:
-    """Return the bundled verdicts on this study by these RULES, as in a report's table, or None."""
+    """Return this study's bundled verdicts by version `rules` of RULES, as a report's table, or None."""
     path = _file(verdicts_name(study, rules))
     return None if path is None else pd.read_csv(path)
 
 
 def verdicts_name(study: str, rules: int) -> str:
-    """Return the name of the file of verdicts by these RULES."""
+    """Return the file name of verdicts by version `rules` of RULES."""
     return f"{study}.verdicts.csv" if rules == 1 else f"{study}.verdicts.{rules}.csv"
 
 
 def kept_disagreement(study: str) -> pd.DataFrame | None:
-    """Return the bundled `surfaces.disagreement` of this study, one line for each cell, or None."""
+    """Return this study's bundled `surfaces.disagreement`, one line per cell, or None."""
     path = _file(f"{study}.disagreement.parquet")
     return None if path is None else pd.read_parquet(path)
 

@@ -19,22 +19,22 @@ _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 
 
 def draft_of(path: Path) -> Path:
-    """Return a new hidden path in the folder of `path`; create the folder and remove old drafts."""
+    """Return a new hidden path for a draft of `path`; create the folder and remove old drafts."""
     if path.parent.is_dir():
         atomic.sweep(path.parent, f".*~{glob.escape(path.name)}.tmp")
     return atomic.temporary_beside(path)
 
 
 def publish(draft: Path, path: Path) -> None:
-    """Move a finished, flushed file to `path`. Raises OSError with path and cause."""
+    """Flush a finished draft and move it to `path`. Raises OSError with path and cause."""
     atomic.put_file(str(path), draft, ())
 
 
 @contextmanager
 def folder(place: Path, *, last: str) -> Iterator[Path]:
-    """Yield an empty folder, then publish its content under `place`, the file `last` at the end.
+    """Yield an empty folder; after the block, publish its files under `place`, the file `last` last.
 
-    Publishes nothing if the block raises. Other existing files stay.
+    If the block raises, nothing is published. Other files in `place` are kept.
     """
     with naming(place):
         draft = draft_of(place / _DRAFT)
@@ -50,11 +50,11 @@ def folder(place: Path, *, last: str) -> Iterator[Path]:
 
 
 def without_formula(text: str) -> str:
-    """Return the text with an apostrophe before it if a spreadsheet would run it as a formula."""
+    """Return the text, with an apostrophe in front if a spreadsheet would run the text as a formula."""
     return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:
-    """Write a table to a CSV file without its index; no text in it is a formula."""
+    """Write a table, without its index, to a CSV file in which no text is a formula."""
     safe = table.map(lambda value: without_formula(value) if isinstance(value, str) else value)
     safe.to_csv(path, index=False)
