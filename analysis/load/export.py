@@ -242,7 +242,7 @@ _NOT_AS_WRITTEN: Final = (
     pa.ArrowException,
 )
 _MAX_NAME: Final = 200  # characters; file systems allow 255 bytes
-_MAX_COUNT: Final = 2**31 - 1  # the columns are int32
+_MAX_COUNT: Final = 2**31 - 1  # counts are int32 columns
 
 
 def _header(shown: str, file: pq.ParquetFile) -> dict[str, Any]:

@@ -23,8 +23,8 @@ from study.store.studies import Registration
 
 FILES_A_TASK: Final = 32
 
-# Opening decodes every column of a rows file. These columns are cached up to KEPT_BYTES (all six for
-# 10,000 Runs × 4,000 epochs), because reading them again would take longer than everything else.
+# Opening a study decodes every column of every rows file. These columns are cached up to KEPT_BYTES (all
+# six for 10,000 Runs × 4,000 epochs), because reading them again would take longer than everything else.
 KEPT_AT_ONCE: Final = (
     "test_error",
     "train_error",
@@ -37,7 +37,7 @@ KEPT_BYTES: Final = 15 * 2**27
 
 SIZES: Final = tuple(field.name for field in fields(schema.Sizes))
 
-# Receives a Run's id and columns; called once for each Run, from several threads at a time.
+# A callback that receives a Run's id and columns: once per Run, from several threads at a time.
 Use = Callable[[str, Mapping[str, np.ndarray]], None]
 
 
@@ -69,9 +69,9 @@ class Facts:
 
 @dataclass(frozen=True, kw_only=True)
 class Survey:
-    """The Runs with rows.
+    """The wanted Runs that have rows files.
 
-    `facts`: by id; `evaluations`: by the name in facts; `damaged`: reasons by id, for damaged files.
+    `facts`: by run id; `evaluations`: by `Facts.evaluations`; `damaged`: reasons by id of unreadable Runs.
     """
 
     facts: Mapping[str, Facts]
@@ -80,9 +80,9 @@ class Survey:
 
 
 class Kept:
-    """A cache of columns of Runs or of row groups, up to `limit` bytes; other columns are read again.
+    """A cache of columns, by Run or row group, up to `limit` bytes; further columns are not cached.
 
-    Opening a file costs more than reading a column, and test and train error are read repeatedly.
+    Opening a file costs more than reading a column, and test and train errors are read repeatedly.
     """
 
     def __init__(self, limit: int = KEPT_BYTES) -> None:
@@ -91,7 +91,7 @@ class Kept:
         self._lock = threading.Lock()
 
     def get(self, key: str, names: Iterable[str]) -> dict[str, np.ndarray] | None:
-        """Return all these columns of a Run or a row group, or None if one is not cached."""
+        """Return these columns of a Run or a row group; None unless all are cached."""
         found = {name: self._columns.get((key, name)) for name in names}
         kept = {name: values for name, values in found.items() if values is not None}
         return kept if len(kept) == len(found) else None
@@ -110,7 +110,7 @@ class Kept:
 
 @dataclass(frozen=True)
 class Grouped:
-    """Rows in the row groups of a Parquet file. `groups`: the ids in each, in order."""
+    """A Parquet file of whole Runs. `groups`: the run ids in each row group, in order."""
 
     path: str
     file: pq.ParquetFile
@@ -122,7 +122,7 @@ class Grouped:
 class ExportRows(Grouped):
     """The rows of an exported file.
 
-    `registrations`: of the study at its export, oldest first; None if the file has none.
+    `registrations`: the study's registrations at its export, oldest first; None if unknown (older files).
     """
 
     registrations: tuple[Registration, ...] | None = None
@@ -132,7 +132,7 @@ class ExportRows(Grouped):
 class StoreRows:
     """The rows of a store: one file per Run.
 
-    `parts`: compacted files; `copied`: ids of Runs that can be read from them.
+    `parts`: compacted files; `copied`: ids of Runs that can be read from `parts`.
     """
 
     store: Store
@@ -143,9 +143,10 @@ class StoreRows:
 
 @dataclass(frozen=True, eq=False)
 class TableRows:
-    """Curves of a user's table, in memory: by id the columns `measured`, each (rows,), in row order.
+    """Curves of a user's table, in memory.
 
-    `known`: the table's coordinates, by our names; any other coordinate has one value for all rows.
+    `values`: the columns `measured`, each (rows,), by curve id. `known`: our names of the table's columns;
+    any other coordinate has one value for all rows.
     """
 
     values: Mapping[str, Mapping[str, np.ndarray]]
@@ -159,7 +160,7 @@ Rows = StoreRows | ExportRows | TableRows
 def survey(store: Store, wanted: Iterable[str]) -> tuple[StoreRows, Survey]:
     """Find the wanted Runs that have rows in a store.
 
-    All bytes of every rows file are checked. Its values are, too, or were when it was compacted.
+    All bytes of every rows file are checked. Values are checked now, or were checked at compaction.
     """
     evaluations: dict[str, Evaluations] = {}
     kept = Kept()
@@ -191,7 +192,7 @@ def survey(store: Store, wanted: Iterable[str]) -> tuple[StoreRows, Survey]:
 def _copied_facts(
     copy: Copy, run_ids: Collection[str], evaluations: dict[str, Evaluations]
 ) -> dict[str, Facts]:
-    """Return the facts of compacted Runs from the manifest; add their evaluations."""
+    """Return the facts of compacted Runs from the manifest; add the Runs' evaluations to `evaluations`."""
     made_by = copy.provenances(run_ids)
     facts = {}
     for part in copy.parts:
@@ -217,7 +218,7 @@ def _copied_facts(
 
 
 def _grouped(store: Store, copy: Copy) -> tuple[Grouped, ...]:
-    """Open the compacted files."""
+    """Open the store's compacted files."""
     files = open_parts(store, copy)
     parts = []
     for part in copy.parts:
@@ -245,9 +246,9 @@ def facts_of(finished: Finished, evaluations: dict[str, Evaluations]) -> Facts:
 
 
 def read(rows: Rows, run_ids: Iterable[str], columns: Sequence[str], use: Use) -> None:
-    """Pass each Run's columns to `use`: float64 (null is NaN) or int64, shape (rows,), in row order.
+    """Call `use` with each Run's columns: float64 (null is NaN) or int64, shape (rows,), in row order.
 
-    `use` is called from several threads at a time, once per Run, in no order.
+    Calls come from several threads at a time, once per Run, in any order.
     """
     if isinstance(rows, StoreRows):
         singly = set(run_ids) - rows.copied
@@ -264,7 +265,10 @@ def read(rows: Rows, run_ids: Iterable[str], columns: Sequence[str], use: Use) -
 def _read_groups(
     rows: Grouped, asked: Set[str], columns: Sequence[str], use: Use, kept: Kept | None = None
 ) -> set[str]:
-    """Return the Runs whose row group can no longer be read. `kept`: None for an export, which raises."""
+    """Call `use` with the asked Runs' columns; return ids of Runs whose row group can no longer be read.
+
+    `kept`: the cache of a store; None for an export, for which an unreadable group raises ValueError.
+    """
     lost: set[str] = set()
     for index, ids in enumerate(rows.groups):
         if asked.isdisjoint(ids):
@@ -277,7 +281,7 @@ def _read_groups(
             except ValueError:
                 if kept is None:
                     raise
-                lost |= asked & set(ids)  # compacted again since it was opened
+                lost |= asked & set(ids)  # the store was compacted again after opening
                 continue
             values = {name: to_numpy(table, name) for name in columns}
             if kept is not None:
@@ -292,7 +296,7 @@ def _read_groups(
 
 
 def read_group(path: str, file: pq.ParquetFile, index: int, columns: Sequence[str]) -> pa.Table:
-    """Return columns of one row group of an export. Raises ValueError on a checksum mismatch."""
+    """Return columns of one row group. Raises ValueError on a checksum mismatch."""
     try:
         return file.read_row_group(index, columns=list(columns))
     except (pa.ArrowException, OSError) as error:
@@ -300,7 +304,7 @@ def read_group(path: str, file: pq.ParquetFile, index: int, columns: Sequence[st
 
 
 def to_numpy(table: pa.Table, name: str) -> np.ndarray:
-    """Return one column as numbers; null becomes NaN. Raises ValueError for a text column."""
+    """Return one column as a numeric array; null becomes NaN. Raises ValueError for a text column."""
     kind = table.schema.field(name).type
     if not (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
         raise ValueError(f"{name!r} is no column of numbers, but of {kind}")
@@ -317,7 +321,7 @@ def _read_file(rows: StoreRows, run_id: str, columns: Sequence[str]) -> dict[str
     local = rows.store.local_path(path)
     file = pa.OSFile(str(local), "rb") if local else pa.BufferReader(rows.store.get(path))
     with file:
-        there = pa.ipc.open_file(file).schema.names  # earlier formats have fewer columns
+        there = pa.ipc.open_file(file).schema.names  # formats differ in their number of columns
         indices = [there.index(name) for name in columns]
         options = pa.ipc.IpcReadOptions(included_fields=indices, use_threads=False)
         table = pa.ipc.open_file(file, options=options).read_all()
@@ -327,7 +331,7 @@ def _read_file(rows: StoreRows, run_id: str, columns: Sequence[str]) -> dict[str
 
 
 def name_evaluations(epochs: np.ndarray, steps: np.ndarray, known: dict[str, Evaluations]) -> str:
-    """Return a name for these evaluations, a hash of their values; add them to `known`."""
+    """Return a name for these evaluations, a hash of the values; add the evaluations to `known`."""
     name = hashlib.sha256(epochs.tobytes() + steps.tobytes()).hexdigest()[:8]
     if name not in known:
         # Views would keep the whole table in memory.

@@ -29,7 +29,7 @@ _NONE: Final = ("none", 0, "")
 
 
 def lines_of(name: str, cells: pd.DataFrame, coverage: Mapping[str, int]) -> list[tuple[str, str]]:
-    """Describe a `Study` with these `cells` and `coverage`: five pairs of a word and its text."""
+    """Describe a `Study` by its `cells` and `coverage`: return five pairs of a label and its text."""
     targets = cells[cells["arm"] != SOURCE]
     targets = targets if len(targets) else cells
     counts = ", ".join(f"{n:,} {state}" for state, n in coverage.items() if n)
@@ -73,7 +73,7 @@ def _sources(targets: pd.DataFrame) -> str:
 
 
 def _listed(values: pd.Series, empty: str = "none") -> str:
-    """List the different values in order; if there are many, only the first ones and the last."""
+    """List the distinct values in order; above MAX_LISTED, only the first values and the last."""
     found = sorted(values.unique(), key=lambda value: (isinstance(value, str), value))
     texts = [
         value if isinstance(value, str) else f"{value:,.4g}" if value % 1 else f"{value:,.0f}"
@@ -85,7 +85,7 @@ def _listed(values: pd.Series, empty: str = "none") -> str:
 
 
 class Incomplete(ValueError):
-    """Wanted Runs have no readable rows, and `partial` is False; `runs` are these Runs.
+    """Raised if wanted Runs, `runs`, have no readable rows and `partial` is False.
 
     `what`: the message without the advice on `partial`.
     """
@@ -116,15 +116,15 @@ class AddedColumn:
 class Study:
     """A study's wanted Runs and their rows.
 
-    - `wanted`: every Run of the study, sources included, in the study's order; empty for a
+    - `wanted`: every Run of the study, including sources, in the study's order; empty for a
       user's table of curves (`load.from_dataframe`).
-    - `cells`: pandas DataFrame, one line for each wanted Run, in that order, indexed by run id: the
-      Run's coordinates (`schema.COORDINATES`; "none" and 0 without a source), `arm` (`arms.arms`), `cut`
-      (what is frozen, in words; `frozen` is a fraction if a layer is cut inside),
-      `state` (one of `STATES`), `why` (for failed or damaged ones), and for Runs with rows the sizes of
-      network and task, `num_rows`, `last_epoch`, `last_step`, `evaluations` and the provenance.
-    - `evaluations`: when Runs were evaluated, by the name in `cells.evaluations`.
-    - `partial`: opened with partial=True, so surfaces may have missing cells; they are never filled.
+    - `cells`: a DataFrame with one line per wanted Run, in this order, indexed by run id. Columns:
+      coordinates (`study.run.COORDINATES`; "none" and 0 without a source), `arm` (`arms.arms`), `cut`
+      (`frozen` in words; `frozen` is fractional if a layer is cut inside), `state` (one of `STATES`) and
+      `why` (reason, if failed or damaged). Only for Runs with rows: sizes of network and task, `num_rows`,
+      `last_epoch`, `last_step`, `evaluations` and provenance.
+    - `evaluations`: epochs and steps at which Runs were evaluated, by the name in `cells.evaluations`.
+    - `partial`: whether the study was opened with partial=True; if so, missing cells of surfaces are NaN.
     """
 
     name: str
@@ -143,24 +143,24 @@ class Study:
 
     @cached_property
     def runs(self) -> pd.DataFrame:
-        """Return the lines of `cells` that have rows: finished or diverged."""
+        """Return the lines of `cells` whose Runs have rows: finished or diverged."""
         return self.cells[self.cells["state"].isin(ENDED)]
 
     @property
     def measured(self) -> tuple[str, ...]:
-        """Return the available measured columns: `schema.MEASUREMENTS`, or those of a table."""
+        """Return the names of the measured columns: `schema.MEASUREMENTS`, or a user's table's columns."""
         if isinstance(self.rows, TableRows):
             return self.rows.measured
         return tuple(column.name for column in schema.MEASUREMENTS)
 
     def has_coordinate(self, name: str) -> bool:
-        """Return False if the study is a table without this coordinate (`load.from_dataframe`)."""
+        """Return False if the study is a user's table without this coordinate (`load.from_dataframe`)."""
         return not isinstance(self.rows, TableRows) or name in self.rows.known
 
     def arm_of(self, given: str) -> str:
-        """Return the arm, or for DEFAULT_ARM "transfer"; in a table without it, the table's only arm.
+        """Resolve DEFAULT_ARM: "transfer", or the only arm of a user's table without transfer.
 
-        Raises ValueError if such a table has several arms.
+        Return any other arm unchanged. Raises ValueError if a table without transfer has several arms.
         """
         if given != DEFAULT_ARM:
             return given
@@ -178,15 +178,15 @@ class Study:
 
     @property
     def missing(self) -> tuple[Run, ...]:
-        """Return Runs that have neither ended nor failed; `cells.state` has the reason.
+        """Return Runs without usable rows that have not failed; `cells.state` has the reason.
 
-        They are not begun, unfinished or damaged, or their start's weights have been replaced since.
+        Such a Run is not begun, unfinished or damaged, or used start weights that were replaced later.
         """
         return self._in_state(MISSING, DAMAGED, OTHER_START)
 
     @property
     def failed(self) -> tuple[Run, ...]:
-        """Return Runs that failed and will not be retried, and Runs whose start failed."""
+        """Return Runs that failed, or whose start failed, and will not be retried."""
         return self._in_state(FAILED)
 
     @property
@@ -203,7 +203,7 @@ class Study:
     def read(self, columns: Sequence[str] | None = None, **select: Any) -> pa.Table:
         """Return the rows of the selected Runs: `run_id`, then `columns` (default: all measured).
 
-        `select` names coordinates as in `selected`. Rows are in the order of `cells`, then of epochs.
+        `select`: see `cells.selected`. Rows are in the order of `cells`; each Run's rows, in epoch order.
         """
         names = list(columns) if columns is not None else list(self.measured)
         cells = selected(self.cells, select)
@@ -225,9 +225,9 @@ class Study:
         columns: Sequence[str],
         use: Callable[[str, Mapping[str, np.ndarray]], None],
     ) -> None:
-        """Pass each Run's columns, measured or added, to `use`: float64 or int64, null as NaN.
+        """Call `use` with each Run's columns, measured or added: float64 (null is NaN) or int64.
 
-        `use` is called from several threads at a time, once per Run, in no order.
+        Calls come from several threads at a time, once per Run, in any order.
 
         Raises:
             ValueError: an unknown column.
@@ -238,7 +238,7 @@ class Study:
             for name in columns
             for need in (self.added[name].needs if name in self.added else (name,))
         )
-        # Epochs and steps are in memory since opening.
+        # Epochs and steps were read when the study was opened.
         to_read = [name for name in needed if name not in ("epoch", "step")]
         name_of = self.cells["evaluations"].to_dict()
 
@@ -286,8 +286,8 @@ def open_study(
 ) -> Study:
     """Open a study in a store (a directory or URI) or in a Parquet file of `study export`.
 
-    `study` may be omitted if there is only one. Every byte of every rows file is read once and checked.
-    `runs`: the wanted Runs, instead of those of the last `study run`; only for a store.
+    `study` may be omitted if the store has only one study. Every byte of every rows file is checked.
+    `runs`: the wanted Runs, only for a store; default: the wanted Runs of the last `study run`.
 
     Raises:
         Incomplete: wanted Runs have no rows, and `partial` is False.
@@ -322,7 +322,7 @@ def open_study(
 
 
 def require_rows(study: Study, cells: pd.DataFrame) -> None:
-    """Raise `Incomplete` if a Run of these lines of `study.cells` has no rows."""
+    """Raise `Incomplete` if a Run in `cells`, lines of `study.cells`, has no rows."""
     absent = cells[~cells["state"].isin(ENDED)]
     if absent.empty:
         return
@@ -347,7 +347,7 @@ def add_column(
 ) -> Study:
     """Return the study with one more column for surfaces and `read`; nothing is written.
 
-    `compute` receives the columns `needs` of one Run, each of shape (rows,), in row order. It returns an
+    `compute` receives the columns `needs` of one Run, each of shape (rows,), in row order, and returns an
     array of the same shape.
 
     Raises:
@@ -367,7 +367,7 @@ def add_column(
 
 
 def named_study(study: str | None, store: Store) -> str:
-    """Return the study's name; for None, the name of the only study.
+    """Return `study` if the store has it; for None, the name of the store's only study.
 
     Raises:
         ValueError: an unknown name, or None and there are several studies.

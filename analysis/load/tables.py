@@ -20,7 +20,7 @@ from study.store import schema
 from study.store.schema import DONE
 
 NOT_KNOWN: Final = "not known"
-NONE: Final = "none"  # value of source_task without a source
+NONE: Final = "none"  # value of source_task for Runs without a source
 
 _KINDS: Final = {c.name: c.kind for c in COORDINATES if c.name != "start"}
 _SOURCE: Final = tuple(name for name in _KINDS if name.startswith("source_"))
@@ -39,26 +39,25 @@ def from_dataframe(
     first_epoch: int | None = None,
     name: str = "table",
 ) -> Study:
-    """Turn a table of learning curves into a study: one row for each seed × epoch of each cell.
+    """Turn a table of learning curves, with one row per cell, seed and epoch, into a study.
 
     `load.from_dataframe(frame, {"test_error": "err", "seed": "run"}, constants={"task": "MNIST"})`
 
     Errors are fractions. Without `epoch` and `step`, each seed has one row and its epoch is unknown.
-    Without `seed`, all rows are of one seed. Without `train_error`, functions that need interpolation
-    raise an error. Other missing measurements stay absent, other missing coordinates are constant. Frozen
-    layers need a `source_task` ("none": frozen at random). If each seed or epoch has a separate column,
-    reshape the table first (`frame.melt`).
+    Without `seed`, all rows have one seed. Without `train_error`, functions that need interpolation raise
+    an error. Other missing measurements are absent; other missing coordinates are constant. If layers are
+    frozen, `source_task` is required ("none": frozen at random). If each seed or epoch has a separate
+    column, reshape the table first (`frame.melt`).
 
     Args:
         frame: A pandas, Polars or Arrow table, or another object with `__arrow_c_stream__`.
         columns: Our name → the table's column. `test_error` is required. Other names: the rest of
-            `schema.MEASUREMENTS`, `study.run.COORDINATES` except `start`, `arm` (`arms.ARMS`),
-            `num_layers`, `num_classes`, `parameters_trained` and `parameters_total`. For any other axis,
-            choose the coordinate that is most similar; counts may be floats. Without `width`, it is
-            `parameters_trained`.
+            `schema.MEASUREMENTS`, `study.run.COORDINATES` except `start`, `arm` (`arms.ARMS`), and the
+            fields of `schema.Sizes`. For any other axis, choose the most similar coordinate; counts may be
+            floats. `width` defaults to `parameters_trained`.
         constants: Our name → one value for all rows, instead of a column; "epoch" is allowed too.
-        first_epoch: The table's number for the end of the first epoch: 1 (0 is then before training), or
-            0 (nothing was evaluated before training). Required if the table has an epoch 0.
+        first_epoch: The table's number for the end of the first epoch: 1 (epoch 0 is before training) or
+            0 (no row is from before training). Required if the table has an epoch 0.
         name: The name of the study.
 
     Raises:
@@ -70,7 +69,7 @@ def from_dataframe(
         own["epoch"] = _passes(own["epoch"], first_epoch)
     _check_source(own)
     if "width" not in own and "parameters_trained" in own:
-        # Each number of parameters is a network of its own.
+        # Networks with different numbers of parameters are different networks.
         own["width"] = own["parameters_trained"]
     known = tuple(own.columns)
     own[ARM] = _arms(own)
@@ -112,7 +111,7 @@ def _as_pandas(frame: Any) -> pd.DataFrame:
 def _own(
     frame: pd.DataFrame, columns: Mapping[str, str], constants: Mapping[str, Any]
 ) -> pd.DataFrame:
-    """Return the table with our names and types, and lines numbered from 0."""
+    """Return the table with our names and types, and an index from 0."""
     if "test_error" not in columns:
         raise ValueError(
             "columns: 'test_error' is missing. Name its column: columns={'test_error': 'error'}."
@@ -147,7 +146,7 @@ def _check_name(argument: str, ours: str, choices: Sequence[str]) -> None:
 
 
 def _typed(ours: str, what: str, values: pd.Series) -> pd.Series:
-    """Return the values in our column's type. Raises ValueError for the first invalid value."""
+    """Convert values to the type of our column. Raises ValueError with the first invalid value."""
     empty = values.isna()
     if empty.any():
         line = int(np.flatnonzero(empty)[0])
@@ -179,7 +178,7 @@ def _typed(ours: str, what: str, values: pd.Series) -> pd.Series:
         _check(
             (numbers < 0) | (numbers % 1 != 0), values, what, "a whole number is needed, 0 or more"
         )
-        # Integers are not converted to float first, because seeds need all 64 bits.
+        # Converting integers to float first would lose bits of 64-bit seeds.
         whole: pd.Series = (values if values.dtype.kind in "iu" else numbers).astype(np.int64)
         return whole
     elif ours == "epoch":
@@ -196,7 +195,7 @@ def _check(wrong: pd.Series[bool] | np.ndarray, values: pd.Series, what: str, ru
 
 
 def _passes(epochs: pd.Series, first_epoch: int | None) -> pd.Series:
-    """Return the number of passes over the training images; 0 is before training."""
+    """Convert epochs to passes over the training images; 0 is before training."""
     if first_epoch not in (None, 0, 1):
         raise ValueError(f"first_epoch={first_epoch!r}: choose 0 or 1")
     if first_epoch is None and (epochs == 0).any():
@@ -218,7 +217,7 @@ def _check_source(own: pd.DataFrame) -> None:
 
 
 def _arms(own: pd.DataFrame) -> pd.Series:
-    """Return the arm by the rules of `arms.arm`, as far as the table has the fields."""
+    """Return each row's arm by the rules of `arms.arm` that the table's columns allow."""
     if ARM in own:
         return own[ARM]
     frozen = own["frozen"] if "frozen" in own else pd.Series(0, own.index)
@@ -309,6 +308,6 @@ def _check_epochs(
 
 
 def _text(line: pd.Series[Any], known: Sequence[str]) -> str:
-    """Describe a curve by the coordinates in the table, the seed last."""
+    """Describe a curve by its coordinates in the table, with the seed last."""
     names = [name for name in (*_KINDS, ARM) if name in known and name != "seed"]
     return ", ".join(f"{name} {line[name]}" for name in [*names, "seed"])
