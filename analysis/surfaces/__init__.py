@@ -37,7 +37,7 @@ DEPRECATED = {
     "freezing_surfaces": "analysis.surfaces.at_epoch",
 }
 
-if not TYPE_CHECKING:  # to mypy, a module with __getattr__ has every name
+if not TYPE_CHECKING:  # mypy would accept any name of a module with __getattr__
     __getattr__ = renamed(__name__, DEPRECATED)
 
 

@@ -1,7 +1,7 @@
-"""Find the best frozen count, and those that do not differ from it significantly over the seeds.
+"""Find the best frozen count, and the frozen counts that may be best given the spread over seeds.
 
-Gerace et al. 2023 (arXiv 2303.01429): the best cut depends on the amount of data and on how related the
-tasks are.
+The best cut depends on the amount of data and on how related the tasks are (Gerace et al. 2023, arXiv
+2303.01429).
 """
 
 from __future__ import annotations
@@ -18,27 +18,26 @@ LEVEL: Final = 0.95
 def best_cut(
     surface: xr.DataArray, *, level: float = LEVEL, resolution: float | None = None
 ) -> xr.Dataset:
-    """Return the frozen count with the lowest mean over seeds, and the set of those that may be best.
+    """Return the frozen count with the lowest mean over seeds, and the set of cuts that may be best.
 
-    A cut is left out if another is better by a paired one-sided t-test over the seeds, at
-    (1 − level) ÷ (number of other cuts). So the true best is left out with a probability of at most
-    1 − level, for any spreads (Bonferroni; this is the set of multiple comparisons with the best, Hsu
-    1984, without equal spreads). Each cell is tested separately. With one seed the set is all measured
-    cuts.
+    A cut is not in the set if another cut is better by a paired one-sided t-test over the seeds, at
+    (1 − level) ÷ (number of other cuts). So the set lacks the true best cut with a probability of at most
+    1 − level (Bonferroni), even if spreads differ (unlike multiple comparisons with the best, Hsu 1984).
+    Each cell is tested separately. With one seed, the set contains all measured cuts.
 
     Args:
         surface: an error or a loss, dims "frozen", "seed" and any others; see `at_epoch`.
-        resolution: step of the grid that values are rounded to (1 ÷ test images). Rounding has a standard
-            deviation of resolution ÷ √12, even if seeds agree. None: the smallest distance between two
-            different values.
+        resolution: the step to which values are rounded (1 ÷ test images); default: the smallest distance
+            between two different values. The standard deviation over seeds is taken to be at least that
+            of rounding, resolution ÷ √12.
 
     Returns:
-        best: the frozen count with the lowest mean; the smallest of equal ones. NaN if no seed has all
+        best: the frozen count with the lowest mean, or the smallest of several. NaN if no seed has all
             measured cuts.
-        in_set: over "frozen" too; measured, and not significantly worse than another cut.
+        in_set: whether each cut (dim "frozen") is measured and not significantly worse than another cut.
         low, high: the fewest and the most frozen layers in the set.
-        num_seeds: seeds that have every measured cut; only these are compared.
-        num_cuts: cuts measured in any seed. Other cuts are in no set, but might be the best.
+        num_seeds: number of seeds that have every measured cut; other seeds are not used.
+        num_cuts: number of cuts measured in any seed. Unmeasured cuts are in no set, but might be best.
     """
     for dim in ("frozen", "seed"):
         if dim not in surface.dims:
@@ -85,11 +84,11 @@ def best_cut(
 
 
 def may_be_best(errors: np.ndarray, *, level: float = LEVEL, resolution: float = 0.0) -> np.ndarray:
-    """Return which cuts may be the best: (cuts,) bool. `errors`: (seeds, cuts), finite."""
+    """Return True for each cut that may be best: bool, (cuts,). `errors`: (seeds, cuts), finite."""
     num, cuts = errors.shape
     if num < 2 or cuts < 2:
         return np.ones(cuts, bool)
-    # By how much the first is worse than the second, seed by seed: (seeds, cuts, cuts).
+    # Each seed's error at the first cut minus its error at the second: (seeds, cuts, cuts).
     worse = errors[:, :, None] - errors[:, None, :]
     mean = worse.mean(axis=0)
     spread = np.maximum(worse.std(axis=0, ddof=1), resolution / np.sqrt(12.0))
@@ -103,7 +102,7 @@ def may_be_best(errors: np.ndarray, *, level: float = LEVEL, resolution: float =
 def held_out_errors(errors: np.ndarray) -> np.ndarray:
     """Return each seed's error at the choice with the lowest mean over the *other* seeds: (seeds,).
 
-    The lowest mean of all seeds is too low an estimate, since noise decides among equal choices.
+    The lowest mean over all seeds would be biased downwards, since noise decides among equal choices.
     `errors`: (seeds, choices), finite, two seeds or more.
     """
     others = (errors.sum(axis=0) - errors) / (len(errors) - 1)
@@ -115,6 +114,6 @@ def smallest_step(values: np.ndarray) -> float:
     """Return the smallest distance between two different values; 0 if all are equal."""
     known = np.unique(values[np.isfinite(values)])
     gaps = np.diff(known)
-    # Equal fractions may differ in their last digit.
+    # Equal fractions may differ by rounding errors.
     gaps = gaps[gaps > 1e-9 * np.abs(known).max(initial=0.0)]
     return float(gaps.min()) if gaps.size else 0.0

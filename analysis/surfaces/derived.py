@@ -1,6 +1,6 @@
 """Derive surfaces of interpolation and capacity from the measured ones.
 
-Interpolated means: the train error, against the labels trained on, was at most ε at an evaluation.
+A Run interpolates if its train error, on the labels used for training, is at most ε at an evaluation.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ def first_interpolation(
 ) -> xr.DataArray:
     """Return the first evaluated epoch (or, x="step", step) with train error ≤ `epsilon`, over the grid.
 
-    Infinite if a Run never interpolated, however long it was trained; NaN if it is absent, or diverged
-    before. The effective model complexity of Nakkiran et al. 2019 is defined alike, with ε = 0.1.
+    Infinite if a Run never interpolated; NaN if the Run is absent or diverged before it interpolated. The
+    effective model complexity of Nakkiran et al. 2019 uses the same criterion with ε = 0.1.
     """
     if x not in ("epoch", "step"):
         raise ValueError(f"x={x!r}: choose epoch or step")
@@ -65,12 +65,12 @@ def effective_capacity(
 ) -> xr.Dataset:
     """Return the largest target size that is interpolated, over all dimensions except size.
 
-    - `capacity` (images): of the sizes studied; 0 if none is interpolated (it is below the smallest);
-      NaN if a larger size that could change it is absent.
-    - `censored`: the largest size studied is interpolated, so the capacity may be larger.
-    - `monotone`: every size smaller than the capacity is interpolated too.
+    - `capacity` (images): the largest interpolated size of the selected Runs; 0 if none is interpolated
+      (the true capacity is below the smallest size); NaN if a larger size is absent.
+    - `censored`: True if the largest size is interpolated, so the true capacity may be larger.
+    - `monotone`: True if every size smaller than the capacity is interpolated, too.
 
-    Sizes are those of the selected Runs, so select arms and recipes that share them.
+    Select arms and recipes that were run with the same sizes.
     """
     first = first_interpolation(study, epsilon=epsilon, arm=arm, partial=partial, **select)
     result = capacity_of(first)
@@ -80,7 +80,7 @@ def effective_capacity(
 
 
 def capacity_of(first: xr.DataArray) -> xr.Dataset:
-    """Return the `effective_capacity` of a surface of `first_interpolation`."""
+    """Compute `effective_capacity` from the result of `first_interpolation`."""
     first = first.transpose(..., "size")
     sizes = first["size"].values
     reached, absent = np.isfinite(first.values), np.isnan(first.values)

@@ -1,10 +1,10 @@
 """Compute from the stored predictions how often seeds disagree, and how much their test errors vary.
 
-Labels alone do not show whether an error is bias or variance: if seeds disagree on most images, their most
-frequent label does not estimate the main prediction.
+Bias and variance are not computed: if seeds disagree on most images, their most frequent label does not
+estimate the main prediction.
 
-Arrays: `predicted` contains labels, integers, (seeds, …, images), one seed for each training set and … for
-evaluations or other cells; `labels` is (images,). Results have shape (…)."""
+Arrays: `predicted` contains predicted labels, integers, (seeds, …, images), where … are evaluations or
+other dimensions; `labels` contains true labels, (images,). Results have shape (…)."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from study.store.store import concurrently
 
 
 def pair_disagreement(predicted: np.ndarray) -> np.ndarray:
-    """Return the probability that two seeds predict different labels: mean over pairs and images.
+    """Return the probability that two seeds predict different labels: the mean over pairs and images.
 
     The estimate is unbiased for two or more seeds.
 
@@ -52,7 +52,7 @@ def pair_disagreement(predicted: np.ndarray) -> np.ndarray:
     num = _checked(predicted, None)
     if num < 2:
         raise ValueError("1 seed: disagreement needs two")
-    # −1 since each seed agrees with itself.
+    # −1, because each seed agrees with itself.
     pairs = [(predicted == one).mean(axis=-1).sum(axis=0) - 1 for one in predicted]
     result: np.ndarray = 1 - np.sum(pairs, axis=0) / (num * (num - 1))
     return result
@@ -62,10 +62,10 @@ def pair_disagreement(predicted: np.ndarray) -> np.ndarray:
 class Spread:
     """Variances over seeds of the test error (a fraction, squared), each of shape (…).
 
-    - `measured`: of the error on this test set.
-    - `finite_test_set`: what `measured` would be if errors were independent between images, as if all
-      seeds were equally good on the distribution.
-    - `beyond`: of the error on the whole distribution of images; the estimate is unbiased, so it may be
+    - `measured`: the variance of the error on this test set.
+    - `finite_test_set`: the variance that would be measured if all seeds had the same error on the whole
+      distribution of images.
+    - `beyond`: the variance of the error on the whole distribution; an unbiased estimate, so it may be
       negative.
     """
 
@@ -77,10 +77,10 @@ class Spread:
 def finite_set_spread(predicted: np.ndarray, labels: np.ndarray) -> Spread:
     """Return how much spread over seeds the finite test set causes (Jordan 2023, arXiv 2304.01910).
 
-    Let e be the errors (seeds, images) and N the number of images. The variance over seeds of the mean of
-    e is (Σ variances + Σ covariances of different images) ÷ N². The first sum remains if all seeds are
-    equally good. The mean covariance is the variance of the error on the distribution, since test images
-    are drawn from it independently. All three results are unbiased for two or more seeds.
+    With N images, the variance over seeds of the test error is (Σ variances of single images' errors
+    + Σ covariances between images) ÷ N². The mean covariance is the variance of the error on the
+    distribution, because test images are independent draws from the distribution; so it is zero if all
+    seeds are equally good. All three results are unbiased for two or more seeds.
 
     Raises:
         ValueError: for one seed, or one test image.
@@ -104,10 +104,10 @@ def finite_set_spread(predicted: np.ndarray, labels: np.ndarray) -> Spread:
 
 
 def _checked(predicted: np.ndarray, labels: np.ndarray | None) -> int:
-    """Return the number of seeds.
+    """Check both arrays; return the number of seeds.
 
     Raises:
-        ValueError: if an array does not contain labels, or shapes do not match.
+        ValueError: if an array does not contain integers, or shapes do not match.
     """
     if predicted.ndim < 2 or predicted.size == 0 or predicted.dtype.kind not in "iu":
         raise ValueError(
@@ -136,7 +136,7 @@ ROWS_AT_ONCE: Final = 64  # evaluations (of all seeds) per batch
 
 
 def has_predictions(study: Study, cells: pd.DataFrame | None = None) -> bool:
-    """Return whether any Run in these rows of `Study.cells` (default: all) has stored predictions."""
+    """Return True if a Run in `cells`, lines of `Study.cells` (default: all), has stored predictions."""
     if not isinstance(study.rows, StoreRows):
         return False
     cells = study.cells if cells is None else cells
@@ -153,19 +153,19 @@ def disagreement(
     squeeze: bool = False,
     **select: Any,
 ) -> xr.Dataset:
-    """Return how often two seeds predict different labels; dims are those of the grid without "seed".
+    """Return how often two seeds predict different labels, over the dimensions of the grid without "seed".
 
     Diverged seeds are left out.
 
     Args:
-        epoch: "last", a number, or "all" for the additional dimension "epoch".
-        partial: use a cell's other seeds if predictions of a Run are missing.
+        epoch: "last", a number, or "all", which adds the dimension "epoch".
+        partial: if predictions of a Run are missing, use the cell's other seeds.
 
     The other arguments are those of `surfaces.over_epochs`.
 
     Returns:
         disagreement: see `pair_disagreement`; NaN for one seed.
-        error, num_seeds: the mean test error of the seeds with predictions, and their number.
+        error: the mean test error of the seeds with predictions. num_seeds: the number of these seeds.
         measured, finite_test_set, beyond: see `finite_set_spread`; NaN for one seed.
 
     Raises:
@@ -210,7 +210,7 @@ def disagreement(
             _check(run_id, predicted, labels[task], test_errors[run_id])
         if not found:
             continue
-        # All seeds of a cell have the same evaluations, since they share recipe and size.
+        # All seeds of a cell have the same evaluations, because recipe and size are the same.
         first = next(iter(found))
         own = points_of(study, str(seeds.loc[first, "evaluations"]), "epoch")
         of_run, into = positions(own, points) if epoch == "all" else ([rows[first]], [0])
@@ -232,7 +232,7 @@ def disagreement(
 
 
 def _numbers(predicted: np.ndarray, labels: np.ndarray) -> Mapping[str, np.ndarray | int]:
-    """Return the values by MEANINGS; some need two seeds. `predicted`: (seeds, evaluations, images)."""
+    """Return the values of MEANINGS that these seeds allow. `predicted`: (seeds, evaluations, images)."""
     numbers: dict[str, np.ndarray | int] = {"num_seeds": len(predicted)}
     numbers["error"] = (predicted != labels).mean(axis=(0, -1))
     if len(predicted) >= 2:
@@ -242,7 +242,7 @@ def _numbers(predicted: np.ndarray, labels: np.ndarray) -> Mapping[str, np.ndarr
 
 
 def _read(store: Store, seeds: pd.DataFrame) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Return predictions, each (evaluations, images), and why others are missing, by run id."""
+    """Return predictions, (evaluations, images) each, and the reasons for missing ones, both by run id."""
     digests = {str(i): d for i, d in seeds["predictions_digest"].items() if pd.notna(d)}
     answers = concurrently(lambda i: labels_of(read_predictions(store, i, digests[i])), digests)
     found = {i: a for i, a in answers.items() if not isinstance(a, Damaged)}
@@ -262,8 +262,8 @@ def _check(run_id: str, predicted: np.ndarray, labels: np.ndarray, errors: np.nd
 
 
 def _test_labels(store: Store, task: str, fingerprint: str | None) -> np.ndarray:
-    """Return the labels of a task's test images, in their order, without reading the images."""
-    # The fingerprint is not recomputed; instead, `_check` compares every test error with these labels.
+    """Return the labels of a task's test images, in the images' order, without reading the images."""
+    # The fingerprint is not recomputed; `_check` detects wrong labels by the test errors.
     path = task_path(task)
     try:
         with store.opened(path) as file:

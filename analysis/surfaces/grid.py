@@ -1,4 +1,4 @@
-"""Map Runs to cells of an array: dimensions, their values, and the position of each row."""
+"""Map Runs to cells of an array: dimensions, coordinate values, and the position of each row."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DIMENSIONS: Final = AXES
 # Options for cells that were evaluated at different epochs.
 EVALUATIONS: Final = ("same", "common", "union")
 
-# Coordinates that are not dimensions. If Runs of one cell differ in one, the caller must select a value.
+# Coordinates that are not dimensions. If Runs of one cell differ in these, the caller must select values.
 OTHERS: Final = tuple(name for name in NAMES if name not in DIMENSIONS)
 
 MAX_BYTES: Final = 2 * 2**30
@@ -27,11 +27,11 @@ MAX_BYTES: Final = 2 * 2**30
 def chosen(
     study: Study, arm: str | Sequence[str] | None, partial: bool | None, select: Mapping[str, Any]
 ) -> pd.DataFrame:
-    """Return the rows of the selected cells, one Run per cell.
+    """Return the lines of `study.cells` that match `arm` and `select`, one Run per cell of the array.
 
     Raises:
-        ValueError: for an unknown name or value, or if Runs share a cell.
-        load.Incomplete: if a Run has no rows, unless `partial` (None: as the study was opened).
+        ValueError: for an unknown name or value, or if several Runs are in one cell.
+        load.Incomplete: if a Run has no rows, unless `partial` (None: the study's `partial`).
     """
     arm = study.arm_of(arm) if isinstance(arm, str) else arm
     cells = selected(study.cells, {} if arm is None else {"arm": arm})
@@ -50,7 +50,7 @@ def chosen(
 
 
 def ended_of(cells: pd.DataFrame) -> pd.DataFrame:
-    """Return the cells whose Runs have rows."""
+    """Return the lines whose Runs have rows."""
     return cells[cells["state"].isin(ENDED)]
 
 
@@ -64,20 +64,20 @@ def axes_of(cells: pd.DataFrame) -> dict[str, np.ndarray]:
 
 
 def flat_index(cells: pd.DataFrame, axes: Mapping[str, np.ndarray]) -> dict[str, int]:
-    """Return the flat index of each Run's cell."""
+    """Return the flat index of each Run's cell in an array over `axes`, by run id."""
     codes = [pd.Index(values).get_indexer(pd.Index(cells[name])) for name, values in axes.items()]
     flat = np.ravel_multi_index(codes, tuple(len(values) for values in axes.values()))
     return dict(zip(cells.index, flat.tolist(), strict=True))
 
 
 def points_of(study: Study, name: str, x: str) -> np.ndarray:
-    """Return the epochs, or steps, of an entry of `Study.evaluations`."""
+    """Return the epochs (x="epoch") or steps of entry `name` of `Study.evaluations`: (rows,)."""
     evaluations = study.evaluations[name]
     return evaluations.epochs if x == "epoch" else evaluations.steps
 
 
 def points_over(study: Study, cells: pd.DataFrame, x: str, evaluations: str) -> np.ndarray:
-    """Return the axis of evaluations of these cells, by one of EVALUATIONS.
+    """Return the epochs (x="epoch") or steps of the array's last axis. `evaluations`: see `over_epochs`.
 
     Raises:
         ValueError: if cells were evaluated at different points and `evaluations` is "same".
@@ -116,7 +116,7 @@ def points_over(study: Study, cells: pd.DataFrame, x: str, evaluations: str) -> 
 
 
 def positions(own: np.ndarray, points: np.ndarray) -> tuple[Any, Any]:
-    """Return indices of a Run's rows and of their places on the axis, of equal length."""
+    """Return indices into a Run's rows (`own`) and the matching indices into `points`."""
     if len(own) <= len(points) and np.array_equal(points[: len(own)], own):
         return slice(None), slice(0, len(own))
     _, of_run, into = np.intersect1d(own, points, assume_unique=True, return_indices=True)
@@ -124,7 +124,7 @@ def positions(own: np.ndarray, points: np.ndarray) -> tuple[Any, Any]:
 
 
 def rows_at(study: Study, ended: pd.DataFrame, epoch: str | float) -> dict[str, int]:
-    """Return the index of each Run's row at `epoch`, without Runs that diverged before it."""
+    """Return the index of each Run's row at `epoch`, by run id; leave out Runs that diverged before."""
     if isinstance(epoch, str) and epoch != "last":
         raise ValueError(f"epoch={epoch!r}: choose 'last' or a number")
     row_of: dict[str, int | None] = {}
@@ -151,8 +151,11 @@ def rows_at(study: Study, ended: pd.DataFrame, epoch: str | float) -> dict[str, 
 def parameters(
     cells: pd.DataFrame, axes: Mapping[str, np.ndarray]
 ) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
-    """Return the coordinates parameters_trained, share_trained (over model, width, task, frozen) and cut
-    (what is frozen, in words, over model, width, frozen)."""
+    """Return additional coordinates, as xarray's (dimensions, values), by name.
+
+    `parameters_trained` and `share_trained` are over model, width, task and frozen; `cut`, a text, is over
+    model, width and frozen.
+    """
     over = ("model", "width", "task", "frozen")
     shape = tuple(len(axes[name]) for name in over)
     trained, share = np.full(shape, np.nan), np.full(shape, np.nan)
@@ -175,10 +178,10 @@ def parameters(
 
 
 def empty(values: Sequence[str], shape: tuple[int, ...]) -> dict[str, np.ndarray]:
-    """Return an array of NaN for each name.
+    """Return an array of NaN with this shape for each name in `values`.
 
     Raises:
-        ValueError: if they need more than MAX_BYTES.
+        ValueError: if the arrays need more than MAX_BYTES.
     """
     num_bytes = 8 * math.prod(shape) * len(values)
     if num_bytes > MAX_BYTES:

@@ -49,21 +49,21 @@ def over_epochs(
 ) -> xr.DataArray | xr.Dataset:
     """Return columns over epochs (or, x="step", optimizer steps): float64, dimensions DIMENSIONS and x.
 
-    A Run without source has source_task "none" and source_size 0; `width` is 0 for a network in its
-    original form. Coordinates `parameters_trained` and `share_trained` have dimensions (model, width,
-    task, frozen); `along` makes them the axis. `attrs`: `absent` and `diverged` are ids of Runs; diverged
-    Runs are NaN after their last row.
+    Runs without a source have source_task "none" and source_size 0; `width` is 0 for timm networks.
+    Coordinates `parameters_trained` and `share_trained` have dimensions (model, width, task, frozen);
+    `along` turns one of them into a dimension. `attrs["absent"]` and `attrs["diverged"]` list run ids.
+    Values of a diverged Run are NaN after its last row.
 
     Args:
         values: measured columns of `schema.MEASUREMENTS`, or added by `load.add_column`. A name gives a
             DataArray; a list gives a Dataset, read in one pass.
-        arm: one or several of `arms.ARMS`, or None for all Runs, including sources. Default: transfer;
-            for a table without it, the table's only arm.
+        arm: one or several of `arms.ARMS`, or None for all Runs, including sources. Default: transfer; in
+            a user's table without transfer, the only arm.
         evaluations: if cells were evaluated at different epochs: "same" (raise ValueError), "common" (the
-            epochs that all have), "union" (all epochs, NaN if a cell was not evaluated).
-        partial: allow absent cells, as NaN; None: as the study was opened.
+            epochs of all cells), "union" (all epochs, NaN if a cell was not evaluated).
+        partial: allow absent cells, as NaN; None: `study.partial`.
         squeeze: turn dimensions of length 1 into scalar coordinates.
-        select: a coordinate of `study.cells` = one value, or a list of values to keep.
+        select: column of `study.cells` = the value, or list of values, to keep.
 
     Raises:
         ValueError: for an unknown name or value, or if several Runs are in one cell.
@@ -113,8 +113,8 @@ def at_epoch(
 ) -> xr.DataArray | xr.Dataset:
     """Return columns at one epoch over the grid: float64, dimensions DIMENSIONS.
 
-    `epoch`: "last" is each Run's last evaluation (NaN if the Run diverged). A number is the evaluation at
-    exactly this epoch; every Run must have one unless it diverged before. For the other arguments see
+    `epoch`: "last" for each Run's last evaluation (NaN if the Run diverged), or a number. Every Run must
+    have an evaluation at exactly this epoch, unless it diverged before. For the other arguments see
     `over_epochs`.
     """
     names = [values] if isinstance(values, str) else values
@@ -150,9 +150,9 @@ def computed_surface(
 ) -> xr.DataArray:
     """Return one number computed from each Run's rows, over the grid: float64, dimensions DIMENSIONS.
 
-    `compute` receives the columns `needs` of one Run, each (rows,), in row order, and returns a number.
-    Rows of a diverged Run end where it diverged. `compute` must be thread-safe. For the other arguments
-    see `over_epochs`.
+    `compute` receives the columns `needs` of one Run, each (rows,), in row order, and returns a number;
+    it must be thread-safe. A diverged Run has only the rows before divergence. For the other arguments see
+    `over_epochs`.
     """
     cells = chosen(study, arm, partial, select)
     axes = axes_of(cells)
@@ -172,11 +172,10 @@ def along(surface: xr.DataArray, axis: str | xr.DataArray) -> xr.DataArray:
     """Return the surface with "frozen" replaced by another axis, ascending.
 
     Args:
-        axis: "parameters_trained" or "share_trained" (from head only to nothing frozen, so capacity
-            grows); or a surface over "frozen", whose mean over seeds is used, such as the effective rank
-            at the cut (`similarity.similarity_surfaces`). With a single cut, the parameters replace the
-            only other dimension that they vary along, such as "width". The name of a dimension changes
-            nothing.
+        axis: "parameters_trained", "share_trained", or a surface over "frozen", such as the effective rank
+            at the cut (`similarity.similarity_surfaces`), of which the mean over seeds is used. If the
+            parameters vary along a single other dimension, such as "width", they replace that dimension.
+            The name of a dimension of the surface returns the surface unchanged.
 
     Raises:
         ValueError: if one frozen count has several values (several networks, tasks or sizes) or none.
@@ -224,12 +223,12 @@ def judge_along(
 ) -> Judgement:
     """Decide whether there is double descent in the test error along an axis of capacity.
 
-    This is the question of C4 on any curve, such as a model-wise one: x="width". Train errors are used if
-    the study has them.
+    Applies the test of claim C4 to any curve, such as a model-wise one (x="width"). Train errors are used
+    if the study has them.
 
     Args:
-        x: one of CAPACITIES. "frozen" counts from the most frozen layers to none.
-        rule: fields of `descent.Rule`.
+        x: one of CAPACITIES. "frozen" is in descending order, so capacity grows.
+        rule: values for fields of `descent.Rule`, instead of the defaults.
         Others: see `at_epoch`.
 
     Raises:
@@ -293,10 +292,10 @@ def _dataset(
 
 
 def over_seeds(surface: xr.DataArray) -> xr.Dataset:
-    """Return `mean`, `standard_error` and `count` over the available seeds, without "seed".
+    """Average over the available seeds; return `mean`, `standard_error` and `count`, without dim "seed".
 
-    The standard error is that of the mean, NaN for fewer than two seeds. `count`: the number of seeds in
-    each mean, without those that diverged.
+    The standard error of the mean is NaN for fewer than two seeds. `count`: the number of seeds in each
+    mean; absent or diverged (NaN) seeds are not counted.
     """
     if "seed" not in surface.dims:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Read the similarity of source and target from a store as surfaces, and join it to capacities."""
+"""Read the similarity of source and target from a store as surfaces, and join it with capacities."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ NAMES: Final = {
     "effective_rank": "effective rank of the features",
 }
 NUM_READERS: Final = 16
-UNREADABLE: Final = "unreadable"  # attrs of `read`: reasons by run id
+UNREADABLE: Final = "unreadable"  # key in `attrs` of the result of `read`
 
 
 def read(study: Study, run_ids: Sequence[str] | None = None) -> pd.DataFrame:
     """Return the similarity of these Runs (default: all that ended), indexed by (run_id, place).
 
-    Columns are those of `study.store.similarity.COLUMNS`. Runs without a source have no rows. A Run also
-    has none if its file is missing or corrupted, or was measured from other start weights than the Run's;
-    `attrs["unreadable"]` contains the reasons by run id.
+    Columns are those of `study.store.similarity.COLUMNS`. A Run has no rows if its similarity file is
+    missing (no source, or not measured) or corrupted, or was measured from start weights that the Run did
+    not use; `attrs["unreadable"]` contains the reasons by run id.
 
     Raises:
         ValueError: if the study was opened from an export.
@@ -81,11 +81,11 @@ def similarity_surfaces(
 ) -> xr.Dataset:
     """Return all measures over "place", then the dimensions of `at_epoch`: float64.
 
-    - "logme" (nats per image), "linear_cka", "linear_cka_debiased", and "effective_rank" (dimensions;
-      NaN in files that lack it). Plain CKA is biased upwards for few images, so use the debiased one to
-      compare sizes. The rank grows with the number of images.
-    - place "cut" or "head": at the cut the features change with the frozen count; at the head they are
-      the same for every frozen count of one source, seed and set of target images.
+    - Variables: "logme" (nats per image), "linear_cka", "linear_cka_debiased" and "effective_rank"
+      (dimensions; NaN if an older file lacks it). To compare sizes, use the debiased CKA, because plain
+      CKA is biased upwards for few images. The rank grows with the number of images.
+    - Places: "cut", whose features depend on the frozen count, and "head", whose features are the same
+      for every frozen count of one source, seed and set of target images.
 
     For `arm`, `partial` and `select` see `surfaces.over_epochs`. Values are NaN if a Run has no source or
     a measure has no value (`study.store.similarity.Similarity`). With `partial`, missing similarities are
@@ -127,21 +127,21 @@ def similarity_surfaces(
 def capacity_and_similarity(
     capacity: xr.Dataset, similarity: xr.DataArray, *, size: int | None = None
 ) -> pd.DataFrame:
-    """Return capacity and similarity of the same Runs side by side, one row for each cell of the grid.
+    """Join capacity and similarity of the same Runs to a table with one row per cell of the grid.
 
     Args:
         capacity: see `derived.effective_capacity`.
         similarity: a measure of `similarity_surfaces` at one place, of the same Runs.
-        size: the number of target images at which similarity is taken (default: the largest). It is the
-            same for all rows, since every measure depends on it.
+        size: the number of target images of the similarity in all rows (default: the largest). Every
+            measure depends on this number.
 
     Returns:
         Columns: the dimensions except size, then `cut` (in words), `capacity` (images), `censored`,
-        `monotone`, `similarity_size` (images) and the measure under its name. Cells with a NaN are left
-        out and counted in `attrs["num_left_out"]`.
+        `monotone`, `similarity_size` (images) and the measure by its name. Cells without capacity or
+        similarity are left out and counted in `attrs["num_left_out"]`.
 
     Raises:
-        ValueError: for an unknown size, or if the two are not over the same grid.
+        ValueError: for an unknown size, or if capacity and similarity are not over the same grid.
     """
     sizes = similarity["size"].values
     if sizes.ndim == 0:
