@@ -19,7 +19,7 @@ from study.run import HEAD, Run
 
 @dataclass(frozen=True)
 class Cut:
-    """A network cut in two: training changes `suffix` and never `prefix`.
+    """A network cut in two: training changes the parameters of `suffix` only.
 
     `links`: connect the trained channels of a partly frozen layer to the whole layer.
     """
@@ -98,7 +98,7 @@ def cut(layers: nn.Sequential, run: Run) -> Cut:
     """Cut the network at the cut of `run`, freeze the prefix, and set both parts to evaluation mode.
 
     Frozen parameters get no gradient. With `trained_channels`, `links.copy_back` copies trained values to
-    `layers`. If only the head is trained, its part without parameters (pooling) moves to the prefix. With
+    `layers`. If only the head is trained, its part without parameters moves to the prefix. With
     `head_inputs`, the head's weights for all other inputs are set to zero.
     """
     layers[: run.frozen].requires_grad_(False)

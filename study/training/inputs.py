@@ -57,7 +57,7 @@ class Inputs:
                     lambda span: self._normalise(self.train_images[span]),
                     by_images=run.recipe.calibration == "images",
                 )
-        # Trained channels split a layer. If only the head is trained, the prefix contains its pooling.
+        # Trained channels split a layer. If only the head is trained, the prefix has its constant part.
         self._is_cut_between_layers = not run.trained_channels and len(parts.suffix) > 1
         self.train_features: Tensor | None = None
         self.test_features: Tensor | Features | None = None
