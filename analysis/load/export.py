@@ -391,7 +391,7 @@ def _registrations(header: Mapping[str, Any]) -> tuple[Registration, ...] | None
 
 
 def failures_of(store: Store, wanted: Iterable[Run]) -> dict[str, str]:
-    """Return the reasons of final failures of the wanted Runs, by id; other Runs will be retried."""
+    """Return the reasons of the wanted Runs' final failures (without those to retry), by id."""
     ids = {run.id for run in wanted}
     return {
         run_id: f"{failure.kind}: {failure.error}"

@@ -192,7 +192,7 @@ def survey(store: Store, wanted: Iterable[str]) -> tuple[StoreRows, Survey]:
 def _copied_facts(
     copy: Copy, run_ids: Collection[str], evaluations: dict[str, Evaluations]
 ) -> dict[str, Facts]:
-    """Return the facts of compacted Runs from the manifest; add the Runs' evaluations to `evaluations`."""
+    """Return the facts of compacted Runs from the manifest; fill `evaluations`."""
     made_by = copy.provenances(run_ids)
     facts = {}
     for part in copy.parts:
@@ -218,7 +218,6 @@ def _copied_facts(
 
 
 def _grouped(store: Store, copy: Copy) -> tuple[Grouped, ...]:
-    """Open the store's compacted files."""
     files = open_parts(store, copy)
     parts = []
     for part in copy.parts:
@@ -267,7 +266,7 @@ def _read_groups(
 ) -> set[str]:
     """Call `use` with the asked Runs' columns; return ids of Runs whose row group can no longer be read.
 
-    `kept`: the cache of a store; None for an export, for which an unreadable group raises ValueError.
+    `kept`: a store's cache; None for an export, whose unreadable groups raise ValueError.
     """
     lost: set[str] = set()
     for index, ids in enumerate(rows.groups):

@@ -308,6 +308,5 @@ def _check_epochs(
 
 
 def _text(line: pd.Series[Any], known: Sequence[str]) -> str:
-    """Describe a curve by its coordinates in the table, with the seed last."""
     names = [name for name in (*_KINDS, ARM) if name in known and name != "seed"]
     return ", ".join(f"{name} {line[name]}" for name in [*names, "seed"])

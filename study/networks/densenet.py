@@ -74,10 +74,10 @@ def _dense_block(dense_layers: Iterable[tuple[str, nn.Module]]) -> DenseBlock:
 
 
 class _FrozenPart(nn.Module):
-    """Computes what is constant in the last part of a DenseNet: (n, c, h, w), concatenated channels.
+    """Computes the constants of the last part of a DenseNet: (n, c, h, w), concatenated channels.
 
-    The channels are: the frozen channels before the final norm (if a whole dense layer is trained), the
-    frozen channels after the norm, and the input of the partly trained convolution (if there is one).
+    Frozen channels before the final norm (if a whole dense layer is trained), frozen channels after the
+    norm, input of the partly trained convolution (if any).
     """
 
     def __init__(self, last: Any, num_whole: int, num_channels: int) -> None:

@@ -84,11 +84,8 @@ CHECKED_IMAGE_SIZE: Final = 64
 
 @dataclass(frozen=True)
 class Family:
-    """The functions for one of timm's classes.
-
-    - `layers`: split a network into layers. `fill`: draw the initial values of a module.
-    - `part`: split the last layer before the head by channels. `pieces`: split a layer by pieces.
-    - `part_head`: split the head into a part without parameters and the rest.
+    """Functions for one of timm's classes: split a network into layers, draw a module's initial values,
+    split the last layer before the head by channels, split a layer by pieces, split the head.
     """
 
     layers: Callable[[Any], OrderedDict[str, nn.Module]]

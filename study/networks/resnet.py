@@ -55,10 +55,9 @@ def layers(whole: ResNet) -> OrderedDict[str, nn.Module]:
 
 
 class _FrozenPart(nn.Module):
-    """Computes what is constant in a residual block: (n, c, h, w), concatenated channels.
+    """Computes the constants of a residual block: (n, c, h, w), concatenated channels.
 
-    The channels are: the input of the last convolution, the frozen output channels, and the shortcut of
-    the trained channels.
+    Input of the last convolution, frozen output channels, shortcut of the trained channels.
     """
 
     def __init__(self, block: Any, frozen: slice, trained: slice) -> None:

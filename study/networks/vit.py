@@ -109,9 +109,9 @@ class ClassToken(nn.Module):
 def part_head(head: Head) -> tuple[nn.Module, nn.Module]:
     """Split the head into a part without parameters, which selects the class token, and the head itself.
 
-    The head's norm treats each token separately, so other tokens do not change its output. The first part
-    is the identity if the head averages or attends to tokens. It is the identity, too, on a CPU with more
-    than MAX_THREADS threads, which would sum the norm's gradients in another order.
+    The head's norm treats each token separately, so the other tokens are not needed. The first part is the
+    identity if the head averages or attends to tokens, or a CPU has more than MAX_THREADS threads, which
+    would sum the norm's gradients in another order.
     """
     reads_one = head.attn_pool is None and head.pool_type == "token"
     on_cpu = head.classifier.weight.device.type == "cpu"
@@ -120,7 +120,7 @@ def part_head(head: Head) -> tuple[nn.Module, nn.Module]:
 
 
 class _FrozenPart(nn.Module):
-    """Computes what is constant in an encoder block: (n, tokens, width) to (n, tokens, 2 · width).
+    """Computes the constants of an encoder block: (n, tokens, width) to (n, tokens, 2 · width).
 
     The last dimension concatenates the block's output without the MLP's trained hidden units, and the
     MLP's input.

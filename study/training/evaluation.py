@@ -59,7 +59,7 @@ class Measured:
 
     @property
     def losses(self) -> tuple[float, float]:
-        """Return (training loss, test loss)."""
+        """Return (train_loss, test_loss)."""
         return self.train_loss, self.test_loss
 
 
@@ -192,9 +192,9 @@ def _parts(images: Tensor, at_once: int) -> list[Tensor]:
 
 
 def losses_of(logits: Tensor, labels: Tensor, loss: str) -> Tensor:
-    """Return the loss of each image, (n,). `logits`: (n, classes); `labels`: int64, (n,).
+    """Return the loss of each image, (n,), from logits (n, classes) and labels (n,).
 
-    `loss`: "cross_entropy", in nats, or "squared", the squared distance between logits and one-hot label.
+    `loss`: "cross_entropy" (nats) or "squared" (squared distance from the one-hot label).
     """
     if loss == "cross_entropy":
         return nn.functional.cross_entropy(logits, labels, reduction="none")

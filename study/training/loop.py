@@ -151,8 +151,7 @@ class Training:
     def __iter__(self) -> Iterator[Row | None]:
         """Train to the last step; yield a Row after each evaluated step, None after any other step.
 
-        The caller may leave the loop at any yield and iterate again. Raises Diverged if a loss is not
-        finite; `rows` has the earlier rows.
+        The caller may stop at any yield and iterate again. Raises Diverged; `rows` has the earlier rows.
         """
         if self.step == 0 and not self.rows:
             yield self.measure()
@@ -192,7 +191,7 @@ class Training:
         self.finite &= torch.isfinite(loss.detach())
 
     def begin_epoch(self, epoch: int) -> None:
-        """Draw this epoch's order of images and its augmentation."""
+        """Draw the epoch's order of images and augmentation."""
         run = self.run
         names = (run.task, run.part, run.size, run.seed, epoch)
         order = torch.from_numpy(permutation(run.size, "order", *names))
@@ -256,7 +255,7 @@ class Training:
     def state(self) -> dict[str, Tensor]:
         """Return everything that `restore` needs: tensors by name; they may share the Run's memory.
 
-        Order of images and augmentation are not included, because named random streams draw them again.
+        Named random streams draw order and augmentation again.
         """
         names = [name for name, _ in self.parts.suffix.named_parameters()]
         tensors = {f"weights.{key}": value for key, value in self.weights().items()}

@@ -110,10 +110,7 @@ def crops_and_flips(
 
 
 def set_precision(recipe: Recipe) -> None:
-    """Set torch's global precision switches for this recipe.
-
-    Call this for each Run, because a worker trains one Run after another.
-    """
+    """Set torch's global precision switches; needed for each Run, as a worker trains several."""
     fast = recipe.precision != "float32"
     torch.set_float32_matmul_precision("high" if fast else "highest")
     torch.backends.cudnn.allow_tf32 = fast

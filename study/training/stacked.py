@@ -212,7 +212,7 @@ class Stack:
                 states = [m.optimizer.state.get(each, {}) for m, each in pairs]
                 if states[0]:  # empty before the first step
                     self._optimizer.state[wide] = _joined_states(states, like=wide)
-        # From `penalty`, because the parameters of restored members are no longer at their start.
+        # Not the parameters, which have changed in restored members.
         starts = [m.penalty.start for m in everywhere]
         start = {name: torch.cat([each[name] for each in starts]) for name in starts[0]}
         self._penalty = StartPenalty(self._recipe.l2_start, self._suffix, start)
@@ -344,12 +344,10 @@ def _tensors(suffix: nn.Sequential) -> list[Tensor]:
 
 
 def _fill(wide: Tensor, values: Sequence[Tensor]) -> None:
-    """Write the values of all places to `wide`; a scalar is the same for all places."""
     wide.copy_(values[0] if values[0].ndim == 0 else torch.cat(list(values)))
 
 
 def _joined_states(states: Sequence[dict[str, Any]], *, like: Tensor) -> dict[str, Tensor | None]:
-    """Join the optimizer states of one tensor in all places to the state of the wide tensor."""
     made: dict[str, Tensor | None] = {}
     for key, first in states[0].items():
         if first is None or first.ndim == 0:  # the number of steps
