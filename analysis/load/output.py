@@ -50,7 +50,7 @@ def folder(place: Path, *, last: str) -> Iterator[Path]:
 
 
 def without_formula(text: str) -> str:
-    """Return the text, with an apostrophe in front if a spreadsheet would run the text as a formula."""
+    """Return the text, after an apostrophe if a spreadsheet would run the text as a formula."""
     return f"'{text}" if text.startswith(_FORMULA) else text
 
 

@@ -165,7 +165,7 @@ def disagreement(
 
     Returns:
         disagreement: see `pair_disagreement`; NaN for one seed.
-        error: the mean test error of the seeds with predictions. num_seeds: the number of these seeds.
+        error: the mean test error of the seeds with predictions. num_seeds: their number.
         measured, finite_test_set, beyond: see `finite_set_spread`; NaN for one seed.
 
     Raises:

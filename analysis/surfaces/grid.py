@@ -50,7 +50,6 @@ def chosen(
 
 
 def ended_of(cells: pd.DataFrame) -> pd.DataFrame:
-    """Return the lines whose Runs have rows."""
     return cells[cells["state"].isin(ENDED)]
 
 
@@ -64,7 +63,7 @@ def axes_of(cells: pd.DataFrame) -> dict[str, np.ndarray]:
 
 
 def flat_index(cells: pd.DataFrame, axes: Mapping[str, np.ndarray]) -> dict[str, int]:
-    """Return the flat index of each Run's cell in an array over `axes`, by run id."""
+    """Return the flat index of each Run's cell over `axes`, by run id."""
     codes = [pd.Index(values).get_indexer(pd.Index(cells[name])) for name, values in axes.items()]
     flat = np.ravel_multi_index(codes, tuple(len(values) for values in axes.values()))
     return dict(zip(cells.index, flat.tolist(), strict=True))
@@ -153,8 +152,7 @@ def parameters(
 ) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
     """Return additional coordinates, as xarray's (dimensions, values), by name.
 
-    `parameters_trained` and `share_trained` are over model, width, task and frozen; `cut`, a text, is over
-    model, width and frozen.
+    `parameters_trained`, `share_trained`: over model, width, task, frozen. `cut`: model, width, frozen.
     """
     over = ("model", "width", "task", "frozen")
     shape = tuple(len(axes[name]) for name in over)
@@ -178,7 +176,7 @@ def parameters(
 
 
 def empty(values: Sequence[str], shape: tuple[int, ...]) -> dict[str, np.ndarray]:
-    """Return an array of NaN with this shape for each name in `values`.
+    """Return an array of NaN for each name in `values`.
 
     Raises:
         ValueError: if the arrays need more than MAX_BYTES.

@@ -173,9 +173,9 @@ def along(surface: xr.DataArray, axis: str | xr.DataArray) -> xr.DataArray:
 
     Args:
         axis: "parameters_trained", "share_trained", or a surface over "frozen", such as the effective rank
-            at the cut (`similarity.similarity_surfaces`), of which the mean over seeds is used. If the
-            parameters vary along a single other dimension, such as "width", they replace that dimension.
-            The name of a dimension of the surface returns the surface unchanged.
+            at the cut (`similarity.similarity_surfaces`), averaged over seeds. If parameters vary along
+            a single other dimension, such as "width", they replace it. For the name of a dimension, the
+            surface is returned unchanged.
 
     Raises:
         ValueError: if one frozen count has several values (several networks, tasks or sizes) or none.
@@ -295,7 +295,7 @@ def over_seeds(surface: xr.DataArray) -> xr.Dataset:
     """Average over the available seeds; return `mean`, `standard_error` and `count`, without dim "seed".
 
     The standard error of the mean is NaN for fewer than two seeds. `count`: the number of seeds in each
-    mean; absent or diverged (NaN) seeds are not counted.
+    mean, without diverged ones.
     """
     if "seed" not in surface.dims:
         raise ValueError(

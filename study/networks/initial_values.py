@@ -1,4 +1,4 @@
-"""Draw a network's initial values from named random streams that do not depend on cut or classes."""
+"""Draw a network's initial values from random streams that do not depend on cut or classes."""
 
 from __future__ import annotations
 

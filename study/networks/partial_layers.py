@@ -54,8 +54,7 @@ class PartialLayer:
 def outputs(module: Module, which: slice, links: ChannelLinks | None) -> Module:
     """Return a convolution, linear map or BatchNorm with only the output channels `which`.
 
-    With `links`, its values are copies, paired with the module's values. With None, it shares the module's
-    values, frozen.
+    With `links`, its values are copies, paired with the module's; with None, the module's own, frozen.
     """
     part = copy.deepcopy(module)
     for name in ("weight", "bias"):

@@ -1,4 +1,4 @@
-"""Import the names of timm that this package uses; do not import wandb, which timm would if installed."""
+"""Import the names of timm that this package uses, without wandb, which timm imports if installed."""
 
 import sys
 from collections.abc import Iterator

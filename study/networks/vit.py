@@ -122,8 +122,7 @@ def part_head(head: Head) -> tuple[nn.Module, nn.Module]:
 class _FrozenPart(nn.Module):
     """Computes the constants of an encoder block: (n, tokens, width) to (n, tokens, 2 · width).
 
-    The last dimension concatenates the block's output without the MLP's trained hidden units, and the
-    MLP's input.
+    Last dimension: the block's output without the MLP's trained hidden units, then the MLP's input.
     """
 
     def __init__(self, block: Any, frozen: slice) -> None:

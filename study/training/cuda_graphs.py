@@ -29,7 +29,7 @@ class Steps:
     The first NUM_WARM steps of that length and all steps of other lengths run directly. If `capture` is
     None, every step does.
 
-    `not_captured`: the reason why steps on a GPU are not captured; "" if they are captured, or on a CPU.
+    `not_captured`: the reason why steps on a GPU are not captured; else "".
     """
 
     # `compute` is passed to each call and not stored, because it is a method of the `Training` that
@@ -85,7 +85,7 @@ def capture_on(device: torch.device, *, is_possible: bool = True) -> Capture | N
 
 
 def not_captured_on(device: torch.device, *, is_possible: bool) -> str:
-    """Return the reason why `capture_on` returns None for a GPU; "" if steps are captured, or on a CPU."""
+    """Return the reason why `capture_on` returns None for a GPU; else ""."""
     if device.type != "cuda":
         return ""
     if os.environ.get(SWITCH) == "0":

@@ -30,8 +30,8 @@ class Inputs:
     """The inputs of the trained layers, for a Run's training images and its task's test images.
 
     `train_images`, `test_images`: uint8, shape (n, c, h, w). `cached`: compute the frozen prefix once per
-    image, not once per batch. `shared`: the machine's folder of features, to share them between Runs
-    (None: share nothing). Both options give the same bits.
+    image, not per batch. `shared`: the machine's folder for features that Runs share. Neither option
+    changes the bits.
     """
 
     def __init__(

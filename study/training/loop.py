@@ -125,7 +125,7 @@ class Training:
 
     @property
     def not_captured(self) -> str:
-        """Return why GPU steps are not captured as a CUDA graph; "" if they are captured, or on a CPU."""
+        """Return why GPU steps are not captured as a CUDA graph; else ""."""
         return self._steps.not_captured
 
     def at_cut(self) -> Tensor | None:
@@ -312,7 +312,7 @@ class Training:
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Set the learning rate; captured steps use the new rate, too."""
+    """Set the learning rate, also of captured steps."""
     for group in optimizer.param_groups:
         if isinstance(group["lr"], Tensor):
             group["lr"].fill_(rate)

@@ -25,8 +25,8 @@ from study.training.cut import divide
 from study.training.preprocessing import normalisation
 from study.training.steps import EVALUATION_BATCH_SIZE, batch_spans
 
-# Features are float32: values below this share of the total are rounding errors. Ignoring them bounds the
-# rank of features, and the evidence of a perfect fit, which would otherwise be infinite.
+# Features are float32: values below this share of the total are rounding errors. This bounds the rank of
+# features, and the evidence of a perfect fit, which would be infinite.
 ROUNDING: Final = 1e-6
 
 POINTS_A_DECADE: Final = 10
@@ -125,7 +125,7 @@ def _classifier_input(layers: nn.Sequential) -> Iterator[list[Tensor]]:
 
 @contextmanager
 def _full_precision() -> Iterator[None]:
-    # Similarities of Runs with different recipes are compared, so precision must not depend on the recipe.
+    # Runs with different recipes are compared, so their precision must not matter.
     before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = False

@@ -71,7 +71,7 @@ class WideLayerNorm(nn.Module):
         return torch.addcmul(self.bias, normed.flatten(-2), self.weight)
 
 
-# Modules without parameters of their own that treat every channel alike, so they work at any width.
+# Modules without parameters of their own that treat every channel alike.
 _CHANNELWISE: Final = (
     *(nn.Sequential, BasicBlock, Bottleneck, Head, SelectAdaptivePool2d, nn.Flatten),
     *(nn.ReLU, nn.Identity, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d),
