@@ -73,10 +73,10 @@ class Term:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Contrast:
-    """One number per seed: the mean over groups, which are the same for all seeds.
+    """One number per seed: the mean difference over the same groups of cells for all seeds.
 
-    `values`: (seeds,); `dropped`: number of groups left out because a seed lacks them; `left_out`:
-    seeds left out.
+    `values`: (seeds,); `dropped`: number of groups that are not used, because a seed lacks them;
+    `left_out`: seeds that are not used, because they lack too many groups.
     """
 
     values: np.ndarray

@@ -221,12 +221,13 @@ def ask_c2(measures: Measures, lines: pd.DataFrame, arm: str) -> Answer:
 
 
 def c3(measures: Measures, *, arm: str = TRANSFER) -> Verdict:
-    """Decide C3: does freezing lower the largest target size that is interpolated? Effect in doublings.
+    """Decide C3: does freezing lower the capacity, the largest target size that the network fits?
 
-    The effect is a difference of log2 of capacities, averaged over seeds. Capacities are rounded down to a
-    size studied. All seeds share these sizes, so the interval is widened by half a step for each of the
-    two capacities. If the largest size is interpolated (or the smallest is not), the capacity is only
-    bounded, and the difference is understated. Exploratory: each step from one frozen count to the next.
+    The effect is log2 of the capacity with the fewest frozen layers minus that with the most, a mean over
+    seeds: 1 is a factor of two. A capacity is known only as one of the sizes studied. This rounding is the
+    same for all seeds, so averaging does not remove it; the interval is widened by half a step for each of
+    the two capacities. If the largest size is fitted, or the smallest is not, the capacity is a bound, so
+    the difference may be larger. Exploratory: the same for each step from one frozen count to the next.
     """
     lines = of_arm(measures.lines, arm)
     cuts = lines.sort_values("frozen")["cut"].unique()

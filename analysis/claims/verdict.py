@@ -165,7 +165,9 @@ def more_seeds(
         high = interval.estimate + grid + beyond * then[1] / now[1]
         if (low > above and interval.estimate >= matters) or high < matters:
             return f"about {seeds} seeds would tell, if estimate and spread stay as they are"
-    return "a finer grid would tell" if grid else "more seeds alone would not tell"
+    return (
+        "a finer grid of sizes or epochs would tell" if grid else "more seeds alone would not tell"
+    )
 
 
 def bounded(one: Condition, *, understated: bool, overstated: bool) -> Condition:

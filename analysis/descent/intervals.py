@@ -54,7 +54,7 @@ def mean_interval(
         values: (seeds,), finite, one per seed.
         level: coverage of the interval.
         resolution: step of the grid that values are rounded to (sizes of a study, evaluated epochs,
-            whole images). Rounding has a standard deviation of resolution/√12, even if all seeds agree.
+            whole images). Its standard deviation, resolution/√12, counts even if all values are equal.
 
     Raises:
         ValueError: if there is no value, or one is not finite.

@@ -293,7 +293,7 @@ def span(values: np.ndarray) -> tuple[float, float]:
 def _depth(curve: xr.DataArray, x: str) -> np.ndarray:
     if x not in curve.coords:
         raise ValueError(
-            f"x={x!r}: choose a coordinate over frozen, {sorted(map(str, curve.coords))}"
+            f"x={x!r}: choose a coordinate along frozen: {', '.join(sorted(map(str, curve.coords)))}"
         )
     return curve[x].values
 

@@ -166,8 +166,8 @@ def _made(study: load.Study, registrations: Sequence[Registration], has_space: b
     lines = [
         f"- by `{command}`"
         + (
-            f", of which [`{SPACE}`]({SPACE}) is the search space (its absolute paths are cut down to "
-            "their last part)"
+            f"; [`{SPACE}`]({SPACE}) is the search space (absolute paths in it are cut down to their "
+            "last part)"
             if has_space
             else ""
         )

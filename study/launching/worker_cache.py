@@ -229,10 +229,11 @@ def record_similarity(
     device: torch.device,
     at_cut: Tensor | None = None,
 ) -> None:
-    """Publish the similarity of the start of `run` and its target, unless the store has it for this start.
+    """Store how similar the target of `run` is to its start, the Run whose weights it begins with.
 
-    Does nothing if the start is not a Run. `start_weights`: of the whole start, including its head;
-    `at_cut`: see `study.training.similarity.measure`. A damaged similarity is quarantined and replaced.
+    Does nothing if `run` starts from no other Run, or if the store has the similarity for this start. A
+    damaged similarity is quarantined and replaced. `start_weights`: all weights of the start, including
+    its head; `at_cut`: see `study.training.similarity.measure`.
     """
     if run.source is None:
         return

@@ -335,8 +335,11 @@ def open_parts(store: Store, copy: Copy) -> dict[str, pq.ParquetFile]:
 
 @dataclass(frozen=True, kw_only=True)
 class Compacted:
-    """The result of `compact`: all copied Runs, Runs copied by this call, bytes of all parts, and damaged
-    rows files, which are not copied."""
+    """The result of `compact`.
+
+    `num_runs`: Runs that have a copy; `num_new`: those copied by this call; `num_bytes`: the size of all
+    Parquet files together; `damaged`: the damaged rows files, which are not copied.
+    """
 
     num_runs: int
     num_new: int

@@ -172,7 +172,7 @@ def _began_at(store: Store, path: str) -> Process | None:
 
 
 def trained_by(store: Store) -> dict[str, Process]:
-    """Return the process that last started each Run in flight, by id; skip unreadable notes."""
+    """Return by Run id the process that started each unfinished Run, if its record can be read."""
     paths = _paths(list_unfinished(store), _BEGAN)
     read = concurrently(lambda run_id: _began_at(store, paths[run_id]), paths)
     return {i: process for i, process in read.items() if isinstance(process, Process)}
