@@ -98,6 +98,13 @@ def resumed(run: Run, store: Store, start: Mapping[str, torch.Tensor] | None, at
     return second
 
 
+def restored(training: Training, store: Store) -> Training:
+    """Return a new training of the same Run, without a start, restored from the state of this one."""
+    fresh = training_of(training.run, store)
+    fresh.restore({key: value.clone() for key, value in training.state().items()})
+    return fresh
+
+
 def outcome(training: Training) -> tuple[list[object], dict[str, list[float]]]:
     """Return the rows without times, and the weights."""
     rows: list[object] = [replace(row, wall_seconds=0) for row in training.rows]

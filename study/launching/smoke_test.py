@@ -149,7 +149,7 @@ def _seconds_each(seconds: np.ndarray, evaluations: np.ndarray) -> tuple[float, 
     """Return the mean seconds of a step, and of an evaluation.
 
     `seconds`: of each step, with its evaluations; `evaluations`: 0 or 1 for each step. If every step has
-    an evaluation, the two cannot be told apart, and a step counts as 0 s.
+    an evaluation, the two times cannot be separated, and a step counts as 0 s.
     """
     alone = seconds[evaluations == 0]
     per_step = float(alone.mean()) if len(alone) else 0.0

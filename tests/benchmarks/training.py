@@ -222,7 +222,7 @@ def _narrow_seconds(store: Store, width: int, cut: int, recipe: Recipe) -> tuple
                 due -= 1
 
     return (
-        # A quarter tells the whole: a plain script computes nothing once.
+        # A quarter is enough, because a plain script computes nothing only once.
         4 * _cpu(lambda: train_script(num_epochs // 4, caches_features=False)),
         _cpu(lambda: train_script(num_epochs, caches_features=True)),
         _cpu(lambda: _execute([run], store)),

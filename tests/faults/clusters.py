@@ -328,7 +328,7 @@ class Loopback:
 
 
 def _left_after(scenario: Scenario, seconds: float) -> set[int]:
-    """Return the processes that have trained so far and still live after so many seconds."""
+    """Return the processes that have trained so far and are still alive after `seconds`."""
     until, workers = time.monotonic() + seconds, _trained(scenario)
     while left := workers.intersection(drivers.processes_of(scenario.folder)):
         if time.monotonic() > until:

@@ -62,7 +62,7 @@ class Driver:
     def wait_until(self, is_so: Callable[[], Any], what: str, seconds: float = 120.0) -> bool:
         """Return True once the condition holds, False if the driver ended before.
 
-        Raises Hung if neither output nor journal grows for so many seconds; the machine may be slow.
+        Raises Hung if neither output nor journal grows for `seconds`; the machine may be slow.
         """
         sizes, since = self._sizes(), time.monotonic()
         while not is_so():
@@ -80,7 +80,7 @@ class Driver:
         return [path.stat().st_size if path.exists() else 0 for path in files]
 
     def wait(self, seconds: float = PATIENCE_SECONDS) -> int:
-        """Return the exit status. Without progress for so many seconds, kill it and raise Hung."""
+        """Return the exit status. Without progress for `seconds`, kill the driver and raise Hung."""
         try:
             self.wait_until(lambda: False, "the end", seconds)
         except Hung:

@@ -256,7 +256,7 @@ class Scenario:
     def wait_for(
         self, kind: str, driver: Driver, run_id: str | None = None, *, count: int = 1
     ) -> bool:
-        """Wait for so many further events of this kind; False if the driver ended before."""
+        """Wait for `count` more events of this kind; return False if the driver ended before."""
         wanted = self.count(kind, run_id) + count
         return driver.wait_until(lambda: self.count(kind, run_id) >= wanted, f"{count} {kind}")
 

@@ -11,7 +11,7 @@ from study.networks.catalogue import num_layers
 from study.run import Recipe, Run
 from study.store import Store
 from study.training.stacked import Stack
-from tests.trainings import outcome, resumed, to_the_end, training_of
+from tests.trainings import outcome, restored, resumed, to_the_end, training_of
 
 SQUARED = Recipe(num_steps=4000, batch_size=60, optimizer="sgd", learning_rate=0.01, loss="squared")
 HEAD_ONLY = Run(
@@ -69,12 +69,7 @@ def test_stack_with_squared_loss_and_penalty_equals_single_runs_after_a_restart(
         if first.step == 3:
             break
     first.copy_back()
-    restored = []
-    for each in first.members:
-        fresh = training_of(each.run, store)
-        fresh.restore({key: value.clone() for key, value in each.state().items()})
-        restored.append(fresh)
-    second = Stack(restored)
+    second = Stack([restored(each, store) for each in first.members])
     for _ in second:
         pass
     for member in second.members:

@@ -14,7 +14,7 @@ from study.run import Recipe, Run
 from study.store import Store
 from study.training.loop import Training
 from study.training.stacked import Stack, check_timm_layers
-from tests.trainings import to_the_end, training_of
+from tests.trainings import restored, to_the_end, training_of
 
 TOGETHER = 4
 SEEDS = (4, 5, 7)  # of the block 4 to 7
@@ -141,11 +141,7 @@ def test_stack_continues_from_the_states_of_its_members_with_the_same_bits(store
     while interrupted.step < 3:
         next(steps)
     interrupted.copy_back()
-    members = []
-    for each in interrupted.members:
-        fresh = training_of(each.run, store)
-        fresh.restore({key: value.clone() for key, value in each.state().items()})
-        members.append(fresh)
+    members = [restored(each, store) for each in interrupted.members]
     for member, expected in zip(trained(Stack(members)).members, whole.members, strict=True):
         assert_equal_bits(member, expected)
 
