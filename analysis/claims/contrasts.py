@@ -295,12 +295,19 @@ def pace_terms(lines: pd.DataFrame) -> tuple[list[Term], Mapping[str, frozenset[
 
     Runs that never cross ε count with their last epoch. Also return these Runs, by "larger" and "smaller"
     source, and the mean distance between evaluations (log10).
+
+    Sources of the two sizes must have the same recipe; or each size a recipe of its own, for example the
+    number of steps at which their train errors are equal.
     """
     smallest, largest = lines["source_size"].min(), lines["source_size"].max()
     if smallest == largest:
         return [], {"larger": frozenset(), "smaller": frozenset()}, 0.0
+    compared = lines[lines["source_size"].isin([smallest, largest])]
+    has_one_recipe = compared.groupby("source_size")["source_recipe"].nunique().max() == 1
     terms: list[Term] = []
-    for key, cell in groups(lines[lines["source_size"].isin([smallest, largest])], "source_size"):
+    for key, cell in groups(
+        compared, "source_size", *(["source_recipe"] if has_one_recipe else [])
+    ):
         # If in some seed neither Run crosses ε, the difference has no bound.
         if (~np.isfinite(cell["interpolated"])).groupby(cell["seed"]).sum().max() > 1:
             continue

@@ -29,6 +29,7 @@ from analysis.claims.verdict import (
     condition,
 )
 from analysis.load.arms import MATCHED_STEPS, RANDOM_FROZEN, REINITIALISED, SAME_TASK, SCRATCH
+from study.grid import with_starts
 from study.run import Recipe, Run
 from tests import synthetic
 from tests.synthetic import NOTHING, Truth
@@ -255,6 +256,23 @@ def test_c2_is_repeated_with_sources_of_equally_many_steps(tmp_path: Path) -> No
     assert beside.effect is not None and beside.effect.num == 3
     text = str(Verdicts([verdict]))
     assert "with sources of equally many steps: holds" in text
+
+
+def test_c2_compares_sources_of_which_each_size_has_its_own_recipe(tmp_path: Path) -> None:
+    num_steps = {500: 100, 5_000: 900}  # as if their train errors were equal then
+    cells = [
+        replace(
+            run,
+            start=replace(run.source, recipe=Recipe(num_steps=num_steps[run.source.size])),
+        )
+        for run in grid_of(source_sizes=tuple(num_steps), sizes=(250, 1_000), frozen=(0, 2))
+        if run.source is not None
+    ]
+    synthetic.write(tmp_path, with_starts(cells), truth=Truth(slowdown=1.0))
+    verdict = c2(measure(load.open_study(tmp_path)))
+    assert verdict.answer == HOLDS
+    assert verdict.effect is not None
+    assert verdict.effect.low > 0.3  # planted: 1, but some Runs end before they interpolate
 
 
 @pytest.mark.slow
