@@ -23,7 +23,7 @@ from typing import Final
 
 from study.grid import LOG_SPACED, grid
 from study.run import Recipe
-from study.tasks import ParquetImages, Task
+from study.tasks import ParquetImages, Task, TorchvisionImages
 
 # Classes that resemble CIFAR-10's animals and vehicles, and classes that do not; chosen before any result.
 NEAR: Final = (
@@ -49,6 +49,23 @@ TASKS: Final = (
     _task(BROAD, "cifar100-20k"),
     _task(RELATED[0], "tiny-imagenet-near", NEAR),
     _task(RELATED[1], "tiny-imagenet-far", FAR),
+)
+
+# Fashion-MNIST (torchvision downloads it): clothes, and the other five classes.
+_FASHION: Final = TorchvisionImages(dataset="FashionMNIST")
+FASHION: Final = (
+    Task(
+        name="fashion-a",
+        images=_FASHION,
+        classes=("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+        image_size=16,
+    ),
+    Task(
+        name="fashion-b",
+        images=_FASHION,
+        classes=("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+        image_size=16,
+    ),
 )
 
 SOURCE_SIZE: Final = 5_000

@@ -27,22 +27,14 @@ Result: C1 is undecided (`analysis/results/README.md`).
 from dataclasses import replace
 from typing import Final
 
-from search_spaces._reduced import RECIPE, SEEDS, SOURCE_RECIPE, SOURCE_SIZE
+from search_spaces._reduced import FASHION, RECIPE, SEEDS, SOURCE_RECIPE, SOURCE_SIZE
 from study.grid import grid
-from study.tasks import Task, TorchvisionImages
 
 __all__ = ["KEEP_PREDICTIONS", "RUNS", "TASKS"]
 
 KEEP_PREDICTIONS = True
 
-FASHION: Final = TorchvisionImages(dataset="FashionMNIST")
-CLOTHES: Final = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat")
-OTHERS: Final = ("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
-
-TASKS: Final = (
-    Task(name="fashion-a", images=FASHION, classes=CLOTHES, image_size=16),
-    Task(name="fashion-b", images=FASHION, classes=OTHERS, image_size=16),
-)
+TASKS: Final = FASHION
 
 RUNS: Final = grid(
     source_task="fashion-a",

@@ -30,14 +30,13 @@ from dataclasses import replace
 from typing import Final
 
 from search_spaces import _reduced
-from search_spaces.reduced_epochs import TASKS as FASHION
 from study.grid import EVERY_PIECE, LOG_SPACED, grid
 
 __all__ = ["RELATED", "RUNS", "TASKS"]
 
 # The more and the less related source.
 RELATED: Final = ("fashion-a", _reduced.RELATED[1])
-TASKS: Final = (*FASHION, *_reduced.TASKS)
+TASKS: Final = (*_reduced.FASHION, *_reduced.TASKS)
 
 RUNS: Final = grid(
     source_task=RELATED,
