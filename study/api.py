@@ -10,7 +10,7 @@ from typing import Any
 from study.cli.arguments import Named, default_address, default_data, store_named, study_of
 from study.cli.status import failure_lines, status_text
 from study.messages import UserError, show_message
-from study.planning.inventory import Inventory, summarise_heads, take_inventory
+from study.planning.inventory import Inventory, summarise_heads
 from study.planning.spaces import Space, load_space, space_of
 from study.run import Run
 from study.store import Store
@@ -47,7 +47,7 @@ def plan_study(
     data: str | Path | None = None,
     tasks: Iterable[Task] = (),
     related: tuple[str, str] | None = None,
-    keep_predictions: bool = False,
+    keep_predictions: bool | str = False,
 ) -> StoredStudy:
     """Return the plan of a study: what it needs, what exists, what the rest will cost. Start nothing.
 
@@ -85,7 +85,7 @@ def run_study(
     data: str | Path | None = None,
     tasks: Iterable[Task] = (),
     related: tuple[str, str] | None = None,
-    keep_predictions: bool = False,
+    keep_predictions: bool | str = False,
     inline: bool = False,
     address: str | None = None,
     gpus_per_trial: float | None = None,
@@ -165,7 +165,7 @@ def _space(
     name: str | None,
     tasks: Iterable[Task] = (),
     related: tuple[str, str] | None = None,
-    keep_predictions: bool = False,
+    keep_predictions: bool | str = False,
 ) -> Space:
     if not isinstance(space, str | Path):
         if name is None:
@@ -188,8 +188,7 @@ def _space(
 
 
 def _state_of(named: Named, store: Store) -> StoredStudy:
-    wanted = named.space.with_predictions if named.space is not None else ()
-    found = take_inventory(named.runs, store, keep_predictions=wanted)
+    found = named.inventory(store)
     return _stored(
         named.name,
         store,

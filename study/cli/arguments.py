@@ -14,6 +14,7 @@ import typer
 from study.command_line import option
 from study.launching.options import LOGS
 from study.messages import UserError, did_you_mean
+from study.planning.inventory import Inventory, take_inventory
 from study.planning.spaces import Space, is_file_name, load_space, packaged, unknown_text
 from study.run import Run
 from study.store import Store, open_store, read_study, study_names
@@ -27,6 +28,15 @@ class Named:
     name: str
     runs: Sequence[Run]
     space: Space | None
+
+    def inventory(self, store: Store) -> Inventory:
+        """Return the inventory of the Runs, with the predictions that the search space requests."""
+        return take_inventory(
+            self.runs,
+            store,
+            keep_predictions=self.space.with_predictions if self.space else (),
+            keep_probabilities=self.space.with_probabilities if self.space else (),
+        )
 
 
 def store_named(root: str | Path) -> Store:

@@ -298,8 +298,7 @@ def _watch(named: Named, store: Store, found: Inventory, heads: HeadSummary) -> 
 
 
 def _read_state(named: Named, store: Store) -> tuple[Inventory, HeadSummary]:
-    wanted = named.space.with_predictions if named.space is not None else ()
-    found = take_inventory(named.runs, store, keep_predictions=wanted)
+    found = named.inventory(store)
     return found, summarise_heads(found, store)
 
 

@@ -118,6 +118,7 @@ def _inventory(
         space.runs,
         store,
         keep_predictions=space.with_predictions,
+        keep_probabilities=space.with_probabilities,
         not_whole=left,
         unnoted=unnoted,
     )
@@ -316,7 +317,7 @@ def _train(
     unnoted = launch(
         queue,
         store,
-        options,
+        replace(options, keep_probabilities=bool(space.with_probabilities)),
         progress=progress,
         screen=screen,
         keep=with_weights,

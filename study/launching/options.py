@@ -33,6 +33,7 @@ class LaunchOptions:
     - `checkpoint_seconds`: time between two checkpoints of a Run; a crash loses at most this much.
     - `grace_seconds`: time for a last checkpoint when all trials are to stop.
     - `node_cache`: a folder on each node's own disk for copies of prepared tasks; None: no copies.
+    - `keep_probabilities`: store predictions with the class probabilities at the last evaluation.
     - `logs`: names from LOGS of the loggers to use; `log_folder`: the folder of their files.
     - `resume_hint`: the line that shows an interrupted user how to continue.
     """
@@ -47,6 +48,7 @@ class LaunchOptions:
     checkpoint_seconds: float = 60.0
     grace_seconds: float = 20.0
     node_cache: Path | None = None
+    keep_probabilities: bool = False
     logs: tuple[str, ...] = ()
     log_folder: Path = Path("logs")
     resume_hint: str = "interrupted; to go on, give the same command again"

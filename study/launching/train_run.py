@@ -107,6 +107,7 @@ class _Job:
     unfinished: Unfinished | None
     keep_weights: bool
     keep_predictions: bool
+    keep_probabilities: bool
 
 
 class Checkpoints:
@@ -176,8 +177,9 @@ def execute(
 
     `store` must have the prepared task and the finished start. If the rows exist, with the weights (if
     `keep_weights`) and the predictions (if `keep_predictions`), nothing is done; if anything is missing,
-    all are made again. `on_row` receives each row measured in this process; `on_remark` receives a line
-    for the user; `should_stop` is called after every step.
+    all are made again. If `options.keep_probabilities`, the predictions have class probabilities.
+    `on_row` receives each row measured in this process; `on_remark` receives a line for the user;
+    `should_stop` is called after every step.
 
     Returns "finished" or "diverged". Raises Interrupted after the checkpoint that `should_stop`
     requested; ValueError if the task or the start is missing; Damaged if either fails its checksum. A
@@ -245,13 +247,15 @@ def _job(
     run: Run, store: Store, options: LaunchOptions, keep_weights: bool, keep_predictions: bool
 ) -> _Job | str:
     """Return a `_Job` at the Run's checkpoint or step 0, or the Run's outcome if it needs no training."""
+    keep_probabilities = keep_predictions and options.keep_probabilities
     before = _made_before(run, store)
     if before is not None:
-        if _is_whole(run, store, before, keep_weights, keep_predictions):
+        if _is_whole(run, store, before, keep_weights, keep_predictions, keep_probabilities):
             return _outcome(before)
         # The rows will be replaced, so the artifacts that the old rows name are written again.
         keep_weights = keep_weights or before.weights_digest is not None
         keep_predictions = keep_predictions or before.predictions_digest is not None
+        keep_probabilities = keep_probabilities or before.has_probabilities
     task = load_task(run.task, store, options.node_cache)
     start = _start(run, store, task)
     device = torch.device(options.device)
@@ -275,6 +279,7 @@ def _job(
         unfinished=before_us,
         keep_weights=keep_weights,
         keep_predictions=keep_predictions,
+        keep_probabilities=keep_probabilities,
     )
 
 
@@ -342,9 +347,13 @@ def _published(
     weights_digest = predictions_digest = None
     if job.keep_weights and outcome == FINISHED:
         weights_digest = publish_weights(store, run.id, tensors_to_bytes(training.weights()))
+    has_probabilities = job.keep_probabilities and outcome == FINISHED
     if job.keep_predictions:
         predictions_digest = publish_predictions(
-            store, run.id, _predictions_table(training), job.task.fingerprint
+            store,
+            run.id,
+            _predictions_table(training, with_probabilities=has_probabilities),
+            job.task.fingerprint,
         )
     made_by = Provenance(
         code_version=provenance.code_version(),
@@ -359,6 +368,7 @@ def _published(
         task_fingerprint=job.task.fingerprint,
         diverged_step=diverged_step,
         predictions_digest=predictions_digest,
+        has_probabilities=has_probabilities,
         trainer=provenance.TRAINER,
         trained_together=list(trained_together) if run.recipe.seeds_together > 1 else [],
         not_captured=not_captured or None,
@@ -400,9 +410,16 @@ def _made_before(run: Run, store: Store) -> Provenance | None:
 
 
 def _is_whole(
-    run: Run, store: Store, made_by: Provenance, keep_weights: bool, keep_predictions: bool
+    run: Run,
+    store: Store,
+    made_by: Provenance,
+    keep_weights: bool,
+    keep_predictions: bool,
+    keep_probabilities: bool,
 ) -> bool:
     """Return True if all requested artifacts exist and pass their checksums."""
+    if keep_probabilities and made_by.diverged_step is None and not made_by.has_probabilities:
+        return False
     wanted: list[tuple[str | None, Callable[[Store, str, str], object]]] = []
     if keep_predictions:
         wanted.append((made_by.predictions_digest, read_predictions))
@@ -455,10 +472,13 @@ def _training(
     )
 
 
-def _predictions_table(training: Training) -> pa.Table:
+def _predictions_table(training: Training, *, with_probabilities: bool) -> pa.Table:
     rows = training.rows
     return predictions_table(
-        [row.epoch for row in rows], [row.step for row in rows], training.predictions().numpy()
+        [row.epoch for row in rows],
+        [row.step for row in rows],
+        training.predictions().numpy(),
+        training.probabilities().numpy() if with_probabilities else None,
     )
 
 

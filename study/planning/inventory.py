@@ -81,13 +81,15 @@ def take_inventory(
     store: Store,
     *,
     keep_predictions: Collection[str] = (),
+    keep_probabilities: Collection[str] = (),
     not_whole: Collection[str] = (),
     unnoted: Mapping[str, str] | None = None,
 ) -> Inventory:
     """Return the inventory of these Runs, each start before its dependants, in four listings.
 
     `keep_predictions`: ids of Runs whose predictions are wanted; this takes one more listing, and reading
-    rows files, which name the predictions. `not_whole`: ids of Runs to train in any case.
+    rows files, which name the predictions. `keep_probabilities`: ids among them whose predictions must
+    contain class probabilities. `not_whole`: ids of Runs to train in any case.
     `unnoted`: errors of failed Runs, by id, that the store could not record (a full disk).
 
     A start counts as done only if it has weights, or if no Run needs its weights any more. A diverged
@@ -97,7 +99,7 @@ def take_inventory(
     unfinished = list_unfinished(store)
     failures = read_failures(store, unfinished)
     done = set(finished_ids(store) & by_id.keys()) - set(not_whole)
-    without = _without_predictions(store, done & set(keep_predictions))
+    without = _without_predictions(store, done & set(keep_predictions), keep_probabilities)
     done, diverged, lost = _usable(runs, store, done - without)
 
     states: dict[str, str] = {}
@@ -164,7 +166,9 @@ def _usable(
     return done, diverged, lost
 
 
-def _without_predictions(store: Store, wanted: set[str]) -> set[str]:
+def _without_predictions(
+    store: Store, wanted: set[str], probabilities: Collection[str]
+) -> set[str]:
     if not wanted:
         return set()
     there = predictions_there(store)
@@ -175,6 +179,9 @@ def _without_predictions(store: Store, wanted: set[str]) -> set[str]:
             digest = made_by.predictions_digest
             if digest is None or predictions_path(run_id, digest) not in there[run_id]:
                 without.add(run_id)
+            # A diverged Run has no last evaluation.
+            elif run_id in probabilities and made_by.diverged_step is None:
+                without |= set() if made_by.has_probabilities else {run_id}
     return without
 
 

@@ -68,7 +68,12 @@ def make_plan(space: Space, store: Store, data: Path | None) -> Plan:
     Raises OSError if the store's root cannot be listed.
     """
     infos, unprepared, wrong, warnings = find_faults(space, store, data)
-    inventory = take_inventory(space.runs, store, keep_predictions=space.with_predictions)
+    inventory = take_inventory(
+        space.runs,
+        store,
+        keep_predictions=space.with_predictions,
+        keep_probabilities=space.with_probabilities,
+    )
     if not wrong:
         left = [inventory.runs[run_id] for run_id in inventory.ids(PARTIAL, ABSENT)]
         wrong += _grouped(left, lambda run: _memory_faults(run, infos))
@@ -326,10 +331,15 @@ def predictions_bytes(space: Space, found: Inventory, infos: Mapping[str, TaskIn
     """Return the bytes, before compression, of requested predictions that do not exist yet.
 
     20 kB an evaluation on 10,000 test images; the file is much smaller, because most predictions do not
-    change between evaluations. Runs on an unknown task are not counted.
+    change between evaluations. Class probabilities take one byte for each image and class. Runs on an
+    unknown task are not counted.
     """
     return sum(
-        _num_evaluations(run.recipe, run.size) * infos[run.task].num_test * BYTES_OF_A_LABEL
+        infos[run.task].num_test
+        * (
+            _num_evaluations(run.recipe, run.size) * BYTES_OF_A_LABEL
+            + infos[run.task].num_classes * (run.id in space.with_probabilities)
+        )
         for run in space.runs
         if run.id in space.with_predictions and found.states[run.id] != DONE and run.task in infos
     )

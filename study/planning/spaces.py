@@ -22,6 +22,8 @@ from study.run import COORDINATES, Run, describe
 from study.store.layout import study_path
 from study.tasks import BUILTIN, Task
 
+PROBABILITIES: Final = "probabilities"  # a value of KEEP_PREDICTIONS
+
 _NO_SUCH_NAME: Final = re.compile(r"cannot import name '(\w+)' from '([\w.]+)'")
 _NO_SUCH_ARGUMENT: Final = re.compile(
     r"(\w+)(?:\.__init__)?\(\) got an unexpected keyword argument '(\w+)'"
@@ -85,7 +87,8 @@ class Space:
     - `doc`: the file's docstring, "" without one.
     - `related`: the more and the less related of two source tasks, for the claims that compare them.
     - `keep_predictions`: True: store the predicted labels of the test images, at each evaluation of the
-      Runs in `with_predictions`. Rows and ids do not depend on this field.
+      Runs in `with_predictions`. PROBABILITIES: also the class probabilities at the last evaluation.
+      Rows and ids do not depend on this field.
     """
 
     name: str
@@ -94,7 +97,7 @@ class Space:
     tasks: Mapping[str, Task]
     doc: str
     related: tuple[str, str] | None = None
-    keep_predictions: bool = False
+    keep_predictions: bool | str = False
 
     @property
     def task_names(self) -> tuple[str, ...]:
@@ -119,6 +122,11 @@ class Space:
         """Return the ids of the Runs whose predictions are kept: none, or `target_ids`."""
         return self.target_ids if self.keep_predictions else frozenset()
 
+    @property
+    def with_probabilities(self) -> frozenset[str]:
+        """Return the ids of the Runs whose class probabilities are kept: none, or `target_ids`."""
+        return self.target_ids if self.keep_predictions == PROBABILITIES else frozenset()
+
 
 def packaged() -> dict[str, Path]:
     """Return the bundled search spaces: name → file."""
@@ -134,8 +142,8 @@ def load_space(name_or_path: str | Path) -> Space:
     """Return the bundled search space of this name, or the search space in this file.
 
     The file must define RUNS, a list of different Runs. It may define TASKS (a list of Tasks), RELATED
-    (two source tasks) and KEEP_PREDICTIONS (True or False). Raises UserError if the file is missing, fails
-    (with file, line and exception), or violates these rules.
+    (two source tasks) and KEEP_PREDICTIONS (True, False or "probabilities"). Raises UserError if the file
+    is missing, fails (with file, line and exception), or violates these rules.
     """
     path = _find(str(name_or_path))
     try:
@@ -163,7 +171,7 @@ def space_of(
     *,
     tasks: Iterable[Task] = (),
     related: tuple[str, str] | None = None,
-    keep_predictions: bool = False,
+    keep_predictions: bool | str = False,
 ) -> Space:
     """Return the search space of these Runs, as if a file `<name>.py` defined them.
 
@@ -194,7 +202,7 @@ def _space(
     keep_predictions: object,
 ) -> Space:
     checked = _runs(where, runs)
-    return Space(
+    space = Space(
         name=name,
         path=path,
         runs=tuple(with_starts(checked)),
@@ -203,6 +211,14 @@ def _space(
         related=_related(where, related, checked),
         keep_predictions=_keep_predictions(where, keep_predictions),
     )
+    squared = [run for run in space.runs if run.recipe.loss != "cross_entropy"]
+    if wrong := [run for run in squared if run.id in space.with_probabilities]:
+        raise UserError(
+            f"{where}: KEEP_PREDICTIONS={PROBABILITIES!r}: the outputs of {len(wrong)} Runs are not "
+            f"probabilities, because Recipe.loss={wrong[0].recipe.loss!r} ({describe(wrong[0])}). "
+            "Choose True, or move these Runs to another search space"
+        )
+    return space
 
 
 def _find(given: str) -> Path:
@@ -342,10 +358,12 @@ def _related(where: str, given: object, runs: Iterable[Run]) -> tuple[str, str] 
     )
 
 
-def _keep_predictions(where: str, given: object) -> bool:
-    if not isinstance(given, bool):
-        raise UserError(f"{where}: KEEP_PREDICTIONS={given!r:.80}: choose True or False")
-    return given
+def _keep_predictions(where: str, given: object) -> bool | str:
+    if isinstance(given, bool) or (isinstance(given, str) and given == PROBABILITIES):
+        return given
+    raise UserError(
+        f"{where}: KEEP_PREDICTIONS={given!r:.80}: choose True, False or {PROBABILITIES!r}"
+    )
 
 
 def chosen_ids(given: str, runs: Sequence[Run]) -> frozenset[str]:

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from study.deprecation import renamed
-from study.store.artifacts import labels_of, read_predictions, read_weights
+from study.store.artifacts import labels_of, probabilities_of, read_predictions, read_weights
 from study.store.atomic import Damaged, Newer
 from study.store.layout import predictions_path, rows_path, study_path, weights_path
 from study.store.provenance import Provenance
@@ -25,6 +25,7 @@ __all__ = [
     "labels_of",
     "open_store",
     "predictions_path",
+    "probabilities_of",
     "read_failure",
     "read_failures",
     "read_head",

@@ -7,6 +7,10 @@ Predictions are the predicted labels of all test images at each evaluation, in a
     step        int64                               as in the rows
     predicted   fixed_size_list<uint16>[num_test]   labels, in the order of the task's test images
 
+If class probabilities are kept, too, the file has one more column:
+
+    probabilities   list<uint8>   255 × probability, rounded, image after image; only in the last row
+
 The metadata hold format, Run id, task fingerprint, release, table digest, and a digest of these five.
 The last digest distinguishes a later release's file from a damaged one.
 """
@@ -29,6 +33,7 @@ from study.store.rows import read_head
 from study.store.store import Store, damaged_among
 
 FORMAT: Final = "freezewise predictions 1"
+WITH_PROBABILITIES: Final = "freezewise predictions and probabilities 1"
 
 _FORMAT, _RUN_ID, _TASK = b"format", b"run_id", b"task_fingerprint"
 _WRITTEN_BY, _DIGEST = b"written_by", b"predictions_digest"
@@ -78,6 +83,11 @@ def ids_with_weights(store: Store) -> frozenset[str]:
     return frozenset(match[1] for match in matches if match)
 
 
+_PROBABILITIES: Final = pa.field(
+    "probabilities", pa.list_(pa.field("item", pa.uint8(), nullable=False)), nullable=False
+)
+
+
 def predictions_schema(num_test: int) -> pa.Schema:
     """Return the columns of predictions for this many test images, without metadata."""
     label = pa.field("item", pa.uint16(), nullable=False)
@@ -91,12 +101,19 @@ def predictions_schema(num_test: int) -> pa.Schema:
 
 
 def predictions_table(
-    epochs: Iterable[float], steps: Iterable[int], predicted: np.ndarray
+    epochs: Iterable[float],
+    steps: Iterable[int],
+    predicted: np.ndarray,
+    probabilities: np.ndarray | None = None,
 ) -> pa.Table:
-    """Return one Run's predictions. `predicted`: whole numbers, shape (evaluations, test images)."""
+    """Return one Run's predictions.
+
+    `predicted`: whole numbers, shape (evaluations, test images). `probabilities`: of the last evaluation,
+    255 × probability as uint8, shape (test images, classes).
+    """
     schema = predictions_schema(predicted.shape[1])
     labels = pa.array(np.ascontiguousarray(predicted, np.uint16).reshape(-1))
-    return pa.table(
+    table = pa.table(
         [
             pa.array(epochs, pa.float64()),
             pa.array(steps, pa.int64()),
@@ -104,6 +121,15 @@ def predictions_table(
         ],
         schema=schema,
     )
+    if probabilities is None:
+        return table
+    assert probabilities.dtype == np.uint8, probabilities.dtype
+    offsets = np.zeros(len(table) + 1, np.int32)
+    offsets[-1] = probabilities.size
+    column = pa.ListArray.from_arrays(
+        pa.array(offsets), pa.array(probabilities.reshape(-1)), type=_PROBABILITIES.type
+    )
+    return table.append_column(_PROBABILITIES, column)
 
 
 def labels_of(table: pa.Table) -> np.ndarray:
@@ -114,6 +140,22 @@ def labels_of(table: pa.Table) -> np.ndarray:
     return labels
 
 
+def probabilities_of(table: pa.Table) -> np.ndarray | None:
+    """Return the class probabilities at the last evaluation: float32, shape (test images, classes).
+
+    They are multiples of 1/255. None if only labels were kept.
+    """
+    if _PROBABILITIES.name not in table.column_names:
+        return None
+    probabilities = _in_8_bits(table) / np.float32(255)
+    return probabilities.reshape(labels_of(table).shape[1], -1)
+
+
+def _in_8_bits(table: pa.Table) -> np.ndarray:
+    values: np.ndarray = table[_PROBABILITIES.name].combine_chunks().flatten().to_numpy()
+    return values
+
+
 def predictions_digest(table: pa.Table) -> str:
     """Return SHA-256 hex over the shape of the labels and the little-endian bytes of all columns."""
     labels = labels_of(table)
@@ -121,6 +163,8 @@ def predictions_digest(table: pa.Table) -> str:
     total.update(table["epoch"].to_numpy().astype("<f8", copy=False).tobytes())
     total.update(table["step"].to_numpy().astype("<i8", copy=False).tobytes())
     total.update(labels.astype("<u2", copy=False).data)
+    if _PROBABILITIES.name in table.column_names:
+        total.update(b"probabilities:" + _in_8_bits(table).tobytes())
     return total.hexdigest()
 
 
@@ -140,7 +184,8 @@ def read_predictions(store: Store, run_id: str, digest: str | None = None) -> pa
         digest: The digest of the predictions; by default, the digest in the Run's rows.
 
     Returns:
-        One row for each evaluation; see `labels_of`. The metadata contain Run id and task fingerprint.
+        One row for each evaluation; see `labels_of`, `probabilities_of`. The metadata contain Run id and
+        task fingerprint.
 
     Raises:
         FileNotFoundError: The Run has no rows, or the Run's predictions were not kept.
@@ -194,8 +239,9 @@ def predictions_there(store: Store) -> dict[str, list[str]]:
 
 def predictions_to_bytes(run_id: str, table: pa.Table, task_fingerprint: str) -> bytes:
     """Return a file of predictions, as one record batch."""
+    is_larger = _PROBABILITIES.name in table.column_names
     head = {
-        _FORMAT: FORMAT.encode(),
+        _FORMAT: (WITH_PROBABILITIES if is_larger else FORMAT).encode(),
         _RUN_ID: run_id.encode(),
         _TASK: task_fingerprint.encode(),
         _WRITTEN_BY: release().encode(),
@@ -230,16 +276,27 @@ def _has_columns(table: pa.Table) -> bool:
     kind = table.schema.field("predicted").type
     if not isinstance(kind, pa.FixedSizeListType):
         return False
-    if not table.schema.equals(predictions_schema(kind.list_size), check_metadata=False):
+    schema = predictions_schema(kind.list_size)
+    is_larger = _PROBABILITIES.name in table.column_names
+    if not table.schema.equals(
+        schema.append(_PROBABILITIES) if is_larger else schema, check_metadata=False
+    ):
         return False
     labels = table["predicted"].combine_chunks()
-    return not any(column.null_count for column in (*table.columns, labels.flatten()))
+    columns = [*table.columns, labels.flatten()]
+    if is_larger:
+        kept = table[_PROBABILITIES.name].combine_chunks()
+        sizes = kept.value_lengths().to_pylist()
+        if any(sizes[:-1]) or not sizes[-1] or sizes[-1] % kind.list_size:
+            return False
+        columns.append(kept.flatten())
+    return not any(column.null_count for column in columns)
 
 
 def _check_name(given: Mapping[bytes, bytes] | None, run_id: str, digest: str, path: str) -> str:
     """Return the metadata's digest. Raises Damaged for another Run or other first digits than `digest`."""
     metadata = arrow_file.checked(given, _HEAD, path, "predictions")
-    if metadata[_FORMAT] != FORMAT.encode():
+    if metadata[_FORMAT].decode() not in (FORMAT, WITH_PROBABILITIES):
         raise Newer(path, metadata[_WRITTEN_BY].decode(), metadata[_FORMAT].decode())
     if metadata[_RUN_ID] != run_id.encode():
         raise Damaged(

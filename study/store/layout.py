@@ -5,8 +5,8 @@
     compacted/manifest.arrow                which rows files are copied where, by their checksums
     compacted/<digest>.parquet              copies of many rows files (`study.store.compacted`)
     weights/<id>-<digest>.safetensors       a Run's weights, if another Run starts from them
-    predictions/<id>-<digest>.arrow         labels predicted for the test images at each evaluation,
-                                            if the study keeps predictions
+    predictions/<id>-<digest>.arrow         labels predicted for the test images at each evaluation, and
+                                            class probabilities at the last one, if the study keeps them
     similarity/<id>.arrow                   similarity of a Run's start and target before training
     unfinished/<id>/<number>/checkpoint|began.json|failure.json
                                             of a Run in flight; <number>: the driver's lease number

@@ -36,6 +36,7 @@ class Provenance:
     - `began_at`, `ended_at`: ISO 8601, UTC; `num_resumes`: number of continuations from a checkpoint.
     - `weights_digest`, `predictions_digest`: digests of published weights and predictions, None if not
       kept; `start_digest`: of the start's weights; `task_fingerprint`: of the task's images and labels.
+    - `has_probabilities`: the predictions contain class probabilities at the last evaluation.
     - `diverged_step`: the step at which a loss was not finite, None for a finished Run.
     - `not_captured`: why a GPU's steps were not captured as a CUDA graph; None if they were, or on a CPU.
     - `code_version`: release and source hash, for tracing. `trainer`: TRAINER, which decides whether two
@@ -56,6 +57,7 @@ class Provenance:
     task_fingerprint: str | None = None
     diverged_step: int | None = None
     predictions_digest: str | None = None
+    has_probabilities: bool = False
     trainer: int = FIRST_TRAINER
     not_captured: str | None = None
     trained_together: list[str] = field(default_factory=list)

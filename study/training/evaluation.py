@@ -97,14 +97,7 @@ class Evaluator:
             The fields of Measured, in order: float64, shape (8,).
             Predicted test labels: shape (test images,), uint8 for at most 256 classes, else int16.
         """
-        if self._form not in _at_once:
-            network, shape = [*inputs.prefix, *suffix], inputs.image_shape
-            _at_once[self._form] = (
-                images_on_gpu(network, shape, free_bytes(self._device))
-                if self._device.type == "cuda"
-                else images_at_once(suffix, inputs.of_test(slice(0, LEAST)))
-            )
-        at_once = _at_once[self._form]
+        at_once = self._images_at_once(suffix, inputs)
         train_logits = _logits(suffix, len(self._labels), inputs.of_training, at_once)
         test_logits = _logits(suffix, self.num_test, inputs.of_test, at_once)
         train_losses, train_wrong, _ = _judged(train_logits, self._labels, self._loss)
@@ -124,6 +117,23 @@ class Evaluator:
         assert num_classes <= 2**15, num_classes
         kind = torch.uint8 if num_classes <= 256 else torch.int16
         return torch.stack([value.mean() for value in values.values()]), predicted.to(kind)
+
+    def probabilities(self, suffix: nn.Sequential, inputs: Inputs) -> Tensor:
+        """Return 255 × the softmax of the test outputs, rounded: uint8, shape (test images, classes)."""
+        assert self._loss == "cross_entropy", self._loss
+        at_once = self._images_at_once(suffix, inputs)
+        logits = _logits(suffix, self.num_test, inputs.of_test, at_once)
+        return (255 * logits.softmax(1)).round().to(torch.uint8)
+
+    def _images_at_once(self, suffix: nn.Sequential, inputs: Inputs) -> int:
+        if self._form not in _at_once:
+            network, shape = [*inputs.prefix, *suffix], inputs.image_shape
+            _at_once[self._form] = (
+                images_on_gpu(network, shape, free_bytes(self._device))
+                if self._device.type == "cuda"
+                else images_at_once(suffix, inputs.of_test(slice(0, LEAST)))
+            )
+        return _at_once[self._form]
 
     def measured(self, values: list[float]) -> Measured:
         """Convert the first result of a call, copied to the host, to a Measured."""

@@ -243,6 +243,16 @@ class Training:
         assert self._predicted is not None, "no evaluation has been kept"
         return self._predicted[: len(self.rows)]
 
+    def probabilities(self) -> Tensor:
+        """Return 255 × the class probabilities, rounded: (test images, classes), uint8, on the CPU.
+
+        Evaluates the present weights; the Run must be trained by cross-entropy.
+        """
+        set_evaluation(self.parts)
+        self._in_training = False
+        with precision(self.run.recipe, self.device):
+            return self.evaluator.probabilities(self.parts.suffix, self.inputs).cpu()
+
     def seconds(self) -> float:
         """Return the seconds spent on this Run, including the time before an interruption."""
         return self._seconds_before + time.perf_counter() - self._began
