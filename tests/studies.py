@@ -86,7 +86,7 @@ def write_space(path: Path, **changed: object) -> Path:
     return path
 
 
-def space_of(runs: list[Run], *, keep_predictions: bool = False) -> Space:
+def space_of(runs: list[Run], *, keep_predictions: bool | str = False) -> Space:
     return Space(
         name="tiny", path=Path("tiny.py"), runs=tuple(runs), tasks=BUILTIN, doc="",
         keep_predictions=keep_predictions,
@@ -94,7 +94,7 @@ def space_of(runs: list[Run], *, keep_predictions: bool = False) -> Space:
 
 
 def inline(
-    store: Store, runs: list[Run], only: str | None = None, *, keep_predictions: bool = False
+    store: Store, runs: list[Run], only: str | None = None, *, keep_predictions: bool | str = False
 ) -> Inventory:
     """Run the study in this process."""
     space = space_of(runs, keep_predictions=keep_predictions)

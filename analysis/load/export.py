@@ -503,6 +503,12 @@ def kept_disagreement(study: str) -> pd.DataFrame | None:
     return None if path is None else pd.read_parquet(path)
 
 
+def kept_bias_variance(study: str) -> pd.DataFrame | None:
+    """Return this study's bundled `surfaces.bias_variance`, one line per cell, or None."""
+    path = _file(f"{study}.bias_variance.parquet")
+    return None if path is None else pd.read_parquet(path)
+
+
 def _file(name: str) -> Path | None:
     path = FOLDER / name
     return path if path.is_file() else None

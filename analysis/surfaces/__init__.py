@@ -6,6 +6,7 @@ import xarray as xr
 
 from analysis.load import Study
 from analysis.surfaces.best_cut import best_cut
+from analysis.surfaces.bias_variance import bias_variance
 from analysis.surfaces.disagreement import disagreement
 from analysis.surfaces.grid import DIMENSIONS, EVALUATIONS
 from analysis.surfaces.measured import (
@@ -24,6 +25,7 @@ __all__ = [
     "along",
     "at_epoch",
     "best_cut",
+    "bias_variance",
     "computed_surface",
     "disagreement",
     "judge_along",

@@ -8,9 +8,9 @@ other dimensions; `labels` contains true labels, (images,). Results have shape (
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -39,6 +39,8 @@ from study.store.layout import task_path
 from study.store.prepared_tasks import read_task_head
 from study.store.schema import DONE
 from study.store.store import concurrently
+
+Kept = TypeVar("Kept")
 
 
 def pair_disagreement(predicted: np.ndarray) -> np.ndarray:
@@ -174,11 +176,7 @@ def disagreement(
         Damaged: if predictions do not match the rows or the task.
         load.Incomplete: if predictions of a Run are missing and `partial` is not set.
     """
-    if not isinstance(study.rows, StoreRows):
-        raise ValueError(
-            f"study {study.name!r} was not opened from a store: no predictions are read"
-        )
-    store = study.rows.store
+    store = store_of(study)
     cells = chosen(study, arm, partial, select)
     if not has_predictions(study, cells):
         raise ValueError(
@@ -203,11 +201,11 @@ def disagreement(
     for _, seeds in grouped(done, list(axes), sort=False):
         task = str(seeds["task"].iloc[0])
         if task not in labels:
-            labels[task] = _test_labels(store, task, seeds["task_fingerprint"].iloc[0])
-        found, why = _read(store, seeds)
+            labels[task] = test_labels(store, task, seeds["task_fingerprint"].iloc[0])
+        found, why = read_kept(store, seeds, labels_of)
         absent |= why
         for run_id, predicted in found.items():
-            _check(run_id, predicted, labels[task], test_errors[run_id])
+            check_labels(run_id, predicted, labels[task], test_errors[run_id])
         if not found:
             continue
         # All seeds of a cell have the same evaluations, because recipe and size are the same.
@@ -220,15 +218,8 @@ def disagreement(
             predicted = np.stack([one[of_run[some]] for one in found.values()])
             for name, values in _numbers(predicted, labels[task]).items():
                 blocks[name].reshape(-1, len(points))[where[first], into[some]] = values
-    if absent and not (study.partial if partial is None else partial):
-        some_why = "; ".join(f"{run_id} ({why})" for run_id, why in list(absent.items())[:3])
-        raise Incomplete(
-            f"study {study.name!r}: {len(absent)} of {len(done)} Runs have no predictions to read: "
-            f"{some_why}",
-            tuple(run for run in study.wanted if run.id in absent),
-            "their cells from the other seeds",
-        )
-    return _dataset(study, ended_of(cells), axes, points, blocks, epoch, list(absent), squeeze)
+    require_kept(study, absent, len(done), partial)
+    return dataset(study, cells, axes, points, blocks, MEANINGS, epoch, list(absent), squeeze)
 
 
 def _numbers(predicted: np.ndarray, labels: np.ndarray) -> Mapping[str, np.ndarray | int]:
@@ -241,10 +232,35 @@ def _numbers(predicted: np.ndarray, labels: np.ndarray) -> Mapping[str, np.ndarr
     return numbers
 
 
-def _read(store: Store, seeds: pd.DataFrame) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Return predictions, (evaluations, images) each, and the reasons for missing ones, both by run id."""
+def store_of(study: Study) -> Store:
+    """Return the study's store. Raises ValueError if the study was opened from an export or a table."""
+    if not isinstance(study.rows, StoreRows):
+        raise ValueError(
+            f"study {study.name!r} was not opened from a store: no predictions are read"
+        )
+    return study.rows.store
+
+
+def require_kept(
+    study: Study, absent: Mapping[str, str], num_done: int, partial: bool | None
+) -> None:
+    """Raise load.Incomplete if any Run is `absent` (id → reason), unless `partial`; see `disagreement`."""
+    if absent and not (study.partial if partial is None else partial):
+        some_why = "; ".join(f"{run_id} ({why})" for run_id, why in list(absent.items())[:3])
+        raise Incomplete(
+            f"study {study.name!r}: {len(absent)} of {num_done} Runs have no predictions to read: "
+            f"{some_why}",
+            tuple(run for run in study.wanted if run.id in absent),
+            "their cells from the other seeds",
+        )
+
+
+def read_kept(
+    store: Store, seeds: pd.DataFrame, values_of: Callable[[pa.Table], Kept]
+) -> tuple[dict[str, Kept], dict[str, str]]:
+    """Return `values_of` the predictions, and the reasons for missing predictions, both by run id."""
     digests = {str(i): d for i, d in seeds["predictions_digest"].items() if pd.notna(d)}
-    answers = concurrently(lambda i: labels_of(read_predictions(store, i, digests[i])), digests)
+    answers = concurrently(lambda i: values_of(read_predictions(store, i, digests[i])), digests)
     found = {i: a for i, a in answers.items() if not isinstance(a, Damaged)}
     why = {i: str(a) for i, a in answers.items() if isinstance(a, Damaged)}
     why |= {i: "not there any more" for i in digests if i not in answers}
@@ -252,7 +268,10 @@ def _read(store: Store, seeds: pd.DataFrame) -> tuple[dict[str, np.ndarray], dic
     return {i: found[i] for i in sorted(found)}, why
 
 
-def _check(run_id: str, predicted: np.ndarray, labels: np.ndarray, errors: np.ndarray) -> None:
+def check_labels(
+    run_id: str, predicted: np.ndarray, labels: np.ndarray, errors: np.ndarray
+) -> None:
+    """Raise Damaged unless `predicted`, (evaluations, images), has these test errors, (evaluations,)."""
     fits = predicted.shape == (len(errors), len(labels))
     if fits:
         own = (predicted != labels).mean(axis=-1)
@@ -261,9 +280,9 @@ def _check(run_id: str, predicted: np.ndarray, labels: np.ndarray, errors: np.nd
         raise Damaged(f"predictions of {run_id}", "they do not give the test error of its rows")
 
 
-def _test_labels(store: Store, task: str, fingerprint: str | None) -> np.ndarray:
+def test_labels(store: Store, task: str, fingerprint: str | None) -> np.ndarray:
     """Return the labels of a task's test images, in the images' order, without reading the images."""
-    # The fingerprint is not recomputed; `_check` detects wrong labels by the test errors.
+    # The fingerprint is not recomputed; `check_labels` detects wrong labels by the test errors.
     path = task_path(task)
     try:
         with store.opened(path) as file:
@@ -283,19 +302,21 @@ def _test_labels(store: Store, task: str, fingerprint: str | None) -> np.ndarray
     return of_test
 
 
-def _dataset(
+def dataset(
     study: Study,
     cells: pd.DataFrame,
     axes: Mapping[str, np.ndarray],
     points: np.ndarray,
     blocks: Mapping[str, np.ndarray],
+    meanings: Mapping[str, tuple[str, str]],
     epoch: str | float,
     absent: Sequence[str],
     squeeze: bool,
 ) -> xr.Dataset:
+    """Return an array for each of `meanings` (name → unit, meaning) from its block, (*axes, points)."""
     coords = dict(axes) | ({"epoch": points} if epoch == "all" else {})
-    dataset = xr.Dataset(coords=coords | parameters(cells, axes))
-    for name, (unit, meaning) in MEANINGS.items():
+    dataset = xr.Dataset(coords=coords | parameters(ended_of(cells), axes))
+    for name, (unit, meaning) in meanings.items():
         block = blocks[name] if epoch == "all" else blocks[name][..., 0]
         attrs = {"units": unit, "long_name": meaning, "study": study.name, "absent": list(absent)}
         dataset[name] = (tuple(coords), block, attrs)
