@@ -63,6 +63,9 @@ def test_plan_and_status_count_missing_predictions(store: Store) -> None:
     plan = make_plan(space, store, None)
     # 2 Runs, 3 evaluations, 179 test images, 2 bytes each.
     assert predictions_bytes(space, plan.inventory, plan.infos) == 2 * 3 * 179 * 2
+    larger = space_of(RUNS, keep_predictions="probabilities")
+    more = predictions_bytes(larger, plan.inventory, plan.infos)
+    assert more == 2 * 179 * (3 * 2 + 5)  # and a byte for each of 5 classes
     shown = plan_text(plan, None)
     assert "predictions of 2 Runs are kept: 2.1 KiB still to come" in shown
     heads = summarise_heads(plan.inventory, store)

@@ -15,7 +15,9 @@ import numpy as np
 import pytest
 
 from study.launching import lease
+from study.launching.options import LaunchOptions
 from study.launching.train_run import DEFAULT_OPTIONS, Interrupted, attempt, execute
+from study.planning import integrity
 from study.planning.inventory import take_inventory
 from study.run import Run, with_seed
 from study.store import (
@@ -25,6 +27,8 @@ from study.store import (
     labels_of,
     layout,
     open_store,
+    predictions_path,
+    probabilities_of,
     read_head,
     read_predictions,
     read_rows,
@@ -39,6 +43,7 @@ from study.store.schema import DONE, Row
 from study.store.unfinished import list_unfinished, read_checkpoint
 from study.tasks.prepared_file import load
 from study.training import loop
+from study.training.steps import total_steps
 from tests.studies import CELL, DIVERGING, SOURCE, interrupt, outcome
 
 
@@ -57,13 +62,14 @@ def train(
     store: Store,
     num_steps: int = 1_000,
     on_row: Callable[[Run, Row], None] | None = None,
+    options: LaunchOptions = DEFAULT_OPTIONS,
 ) -> set[str]:
     """Train Runs for this many steps, with weights and predictions; return their outcomes."""
     ids, asked = [run.id for run in runs], count()
     ended = attempt(
         runs,
         store,
-        DEFAULT_OPTIONS,
+        options,
         keep_weights=ids,
         keep_predictions=ids,
         on_row=on_row,
@@ -282,6 +288,11 @@ def test_execute_diverged_run_has_rows_and_predictions_but_no_weights(store: Sto
     assert set(ended.table["outcome"].to_pylist()) == {"diverged"}
     predicted = read_predictions(store, DIVERGING.id)
     assert predicted["step"].to_pylist() == ended.table["step"].to_pylist()
+    options, ids = LaunchOptions(keep_probabilities=True), [DIVERGING.id]
+    execute(DIVERGING, store, options, keep_predictions=True)
+    assert made_by(store, DIVERGING) == ended.provenance
+    found = take_inventory([DIVERGING], store, keep_predictions=ids, keep_probabilities=ids)
+    assert found.without_predictions == ()
     with pytest.raises(ValueError, match="diverged"):
         execute(replace(CELL, recipe=DIVERGING.recipe, start=DIVERGING), store)
 
@@ -351,6 +362,38 @@ def test_block_killed_extended_or_without_some_rows_has_the_bits_of_an_undisturb
             assert made_by(store, run).trained_together == [each.id for each in runs]
         assert [made_by(disturbed, run).num_resumes for run in runs] == [1, 0, 0]
     assert list_unfinished(disturbed) == {}
+
+
+@pytest.mark.parametrize("seeds", [(), (0, 1)])
+def test_execute_probabilities_after_a_kill_at_the_last_step_are_the_same(
+    store: Store, tmp_path: Path, seeds: tuple[int, ...]
+) -> None:
+    runs, options = _block(SOURCE, seeds) or [SOURCE], LaunchOptions(keep_probabilities=True)
+    assert train(runs, store) == {"finished"}
+    rows = [outcome(store, run.id)[0] for run in runs]
+    ids = [run.id for run in runs]
+    found = take_inventory(runs, store, keep_predictions=ids, keep_probabilities=ids)
+    assert found.without_predictions == tuple(ids)  # labels only
+    assert train(runs, store, options=options) == {"finished"}
+    disturbed = another_root(store, tmp_path / "disturbed")
+    last = total_steps(SOURCE.recipe, SOURCE.size)
+    assert train(runs, disturbed, last + 1, options=options) == {"interrupted"}
+    assert train(runs, disturbed, options=options) == {"finished"}
+    for run, own in zip(runs, rows, strict=True):
+        assert outcome(disturbed, run.id) == outcome(store, run.id)
+        assert outcome(store, run.id)[0] == own
+        assert made_by(disturbed, run).num_resumes == 1
+        table = read_predictions(store, run.id)
+        labels, kept = labels_of(table)[-1], probabilities_of(table)
+        assert kept is not None and kept.shape == (len(labels), 5)
+        assert (kept[np.arange(len(labels)), labels] == kept.max(axis=1)).all()
+        assert np.allclose(kept.sum(axis=1), 1, atol=5 / 510) and kept.std() > 0.1
+    assert integrity.check(store).damaged == {}
+    path = predictions_path(ids[0], str(made_by(store, runs[0]).predictions_digest))
+    payload = bytearray(store.get(path))
+    payload[len(payload) // 2] ^= 1
+    store.put(path, bytes(payload))
+    assert integrity.check(store).damaged.keys() == {path}
 
 
 def test_block_with_a_lost_start_trains_the_other_seeds(store: Store) -> None:

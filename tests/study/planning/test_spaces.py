@@ -63,8 +63,16 @@ def test_load_space_reads_keep_predictions(tmp_path: Path) -> None:
     assert {arm_of[run_id] for run_id in space.with_predictions} > {"scratch", "transfer"}
     for wrong in ("'yes'", "1", "None"):
         file.write_text(text + f"KEEP_PREDICTIONS = {wrong}\n")
-        with pytest.raises(UserError, match=rf"KEEP_PREDICTIONS={wrong}: choose True or False"):
+        with pytest.raises(UserError, match=rf"KEEP_PREDICTIONS={wrong}: choose True, False or"):
             load_space(file)
+    file.write_text(text + "KEEP_PREDICTIONS = 'probabilities'\n")
+    assert load_space(file).with_probabilities == space.with_predictions
+    squared = "from dataclasses import replace\nRUNS = [replace(r, recipe=replace(r.recipe, loss='squared')) for r in RUNS]\n"
+    file.write_text(text + squared + "KEEP_PREDICTIONS = True\n")
+    assert load_space(file).with_predictions and not load_space(file).with_probabilities
+    file.write_text(text + squared + "KEEP_PREDICTIONS = 'probabilities'\n")
+    with pytest.raises(UserError, match=r"'probabilities': the outputs of .* loss='squared'"):
+        load_space(file)
 
 
 def test_load_space_file_beside_it_does_not_replace_a_package(tmp_path: Path) -> None:

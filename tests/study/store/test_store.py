@@ -323,6 +323,27 @@ def test_predictions_digest_depends_only_on_values() -> None:
     assert len({made, *map(artifacts.predictions_digest, others)}) == 5
 
 
+def test_read_predictions_checks_probabilities(
+    empty: Store,
+) -> None:
+    labels = labels_of(a_predictions())
+    kept = np.random.default_rng(0).integers(0, 256, (labels.shape[1], 7), np.uint8)
+    table = artifacts.predictions_table([0, 1, 2], [0, 10, 20], labels, kept)
+    made = publish_predictions(empty, SOURCE.id, table, "f" * 64)
+    found = read_predictions(empty, SOURCE.id, made)
+    assert found.equals(table)
+    read = artifacts.probabilities_of(found)
+    assert read is not None and (np.round(255 * read) == kept).all()
+    assert artifacts.check_predictions(empty, {SOURCE.id: made}) == {}
+    assert artifacts.probabilities_of(a_predictions()) is None
+    other = artifacts.predictions_table([0, 1, 2], [0, 10, 20], labels, kept ^ 1)
+    assert len({made, *map(artifacts.predictions_digest, (other, a_predictions()))}) == 3
+    one_too_many = np.append(kept, np.uint8(1))
+    wrong = artifacts.predictions_table([0, 1, 2], [0, 10, 20], labels, one_too_many)
+    with pytest.raises(Damaged, match="columns do not match"):
+        read_predictions(empty, SOURCE.id, publish_predictions(empty, SOURCE.id, wrong, "f" * 64))
+
+
 def test_read_predictions_later_format_or_other_content_raises(
     empty: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
