@@ -67,11 +67,16 @@ def test_load_space_reads_keep_predictions(tmp_path: Path) -> None:
             load_space(file)
     file.write_text(text + "KEEP_PREDICTIONS = 'probabilities'\n")
     assert load_space(file).with_probabilities == space.with_predictions
-    squared = "from dataclasses import replace\nRUNS = [replace(r, recipe=replace(r.recipe, loss='squared')) for r in RUNS]\n"
+    squared = (
+        "from dataclasses import replace\n"
+        "RUNS = [replace(run, recipe=replace(run.recipe, loss='squared')) for run in RUNS]\n"
+    )
     file.write_text(text + squared + "KEEP_PREDICTIONS = True\n")
     assert load_space(file).with_predictions and not load_space(file).with_probabilities
     file.write_text(text + squared + "KEEP_PREDICTIONS = 'probabilities'\n")
-    with pytest.raises(UserError, match=r"'probabilities': the outputs of .* loss='squared'"):
+    with pytest.raises(
+        UserError, match=r"'probabilities': the outputs of .* Recipe.loss='squared'"
+    ):
         load_space(file)
 
 
