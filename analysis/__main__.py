@@ -135,16 +135,16 @@ def _seeds(
 ) -> int:
     """Print how many seeds each claim needs, by a pilot's spread."""
     from analysis import load
-    from analysis.claims import claims
+    from analysis.claims import primary_answers
     from analysis.claims.sample_size import needs, needs_text
 
     root, study = _place(space, root)
     try:
         pilot = load.open_study(root, study, partial=True)
-        judged = claims(pilot, more_related=more_related, less_related=less_related)
+        answers = primary_answers(pilot, more_related=more_related, less_related=less_related)
     except ValueError as wrong:
         raise UserError(str(wrong)) from wrong
-    print(needs_text(needs(judged.values())))
+    print(needs_text(needs(answers)))
     return OK
 
 

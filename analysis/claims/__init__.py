@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Final
 
 from analysis.claims.contrasts import measure
-from analysis.claims.one_source import c1, c2, c3, c4, c4b
-from analysis.claims.two_sources import c5a, c5b
-from analysis.claims.verdict import Decision, Verdict
+from analysis.claims.one_source import (
+    ask_c1,
+    ask_c2,
+    ask_c3,
+    ask_c4,
+    ask_c4b,
+    c1,
+    c2,
+    c3,
+    c4,
+    c4b,
+    with_part_heads,
+)
+from analysis.claims.two_sources import ask_c5a, ask_c5b, ask_pair, c5a, c5b
+from analysis.claims.verdict import Answer, Decision, Verdict, answer_of_arm
 from analysis.claims.verdicts import Verdicts
 from analysis.descent import EPSILON
 from analysis.load import Study
@@ -64,6 +77,30 @@ def claims(
         ],
         note=_unasked(study, arm) if isinstance(study.rows, TableRows) else "",
     )
+
+
+def primary_answers(
+    study: Study, *, more_related: str | None = None, less_related: str | None = None
+) -> dict[str, Answer]:
+    """Return the answers of the default arm by claim: those of `claims`, with ε at its default only.
+
+    This takes a third of the time of `claims`, which adds controls and exploratory results.
+    """
+    arm = study.arm_of(DEFAULT_ARM)
+    measures = measure(study)
+    sources = (measures, arm, more_related, less_related)
+    found = {
+        "C1": answer_of_arm(measures, arm, ask_c1),
+        "C2": answer_of_arm(measures, arm, ask_c2),
+        "C3": answer_of_arm(measures, arm, ask_c3),
+        "C4": answer_of_arm(measures, arm, partial(ask_c4, epsilons=())),
+    }
+    if len(measures.part_heads):
+        whole = with_part_heads(measures)
+        found["C4b"] = answer_of_arm(whole, arm, partial(ask_c4b, epsilons=()))
+    found["C5a"] = answer_of_arm(measures, arm, ask_pair(ask_c5a, *sources))
+    found["C5b"] = answer_of_arm(measures, arm, ask_pair(ask_c5b, *sources))
+    return found
 
 
 # Fields that must have several values before a claim can be decided, by claim.

@@ -320,7 +320,9 @@ def c4(measures: Measures, *, arm: str = TRANSFER) -> Verdict:
     return replace(found, reasons=(remark, *found.reasons))
 
 
-def ask_c4(measures: Measures, lines: pd.DataFrame, arm: str) -> Answer:
+def ask_c4(
+    measures: Measures, lines: pd.DataFrame, arm: str, *, epsilons: Sequence[float] = EPSILONS
+) -> Answer:
     # Only the largest noise, as in C1. With clean labels the peak is small or absent (Nakkiran et al.
     # 2019, section 5), and such curves would hide the peak of noisy labels.
     noise = lines["label_noise"].max()
@@ -337,7 +339,12 @@ def ask_c4(measures: Measures, lines: pd.DataFrame, arm: str) -> Answer:
         return nothing(compared, "no curve has three frozen counts in one seed")
     step = one_image(lines)
     answer = decide_c4(curves, measures.epsilon, step, compared)
-    others = {epsilon: decide_c4(curves, epsilon, step, compared) for epsilon in EPSILONS}
+    others = {
+        epsilon: answer
+        if epsilon == measures.epsilon
+        else decide_c4(curves, epsilon, step, compared)
+        for epsilon in epsilons
+    }
     return replace(
         answer,
         by_epsilon=tuple(
@@ -358,24 +365,30 @@ def c4b(measures: Measures, *, arm: str = TRANSFER) -> Verdict:
 
     The effect is the height of the peak, as in C4, on curves that begin with the fewest features.
     """
+    return verdict("C4b", with_part_heads(measures), arm, ask_c4b, [])
+
+
+def with_part_heads(measures: Measures) -> Measures:
+    """Return the measures with the Runs whose head reads only some features, which only C4b uses."""
     some = measures.part_heads
     is_done = some["state"] == DONE
-    whole = replace(
+    return replace(
         measures,
         lines=pd.concat([measures.lines, some[is_done]]),
         absent=pd.concat([measures.absent, some[~is_done]]),
     )
-    return verdict("C4b", whole, arm, ask_c4b, [])
 
 
-def ask_c4b(measures: Measures, lines: pd.DataFrame, arm: str) -> Answer:
+def ask_c4b(
+    measures: Measures, lines: pd.DataFrame, arm: str, *, epsilons: Sequence[float] = EPSILONS
+) -> Answer:
     lines = lines[lines["label_noise"] == lines["label_noise"].max()]
     terms = first_descent_terms(lines)
     found = contrast(terms)
     if found is None:
         compared = "test error with the fewest features − with all, head only"
         return not_applicable(compared, "no seed has head only, and a head of fewer features")
-    answer = ask_c4(measures, lines, arm)
+    answer = ask_c4(measures, lines, arm, epsilons=epsilons)
     if not answer.conditions:
         return answer
     first = condition(

@@ -5,14 +5,14 @@ Only primary contrasts are considered: a claim with several conditions can need 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from scipy import special
 
 from analysis.claims.primary import DOUBLING, SLOWER
-from analysis.claims.verdict import Verdict
+from analysis.claims.verdict import Answer
 from analysis.descent import search_guard
 from analysis.descent.intervals import LEVEL, t_quantile
 
@@ -94,18 +94,18 @@ def upper_limit(spread: float, num_seeds: int) -> float:
     return spread * math.sqrt(df / float(special.chdtri(df, SURE)))
 
 
-def needs(verdicts: Iterable[Verdict]) -> list[Need]:
-    """Return a Need for each verdict of a pilot study, from the spread of its primary contrast."""
+def needs(answers: Mapping[str, Answer]) -> list[Need]:
+    """Return a Need for each claim of a pilot study, from the spread of its primary contrast."""
     found = []
-    for one in verdicts:
-        interval, effect = one.effect, NAMED[one.claim]
+    for claim, one in answers.items():
+        interval, effect = one.effect, NAMED[claim]
         spread = at_most = None
         if interval is not None and interval.num >= 2:
             spread = interval.standard_error * math.sqrt(interval.num)
             at_most = upper_limit(spread, interval.num)
         found.append(
             Need(
-                claim=one.claim,
+                claim=claim,
                 effect=effect,
                 unit=one.unit,
                 spread=spread,
@@ -113,7 +113,7 @@ def needs(verdicts: Iterable[Verdict]) -> list[Need]:
                 num_pilot=interval.num if interval is not None else 0,
                 seeds=None
                 if at_most is None
-                else seeds_needed(effect, at_most, searched=one.claim in SEARCHED),
+                else seeds_needed(effect, at_most, searched=claim in SEARCHED),
             )
         )
     return found

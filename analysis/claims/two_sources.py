@@ -195,11 +195,10 @@ def _of_pair(
     less: str | None,
     similarity: Mapping[str, float] | None,
 ) -> Verdict:
-    lines = of_arm(measures.lines, arm)
-    names = sorted(set(lines["source_task"]) - {"none"})
-    pair = _pair(names, more, less, similarity) if names else None
+    names, pair = _sources(measures, arm, more, less, similarity)
     if pair is None:
         return verdict(claim, measures, arm, _both_ways(ask, names), [])
+    lines = of_arm(measures.lines, arm)
     terms = difference_terms(lines, *pair, epsilon=measures.epsilon)
     extra: list[ExploratoryResult] = []
     for cut, some in lines.sort_values("frozen").groupby("cut", sort=False):
@@ -227,6 +226,28 @@ def _of_pair(
         return answer_of(compared, found, (on_par,), [])
 
     return verdict(claim, measures, arm, ask_arm, extra)
+
+
+def ask_pair(
+    ask: AskPair, measures: Measures, arm: str, more: str | None, less: str | None
+) -> Ask:
+    """Return an `Ask` for the arm of a verdict, as `c5a` and `c5b` use; raise as they do."""
+    names, pair = _sources(measures, arm, more, less, None)
+    if pair is None:
+        return _both_ways(ask, names)
+    return lambda measures, lines, _: ask(measures, lines, *pair)
+
+
+def _sources(
+    measures: Measures,
+    arm: str,
+    more: str | None,
+    less: str | None,
+    similarity: Mapping[str, float] | None,
+) -> tuple[list[str], tuple[str, str] | None]:
+    """Return the arm's source tasks, and the more and the less related of two; None if unknown."""
+    names = sorted(set(of_arm(measures.lines, arm)["source_task"].unique()) - {"none"})
+    return names, _pair(names, more, less, similarity) if names else None
 
 
 def _both_ways(ask: AskPair, names: Sequence[str]) -> Ask:

@@ -288,7 +288,7 @@ def verdict(
     claim: str, measures: Measures, arm: str, ask: Ask, explored: Sequence[ExploratoryResult]
 ) -> Verdict:
     """Call `ask` for the arm and for every control arm, and combine the answers with `explored`."""
-    main = _asked(measures, arm, ask)
+    main = answer_of_arm(measures, arm, ask)
     if main.answer == NOT_APPLICABLE:
         # "Not applicable" is an answer only for a control; for the claim's own arm it is undecided.
         main = replace(main, answer=CANNOT_TELL)
@@ -310,7 +310,7 @@ def verdict(
         primary=PRIMARY[claim],
         arm=arm,
         controls=tuple(
-            Control(arm=control, rival=rival, answer=_asked(measures, control, ask))
+            Control(arm=control, rival=rival, answer=answer_of_arm(measures, control, ask))
             for control, rival in RIVALS.items()
             if control != arm
         ),
@@ -318,7 +318,8 @@ def verdict(
     )
 
 
-def _asked(measures: Measures, arm: str, ask: Ask) -> Answer:
+def answer_of_arm(measures: Measures, arm: str, ask: Ask) -> Answer:
+    """Call `ask` for one arm, unless no Run of the arm has ended; add the arm's missing Runs."""
     lines = of_arm(measures.lines, arm)
     absent = Counter(of_arm(measures.absent, arm)["state"])
     missing = tuple(f"{num} Runs {state}" for state, num in sorted(absent.items()))

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
@@ -146,6 +147,11 @@ class Windows:
     highs: np.ndarray
     weights: np.ndarray
 
+    @cached_property
+    def pieces(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Return the indices of each window's points, and their weights."""
+        return [(np.flatnonzero(row), row[row > 0]) for row in self.weights]
+
 
 def epoch_windows(epochs: np.ndarray, per_decade: int = WINDOWS_PER_DECADE) -> Windows:
     """Return windows that begin at 10^(k/per_decade) for any data; `epochs`: (points,), ascending.
@@ -182,8 +188,10 @@ def epoch_windows(epochs: np.ndarray, per_decade: int = WINDOWS_PER_DECADE) -> W
 def window_means(curves: np.ndarray, windows: Windows) -> np.ndarray:
     """Return means of curves (…, points): (…, windows), NaN if a point in the window is NaN."""
     # With one matrix product, a NaN in one window would make all means NaN, since 0 × NaN is NaN.
-    means = [curves[..., row > 0] @ row[row > 0] for row in windows.weights]
-    return np.stack(means, axis=-1)
+    means = np.empty((*curves.shape[:-1], len(windows.pieces)))
+    for place, (inside, weights) in enumerate(windows.pieces):
+        means[..., place] = curves[..., inside] @ weights
+    return means
 
 
 def check_axis(name: str, x: np.ndarray) -> None:
