@@ -309,17 +309,16 @@ def pace_terms(lines: pd.DataFrame) -> tuple[list[Term], Mapping[str, frozenset[
         compared, "source_size", *(["source_recipe"] if has_one_recipe else [])
     ):
         # If in some seed neither Run crosses ε, the difference has no bound.
-        if (~np.isfinite(cell["interpolated"])).groupby(cell["seed"]).sum().max() > 1:
+        columns = ("seed", "source_size", "interpolated", "last_epoch")
+        seeds, sizes, at, last = (cell[name].to_numpy() for name in columns)
+        _, num_never = np.unique(seeds[~np.isfinite(at)], return_counts=True)
+        if num_never.max(initial=0) > 1 or (sizes == sizes[0]).all():
             continue
-        if cell["source_size"].nunique() < 2:
-            continue
-        epochs = np.minimum(cell["interpolated"], cell["last_epoch"].astype(float))
-        weights = np.where(cell["source_size"] == largest, 1.0, -1.0)
+        epochs = np.minimum(at, last.astype(float))
+        weights = np.where(sizes == largest, 1.0, -1.0)
         terms += [
             Term(key, int(seed), weight, float(weight), float(np.log10(epoch)), (str(run_id),))
-            for run_id, seed, weight, epoch in zip(
-                cell.index, cell["seed"], weights, epochs, strict=True
-            )
+            for run_id, seed, weight, epoch in zip(cell.index, seeds, weights, epochs, strict=True)
         ]
     never = lines[~np.isfinite(lines["interpolated"])]
     censored = {
@@ -443,12 +442,13 @@ def floor_terms(
             continue
         by_cut = cell.groupby("frozen")["test"].mean()
         end, best = by_cut.index.max(), by_cut.idxmin()
-        tests = {cut: cell[cell["frozen"] == cut].set_index("seed")["test"] for cut in (end, best)}
-        ids = {int(seed): str(i) for i, seed in cell.loc[cell["frozen"] == end, "seed"].items()}
+        at_end, at_best = (cell[cell["frozen"] == cut] for cut in (end, best))
+        of_best = dict(zip(at_best["seed"], at_best["test"], strict=True))
         chance = 1 - 1 / float(cell["num_classes"].iloc[0])
-        for seed in tests[end].index.intersection(tests[best].index):
-            under = (chance + tests[best][seed]) / 2 - tests[end][seed]
-            terms.append(Term(key, int(seed), "under", 1.0, float(under), (ids[int(seed)],)))
+        for run_id, seed, test in zip(at_end.index, at_end["seed"], at_end["test"], strict=True):
+            if seed in of_best:
+                under = (chance + of_best[seed]) / 2 - test
+                terms.append(Term(key, int(seed), "under", 1.0, float(under), (str(run_id),)))
     return terms, "halfway from chance to its best cut"
 
 

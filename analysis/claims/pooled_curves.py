@@ -5,6 +5,7 @@ Curves are shifted so that their edges of interpolation coincide, then averaged 
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -145,6 +146,9 @@ def freezing_curves(lines: pd.DataFrame) -> list[OneCurve]:
         whole = np.isfinite(test).all(axis=1) & np.isfinite(train).all(axis=1)
         if not whole.any():
             continue
+        run_ids: dict[int, list[str]] = defaultdict(list)
+        for run_id, seed in zip(cell.index, cell["seed"], strict=True):
+            run_ids[int(seed)].append(str(run_id))
         found.append(
             OneCurve(
                 name=_name(cell.iloc[0]),
@@ -154,10 +158,7 @@ def freezing_curves(lines: pd.DataFrame) -> list[OneCurve]:
                     train=train[whole],
                     start=np.full(int(whole.sum()), np.nan),
                 ),
-                run_ids={
-                    int(seed): tuple(map(str, cell.index[cell["seed"] == seed]))
-                    for seed in seeds[whole]
-                },
+                run_ids={int(seed): tuple(run_ids[int(seed)]) for seed in seeds[whole]},
             )
         )
     return found

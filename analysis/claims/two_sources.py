@@ -228,9 +228,7 @@ def _of_pair(
     return verdict(claim, measures, arm, ask_arm, extra)
 
 
-def ask_pair(
-    ask: AskPair, measures: Measures, arm: str, more: str | None, less: str | None
-) -> Ask:
+def ask_pair(ask: AskPair, measures: Measures, arm: str, more: str | None, less: str | None) -> Ask:
     """Return an `Ask` for the arm of a verdict, as `c5a` and `c5b` use; raise as they do."""
     names, pair = _sources(measures, arm, more, less, None)
     if pair is None:

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from analysis import load
-from analysis.claims import Decision, claims
+from analysis.claims import Decision, claims, primary_answers
+from analysis.claims.sample_size import needs
 from analysis.claims.verdict import DOES_NOT_HOLD, HOLDS
 from study.run import Recipe, Run
 from tests import synthetic
@@ -63,6 +64,7 @@ def test_c4b_needs_a_peak_and_a_first_descent(
     with_heads = claims(study)
     assert with_heads["C4b"].answer == c4b
     assert with_heads["C4"].answer == c4
+    assert needs(primary_answers(study)) == needs(with_heads)
 
     synthetic.write(
         tmp_path / "without",

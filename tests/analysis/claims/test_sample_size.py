@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.claims.sample_size import POWER, SURE, needs_text, power, seeds_needed, upper_limit
+from analysis import load
+from analysis.claims import claims, primary_answers
+from analysis.claims.sample_size import (
+    POWER,
+    SURE,
+    needs,
+    needs_text,
+    power,
+    seeds_needed,
+    upper_limit,
+)
 from analysis.descent.intervals import mean_interval
+from tests import synthetic
 
 
 def test_power_equals_published_values() -> None:
@@ -47,3 +60,18 @@ def test_upper_limit_has_its_level(num_seeds: int) -> None:
     draws = np.random.default_rng(1).normal(0, 1, (20_000, num_seeds))
     limits = [upper_limit(spread, num_seeds) for spread in draws.std(axis=1, ddof=1)]
     assert np.mean(np.array(limits) >= 1) == pytest.approx(SURE, abs=0.015)
+
+
+@pytest.mark.parametrize("related", [{}, {"more_related": "near", "less_related": "far"}])
+def test_needs_of_primary_answers_are_those_of_the_verdicts(
+    related: dict[str, str], tmp_path: Path
+) -> None:
+    axes = {"sizes": (250, 1_000, 4_000), "source_sizes": (500, 5_000), "seeds": range(3)}
+    wanted = synthetic.small(num_epochs=60, controls=True, **axes)
+    synthetic.write(tmp_path, wanted, absent=wanted[-3:], diverged=wanted[-5:-3])
+    pilot = load.open_study(tmp_path, partial=True)
+    found = needs(primary_answers(pilot, **related))
+    assert found == needs(claims(pilot, **related))
+    assert sum(one.seeds is not None for one in found) >= 5
+    with pytest.raises(ValueError, match="more_related='nowhere'"):
+        primary_answers(pilot, more_related="nowhere")
