@@ -6,6 +6,7 @@ Needs torch only for networks that `cost` has to count.
 from __future__ import annotations
 
 import ctypes
+import importlib.metadata
 import os
 import platform
 from collections.abc import Hashable, Mapping, Sequence
@@ -88,24 +89,39 @@ def _cpu_name() -> str:
     return next(names, platform.processor() or platform.machine())
 
 
+_NVIDIA: Final = (
+    "libcuda.so.1",
+    ("cuInit", "cuDeviceGetCount", "cuDeviceGetName", "cuDeviceTotalMem_v2"),
+)
+_AMD: Final = (
+    "libamdhip64.so",
+    ("hipInit", "hipGetDeviceCount", "hipDeviceGetName", "hipDeviceTotalMem"),
+)
+
+
 @cache
 def gpus() -> tuple[tuple[str, int], ...]:
     """Return (name, bytes of memory) of each GPU that torch can use here, without loading torch."""
-    if packages().get("torch", "").endswith("+cpu"):
+    version = packages().get("torch", "")
+    if version.endswith("+cpu"):
         return ()
+    library, functions = _NVIDIA
+    if "+rocm" in version:
+        library, functions = _AMD  # functions with the same arguments
+        inside = importlib.metadata.distribution("torch").locate_file(f"torch/lib/{library}")
+        library = str(inside) if Path(str(inside)).exists() else library
     try:
-        driver = ctypes.CDLL("libcuda.so.1")
+        driver = ctypes.CDLL(library)
     except OSError:
         return ()  # no driver: no GPU
+    start, count, name_of, bytes_of = (getattr(driver, function) for function in functions)
     number = ctypes.c_int()
-    if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(number)):
+    if start(0) or count(ctypes.byref(number)):
         return ()
     found = []
     for index in range(number.value):
         name, size = ctypes.create_string_buffer(256), ctypes.c_size_t()
-        if driver.cuDeviceGetName(name, 256, index) or driver.cuDeviceTotalMem_v2(
-            ctypes.byref(size), index
-        ):
+        if name_of(name, 256, index) or bytes_of(ctypes.byref(size), index):
             return ()
         found.append((name.value.decode(), size.value))
     return tuple(found)

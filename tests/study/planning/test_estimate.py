@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -131,3 +132,42 @@ def test_pace_prefers_what_this_launch_measures() -> None:
 
 def test_num_cores_is_at_least_one() -> None:
     assert 1 <= estimate.num_cores() <= (os.cpu_count() or 1)
+
+
+@pytest.mark.parametrize(
+    ("version", "library", "prefix"),
+    [("2.9.0+cu128", "libcuda.so.1", "cu"), ("2.9.0+rocm6.4", "libamdhip64.so", "hip")],
+)
+def test_gpus_of_both_makers_are_found(
+    version: str, library: str, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Driver:
+        """Stand-in for the driver's library on a machine with two GPUs."""
+
+        def __init__(self, name: str) -> None:
+            assert name == library
+
+        def __getattr__(self, function: str) -> Callable[..., int]:
+            assert function.startswith(prefix)
+            return getattr(self, "_" + function.removeprefix(prefix).removesuffix("_v2"))
+
+        def _Init(self, flags: int) -> int:  # noqa: N802 (the driver's names)
+            return flags
+
+        def _DeviceGetCount(self, number: Any) -> int:  # noqa: N802
+            number._obj.value = 2
+            return 0
+
+        _GetDeviceCount = _DeviceGetCount
+
+        def _DeviceGetName(self, name: Any, size: int, index: int) -> int:  # noqa: N802
+            name.value = f"GPU {index}".encode()[:size]
+            return 0
+
+        def _DeviceTotalMem(self, size: Any, index: int) -> int:  # noqa: N802
+            size._obj.value = (index + 1) * 2**30
+            return 0
+
+    monkeypatch.setattr(estimate, "packages", lambda: {"torch": version})
+    monkeypatch.setattr(estimate.ctypes, "CDLL", Driver)
+    assert estimate.gpus.__wrapped__() == (("GPU 0", 2**30), ("GPU 1", 2**31))
