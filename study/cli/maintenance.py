@@ -15,7 +15,7 @@ from study.launching.lease import LeaseHeld, acquire
 from study.launching.temporary_files import leftovers
 from study.messages import UserError
 from study.planning.integrity import Checked, check, not_needed
-from study.store import Store, compacted, layout
+from study.store import Store, compaction, layout
 from study.store.atomic import Unreadable
 from study.store.store import store_command
 from study.store.unfinished import sweep
@@ -74,7 +74,7 @@ def compact(root: Root, data: Data) -> int:
     store = store_named(root)
     _refuse_absent(store)
     with _holding_lease(store):
-        made = compacted.compact(store)
+        made = compaction.compact(store)
     if made is None:
         print(f"{store.shown}: all finished Runs are compacted already")
         return OK

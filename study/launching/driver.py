@@ -32,6 +32,7 @@ from study.store import (
     Provenance,
     Store,
     compacted,
+    compaction,
     read_study,
 )
 from study.store.artifacts import check_predictions, empty_weights
@@ -103,7 +104,7 @@ def _run_study(
         if lease.is_lost:
             show_message(f"another driver has taken over {store.shown}: this driver lost its lease")
         elif is_copy_damaged or (must_train and not found.ids(RUNNING, PARTIAL, ABSENT)):
-            at_least = 1 if is_copy_damaged else compacted.MIN_NEW
+            at_least = 1 if is_copy_damaged else compaction.MIN_NEW
             if len(found.ids(DONE)) >= at_least:
                 screen.phase("compacting rows")
                 _compact(store, at_least)
@@ -207,7 +208,7 @@ def _quarantine_copy(store: Store) -> bool:
 
 def _compact(store: Store, at_least: int) -> None:
     try:
-        compacted.compact(store, at_least=at_least)
+        compaction.compact(store, at_least=at_least)
     except OSError as error:  # compaction only makes reading faster
         show_message(f"the rows were not compacted: {os_error_text(error)}")
     except Newer as later:

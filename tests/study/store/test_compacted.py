@@ -12,8 +12,9 @@ import pytest
 from analysis import load
 from study.cli.main import main
 from study.run import Run
-from study.store import Damaged, Store, compacted, layout, open_store, rows_path
-from study.store.compacted import compact, read_manifest, read_provenances
+from study.store import Damaged, Store, compacted, compaction, layout, open_store, rows_path
+from study.store.compacted import read_manifest, read_provenances
+from study.store.compaction import compact
 from study.store.rows import publish_rows
 from study.store.studies import write_study
 from tests import s3_server, synthetic
@@ -73,7 +74,7 @@ def test_open_study_compacted_rows_equal_the_rows_files(
     store = open_store(tmp_path)
     before = opened(store)
     values = before.read().to_pandas()
-    monkeypatch.setattr(compacted, "ROWS_A_GROUP", 100)  # three Runs
+    monkeypatch.setattr(compaction, "ROWS_A_GROUP", 100)  # three Runs
     assert compact(store) is not None
     study = opened(store)
     assert study.rows.copied == frozenset(study.runs.index)  # type: ignore[union-attr]
@@ -192,7 +193,7 @@ def test_run_of_a_later_format_is_not_compacted_over(
     full: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with monkeypatch.context() as later:
-        later.setattr(compacted, "_NAME", f"{compacted._NAME}9")
+        later.setattr(compaction, "NAME", f"{compacted.NAME}9")
         full.remove(layout.manifest_path())
         compact(full)
     written = full.get(layout.manifest_path())

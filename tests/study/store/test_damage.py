@@ -31,7 +31,8 @@ from study.store import (
     similarity,
 )
 from study.store.artifacts import publish_predictions, publish_weights
-from study.store.compacted import Copy, compact
+from study.store.compacted import Copy
+from study.store.compaction import compact
 from study.store.processes import this_process
 from study.store.rows import check_rows, publish_rows
 from study.store.studies import add_registration, write_study

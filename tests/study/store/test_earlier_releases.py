@@ -23,6 +23,7 @@ from study.planning.spaces import load_space
 from study.store import (
     Store,
     compacted,
+    compaction,
     finished_ids,
     open_store,
     read_failure,
@@ -36,7 +37,7 @@ from study.store import (
     similarity,
     studies,
 )
-from study.store.compacted import compact
+from study.store.compaction import compact
 from study.store.layout import study_path
 from study.store.provenance import TRAINER
 from study.store.schema import DONE
@@ -149,7 +150,7 @@ def test_store_0_1_0_damaged_copy_of_its_rows_is_compacted_again(
 def test_store_0_1_0_larger_grid_starts_from_its_weights(
     old: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compacted, "MIN_NEW", 4)
+    monkeypatch.setattr(compaction, "MIN_NEW", 4)
     more = replace(SPACE.runs[1], frozen=5)
     larger = replace(SPACE, runs=(*SPACE.runs, more))
     before = files_of(old)
