@@ -6,10 +6,11 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import fields
-from typing import Any
+from typing import Any, Final
 
 Plain = str | int | float | bool | None
+
+_CANONICAL: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def canonical_json(plain: Any) -> str:
@@ -17,7 +18,7 @@ def canonical_json(plain: Any) -> str:
 
     Raises ValueError for a number that is not finite.
     """
-    return json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return _CANONICAL.encode(plain)
 
 
 def digest_of(text: str | bytes) -> str:
@@ -30,8 +31,9 @@ def canonical(value: Any) -> Plain:
 
     Raises ValueError for anything but None, str, bool, int and finite floats.
     """
-    if value is None or (isinstance(value, str | bool | int) and type(value) in (str, bool, int)):
-        return value
+    plain: Plain = value
+    if value is None or type(value) in (str, bool, int):
+        return plain
     if type(value) is float and math.isfinite(value):
         return int(value) if value.is_integer() else value
     raise ValueError(f"{value!r} ({type(value).__name__}) is not a plain value")
@@ -55,11 +57,10 @@ def plain_value(value: Any) -> Any:
 
 def make_plain(owner: Any) -> None:
     """Convert all fields of a frozen dataclass by `plain_value`. Called in its `__post_init__`."""
-    for field in fields(owner):
-        value = getattr(owner, field.name)
+    for name, value in tuple(vars(owner).items()):
         plain = plain_value(value)
         if plain is not value:
-            object.__setattr__(owner, field.name, plain)
+            object.__setattr__(owner, name, plain)
 
 
 def known_fields(

@@ -247,7 +247,9 @@ def _without_cut(recipe: Recipe) -> Recipe:
 def _calibrated(recipe: Recipe, origin: str | None, cut: int) -> Recipe:
     """Return the recipe; `calibration` is "images" if layers with random initial values are frozen."""
     is_random = origin is None and cut > 0
-    return replace(recipe, calibration="images" if is_random else "batches")
+    calibration = "images" if is_random else "batches"
+    # Runs that share a Recipe object compute its id once.
+    return recipe if recipe.calibration == calibration else replace(recipe, calibration=calibration)
 
 
 def _cuts(model: str, frozen: Any) -> list[int]:

@@ -269,7 +269,7 @@ def _exported(shown: str, file: pq.ParquetFile, header: Mapping[str, Any]) -> Ex
         raise ValueError(
             f"study={study!r} in its metadata: not a study name (letters, digits, '.', '_' and '-')"
         )
-    wanted = tuple(runs.from_json(json.dumps(plain)) for plain in header["wanted"])
+    wanted = tuple(runs.from_dict(plain) for plain in header["wanted"])
     by_id = {run.id: run for run in wanted}
     _expect(bool(wanted) and len(by_id) == len(wanted), "wanted: no Runs, or one of them twice")
     for run in wanted:

@@ -158,11 +158,14 @@ def _store_faults(space: Space, store: Store) -> Iterator[str]:
 def _is_other_study(space: Space, store: Store) -> bool:
     """Return True if the store's study of this name has rows, but no Run of this space."""
     try:
-        stored = {run.id for run in read_study(store, space.name)}
+        stored = read_study(store, space.name)
     except (FileNotFoundError, NotADirectoryError, Damaged, Newer):  # `run` reports them
         return False
     ours = {run.id for run in space.runs}
-    return stored.isdisjoint(ours) and not stored.isdisjoint(finished_ids(store))
+    # Usually the first Run of both is the same, so the other ids need not be computed.
+    if any(run.id in ours for run in stored):
+        return False
+    return not finished_ids(store).isdisjoint(run.id for run in stored)
 
 
 def other_study_text(space: Space, store: Store) -> str:

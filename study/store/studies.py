@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from study.fields import canonical_json, digest_of
-from study.run import Run, from_json
+from study.run import Run, from_dict
 from study.store import layout
 from study.store.atomic import Damaged, Newer
 from study.store.layout import registration_path, study_path
@@ -87,7 +87,7 @@ def runs_from(payload: bytes, path: str) -> list[Run]:
     try:
         if further := [name for name in content if name != "runs"]:
             raise ValueError(f"{', '.join(map(repr, further))} beside its Runs")
-        return [from_json(canonical_json(plain)) for plain in content["runs"]]
+        return [from_dict(plain) for plain in content["runs"]]
     except (ValueError, KeyError, TypeError) as error:
         # The checksum matches, so another release wrote it in this form.
         raise Newer(path, written_by, str(error)) from error
