@@ -82,9 +82,9 @@ def claims(
 def primary_answers(
     study: Study, *, more_related: str | None = None, less_related: str | None = None
 ) -> dict[str, Answer]:
-    """Return the answers of the default arm by claim: those of `claims`, with ε at its default only.
+    """Return the default arm's answers by claim, with the effects of `claims`; C4 at the default ε only.
 
-    This takes a third of the time of `claims`, which adds controls and exploratory results.
+    This takes a third of the time of `claims`, which adds caveats, controls and exploratory results.
     """
     arm = study.arm_of(DEFAULT_ARM)
     measures = measure(study)
