@@ -94,6 +94,7 @@ _PUBLISH: Final = "study.launching.train_run:publish_"
 _SIGNALS: Final = "study.signals"
 _EXPORT: Final = "analysis.load.export"
 _CARD: Final = "analysis.report.dataset_card"
+_CLUSTER: Final = "study.launching.on_ray.cluster"
 _LEASE: Final = "study.launching.lease"
 _TIDY: Final = "study.launching.temporary_files"
 
@@ -206,6 +207,12 @@ def _owner_unchecked(content: bytes) -> Any:
     return Owner(**(plain | {"process": Process(**plain["process"])}))
 
 
+def _plain_shutdown() -> None:
+    import ray
+
+    ray.shutdown()
+
+
 def _raised(error: OSError) -> Any:
     raise error
 
@@ -297,6 +304,7 @@ MUTATIONS: Final[Mapping[str, Mutation]] = {
                 for name in ("train_run", "on_ray.searcher", "on_ray.tuner", "queue")
             )
         ),
+        at="study.launching.on_ray.tuner",
     ),
     "dead-hold-on": Mutation(
         "kill-first-seconds", _returns("study.store.processes:Process.is_alive")
@@ -324,6 +332,9 @@ MUTATIONS: Final[Mapping[str, Mutation]] = {
     ),
     "interrupts-lost": Mutation(
         "signal-ray-start", _returns(f"{_SIGNALS}:_Interrupt.handle"), at=_SIGNALS
+    ),
+    "shutdown-unhandled": Mutation(
+        "signal-ray-start", _value(f"{_CLUSTER}:_shut_down", _plain_shutdown), at=_CLUSTER
     ),
     "analysis-left-running": Mutation(
         "signal-report", _value("subprocess:Popen.terminate", lambda self: os._exit(3)), at=_SIGNALS
