@@ -43,7 +43,7 @@ from study.store.processes import this_process
 from study.store.rows import finished_etags
 from study.store.schema import ABSENT, DONE, FAILED, PARTIAL, RUNNING
 from study.store.studies import write_study
-from study.store.unfinished import sweep, trained_by
+from study.store.unfinished import Unfinished, list_unfinished, sweep, trained_by
 from study.tasks import TaskInfo
 
 SECONDS_FOR_ORPHANS: Final = 30.0
@@ -85,12 +85,12 @@ def _run_study(
         refuse_unreachable(options.address)
     with acquire(store.root) as lease:
         store = replace(store, lease_number=lease.number)
-        is_copy_damaged = _quarantine_copy(store)
-        left = _quarantine_damaged(space, store)
-        _wait_for_orphans(store)
-        found = _inventory(space, store, left)
+        copy, is_copy_damaged = _quarantine_copy(store)
+        left = _quarantine_damaged(space, store, copy)
+        unfinished = _wait_for_orphans(store)
+        found = _inventory(space, store, left, unfinished=unfinished)
         # A Run that has rows, but is trained again, also resumes from its checkpoint.
-        sweep(store, keep=found.ids(RUNNING, PARTIAL))
+        sweep(store, keep=found.ids(RUNNING, PARTIAL), unfinished=unfinished)
         _note_study(space, store)
         found = found.only(part)
         must_train = bool(found.ids(RUNNING, PARTIAL, ABSENT))
@@ -98,7 +98,8 @@ def _run_study(
             aside_before = set(store.quarantined())
             infos = _prepared(space, _tasks_of(found), store, data, screen)
             unnoted = _train(space, found, infos, store, options, screen, lambda: lease.is_lost)
-            found = _inventory(space, store, _damaged(space, store, left), unnoted).only(part)
+            not_whole = _damaged(space, store, copy, left)
+            found = _inventory(space, store, not_whole, unnoted).only(part)
             for path in sorted(set(store.quarantined()) - aside_before):
                 show_message(f"{path} was damaged or unusable; its contents were created again")
         if lease.is_lost:
@@ -112,7 +113,11 @@ def _run_study(
 
 
 def _inventory(
-    space: Space, store: Store, left: Collection[str], unnoted: Mapping[str, str] | None = None
+    space: Space,
+    store: Store,
+    left: Collection[str],
+    unnoted: Mapping[str, str] | None = None,
+    unfinished: Mapping[str, Unfinished] | None = None,
 ) -> Inventory:
     """Take the inventory. `left`: ids of Runs with a damaged object that could not be quarantined."""
     return take_inventory(
@@ -122,6 +127,7 @@ def _inventory(
         keep_probabilities=space.with_probabilities,
         not_whole=left,
         unnoted=unnoted,
+        unfinished=unfinished,
     )
 
 
@@ -193,9 +199,12 @@ def _note_study(space: Space, store: Store) -> None:
     write_study(store, space.name, space.runs)
 
 
-def _quarantine_copy(store: Store) -> bool:
-    """Quarantine damaged files of the compacted rows; return True if there were any."""
-    found = compacted.damaged_objects(store)
+def _quarantine_copy(store: Store) -> tuple[compacted.Copy | None, bool]:
+    """Quarantine damaged files of the compacted rows.
+
+    Return the manifest, if it is usable, and True if there were damaged files.
+    """
+    copy, found = compacted.check_copy(store)
     damaged = [each for each in found if not isinstance(each, Unreadable)]
     for each in damaged:
         place = None
@@ -203,7 +212,7 @@ def _quarantine_copy(store: Store) -> bool:
             place = store.quarantine(each.path)
         moved = f"moved to {place}, " if place is not None else ""
         show_message(f"{each}; {moved}its rows are compacted again from their files")
-    return bool(damaged)
+    return copy, bool(damaged)
 
 
 def _compact(store: Store, at_least: int) -> None:
@@ -215,14 +224,14 @@ def _compact(store: Store, at_least: int) -> None:
         show_message(f"the rows were not compacted: {later}")
 
 
-def _quarantine_damaged(space: Space, store: Store) -> set[str]:
+def _quarantine_damaged(space: Space, store: Store, copy: compacted.Copy | None) -> set[str]:
     """Quarantine damaged rows, damaged predictions that are requested, and empty weights of starts.
 
     Their Runs are trained again. Unreadable objects stay, and their Runs count as done. Returns the ids of
     Runs with an object that could not be moved.
     """
     left = set()
-    for run_id, why in _damaged(space, store, {run.id for run in space.runs}).items():
+    for run_id, why in _damaged(space, store, copy, {run.id for run in space.runs}).items():
         if isinstance(why, Unreadable):
             show_message(f"{why}; Run {run_id} counts as done")
             continue
@@ -237,11 +246,13 @@ def _quarantine_damaged(space: Space, store: Store) -> set[str]:
     return left
 
 
-def _damaged(space: Space, store: Store, among: Collection[str]) -> dict[str, Damaged]:
+def _damaged(
+    space: Space, store: Store, copy: compacted.Copy | None, among: Collection[str]
+) -> dict[str, Damaged]:
     """Return damaged rows and requested predictions by Run id; the values of rows are not checked."""
     there = finished_etags(store)
-    read = compacted.read_provenances(store, there.keys() & set(among), etags=there)
-    if differs := compacted.difference(store, there, read):
+    read = compacted.provenances_with(copy, store, there.keys() & set(among), etags=there)
+    if differs := compacted.difference(copy, store, there, read):
         show_message(differs)
     damaged = {run_id: why for run_id, why in read.items() if isinstance(why, Damaged)}
     digests = {
@@ -258,17 +269,22 @@ def _where_moved(place: str | None) -> str:
     return f"moved to {place}" if place is not None else "it cannot be moved and stays for now"
 
 
-def _wait_for_orphans(store: Store) -> None:
+def _wait_for_orphans(store: Store) -> Mapping[str, Unfinished]:
+    """Return the Runs in flight, by id, once no process of an earlier driver trains them."""
     # Trials of a killed driver end by themselves. Until then they would train beside this driver's trials.
     until = time.monotonic() + SECONDS_FOR_ORPHANS
     mine = this_process()
-    while left := {p for p in trained_by(store).values() if p.is_alive() and p != mine}:
+    while True:
+        found = list_unfinished(store)
+        left = {p for p in trained_by(store, found).values() if p.is_alive() and p != mine}
+        if not left:
+            return found
         if time.monotonic() > until:
             pids = ", ".join(str(process.pid) for process in left)
             show_message(
                 f"processes of an earlier driver still train ({pids}); training continues beside them"
             )
-            return
+            return found
         time.sleep(0.2)
 
 

@@ -139,12 +139,12 @@ class Checkpoints:
     def write(self) -> None:
         """Copy the states and start to write them."""
         self.wait()
-        states = {}
+        states = []
         for job in self._jobs:
             tensors = {key: value.clone() for key, value in job.training.state().items()}
             about = json.dumps(job.about).encode()
             tensors[_ABOUT] = torch.tensor(list(about), dtype=torch.uint8)
-            states[job.run.id] = tensors
+            states.append(tensors)
         self._pending = self._writer.submit(self._publish, states)
         self._last = time.monotonic()
 
@@ -154,11 +154,11 @@ class Checkpoints:
             self._pending.result()
             self._pending = None
 
-    def _publish(self, states: dict[str, dict[str, Tensor]]) -> None:
-        for run_id, tensors in states.items():
-            write_checkpoint(self._store, run_id, tensors_to_bytes(tensors))
-            if not self.num_written:
-                drop_outdated(self._store, run_id)
+    def _publish(self, states: list[dict[str, Tensor]]) -> None:
+        for job, tensors in zip(self._jobs, states, strict=True):
+            write_checkpoint(self._store, job.run.id, tensors_to_bytes(tensors))
+            if not self.num_written and job.unfinished is not None:
+                drop_outdated(self._store, job.run.id)
         self.num_written += 1
 
 

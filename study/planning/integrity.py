@@ -154,7 +154,9 @@ def _difference(store: Store) -> str:
         return ""
     there = finished_ids(store)
     try:
-        return compacted.difference(store, there, read_provenances(store, there))
+        copy = compacted.open_copy(store)
+        made_by = compacted.provenances_with(copy, store, there)
+        return compacted.difference(copy, store, there, made_by)
     except Newer:  # `check` reports this object as newer
         return ""
 

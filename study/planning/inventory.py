@@ -84,6 +84,7 @@ def take_inventory(
     keep_probabilities: Collection[str] = (),
     not_whole: Collection[str] = (),
     unnoted: Mapping[str, str] | None = None,
+    unfinished: Mapping[str, Unfinished] | None = None,
 ) -> Inventory:
     """Return the inventory of these Runs, each start before its dependants, in four listings.
 
@@ -91,12 +92,14 @@ def take_inventory(
     rows files, which name the predictions. `keep_probabilities`: ids among them whose predictions must
     contain class probabilities. `not_whole`: ids of Runs to train in any case.
     `unnoted`: errors of failed Runs, by id, that the store could not record (a full disk).
+    `unfinished`: `list_unfinished(store)`, if known.
 
     A start counts as done only if it has weights, or if no Run needs its weights any more. A diverged
     start has no weights, so its dependants are "start failed".
     """
     by_id = {run.id: run for run in runs}
-    unfinished = list_unfinished(store)
+    if unfinished is None:
+        unfinished = list_unfinished(store)
     failures = read_failures(store, unfinished)
     done = set(finished_ids(store) & by_id.keys()) - set(not_whole)
     without = _without_predictions(store, done & set(keep_predictions), keep_probabilities)

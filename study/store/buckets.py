@@ -41,6 +41,7 @@ _RETRYING: Final = timedelta(seconds=90)
 _TRIES_A_WAIT: Final = 3
 _GROWTH: Final = 3
 _BYTES_AT_ONCE: Final = 1 << 24
+_TAIL_BYTES: Final = 1 << 16
 # Amazon includes a bucket's region in every response.
 _REGIONS_URL: Final = "https://s3.amazonaws.com"
 _NAMING_SERVER: Final = frozenset(
@@ -84,7 +85,7 @@ class Buckets:
         if whole:
             return pa.BufferReader(self.read(path, waits))
         with self._asked("read", path, waits) as (client, key):
-            return pa.PythonFile(_File(client, key), mode="r")
+            return pa.PythonFile(_TailFirst(client, key), mode="r")
 
     def fetch(self, path: str, local: Path, waits: Waits) -> None:
         """Copy the object to a new local file, in ranges; each range is retried."""
@@ -92,7 +93,7 @@ class Buckets:
             self._asked("read", path, waits) as (client, key),
             local.open("xb") as stream,
         ):
-            shutil.copyfileobj(_File(client, key), stream, _BYTES_AT_ONCE)
+            shutil.copyfileobj(_reader(client, key), stream, _BYTES_AT_ONCE)
 
     def put(self, path: str, parts: tuple[bytes, ...], waits: Waits) -> None:
         """Publish `parts`, joined, as one object, atomically."""
@@ -375,18 +376,41 @@ def _version_of(meta: Mapping[str, Any]) -> Version:
     return {name: tag for name, tag in tags.items() if tag is not None}
 
 
-class _File:
-    """An object, read in ranges: obstore's reader with the attribute that pyarrow needs."""
+def _reader(client: Any, key: str) -> Any:
+    from obstore import open_reader
+
+    return open_reader(client, key)
+
+
+class _TailFirst:
+    """An object, read in ranges. The first request reads its end, which has the head of Arrow files."""
 
     closed = False
 
     def __init__(self, client: Any, key: str) -> None:
-        from obstore import open_reader
+        found = client.get(key, options={"range": {"suffix": _TAIL_BYTES}})
+        self._tail, self._size = bytes(found.bytes()), int(found.meta["size"])
+        self._at = 0
+        self._rest = cache(lambda: _reader(client, key))
 
-        self._reader = open_reader(client, key)
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
+        return self._at
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._reader, name)
+    def tell(self) -> int:
+        return self._at
+
+    def close(self) -> None:
+        pass  # pyarrow calls it; there is nothing to close
+
+    def read(self, size: int = -1) -> bytes:
+        begin, tail_begin = self._at, self._size - len(self._tail)
+        end = self._size if size < 0 else min(begin + size, self._size)
+        self._at = max(begin, end)
+        if begin >= tail_begin:
+            return self._tail[begin - tail_begin : max(end - tail_begin, 0)]
+        self._rest().seek(begin)
+        return bytes(self._rest().read(end - begin))
 
 
 def _cause(said: str) -> str:

@@ -33,6 +33,7 @@ _BYTES_AT_ONCE: Final = 2**28
 
 NAME: Final = "freezewise compacted 1, rows "  # followed by the number of the rows' format
 FORMAT, WRITTEN_BY, PARTS = b"format", b"written_by", b"parts"
+_INSTEAD: Final = "the rows files are read instead"
 _HEAD: Final = (FORMAT, WRITTEN_BY, PARTS)
 
 LINES: Final = pa.schema(
@@ -165,7 +166,18 @@ def read_provenances(
     Files without a checksum of their bytes are read whole. `etags`: `finished_etags(store)`, if known.
     `most`: how many objects of a bucket may be read; the Runs of further objects are left out.
     """
-    copy = open_copy(store)
+    return provenances_with(open_copy(store), store, run_ids, etags=etags, most=most)
+
+
+def provenances_with(
+    copy: Copy | None,
+    store: Store,
+    run_ids: Collection[str],
+    *,
+    etags: Mapping[str, str] | None = None,
+    most: int | None = None,
+) -> dict[str, Provenance | Damaged]:
+    """Return the same as `read_provenances`; `copy`: `open_copy(store)`."""
     if store.buckets is None or etags is None:
         etags = finished_etags(store) if store.buckets is not None else {}
     if most is not None and store.buckets is not None:
@@ -190,13 +202,21 @@ def _provenances(payloads: Mapping[str, bytes]) -> dict[str, Provenance | Damage
 def open_copy(store: Store) -> Copy | None:
     """Return the manifest; None if it does not exist, or, with a message, if it is unusable."""
     try:
+        return _open_copy(store)
+    except Damaged as error:
+        show_message(f"{error}; {_INSTEAD}")
+    return None
+
+
+def _open_copy(store: Store) -> Copy | None:
+    try:
         return read_manifest(store)
     except FileNotFoundError:
         return None
-    except (Damaged, Newer) as error:
-        show_message(f"{error}; the rows files are read instead")
+    except Newer as error:
+        show_message(f"{error}; {_INSTEAD}")
     except PermissionError as error:
-        show_message(f"{unreadable(error)}; the rows files are read instead")
+        show_message(f"{unreadable(error)}; {_INSTEAD}")
     return None
 
 
@@ -223,13 +243,16 @@ def read_manifest(store: Store) -> Copy:
 
 
 def difference(
-    store: Store, there: Collection[str], made_by: Mapping[str, Provenance | Damaged]
+    copy: Copy | None,
+    store: Store,
+    there: Collection[str],
+    made_by: Mapping[str, Provenance | Damaged],
 ) -> str:
     """Return a sentence if rows files of copied Runs have changed or vanished, or parts vanished; else "".
 
-    `there`: the ids of all finished Runs; `made_by`: the result of `read_provenances` for some Runs.
+    `copy`: `open_copy(store)`; `there`: the ids of all finished Runs; `made_by`: the result of
+    `read_provenances` for some Runs.
     """
-    copy = open_copy(store)
     if copy is None:
         return ""
     known = copy.provenances(made_by.keys() & copy.line_of.keys())
@@ -248,14 +271,13 @@ def difference(
     )
 
 
-def damaged_objects(store: Store) -> list[Damaged]:
-    """Return a Damaged if the manifest is damaged, else one for each unusable part."""
+def check_copy(store: Store) -> tuple[Copy | None, list[Damaged]]:
+    """Return the manifest as `open_copy` does, and a Damaged for it or for each unusable part."""
     try:
-        return list(damaged_parts(store, read_manifest(store)).values())
+        copy = _open_copy(store)
     except Damaged as damaged:
-        return [damaged]
-    except (FileNotFoundError, Newer, PermissionError):
-        return []
+        return None, [damaged]
+    return copy, [] if copy is None else list(damaged_parts(store, copy).values())
 
 
 def paths(store: Store) -> set[str]:
@@ -309,7 +331,7 @@ def open_parts(store: Store, copy: Copy) -> dict[str, pq.ParquetFile]:
     """Open the undamaged parts, and return them by path. Show a message for each damaged part."""
     damaged = damaged_parts(store, copy)
     for each in damaged.values():
-        show_message(f"{each}; the rows files are read instead")
+        show_message(f"{each}; {_INSTEAD}")
     files = {}
     for part in copy.parts:
         if part.path not in damaged:

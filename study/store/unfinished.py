@@ -171,9 +171,9 @@ def _began_at(store: Store, path: str) -> Process | None:
         raise Damaged(path, f"not a process ({error})") from error
 
 
-def trained_by(store: Store) -> dict[str, Process]:
+def trained_by(store: Store, found: Mapping[str, Unfinished]) -> dict[str, Process]:
     """Return by Run id the process that started each unfinished Run, if its record can be read."""
-    paths = _paths(list_unfinished(store), _BEGAN)
+    paths = _paths(found, _BEGAN)
     read = concurrently(lambda run_id: _began_at(store, paths[run_id]), paths)
     return {i: process for i, process in read.items() if isinstance(process, Process)}
 
@@ -225,17 +225,21 @@ def clear_failure(store: Store, run_id: str) -> None:
             store.remove(path)
 
 
-def sweep(store: Store, keep: Collection[str] = ()) -> list[str]:
+def sweep(
+    store: Store, keep: Collection[str] = (), unfinished: Mapping[str, Unfinished] | None = None
+) -> list[str]:
     """Remove temporary files, and the checkpoints of finished Runs; return the removed paths.
 
     Only the driver that holds the lease may call this, before training. `keep`: ids of finished Runs
-    that are trained again because an artifact is missing.
+    that are trained again because an artifact is missing. `unfinished`: `list_unfinished(store)`, if
+    known.
     """
     removed = []
     root = store.local_path("")
     if root is not None:
         removed += [path.relative_to(root).as_posix() for path in atomic.sweep(root)]
-    unfinished = list_unfinished(store)
+    if unfinished is None:
+        unfinished = list_unfinished(store)
     done = finished_ids(store) if unfinished else frozenset()
     for run_id in sorted((done & unfinished.keys()) - set(keep)):
         with suppress(PermissionError):  # another user's files, in a folder with a sticky bit

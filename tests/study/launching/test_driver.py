@@ -221,7 +221,9 @@ class Driver:
 
     def workers(self) -> set[int]:
         """Return the processes that train unfinished Runs."""
-        return {process.pid for process in trained_by(self.store).values()}
+        return {
+            process.pid for process in trained_by(self.store, list_unfinished(self.store)).values()
+        }
 
 
 @pytest.mark.slow

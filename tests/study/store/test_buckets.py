@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import random
 import socket
 import threading
 import time
@@ -102,6 +103,22 @@ def test_bucket_every_method_returns_what_was_written(bucket: Store, tmp_path: P
     whole = pyarrow.dataset.dataset(f"{bucket.base}/rows", filesystem=server, format="ipc")
     assert whole.count_rows() == table.num_rows
     assert finished_ids(pickle.loads(pickle.dumps(bucket))) == {run.id}
+
+
+@pytest.mark.parametrize("size", [10, 300_000])
+def test_bucket_opened_object_reads_like_a_file_and_its_end_in_one_request(
+    bucket: Store, proxy: s3_server.Proxy, size: int
+) -> None:
+    content = random.Random(0).randbytes(size)
+    bucket.put("x", content)
+    proxy.heal()
+    with bucket.opened("x", whole=False) as file:
+        assert file.size() == size
+        for begin, num in ((size - 4, 4), (size - 10, 7), (size, 1), (0, size), (3, 1 << 17)):
+            file.seek(begin)
+            assert file.read(num) == content[begin : begin + num]
+            assert file.tell() == max(begin, min(begin + num, size))
+            assert len(proxy.requests) == 1 or begin < 10 < size
 
 
 def test_bucket_torn_objects_are_damaged_and_can_be_quarantined(bucket: Store) -> None:
