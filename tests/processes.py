@@ -103,9 +103,12 @@ def _cpu_seconds(process: psutil.Process) -> float:
 
 
 def _is_worker_with_torch(process: psutil.Process) -> bool:
-    # By its title too: a process just forked still has the memory of the one that forked it.
+    # By its parent too: a process that a worker has just forked has the worker's title and memory.
     try:
         is_worker = "".join(process.cmdline()).startswith("ray::")
-        return is_worker and "libtorch" in Path(f"/proc/{process.pid}/maps").read_text()
+        if not is_worker or "libtorch" not in Path(f"/proc/{process.pid}/maps").read_text():
+            return False
+        parent = process.parent()
+        return parent is not None and parent.name() == "raylet"
     except OSError:
         return False
