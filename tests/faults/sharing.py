@@ -21,6 +21,7 @@ from study.store.processes import this_process
 from tests.faults import drivers, studies
 from tests.faults.drivers import Driver
 from tests.faults.harness import Harness, Outcome, Scenario, Skipped
+from tests.faults.storage import exfat_disk
 
 USERS: Final = (21001, 21002)
 GROUP: Final = 21000
@@ -114,17 +115,20 @@ def odd_lease(
 
 
 def case_folding(harness: Harness, rng: random.Random) -> Outcome:
-    """A study whose name differs only in case, which exFAT and macOS would store in the same file."""
-    scenario = harness.scenario()
-    scenario.finish()
-    stored = Path(scenario.root, "studies", f"{scenario.space}.json")
-    before, other = stored.read_bytes(), f"{scenario.space.capitalize()}.py"
-    shutil.copy(scenario.space_path, scenario.folder / other)
-    for words in (["run", other, "--inline"], ["register", other]):
-        driver = scenario.start(*words)
-        scenario.expect_end(driver, 2, says="differs only in upper and lower case")
-    scenario.expect(before == stored.read_bytes(), "the study was replaced")
-    return scenario.judge()
+    """A study whose name differs only in case, on an exFAT disk, which has one file for both."""
+    with exfat_disk(harness) as disk:
+        scenario = harness.scenario(root=str(disk / "store"))
+        scenario.finish()
+        other = f"{scenario.space.capitalize()}.py"
+        stored = Path(scenario.root, "studies", f"{scenario.space}.json")
+        assert stored.with_stem(scenario.space.capitalize()).exists(), "the disk heeds the case"
+        before = stored.read_bytes()
+        shutil.copy(scenario.space_path, scenario.folder / other)
+        for words in (["run", other, "--inline"], ["register", other]):
+            driver = scenario.start(*words)
+            scenario.expect_end(driver, 2, says="differs only in upper and lower case")
+        scenario.expect(before == stored.read_bytes(), "the study was replaced")
+        return scenario.judge()
 
 
 HOLD: Final = (
