@@ -59,7 +59,9 @@ class Driver:
             return self.process.poll()
         return self.process.exitcode
 
-    def wait_until(self, is_so: Callable[[], Any], what: str, seconds: float = 120.0) -> bool:
+    def wait_until(
+        self, is_so: Callable[[], Any], what: str, seconds: float = PATIENCE_SECONDS
+    ) -> bool:
         """Return True once the condition holds, False if the driver ended before.
 
         Raises Hung if neither output nor journal grows for `seconds`; the machine may be slow.

@@ -343,8 +343,9 @@ class Scenario:
         doubled = sum(number - 1 for number in there.values())
         root = self.store.local_path("")
         temporary = [] if root is None else [path.name for path in root.rglob("*.tmp")]
+        said = self.started[-1].said() if self.started else ""
         for is_so, problem in (
-            (not different, f"different: {different}; {self.started[-1].said()}"),
+            (not different, f"different: {different}; {said}"),
             (there.keys() <= wanted.stored_rows.keys(), "rows of steps that were not requested"),
             (not lost and not doubled, f"{lost} rows lost, {doubled} doubled"),
             (not twice & self.sources, f"sources trained twice: {twice & self.sources}"),

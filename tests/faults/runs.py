@@ -54,7 +54,7 @@ def worker_always_lost(harness: Harness, rng: random.Random) -> Outcome:
         killed.update(begun)
         return driver.status() is not None
 
-    driver.wait_until(is_over, "the end", seconds=300)
+    driver.wait_until(is_over, "the end")
     scenario.expect_end(driver, 1)
     scenario.expect(len(killed) <= MAX_TRIES, f"{len(killed)} tries")
     expect_given_up(scenario, cursed, driver.said(), "lost")
