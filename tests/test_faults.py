@@ -23,14 +23,17 @@ _NAMES: Final = (
     *("damaged-study-file", "damaged-task", "sealed-nonsense", "compacting-killed"),
     *("lease-last-number", "case-folding", "two-drivers"),
     *("stack-killed", "stack-extended", "stack-one-lost", "stack-one-diverges"),
-    *("power-loss", "io-call-fails", "bucket-errors"),
+    *("power-loss", "io-call-fails", "bucket-errors", "bucket-slow"),
 )
 SHORT: Final[Mapping[str, catalogue.Cause]] = {
     "kill-random": partial(signals.at_random_steps, times=2),
     "kill-publishing": partial(signals.while_publishing, num_instants=1),
     **{name: catalogue.FAULTS[name].cause for name in _NAMES},
 }
-MARKS: Final = {"signal-ray": pytest.mark.ray, "bucket-errors": pytest.mark.s3}
+MARKS: Final = {
+    "signal-ray": pytest.mark.ray,
+    **dict.fromkeys(("bucket-errors", "bucket-slow"), pytest.mark.s3),
+}
 
 
 @pytest.fixture(scope="module")
