@@ -141,6 +141,8 @@ def test_tables_merge_rounds_and_show_missed_mutations() -> None:
         ("power-loss", (), True),
         ("kill-random", (), False),
         ("power-loss", ("x",), False),
+        ("power-loss", ("Traceback (most recent call last):\n…\nIndexError: x",), True),
+        ("power-loss", ("Traceback (most recent call last):\n…\nHung: x",), False),
     ):
         noticed = catalogue.Noticed("no-fsync", Outcome(fault=fault, times=1, problems=problems))
         assert noticed.is_missed == is_missed

@@ -157,10 +157,16 @@ class Noticed:
     outcome: Outcome
 
     @property
+    def is_noticed(self) -> bool:
+        """Return True if a guarantee is broken; an error in the fault's own code does not count."""
+        problems = self.outcome.problems
+        return any(not each.startswith("Traceback") or "Hung: " in each for each in problems)
+
+    @property
     def is_missed(self) -> bool:
         """Return True if the fault should have noticed the mutation, was caused, and did not."""
         is_own = self.outcome.fault in MUTATIONS[self.mutation].faults
-        return is_own and self.outcome.skipped is None and not self.outcome.problems
+        return is_own and self.outcome.skipped is None and not self.is_noticed
 
 
 def of_mutations(noticed: Iterable[Noticed]) -> str:
@@ -168,7 +174,7 @@ def of_mutations(noticed: Iterable[Noticed]) -> str:
     lines = [("mutation", "fault", "noticed", "by")]
     for each in noticed:
         outcome = each.outcome
-        verdict = "yes" if outcome.problems else "NO" if each.is_missed else "no"
+        verdict = "yes" if each.is_noticed else "NO" if each.is_missed else "no"
         why = "; ".join(map(_brief, outcome.problems))[:120]
         if outcome.skipped is not None:
             verdict, why = "skipped", outcome.skipped
