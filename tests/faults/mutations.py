@@ -366,7 +366,9 @@ MUTATIONS: Final[Mapping[str, Mutation]] = {
         ),
         at=_CARD,
     ),
-    "unreadable-ends-it": Mutation("shared-users", _value("study.store.store:unreadable", _raised)),
+    "unreadable-ends-it": Mutation(
+        "shared-users", _value("study.store.store:unreadable", _raised), at="study.store.store"
+    ),
     "old-leases-must-go": Mutation(
         "lease-unremovable", _value(f"{_LEASE}:suppress", lambda *_: nullcontext())
     ),
