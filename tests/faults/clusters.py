@@ -309,8 +309,13 @@ class Loopback:
         (port,) = _free_ports(1)
         flags += ("--dashboard-agent-listen-port", str(port), "--disable-usage-stats")
         flags += ("--object-store-memory", str(_STORE_BYTES))
-        started = self._ray("start", *flags, name=name)
-        assert started.returncode == 0, started.stdout
+
+        def start() -> None:
+            self.kill(name)  # what an earlier try has left
+            started = self._ray("start", *flags, name=name)
+            assert started.returncode == 0, started.stdout
+
+        _patiently(start)
 
     def _ray(self, *words: str, name: str) -> subprocess.CompletedProcess[str]:
         # Not a pipe: the processes that `ray start` starts would keep it open.
