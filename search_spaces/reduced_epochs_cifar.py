@@ -21,6 +21,7 @@ blocks before the head, and the head, are trained on up to 4,000 images of CIFAR
 C1 holds if the seeds show a peak over the epochs with 4,000 images, at least 1 point higher than with 500.
 It does not hold if a difference of 1 point is excluded. Before the registration, other seeds (901 to 903)
 were looked at with 4,000 images only: the test error went 0.614 → 0.712 → 0.691.
+Result: C1 is undecided (`analysis/results/README.md`).
 """
 
 from dataclasses import replace

@@ -24,6 +24,7 @@ near source's curve has a peak there. It does not hold if one of these is exclud
 registration, other seeds (901 to 903) were looked at: with 9,445 trained parameters the train errors of
 the two sources were 0.21 and 0.07, so their edges differ. The test error rose by 27 points from head
 only, and the gap between the sources with head only was 1.6 points. They were not compared at the edge.
+Result: C5b is undecided, C4 holds (`analysis/results/README.md`).
 """
 
 from dataclasses import replace

@@ -25,6 +25,8 @@ The peak is removed if C4 holds in `reduced_fast` and does not hold here. λ was
 test error went 0.733 (head only) → 0.724 (all channels) → 0.787 (8 layers frozen) → 0.800 (6 layers
 frozen), without penalty 0.750 → 0.776 → 0.791 → 0.766. So this study expects no peak, but a rise from the
 ninth layer on.
+Result: no peak, but the error still rises at the last cut, so C4 is undecided
+(`analysis/results/README.md`).
 """
 
 from dataclasses import replace

@@ -23,6 +23,7 @@ C2 holds if the target is interpolated later after the larger source, by 10 % or
 this is excluded. The steps were chosen by the train errors of the sources of seeds 901 and 902: 0.5 after
 285 and 291 steps with 1,250 images, after 5,445 steps with 20,000 (seed 901 only). No target had been
 trained from them.
+Result: C2 does not hold (`analysis/results/README.md`).
 """
 
 from dataclasses import replace

@@ -3,7 +3,7 @@
 Network, random draws, training loop and test error are written here once more, from the descriptions of
 the Runs. Nothing is imported from `study.training` or `study.networks`, so an error there would show. The
 random numbers differ, so the test errors of ten seeds are compared by Welch's t-test. Half an hour on one
-core; the result is in `analysis/results/README.md`.
+core; writes `analysis/results/replication.csv`, from which the README there has its table.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+import pandas as pd
 import torch
 from scipy import stats
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, relu
 
 from analysis import load
-from analysis.load.export import kept_path
+from analysis.load.export import FOLDER, kept_path
 from study import store
 from study.planning.spaces import load_space
 from study.run import Run
@@ -31,11 +32,15 @@ from study.tasks.prepared_file import PreparedTask
 
 # On digits, a head that reads a part of its features; on CIFAR-10, one whole block trained; the long
 # training on Fashion-MNIST.
-CELLS: Final = {
-    "reduced_heads (digits)": {"task": "digits-high", "head_inputs": 8},
-    "reduced_heads": {"task": "cifar10-16px", "frozen": 8},
-    "reduced_epochs": {"task": "fashion-b", "size": 2_000, "label_noise": 0.4},
-}
+CELLS: Final = (
+    ("reduced_heads", "digits, 8 features", {"task": "digits-high", "head_inputs": 8}),
+    ("reduced_heads", "CIFAR-10, 8 layers frozen", {"task": "cifar10-16px", "frozen": 8}),
+    (
+        "reduced_epochs",
+        "2,000 images, noise 0.4",
+        {"task": "fashion-b", "size": 2_000, "label_noise": 0.4},
+    ),
+)
 NUM_SEEDS: Final = 10
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
 
@@ -150,12 +155,10 @@ def _last_test_errors(study: load.Study, run_ids: list[str]) -> list[float]:
     return found
 
 
-def compared(data: Path, num_seeds: int = NUM_SEEDS) -> Iterator[str]:
-    """Yield the lines of the table."""
-    yield f"{'cell':24} {'study':>15} {'plain script':>15} {'difference':>11} {'p':>6}"
+def compared(data: Path) -> Iterator[dict[str, str | float]]:
+    """Yield one line of the table for each cell: means and standard deviations over seeds, and p."""
     with tempfile.TemporaryDirectory() as folder:
-        for name, select in CELLS.items():
-            space = name.split()[0]
+        for space, name, select in CELLS:
             path = kept_path(space)
             assert path is not None, space
             study = load.open_study(path)
@@ -171,19 +174,27 @@ def compared(data: Path, num_seeds: int = NUM_SEEDS) -> Iterator[str]:
                 task: prepare(known[task], store.open_store(folder), data, progress=False)
                 for task in (run.source.task, run.task)
             }
-            plain = [train(run, tasks, seed)[1] for seed in range(num_seeds)]
-            p = stats.ttest_ind(ours, plain, equal_var=False).pvalue
-            values = [f"{np.mean(v):.4f} ({np.std(v, ddof=1):.4f})" for v in (ours, plain)]
-            difference = np.mean(plain) - np.mean(ours)
-            yield f"{name:24} {values[0]:>15} {values[1]:>15} {difference:11.4f} {p:6.2f}"
+            plain = [train(run, tasks, seed)[1] for seed in range(NUM_SEEDS)]
+            yield {
+                "study_name": space,
+                "cell": name,
+                "study": float(np.mean(ours)),
+                "study_std": float(np.std(ours, ddof=1)),
+                "plain": float(np.mean(plain)),
+                "plain_std": float(np.std(plain, ddof=1)),
+                "p": float(stats.ttest_ind(ours, plain, equal_var=False).pvalue),
+            }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.replication", description=__doc__)
     parser.add_argument("--data", type=Path, default=Path("data"), help="folder of the image sets")
     torch.set_num_threads(1)
+    lines = []
     for line in compared(parser.parse_args().data):
+        lines.append(line)
         print(line, flush=True)
+    pd.DataFrame(lines).to_csv(FOLDER / "replication.csv", index=False, float_format="%.4f")
 
 
 if __name__ == "__main__":

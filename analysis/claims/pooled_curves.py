@@ -137,6 +137,7 @@ def freezing_curves(lines: pd.DataFrame) -> list[OneCurve]:
     Curves of fewer than three points are left out. A seed with a gap is left out of its curve.
     """
     found = []
+    has_recipes = lines["recipe"].nunique() > 1
     for _, cell in groups(lines, "frozen"):
         at = np.sort(cell["parameters_trained"].astype(float).unique())
         if len(at) < 3:
@@ -151,7 +152,8 @@ def freezing_curves(lines: pd.DataFrame) -> list[OneCurve]:
             run_ids[int(seed)].append(str(run_id))
         found.append(
             OneCurve(
-                name=_name(cell.iloc[0]),
+                name=_name(cell.iloc[0])
+                + (f", recipe {cell['recipe'].iloc[0]}" if has_recipes else ""),
                 curve=Curve(
                     x=at,
                     test=test[whole],

@@ -447,7 +447,12 @@ def _writer(path: Path, suffix: str) -> pq.ParquetWriter | csv.CSVWriter:
     if suffix == CSV:
         return csv.CSVWriter(str(path), _PLAIN)
     return pq.ParquetWriter(
-        path, COLUMNS, compression="zstd", write_page_checksum=True, store_schema=True
+        path,
+        COLUMNS,
+        compression="zstd",
+        compression_level=9,
+        write_page_checksum=True,
+        store_schema=True,
     )
 
 

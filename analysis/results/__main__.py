@@ -14,7 +14,7 @@ from pathlib import Path
 import jinja2
 
 from analysis.load.export import FOLDER
-from analysis.results import numbers
+from analysis.results import kept, numbers
 
 
 def main(argv: Sequence[str] | None = None, folder: Path = FOLDER) -> int:
@@ -53,7 +53,7 @@ def readme_text() -> str:
         autoescape=False,  # Markdown
         keep_trailing_newline=True,
     )
-    environment.filters["fixed"] = numbers.fixed
+    environment.filters["fixed"] = kept.fixed
     return environment.get_template("readme.md.jinja").render(numbers.values())
 
 

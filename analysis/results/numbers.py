@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,77 +12,32 @@ import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis import load, surfaces
-from analysis.claims import claims
 from analysis.claims.contrasts import measure, of_arm, one_image
 from analysis.claims.pooled_curves import freezing_curves, freezing_peak
 from analysis.claims.registration import LOST_REGISTRATIONS, RULES
 from analysis.descent import EPSILON
 from analysis.descent.intervals import LEVEL, mean_interval
-from analysis.load import Study
 from analysis.load.export import (
     kept_disagreement,
     kept_names,
-    kept_path,
-    kept_verdicts,
     verdicts_name,
 )
 from analysis.load.rows import ExportRows
 from analysis.plots import style
 from analysis.plots.curves import capacity_curves
-from analysis.report import slices, tables
+from analysis.report import slices
+from analysis.results import second_series
+from analysis.results.kept import Curve, curve_of, errors_of, opened, verdict, verdicts
 
 SOURCES: Final = {"cifar100-16px": "CIFAR-100", "tiny-near-16px": "near", "tiny-far-16px": "far"}
 BROAD: Final = "cifar100-16px"
 SIZE: Final = 1_000
-# The sources that C5a and C5b compare, as registered.
-RELATED: Final[dict[str, dict[str, Any]]] = {
-    "reduced": {"more_related": "tiny-near-16px", "less_related": "tiny-far-16px"},
-}
 OTHERS: Final = {
     "reduced_vit": "A ViT-Tiny of width 48",
     "reduced_densenet": "A DenseNet-121 of growth rate 4",
 }
 LEARNING_RATE: Final = 1e-3
 NUM_EPOCHS: Final = 400
-
-
-def fixed(value: float, places: int = 3) -> str:
-    """Format with `places` decimal places, equally on every CPU type."""
-    # Rounding to 9 places first removes the last bit, in which sums differ between CPU types. It would
-    # decide how means over ten seeds are rounded, which often end in an exact 5.
-    return f"{round(value, 9):z.{places}f}".replace("-", "−")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Curve:
-    """Mean errors over seeds against trained parameters, head only first, for one source.
-
-    `counts`: trained parameters; `test`, `standard_errors`: test error and its standard error over
-    seeds; `train`: train error. All fields have one value for each cut.
-    """
-
-    source: str
-    counts: tuple[int, ...]
-    test: tuple[float, ...]
-    train: tuple[float, ...]
-    standard_errors: tuple[float, ...]
-
-    @property
-    def edge(self) -> int:
-        """Return the index of the first cut that interpolates."""
-        return next(i for i, error in enumerate(self.train) if error <= EPSILON)
-
-    @property
-    def peak(self) -> int:
-        """Return the index of the cut with the highest test error."""
-        return self.test.index(max(self.test))
-
-
-@cache
-def verdicts(study: str) -> pd.DataFrame:
-    """Return the verdicts on a bundled study by the current RULES."""
-    return claims(_opened(study), **RELATED.get(study, {})).to_dataframe()
 
 
 def write_verdicts(folder: Path) -> None:
@@ -95,20 +48,22 @@ def write_verdicts(folder: Path) -> None:
 
 def reduced_curves() -> tuple[Curve, ...]:
     """Return the curves of `reduced` at SIZE target images, one for each source."""
-    errors = _errors("reduced")
+    errors = errors_of("reduced")
     some = errors[(errors["size"] == SIZE) & (errors["arm"] == "transfer")]
-    return tuple(_curve(SOURCES[source], some[some["source_task"] == source]) for source in SOURCES)
+    return tuple(
+        curve_of(SOURCES[source], some[some["source_task"] == source]) for source in SOURCES
+    )
 
 
 def values() -> dict[str, Any]:
     """Return all variables of the template `readme.md.jinja`, by name."""
     curves = reduced_curves()
-    ended = pd.concat([_opened(name).runs for name in kept_names()])
+    ended = pd.concat([opened(name).runs for name in kept_names()])
     ended = ended[~ended.index.duplicated()]
     took = pd.to_datetime(ended["ended_at"]) - pd.to_datetime(ended["began_at"])
     # Seeds trained together in one block share its time.
     together = {
-        run.id: run.recipe.seeds_together for name in kept_names() for run in _opened(name).wanted
+        run.id: run.recipe.seeds_together for name in kept_names() for run in opened(name).wanted
     }
     hours = took.dt.total_seconds() / 3600 / took.index.map(together)
     return {
@@ -126,12 +81,7 @@ def values() -> dict[str, Any]:
         "rises": [100 * (curve.test[curve.peak] - curve.test[0]) for curve in curves],
         "curves": curves,
         "others": [_other(study, name) for study, name in OTHERS.items()],
-        "second": {
-            "c4b": _verdict("reduced_heads", "C4b", RULES),
-            "curves": _heads(),
-            "c1": _verdict("reduced_epochs", "C1", RULES),
-            "epochs": [_over_epochs(size) for size in (2_000, 500)],
-        },
+        "second": second_series.values(),
         "rates": _rates(),
         "disagreement": _disagreement(curves[0]),
         "random": _rise("random frozen"),
@@ -140,7 +90,7 @@ def values() -> dict[str, Any]:
 
 
 def _study(name: str) -> dict[str, Any]:
-    study = _opened(name)
+    study = opened(name)
     is_lost = name in LOST_REGISTRATIONS
     if is_lost:
         registered_at, digest = LOST_REGISTRATIONS[name]
@@ -160,47 +110,34 @@ def _study(name: str) -> dict[str, Any]:
 
 def _claims(rules: int) -> dict[str, Any]:
     return {
-        "c1": _verdict("reduced", "C1", rules),
-        "c2": _verdict("reduced_sources", "C2", rules),
-        "c2_steps": _verdict("reduced_sources", "C2", rules, arm="matched steps"),
-        "c3": _verdict("reduced", "C3", rules),
-        "c4": _verdict("reduced", "C4", rules),
-        "c4_strict": _verdict("reduced", "C4", rules, epsilon=0.01),
-        "c4_random": _verdict("reduced_controls", "C4", rules, arm="random frozen"),
-        "c5a": _verdict("reduced", "C5a", rules),
-        "c5b": _verdict("reduced", "C5b", rules),
+        "c1": verdict("reduced", "C1", rules),
+        "c2": verdict("reduced_sources", "C2", rules),
+        "c2_steps": verdict("reduced_sources", "C2", rules, arm="matched steps"),
+        "c3": verdict("reduced", "C3", rules),
+        "c4": verdict("reduced", "C4", rules),
+        "c4_strict": verdict("reduced", "C4", rules, epsilon=0.01),
+        "c4_random": verdict("reduced_controls", "C4", rules, arm="random frozen"),
+        "c5a": verdict("reduced", "C5a", rules),
+        "c5b": verdict("reduced", "C5b", rules),
     }
-
-
-def _verdict(
-    study: str, claim: str, rules: int, *, arm: str = "transfer", epsilon: float | None = None
-) -> Any:
-    table = kept_verdicts(study, rules)
-    assert table is not None, study
-    kind = "epsilon" if epsilon else "primary" if arm == "transfer" else "control"
-    some = table[(table["claim"] == claim) & (table["kind"] == kind) & (table["arm"] == arm)]
-    if epsilon:
-        some = some[some["compared"].str.startswith(f"ε = {epsilon:g}:")]
-    (row,) = some.itertuples()
-    return row
 
 
 def _level(study: str) -> str:
     """Return the range in which C4's test error is level, as text; "" if it is not level."""
-    row = _verdict(study, "C4", RULES, epsilon=EPSILON)
+    row = verdict(study, "C4", RULES, epsilon=EPSILON)
     found = re.search(r"level .* trained parameters", row.compared)
     return "" if found is None else found[0]
 
 
 def _at_least(study: str) -> str:
     """Return C3's lower bound and the number of replicates with this bound, as text; "" without one."""
-    found = re.search(r"≥ .*? replicates", str(_verdict(study, "C3", RULES).remarks))
+    found = re.search(r"≥ .*? replicates", str(verdict(study, "C3", RULES).remarks))
     return "" if found is None else found[0]
 
 
 def _peaks_by_size(study: str) -> list[dict[str, Any]]:
     """Return the height of C4's peak for each target size, pooled over sources."""
-    lines = of_arm(measure(_opened(study), epsilon=EPSILON).lines, "transfer")
+    lines = of_arm(measure(opened(study), epsilon=EPSILON).lines, "transfer")
     found = []
     for size, some in lines.groupby("size"):
         peak = freezing_peak(freezing_curves(some), EPSILON, step=one_image(lines))
@@ -214,7 +151,7 @@ def _peaks_by_size(study: str) -> list[dict[str, Any]]:
 
 def _late_fall() -> dict[str, Any]:
     """Return the test error's fall over the last two windows of epochs, with 6 or 7 frozen layers."""
-    measures = measure(_opened("reduced"), epsilon=EPSILON)
+    measures = measure(opened("reduced"), epsilon=EPSILON)
     lines = of_arm(measures.lines, "transfer")
     lines = lines[(lines["size"] == SIZE) & lines["frozen"].isin([6, 7])]
     falls = pd.Series(
@@ -237,8 +174,8 @@ def _sources() -> dict[str, dict[str, float]]:
 
     `test`, `train`: errors of the source; `target`: mean test error of its targets over the cuts.
     """
-    errors = _errors("reduced_sources")
-    recipes = {run.recipe.id: run.recipe for run in _opened("reduced_sources").wanted}
+    errors = errors_of("reduced_sources")
+    recipes = {run.recipe.id: run.recipe for run in opened("reduced_sources").wanted}
     is_source = errors["arm"] == "source"
     has_steps = errors["recipe"].map(lambda name: recipes[name].num_steps is not None)
     found = {}
@@ -254,48 +191,15 @@ def _sources() -> dict[str, dict[str, float]]:
     return found
 
 
-def _heads() -> list[dict[str, Any]]:
-    """Return the curves of `reduced_heads`, with the indices of the minimum and of the later peak."""
-    errors = _errors("reduced_heads")
-    found = []
-    for task, name in (("cifar10-16px", "CIFAR-10"), ("digits-high", "Digits")):
-        some = errors[(errors["task"] == task) & (errors["arm"] == "transfer")]
-        some = some.sort_values("parameters_trained")
-        curve = _curve(name, some)
-        low = curve.test.index(min(curve.test))
-        after = curve.test[low:]
-        found.append(
-            {
-                "task": name,
-                "counts": curve.counts,
-                "test": curve.test,
-                "cuts": list(some["cut"]),
-                "low": low,
-                "peak": low + after.index(max(after)),
-            }
-        )
-    return found
-
-
-def _over_epochs(size: int) -> dict[str, float]:
-    """Return the lowest (`low`), the highest later and the last mean test error of `reduced_epochs`."""
-    study = _opened("reduced_epochs")
-    most = study.cells["label_noise"].max()
-    errors = surfaces.over_epochs(study, size=size, label_noise=most)
-    curve = errors.mean("seed").squeeze().values
-    low = int(curve.argmin())
-    return {"size": size, "low": curve[low], "peak": curve[low:].max(), "end": curve[-1]}
-
-
 def _rates() -> dict[str, Any]:
     """Return the trained parameters of the first cut that interpolates, by recipe; and `slow_peak`."""
-    study = _opened("reduced_rates")
+    study = opened("reduced_rates")
     recipes = {run.id: run.recipe for run in study.wanted}
     cells = study.cells[study.cells["arm"] == "transfer"]
     of = {str(name): recipes[ids[0]] for name, ids in cells.groupby("recipe").groups.items()}
-    errors = _errors("reduced_rates")
+    errors = errors_of("reduced_rates")
     found = {
-        (recipe.learning_rate, recipe.num_epochs): _curve(
+        (recipe.learning_rate, recipe.num_epochs): curve_of(
             name, errors[(errors["recipe"] == name) & (errors["arm"] == "transfer")]
         )
         for name, recipe in of.items()
@@ -311,14 +215,14 @@ def _rates() -> dict[str, Any]:
 
 
 def _other(study: str, name: str) -> dict[str, Any]:
-    errors = _errors(study)
-    c4 = _verdict(study, "C4", RULES)
+    errors = errors_of(study)
+    c4 = verdict(study, "C4", RULES)
     tell = re.search(r"(about [\d,]+ seeds would|more seeds may not) tell", c4.because)
     return {
         "name": name,
         "study": study,
         "c4": c4,
-        "curve": _curve(name, errors[errors["arm"] == "transfer"]),
+        "curve": curve_of(name, errors[errors["arm"] == "transfer"]),
         "tell": "" if tell is None else tell[0],
     }
 
@@ -334,39 +238,15 @@ def _disagreement(broad: Curve) -> list[float]:
 
 def _rise(arm: str) -> dict[str, float]:
     """Return a control arm's test error at head only, and its highest up to one cut after the edge."""
-    errors = _errors("reduced_controls")
+    errors = errors_of("reduced_controls")
     noisy = errors[(errors["arm"] == arm) & (errors["label_noise"] > 0)]
-    curve = _curve(arm, noisy)
+    curve = curve_of(arm, noisy)
     return {"head": curve.test[0], "peak": max(curve.test[: curve.edge + 2])}
-
-
-def _curve(source: str, some: pd.DataFrame) -> Curve:
-    ordered = some.sort_values("parameters_trained")
-    assert ordered["parameters_trained"].is_unique, source
-    return Curve(
-        source=source,
-        counts=tuple(map(int, ordered["parameters_trained"])),
-        test=tuple(map(float, ordered["test_error"])),
-        train=tuple(map(float, ordered["train_error"])),
-        standard_errors=tuple(map(float, ordered["test_error_standard_error"])),
-    )
-
-
-@cache
-def _opened(study: str) -> Study:
-    path = kept_path(study)
-    assert path is not None, study
-    return load.open_study(path)
-
-
-@cache
-def _errors(study: str) -> pd.DataFrame:
-    return tables.final_errors(_opened(study), EPSILON)
 
 
 def draw_figure(curves: Sequence[Curve], path: Path) -> None:
     """Draw test and train errors of `reduced` as its report does; `curves` are for the metadata."""
-    study = _opened("reduced")
+    study = opened("reduced")
     (part,) = slices.slices(study)
     end = slices.at_the_end(study, part.lines).sel(size=SIZE, source=list(SOURCES))
     end = end.assign_coords(source=[f"from {name}" for name in SOURCES.values()])
