@@ -1,6 +1,6 @@
 """`python -m tests.benchmarks [--quick] [GROUP…]`: one table of what a study costs.
 
-An estimated 15 minutes on two idle cores, --quick three. Each line is printed to stderr when it is
+Ten minutes on two idle cores, --quick three. Each line is printed to stderr when it is
 measured; the table, with machine and versions, comes last, as Markdown. Seconds are CPU seconds.
 """
 
