@@ -6,7 +6,7 @@
 
 The cuts around the edge of `reduced`, from the near source to 250 images, at three learning rates and for
 four times the epochs. The rate is constant, so every shorter length is a prefix: the train error over the
-epochs tells when each cut interpolates. `reduced_rates` changed the rate or the length, not both.
+epochs shows when each cut interpolates. `reduced_rates` changed the rate or the length, not both.
 
     axis            values                                        unit
     source task     tiny-near (16×16)

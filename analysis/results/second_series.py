@@ -12,9 +12,8 @@ from analysis import surfaces
 from analysis.claims.registration import RULES
 from analysis.descent import EPSILON
 from analysis.load.export import FOLDER, kept_bias_variance
-from analysis.results.kept import curve_of, errors_of, opened, verdict
+from analysis.results.kept import Curve, curve_of, errors_of, opened, verdict
 
-HEAD: Final = "head only"
 LENGTHS: Final = (100, 400, 1_600)  # epochs of `reduced_lengths`
 
 
@@ -32,7 +31,6 @@ def values() -> dict[str, Any]:
         "variance": _variance("reduced_fast", 500),
         "penalty": verdict("reduced_penalty", "C4", RULES),
         "penalty_curve": _curve("reduced_penalty", 500),
-        "penalty_variance": _variance("reduced_penalty", 500),
         "c4b": verdict("reduced_heads", "C4b", RULES),
         "heads": _heads(),
         "edges": _edges(),
@@ -71,17 +69,9 @@ def _sources() -> list[dict[str, float]]:
     ]
 
 
-def _curve(study: str, size: int) -> dict[str, Any]:
-    """Return the curve over trained parameters, with the indices of its edge and its peak."""
+def _curve(study: str, size: int) -> Curve:
     errors = errors_of(study)
-    curve = curve_of(study, errors[(errors["size"] == size) & (errors["arm"] == "transfer")])
-    return {
-        "counts": curve.counts,
-        "test": curve.test,
-        "train": curve.train,
-        "edge": curve.edge,
-        "peak": curve.peak,
-    }
+    return curve_of(study, errors[(errors["size"] == size) & (errors["arm"] == "transfer")])
 
 
 def _variance(study: str, size: int) -> list[dict[str, float]]:
@@ -108,7 +98,7 @@ def _heads() -> list[dict[str, Any]]:
                 "task": name,
                 "counts": curve.counts,
                 "test": curve.test,
-                "is_head_only": some["cut"].iloc[low] == HEAD,
+                "is_head_only": some["cut"].iloc[low] == "head only",
                 "low": low,
                 "peak": low + after.index(max(after)),
             }

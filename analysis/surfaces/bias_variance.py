@@ -18,6 +18,7 @@ from analysis.surfaces.disagreement import (
     read_kept,
     require_kept,
     store_of,
+    test_errors,
     test_labels,
 )
 from analysis.surfaces.grid import axes_of, chosen, empty, flat_index
@@ -114,10 +115,7 @@ def bias_variance(
     blocks["num_seeds"][:] = 0
     where = flat_index(cells, axes)
     done = cells[cells["state"] == DONE]
-    errors: dict[str, np.ndarray] = {}
-    study.read_values(
-        list(done.index), ["test_error"], lambda i, c: errors.update({i: c["test_error"]})
-    )
+    errors = test_errors(study, done)
     labels: dict[str, np.ndarray] = {}
     absent: dict[str, str] = {}
     for _, seeds in grouped(done, list(axes), sort=False):

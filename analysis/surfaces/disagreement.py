@@ -192,10 +192,7 @@ def disagreement(
     where = flat_index(cells, axes)
     done = cells[cells["state"] == DONE]
     rows = rows_at(study, done, epoch) if epoch != "all" else {}
-    test_errors: dict[str, np.ndarray] = {}
-    study.read_values(
-        list(done.index), ["test_error"], lambda i, c: test_errors.update({i: c["test_error"]})
-    )
+    errors = test_errors(study, done)
     labels: dict[str, np.ndarray] = {}
     absent: dict[str, str] = {}
     for _, seeds in grouped(done, list(axes), sort=False):
@@ -205,7 +202,7 @@ def disagreement(
         found, why = read_kept(store, seeds, labels_of)
         absent |= why
         for run_id, predicted in found.items():
-            check_labels(run_id, predicted, labels[task], test_errors[run_id])
+            check_labels(run_id, predicted, labels[task], errors[run_id])
         if not found:
             continue
         # All seeds of a cell have the same evaluations, because recipe and size are the same.
@@ -239,6 +236,15 @@ def store_of(study: Study) -> Store:
             f"study {study.name!r} was not opened from a store: no predictions are read"
         )
     return study.rows.store
+
+
+def test_errors(study: Study, done: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Return the test errors of these Runs at each evaluation, by run id."""
+    found: dict[str, np.ndarray] = {}
+    study.read_values(
+        list(done.index), ["test_error"], lambda i, c: found.update({i: c["test_error"]})
+    )
+    return found
 
 
 def require_kept(
