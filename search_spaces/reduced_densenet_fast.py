@@ -14,7 +14,7 @@ seeds.
     target size     250                                           images
     label noise     0.2                                           fraction of the target's labels
     frozen          10, 11                                        layers of 12
-    channels        0, 1, 2, 4, 8, 20                             of the last piece before the head, trained
+    channels        0, 1, 2, 4, 8, 20                             of the last piece, trained
     width           4                                             growth rate
     seed            40 to 49                                      replicates of source and target alike
 
