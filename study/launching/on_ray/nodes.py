@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 NODE: Final = "node"  # key of a node's id in a trial's report
 
 
 class Nodes:
-    """The cluster's nodes and the trials on them; `here`: the id of the driver's node."""
+    """The cluster's nodes and the trials on them.
 
-    def __init__(self, here: str) -> None:
+    `here`: the id of the driver's node. `nodes`: Ray's list at the start, as for `look`; those that are
+    lost already are not reported.
+    """
+
+    def __init__(self, here: str, nodes: Sequence[Mapping[str, Any]]) -> None:
         self._here = here
-        self._names: dict[str, str] = {}  # live node: its name
+        self._names = {node["NodeID"]: node_name(node) for node in nodes}
+        self._reported = {node["NodeID"] for node in nodes if not node["Alive"]}  # as lost
         self._where: dict[str, str] = {}  # trial: node
         self._gone: dict[str, str] = {}  # trial that has lost its worker: its last node
         self._again: dict[str, str] = {}  # restarted trial: its last node
@@ -33,14 +38,16 @@ class Nodes:
         if node is not None:
             self._gone[trial_id] = node
 
-    def look(self, nodes: Iterable[Mapping[str, Any]]) -> list[str]:
+    def look(self, nodes: Sequence[Mapping[str, Any]]) -> list[str]:
         """Return a line for each node that was lost since the last call.
 
-        `nodes`: from Ray, with "NodeID", "NodeName", "NodeManagerAddress" and "Alive".
+        `nodes`: from Ray, with "NodeID", "NodeName", "NodeManagerAddress" and "Alive". Ray lists lost
+        nodes, too, so that a node which came and went between two calls is reported.
         """
-        alive = {node["NodeID"]: node_name(node) for node in nodes if node["Alive"]}
+        self._names |= {node["NodeID"]: node_name(node) for node in nodes}
+        alive = {node["NodeID"] for node in nodes if node["Alive"]}
         lines = []
-        for node in sorted(self._names.keys() - alive.keys()):
+        for node in sorted(self._names.keys() - alive - self._reported):
             name = self._names[node]
             for trial in [trial for trial, where in self._where.items() if where == node]:
                 self.on_worker_lost(trial)
@@ -56,7 +63,7 @@ class Nodes:
         for trial in self._over:
             self._again.pop(trial, None)
         self._over.clear()
-        self._names = alive
+        self._reported = self._names.keys() - alive
         self.is_here_lost = self._here not in alive
         return lines
 

@@ -40,6 +40,7 @@ class Watch(tune.Callback):
         must_stop: Callable[[], bool],
         flag: Any,
         grace_seconds: float,
+        nodes: Nodes,
         new_nodes: NewNodes,
         leave_when: Callable[[], bool],
     ) -> None:
@@ -51,8 +52,7 @@ class Watch(tune.Callback):
         self._grace_seconds = grace_seconds
         self._leave_when = leave_when
         self._has_said_so = False
-        self._new_nodes = new_nodes
-        self._nodes = Nodes(ray.get_runtime_context().get_node_id())
+        self._nodes, self._new_nodes = nodes, new_nodes
         self._looked_at = time.monotonic()
         self.begun: set[str] = set()  # ids of trials that have a worker
 

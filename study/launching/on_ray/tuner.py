@@ -17,6 +17,7 @@ from study.launching.on_ray.cluster import NewNodes, connected, refuse_other_nod
 from study.launching.on_ray.loggers import loggers
 from study.launching.on_ray.nodes import (
     ACCELERATOR_LABEL,
+    Nodes,
     no_gpu_claimed,
     no_room,
     nodes_with,
@@ -105,6 +106,7 @@ def launch(
                 must_stop,
                 flag,
                 options.grace_seconds,
+                Nodes(ray.get_runtime_context().get_node_id(), nodes),
                 NewNodes(root, nodes),
                 # At the end of its loop, Tune saves every trial again; nothing ever reads these files.
                 leave_when=lambda: queue.is_over,

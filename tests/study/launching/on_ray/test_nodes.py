@@ -157,8 +157,8 @@ def named(*numbers: int, dead: int = 0) -> list[dict[str, object]]:
 
 
 def test_nodes_lost_node_is_reported_once_and_when_its_runs_go_on() -> None:
-    nodes = Nodes("11111111")
-    assert nodes.look(named(1, 2, 3)) == []
+    nodes = Nodes("11111111", named(1, 2, 3, 4, dead=4))
+    assert nodes.look(named(1, 2, 3, 4, dead=4)) == [], "n4 was lost before the start"
     for trial, where in {"a": "22222222", "b": "22222222", "c": "11111111"}.items():
         nodes.record_node(trial, where)
     there = named(1, 2, 3, dead=2)
@@ -176,8 +176,7 @@ def test_nodes_lost_node_is_reported_once_and_when_its_runs_go_on() -> None:
 
 
 def test_nodes_runs_restarted_early_are_reported_with_their_node() -> None:
-    nodes = Nodes("11111111")
-    nodes.look(named(1, 2))
+    nodes = Nodes("11111111", named(1, 2))
     for trial in "ab":
         nodes.record_node(trial, "22222222")
         nodes.on_worker_lost(trial)
@@ -188,3 +187,18 @@ def test_nodes_runs_restarted_early_are_reported_with_their_node() -> None:
     assert nodes.on_trial_ended("a") == ""
     nodes.look(named(1, 3))
     assert nodes.look(named(1)) == ["node n3, 333333 is lost; no Run was on it"]
+
+
+def test_nodes_lost_before_the_first_look_or_between_two_looks_is_reported() -> None:
+    nodes = Nodes("11111111", named(1, 2))
+    nodes.record_node("a", "22222222")
+    nodes.on_worker_lost("a")
+    nodes.on_worker_started("a")
+    assert nodes.look(named(1, 2, dead=2)) == [
+        "node n2, 222222 is lost; its 1 Run went on elsewhere"
+    ]
+    nodes.record_node("a", "33333333")
+    came_and_went = named(1, 2, 3, dead=3)
+    came_and_went[1]["Alive"] = False
+    assert nodes.look(came_and_went) == ["node n3, 333333 is lost; its 1 Run will go on elsewhere"]
+    assert nodes.look(came_and_went) == []
