@@ -245,6 +245,11 @@ MUTATIONS: Final[Mapping[str, Mutation]] = {
         "ray-own-raylet-killed cluster-raylet-killed cluster-node-removed cluster-head-killed",
         _patch("study.training.loop:Training.state", _without_optimizer),
     ),
+    "lost-nodes-unnamed": Mutation(
+        "cluster-raylet-killed cluster-node-removed",
+        _returns("study.launching.on_ray.nodes:Nodes.look", []),
+        at="study.launching.on_ray.tuner",
+    ),
     "checkpoint-unread": Mutation(
         "kill-between-checkpoints", _returns("study.store.unfinished:read_checkpoint")
     ),
