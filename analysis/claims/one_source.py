@@ -321,14 +321,20 @@ def c4(measures: Measures, *, arm: str = TRANSFER) -> Verdict:
 
 
 def ask_c4(
-    measures: Measures, lines: pd.DataFrame, arm: str, *, epsilons: Sequence[float] = EPSILONS
+    measures: Measures,
+    lines: pd.DataFrame,
+    arm: str,
+    *,
+    epsilons: Sequence[float] = EPSILONS,
+    first: str = "head only",
 ) -> Answer:
+    """Answer C4; `first`: the first cut of the curves, in words."""
     # Only the largest noise, as in C1. With clean labels the peak is small or absent (Nakkiran et al.
     # 2019, section 5), and such curves would hide the peak of noisy labels.
     noise = lines["label_noise"].max()
     lines = lines[lines["label_noise"] == noise]
     compared = (
-        f"test error over trained parameters, head only to nothing frozen, label noise {noise:g}"
+        f"test error over trained parameters, {first} to nothing frozen, label noise {noise:g}"
     )
     if lines["parameters_trained"].isna().all():
         return nothing(compared, "how many parameters were trained is not known")
@@ -388,7 +394,7 @@ def ask_c4b(
     if found is None:
         compared = "test error with the fewest features − with all, head only"
         return not_applicable(compared, "no seed has head only, and a head of fewer features")
-    answer = ask_c4(measures, lines, arm, epsilons=epsilons)
+    answer = ask_c4(measures, lines, arm, epsilons=epsilons, first="the fewest features")
     if not answer.conditions:
         return answer
     first = condition(
@@ -399,8 +405,7 @@ def ask_c4b(
         resolution=one_image(lines),
     )
     conditions = (*answer.conditions, first)
-    compared = answer.compared.replace("head only", "the fewest features")
-    return replace(answer, answer=conclude(conditions), conditions=conditions, compared=compared)
+    return replace(answer, answer=conclude(conditions), conditions=conditions)
 
 
 def decide_c4(curves: Sequence[OneCurve], epsilon: float, step: float, compared: str) -> Answer:
