@@ -1,7 +1,7 @@
 """Fashion-MNIST, two CPU cores: is epoch-wise double descent higher with more target images? C1
 
     command   study register reduced_epochs && study run reduced_epochs --data DIR
-    cost      see `study plan reduced_epochs`; ten seeds are trained as one network
+    cost      6.4e13 floating-point operations; ten seeds are trained as one network
     Runs      100: 10 sources and 90 cells
 
 A ResNet-18 of width 4 learns five classes of Fashion-MNIST (clothes), images of 16×16. Its last two blocks

@@ -1,7 +1,7 @@
 """CIFAR-10: is epoch-wise double descent higher with more target images? C1
 
     command   study register reduced_epochs_cifar && study run reduced_epochs_cifar --data DIR
-    cost      see `study plan reduced_epochs_cifar`; ten seeds are trained as one network
+    cost      6.7e13 floating-point operations; ten seeds are trained as one network
     Runs      40: 10 sources and 30 cells
 
 C1 was undecided in `reduced` (no peak within 400 epochs) and in `reduced_epochs` (Fashion-MNIST). Here a

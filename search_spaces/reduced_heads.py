@@ -1,7 +1,7 @@
 """Below head only: does the curve over trained parameters have both descents? C4b
 
     command   study register reduced_heads && study run reduced_heads --data DIR
-    cost      see `study plan reduced_heads`; ten seeds are trained as one network
+    cost      2.2e13 floating-point operations; ten seeds are trained as one network
     Runs      300: 20 sources and 280 cells
 
 The earlier studies begin with head only, so their curves lack the first descent. Here the head reads 1, 2,

@@ -1,7 +1,7 @@
 """CIFAR-10: is the edge of interpolation one of capacity, or of learning rate × length? C3, C4
 
     command   study register reduced_lengths && study run reduced_lengths --data DIR
-    cost      see `study plan reduced_lengths`; ten seeds are trained as one network
+    cost      2.4e13 floating-point operations; ten seeds are trained as one network
     Runs      250: 10 sources and 240 cells
 
 The cuts around the edge of `reduced`, from the near source to 250 images, at three learning rates and for

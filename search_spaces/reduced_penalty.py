@@ -1,7 +1,7 @@
 """CIFAR-10: does a penalty on the distance from the start remove the second descent? C4
 
     command   study register reduced_penalty && study run reduced_penalty --data DIR
-    cost      see `study plan reduced_penalty`; ten seeds are trained as one network
+    cost      1.8e13 floating-point operations; ten seeds are trained as one network
     Runs      110: 10 sources and 100 cells
 
 For linear models, a penalty on the distance from the source's weights removes the peak (Dar, LeJeune and

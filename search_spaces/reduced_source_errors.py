@@ -1,7 +1,7 @@
 """CIFAR-10: does a larger source slow the target down if the sources have equal train errors? C2
 
     command   study register reduced_source_errors && study run reduced_source_errors --data DIR
-    cost      see `study plan reduced_source_errors`; five seeds are trained as one network
+    cost      2.2e13 floating-point operations; five seeds are trained as one network
     Runs      40: 10 sources and 30 cells
 
 `reduced_sources` compares sources of 1,250 and 20,000 images after equally many epochs, and after equally
