@@ -28,7 +28,7 @@ def values() -> dict[str, Any]:
         "sources": _sources(),
         "fast": verdict("reduced_fast", "C4", RULES),
         "fast_curve": _curve("reduced_fast", 500),
-        "variance": _variance("reduced_fast", 500),
+        "variance": variance_of("reduced_fast", 500),
         "penalty": verdict("reduced_penalty", "C4", RULES),
         "penalty_curve": _curve("reduced_penalty", 500),
         "c4b": verdict("reduced_heads", "C4b", RULES),
@@ -74,10 +74,14 @@ def _curve(study: str, size: int) -> Curve:
     return curve_of(study, errors[(errors["size"] == size) & (errors["arm"] == "transfer")])
 
 
-def _variance(study: str, size: int) -> list[dict[str, float]]:
-    """Return bias² and variance of the class probabilities: head only, the highest variance, last cut."""
+def variance_of(study: str, size: int) -> list[dict[str, float]]:
+    """Return bias² and variance of the class probabilities: head only, the highest variance, last cut.
+
+    Empty if the study keeps no probabilities.
+    """
     table = kept_bias_variance(study)
-    assert table is not None, study
+    if table is None:
+        return []
     some = table[table["size"] == size].sort_values("frozen", ascending=False)
     places = (0, int(some["variance"].to_numpy().argmax()), len(some) - 1)
     return [{name: some.iloc[at][name] for name in ("bias2", "variance")} for at in places]
