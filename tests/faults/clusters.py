@@ -103,7 +103,7 @@ def raylet_killed(harness: Harness, rng: random.Random) -> Outcome:
 
 def node_removed(harness: Harness, rng: random.Random) -> Outcome:
     """Remove the only node, which trains the source; it continues on a node that is added."""
-    # Ray declares a node lost after about 15 s without an answer; the study must not end before.
+    # Ray lists a killed node as alive for more than 10 s; the study must not end before.
     scenario = harness.scenario("slower_source")
     with _cluster(scenario, num_nodes=1) as (cluster, nodes):
         driver, _ = _training_node(scenario, cluster)
